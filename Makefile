@@ -1,0 +1,45 @@
+# Each target does all of its own set-up: a virtual environment in .venv, then the package in it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help run test test-all lint bench clean
+
+help:
+	@echo "make run    set up, train Yin-Yang, write a report (ARGS='training.epochs=20 replicas=10' overrides)"
+	@echo "make test   set up, run the tests"
+	@echo "make test-all  the slow ones too"
+	@echo "make lint   format, lint and type checks"
+	@echo "make bench  the kernel benchmark"
+
+# A broken or half-made environment has no stamp and is made anew.
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "gpuspike needs Python 3.11 or newer, got `$(PYTHON) --version 2>&1`; try make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: $(VENV)/.run
+	$(BIN)/gpuspike-train $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/.dev
+	$(BIN)/python scripts/benchmark.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

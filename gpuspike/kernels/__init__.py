@@ -1,0 +1,214 @@
+"""First spike times and their gradients: checked public functions, and the door to each backend's kernels."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.backend import array_module
+from gpuspike.errors import BackendError, DtypeError, ShapeError, ValueRangeError
+from gpuspike.kernels.threads import for_each
+from gpuspike.neuron import LIF
+
+Array = NDArray[Any]
+
+_WORTH_A_THREAD = 1 << 14
+"""Numbers to sort, some 150 us of work, below which waking another thread does not pay."""
+
+
+class Kernels(Protocol):
+    """What every backend provides. Arrays are contiguous, of one dtype, and carry the replica axis.
+
+    Input spikes may have a replica axis of length 1, which all replicas then share.
+    """
+
+    @staticmethod
+    def forward(t_in: Array, order: NDArray[np.int64], weights: Array, neuron: LIF) -> tuple[Array, Array]:
+        """First spike times and the membrane's slope there; (n_replica, n_batch, n_post) both.
+
+        `order` is `spike_order(t_in)`: callers keep it where the same inputs come again. The
+        slope is 0 where the neuron is silent or only touches the threshold.
+        """
+        ...
+
+    @staticmethod
+    def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+        """Slope of the membrane that the inputs before `t_out` make, at `t_out`; 0 where not positive."""
+        ...
+
+    @staticmethod
+    def backward(
+        t_in: Array,
+        weights: Array,
+        neuron: LIF,
+        t_out: Array,
+        slope: Array,
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+        need_t_in_grad: bool,
+    ) -> tuple[Array | None, Array]:
+        """Gradients with respect to input times (replica by replica) and weights.
+
+        Args:
+            active: (n_replica,) replicas that want a gradient; the others' is zero.
+            max_weight_grad: see `first_spikes_vjp`.
+        """
+        ...
+
+
+def load(name: str) -> Kernels:
+    """The kernels of a backend, imported (and with the CPU's, declared to Numba) only now."""
+    if name not in ("cpu", "reference"):
+        raise BackendError(f"kernels exist for the backends cpu and reference, got {name!r}")
+    return cast(Kernels, importlib.import_module(f"gpuspike.kernels.{name}"))
+
+
+def spike_order(t_in: Array) -> NDArray[np.int64]:
+    """The order that sorts each sample's spikes by time, silent inputs last.
+
+    Args:
+        t_in: (..., n_pre) spike times, inf = no spike.
+    """
+    n_pre = t_in.shape[-1]
+    rows = t_in.reshape(t_in.size // max(n_pre, 1), n_pre)
+    order = np.empty(rows.shape, np.int64)
+
+    def sort(first: int, last: int) -> None:
+        # NumPy's sort lets other threads run; a row is sorted alone, so the cut changes nothing.
+        order[first:last] = np.argsort(rows[first:last], axis=-1)
+
+    for_each(sort, len(rows), parallel=t_in.size > _WORTH_A_THREAD)
+    return order.reshape(t_in.shape)
+
+
+def first_spikes(t_in: Array, weights: Array, neuron: LIF) -> Array:
+    """Times of the first spikes of LIF neurons, exact to rounding.
+
+    Args:
+        t_in: (n_batch, n_pre) or (n_replica, n_batch, n_pre) input spike times; inf = no spike.
+        weights: (n_pre, n_post) or (n_replica, n_pre, n_post).
+        neuron: parameters, times in the unit of `t_in`.
+
+    Returns:
+        (n_batch, n_post) or (n_replica, n_batch, n_post) spike times, inf where the neuron stays silent; the
+        same array type and dtype (float32 or float64) as the inputs.
+
+    Raises:
+        DtypeError, ShapeError, ValueRangeError: what was expected and what was got.
+
+    Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021).
+    """
+    t_in, weights = _checked(neuron, t_in=t_in, weights=weights)
+    replicas = t_in.ndim == 3
+    if not replicas:
+        t_in, weights = t_in[None], weights[None]
+    t_out, _ = load("cpu").forward(t_in, spike_order(t_in), weights, neuron)
+    return t_out if replicas else t_out[0]
+
+
+def first_spikes_vjp(
+    t_in: Array,
+    weights: Array,
+    neuron: LIF,
+    t_out: Array,
+    t_out_grad: Array,
+    *,
+    max_weight_grad: float = math.inf,
+) -> tuple[Array, Array]:
+    """Pulls a gradient with respect to the spike times back to the inputs and the weights.
+
+    The spike times may be the neuron's own or somebody else's (a chip's): the gradient is that of the neuron
+    with the causal set t_in < t_out, and zero where its membrane does not rise at `t_out`.
+
+    Args:
+        t_in, weights, neuron: as for `first_spikes`.
+        t_out: spike times, as `first_spikes` returns them.
+        t_out_grad: dL/dt_out, the shape of `t_out`; ignored where `t_out` is inf.
+        max_weight_grad: the paper's guard against exploding gradients: where any |dL/dw_i| of one (sample,
+            neuron) pair exceeds it, that pair adds nothing to `weights_grad`. `t_in_grad` does not change.
+
+    Returns:
+        (t_in_grad, weights_grad), shaped like `t_in` and `weights`.
+
+    Raises:
+        DtypeError, ShapeError, ValueRangeError: what was expected and what was got.
+
+    Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); the implicit function theorem.
+    """
+    t_in, weights, t_out, t_out_grad = _checked(
+        neuron, t_in=t_in, weights=weights, t_out=t_out, t_out_grad=t_out_grad
+    )
+    if not max_weight_grad > 0.0:
+        raise ValueRangeError(f"max_weight_grad must be positive, got {max_weight_grad!r}")
+    replicas = t_in.ndim == 3
+    if not replicas:
+        t_in, weights, t_out, t_out_grad = t_in[None], weights[None], t_out[None], t_out_grad[None]
+    kernels = load("cpu")
+    t_in_grad, weights_grad = kernels.backward(
+        t_in,
+        weights,
+        neuron,
+        t_out,
+        kernels.slopes(t_in, weights, neuron, t_out),
+        t_out_grad,
+        active=np.ones(len(t_in), np.bool_),
+        max_weight_grad=max_weight_grad,
+        need_t_in_grad=True,
+    )
+    assert t_in_grad is not None
+    return (t_in_grad, weights_grad) if replicas else (t_in_grad[0], weights_grad[0])
+
+
+_AXES = {
+    "t_in": ("n_batch", "n_pre"),
+    "weights": ("n_pre", "n_post"),
+    "t_out": ("n_batch", "n_post"),
+    "t_out_grad": ("n_batch", "n_post"),
+}
+
+
+def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
+    """The arrays, contiguous; refused if they do not fit each other or hold NaN."""
+    if not isinstance(neuron, LIF):
+        raise DtypeError(f"neuron must be a gpuspike.LIF, got {type(neuron).__name__}")
+    xp = array_module(**arrays)
+    if xp is not np:
+        raise BackendError("CuPy arrays need gpuspike's CUDA kernels, which this version lacks")
+    t_in = arrays["t_in"]
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        if array.dtype != t_in.dtype or array.dtype not in (np.float32, np.float64):
+            raise DtypeError(f"{name} must be float32 or float64 like t_in ({t_in.dtype}), got {array.dtype}")
+        if array.ndim not in (2, 3) or array.ndim != t_in.ndim:
+            expected = f"{t_in.ndim}, like t_in" if t_in.ndim in (2, 3) else "2 or 3"
+            raise ShapeError(f"{name} must have {expected} axes, got shape {array.shape}")
+        axes = _AXES[name] if array.ndim == 2 else ("n_replica", *_AXES[name])
+        for axis, size in zip(axes, array.shape, strict=True):
+            sizes.setdefault(axis, size)
+        expected_shape = tuple(sizes[axis] for axis in axes)
+        if array.shape != expected_shape:
+            raise ShapeError(f"{name} must be ({', '.join(axes)}) = {expected_shape}, got {array.shape}")
+    for name, array in arrays.items():
+        if name == "t_out_grad":
+            array = np.where(np.isfinite(arrays["t_out"]), array, 0)
+        total = array.sum(dtype=np.float64) if array.size else 0.0
+        if math.isfinite(total):
+            continue  # one pass over the array tells in the ordinary case
+        if np.isnan(array).any():
+            raise ValueRangeError(f"{name} must not hold NaN, got {_count(np.isnan(array))} of them")
+        if name in ("t_in", "t_out"):
+            if np.isneginf(array).any():
+                raise ValueRangeError(f"{name} must not hold -inf; no spike is +inf")
+        elif np.isinf(array).any():
+            raise ValueRangeError(f"{name} must be finite, got {_count(np.isinf(array))} inf")
+    return tuple(np.require(array, requirements=["C", "A", "W"]) for array in arrays.values())
+
+
+def _count(mask: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(mask))
