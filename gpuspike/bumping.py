@@ -1,0 +1,74 @@
+"""Weight bumping: what wakes neurons that are silent too often, since silence has no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.errors import ValueRangeError
+from gpuspike.layers import LayerActivity
+
+Array = NDArray[Any]
+
+NO_LAYER = -1
+
+
+@dataclass
+class Bumping:
+    """The paper's rule, replica by replica.
+
+    The first layer in which more than `max_silent[layer]` of all (sample, neuron) pairs stay silent is
+    bumped: every weight onto a neuron that was silent for any sample (or onto all neurons, if not
+    `targeted`) grows by `value`. If the
+    same layer is bumped in consecutive batches, the bump doubles each time (`exponential`).
+
+    Attributes:
+        max_silent: allowed silent fraction by layer, in [0, 1].
+        value: first bump.
+        layer: (n_replica,) layer bumped in the last batch, NO_LAYER for none.
+        size: (n_replica,) the bump it got.
+
+    Source: public code of Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021).
+    """
+
+    max_silent: Sequence[float]
+    value: float
+    n_replica: int
+    exponential: bool = True
+    targeted: bool = True
+    layer: NDArray[np.int64] = field(init=False)
+    size: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        for number, limit in enumerate(self.max_silent):
+            if not 0.0 <= limit <= 1.0:
+                raise ValueRangeError(f"max_silent of layer {number} must lie in [0, 1], got {limit!r}")
+        if not self.value > 0.0:
+            raise ValueRangeError(f"the bump value must be positive, got {self.value!r}")
+        self.layer = np.full(self.n_replica, NO_LAYER)
+        self.size = np.full(self.n_replica, self.value)
+
+    def choose(self, silent_fraction: Array) -> NDArray[np.int64]:
+        """(n_replica,) the layer to bump in this batch, NO_LAYER for none.
+
+        Args:
+            silent_fraction: (n_layer, n_replica).
+        """
+        over = silent_fraction > np.asarray(self.max_silent)[:, None]
+        return np.where(over.any(axis=0), over.argmax(axis=0), NO_LAYER)
+
+    def apply(
+        self, weights: Sequence[Array], activities: Sequence[LayerActivity], chosen: NDArray[np.int64]
+    ) -> None:
+        """Bumps the chosen layers' weights in place and remembers what was bumped."""
+        repeated = self.exponential & (chosen == self.layer)
+        self.size = np.where(repeated, 2.0 * self.size, self.value)
+        self.layer = chosen
+        for r in np.flatnonzero(chosen != NO_LAYER):
+            number = chosen[r]
+            silent = np.isinf(activities[number].t_out[r]).any(axis=0)
+            weights[number][r] += self.size[r] * (silent if self.targeted else np.ones_like(silent))

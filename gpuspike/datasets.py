@@ -1,0 +1,102 @@
+"""Data sets: features in [0, 1] and class labels, in the splits that publications use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.errors import ValueRangeError
+
+YIN_YANG_CLASSES = ("yin", "yang", "dot")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set.
+
+    Attributes:
+        features: (n_samples, n_features) float64 in [0, 1].
+        labels: (n_samples,) int64 class of each sample.
+    """
+
+    features: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in its three splits."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def n_features(self) -> int:
+        return self.train.features.shape[1]
+
+
+def yin_yang_class(
+    x: NDArray[np.float64], y: NDArray[np.float64], r_small: float = 0.1, r_big: float = 0.5
+) -> NDArray[np.int64]:
+    """Class (0 yin, 1 yang, 2 dot) of points inside the big circle; any shape."""
+    right = np.sqrt((x - 1.5 * r_big) ** 2 + (y - r_big) ** 2)
+    left = np.sqrt((x - 0.5 * r_big) ** 2 + (y - r_big) ** 2)
+    head = (left > r_small) & (left <= 0.5 * r_big)
+    body = (y > r_big) & (right > 0.5 * r_big)
+    side = (right <= r_small) | head | body
+    return np.where((right < r_small) | (left < r_small), 2, side.astype(np.int64))
+
+
+def yin_yang_split(n_samples: int, seed: int, r_small: float = 0.1, r_big: float = 0.5) -> Split:
+    """Samples of the Yin-Yang data set, bit for bit those of the published generator.
+
+    Every sample first draws its class, then points in the square until one falls into that class. Features
+    are (x, y, 1 - x, 1 - y).
+
+    Source: Kriener, Goeltz, Petrovici, "The Yin-Yang dataset" (2022); seeds and checksums of the published
+    files are in tests/test_datasets.py.
+    """
+    # The legacy generator, because its stream is what was published.
+    rng = np.random.RandomState(seed)
+    features = np.empty((n_samples, 4))
+    labels = np.empty(n_samples, np.int64)
+    for n in range(n_samples):
+        labels[n] = rng.randint(3)
+        while True:
+            x, y = rng.rand(2) * 2.0 * r_big
+            if np.sqrt((x - r_big) ** 2 + (y - r_big) ** 2) > r_big:
+                continue
+            if yin_yang_class(x, y, r_small, r_big) == labels[n]:
+                break
+        features[n] = x, y, 1.0 - x, 1.0 - y
+    return Split(features, labels)
+
+
+def yin_yang(n_train: int = 5000, n_validation: int = 1000, n_test: int = 1000) -> Dataset:
+    """The Yin-Yang data set with the published seeds: 42 (train), 41 (validation), 40 (test).
+
+    Raises:
+        ValueRangeError: a split without samples.
+    """
+    for name, size in (("n_train", n_train), ("n_validation", n_validation), ("n_test", n_test)):
+        if size < 1:
+            raise ValueRangeError(f"{name} must be at least 1, got {size}")
+    return Dataset(
+        "yin_yang",
+        yin_yang_split(n_train, 42),
+        yin_yang_split(n_validation, 41),
+        yin_yang_split(n_test, 40),
+        YIN_YANG_CLASSES,
+    )

@@ -1,0 +1,31 @@
+"""From features to spike times."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.errors import ValueRangeError
+
+
+def latency(values: NDArray[np.float64], t_early: float, t_late: float) -> NDArray[np.float64]:
+    """Spike times that grow linearly with the value: `t_early` for 0, `t_late` for 1.
+
+    Args:
+        values: any shape, in [0, 1].
+        t_early, t_late: in the network's unit of time, t_early < t_late.
+
+    Raises:
+        ValueRangeError: values outside of [0, 1], or times that are not finite and increasing.
+
+    Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); times from its public code.
+    """
+    if not (math.isfinite(t_early) and math.isfinite(t_late) and t_early < t_late):
+        raise ValueRangeError(f"t_early must lie before t_late, got t_early={t_early!r}, t_late={t_late!r}")
+    if values.size and not (values.min() >= 0.0 and values.max() <= 1.0):
+        raise ValueRangeError(
+            f"features must lie in [0, 1] to be encoded, got {values.min():g} to {values.max():g}"
+        )
+    return t_early + values * (t_late - t_early)

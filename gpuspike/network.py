@@ -1,0 +1,122 @@
+"""A feed-forward network of LIF layers: initial weights, forward and backward over all replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpuspike.errors import ValueRangeError
+from gpuspike.kernels import Kernels
+from gpuspike.layers import Layer, LayerActivity, LayerInput
+from gpuspike.neuron import LIF
+from gpuspike.rng import Purpose, stream
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers and the kernels that compute them; the weights are passed in, a list of one array a layer."""
+
+    layers: tuple[Layer, ...]
+    kernels: Kernels
+
+    @classmethod
+    def build(
+        cls,
+        sizes: Sequence[int],
+        bias_times: Sequence[Sequence[float]],
+        neuron: LIF,
+        kernels: Kernels,
+    ) -> Network:
+        """A network of the given sizes, inputs first.
+
+        Args:
+            sizes: neurons by layer, inputs included: (4, 120, 3).
+            bias_times: for each layer after the inputs, the times of its bias spikes.
+
+        Raises:
+            ValueRangeError: fewer than two sizes, a size below 1, or bias times for another number of layers.
+        """
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ValueRangeError(f"layer sizes must be two or more positive numbers, got {list(sizes)}")
+        if len(bias_times) != len(sizes) - 1:
+            raise ValueRangeError(
+                f"bias_times needs one list for each of the {len(sizes) - 1} layers, got {len(bias_times)}"
+            )
+        layers = tuple(
+            Layer(n_in, n_out, tuple(times), neuron)
+            for n_in, n_out, times in zip(sizes[:-1], sizes[1:], bias_times, strict=True)
+        )
+        return cls(layers, kernels)
+
+    def initial_weights(
+        self, seeds: Sequence[int], means: Sequence[float], stds: Sequence[float], dtype: DTypeLike
+    ) -> list[Array]:
+        """Normally distributed weights, one seed a replica.
+
+        Args:
+            seeds: of the replicas.
+            means, stds: of each layer's weights, those of its bias spikes included.
+
+        Returns:
+            For each layer (n_replica, n_pre, n_out).
+        """
+        return [
+            np.stack(
+                [
+                    stream(seed, Purpose.WEIGHTS, number).normal(mean, std, (layer.n_pre, layer.n_out))
+                    for seed in seeds
+                ]
+            ).astype(dtype)
+            for number, (layer, mean, std) in enumerate(zip(self.layers, means, stds, strict=True))
+        ]
+
+    def receive(self, t_in: Array) -> LayerInput:
+        """The first layer's input for (n_replica or 1, n_batch, n_inputs) spike times."""
+        return self.layers[0].receive(t_in)
+
+    def forward(self, weights: Sequence[Array], received: LayerInput) -> list[LayerActivity]:
+        """Spike times of every layer."""
+        activities: list[LayerActivity] = []
+        for layer, layer_weights in zip(self.layers, weights, strict=True):
+            if activities:
+                received = layer.receive(activities[-1].t_out)
+            activities.append(layer.forward(self.kernels, received, layer_weights))
+        return activities
+
+    def backward(
+        self,
+        weights: Sequence[Array],
+        activities: Sequence[LayerActivity],
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+    ) -> list[Array]:
+        """Gradients of all weights from that of the last layer's spike times.
+
+        Args:
+            t_out_grad: (n_replica, n_batch, n_classes).
+            active: (n_replica,) replicas whose gradient is wanted; the others' is zero.
+            max_weight_grad: limit of |dL/dw| for one (sample, neuron); see `kernels.first_spikes_vjp`.
+        """
+        grads: list[Array] = []
+        for number in reversed(range(len(self.layers))):
+            t_in_grad, weights_grad = self.layers[number].backward(
+                self.kernels,
+                activities[number],
+                weights[number],
+                t_out_grad,
+                active=active,
+                max_weight_grad=max_weight_grad,
+                need_t_in_grad=number > 0,
+            )
+            grads.append(weights_grad)
+            if t_in_grad is not None:
+                t_out_grad = t_in_grad
+        return grads[::-1]

@@ -1,0 +1,276 @@
+"""Training: one record an epoch, on all replicas at once. Knows no logger, file or screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.bumping import NO_LAYER, Bumping
+from gpuspike.errors import ValueRangeError
+from gpuspike.layers import LayerActivity, LayerInput
+from gpuspike.losses import Loss, decide
+from gpuspike.network import Network
+from gpuspike.optim import Optimizer, Schedule
+from gpuspike.rng import Purpose, stream
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A split as the network sees it.
+
+    Attributes:
+        received: first layer's input, shared by the replicas: (1, n_samples, n_pre).
+        labels: (n_samples,).
+    """
+
+    received: LayerInput
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of one pass over a split.
+
+    Attributes:
+        loss, accuracy: (n_replica,).
+        silent_fraction: (n_layer, n_replica) share of (sample, neuron) pairs without a spike.
+        t_out: (n_replica, n_samples, n_classes) output spike times.
+        seconds: wall time of the pass.
+    """
+
+    loss: Array
+    accuracy: Array
+    silent_fraction: Array
+    t_out: Array
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: training figures are means over its batches, taken before each step.
+
+    Attributes:
+        epoch: counted from 1.
+        train_loss, train_accuracy, bump_fraction: (n_replica,).
+        silent_fraction: (n_layer, n_replica), of the training batches.
+        validation: evaluation after the epoch.
+        train_seconds: time spent in training steps.
+        train_samples_per_s: over all replicas.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: Array
+    train_accuracy: Array
+    bump_fraction: Array
+    silent_fraction: Array
+    validation: Evaluation
+    train_seconds: float
+    train_samples_per_s: float
+
+
+@dataclass(frozen=True)
+class TrainingRule:
+    """How a step is made.
+
+    Attributes:
+        batch_size: samples a step; the last batch of an epoch may be smaller.
+        evaluation_batch_size: samples a forward pass when evaluating.
+        max_weight_grad: limit of |dL/dw| for one (sample, neuron); inf for none.
+        bump_replaces_step: skip the gradient step of a batch that was bumped, as in the paper.
+        input_noise: standard deviation of the noise on input times; times before 0 are reflected there.
+        weight_average: decay a step of the running mean of the weights that is evaluated; 0 for none.
+    """
+
+    batch_size: int
+    evaluation_batch_size: int
+    max_weight_grad: float = float("inf")
+    bump_replaces_step: bool = True
+    input_noise: float = 0.0
+    weight_average: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "evaluation_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueRangeError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.max_weight_grad > 0.0:
+            raise ValueRangeError(f"max_weight_grad must be positive, got {self.max_weight_grad!r}")
+        if not 0.0 <= self.input_noise < float("inf"):
+            raise ValueRangeError(f"input_noise must be 0 or more, got {self.input_noise!r}")
+        if not 0.0 <= self.weight_average < 1.0:
+            raise ValueRangeError(f"weight_average must lie in [0, 1), got {self.weight_average!r}")
+
+
+def silent_fraction(activities: Sequence[LayerActivity]) -> Array:
+    """(n_layer, n_replica) share of (sample, neuron) pairs without a spike."""
+    return np.stack([np.isinf(a.t_out).mean(axis=(1, 2)) for a in activities])
+
+
+def evaluate(
+    network: Network, weights: Sequence[Array], data: Labelled, loss: Loss, batch_size: int
+) -> Evaluation:
+    """Loss, accuracy and activity on a whole split, in batches."""
+    start = time.perf_counter()
+    losses, outputs = [], []
+    silent = np.zeros((len(network.layers), len(weights[0])))
+    for first in range(0, len(data), batch_size):
+        last = min(first + batch_size, len(data))
+        activities = network.forward(weights, data.received.part(first, last))
+        outputs.append(activities[-1].t_out)
+        losses.append(loss(outputs[-1], data.labels[None, first:last])[0])
+        silent += silent_fraction(activities) * (last - first)
+    t_out = np.concatenate(outputs, axis=1)
+    correct = decide(t_out) == data.labels
+    return Evaluation(
+        loss=np.concatenate(losses, axis=1).mean(axis=1),
+        accuracy=correct.mean(axis=1),
+        silent_fraction=silent / len(data),
+        t_out=t_out,
+        seconds=time.perf_counter() - start,
+    )
+
+
+class Trainer:
+    """Trains all replicas of a network side by side; replica r is the run of seed `seeds[r]` alone.
+
+    Attributes:
+        weights: for each layer (n_replica, n_pre, n_out); changed in place by training.
+        epoch: epochs done.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        weights: list[Array],
+        loss: Loss,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        bumping: Bumping,
+        rule: TrainingRule,
+        seeds: Sequence[int],
+    ) -> None:
+        self.network = network
+        self.weights = weights
+        self.optimizer = optimizer
+        self.bumping = bumping
+        self.epoch = 0
+        self._loss = loss
+        self._schedule = schedule
+        self._rule = rule
+        self._seeds = tuple(seeds)
+        self._n_steps = 0
+        self._average = [w.copy() for w in weights] if rule.weight_average else None
+
+    @property
+    def evaluated_weights(self) -> list[Array]:
+        """The weights that answer: the running mean if there is one, else the trained ones."""
+        return self._average or self.weights
+
+    def state(self) -> dict[str, Array]:
+        """All arrays that a resumed run would need, by name; not copied."""
+        arrays = {f"weights_{i}": w for i, w in enumerate(self.weights)}
+        arrays |= {f"average_{i}": w for i, w in enumerate(self._average or [])}
+        arrays |= {f"optimizer_{name}": a for name, a in self.optimizer.state().items()}
+        return arrays | {"bump_layer": self.bumping.layer, "bump_size": self.bumping.size}
+
+    def train(
+        self,
+        train: Labelled,
+        validation: Labelled,
+        n_epochs: int,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> Iterator[EpochRecord]:
+        """Trains until `n_epochs` epochs are done and yields a record after each.
+
+        Args:
+            on_batch: called after each batch with (batches done, batches in the epoch).
+        """
+        rule = self._rule
+        n_batches = -(-len(train) // rule.batch_size)
+        while self.epoch < n_epochs:
+            start = time.perf_counter()
+            learning_rate = self._schedule.at(self.epoch)
+            order = np.stack(
+                [stream(s, Purpose.SHUFFLE, self.epoch).permutation(len(train)) for s in self._seeds]
+            )
+            totals = np.zeros((3 + len(self.weights), len(self._seeds)))
+            for batch in range(n_batches):
+                samples = order[:, batch * rule.batch_size : (batch + 1) * rule.batch_size]
+                received = train.received.take(samples)
+                if rule.input_noise:
+                    received = self._with_noise(received, batch)
+                figures = self._step(received, train.labels[samples], learning_rate)
+                totals += figures * (samples.shape[1] / len(train))
+                if on_batch is not None:
+                    on_batch(batch + 1, n_batches)
+            seconds = time.perf_counter() - start
+            self.epoch += 1
+            yield EpochRecord(
+                epoch=self.epoch,
+                learning_rate=learning_rate,
+                train_loss=totals[0],
+                train_accuracy=totals[1],
+                bump_fraction=totals[2],
+                silent_fraction=totals[3:],
+                validation=evaluate(
+                    self.network,
+                    self.evaluated_weights,
+                    validation,
+                    self._loss,
+                    rule.evaluation_batch_size,
+                ),
+                train_seconds=seconds,
+                train_samples_per_s=len(self._seeds) * len(train) / seconds,
+            )
+
+    def _with_noise(self, received: LayerInput, batch: int) -> LayerInput:
+        """Jittered input times; the bias spikes, which the chip makes itself, stay where they are."""
+        layer = self.network.layers[0]
+        t_in = received.t_in[:, :, : layer.n_in]
+        noise = np.stack(
+            [
+                stream(s, Purpose.INPUT_NOISE, self.epoch, batch).standard_normal(t_in.shape[1:])
+                for s in self._seeds
+            ]
+        )
+        noise *= self._rule.input_noise
+        return layer.receive(np.abs(t_in + noise.astype(t_in.dtype)))
+
+    def _step(self, received: LayerInput, labels: NDArray[np.int64], learning_rate: float) -> Array:
+        """One batch; returns rows of loss, accuracy, bumped, silent fraction by layer, by replica."""
+        activities = self.network.forward(self.weights, received)
+        t_out = activities[-1].t_out
+        loss, t_out_grad = self._loss(t_out, labels)
+        silent = silent_fraction(activities)
+        chosen = self.bumping.choose(silent)
+        bumped = chosen != NO_LAYER
+        active = ~bumped if self._rule.bump_replaces_step else np.ones_like(bumped)
+        if active.any():
+            grads = self.network.backward(
+                self.weights,
+                activities,
+                t_out_grad,
+                active=active,
+                max_weight_grad=self._rule.max_weight_grad,
+            )
+            self.optimizer.step(self.weights, grads, learning_rate, active)
+        self.bumping.apply(self.weights, activities, chosen)
+        if self._average is not None:
+            # Early on the mean follows quickly, so that the random start is soon forgotten.
+            keep = min(self._rule.weight_average, self._n_steps / (self._n_steps + 10))
+            for mean, w in zip(self._average, self.weights, strict=True):
+                mean *= keep
+                mean += (1.0 - keep) * w
+            self._n_steps += 1
+        accuracy = (decide(t_out) == labels).mean(axis=1)
+        return np.vstack([loss.mean(axis=1), accuracy, bumped, silent])
