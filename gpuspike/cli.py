@@ -1,0 +1,57 @@
+"""Console commands. Each is a Hydra application that refuses bad input in one line, before any work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from gpuspike.config import conf_folder, experiment_name, jobs, register, to_config
+from gpuspike.errors import GpuspikeError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def train() -> None:
+    """`gpuspike-train`: see README.md."""
+    try:
+        _check(sys.argv[1:])
+        register()
+        hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(
+            _train
+        )()
+    except GpuspikeError as error:
+        print(f"gpuspike-train: error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt as stop:
+        print(f"gpuspike-train: interrupted {stop}".rstrip(), file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _check(arguments: Sequence[str]) -> None:
+    """Checks all jobs of a command line; leaves Hydra's own flags (--help, --cfg, ...) to Hydra."""
+    from gpuspike.run import build, check_folder
+
+    flags = [a for a in arguments if a.startswith("-")]
+    if any(flag not in ("-m", "--multirun") for flag in flags):
+        return
+    for job in jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags)):
+        build(job.config)
+        check_folder(job.folder)
+
+
+def _train(cfg: DictConfig) -> float:
+    """One job; returns the mean validation accuracy, for sweepers."""
+    from gpuspike.run import run
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    summary = run(to_config(cfg), experiment_name(), folder, Console())
+    if summary["run"]["interrupted"]:
+        raise KeyboardInterrupt(f"after epoch {summary['run']['epochs_done']}; its checkpoint is kept")
+    return float(summary["accuracy"]["validation"]["mean"])

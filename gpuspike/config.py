@@ -1,0 +1,271 @@
+"""The configuration: a typed schema for Hydra, and how it becomes plain dataclasses.
+
+The values stand in conf/. Below this module and the command line nobody sees Hydra or OmegaConf.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gpuspike.errors import ConfigError
+
+
+class BackendName(enum.Enum):
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+    reference = "reference"
+
+
+class Dtype(enum.Enum):
+    float32 = "float32"
+    float64 = "float64"
+
+
+class DatasetName(enum.Enum):
+    yin_yang = "yin_yang"
+
+
+class OptimizerName(enum.Enum):
+    adam = "adam"
+    sgd = "sgd"
+
+
+class ScheduleName(enum.Enum):
+    constant = "constant"
+    step = "step"
+    cosine = "cosine"
+
+
+class LossName(enum.Enum):
+    ttfs_cross_entropy = "ttfs_cross_entropy"
+    time_mse = "time_mse"
+
+
+class SubstrateName(enum.Enum):
+    ideal = "ideal"
+
+
+@dataclass
+class DatasetConfig:
+    name: DatasetName = MISSING
+    n_train: int = MISSING
+    n_validation: int = MISSING
+    n_test: int = MISSING
+    t_early: float = MISSING  # spike time of the smallest value [unit of tau_syn]
+    t_late: float = MISSING  # spike time of the largest value
+
+
+@dataclass
+class ModelConfig:
+    hidden: list[int] = MISSING  # neurons of each hidden layer
+    bias_times: list[list[float]] = MISSING  # for each layer, the times of its bias spikes
+    weight_mean: list[float] = MISSING  # of the initial weights, by layer
+    weight_std: list[float] = MISSING
+    tau_mem: float = MISSING  # inf: no leak
+    tau_syn: float = MISSING
+    threshold: float = MISSING
+    leak: float = MISSING
+    capacitance: float = MISSING
+
+
+@dataclass
+class OptimizerConfig:
+    name: OptimizerName = MISSING
+    learning_rate: float = MISSING
+    schedule: ScheduleName = MISSING
+    step_size: int = 20  # epochs; schedule=step
+    gamma: float = 0.95  # schedule=step
+    beta1: float = 0.9  # adam
+    beta2: float = 0.999  # adam
+    epsilon: float = 1e-8  # adam
+    momentum: float = 0.0  # sgd
+
+
+@dataclass
+class TrainingConfig:
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    evaluation_batch_size: int = MISSING
+    loss: LossName = MISSING
+    xi: float = 0.2  # softmax temperature [tau_syn]; ttfs_cross_entropy
+    alpha: float = 0.005  # weight of the early-spike term; ttfs_cross_entropy
+    beta: float = 1.0  # its time scale [tau_syn]; ttfs_cross_entropy
+    t_correct: float = 0.5  # target of the label's neuron [tau_syn]; time_mse
+    t_wrong: float = 1.5  # target of the others [tau_syn]; time_mse
+    max_silent: list[float] = MISSING  # silent fraction of each layer above which it is bumped
+    bump_value: float = MISSING
+    bump_exponential: bool = True
+    bump_targeted: bool = True
+    bump_replaces_step: bool = True
+    max_weight_grad: float = MISSING  # inf: none
+    input_noise: float = 0.0  # standard deviation [tau_syn]
+    weight_average: float = 0.0  # decay a step; 0: none
+
+
+@dataclass
+class SubstrateConfig:
+    name: SubstrateName = MISSING
+
+
+@dataclass
+class Config:
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    substrate: SubstrateConfig = field(default_factory=SubstrateConfig)
+    seed: int = 0
+    replicas: int = 1
+    backend: BackendName = BackendName.auto
+    dtype: Dtype = Dtype.float64
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that a command line asks for; `folder` is the run's, or the whole sweep's."""
+
+    config: Config
+    experiment: str
+    folder: Path
+
+
+def conf_folder() -> Path:
+    """Where the YAML files are: in the wheel inside the package, in a checkout beside it."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def register() -> None:
+    """Makes the schema known to Hydra."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def experiment_name() -> str:
+    """Name of the experiment file that the running Hydra job composes; "custom" without one."""
+    return str(HydraConfig.get().runtime.choices.get("experiment") or "custom")
+
+
+def to_config(cfg: DictConfig) -> Config:
+    """The composed configuration as plain dataclasses, without Hydra's own node.
+
+    Raises:
+        ConfigError: a missing or mistyped value, or one outside of its range.
+    """
+    values = {item.name: cfg[item.name] for item in fields(Config)}
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_one_line(error)) from None
+    assert isinstance(config, Config)
+    _check(config)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML that can be read back with Hydra."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
+    """What a command line asks for, checked before any work starts.
+
+    Args:
+        overrides: as given to Hydra, for example ["replicas=10", "seed=0,1"].
+        multirun: expand comma-separated values, as Hydra's `-m` does.
+
+    Raises:
+        ConfigError: a typo, a wrong type or an impossible value in any of the jobs.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides=list(overrides))
+    except HydraException as error:
+        raise ConfigError(_one_line(error)) from None
+    choices = [_alternatives(override) if multirun else [override.input_line or ""] for override in parsed]
+    return [_job(list(combination), multirun) for combination in itertools.product(*choices)]
+
+
+def _alternatives(override: Override) -> list[str]:
+    if not override.is_sweep_override() or not override.is_discrete_sweep():
+        return [override.input_line or ""]
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _job(overrides: list[str], multirun: bool) -> Job:
+    register()
+    try:
+        with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+            cfg = compose("config", overrides=overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)  # what the folder's ${hydra:...} reads
+        folder = Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
+        return Job(to_config(cfg), experiment_name(), folder)
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's words on one line, with the keys that would have been valid."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    if cause is not error:
+        first = str(error).splitlines()[0].strip()
+        lines.insert(0, first if first.endswith((".", ":")) else first + ".")
+    node_type = getattr(cause, "object_type", None)
+    if "not in" in " ".join(lines) and is_dataclass(node_type):
+        lines.append(f"Valid keys: {', '.join(item.name for item in fields(node_type))}")
+    return " ".join(line.replace("\t", " ") for line in lines)
+
+
+def _check(config: Config) -> None:
+    """Ranges that no constructor further down the house checks, and lists whose lengths must agree."""
+    training, dataset = config.training, config.dataset
+    for key, value, least in (
+        ("replicas", config.replicas, 1),
+        ("seed", config.seed, 0),
+        ("training.epochs", training.epochs, 1),
+        ("training.batch_size", training.batch_size, 1),
+        ("training.evaluation_batch_size", training.evaluation_batch_size, 1),
+        ("dataset.n_train", dataset.n_train, 1),
+        ("dataset.n_validation", dataset.n_validation, 1),
+        ("dataset.n_test", dataset.n_test, 1),
+    ):
+        if value < least:
+            raise ConfigError(f"{key} must be at least {least}, got {value}")
+    if config.seed + config.replicas > 2**63:
+        raise ConfigError(f"seed + replicas must stay below 2**63, got seed={config.seed}")
+    if training.batch_size > dataset.n_train:
+        raise ConfigError(
+            f"training.batch_size must not exceed the {dataset.n_train} training samples, "
+            f"got {training.batch_size}"
+        )
+    n_layers = len(config.model.hidden) + 1
+    lists: tuple[tuple[str, Sequence[Any]], ...] = (
+        ("model.bias_times", config.model.bias_times),
+        ("model.weight_mean", config.model.weight_mean),
+        ("model.weight_std", config.model.weight_std),
+        ("training.max_silent", training.max_silent),
+    )
+    for key, values in lists:
+        if len(values) != n_layers:
+            raise ConfigError(
+                f"{key} needs one entry for each of the {n_layers} layers after the inputs, got {len(values)}"
+            )

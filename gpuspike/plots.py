@@ -1,0 +1,329 @@
+"""Figures of a run: learning curves, the Yin-Yang plane, spike times, membranes.
+
+Each function takes plain numbers and returns a Figure one column wide; `save` writes it as PDF
+and PNG. Matplotlib is imported at the first figure; pyplot and displays are never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+VERMILION, SKY, GREY = "#D55E00", "#56B4E9", "#666666"
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, GREY)
+"""Okabe and Ito, Color Universal Design (2008), less the yellow that fades on white."""
+
+TIME_UNITS = {"tau_syn": r"$\tau_{syn}$", "tau_mem": r"$\tau_{mem}$"}
+YIN_YANG_CLASSES = ("yin", "yang", "dot")
+MAX_HIDDEN_TRACES = 30
+STYLE: dict[str, Any] = {
+    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 7.5),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 7.0),
+    **{"legend.title_fontsize": 7.0, "figure.labelsize": 7.5, "ytick.minor.width": 0.35},
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.5),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("legend.columnspacing", "legend.handlelength"), 1.4),
+    **{"legend.borderaxespad": 0.2, "lines.linewidth": 1.1, "mathtext.default": "regular"},
+    # Type 42 keeps the text in a PDF selectable, which journals ask for.
+    "pdf.fonttype": 42,
+}
+
+
+def _matplotlib() -> Any:
+    """Matplotlib with its figure (and so lines, patches, tickers) and Agg, without pyplot."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure
+
+    return matplotlib
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """This module's look, as a decorator too; the caller's settings stay as they were."""
+    with _matplotlib().rc_context(STYLE):
+        yield
+
+
+def _new_figure(height: float) -> Figure:
+    """An empty figure, a journal's column (3.5 inches) wide, on an Agg canvas."""
+    figure = _matplotlib().figure.Figure(figsize=(3.5, height), layout="constrained")
+    return _matplotlib().backends.backend_agg.FigureCanvasAgg(figure).figure
+
+
+@_style()
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Writes `figure` as folder/name.pdf (vector) and folder/name.png (200 dpi); both paths."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    pdf, png = Path(folder, f"{name}.pdf"), Path(folder, f"{name}.png")
+    # The first layout does not know the ticks yet; without a date, equal numbers give equal files.
+    figure.draw_without_rendering()
+    figure.savefig(pdf, dpi=400, facecolor="white", metadata={"CreationDate": None})
+    figure.savefig(png, dpi=200, facecolor="white")
+    return pdf, png
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Colour of class `index`, and a dashed line from where the palette starts over."""
+    style = ("-", "--", ":")[index // len(PALETTE) % 3]
+    return {"color": PALETTE[index % len(PALETTE)], "linestyle": style}
+
+
+def _legend_of_classes(figure: Figure, class_names: Sequence[str]) -> None:
+    """One line a class, above the panels, read row by row."""
+    line, place = _matplotlib().lines.Line2D, {"loc": "outside upper center", "ncols": 5}
+    handles = [line([], [], label=name, **_look(k)) for k, name in enumerate(class_names)]
+    by_column = [handle for column in range(5) for handle in handles[column::5]]
+    figure.legend(handles=by_column, title="output neuron", **place)
+
+
+def _over_replicas(rows: Sequence[Any]) -> Floats:
+    """One row an epoch, a list over replicas or None, as (n_epoch, n_replica) with nan."""
+    lists = [[] if row is None else list(row) for row in rows]
+    values = np.full((len(lists), max((len(row) for row in lists), default=0)), np.nan)
+    for epoch, row in enumerate(lists):
+        values[epoch, : len(row)] = [math.nan if value is None else value for value in row]
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _draw_band(axes: Axes, epochs: Floats, values: Floats, **line: Any) -> None:
+    """Mean of (n_epoch, n_replica) `values` as a line, their range as a band, without nan."""
+    known = np.isfinite(values).any(axis=1)
+    x, y = epochs[known], values[known]
+    if not len(x):
+        return
+    axes.plot(x, np.nanmean(y, axis=1), marker="o" if len(x) <= 20 else "", ms=2.5, **line)
+    if y.shape[1] > 1:
+        band = {"alpha": 0.2, "linewidth": 1.5 if len(x) == 1 else 0, "color": line["color"]}
+        axes.fill_between(x, np.nanmin(y, axis=1), np.nanmax(y, axis=1), **band)
+
+
+@_style()
+def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Error, loss, silent neurons and bumped steps of every epoch.
+
+    Args:
+        records: one an epoch, with "epoch"; "train_loss", "train_accuracy", "validation_loss",
+            "validation_accuracy", "bump_fraction" (n_replica,); "silent_fraction" (n_layer,
+            n_replica). Accuracies and fractions in 0..1; None and nan are not drawn.
+    """
+    figure = _new_figure(height=4.3)
+    error, loss, share = figure.subplots(3, 1, sharex=True, height_ratios=(1.25, 1, 1))
+    epochs = np.array([record.get("epoch", i) for i, record in enumerate(records)], dtype=float)
+
+    def column(key: str) -> Floats:
+        return _over_replicas([record.get(key) for record in records])
+
+    # An error of 0 has no place on a log axis; "clip" lets its line run out at the bottom.
+    error.set_yscale("log", nonpositive="clip")
+    error.set_autoscaley_on(False)
+    mistakes: list[float] = []
+    for split, colour in (("train", BLUE), ("validation", VERMILION)):
+        wrong = 100 * (1 - column(f"{split}_accuracy"))
+        mistakes += [*wrong[wrong > 0]]
+        _draw_band(error, epochs, wrong, color=colour, label=split)
+        _draw_band(loss, epochs, column(f"{split}_loss"), color=colour, label=split)
+    layers = [record.get("silent_fraction") or () for record in records]
+    n_layer = max((len(rows) for rows in layers), default=0)
+    for k in range(n_layer):
+        silent = _over_replicas([rows[k] if k < len(rows) else None for rows in layers])
+        label = "silent, output" if k == n_layer - 1 else f"silent, hidden {k + 1}"
+        colour = PURPLE if k == n_layer - 1 else (GREEN, ORANGE, SKY)[k % 3]
+        _draw_band(share, epochs, 100 * silent, color=colour, label=label)
+    bumped = 100 * column("bump_fraction")
+    _draw_band(share, epochs, bumped, color=GREY, label="bumped steps", dashes=(1, 1))
+
+    # Less than a factor of five would leave the axis with hardly a number on it.
+    low, high = min(mistakes, default=10.0), max(mistakes, default=10.0)
+    middle, spread = math.sqrt(low * high), max(1.2 * math.sqrt(high / low), 2.3)
+    error.set_ylim(middle / spread, min(middle * spread, 105))
+    ticker, subs = _matplotlib().ticker, (1, 2, 5) if spread < 17 else (1,)
+    error.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
+    error.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    error.yaxis.set_minor_formatter(ticker.NullFormatter())
+    share.set(xlabel="epoch", xmargin=0.01, ylim=(0, max(share.get_ylim()[1], 1.0)))
+    share.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
+    for axes, name in ((error, "error (%)"), (loss, "loss"), (share, "share (%)")):
+        axes.set_ylabel(name)
+        if axes.lines:
+            axes.legend()
+    if (n_replica := column("train_accuracy").shape[1]) > 1:
+        error.set_title(f"mean and range of {n_replica} replicas", loc="right", color="0.35")
+    figure.align_ylabels()
+    return figure
+
+
+@_style()
+def yin_yang_plane(
+    grid_xy: ArrayLike,
+    grid_class: ArrayLike,
+    samples_xy: ArrayLike,
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    accuracy: float,
+) -> Figure:
+    """The plane as the network divides it, the true boundaries, and the test samples.
+
+    Args:
+        grid_xy: (n, n, 2) points of a regular grid, in either index order.
+        grid_class: (n, n) class answered there: 0 yin, 1 yang, 2 dot, -1 undecided.
+        samples_xy: (m, 2) test samples.
+        labels: (m,) their true classes.
+        predictions: (m,) the classes answered; what differs from the label gets a ring.
+        accuracy: on the test samples, 0..1.
+
+    Source: Kriener, Goeltz and Petrovici, The Yin-Yang dataset, NICE (2022).
+    """
+    mpl = _matplotlib()
+    grid, answered = np.asarray(grid_xy, dtype=float), np.asarray(grid_class, dtype=int)
+    samples, truth = np.asarray(samples_xy, dtype=float).reshape(-1, 2), np.asarray(labels)
+    wrong = truth != np.asarray(predictions)
+    figure, ticks, limits = _new_figure(height=3.75), (0, 0.5, 1), (-0.02, 1.02)
+    axes = figure.subplots(subplot_kw={"aspect": "equal", "xlabel": "x", "ylabel": "y"})
+    axes.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks)
+    full = np.array([mpl.colors.to_rgb(colour) for colour in PALETTE[:3]])
+    # The last row is what class -1 picks: undecided.
+    regions = np.vstack([0.68 + 0.32 * full, np.full((1, 3), 0.88)])[answered]
+    mesh = axes.pcolormesh(grid[..., 0], grid[..., 1], regions, shading="nearest", rasterized=True)
+    mesh.set_clip_path(mpl.patches.Circle((0.5, 0.5), 0.5, transform=axes.transData))
+    # Centre, diameter and angles; the S is the left circle's lower, the right one's upper half.
+    arcs = [(0.5, 1.0, 0, 360), (0.25, 0.5, 180, 360), (0.75, 0.5, 0, 180)]
+    for x, width, start, end in [*arcs, (0.25, 0.2, 0, 360), (0.75, 0.2, 0, 360)]:
+        arc = mpl.patches.Arc((x, 0.5), width, width, theta1=start, theta2=end, edgecolor="0.15")
+        axes.add_patch(arc).set(linewidth=0.6, zorder=3)
+    size = float(np.clip(5000 / max(len(samples), 1), 3, 10))
+    for k, name in enumerate(YIN_YANG_CLASSES):
+        axes.scatter(*samples[truth == k].T, s=size, c=PALETTE[k], lw=0, zorder=4, label=name)
+    ring = {"facecolors": "none", "edgecolors": "k", "linewidths": 0.7, "zorder": 5}
+    axes.scatter(*samples[wrong].T, s=6 * size, label="misclassified", **ring)
+    if -1 in answered:
+        axes.scatter([], [], s=25, marker="s", color="0.88", label="undecided")
+    figure.legend(loc="outside lower center", ncols=5, handletextpad=0.2, columnspacing=0.8)
+    axes.set_title(f"accuracy {100 * accuracy:.1f} %, {wrong.sum()} of {len(truth)} misclassified")
+    return figure
+
+
+@_style()
+def spike_time_histograms(
+    t_out: ArrayLike, labels: ArrayLike, class_names: Sequence[str], unit: str = "tau_syn"
+) -> Figure:
+    """When each output neuron spikes, in one panel for the samples of each class.
+
+    The neuron of the samples' own class is filled. The silent are counted in every panel.
+
+    Args:
+        t_out: (m, n_class) spike times in `unit`; inf is a silent neuron.
+        labels: (m,) class of each sample.
+    """
+    times, truth, n_class = np.asarray(t_out, dtype=float), np.asarray(labels), len(class_names)
+    n_column, n_row = (1, n_class) if n_class <= 4 else (2, -(-n_class // 2))
+    bins = np.histogram_bin_edges(times[np.isfinite(times)], bins=60 // n_column)
+    figure = _new_figure(height=0.75 + (1.15 if n_column == 1 else 0.95) * n_row)
+    panels = figure.subplots(n_row, n_column, sharex=True, sharey=True, squeeze=False)
+    for panel in panels.flat[n_class:]:
+        panel.remove()
+    for label, axes in enumerate(panels.flat[:n_class]):
+        own = times[truth == label]
+        silent = (~np.isfinite(own)).sum(axis=0)
+        for k in range(n_class):
+            count, _ = np.histogram(own[np.isfinite(own[:, k]), k], bins)
+            if not count.any():
+                continue
+            # From the first to the last filled bin: no line along the empty ones.
+            first, end = np.flatnonzero(count)[[0, -1]] + [0, 1]
+            steps, width = (count[first:end], bins[first : end + 1]), 1.2 if k == label else 0.7
+            axes.stairs(*steps, linewidth=width, zorder=2 + 2 * (k == label), **_look(k))
+            if k == label:
+                axes.stairs(*steps, fill=True, color=_look(k)["color"], alpha=0.35, zorder=3)
+        note = f"silent: own {silent[label]} of {len(own)}" + (", ", "\n")[n_column - 1]
+        note += f"others {silent.sum() - silent[label]} of {len(own) * (n_class - 1)}"
+        axes.annotate(note, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=6)
+        axes.set_title(class_names[label], loc="left", fontweight="bold", pad=2)
+        axes.yaxis.set_major_locator(_matplotlib().ticker.MaxNLocator(integer=True, nbins=3))
+    panels[0, 0].set_ylim(0, 1.25 * panels[0, 0].get_ylim()[1])
+    panels[0, 0].set_xlim(bins[0], bins[-1])
+    figure.supxlabel(f"spike time ({TIME_UNITS.get(unit, unit)})")
+    figure.supylabel("samples")
+    _legend_of_classes(figure, class_names)
+    return figure
+
+
+@_style()
+def membrane_traces(
+    times: ArrayLike,
+    membranes: Sequence[ArrayLike],
+    spikes: Sequence[ArrayLike],
+    t_in: ArrayLike,
+    threshold: float,
+    class_names: Sequence[str],
+    label: int,
+    unit: str = "tau_syn",
+) -> Figure:
+    """One sample on its way through the network: input spikes, hidden layers, output layer.
+
+    A trace ends with its spike. At most 30 traces of a hidden layer are drawn, grey where silent;
+    the marks above them are the spikes of the whole layer.
+
+    Args:
+        times: (n_t,) in `unit`.
+        membranes: a layer each (n_t, n_neuron), in the threshold's unit; nan is not drawn.
+        spikes: a layer each (n_neuron,) in `unit`; inf is a silent neuron.
+        t_in: (n_pre,) input spikes in `unit`; inf is no spike.
+        threshold: potential at which a neuron spikes.
+        label: true class of the sample.
+    """
+    clock, inputs = np.asarray(times, dtype=float), np.asarray(t_in, dtype=float)
+    n_layer, ends = len(membranes), [*inputs[np.isfinite(inputs)]]
+    figure, pad = _new_figure(height=1.25 * (n_layer + 1)), 0.03 * (clock[-1] - clock[0])
+    raster, *panels = figure.subplots(n_layer + 1, sharex=True, height_ratios=[0.4] + [1] * n_layer)
+    mark = float(np.clip(60 / max(len(inputs), 1), 1.5, 8))
+    raster.plot(inputs, np.arange(len(inputs)), "|", color="0.2", ms=mark, mew=0.7)
+    raster.set(ylabel="input", yticks=[], ylim=(-0.7, max(len(inputs), 1) - 0.3))
+    for layer, axes in enumerate(panels):
+        fired = np.asarray(spikes[layer], dtype=float)
+        # What the equation gives after the one spike is not part of the model.
+        trace = np.where(clock[:, None] > fired, np.nan, np.asarray(membranes[layer], dtype=float))
+        axes.axhline(threshold, color="0.2", linewidth=0.6, linestyle=(0, (4, 3)), zorder=1)
+        is_output = layer == n_layer - 1
+        n_shown = len(fired) if is_output else min(len(fired), MAX_HIDDEN_TRACES)
+        shown = np.linspace(0, len(fired) - 1, n_shown).round().astype(int)
+        for k in shown:
+            look = {"color": BLUE if np.isfinite(fired[k]) else "0.6", "lw": 0.5, "alpha": 0.7}
+            if is_output:
+                look = _look(k) | {"lw": 1.5 if k == label else 0.9, "zorder": 3 + (k == label)}
+                axes.plot(fired[k], threshold, "v", ms=4.5, **look)
+            axes.plot(clock, trace[:, k], **look)
+        spoken, span = fired[np.isfinite(fired)], axes.get_xaxis_transform()
+        if not is_output:
+            axes.vlines(spoken, 0.91, 1.0, transform=span, color=BLUE, linewidth=0.6)
+        hidden = f"hidden {layer + 1}\n({n_shown} of {len(fired)})"
+        axes.set_ylabel("output" if is_output else hidden)
+        drawn = np.isfinite(trace[:, shown])
+        ends, known = [*ends, *clock[drawn.any(axis=1)], *spoken], trace[:, shown][drawn]
+        start = known[0] if known.size else threshold - 1.0
+        rise = threshold - start or 1.0
+        # Deep inhibition may leave the panel, or the rise to the threshold would be flat.
+        lowest = max(known.min(initial=start), start - 2 * rise) - 0.1 * rise
+        axes.set_ylim(lowest, threshold + 0.35 * rise)
+        axes.set_yticks([start, threshold], [f"{start:.3g}", f"{threshold:.3g}"])
+    panels[-1].set_xlim(clock[0], min(clock[-1], max(ends, default=clock[-1]) + pad))
+    panels[-1].set_xlabel(f"time ({TIME_UNITS.get(unit, unit)})")
+    answer = np.asarray(spikes[-1], dtype=float)
+    first = class_names[int(answer.argmin())] if np.isfinite(answer).any() else "none"
+    raster.set_title(f"sample of class {class_names[label]}, first spike: {first}", loc="left")
+    _legend_of_classes(figure, class_names)
+    figure.align_ylabels()
+    return figure

@@ -1,0 +1,309 @@
+"""The figures: what they show, where they must not break, and what they must leave alone."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+from numpy.typing import NDArray
+
+from gpuspike import plots
+from gpuspike.neuron import LIF
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def records(n_epoch: int, n_replica: int, **changes: Any) -> list[dict[str, Any]]:
+    """One record an epoch, learning slowly; `changes` replace single values of every record."""
+    rng = np.random.default_rng(0)
+
+    def replicas(value: float) -> list[float]:
+        return list(value * rng.uniform(0.9, 1.1, n_replica))
+
+    return [
+        {
+            "epoch": epoch,
+            "train_loss": replicas(1 / epoch),
+            "train_accuracy": replicas(0.9 - 0.5 / epoch),
+            "validation_loss": replicas(1.1 / epoch),
+            "validation_accuracy": replicas(0.9 - 0.6 / epoch),
+            "silent_fraction": [replicas(0.5), replicas(0.1)],
+            "bump_fraction": replicas(0.3),
+            "learning_rate": 0.005,
+        }
+        | changes
+        for epoch in range(1, n_epoch + 1)
+    ]
+
+
+def true_class(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Classes of the Yin-Yang data set: 0 yin, 1 yang, 2 dot."""
+    right, left = np.hypot(x - 0.75, y - 0.5), np.hypot(x - 0.25, y - 0.5)
+    first = (right <= 0.1) | ((left > 0.1) & (left <= 0.25)) | ((y > 0.5) & (right > 0.25))
+    return np.where((right < 0.1) | (left < 0.1), 2, first.astype(np.int64))
+
+
+def plane(n: int = 60, indexing: str = "xy") -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    x, y = np.meshgrid(np.linspace(0, 1, n), np.linspace(0, 1, n), indexing=indexing)
+    return np.stack([x, y], axis=-1), true_class(x, y)
+
+
+def pixels(figure: Any) -> NDArray[np.float64]:
+    """The figure as drawn, (height, width, RGB) in 0..1."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba(), dtype=float)[..., :3] / 255
+
+
+def test_save_writes_pdf_and_png(tmp_path: Path) -> None:
+    written = plots.save(plots.learning_curves(records(3, 2)), tmp_path / "new", "curves")
+    assert written == (tmp_path / "new" / "curves.pdf", tmp_path / "new" / "curves.png")
+    assert written[0].read_bytes().startswith(b"%PDF")
+    png = written[1].read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert int.from_bytes(png[16:20], "big") == 3.5 * 200
+
+
+def test_equal_numbers_give_equal_files(tmp_path: Path) -> None:
+    first = plots.save(plots.learning_curves(records(3, 2)), tmp_path, "first")
+    second = plots.save(plots.learning_curves(records(3, 2)), tmp_path, "second")
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_matplotlib_is_lazy_and_pyplot_is_never_imported(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from gpuspike import plots
+assert "matplotlib" not in sys.modules
+import matplotlib
+before = {{key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}}
+plots.save(plots.learning_curves([{{"epoch": 0}}]), Path({str(tmp_path)!r}), "curves")
+assert "matplotlib.pyplot" not in sys.modules
+assert before == {{key: matplotlib.rcParams[key] for key in before}}
+"""
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.parametrize(("n_epoch", "n_replica"), [(1, 1), (1, 10), (30, 1), (300, 10)])
+def test_learning_curves_draw_a_band_over_replicas(n_epoch: int, n_replica: int) -> None:
+    figure = plots.learning_curves(records(n_epoch, n_replica))
+    pixels(figure)
+    error, _, share = figure.axes
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2, 3]
+    bands = [len(axes.collections) for axes in figure.axes]
+    assert bands == ([2, 2, 3] if n_replica > 1 else [0, 0, 0])
+    assert error.get_yscale() == "log"
+    assert error.get_ylim()[1] <= 105
+    assert share.get_ylim()[0] == 0
+    assert all(tick == int(tick) for tick in share.get_xticks())
+    labels = [text.get_text() for text in share.get_legend().get_texts()]
+    assert labels == ["silent, hidden 1", "silent, output", "bumped steps"]
+
+
+def test_learning_curves_show_mean_and_range() -> None:
+    figure = plots.learning_curves(records(2, 3, train_accuracy=[0.8, 0.9, 0.95]))
+    error = figure.axes[0]
+    np.testing.assert_allclose(error.lines[0].get_ydata(), 100 * (0.2 + 0.1 + 0.05) / 3)
+    band = error.collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([band.min(), band.max()], [5, 20])
+
+
+def test_learning_curves_leave_out_what_is_unknown() -> None:
+    rows = records(6, 2)
+    rows[1]["train_loss"] = None
+    rows[2]["train_loss"] = [None, math.nan]
+    rows[3]["train_loss"] = [math.inf, 0.5]
+    for row in rows:
+        del row["validation_loss"]
+        row["silent_fraction"] = None
+    figure = plots.learning_curves(rows)
+    pixels(figure)
+    (line,) = figure.axes[1].lines
+    np.testing.assert_array_equal(line.get_xdata(), [1, 4, 5, 6])
+    assert line.get_ydata()[1] == 0.5
+    assert len(figure.axes[2].lines) == 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        records(4, 1, train_accuracy=[1.0], validation_accuracy=[1.0]),
+        records(4, 2, train_loss=[math.nan] * 2, validation_loss=None),
+        records(4, 1, silent_fraction=[[1.0], [1.0]], bump_fraction=[1.0], train_accuracy=[0.0]),
+    ],
+)
+def test_learning_curves_of_odd_runs(rows: list[dict[str, Any]]) -> None:
+    assert np.ptp(pixels(plots.learning_curves(rows))) > 0.5
+
+
+@pytest.mark.parametrize("indexing", ["xy", "ij"])
+def test_the_plane_shows_its_regions_inside_the_circle_only(indexing: str) -> None:
+    grid, answered = plane(indexing=indexing)
+    answered = np.where((grid[..., 0] > 0.8) & (np.abs(grid[..., 1] - 0.5) < 0.1), -1, answered)
+    none = np.zeros(0, dtype=int)
+    figure = plots.yin_yang_plane(grid, answered, np.zeros((0, 2)), none, none, math.nan)
+    image, axes = pixels(figure), figure.axes[0]
+
+    def colour(x: float, y: float) -> NDArray[np.float64]:
+        column, row = axes.transData.transform((x, y))
+        return image[image.shape[0] - 1 - int(row), int(column)]
+
+    blue, orange, green = (
+        0.68 + 0.32 * np.array(to_rgba(plots.PALETTE[k])[:3]) for k in range(3)
+    )  # fmt: skip
+    np.testing.assert_allclose(colour(0.5, 0.9), orange, atol=0.01)
+    np.testing.assert_allclose(colour(0.5, 0.1), blue, atol=0.01)
+    np.testing.assert_allclose(colour(0.25, 0.5), green, atol=0.01)
+    np.testing.assert_allclose(colour(0.95, 0.5), 0.88, atol=0.01)
+    for corner in ((0.05, 0.05), (0.95, 0.05), (0.05, 0.95), (0.95, 0.95)):
+        np.testing.assert_array_equal(colour(*corner), 1.0)
+
+
+def test_the_drawn_boundaries_are_where_the_class_changes() -> None:
+    grid, answered = plane(10)
+    figure = plots.yin_yang_plane(grid, answered, np.zeros((0, 2)), [], [], 1.0)
+    big, *inner = figure.axes[0].patches
+    assert (big.center, big.width) == ((0.5, 0.5), 1.0)
+    assert len(inner) == 4
+    for arc in inner:
+        degrees = np.linspace(arc.theta1, arc.theta2, 50)[1:-1]
+        towards = np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
+        centre, radius = np.array(arc.center)[:, None], arc.width / 2
+        inside = true_class(*(centre + (radius - 1e-6) * towards))
+        outside = true_class(*(centre + (radius + 1e-6) * towards))
+        assert (inside != outside).all()
+
+
+def test_the_plane_rings_the_misclassified() -> None:
+    grid, answered = plane(20)
+    rng = np.random.default_rng(1)
+    samples = 0.5 + 0.3 * rng.uniform(-1, 1, (200, 2))
+    labels = true_class(*samples.T)
+    predictions = labels.copy()
+    predictions[:7] = -1
+    figure = plots.yin_yang_plane(grid, answered, samples, labels, predictions, 0.965)
+    pixels(figure)
+    axes = figure.axes[0]
+    assert axes.get_title() == "accuracy 96.5 %, 7 of 200 misclassified"
+    drawn = {entry.get_label(): entry.get_offsets() for entry in axes.collections[1:]}
+    np.testing.assert_allclose(drawn["misclassified"], samples[:7])
+    for k, name in enumerate(plots.YIN_YANG_CLASSES):
+        np.testing.assert_allclose(drawn[name], samples[labels == k])
+    assert "undecided" not in drawn
+
+
+@pytest.mark.parametrize("n_class", [1, 3, 5, 10])
+def test_spike_time_histograms_count_every_spike_and_every_silence(n_class: int) -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, n_class, 400)
+    times = rng.gamma(3.0, 1.0, (400, n_class))
+    times[rng.random(times.shape) < 0.2] = np.inf
+    names = [f"class {k}" for k in range(n_class)]
+    figure = plots.spike_time_histograms(times, labels, names)
+    pixels(figure)
+    assert len(figure.axes) == n_class
+    for label, axes in enumerate(figure.axes):
+        own = times[labels == label]
+        outlines = [patch for patch in axes.patches if not patch.get_fill()]
+        (filled,) = [patch for patch in axes.patches if patch.get_fill()]
+        assert sum(patch.get_data().values.sum() for patch in outlines) == np.isfinite(own).sum()
+        assert filled.get_data().values.sum() == np.isfinite(own[:, label]).sum()
+        assert filled.get_facecolor()[:3] == to_rgba(plots.PALETTE[label % 7])[:3]
+        silent = np.isinf(own).sum(axis=0)
+        note = axes.texts[0].get_text().replace("\n", ", ")
+        others = f"others {silent.sum() - silent[label]} of {len(own) * (n_class - 1)}"
+        assert note == f"silent: own {silent[label]} of {len(own)}, {others}"
+
+
+@pytest.mark.parametrize(
+    "times", [np.full((5, 3), np.inf), np.full((5, 3), 2.0), np.zeros((0, 3))]
+)  # fmt: skip
+def test_spike_time_histograms_of_odd_samples(times: NDArray[np.float64]) -> None:
+    labels = np.zeros(len(times), dtype=int)
+    figure = plots.spike_time_histograms(times, labels, plots.YIN_YANG_CLASSES, unit="us")
+    pixels(figure)
+    assert "(us)" in figure.get_supxlabel()
+    low, high = figure.axes[0].get_xlim()
+    assert low < high
+
+
+def network(n_pre: int, n_hidden: int, scale: float) -> dict[str, Any]:
+    """One sample through two layers, potentials on a grid, their first crossings as spikes."""
+    rng = np.random.default_rng(3)
+    neuron, times = LIF(), np.linspace(0.0, 6.0, 200)
+    spikes = [rng.uniform(0.0, 2.0, n_pre)]
+    membranes = []
+    for n_post in (n_hidden, 3):
+        heard = np.where(np.isfinite(spikes[-1]), spikes[-1], 1e9)
+        weights = scale * rng.normal(1.0, 1.0, (len(heard), n_post)) / len(heard)
+        potential = neuron.kernel(times[:, None] - heard) @ weights
+        above = potential >= neuron.threshold
+        spikes.append(np.where(above.any(axis=0), times[above.argmax(axis=0)], np.inf))
+        membranes.append(potential)
+    return {
+        "times": times,
+        "membranes": membranes,
+        "spikes": spikes[1:],
+        "t_in": spikes[0],
+        "threshold": neuron.threshold,
+        "class_names": plots.YIN_YANG_CLASSES,
+        "label": 1,
+    }
+
+
+@pytest.mark.parametrize("n_hidden", [8, 120])
+def test_membrane_traces_end_at_the_spike(n_hidden: int) -> None:
+    sample = network(5, n_hidden, 6.0)
+    figure = plots.membrane_traces(**sample)
+    pixels(figure)
+    raster, hidden, output = figure.axes
+    assert len(raster.lines[0].get_xdata()) == 5
+    assert len(hidden.lines) == 1 + min(n_hidden, plots.MAX_HIDDEN_TRACES)
+    assert len(hidden.collections[0].get_segments()) == np.isfinite(sample["spikes"][0]).sum()
+    markers = [line for line in output.lines if line.get_marker() == "v"]
+    traces = [line for line in output.lines[1:] if line.get_marker() != "v"]
+    assert len(markers) == len(traces) == 3
+    assert np.isfinite(sample["spikes"][1]).any()
+    for k, (marker, trace) in enumerate(zip(markers, traces, strict=True)):
+        spike = sample["spikes"][1][k]
+        assert marker.get_xdata()[0] == spike
+        assert trace.get_color() == marker.get_color() == plots.PALETTE[k]
+        known = np.isfinite(trace.get_ydata())
+        assert trace.get_xdata()[known].max() <= spike
+    first = plots.YIN_YANG_CLASSES[int(sample["spikes"][1].argmin())]
+    assert raster.get_title(loc="left") == f"sample of class yang, first spike: {first}"
+
+
+def test_membrane_traces_of_a_silent_network() -> None:
+    sample = network(5, 4, 0.0)
+    sample["membranes"] = [np.full_like(entry, np.nan) for entry in sample["membranes"]]
+    sample["t_in"][:] = np.inf
+    figure = plots.membrane_traces(**sample)
+    pixels(figure)
+    assert figure.axes[0].get_title(loc="left").endswith("first spike: none")
+
+
+def test_membrane_traces_of_one_layer_and_deep_inhibition() -> None:
+    sample = network(5, 4, -50.0)
+    sample |= {"membranes": sample["membranes"][:1], "spikes": sample["spikes"][:1]}
+    sample |= {"class_names": ["a", "b", "c", "d"]}
+    figure = plots.membrane_traces(**sample)
+    pixels(figure)
+    assert len(figure.axes) == 2
+    assert figure.axes[1].get_ylim()[0] >= -2.2

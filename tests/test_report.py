@@ -1,0 +1,305 @@
+"""The final table and the report page: every number there, nothing from outside, all escaped."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import math
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gpuspike import report
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
+    "rkJggg=="
+)  # fmt: skip
+HOSTILE = "<script>alert('x')</script> & \"quoted\""
+VOID = {"meta", "img"}
+NO_CHIP = dict.fromkeys(
+    [
+        "name",
+        "time_to_decision_s",
+        "seconds_per_sample",
+        "samples_per_s",
+        "energy_per_classification_J",
+        "energy_terms_J",
+        "evidence",
+        "spikes_per_sample",
+        "synaptic_events_per_sample",
+    ]
+)
+CHIP = {
+    "name": "BrainScaleS-2",
+    "time_to_decision_s": {"mean": 8.3e-6, "p50": 8e-6, "p99": 1.2e-5},
+    "seconds_per_sample": 4.8e-5,
+    "samples_per_s": 20800.0,
+    "energy_per_classification_J": [8.4e-6, 9e-6],
+    "energy_terms_J": {"spikes": 2.5e-9, "leak": 0.0},
+    "evidence": "measured",
+    "spikes_per_sample": {"hidden": 80.25, "output": 3},
+    "synaptic_events_per_sample": 840.0,
+}
+
+
+def statistics(values: list[float]) -> dict[str, Any]:
+    return {"mean": float(np.mean(values)), "std": float(np.std(values)), "per_replica": values}
+
+
+def summary(n_replica: int = 3, **changes: Any) -> dict[str, Any]:
+    accuracy = [0.95 + 0.01 * replica for replica in range(n_replica)]
+    splits = ("train", "validation", "test")
+    base = {
+        "accuracy": {split: statistics(accuracy) for split in splits},
+        "loss": {split: statistics([0.1] * n_replica) for split in splits},
+        "chip": dict(NO_CHIP),
+        "emulator": {
+            "backend": "cpu",
+            "device": "two cores [bold]",
+            "train_samples_per_s": 1.2e5,
+            "inference_samples_per_s": 3e5,
+            "wall_s": 8.1,
+        },
+        "provenance": {"gpuspike": "0.1.0", "git": None, "cupy": None, "seed": 12345},
+        "run": {
+            "experiment": "yin_yang",
+            "epochs": 300,
+            "interrupted": False,
+            "dtype": "float64",
+        },
+    }
+    return copy.deepcopy(base) | changes
+
+
+def record(n_replica: int = 3, **changes: Any) -> dict[str, Any]:
+    values = [0.1 * (replica + 1) for replica in range(n_replica)]
+    return {
+        "epoch": 300,
+        "train_loss": values,
+        "train_accuracy": values,
+        "validation_loss": values,
+        "validation_accuracy": values,
+        "silent_fraction": [values, values],
+        "bump_fraction": [0.0] * n_replica,
+        "learning_rate": 0.005,
+    } | changes
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; a tag that is not closed in order is an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.images: list[dict[str, str | None]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "img":
+            self.images.append(dict(attrs))
+        if tag == "tr":
+            self.rows.append([])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "style":
+            return
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1].append(data)
+        self.text += data
+
+
+def write(folder: Path, *arguments: Any) -> tuple[str, Page]:
+    text = report.write_report(folder, *arguments).read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def shown(table: Any) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=120, color_system=None).print(table)
+    return stream.getvalue()
+
+
+def test_the_table_holds_accuracies_and_time_to_solution() -> None:
+    text = shown(report.final_table(summary()))
+    for line in ("train accuracy", "validation accuracy", "test accuracy", "96.00 %", "0.82 %"):
+        assert line in text
+    for line in ("120,000 samples/s", "300,000 samples/s", "8.1 s", "cpu", "two cores [bold]"):
+        assert line in text
+    assert "chip" not in text
+
+
+def test_the_table_of_one_replica_has_no_deviation() -> None:
+    lines = shown(report.final_table(summary(1))).splitlines()
+    (line,) = [line for line in lines if "test accuracy" in line]
+    assert [cell.strip() for cell in line.strip("│").split("│")][1:] == ["95.00 %", "-", "1"]
+
+
+def test_the_table_tells_of_a_chip() -> None:
+    text = shown(report.final_table(summary(chip=CHIP)))
+    for line in ("BrainScaleS-2", "mean 8.3 µs, p50 8 µs, p99 12 µs", "48 µs", "8.4 µJ to 9 µJ"):
+        assert line in text
+
+
+@pytest.mark.parametrize("empty", [{}, dict.fromkeys(summary())])
+def test_an_empty_summary_is_no_error(tmp_path: Path, empty: dict[str, Any]) -> None:
+    assert "training" in shown(report.final_table(empty))
+    write(tmp_path, "nothing", empty, [], "")
+
+
+def test_the_page_shows_every_replica_and_the_rest(tmp_path: Path) -> None:
+    _, page = write(tmp_path, "yin_yang", summary(), [record()], "seed: 0\nreplicas: 3\n")
+    assert ["1", "96.00 %", "96.00 %", "96.00 %"] in page.rows
+    assert ["std", "0.82 %", "0.82 %", "0.82 %"] in page.rows
+    assert ["mean loss", "0.1", "0.1", "0.1"] in page.rows
+    assert ["silent fraction, layer 2", "20.00 %", "10.00 % to 30.00 %"] in page.rows
+    assert ["learning rate", "0.005"] in page.rows
+    assert ["seed", "12345"] in page.rows
+    assert ["git", "-"] in page.rows
+    assert "seed: 0\nreplicas: 3\n" in page.text
+    assert "No chip was emulated: the substrate is ideal." in page.text
+    assert "300 epochs, float64, cpu, two cores [bold]" in page.text
+    assert "interrupted" not in page.text
+
+
+def test_the_page_of_one_replica(tmp_path: Path) -> None:
+    _, page = write(tmp_path, "yin_yang", summary(1), [record(1)], "")
+    assert ["std", "-", "-", "-"] in page.rows
+    assert ["train loss", "0.1"] in page.rows
+    assert "±" not in page.text
+
+
+def test_the_page_tells_of_a_chip(tmp_path: Path) -> None:
+    _, page = write(tmp_path, "yin_yang", summary(chip=CHIP), [record()], "")
+    assert "No chip" not in page.text
+    assert ["chip", "BrainScaleS-2"] in page.rows
+    assert ["energy by term", "spikes 2.5 nJ, leak 0 J"] in page.rows
+    assert ["spikes per sample", "hidden 80.25, output 3"] in page.rows
+    assert ["throughput", "20,800 samples/s"] in page.rows
+
+
+def test_the_page_of_a_run_that_broke_off(tmp_path: Path) -> None:
+    values = summary(run={"epochs": 300, "interrupted": True, "dtype": None})
+    last = record(train_loss=[math.nan, None, 0.5], validation_loss=None, bump_fraction=[math.nan])
+    _, page = write(tmp_path, "yin_yang", values, [record(), last], "")
+    assert "interrupted" in page.text
+    assert ["train loss", "0.5"] in page.rows
+    assert ["validation loss", "-"] in page.rows
+    assert ["bump fraction", "-"] in page.rows
+    _, page = write(tmp_path, "yin_yang", values, [], "")
+    assert "No epoch was finished." in page.text
+
+
+def test_every_figure_is_embedded_with_a_text(tmp_path: Path) -> None:
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    names = [*reversed(report.CAPTIONS), "a_figure_of_mine"]
+    for index, name in enumerate(names):
+        (figures / f"{name}.png").write_bytes(PIXEL + bytes([index]))
+        (figures / f"{name}.pdf").write_bytes(b"%PDF")
+    _, page = write(tmp_path, "yin_yang", summary(), [record()], "")
+    order = [*report.CAPTIONS, "a_figure_of_mine"]
+    assert [image["alt"] for image in page.images] == [
+        *report.CAPTIONS.values(),
+        "a figure of mine",
+    ]
+    for name, image in zip(order, page.images, strict=True):
+        kind, data = str(image["src"]).split(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data) == (figures / f"{name}.png").read_bytes()
+
+
+def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "learning_curves.png").write_bytes(PIXEL)
+    text, page = write(tmp_path, "yin_yang", summary(), [record()], "")
+    assert "http" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not {"script", "link", "iframe", "object", "a"} & set(page.tags)
+    links = [value for name, value in page.attributes if name in ("src", "href", "srcset")]
+    assert all(str(link).startswith("data:") for link in links)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+
+
+def test_everything_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / '"><script>.png').write_bytes(PIXEL)
+    values = summary(chip=CHIP | {"name": HOSTILE, "spikes_per_sample": {HOSTILE: 1.0}})
+    values["emulator"]["device"] = HOSTILE
+    values["emulator"]["backend"] = HOSTILE
+    values["provenance"] = {HOSTILE: HOSTILE}
+    values["run"]["dtype"] = HOSTILE
+    text, page = write(tmp_path, HOSTILE, values, [record() | {HOSTILE: HOSTILE}], HOSTILE)
+    assert "<script" not in text
+    assert page.text.count(HOSTILE) >= 9
+    assert page.images[0]["alt"] == '"><script>'
+
+
+def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = report.write_report(tmp_path, "first", summary(), [record()], "")
+    assert os.listdir(tmp_path) == ["report.html"]
+    before = path.read_bytes()
+
+    def broken(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="no space left"):
+        report.write_report(tmp_path, "second", summary(), [record()], "")
+    assert os.listdir(tmp_path) == ["report.html"]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "s", "-"),
+        (math.nan, "", "-"),
+        (math.inf, "s", "-"),
+        (0.0, "s", "0 s"),
+        (0.99999, "s", "1000 ms"),
+        (1e-3, "s", "1 ms"),
+        (4.8e-5, "s", "48 µs"),
+        (2.345678e-9, "J", "2.346 nJ"),
+        (3e-15, "J", "0.003 pJ"),
+        (12.345, "J", "12.35 J"),
+        (123456.7, "samples/s", "123,457 samples/s"),
+        (1234, "", "1,234"),
+        (np.float32(0.5), "%", "50.00 %"),
+        (0.005, "", "0.005"),
+        ([1e-6, 2e-6], "J", "1 µJ to 2 µJ"),
+        ({"a": 1.5, "b": None}, "", "a 1.5, b -"),
+        ("text", "s", "text"),
+    ],
+)
+def test_numbers_are_written_for_a_reader(value: Any, unit: str, text: str) -> None:
+    assert report._number(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("wall", "text"),
+    [(8.1, "8.1 s"), (59.6, "59.6 s"), (119.7, "2 min 0 s"), (7500.0, "125 min 0 s"), (None, "-")],
+)
+def test_wall_time(wall: float | None, text: str) -> None:
+    rows = dict(report._emulator_rows({"emulator": {"wall_s": wall}}))
+    assert rows["wall time"] == text
