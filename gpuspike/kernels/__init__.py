@@ -197,7 +197,8 @@ def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
     for name, array in arrays.items():
         if name == "t_out_grad":
             array = np.where(np.isfinite(arrays["t_out"]), array, 0)
-        total = array.sum(dtype=np.float64) if array.size else 0.0
+        with np.errstate(all="ignore"):
+            total = array.sum(dtype=np.float64)
         if math.isfinite(total):
             continue  # one pass over the array tells in the ordinary case
         if np.isnan(array).any():

@@ -37,8 +37,12 @@ from gpuspike.kernels.cpu_solve import (
 from gpuspike.kernels.simd import VECTOR_BYTES, sweep_1, sweep_2, sweep_4, sweep_6
 from gpuspike.kernels.threads import PIECES_PER_THREAD, for_each, thread_count
 
-SWEEP_EVENTS = 32
+SWEEP_EVENTS = 64
 """Events between two looks at whether a tile has any silent neuron left."""
+
+FLAT = 0.02
+"""Slope of a crossing, in (threshold - leak)/tau_fast, below which float32 sums are not enough: their error of some
+1e-6 is divided by the slope to give that of the time."""
 
 SAMPLES_PER_TASK = 16
 """Samples that share a tile's weights while these are in the second-level cache."""
@@ -107,6 +111,54 @@ def _next_stops(
                 again += 1
                 break
     return again
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _polish(
+    n_lanes,
+    lanes,
+    base,
+    count,
+    room,
+    times,
+    order,
+    starts,
+    growth,
+    position,
+    weights,
+    drive,
+    mode,
+    tau_slow,
+    tau_fast,
+    rate,
+    delay,
+    slope,
+):
+    """Solves the flat crossings of one sample again, from sums in float64.
+
+    Args:
+        lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer.
+        room, delay, slope: (n_lanes,) as for `solve_equal`; the last two are corrected.
+    """
+    for m in range(n_lanes):
+        if not slope[m] * tau_fast < FLAT or delay[m] == math.inf:
+            continue
+        p_sum, q_sum = 0.0, 0.0
+        segment = 0
+        last = np.int64(count[lanes[m]])
+        for k in range(last + 1):
+            if k == starts[segment + 1]:
+                gap = times[k] - times[starts[segment]]
+                p_sum, q_sum = moved(p_sum, q_sum, gap, mode, tau_slow, tau_fast, rate)
+                segment += 1
+            term = weights[order[k], base + lanes[m]] * growth[k]
+            p_sum += term
+            q_sum += term * position[k]
+        pull, v = anchored(p_sum, q_sum, growth[last], position[last], drive, rate)
+        s = solve(v, pull, room[m], mode, tau_slow, tau_fast, rate)
+        if s < math.inf:  # else float32 has the last word on whether there is a spike
+            delay[m] = s
+            slope[m] = pull * math.exp(-s / tau_slow) - 1.0 / tau_fast
 
 
 @njit(error_model="numpy", fastmath={"contract"})
@@ -240,10 +292,9 @@ def _forward_task(
     p = np.zeros((n_samples, n_lanes), weights.dtype)
     q = np.zeros((n_samples, n_lanes), weights.dtype)
     count = np.zeros((n_samples, n_lanes), np.int32)
-    a1 = np.empty((n_samples, n_pre), weights.dtype)
-    a2 = np.empty((n_samples, n_pre), weights.dtype)
-    c1 = np.empty((n_samples, n_pre), weights.dtype)
-    c2 = np.empty((n_samples, n_pre), weights.dtype)
+    # One array for all four: an array that is used no more except by its address would be freed at once.
+    coefficients = np.empty((4, n_samples, n_pre), weights.dtype)
+    a1, a2, c1, c2 = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
     times = np.empty((n_samples, n_pre), np.float64)
     growth = np.empty((n_samples, n_pre), np.float64)
     position = np.empty((n_samples, n_pre), np.float64)
@@ -329,6 +380,15 @@ def _forward_task(
                 for m in range(stopped):
                     delay[m] = solve(v[m], pull[m], room[m], mode, tau_slow, tau_fast, rate)
                     slope[m] = pull[m] * math.exp(-delay[m] / tau_slow) - 1.0 / tau_fast
+            if size == 4:
+                flat = 0
+                for m in range(stopped):
+                    flat += 1 if (slope[m] * tau_fast < FLAT) & (delay[m] < math.inf) else 0
+                if flat > 0:
+                    _polish(
+                        stopped, lanes, base, count[b], room, times[b], order[b], starts[b], growth[b],
+                        position[b], weights, drive, mode, tau_slow, tau_fast, rate, delay, slope,
+                    )  # fmt: skip
             missed = 0
             for m in range(stopped):
                 j = lanes[m]
@@ -344,7 +404,7 @@ def _forward_task(
             if missed > 0:
                 stopped = _next_stops(
                     missed, lanes, base, count[b], p[b], q[b], times[b], order[b], starts[b],
-                    growth[b], position[b], c1[b], c2[b], last + 1,
+                    growth[b], position[b], coefficients[2, b], coefficients[3, b], last + 1,
                     weights, mode, tau_slow, tau_fast, rate,
                 )  # fmt: skip
 

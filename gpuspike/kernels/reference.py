@@ -230,8 +230,8 @@ def _peak_delay(start: Array, current: Array, neuron: LIF) -> Array:
     risen = fast * slope / np.where(peaks, a, np.inf)
     if rate > 0.0:
         # The remainder in its own right where it is small: it vanishes as tau_slow goes to inf.
-        remainder = rest / np.where(peaks, a, np.inf) / slow
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a may be subnormal
+            remainder = rest / np.where(peaks, a, np.inf) / slow
             exact = np.log(np.where(peaks, remainder, 1.0))
             log = np.where(remainder < 0.5, exact, np.log1p(-np.minimum(rate * risen, 0.75)))
         risen = -log / rate

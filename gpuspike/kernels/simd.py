@@ -28,7 +28,7 @@ _INT64 = ir.IntType(64)
 _INT32 = ir.IntType(32)
 
 
-def _splat(builder: ir.IRBuilder, scalar: Any, width: int) -> Any:
+def splat(builder: ir.IRBuilder, scalar: Any, width: int) -> Any:
     undefined = ir.Constant(ir.VectorType(scalar.type, width), ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))
     lanes = ir.Constant(ir.VectorType(_INT32, width), [0] * width)
@@ -113,7 +113,7 @@ def _make_sweep(n_vectors: int) -> Any:
             p_start = [load(a, vector, size) for a in p_at]
             q_start = [load(a, vector, size) for a in q_at]
             count_start = [load(a, counts, 4) for a in count_at]
-            swept = _splat(builder, builder.trunc(k_first, _INT32), width)
+            swept = splat(builder, builder.trunc(k_first, _INT32), width)
             alive_start = [builder.icmp_signed("==", c, swept) for c in count_start]
 
             entry = builder.block
@@ -139,7 +139,7 @@ def _make_sweep(n_vectors: int) -> Any:
             row = builder.add(tile[0], builder.mul(index, tile[1]))
             row_last = builder.add(tile_last[0], builder.mul(index, tile_last[1]))
             a1, a2, c1, c2 = (
-                _splat(builder, load(at(e, step, size), scalar, size), width) for e in events[1:]
+                splat(builder, load(at(e, step, size), scalar, size), width) for e in events[1:]
             )
             p_new, q_new, count_new, alive_new = [], [], [], []
             for v in lanes:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from queue import SimpleQueue
 from typing import Any
 
 from gpuspike.backend import usable_cores
@@ -25,11 +26,6 @@ def thread_count() -> int:
     return max(1, int(os.environ.get("NUMBA_NUM_THREADS", usable_cores())))
 
 
-@lru_cache(maxsize=1)
-def _pool(n_helpers: int, process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_helpers, thread_name_prefix="gpuspike")
-
-
 def for_each(work: Callable[[int, int], Any], n_items: int, *, parallel: bool = True) -> None:
     """Calls work(first, last) for pieces that cover range(n_items), on several threads if `parallel`."""
     n_threads = thread_count() if parallel else 1
@@ -38,19 +34,53 @@ def for_each(work: Callable[[int, int], Any], n_items: int, *, parallel: bool = 
         if n_items:
             work(0, n_items)
         return
-    pieces = itertools.count()
+    job = _Job(work, n_items, n_pieces)
+    jobs = _helpers(n_threads - 1, os.getpid())
+    for _ in range(n_threads - 1):
+        jobs.put(job)
+    job.take_pieces()
+    job.wait()
 
-    def take_pieces() -> None:
+
+class _Job:
+    """Work in pieces; done when the last piece is, whoever has come to help."""
+
+    def __init__(self, work: Callable[[int, int], Any], n_items: int, n_pieces: int) -> None:
+        self._work = work
+        self._n_items = n_items
+        self._n_pieces = n_pieces
+        self._taken = itertools.count()
+        self._finished = itertools.count(1)
+        self._done = threading.Lock()
+        self._done.acquire()
+        self._error: BaseException | None = None
+
+    def take_pieces(self) -> None:
         # next() on a counter is one step of the interpreter: no two threads get the same piece.
-        while (piece := next(pieces)) < n_pieces:
-            work(piece * n_items // n_pieces, (piece + 1) * n_items // n_pieces)
+        n_items, n_pieces = self._n_items, self._n_pieces
+        while (piece := next(self._taken)) < n_pieces:
+            try:
+                self._work(piece * n_items // n_pieces, (piece + 1) * n_items // n_pieces)
+            except BaseException as error:  # raised by `wait`, in the caller's thread
+                self._error = error
+            if next(self._finished) == n_pieces:
+                self._done.release()
 
-    # A forked child does not inherit threads: the process is part of the pool's name.
-    pool = _pool(n_threads - 1, os.getpid())
-    helpers = [pool.submit(take_pieces) for _ in range(n_threads - 1)]
-    try:
-        take_pieces()
-    finally:
-        for helper in helpers:
-            if not helper.cancel():
-                helper.result()
+    def wait(self) -> None:
+        self._done.acquire()
+        if self._error is not None:
+            raise self._error
+
+
+@lru_cache(maxsize=1)
+def _helpers(n_helpers: int, process: int) -> SimpleQueue[_Job]:
+    """The queue that the helper threads of this process (a forked child has none of its parent's) serve."""
+    jobs: SimpleQueue[_Job] = SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            jobs.get().take_pieces()
+
+    for number in range(n_helpers):
+        threading.Thread(target=serve, name=f"gpuspike-{process}-{number}", daemon=True).start()
+    return jobs
