@@ -65,7 +65,7 @@ class Bumping:
         self, weights: Sequence[Array], activities: Sequence[LayerActivity], chosen: NDArray[np.int64]
     ) -> None:
         """Bumps the chosen layers' weights in place and remembers what was bumped."""
-        repeated = self.exponential & (chosen == self.layer)
+        repeated = self.exponential & (chosen == self.layer) & (chosen != NO_LAYER)
         self.size = np.where(repeated, 2.0 * self.size, self.value)
         self.layer = chosen
         for r in np.flatnonzero(chosen != NO_LAYER):

@@ -36,7 +36,8 @@ def train() -> None:
 
 def _check(arguments: Sequence[str]) -> None:
     """Checks all jobs of a command line; leaves Hydra's own flags (--help, --cfg, ...) to Hydra."""
-    from gpuspike.run import build, check_folder
+    from gpuspike.experiment import build
+    from gpuspike.run import check_folder
 
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):

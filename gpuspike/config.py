@@ -114,7 +114,6 @@ class TrainingConfig:
     bump_replaces_step: bool = True
     max_weight_grad: float = MISSING  # inf: none
     input_noise: float = 0.0  # standard deviation [tau_syn]
-    weight_average: float = 0.0  # decay a step; 0: none
 
 
 @dataclass
@@ -221,18 +220,20 @@ def _job(overrides: list[str], multirun: bool) -> Job:
         raise ConfigError(_one_line(error)) from None
 
 
+_NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")
+
+
 def _one_line(error: Exception) -> str:
     """Hydra's and OmegaConf's words on one line, with the keys that would have been valid."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    lines = [line.strip() for line in str(cause).splitlines()]
     if cause is not error:
-        first = str(error).splitlines()[0].strip()
-        lines.insert(0, first if first.endswith((".", ":")) else first + ".")
+        lines.insert(0, str(error).splitlines()[0].strip())
     node_type = getattr(cause, "object_type", None)
-    if "not in" in " ".join(lines) and is_dataclass(node_type):
-        lines.append(f"Valid keys: {', '.join(item.name for item in fields(node_type))}")
-    return " ".join(line.replace("\t", " ") for line in lines)
+    if any(" not in " in line for line in lines) and is_dataclass(node_type):
+        lines.append(f"valid keys: {', '.join(item.name for item in fields(node_type))}")
+    lines = [line.rstrip(".") for line in lines if line and not line.startswith(_NOISE)]
+    return "; ".join(lines).replace(":; ", ": ").replace("\t", " ")
 
 
 def _check(config: Config) -> None:

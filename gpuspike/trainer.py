@@ -89,7 +89,6 @@ class TrainingRule:
         max_weight_grad: limit of |dL/dw| for one (sample, neuron); inf for none.
         bump_replaces_step: skip the gradient step of a batch that was bumped, as in the paper.
         input_noise: standard deviation of the noise on input times; times before 0 are reflected there.
-        weight_average: decay a step of the running mean of the weights that is evaluated; 0 for none.
     """
 
     batch_size: int
@@ -97,7 +96,6 @@ class TrainingRule:
     max_weight_grad: float = float("inf")
     bump_replaces_step: bool = True
     input_noise: float = 0.0
-    weight_average: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "evaluation_batch_size"):
@@ -107,8 +105,6 @@ class TrainingRule:
             raise ValueRangeError(f"max_weight_grad must be positive, got {self.max_weight_grad!r}")
         if not 0.0 <= self.input_noise < float("inf"):
             raise ValueRangeError(f"input_noise must be 0 or more, got {self.input_noise!r}")
-        if not 0.0 <= self.weight_average < 1.0:
-            raise ValueRangeError(f"weight_average must lie in [0, 1), got {self.weight_average!r}")
 
 
 def silent_fraction(activities: Sequence[LayerActivity]) -> Array:
@@ -168,18 +164,10 @@ class Trainer:
         self._schedule = schedule
         self._rule = rule
         self._seeds = tuple(seeds)
-        self._n_steps = 0
-        self._average = [w.copy() for w in weights] if rule.weight_average else None
-
-    @property
-    def evaluated_weights(self) -> list[Array]:
-        """The weights that answer: the running mean if there is one, else the trained ones."""
-        return self._average or self.weights
 
     def state(self) -> dict[str, Array]:
         """All arrays that a resumed run would need, by name; not copied."""
         arrays = {f"weights_{i}": w for i, w in enumerate(self.weights)}
-        arrays |= {f"average_{i}": w for i, w in enumerate(self._average or [])}
         arrays |= {f"optimizer_{name}": a for name, a in self.optimizer.state().items()}
         return arrays | {"bump_layer": self.bumping.layer, "bump_size": self.bumping.size}
 
@@ -224,7 +212,7 @@ class Trainer:
                 silent_fraction=totals[3:],
                 validation=evaluate(
                     self.network,
-                    self.evaluated_weights,
+                    self.weights,
                     validation,
                     self._loss,
                     rule.evaluation_batch_size,
@@ -265,12 +253,5 @@ class Trainer:
             )
             self.optimizer.step(self.weights, grads, learning_rate, active)
         self.bumping.apply(self.weights, activities, chosen)
-        if self._average is not None:
-            # Early on the mean follows quickly, so that the random start is soon forgotten.
-            keep = min(self._rule.weight_average, self._n_steps / (self._n_steps + 10))
-            for mean, w in zip(self._average, self.weights, strict=True):
-                mean *= keep
-                mean += (1.0 - keep) * w
-            self._n_steps += 1
         accuracy = (decide(t_out) == labels).mean(axis=1)
         return np.vstack([loss.mean(axis=1), accuracy, bumped, silent])

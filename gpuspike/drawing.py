@@ -1,0 +1,89 @@
+"""What a run draws: computes what the figures of `gpuspike.plots` show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike import plots
+from gpuspike.datasets import yin_yang_class
+from gpuspike.experiment import Experiment
+from gpuspike.losses import decide
+from gpuspike.trainer import Evaluation, Labelled, evaluate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[Any]
+
+
+def draw(
+    parts: Experiment,
+    weights: Sequence[Array],
+    test: Labelled,
+    result: Evaluation,
+    records: Sequence[Mapping[str, Any]],
+    folder: Path,
+) -> None:
+    """Figures of the run; where there are replicas, those of single samples show the first."""
+    names = parts.dataset.class_names
+    plots.save(plots.learning_curves(records), folder, "learning_curves")
+    t_out = result.t_out[0].astype(np.float64)
+    plots.save(plots.spike_time_histograms(t_out, test.labels, names), folder, "spike_time_histograms")
+    first = [w[:1] for w in weights]
+    plots.save(_membranes(parts, first, test, t_out), folder, "membrane_traces")
+    if parts.dataset.name == "yin_yang":
+        plots.save(_plane(parts, first, test, result), folder, "yin_yang_plane")
+
+
+def _plane(parts: Experiment, weights: Sequence[Array], test: Labelled, result: Evaluation) -> Figure:
+    axis = (np.arange(300) + 0.5) / 300
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1)
+    points = grid.reshape(-1, 2)
+    features = np.concatenate([points, 1.0 - points], axis=1)
+    received = parts.network.receive(parts.encode(features))
+    answers = evaluate(
+        parts.network,
+        weights,
+        Labelled(received, yin_yang_class(points[:, 0], points[:, 1])),
+        parts.loss,
+        parts.rule.evaluation_batch_size,
+    )
+    return plots.yin_yang_plane(
+        grid,
+        decide(answers.t_out[0]).reshape(grid.shape[:2]),
+        parts.dataset.test.features[:, :2],
+        test.labels,
+        decide(result.t_out[0]),
+        float(result.accuracy[0]),
+    )
+
+
+def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_out: Array) -> Figure:
+    """Traces of the first test sample that is classified correctly (else of the first)."""
+    right = np.flatnonzero(decide(t_out) == test.labels)
+    sample = int(right[0]) if right.size else 0
+    activities = parts.network.forward(weights, test.received.part(sample, sample + 1))
+    inputs = [activity.received.t_in[0, 0].astype(np.float64) for activity in activities]
+    spikes = [activity.t_out[0, 0].astype(np.float64) for activity in activities]
+    events = np.concatenate([*inputs, *spikes])
+    neuron = parts.network.layers[0].neuron
+    end = events[np.isfinite(events)].max() + neuron.tau_syn
+    times = np.linspace(min(0.0, events.min()), end, 1500)
+    membranes = [
+        neuron.leak + np.einsum("tp,pj->tj", neuron.kernel(times[:, None] - t_in), w[0].astype(np.float64))
+        for t_in, w in zip(inputs, weights, strict=True)
+    ]
+    return plots.membrane_traces(
+        times,
+        membranes,
+        spikes,
+        inputs[0],
+        neuron.threshold,
+        parts.dataset.class_names,
+        int(test.labels[sample]),
+    )

@@ -1,0 +1,140 @@
+"""From a configuration to the parts of a run, each checked before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.backend import Backend, select
+from gpuspike.bumping import Bumping
+from gpuspike.config import Config, LossName, OptimizerName
+from gpuspike.datasets import Dataset, yin_yang
+from gpuspike.encoding import latency
+from gpuspike.errors import ConfigError
+from gpuspike.kernels import load
+from gpuspike.losses import Loss, TimeMSE, TTFSCrossEntropy
+from gpuspike.network import Network
+from gpuspike.neuron import LIF
+from gpuspike.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.trainer import Trainer, TrainingRule
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run needs, built and checked; nothing computed yet."""
+
+    config: Config
+    backend: Backend
+    dataset: Dataset
+    network: Network
+    loss: Loss
+    rule: TrainingRule
+    schedule: Schedule
+    make_optimizer: Callable[[list[Array]], Optimizer]
+    make_bumping: Callable[[], Bumping]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seed of each replica."""
+        return [self.config.seed + r for r in range(self.config.replicas)]
+
+    def encode(self, features: NDArray[np.float64]) -> Array:
+        """(n_samples, n_features) features as (1, n_samples, n_features) spike times."""
+        data = self.config.dataset
+        return latency(features, data.t_early, data.t_late)[None].astype(self.config.dtype.value)
+
+
+@lru_cache(maxsize=4)
+def _yin_yang(n_train: int, n_validation: int, n_test: int) -> Dataset:
+    return yin_yang(n_train, n_validation, n_test)
+
+
+def build(config: Config) -> Experiment:
+    """Builds every part of a run, so that a value that cannot work is refused before any work.
+
+    Raises:
+        GpuspikeError: what was expected, and what was got.
+    """
+    model, training, optimizer, data = config.model, config.training, config.optimizer, config.dataset
+    backend = select(config.backend.value)
+    dataset = _yin_yang(data.n_train, data.n_validation, data.n_test)
+    latency(np.zeros((0, dataset.n_features)), data.t_early, data.t_late)
+    neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
+    if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):
+        raise ConfigError(f"model.weight_std must be 0 or more, got {model.weight_std}")
+    if not np.isfinite(model.weight_mean).all():
+        raise ConfigError(f"model.weight_mean must be finite, got {model.weight_mean}")
+    if not all(np.isfinite(times).all() for times in model.bias_times):
+        raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
+    sizes = (dataset.n_features, *model.hidden, len(dataset.class_names))
+    network = Network.build(sizes, model.bias_times, neuron, load(backend.name))
+    loss: Loss
+    if training.loss is LossName.time_mse:
+        loss = TimeMSE(model.tau_syn, training.t_correct, training.t_wrong)
+    else:
+        loss = TTFSCrossEntropy(model.tau_syn, training.xi, training.alpha, training.beta)
+
+    def make_optimizer(weights: list[Array]) -> Optimizer:
+        if optimizer.name is OptimizerName.sgd:
+            return SGD(weights, optimizer.momentum)
+        return Adam(weights, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+
+    def make_bumping() -> Bumping:
+        return Bumping(
+            training.max_silent,
+            training.bump_value,
+            config.replicas,
+            training.bump_exponential,
+            training.bump_targeted,
+        )
+
+    make_bumping()
+    make_optimizer([np.zeros((1, 1, 1))])
+    return Experiment(
+        config=config,
+        backend=backend,
+        dataset=dataset,
+        network=network,
+        loss=loss,
+        rule=TrainingRule(
+            batch_size=training.batch_size,
+            evaluation_batch_size=training.evaluation_batch_size,
+            max_weight_grad=training.max_weight_grad,
+            bump_replaces_step=training.bump_replaces_step,
+            input_noise=training.input_noise * model.tau_syn,
+        ),
+        schedule=Schedule(
+            optimizer.learning_rate,
+            optimizer.schedule.value,
+            optimizer.step_size,
+            optimizer.gamma,
+            training.epochs,
+        ),
+        make_optimizer=make_optimizer,
+        make_bumping=make_bumping,
+    )
+
+
+def new_trainer(parts: Experiment) -> Trainer:
+    """A trainer with freshly drawn weights."""
+    model = parts.config.model
+    weights = parts.network.initial_weights(
+        parts.seeds, model.weight_mean, model.weight_std, parts.config.dtype.value
+    )
+    return Trainer(
+        parts.network,
+        weights,
+        parts.loss,
+        parts.make_optimizer(weights),
+        parts.schedule,
+        parts.make_bumping(),
+        parts.rule,
+        parts.seeds,
+    )
