@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,8 +48,8 @@ class Bumping:
         for number, limit in enumerate(self.max_silent):
             if not 0.0 <= limit <= 1.0:
                 raise ValueRangeError(f"max_silent of layer {number} must lie in [0, 1], got {limit!r}")
-        if not self.value > 0.0:
-            raise ValueRangeError(f"the bump value must be positive, got {self.value!r}")
+        if not (self.value > 0.0 and math.isfinite(self.value)):
+            raise ValueRangeError(f"the bump value must be positive and finite, got {self.value!r}")
         self.layer = np.full(self.n_replica, NO_LAYER)
         self.size = np.full(self.n_replica, self.value)
 

@@ -21,38 +21,61 @@ INTERRUPTED = 130
 def train() -> None:
     """`gpuspike-train`: see README.md."""
     try:
-        _check(sys.argv[1:])
+        before = _check(sys.argv[1:])
         register()
-        hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(
-            _train
-        )()
+
+        def task(cfg: DictConfig) -> float:
+            return _train(cfg, before)
+
+        hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(task)()
     except GpuspikeError as error:
-        print(f"gpuspike-train: error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _refuse(error)
     except KeyboardInterrupt as stop:
         print(f"gpuspike-train: interrupted {stop}".rstrip(), file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
-def _check(arguments: Sequence[str]) -> None:
-    """Checks all jobs of a command line; leaves Hydra's own flags (--help, --cfg, ...) to Hydra."""
-    from gpuspike.experiment import build
-    from gpuspike.run import check_folder
+def _refuse(error: GpuspikeError) -> None:
+    print(f"gpuspike-train: error: {error}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
+
+def _check(arguments: Sequence[str]) -> set[Path]:
+    """Checks all jobs of a command line; leaves Hydra's own flags (--help, --cfg, ...) to Hydra.
+
+    Returns:
+        The folders around the jobs' outputs that are there already.
+    """
+    from gpuspike.experiment import build
+    from gpuspike.run import check_folder, existing
+
+    before = existing(Path())
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
-        return
+        return before
     for job in jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags)):
         build(job.config)
         check_folder(job.folder)
+        before |= existing(job.folder)
+    return before
 
 
-def _train(cfg: DictConfig) -> float:
-    """One job; returns the mean validation accuracy, for sweepers."""
-    from gpuspike.run import run
+def _train(cfg: DictConfig, before: set[Path]) -> float:
+    """One job; returns the mean validation accuracy, for sweepers.
+
+    Args:
+        before: folders that were there before Hydra made the job's.
+    """
+    from gpuspike.run import remove_empty, run
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    summary = run(to_config(cfg), experiment_name(), folder, Console())
+    try:
+        summary = run(to_config(cfg), experiment_name(), folder, Console())
+    except (KeyboardInterrupt, GpuspikeError) as error:
+        remove_empty(folder, before)
+        if isinstance(error, GpuspikeError):
+            _refuse(error)  # here, since Hydra would print a traceback
+        raise
     if summary["run"]["interrupted"]:
         raise KeyboardInterrupt(f"after epoch {summary['run']['epochs_done']}; its checkpoint is kept")
     return float(summary["accuracy"]["validation"]["mean"])

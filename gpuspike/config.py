@@ -14,6 +14,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -25,6 +26,8 @@ from gpuspike.errors import ConfigError
 
 
 class BackendName(enum.Enum):
+    """What computes."""
+
     auto = "auto"
     cuda = "cuda"
     cpu = "cpu"
@@ -32,36 +35,50 @@ class BackendName(enum.Enum):
 
 
 class Dtype(enum.Enum):
+    """Type of times and weights."""
+
     float32 = "float32"
     float64 = "float64"
 
 
 class DatasetName(enum.Enum):
+    """Data sets that exist."""
+
     yin_yang = "yin_yang"
 
 
 class OptimizerName(enum.Enum):
+    """Optimisers that exist."""
+
     adam = "adam"
     sgd = "sgd"
 
 
 class ScheduleName(enum.Enum):
+    """Courses of the learning rate."""
+
     constant = "constant"
     step = "step"
     cosine = "cosine"
 
 
 class LossName(enum.Enum):
+    """Losses that exist."""
+
     ttfs_cross_entropy = "ttfs_cross_entropy"
     time_mse = "time_mse"
 
 
 class SubstrateName(enum.Enum):
+    """Chips that can be emulated."""
+
     ideal = "ideal"
 
 
 @dataclass
 class DatasetConfig:
+    """Group `dataset`: which samples, and how they become spike times."""
+
     name: DatasetName = MISSING
     n_train: int = MISSING
     n_validation: int = MISSING
@@ -72,6 +89,8 @@ class DatasetConfig:
 
 @dataclass
 class ModelConfig:
+    """Group `model`: layers, initial weights and neurons."""
+
     hidden: list[int] = MISSING  # neurons of each hidden layer
     bias_times: list[list[float]] = MISSING  # for each layer, the times of its bias spikes
     weight_mean: list[float] = MISSING  # of the initial weights, by layer
@@ -85,6 +104,8 @@ class ModelConfig:
 
 @dataclass
 class OptimizerConfig:
+    """Group `optimizer`."""
+
     name: OptimizerName = MISSING
     learning_rate: float = MISSING
     schedule: ScheduleName = MISSING
@@ -98,6 +119,8 @@ class OptimizerConfig:
 
 @dataclass
 class TrainingConfig:
+    """Group `training`: length, loss, bumping and guards."""
+
     epochs: int = MISSING
     batch_size: int = MISSING
     evaluation_batch_size: int = MISSING
@@ -118,11 +141,15 @@ class TrainingConfig:
 
 @dataclass
 class SubstrateConfig:
+    """Group `substrate`."""
+
     name: SubstrateName = MISSING
 
 
 @dataclass
 class Config:
+    """A whole run."""
+
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -166,8 +193,11 @@ def to_config(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: a missing or mistyped value, or one outside of its range.
     """
-    values = {item.name: cfg[item.name] for item in fields(Config)}
     try:
+        # As plain values, so that keys that "+" has added meet the schema again.
+        values = OmegaConf.to_container(cfg, enum_to_str=True)
+        assert isinstance(values, dict)
+        values.pop("hydra", None)
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
     except OmegaConfBaseException as error:
         raise ConfigError(_one_line(error)) from None
@@ -191,12 +221,24 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
     Raises:
         ConfigError: a typo, a wrong type or an impossible value in any of the jobs.
     """
+    register()
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides=list(overrides))
-    except HydraException as error:
+        with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+            # The loader knows the options that glob(*) stands for.
+            parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides(list(overrides))
+            choices = [_alternatives(o) if multirun else [o.input_line or ""] for o in parsed]
+            for override, alternatives in zip(parsed, choices, strict=True):
+                if not alternatives:
+                    raise ConfigError(f"{override.input_line} stands for no option at all")
+            return [_job(list(combination), multirun) for combination in itertools.product(*choices)]
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_one_line(error)) from None
-    choices = [_alternatives(override) if multirun else [override.input_line or ""] for override in parsed]
-    return [_job(list(combination), multirun) for combination in itertools.product(*choices)]
+    except (ValueError, TypeError, AttributeError) as error:
+        # Hydra lets some mistakes through as plain errors of Python that do not say where.
+        raise ConfigError(f"cannot use {' '.join(overrides)}: {_one_line(error)}") from None
 
 
 def _alternatives(override: Override) -> list[str]:
@@ -207,17 +249,10 @@ def _alternatives(override: Override) -> list[str]:
 
 
 def _job(overrides: list[str], multirun: bool) -> Job:
-    register()
-    try:
-        with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
-            cfg = compose("config", overrides=overrides, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)  # what the folder's ${hydra:...} reads
-        folder = Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
-        return Job(to_config(cfg), experiment_name(), folder)
-    except ConfigError:
-        raise
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from None
+    cfg = compose("config", overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)  # what the folder's ${hydra:...} reads
+    folder = Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
+    return Job(to_config(cfg), experiment_name(), folder)
 
 
 _NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")

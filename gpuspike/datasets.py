@@ -40,10 +40,12 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @property
     def n_features(self) -> int:
+        """Values of a sample."""
         return self.train.features.shape[1]
 
 

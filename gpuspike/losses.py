@@ -59,7 +59,9 @@ class TTFSCrossEntropy:
     silent_penalty: float = 100.0
 
     def __post_init__(self) -> None:
-        _require_positive(tau_syn=self.tau_syn, xi=self.xi, beta=self.beta)
+        _require_positive(
+            tau_syn=self.tau_syn, xi=self.xi, beta=self.beta, silent_penalty=self.silent_penalty
+        )
         if not (self.alpha >= 0.0 and math.isfinite(self.alpha)):
             raise ValueRangeError(f"alpha must be 0 or more, got {self.alpha!r}")
 
@@ -70,10 +72,11 @@ class TTFSCrossEntropy:
         t_label[~answered] = 0.0
         t_first = np.where(answered, t_out.min(axis=2, keepdims=True), 0.0)
         unit, late = self.xi * self.tau_syn, self.beta * self.tau_syn
-        share = np.exp((t_first - t_out) * (1.0 / unit))
+        share = np.exp(np.where(answered, t_first - t_out, 0.0) * (1.0 / unit))
         total = share.sum(axis=2, keepdims=True)
-        total[~answered] = 1.0
-        early = self.alpha * np.exp(t_label / late)
+        # Past the largest exponential the term stays there, and finite.
+        last = float(np.log(np.finfo(t_out.dtype).max)) - 1.0
+        early = self.alpha * np.exp(np.minimum(t_label / late, last)) if self.alpha else 0.0 * t_label
         loss = np.log(total) + (t_label - t_first) / unit + early
         grad = is_label * (1.0 / unit + early / late) - share / (unit * total)
         grad *= answered / t_out.shape[1]
@@ -98,7 +101,7 @@ class TimeMSE:
     silent_penalty: float = 100.0
 
     def __post_init__(self) -> None:
-        _require_positive(tau_syn=self.tau_syn)
+        _require_positive(tau_syn=self.tau_syn, silent_penalty=self.silent_penalty)
         if not (math.isfinite(self.t_correct) and math.isfinite(self.t_wrong)):
             raise ValueRangeError(
                 f"target times must be finite, got t_correct={self.t_correct!r}, t_wrong={self.t_wrong!r}"

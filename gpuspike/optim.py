@@ -131,6 +131,8 @@ class Schedule:
             raise ValueRangeError(f"schedule must be constant, step or cosine, got {self.kind!r}")
         if self.step_size < 1:
             raise ValueRangeError(f"step_size must be at least 1, got {self.step_size}")
+        if self.n_epochs < 1:
+            raise ValueRangeError(f"n_epochs must be at least 1, got {self.n_epochs}")
         if not 0.0 < self.gamma <= 1.0:
             raise ValueRangeError(f"gamma must lie in (0, 1], got {self.gamma!r}")
 

@@ -35,7 +35,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         OutputError: the folder holds a run already, or nothing can be written there.
     """
-    if (folder / "config.yaml").exists():
+    if (folder / "config.yaml").exists() or any(folder.glob("*/config.yaml")):
         raise OutputError(f"the output folder must be new, got {folder}, which holds a run")
     ancestor = folder.absolute()
     while not ancestor.exists():
@@ -47,6 +47,24 @@ def check_folder(folder: Path) -> None:
         raise OutputError(
             f"the output folder must be writable, got {folder}: {error.strerror or error}"
         ) from None
+
+
+def existing(folder: Path) -> set[Path]:
+    """Those of a folder and the folders around it that are there."""
+    folder = folder.absolute()
+    return {place for place in (folder, *folder.parents) if place.exists()}
+
+
+def remove_empty(folder: Path, keep: set[Path]) -> None:
+    """Removes a folder and the ones around it as far as they are empty and not to be kept."""
+    folder = folder.absolute()
+    for place in (folder, *folder.parents):
+        if place in keep:
+            return
+        try:
+            place.rmdir()
+        except OSError:
+            return
 
 
 def run(config: Config, experiment: str, folder: Path, console: Console) -> dict[str, Any]:
@@ -73,12 +91,13 @@ def run(config: Config, experiment: str, folder: Path, console: Console) -> dict
         for name, split in parts.dataset.splits.items()
     }
     trainer = new_trainer(parts)
+    before = existing(folder)
     _make_folder(folder)
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     records, interrupted = _train(parts, trainer, data, folder, console)
     if not records:
         (folder / "config.yaml").unlink()
-        folder.rmdir()
+        remove_empty(folder, before)
         raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
 
     weights = _kept_weights(folder / "checkpoint.npz", len(parts.network.layers))
@@ -249,7 +268,7 @@ def _summary(
             "python": platform.python_version(),
             "numpy": np.__version__,
             "numba": metadata.version("numba"),
-            "cupy": metadata.version("cupy") if util.find_spec("cupy") else None,
+            "cupy": _cupy_version(),
             "seed": config.seed,
             "replicas": config.replicas,
         },
@@ -261,6 +280,14 @@ def _summary(
             "dtype": config.dtype.value,
         },
     }  # fmt: skip
+
+
+def _cupy_version() -> str | None:
+    """CuPy's version without importing it; its wheels go by many names (cupy-cuda12x, ...)."""
+    if util.find_spec("cupy") is None:
+        return None
+    names = metadata.packages_distributions().get("cupy", [])
+    return metadata.version(names[0]) if names else "unknown"
 
 
 def _git_revision() -> str | None:

@@ -115,10 +115,7 @@ def network(
 
 def oracle(t_in: Array, weights: Array, neuron: LIF) -> Array:
     """(n_replica, n_batch, n_post) spike times in float64, from the very same inputs."""
-    # A current that has decayed to a subnormal makes the oracle's NumPy complain; see
-    # test_the_oracle_does_not_complain_of_a_current_that_has_died_away.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return reference.first_spikes(t_in, weights, neuron)
+    return reference.first_spikes(t_in, weights, neuron)
 
 
 def forward(t_in: Array, weights: Array, neuron: LIF) -> tuple[Array, Array]:

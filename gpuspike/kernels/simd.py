@@ -29,6 +29,7 @@ _INT32 = ir.IntType(32)
 
 
 def splat(builder: ir.IRBuilder, scalar: Any, width: int) -> Any:
+    """An LLVM scalar in every lane of a vector."""
     undefined = ir.Constant(ir.VectorType(scalar.type, width), ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(_INT32, 0))
     lanes = ir.Constant(ir.VectorType(_INT32, width), [0] * width)

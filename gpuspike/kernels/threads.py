@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from queue import SimpleQueue
 from typing import Any
 
@@ -72,7 +72,7 @@ class _Job:
             raise self._error
 
 
-@lru_cache(maxsize=1)
+@cache
 def _helpers(n_helpers: int, process: int) -> SimpleQueue[_Job]:
     """The queue that the helper threads of this process (a forked child has none of its parent's) serve."""
     jobs: SimpleQueue[_Job] = SimpleQueue()

@@ -1,0 +1,393 @@
+"""The configuration: what is shipped composes, what is mistaken is refused in one line that helps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from gpuspike.config import Config, Job, conf_folder, jobs, to_yaml
+from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
+from gpuspike.experiment import build
+from gpuspike.losses import TimeMSE, TTFSCrossEntropy
+from gpuspike.optim import SGD, Adam
+
+EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "experiment").glob("*.yaml"))
+OPTIONS = sorted(
+    f"{file.parent.name}={file.stem}"
+    for file in conf_folder().glob("*/*.yaml")
+    if file.parent.name != "experiment"
+)
+
+
+def one(*overrides: str) -> Config:
+    """The configuration of a single run."""
+    (job,) = jobs(overrides, multirun=False)
+    return job.config
+
+
+def several(*overrides: str) -> list[Job]:
+    """The jobs of a sweep."""
+    return jobs(overrides, multirun=True)
+
+
+def refusal(*overrides: str, multirun: bool = False) -> str:
+    """The one line with which a command line is refused."""
+    with pytest.raises(ConfigError) as caught:
+        jobs(overrides, multirun=multirun)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    assert "\t" not in message
+    return message
+
+
+def test_the_shipped_groups_are_those_that_users_know() -> None:
+    groups = {option.split("=")[0] for option in OPTIONS}
+    assert groups >= {"dataset", "model", "optimizer", "training", "substrate"}
+    assert "yin_yang" in EXPERIMENTS
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_builds(name: str) -> None:
+    (job,) = jobs([f"experiment={name}", "backend=cpu"], multirun=False)
+    assert job.experiment == name
+    parts = build(job.config)
+    assert parts.seeds == [0]
+    assert parts.network.layers[0].n_in == parts.dataset.n_features
+    assert parts.network.layers[-1].n_out == len(parts.dataset.class_names)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_every_group_composes_and_builds(option: str) -> None:
+    build(one(option, "backend=cpu"))
+
+
+def test_the_defaults_are_the_paper_s_yin_yang_numbers() -> None:
+    config = one()
+    data, model, training, optimizer = config.dataset, config.model, config.training, config.optimizer
+    assert (data.name.value, data.n_train, data.n_validation, data.n_test) == ("yin_yang", 5000, 1000, 1000)
+    assert (data.t_early, data.t_late) == (0.15, 2.0)
+
+    assert model.hidden == [120]
+    assert model.bias_times == [[0.9], [0.9]]
+    assert model.weight_mean == [1.5, 0.5]
+    assert model.weight_std == [0.8, 0.8]
+    assert (model.tau_mem, model.tau_syn, model.threshold, model.leak) == (1.0, 1.0, 1.0, 0.0)
+    assert model.capacitance / model.tau_mem == 1.0  # leak conductance
+
+    assert (training.epochs, training.batch_size) == (300, 150)
+    assert training.loss.value == "ttfs_cross_entropy"
+    assert (training.xi, training.alpha, training.beta) == (0.2, 0.005, 1.0)
+    assert training.max_silent == [0.3, 0.0]
+    assert training.bump_value == 0.0005
+    assert training.bump_exponential
+    assert training.bump_targeted
+    assert training.bump_replaces_step
+    assert training.max_weight_grad == 0.2
+    assert training.input_noise == 0.0
+
+    assert optimizer.name.value == "adam"
+    assert optimizer.learning_rate == 0.005
+    assert (optimizer.schedule.value, optimizer.step_size, optimizer.gamma) == ("step", 20, 0.95)
+    assert (optimizer.beta1, optimizer.beta2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
+
+    assert config.substrate.name.value == "ideal"
+    assert (config.seed, config.replicas, config.backend.value, config.dtype.value) == (
+        0,
+        1,
+        "auto",
+        "float64",
+    )
+
+
+def test_the_default_network_has_the_paper_s_layers() -> None:
+    parts = build(one("backend=cpu"))
+    assert [(layer.n_in, layer.n_out, layer.bias_times) for layer in parts.network.layers] == [
+        (4, 120, (0.9,)),
+        (120, 3, (0.9,)),
+    ]
+    assert parts.loss == TTFSCrossEntropy(tau_syn=1.0, xi=0.2, alpha=0.005, beta=1.0)
+    assert [parts.schedule.at(epoch) for epoch in (0, 19, 20)] == [0.005, 0.005, 0.005 * 0.95]
+
+
+def test_values_reach_the_parts_that_they_name() -> None:
+    parts = build(
+        one(
+            "backend=reference",
+            "optimizer=sgd",
+            "optimizer.momentum=0.5",
+            "training.loss=time_mse",
+            "training.t_correct=0.7",
+            "training.t_wrong=1.7",
+            "model.tau_syn=2",
+            "model.tau_mem=inf",
+            "training.input_noise=0.1",
+            "training.batch_size=20",
+            "training.max_weight_grad=inf",
+            "seed=7",
+            "replicas=3",
+        )
+    )
+    assert parts.backend.name == "reference"
+    assert parts.loss == TimeMSE(tau_syn=2.0, t_correct=0.7, t_wrong=1.7)
+    assert parts.seeds == [7, 8, 9]
+    neuron = parts.network.layers[0].neuron
+    assert (neuron.tau_syn, neuron.tau_mem) == (2.0, math.inf)
+    assert parts.rule.input_noise == pytest.approx(0.2), "the option is in units of tau_syn"
+    assert parts.rule.batch_size == 20
+    assert parts.rule.max_weight_grad == math.inf
+    weights = parts.network.initial_weights(parts.seeds, (0.0, 0.0), (1.0, 1.0), "float64")
+    assert isinstance(parts.make_optimizer(weights), SGD)
+    assert isinstance(build(one("backend=cpu")).make_optimizer(weights), Adam)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.epoch=3", ["epoch", "TrainingConfig", "epochs", "batch_size", "input_noise"]),
+        ("datast.n_train=3", ["datast", "dataset", "model", "optimizer", "replicas"]),
+        ("sed=3", ["sed", "seed", "replicas", "backend", "dtype"]),
+        ("model.tau=3", ["tau", "tau_mem", "tau_syn", "threshold"]),
+        ("optimizer.lr=3", ["lr", "learning_rate", "momentum"]),
+        ("substrate.nme=ideal", ["nme", "name"]),
+    ],
+)
+def test_a_typo_in_a_key_is_refused_with_the_valid_keys(override: str, words: list[str]) -> None:
+    message = refusal(override)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["+foo=1", "++foo=1", "+training.foo=1", "++training.foo=1", "+model.tau_memm=2", "++optimizer.lr=0.1"],
+)
+def test_a_key_that_nobody_reads_cannot_be_added(override: str) -> None:
+    message = refusal(override)
+    assert override.lstrip("+").split("=")[0].split(".")[-1] in message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimizer=adm", ["adm", "adam", "sgd"]),
+        ("experiment=yinyang", ["yinyang", "yin_yang"]),
+        ("dataset=cifar", ["cifar", "yin_yang"]),
+        ("substrate=brain", ["brain", "ideal"]),
+        ("backend=gpu", ["gpu", "auto", "cuda", "cpu", "reference"]),
+        ("dtype=float16", ["float16", "float32", "float64"]),
+        ("optimizer.name=adamw", ["adamw", "adam", "sgd"]),
+        ("optimizer.schedule=linear", ["linear", "constant", "step", "cosine"]),
+        ("training.loss=mse", ["mse", "ttfs_cross_entropy", "time_mse"]),
+        ("optimiser=sgd", ["optimiser"]),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_choices(override: str, words: list[str]) -> None:
+    message = refusal(override)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.epochs=many", ["training.epochs", "many", "Integer"]),
+        ("training.epochs=1.5", ["training.epochs", "1.5", "Integer"]),
+        ("replicas=true", ["replicas", "True", "Integer"]),
+        ("seed=", ["seed", "Integer"]),
+        ("seed=null", ["seed"]),
+        ("optimizer.learning_rate=fast", ["optimizer.learning_rate", "fast", "Float"]),
+        ("training.bump_exponential=2.5", ["training.bump_exponential", "2.5", "bool"]),
+        ("model.hidden=120", ["hidden", "120"]),
+        ("model.hidden=[a]", ["model.hidden", "a", "Integer"]),
+        ("model.bias_times=[0.9,0.9]", ["bias_times", "0.9"]),
+        ("model=3", ["3"]),
+    ],
+)
+def test_a_wrong_type_is_refused_with_what_was_expected_and_got(override: str, words: list[str]) -> None:
+    message = refusal(override)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed", "seed=[1", "=3", "seed=0 1 2", "seed=0,1", "-seed=3", "~training.epochs", "~optimizer"],
+)
+def test_a_command_line_that_cannot_be_read_is_refused_in_one_line(override: str) -> None:
+    refusal(override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["replicas=0"], ["replicas", "at least 1", "got 0"]),
+        (["seed=-1"], ["seed", "at least 0", "got -1"]),
+        ([f"seed={2**63}"], ["seed", str(2**63)]),
+        (["training.epochs=0"], ["training.epochs", "at least 1", "got 0"]),
+        (["training.batch_size=0"], ["training.batch_size", "at least 1", "got 0"]),
+        (["training.batch_size=5001"], ["training.batch_size", "5000", "5001"]),
+        (["training.evaluation_batch_size=0"], ["training.evaluation_batch_size", "at least 1", "got 0"]),
+        (["dataset.n_train=0"], ["dataset.n_train", "at least 1", "got 0"]),
+        (["dataset.n_validation=0"], ["dataset.n_validation", "at least 1", "got 0"]),
+        (["dataset.n_test=-3"], ["dataset.n_test", "at least 1", "got -3"]),
+        (["model.hidden=[]"], ["model.bias_times", "1 layers", "got 2"]),
+        (["model.hidden=[120,60]"], ["model.bias_times", "3 layers", "got 2"]),
+        (["model.weight_mean=[1.5]"], ["model.weight_mean", "2 layers", "got 1"]),
+        (["model.weight_std=[1,1,1]"], ["model.weight_std", "2 layers", "got 3"]),
+        (["training.max_silent=[0.3]"], ["training.max_silent", "2 layers", "got 1"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
+)
+def test_a_value_out_of_range_is_refused_with_what_was_expected_and_got(
+    overrides: list[str], words: list[str]
+) -> None:
+    message = refusal(*overrides)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("model.tau_syn=0", "tau_syn"),
+        ("model.tau_syn=inf", "tau_syn"),
+        ("model.tau_mem=-1", "tau_mem"),
+        ("model.tau_mem=nan", "tau_mem"),
+        ("model.threshold=0", "threshold"),
+        ("model.leak=1", "threshold"),
+        ("model.capacitance=0", "capacitance"),
+        ("model.hidden=[0]", "sizes"),
+        ("model.weight_mean=[nan,0]", "weight_mean"),
+        ("model.weight_std=[-1,0]", "weight_std"),
+        ("model.weight_std=[inf,0]", "weight_std"),
+        ("model.bias_times=[[inf],[]]", "bias_times"),
+        ("dataset.t_early=2.0", "t_early"),
+        ("dataset.t_late=inf", "t_late"),
+        ("optimizer.learning_rate=0", "learning_rate"),
+        ("optimizer.gamma=0", "gamma"),
+        ("optimizer.step_size=0", "step_size"),
+        ("optimizer.beta1=1", "beta1"),
+        ("optimizer.beta2=-0.1", "beta2"),
+        ("optimizer.epsilon=0", "epsilon"),
+        ("optimizer={name: sgd, momentum: 1.0, learning_rate: 0.1, schedule: constant}", "momentum"),
+        ("training.xi=0", "xi"),
+        ("training.alpha=-1", "alpha"),
+        ("training.beta=0", "beta"),
+        ("training.max_silent=[0.3,1.1]", "max_silent"),
+        ("training.bump_value=0", "bump"),
+        ("training.bump_value=inf", "bump"),
+        ("training.max_weight_grad=0", "max_weight_grad"),
+        ("training.input_noise=-0.1", "input_noise"),
+    ],
+)
+def test_a_value_that_a_part_cannot_use_is_refused_when_the_run_is_built(override: str, word: str) -> None:
+    with pytest.raises((ConfigError, ValueRangeError)) as caught:
+        build(one(override, "backend=cpu"))
+    message = str(caught.value)
+    assert word in message
+    assert "got" in message
+    assert "\n" not in message
+
+
+def test_a_sweep_has_a_job_for_every_combination_the_last_key_running_fastest() -> None:
+    found = [
+        (job.config.seed, job.config.optimizer.name.value)
+        for job in several("seed=0,1", "optimizer=adam,sgd")
+    ]
+    assert found == [(0, "adam"), (0, "sgd"), (1, "adam"), (1, "sgd")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["seed=range(0,3)"], [0, 1, 2]),
+        (["seed=4"], [4]),
+        ([], [0]),
+        (["seed=choice(3,5)"], [3, 5]),
+        (["replicas=2", "seed=0,10"], [0, 10]),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_a_sweep_expands_as_hydra_would(overrides: list[str], expected: list[int]) -> None:
+    assert [job.config.seed for job in several(*overrides)] == expected
+
+
+def test_a_sweep_may_run_over_lists_and_over_experiments() -> None:
+    found = several("model.hidden=[10],[20]", "experiment=" + ",".join(EXPERIMENTS))
+    assert [job.config.model.hidden for job in found][:: len(EXPERIMENTS)] == [[10], [20]]
+    assert {job.experiment for job in found} == set(EXPERIMENTS)
+
+
+def test_a_sweep_over_all_options_of_a_group_is_expanded_or_refused_in_one_line() -> None:
+    message, found = "", []
+    try:
+        found = several("optimizer=glob(*)")
+    except GpuspikeError as error:
+        message = str(error)
+    assert "\n" not in message
+    assert message or {job.config.optimizer.name.value for job in found} == {"adam", "sgd"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["seed=0,1,-1"],
+        ["training.epochs=1,many"],
+        ["optimizer=adam,adm"],
+        ["training.batch_size=100,99999", "seed=0,1"],
+        ["training.epoch=1,2"],
+        ["optimizer.learning_rate=interval(0,1)"],
+    ],
+    ids=" ".join,
+)
+def test_one_bad_job_among_good_ones_refuses_the_whole_sweep(overrides: list[str]) -> None:
+    refusal(*overrides, multirun=True)
+
+
+def test_a_folder_belongs_to_the_run_or_to_the_whole_sweep() -> None:
+    (run,) = jobs(["hydra.run.dir=here"], multirun=False)
+    assert run.folder == Path("here")
+    assert {job.folder for job in several("hydra.sweep.dir=there", "seed=0,1")} == {Path("there")}
+    (default,) = jobs([], multirun=False)
+    assert default.folder.parts[:2] == ("outputs", "yin_yang")
+
+
+def test_composing_leaves_no_trace_in_the_next_one() -> None:
+    assert one("seed=5", "model.hidden=[7]").seed == 5
+    assert one() == one()
+    assert one().seed == 0
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["model.tau_mem=inf", "training.max_weight_grad=inf", "optimizer.learning_rate=1e-30"],
+        [
+            "model.hidden=[]",
+            "model.bias_times=[[]]",
+            "model.weight_mean=[1]",
+            "model.weight_std=[0]",
+            "training.max_silent=[0.123456789012345678]",
+        ],
+        ["optimizer=sgd", "training.loss=time_mse", "dtype=float32", "backend=reference", f"seed={2**62}"],
+    ],
+    ids=lambda value: " ".join(value)[:30] or "defaults",
+)
+def test_yaml_gives_the_configuration_back(overrides: list[str]) -> None:
+    config = one(*overrides)
+    text = to_yaml(config)
+    again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text)))
+    assert again == config
+    assert to_yaml(one(*overrides)) == text
+
+
+def test_yaml_shows_plain_values_not_python_s() -> None:
+    text = to_yaml(one())
+    assert "!!" not in text
+    plain: Any = OmegaConf.to_container(OmegaConf.create(text))
+    assert plain.keys() == asdict(one()).keys()
+    assert plain["optimizer"]["name"] == "adam"
+    assert plain["backend"] == "auto"

@@ -1,0 +1,151 @@
+"""The data sets: the published samples bit for bit, and labels that follow from the geometry."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpuspike.datasets import YIN_YANG_CLASSES, Split, yin_yang, yin_yang_class, yin_yang_split
+from gpuspike.errors import ValueRangeError
+
+PUBLISHED = {
+    "train": (
+        42,
+        5000,
+        "f5a4054d56f2a058f8250fba7ff9720458e1625db7af78a295e45701745b2228",
+        "534d12acda4f9dbc7208a99d3646115a4aa7d74ca31d6d23f822079a568559b7",
+    ),
+    "validation": (
+        41,
+        1000,
+        "5eac358bdf2122763dce3703a79f3005e56e46a4db25ec329a07333d0f7b8093",
+        "5a4c2f605814a620f514c1091f10441ce562cd81e902ce701b3cf94ae7576f7d",
+    ),
+    "test": (
+        40,
+        1000,
+        "7bab3ed668ed4992679cff6339fe21bfe7d0c921ddc6187eaa3bc6ef34b888d7",
+        "daa0f8f4e3b37b1ddec2afee22f09afb768f0e575f3f568e7469f1ebc6af73c1",
+    ),
+}
+"""Seed, size and sha256 of the published samples (float64, C order) and labels (int64)."""
+
+each_split = pytest.mark.parametrize("name", PUBLISHED)
+
+
+def published_folder() -> Path:
+    """The folder of the published files; the test is skipped where they are not at hand."""
+    root = os.environ.get("GPUSPIKE_DATA")
+    if not root:
+        pytest.skip("GPUSPIKE_DATA is not set: no published samples to compare with")
+    folder = Path(root) / "yin_yang"
+    if not any(folder.glob("*.npy")):
+        pytest.skip("GPUSPIKE_DATA holds no yin_yang/*.npy")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, Split]:
+    """The data set in its published size."""
+    return yin_yang().splits
+
+
+@each_split
+def test_default_splits_have_the_published_checksums(splits: dict[str, Split], name: str) -> None:
+    _, size, samples, labels = PUBLISHED[name]
+    split = splits[name]
+    assert len(split) == size
+    assert split.features.dtype == np.float64
+    assert split.labels.dtype == np.int64
+    assert hashlib.sha256(np.ascontiguousarray(split.features).tobytes()).hexdigest() == samples
+    assert hashlib.sha256(np.ascontiguousarray(split.labels).tobytes()).hexdigest() == labels
+
+
+@each_split
+def test_default_splits_equal_the_published_files(splits: dict[str, Split], name: str) -> None:
+    folder = published_folder()
+    np.testing.assert_array_equal(splits[name].features, np.load(folder / f"{name}_samples.npy"))
+    np.testing.assert_array_equal(splits[name].labels, np.load(folder / f"{name}_labels.npy"))
+
+
+@each_split
+def test_a_smaller_split_is_a_prefix_of_the_published_one(splits: dict[str, Split], name: str) -> None:
+    seed = PUBLISHED[name][0]
+    small = yin_yang_split(17, seed)
+    np.testing.assert_array_equal(small.features, splits[name].features[:17])
+    np.testing.assert_array_equal(small.labels, splits[name].labels[:17])
+
+
+@each_split
+def test_labels_are_the_classes_of_their_points(splits: dict[str, Split], name: str) -> None:
+    x, y = splits[name].features[:, 0], splits[name].features[:, 1]
+    np.testing.assert_array_equal(splits[name].labels, yin_yang_class(x, y))
+
+
+@each_split
+def test_features_are_a_point_in_the_circle_and_its_mirror_image(splits: dict[str, Split], name: str) -> None:
+    features = splits[name].features
+    assert features.shape[1] == 4
+    np.testing.assert_array_equal(features[:, 2:], 1.0 - features[:, :2])
+    assert np.hypot(features[:, 0] - 0.5, features[:, 1] - 0.5).max() <= 0.5
+    assert features.min() >= 0.0
+    assert features.max() <= 1.0
+
+
+@each_split
+def test_classes_are_about_equally_frequent(splits: dict[str, Split], name: str) -> None:
+    share = np.bincount(splits[name].labels, minlength=3) / len(splits[name])
+    # Each class is drawn with probability 1/3: five standard deviations of the smallest split.
+    np.testing.assert_allclose(share, 1.0 / 3.0, atol=0.075)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        (0.25, 0.5, 2),  # the two dots' centres
+        (0.75, 0.5, 2),
+        (0.25, 0.65, 1),  # around the left dot: the head
+        (0.25, 0.35, 1),
+        (0.75, 0.65, 0),  # around the right dot: the other's head
+        (0.75, 0.35, 0),
+        (0.5, 0.95, 1),
+        (0.5, 0.05, 0),
+    ],
+)
+def test_points_of_the_picture_have_the_class_one_sees(x: float, y: float, expected: int) -> None:
+    assert yin_yang_class(np.array(x), np.array(y)) == expected
+
+
+def test_turning_the_picture_by_half_a_turn_swaps_yin_and_yang() -> None:
+    axis = np.linspace(0.01, 0.99, 64)  # no point on a border
+    x, y = np.meshgrid(axis, axis)
+    inside = np.hypot(x - 0.5, y - 0.5) < 0.5
+    x, y = x[inside], y[inside]
+    turned = yin_yang_class(1.0 - x, 1.0 - y)
+    np.testing.assert_array_equal(yin_yang_class(x, y), np.where(turned == 2, 2, 1 - turned))
+
+
+def test_the_splits_do_not_share_samples(splits: dict[str, Split]) -> None:
+    points = np.concatenate([split.features for split in splits.values()])
+    assert len(np.unique(points, axis=0)) == len(points)
+
+
+def test_the_data_set_knows_its_name_classes_and_features() -> None:
+    data = yin_yang(3, 2, 1)
+    assert (data.name, data.n_features, data.class_names) == ("yin_yang", 4, YIN_YANG_CLASSES)
+    assert {name: len(split) for name, split in data.splits.items()} == {
+        "train": 3,
+        "validation": 2,
+        "test": 1,
+    }
+
+
+@pytest.mark.parametrize("name", ["n_train", "n_validation", "n_test"])
+@pytest.mark.parametrize("size", [0, -5])
+def test_an_empty_split_is_refused_by_name(name: str, size: int) -> None:
+    with pytest.raises(ValueRangeError, match=f"^{name} must be at least 1, got {size}$"):
+        yin_yang(**{name: size})
