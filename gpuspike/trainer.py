@@ -109,7 +109,9 @@ class TrainingRule:
 
 def silent_fraction(activities: Sequence[LayerActivity]) -> Array:
     """(n_layer, n_replica) share of (sample, neuron) pairs without a spike."""
-    return np.stack([np.isinf(a.t_out).mean(axis=(1, 2)) for a in activities])
+    # Counted replica by replica: a sum over a mask would first turn it into numbers.
+    silent = [np.isinf(activity.t_out) for activity in activities]
+    return np.array([[np.count_nonzero(part) / part.size for part in mask] for mask in silent])
 
 
 def evaluate(

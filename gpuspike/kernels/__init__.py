@@ -16,8 +16,8 @@ from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
 
-_WORTH_A_THREAD = 1 << 14
-"""Numbers to sort, some 150 us of work, below which waking another thread does not pay."""
+_WORTH_A_THREAD = 1 << 16
+"""Numbers to sort, some 400 us of work, below which waking another thread does not pay."""
 
 
 class Kernels(Protocol):

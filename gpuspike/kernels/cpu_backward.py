@@ -58,12 +58,19 @@ def _input_terms(t_in, t_out, mode, tau_slow, tau_fast, rate, a1, a2):
         if t_out[j] < math.inf:
             latest = max(latest, t_out[j])
     short = latest - anchor <= WINDOW * tau_fast
+    end = latest if short else -math.inf
+    rate_slow = 1.0 / tau_slow
     for i in range(t_in.size):
         # Inputs behind every spike are in no causal set; 0 keeps their terms finite.
-        t = t_in[i] - anchor if t_in[i] < latest and short else 0.0
-        a = exp_vectorised(t / tau_slow)
-        a1[i] = a
-        a2[i] = a * rise(t, mode, rate)
+        t = t_in[i] - anchor if t_in[i] < end else 0.0
+        a1[i] = exp_vectorised(t * rate_slow)
+        a2[i] = t
+    if mode == EQUAL:
+        for i in range(t_in.size):
+            a2[i] *= a1[i]
+    else:
+        for i in range(t_in.size):
+            a2[i] = a1[i] * rise(np.float64(a2[i]), mode, rate)
     return anchor, latest, short
 
 
@@ -155,6 +162,7 @@ def _terms(
     n_pre = t_in.shape[2]
     tau_slow, tau_fast, rate, drive, span, _, _ = constants
     capacitance = drive / span
+    rate_slow, rate_fast = 1.0 / tau_slow, 1.0 / tau_fast
     for task in range(first, last):
         r, b = task // n_batch, task % n_batch
         if not active[r]:
@@ -164,32 +172,36 @@ def _terms(
         anchor, _, short[r, b] = _input_terms(
             times, spikes, mode, tau_slow, tau_fast, rate, a1[r, b], a2[r, b]
         )
+        again = 0
         for j in range(n_post):
-            gate[r, b, j] = -math.inf
-            g[r, b, j] = p1[r, b, j] = p2[r, b, j] = q1[r, b, j] = q2[r, b, j] = 0.0
-            if not slope[r, b, j] > 0.0 or not spikes[j] < math.inf or t_out_grad[r, b, j] == 0.0:
-                continue
-            gate[r, b, j] = spikes[j]
-            scale = np.float64(t_out_grad[r, b, j]) / (slope[r, b, j] * capacitance)
-            keep = 1.0
-            if abs(scale) * peak > limit:  # the kernel's peak bounds every |dL/dw|: look closer
+            heard = (slope[r, b, j] > 0.0) & (spikes[j] < math.inf) & (t_out_grad[r, b, j] != 0.0)
+            gate[r, b, j] = spikes[j] if heard else -math.inf
+            scale = np.float64(t_out_grad[r, b, j]) / (slope[r, b, j] * capacitance) if heard else 0.0
+            g[r, b, j] = -scale
+            q1[r, b, j] = scale
+            again += 1 if abs(scale) * peak > limit else 0  # the kernel's peak bounds every |dL/dw|
+        if short[r, b]:
+            for j in range(n_post):
+                t = np.float64(spikes[j]) - anchor if gate[r, b, j] > -math.inf else 0.0
+                p1[r, b, j] = t
+                p2[r, b, j] = exp_vectorised(-t * rate_fast) * np.float64(q1[r, b, j])
+            if mode != EQUAL:
+                for j in range(n_post):
+                    p1[r, b, j] = rise(np.float64(p1[r, b, j]), mode, rate)
+            for j in range(n_post):
+                x, decay = p1[r, b, j], p2[r, b, j]
+                p1[r, b, j] = -decay * x
+                q1[r, b, j] = decay * (1.0 - x * rate_slow)
+                q2[r, b, j] = decay * rate_fast
+        for j in range(n_post if again > 0 else 0):
+            if abs(g[r, b, j]) * peak > limit:  # look closer
                 steepest = 0.0
                 for i in range(n_pre):
                     if times[i] < spikes[j]:
                         delay = np.float64(spikes[j]) - times[i]
                         steepest = max(steepest, _kernel(delay, mode, tau_slow, tau_fast, rate))
-                keep = 0.0 if abs(scale) * steepest > limit else 1.0
-            g[r, b, j] = -scale * keep
-            if short[r, b]:
-                t = spikes[j] - anchor
-                x = rise(t, mode, rate)
-                decay = math.exp(-t / tau_fast) * scale
-                p1[r, b, j] = -decay * x * keep
-                p2[r, b, j] = decay * keep
-                q1[r, b, j] = decay * (1.0 - x / tau_slow)
-                q2[r, b, j] = decay / tau_fast
-            else:
-                q1[r, b, j] = scale
+                if abs(g[r, b, j]) * steepest > limit:
+                    g[r, b, j] = p1[r, b, j] = p2[r, b, j] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})

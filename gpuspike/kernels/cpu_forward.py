@@ -48,16 +48,17 @@ SAMPLES_PER_TASK = 16
 """Samples that share a tile's weights while these are in the second-level cache."""
 
 EVENTS_A_SOLUTION = 200
-"""Pair-events that solving for one spike time costs, roughly; for deciding whether threads pay."""
+"""Pair-events that solving for one spike time costs, roughly; preparing an event costs a third of that."""
 
-PAIRS_WORTH_A_THREAD = 500_000
-"""Pair-events, some 30 us of work, below which waking another thread does not pay."""
+PAIRS_WORTH_A_THREAD = 1_000_000
+"""Pair-events, some 80 us of work, below which waking another thread does not pay."""
 
 
 @njit(error_model="numpy", fastmath={"contract"})
 def _next_stops(
     n_lanes,
     lanes,
+    b,
     base,
     count,
     p,
@@ -67,8 +68,7 @@ def _next_stops(
     starts,
     growth,
     position,
-    c1,
-    c2,
+    coefficients,
     n_events,
     weights,
     mode,
@@ -76,14 +76,14 @@ def _next_stops(
     tau_fast,
     rate,
 ):
-    """Carries neurons of one sample on from the event at which the tangent test has stopped them to the next.
+    """Carries neurons of sample `b` on from the event at which the tangent test has stopped them to the next.
 
     Needed where the test let them through and no crossing followed: rare where events are dense, short where they
-    are few.
+    are few. Arrays come whole, with the sample's index: a view of every row would cost more than the work.
 
     Args:
         lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer; in place, those that stop again.
-        count, p, q: of all neurons: the event of the stop and the sums there, updated; the rest as in `_prepare`.
+        count, p, q: (n_samples, neurons) event of the stop and the sums there, updated; the rest as in `_prepare`.
 
     Returns:
         How many stop again.
@@ -91,22 +91,22 @@ def _next_stops(
     again = 0
     for m in range(n_lanes):
         j = lanes[m]
-        stopped = np.int64(count[j])
-        p_sum, q_sum = p[j], q[j]
+        stopped = np.int64(count[b, j])
+        p_sum, q_sum = p[b, j], q[b, j]
         segment = 0
-        while starts[segment + 1] <= stopped:
+        while starts[b, segment + 1] <= stopped:
             segment += 1
         for k in range(stopped + 1, n_events):
-            if k == starts[segment + 1]:
-                gap = times[k] - times[starts[segment]]
+            if k == starts[b, segment + 1]:
+                gap = times[b, k] - times[b, starts[b, segment]]
                 p_moved, q_moved = moved(p_sum, q_sum, gap, mode, tau_slow, tau_fast, rate)
                 p_sum, q_sum = p.dtype.type(p_moved), q.dtype.type(q_moved)
                 segment += 1
-            w = weights[order[k], base + j]
-            p_sum += w * p.dtype.type(growth[k])
-            q_sum += w * q.dtype.type(growth[k] * position[k])
-            if c1[k] * p_sum - q_sum >= c2[k]:
-                p[j], q[j], count[j] = p_sum, q_sum, k
+            w = weights[order[b, k], base + j]
+            p_sum += w * p.dtype.type(growth[b, k])
+            q_sum += w * q.dtype.type(growth[b, k] * position[b, k])
+            if coefficients[2, b, k] * p_sum - q_sum >= coefficients[3, b, k]:
+                p[b, j], q[b, j], count[b, j] = p_sum, q_sum, k
                 lanes[again] = j
                 again += 1
                 break
@@ -117,6 +117,7 @@ def _next_stops(
 def _polish(
     n_lanes,
     lanes,
+    b,
     base,
     count,
     room,
@@ -134,7 +135,7 @@ def _polish(
     delay,
     slope,
 ):
-    """Solves the flat crossings of one sample again, from sums in float64.
+    """Solves the flat crossings of sample `b` again, from sums in float64.
 
     Args:
         lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer.
@@ -145,16 +146,16 @@ def _polish(
             continue
         p_sum, q_sum = 0.0, 0.0
         segment = 0
-        last = np.int64(count[lanes[m]])
+        last = np.int64(count[b, lanes[m]])
         for k in range(last + 1):
-            if k == starts[segment + 1]:
-                gap = times[k] - times[starts[segment]]
+            if k == starts[b, segment + 1]:
+                gap = times[b, k] - times[b, starts[b, segment]]
                 p_sum, q_sum = moved(p_sum, q_sum, gap, mode, tau_slow, tau_fast, rate)
                 segment += 1
-            term = weights[order[k], base + lanes[m]] * growth[k]
+            term = weights[order[b, k], base + lanes[m]] * growth[b, k]
             p_sum += term
-            q_sum += term * position[k]
-        pull, v = anchored(p_sum, q_sum, growth[last], position[last], drive, rate)
+            q_sum += term * position[b, k]
+        pull, v = anchored(p_sum, q_sum, growth[b, last], position[b, last], drive, rate)
         s = solve(v, pull, room[m], mode, tau_slow, tau_fast, rate)
         if s < math.inf:  # else float32 has the last word on whether there is a spike
             delay[m] = s
@@ -165,85 +166,92 @@ def _polish(
 def _prepare(
     t_in,
     order,
-    times,
     drive,
     mode,
     tau_slow,
     tau_fast,
     rate,
     reach,
+    times,
     starts,
     growth,
     position,
-    a1,
-    a2,
-    c1,
-    c2,
+    pull_unit,
+    unit,
+    coefficients,
+    n_events,
+    n_segments,
 ):
-    """What the sweep needs of every event of one sample.
+    """What the sweep and the solution need of every event.
 
     Args:
-        t_in, order: (n_pre,) spike times and the order that sorts them.
-        times: (n_pre,) out: sorted, inf last.
+        t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
         reach: longest time from an anchor, in tau_fast, before a new anchor is set.
-        starts: (n_pre + 1,) out: first event of each anchored segment, then the number of events.
-        growth, position: (n_pre,) out: a and E of each event relative to its segment's anchor.
-        a1, a2, c1, c2: (n_pre,) out, in the working type: see `sweep`.
-
-    Returns:
-        (number of events, number of segments).
+        times: (n_samples, n_pre + 1) out: sorted, inf at the end.
+        starts: (n_samples, n_pre + 1) out: first event of each anchored segment, then the number of events.
+        growth, position: (n_samples, n_pre) out: a and E of each event relative to its segment's anchor.
+        pull_unit, unit: (n_samples, n_pre) out: what turns the sum p, and the line x p - q, into the units of
+            `solve`.
+        coefficients: (4, n_samples, n_pre) out, in the working type: a1, a2, c1, c2 of `sweep`.
+        n_events, n_segments: (n_samples,) out.
     """
-    n_events = times.size
-    for k in range(n_events):
-        times[k] = t_in[order[k]]
-    while n_events > 0 and times[n_events - 1] == math.inf:
-        n_events -= 1
-    if n_events == 0:
-        starts[0] = 0
-        return 0, 0
-    rate_slow, rate_fast = 1.0 / tau_slow, 1.0 / tau_fast
-    n_segments = 0
-    first = 0
-    while first < n_events:
-        anchor = times[first]
-        last = first + 1
-        if times[n_events - 1] - anchor <= reach * tau_fast:
-            last = n_events
-        else:
-            while last < n_events and times[last] - anchor <= reach * tau_fast:
-                last += 1
-        starts[n_segments] = first
-        n_segments += 1
-        for k in range(first, last):
-            growth[k] = exp_vectorised((times[k] - anchor) * rate_slow)
-        if mode == EQUAL:
+    n_samples, n_pre = t_in.shape
+    rate_slow, rate_fast, step = 1.0 / tau_slow, 1.0 / tau_fast, 0.0 if mode == EQUAL else 1.0 / rate
+    for b in range(n_samples):
+        for k in range(n_pre):
+            times[b, k] = t_in[b, order[b, k]]
+        times[b, n_pre] = math.inf
+        count = n_pre
+        while count > 0 and times[b, count - 1] == math.inf:
+            count -= 1
+        segments = 0
+        first = 0
+        while first < count:
+            anchor = times[b, first]
+            last = first + 1
+            if times[b, count - 1] - anchor <= reach * tau_fast:
+                last = count
+            else:
+                while last < count and times[b, last] - anchor <= reach * tau_fast:
+                    last += 1
+            starts[b, segments] = first
+            segments += 1
             for k in range(first, last):
-                position[k] = times[k] - anchor
-        elif mode == GENERAL:
-            for k in range(first, last):  # d may be small: expm1 keeps its digits
-                position[k] = math.expm1(rate * (times[k] - anchor)) / rate
-        else:
+                growth[b, k] = exp_vectorised((times[b, k] - anchor) * rate_slow)
+            if mode == EQUAL:
+                for k in range(first, last):
+                    position[b, k] = times[b, k] - anchor
+            elif mode == GENERAL:
+                for k in range(first, last):  # d may be small: expm1 keeps its digits
+                    position[b, k] = math.expm1(rate * (times[b, k] - anchor)) * step
+            else:
+                for k in range(first, last):
+                    position[b, k] = (exp_vectorised(rate * (times[b, k] - anchor)) - 1.0) * step
             for k in range(first, last):
-                position[k] = (exp_vectorised(rate * (times[k] - anchor)) - 1.0) * (1.0 / rate)
-        for k in range(first, last - 1):
-            a, x, x_next = growth[k], position[k], position[k + 1]
-            a1[k] = a
-            a2[k] = a * x
-            c1[k] = x_next
-            bound = drive * a * (1.0 + rate * x + (x_next - x) * rate_fast)
-            # Of simultaneous events, only the last one closes a causal set.
-            c2[k] = bound if times[k + 1] > times[k] else math.inf
-        k = last - 1
-        a, x = growth[k], position[k]
-        following = times[last] if last < n_events else math.inf
-        x_next = rise(min(following - anchor, 1e3 * tau_fast), mode, rate)
-        a1[k] = a
-        a2[k] = a * x
-        c1[k] = x_next
-        c2[k] = drive * a * (1.0 + rate * x + (x_next - x) * rate_fast)
-        first = last
-    starts[n_segments] = n_events
-    return n_events, n_segments
+                a, x = growth[b, k], position[b, k]
+                pull_unit[b, k] = 1.0 / (a * drive)
+                coefficients[0, b, k] = a
+                coefficients[1, b, k] = a * x
+            for k in range(first, last):
+                unit[b, k] = pull_unit[b, k]
+            if mode != EQUAL:
+                for k in range(first, last):
+                    unit[b, k] /= 1.0 + rate * position[b, k]
+            for k in range(first, last - 1):
+                a, x, x_next = growth[b, k], position[b, k], position[b, k + 1]
+                bound = drive * a * (1.0 + rate * x + (x_next - x) * rate_fast)
+                coefficients[2, b, k] = x_next
+                # Of simultaneous events, only the last one closes a causal set.
+                coefficients[3, b, k] = bound if times[b, k + 1] > times[b, k] else math.inf
+            k = last - 1
+            a, x = growth[b, k], position[b, k]
+            following = times[b, last]
+            x_next = rise(min(following - anchor, 1e3 * tau_fast), mode, rate)
+            coefficients[2, b, k] = x_next
+            coefficients[3, b, k] = drive * a * (1.0 + rate * x + (x_next - x) * rate_fast)
+            first = last
+        starts[b, segments] = count
+        n_events[b], n_segments[b] = count, segments
 
 
 @njit(error_model="numpy")
@@ -294,24 +302,24 @@ def _forward_task(
     count = np.zeros((n_samples, n_lanes), np.int32)
     # One array for all four: an array that is used no more except by its address would be freed at once.
     coefficients = np.empty((4, n_samples, n_pre), weights.dtype)
-    a1, a2, c1, c2 = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
-    times = np.empty((n_samples, n_pre), np.float64)
+    times = np.empty((n_samples, n_pre + 1), np.float64)
     growth = np.empty((n_samples, n_pre), np.float64)
     position = np.empty((n_samples, n_pre), np.float64)
+    pull_unit = np.empty((n_samples, n_pre), np.float64)
+    unit = np.empty((n_samples, n_pre), np.float64)
     starts = np.empty((n_samples, n_pre + 1), np.int32)
     n_events = np.empty(n_samples, np.int64)
     n_segments = np.empty(n_samples, np.int64)
-    for b in range(n_samples):
-        n_events[b], n_segments[b] = _prepare(
-            t_in[b], order[b], times[b], drive, mode, tau_slow, tau_fast, rate, reach,
-            starts[b], growth[b], position[b], a1[b], a2[b], c1[b], c2[b],
-        )  # fmt: skip
+    _prepare(
+        t_in, order, drive, mode, tau_slow, tau_fast, rate, reach,
+        times, starts, growth, position, pull_unit, unit, coefficients, n_events, n_segments,
+    )  # fmt: skip
 
     # Addresses, taken once: a view of every row would cost more than a short row's sweep.
     row, weights_data, tail_data = weights.strides[0], weights.ctypes.data, weights_tail.ctypes.data
     order_row, order_data = order.strides[0], order.ctypes.data
     p_data, q_data, count_data = p.ctypes.data, q.ctypes.data, count.ctypes.data
-    a1_data, a2_data, c1_data, c2_data = a1.ctypes.data, a2.ctypes.data, c1.ctypes.data, c2.ctypes.data
+    coefficients_data, plane = coefficients.ctypes.data, coefficients.strides[0]
     vector = first_vector
     while vector < end_vector:
         left = end_vector - vector
@@ -336,13 +344,13 @@ def _forward_task(
                             p[b, j], q[b, j] = moved(p[b, j], q[b, j], gap, mode, tau_slow, tau_fast, rate)
                 while silent and k < end:
                     run = min(SWEEP_EVENTS, end - k)
-                    event = b * n_pre + k
+                    event = coefficients_data + size * (b * n_pre + k)
                     events = (
                         order_data + b * order_row + 8 * k,
-                        a1_data + size * event,
-                        a2_data + size * event,
-                        c1_data + size * event,
-                        c2_data + size * event,
+                        event,
+                        event + plane,
+                        event + 2 * plane,
+                        event + 3 * plane,
                     )
                     silent = _sweep_tile(n_vectors, kind, tile, tile_last, events, state, k, run) != 0
                     k += run
@@ -370,10 +378,9 @@ def _forward_task(
                 j = lanes[m]
                 k = count[b, j]
                 start[m] = times[b, k]
-                room[m] = times[b, k + 1] - start[m] if k < last else math.inf
-                pull[m], v[m] = anchored(
-                    np.float64(p[b, j]), np.float64(q[b, j]), growth[b, k], position[b, k], drive, rate
-                )
+                room[m] = times[b, k + 1] - times[b, k]
+                pull[m] = p[b, j] * pull_unit[b, k]
+                v[m] = (position[b, k] * p[b, j] - q[b, j]) * unit[b, k]
             if mode == EQUAL:
                 solve_equal(v, pull, room, delay, slope, stopped, tau_fast)
             else:
@@ -386,26 +393,23 @@ def _forward_task(
                     flat += 1 if (slope[m] * tau_fast < FLAT) & (delay[m] < math.inf) else 0
                 if flat > 0:
                     _polish(
-                        stopped, lanes, base, count[b], room, times[b], order[b], starts[b], growth[b],
-                        position[b], weights, drive, mode, tau_slow, tau_fast, rate, delay, slope,
+                        stopped, lanes, b, base, count, room, times, order, starts, growth, position,
+                        weights, drive, mode, tau_slow, tau_fast, rate, delay, slope,
                     )  # fmt: skip
             missed = 0
             for m in range(stopped):
                 j = lanes[m]
-                if delay[m] < math.inf:
-                    t_out[b, base + j] = start[m] + delay[m]
-                    # Where the potential only touches the threshold, the slope is rounding: no gradient.
-                    steep = slope[m] * tau_fast > tangent
-                    slope_out[b, base + j] = slope[m] * span if steep else 0.0
-                elif count[b, j] < last:
-                    lanes[missed] = j
-                    missed += 1
+                t_out[b, base + j] = start[m] + delay[m]
+                # Where the potential only touches the threshold, the slope is rounding: no gradient.
+                steep = (slope[m] * tau_fast > tangent) & (delay[m] < math.inf)
+                slope_out[b, base + j] = slope[m] * span if steep else 0.0
+                lanes[missed] = j
+                missed += 1 if (delay[m] == math.inf) & (count[b, j] < last) else 0
             stopped = 0
             if missed > 0:
                 stopped = _next_stops(
-                    missed, lanes, base, count[b], p[b], q[b], times[b], order[b], starts[b],
-                    growth[b], position[b], coefficients[2, b], coefficients[3, b], last + 1,
-                    weights, mode, tau_slow, tau_fast, rate,
+                    missed, lanes, b, base, count, p, q, times, order, starts, growth, position,
+                    coefficients, last + 1, weights, mode, tau_slow, tau_fast, rate,
                 )  # fmt: skip
 
 
@@ -464,9 +468,11 @@ def forward(
     """
     n_replica, n_pre, n_post = weights.shape
     n_batch = t_in.shape[1]
-    t_out = np.full((n_replica, n_batch, n_post), np.inf, dtype=weights.dtype)
-    slope = np.zeros_like(t_out)
+    t_out = np.empty((n_replica, n_batch, n_post), dtype=weights.dtype)
+    slope = np.empty_like(t_out)
     if 0 in (n_replica, n_batch, n_post, n_pre):
+        t_out.fill(np.inf)
+        slope.fill(0.0)
         return t_out, slope
     width = VECTOR_BYTES // weights.itemsize
     n_vectors = -(-n_post // width)
@@ -485,6 +491,6 @@ def forward(
             samples_per_task, n_ranges, t_out, slope,
         )  # fmt: skip
 
-    pairs = n_replica * n_batch * (n_pre + EVENTS_A_SOLUTION) * n_post
+    pairs = n_replica * n_batch * (n_pre * n_post + EVENTS_A_SOLUTION * (n_post + n_pre // 3))
     for_each(work, n_tasks * n_ranges, parallel=pairs > PAIRS_WORTH_A_THREAD)
     return t_out, slope

@@ -113,50 +113,83 @@ def solve(v, p, room, mode, tau_slow, tau_fast, rate):
 
 @njit(error_model="numpy", fastmath={"contract"})
 def solve_equal(v, p, room, delay, slope, count, tau):
-    """`solve` for tau_mem = tau_syn and many neurons at once, vectorised: the same iteration and meaning.
+    """`solve` for tau_mem = tau_syn and many neurons at once, vectorised: the same crossing from the same side.
+
+    In y = delay/tau the line v + y p tau meets exp(y). Chebyshev's step, Newton's with the next term of its series,
+    still ends left of the crossing and takes one division.
 
     Args:
         delay, slope: out: delay or inf, and p exp(-delay/tau) - 1/tau.
     """
-    rate = 1.0 / tau
     for j in range(count):
-        # The step from the event itself, where the curve is 1, needs no exponential.
-        gap = v[j] - 1.0
-        pull = p[j] - rate
-        discriminant = pull * pull + 2.0 * gap * rate * rate
-        step = -2.0 * gap / (pull + math.sqrt(max(discriminant, 0.0)))
-        reached = (pull > 0.0) & (discriminant >= 0.0) & (step <= room[j])
-        delay[j] = 0.0 if gap >= 0.0 else step if reached else np.inf
-    moving = 0
+        # Two steps that need no exponential: one to second order from the event itself, one on a truncated series,
+        # which lies below the exponential and so keeps left of the crossing too.
+        line = p[j] * tau
+        pull = line - 1.0
+        discriminant = pull * pull + 2.0 * (v[j] - 1.0)
+        y = 2.0 * (1.0 - v[j]) / (pull + math.sqrt(max(discriminant, 0.0)))
+        growth = 1.0 / 720.0 + y * (1.0 / 5040.0 + y * (1.0 / 40320.0))
+        growth = 1.0 / 6.0 + y * (1.0 / 24.0 + y * (1.0 / 120.0 + y * growth))
+        growth = 1.0 + y + y * y * (0.5 + y * growth)
+        gap = v[j] + y * line - growth
+        inverse = 1.0 / (line - growth)
+        step = -gap * inverse
+        step += 0.5 * growth * inverse * step * step
+        y += step if (gap < 0.0) & (inverse > 0.0) else 0.0
+        reached = (pull > 0.0) & (discriminant >= 0.0) & (y * tau <= room[j])
+        delay[j] = 0.0 if v[j] >= 1.0 else y if reached else np.inf
     for _ in range(3):
         moving = 0
         for j in range(count):
-            s = delay[j]
-            finite = s < 1e300
-            x = s if finite else 0.0
-            curve = exp_vectorised(x * rate)
-            gap = v[j] + x * p[j] - curve
-            pull = p[j] - curve * rate
-            discriminant = pull * pull + 2.0 * gap * curve * rate * rate
-            root = math.sqrt(max(discriminant, 0.0))
-            below = finite & (gap < 0.0)
-            step = -2.0 * gap / (pull + root)
-            reached = (pull > 0.0) & (discriminant >= 0.0) & (x + step <= room[j])
-            delay[j] = (x + step if reached else np.inf) if below else s
-            # The iteration is cubic: what is left after this step is about curve/(6 root) step^3.
-            y = step * rate
-            settled = (y * y * y * curve * rate <= 1e-16 * root) | (step <= 1e-16 * x)
-            unsettled = below & reached & (not settled)
+            y = delay[j] if delay[j] < 1e300 else 0.0
+            line = p[j] * tau
+            growth = exp_vectorised(y)
+            gap = v[j] + y * line - growth
+            pull = line - growth
+            inverse = 1.0 / pull
+            step = -gap * inverse
+            bend = growth * inverse
+            following = y + step + 0.5 * bend * step * step
+            below = (delay[j] < 1e300) & (gap < 0.0)
+            reached = (pull > 0.0) & (following * tau <= room[j])
+            delay[j] = (following if reached else np.inf) if below else delay[j]
+            # The step is of third order: about this is left after it.
+            rest = bend * (1.0 + bend) * step * step * step
+            unsettled = below & reached & (rest > 1e-16)
             slope[j] = 0.0 if unsettled else 1.0
             moving += 1 if unsettled else 0
-        if moving == 0:
+        if 8 * moving <= count:  # few: on with them alone
             break
-    for j in range(count if moving > 0 else 0):
-        if slope[j] == 0.0:  # nearly tangential, and rare: on with it alone
-            delay[j] = solve(v[j], p[j], room[j], EQUAL, tau, tau, 0.0)
     for j in range(count):
-        s = delay[j] if delay[j] < 1e300 else 0.0
-        slope[j] = p[j] * exp_vectorised(-s * rate) - rate
+        if slope[j] == 0.0:
+            delay[j] = _approach(v[j], p[j] * tau, delay[j], room[j] / tau)
+    rate = 1.0 / tau
+    for j in range(count):
+        # At the crossing the line is the curve: no exponential.
+        y = delay[j] if delay[j] < 1e300 else 0.0
+        slope[j] = p[j] / max(v[j] + y * (p[j] * tau), 1.0) - rate
+        delay[j] *= tau
+
+
+@njit(error_model="numpy")
+def _approach(v, line, y, room):
+    """Second-order steps from y, left of the crossing, of the line v + y line with exp(y); inf if there is none."""
+    for _ in range(200):
+        growth = math.exp(y)
+        gap = v + y * line - growth
+        pull = line - growth
+        if gap >= 0.0:
+            return y
+        discriminant = pull * pull + 2.0 * gap * growth
+        if not pull > 0.0 or discriminant < 0.0:
+            return math.inf
+        step = -2.0 * gap / (pull + math.sqrt(discriminant))
+        y += step
+        if y > room:
+            return math.inf
+        if not step > 1e-16 * y:
+            return y
+    return y
 
 
 @njit(inline="always", error_model="numpy", fastmath={"contract"})
