@@ -1,6 +1,6 @@
 """How fast the CPU kernels are, held against what the machine's multiply-add units could do.
 
-    python scripts/benchmark.py [--case SUBSTRING] [--repeats N] [--json FILE]
+    python scripts/benchmark.py [--case SUBSTRING] [--repeats N] [--json FILE] [--markdown FILE]
 
 The unit of work is the *pair-event*: one input spike met by one neuron of one sample. It costs two
 fused multiply-adds at least (one for each of the two sums that make up a membrane, or for each of
@@ -391,6 +391,23 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     return result
 
 
+def markdown(report: dict[str, Any]) -> str:
+    """The table of a report, as --json writes it, for a page: the machine, its limits, a row a case."""
+    speed = report["multiply_adds_per_s"]
+    limits = ", ".join(f"{dtype} {value / 1e9:.0f} G multiply-adds/s" for dtype, value in speed.items())
+    lines = [
+        f"{report['machine'].split(': ', 1)[1]}, {report['threads']} threads; {limits}, "
+        f"copy {report['copy_bytes_per_s'] / 1e9:.0f} GB/s, all measured in the same run.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
+    ]
+    for case in report["cases"]:
+        cells = ("-" if v is None else _FORMATS[c].format(v) for c, v in case["columns"].items())
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _for_json(case: Case) -> dict[str, Any]:
     # JSON has no infinite numbers.
     return {"name": case.name, **asdict(case), "ratio": f"{case.ratio:g}"}
@@ -403,6 +420,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--case", default="", help="only the cases whose name holds this text")
     parser.add_argument("--repeats", type=int, default=9, help="timed calls of each case")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there, too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {options.repeats}")
@@ -439,19 +457,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             console.print("  other work slowed the machine down at times: the shares of it are rough")
     console.print(f"memory: {bandwidth / 1e9:.1f} GB/s read and written by a copy")
     console.print(table(rows))
+    report = {
+        "machine": machine,
+        "threads": n_threads,
+        "vector_bytes": VECTOR_BYTES,
+        "multiply_adds_per_s": speed,
+        "multiply_adds_per_s_all": fma,
+        "copy_bytes_per_s": bandwidth,
+        "cases": [
+            {**asdict(m), "case": _for_json(m.case), "columns": values}
+            for m, values in zip(measurements, rows, strict=True)
+        ],
+    }
+    if options.markdown is not None:
+        options.markdown.write_text(markdown(report), encoding="utf-8")
     if options.json is not None:
-        report = {
-            "machine": machine,
-            "threads": n_threads,
-            "vector_bytes": VECTOR_BYTES,
-            "multiply_adds_per_s": speed,
-            "multiply_adds_per_s_all": fma,
-            "copy_bytes_per_s": bandwidth,
-            "cases": [
-                {**asdict(m), "case": _for_json(m.case), "columns": values}
-                for m, values in zip(measurements, rows, strict=True)
-            ],
-        }
         text = json.dumps(report, indent=2, allow_nan=False)
         options.json.write_text(text + "\n", encoding="utf-8")
 
