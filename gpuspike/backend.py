@@ -68,7 +68,7 @@ def select(name: str) -> Backend:
 
 def _why_no_cuda() -> str:
     if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed (pip install 'gpuspike[cuda12]' or 'gpuspike[cuda13]')"
+        return "CuPy is not installed"
     try:
         cupy = importlib.import_module("cupy")
         count = int(cupy.cuda.runtime.getDeviceCount())
@@ -90,6 +90,8 @@ def array_module(**arrays: Any) -> ModuleType:
     cupy = sys.modules.get("cupy")
     modules: dict[str, ModuleType] = {}
     for name, array in arrays.items():
+        if isinstance(array, np.ma.MaskedArray):
+            raise DtypeError(f"{name} must not be masked: no spike is inf, got a MaskedArray")
         if isinstance(array, np.ndarray):
             modules[name] = np
         elif cupy is not None and isinstance(array, cupy.ndarray):

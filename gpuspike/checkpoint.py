@@ -39,9 +39,11 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, An
         with open(partial, "wb") as file:
             np.savez(file, **{_HEADER: np.array(text), **arrays})  # type: ignore[arg-type]
         os.replace(partial, path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(f"cannot write the checkpoint {path}: {error.strerror or error}") from None
 
 

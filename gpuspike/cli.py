@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from gpuspike.config import conf_folder, experiment_name, jobs, register, to_config
-from gpuspike.errors import GpuspikeError
+from gpuspike.errors import ConfigError, GpuspikeError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -30,6 +30,8 @@ def train() -> None:
         hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(task)()
     except GpuspikeError as error:
         _refuse(error)
+    except MemoryError as error:
+        _refuse(ConfigError(f"the run does not fit into memory: {error}"))
     except KeyboardInterrupt as stop:
         print(f"gpuspike-train: interrupted {stop}".rstrip(), file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -70,12 +72,13 @@ def _train(cfg: DictConfig, before: set[Path]) -> float:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        summary = run(to_config(cfg), experiment_name(), folder, Console())
-    except (KeyboardInterrupt, GpuspikeError) as error:
-        remove_empty(folder, before)
-        if isinstance(error, GpuspikeError):
-            _refuse(error)  # here, since Hydra would print a traceback
+        overrides = list(HydraConfig.get().overrides.task)
+        summary = run(to_config(cfg), experiment_name(), folder, Console(), overrides)
+    except GpuspikeError as error:
+        _refuse(error)  # here, since Hydra would print a traceback
         raise
+    finally:
+        remove_empty(folder, before)  # the one that Hydra made, if nothing was written to it
     if summary["run"]["interrupted"]:
         raise KeyboardInterrupt(f"after epoch {summary['run']['epochs_done']}; its checkpoint is kept")
     return float(summary["accuracy"]["validation"]["mean"])

@@ -24,6 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpuspike.errors import ConfigError
 
+MOST_SAMPLES = 1_000_000
+"""Samples of a generated split: drawing more would take minutes before the run could be checked."""
+
 
 class BackendName(enum.Enum):
     """What computes."""
@@ -141,7 +144,7 @@ class TrainingConfig:
 
 @dataclass
 class SubstrateConfig:
-    """Group `substrate`."""
+    """Group `substrate`; the one choice, `ideal`, changes nothing."""
 
     name: SubstrateName = MISSING
 
@@ -286,6 +289,8 @@ def _check(config: Config) -> None:
     ):
         if value < least:
             raise ConfigError(f"{key} must be at least {least}, got {value}")
+        if key.startswith("dataset.") and value > MOST_SAMPLES:
+            raise ConfigError(f"{key} must be at most {MOST_SAMPLES}, got {value}")
     if config.seed + config.replicas > 2**63:
         raise ConfigError(f"seed + replicas must stay below 2**63, got seed={config.seed}")
     if training.batch_size > dataset.n_train:

@@ -32,7 +32,7 @@ def draw(
     """Figures of the run; where there are replicas, those of single samples show the first."""
     names = parts.dataset.class_names
     plots.save(plots.learning_curves(records), folder, "learning_curves")
-    t_out = result.t_out[0].astype(np.float64)
+    t_out = result.t_out[0].astype(np.float64) / parts.config.model.tau_syn
     plots.save(plots.spike_time_histograms(t_out, test.labels, names), folder, "spike_time_histograms")
     first = [w[:1] for w in weights]
     plots.save(_membranes(parts, first, test, t_out), folder, "membrane_traces")
@@ -78,11 +78,12 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
         neuron.leak + np.einsum("tp,pj->tj", neuron.kernel(times[:, None] - t_in), w[0].astype(np.float64))
         for t_in, w in zip(inputs, weights, strict=True)
     ]
+    unit = parts.config.model.tau_syn  # what the figure's axis counts in
     return plots.membrane_traces(
-        times,
+        times / unit,
         membranes,
-        spikes,
-        inputs[0],
+        [t / unit for t in spikes],
+        inputs[0] / unit,
         neuron.threshold,
         parts.dataset.class_names,
         int(test.labels[sample]),

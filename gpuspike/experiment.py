@@ -17,6 +17,7 @@ from gpuspike.datasets import Dataset, yin_yang
 from gpuspike.encoding import latency
 from gpuspike.errors import ConfigError
 from gpuspike.kernels import load
+from gpuspike.kernels.threads import thread_count
 from gpuspike.losses import Loss, TimeMSE, TTFSCrossEntropy
 from gpuspike.network import Network
 from gpuspike.neuron import LIF
@@ -47,8 +48,10 @@ class Experiment:
 
     def encode(self, features: NDArray[np.float64]) -> Array:
         """(n_samples, n_features) features as (1, n_samples, n_features) spike times."""
-        data = self.config.dataset
-        return latency(features, data.t_early, data.t_late)[None].astype(self.config.dtype.value)
+        data, unit = self.config.dataset, self.config.model.tau_syn
+        return latency(features, data.t_early * unit, data.t_late * unit)[None].astype(
+            self.config.dtype.value
+        )
 
 
 @lru_cache(maxsize=4)
@@ -74,7 +77,9 @@ def build(config: Config) -> Experiment:
     if not all(np.isfinite(times).all() for times in model.bias_times):
         raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
     sizes = (dataset.n_features, *model.hidden, len(dataset.class_names))
-    network = Network.build(sizes, model.bias_times, neuron, load(backend.name))
+    bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
+    thread_count()
+    network = Network.build(sizes, bias_times, neuron, load(backend.name))
     loss: Loss
     if training.loss is LossName.time_mse:
         loss = TimeMSE(model.tau_syn, training.t_correct, training.t_wrong)

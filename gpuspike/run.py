@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import signal
 import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata, util
 from pathlib import Path
@@ -35,24 +38,29 @@ def check_folder(folder: Path) -> None:
     Raises:
         OutputError: the folder holds a run already, or nothing can be written there.
     """
-    if (folder / "config.yaml").exists() or any(folder.glob("*/config.yaml")):
-        raise OutputError(f"the output folder must be new, got {folder}, which holds a run")
-    ancestor = folder.absolute()
-    while not ancestor.exists():
-        ancestor = ancestor.parent
     try:
+        used = (folder / "config.yaml").exists() or any(folder.glob("*/config.yaml"))
+        ancestor = folder.absolute()
+        while not ancestor.exists():
+            ancestor = ancestor.parent
         with tempfile.TemporaryFile(dir=ancestor):
             pass
     except OSError as error:
         raise OutputError(
             f"the output folder must be writable, got {folder}: {error.strerror or error}"
         ) from None
+    if used:
+        raise _used(folder)
+
+
+def _used(folder: Path) -> OutputError:
+    return OutputError(f"the output folder must be new, got {folder}, which holds a run")
 
 
 def existing(folder: Path) -> set[Path]:
     """Those of a folder and the folders around it that are there."""
     folder = folder.absolute()
-    return {place for place in (folder, *folder.parents) if place.exists()}
+    return {place for place in (folder, *folder.parents) if os.path.lexists(place)}
 
 
 def remove_empty(folder: Path, keep: set[Path]) -> None:
@@ -67,12 +75,15 @@ def remove_empty(folder: Path, keep: set[Path]) -> None:
             return
 
 
-def run(config: Config, experiment: str, folder: Path, console: Console) -> dict[str, Any]:
+def run(
+    config: Config, experiment: str, folder: Path, console: Console, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """Trains, evaluates, draws and reports.
 
     Args:
         experiment: its name, for the report.
         folder: where the run is written; must not hold a run.
+        overrides: what the command line changed, for the summary.
 
     Returns:
         The summary that summary.json holds.
@@ -81,9 +92,26 @@ def run(config: Config, experiment: str, folder: Path, console: Console) -> dict
         GpuspikeError: bad input, before anything is written.
         KeyboardInterrupt: again, if the run was interrupted before its first epoch was over.
     """
-    start = time.perf_counter()
     parts = build(config)
     check_folder(folder)
+    before = existing(folder)
+    _claim(folder, to_yaml(config))
+    try:
+        return _run(parts, experiment, folder, console, overrides)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"cannot write the run to {folder}: {error.strerror or error}") from None
+    finally:
+        if not (folder / "checkpoint.npz").exists():  # nothing is worth keeping
+            _remove(folder, before)
+
+
+def _run(
+    parts: Experiment, experiment: str, folder: Path, console: Console, overrides: Sequence[str]
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    config = parts.config
     _say_what_runs(parts, experiment, folder, console)
     _prepare_kernels(parts, console)
     data = {
@@ -91,13 +119,8 @@ def run(config: Config, experiment: str, folder: Path, console: Console) -> dict
         for name, split in parts.dataset.splits.items()
     }
     trainer = new_trainer(parts)
-    before = existing(folder)
-    _make_folder(folder)
-    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     records, interrupted = _train(parts, trainer, data, folder, console)
     if not records:
-        (folder / "config.yaml").unlink()
-        remove_empty(folder, before)
         raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
 
     weights = _kept_weights(folder / "checkpoint.npz", len(parts.network.layers))
@@ -106,6 +129,7 @@ def run(config: Config, experiment: str, folder: Path, console: Console) -> dict
         for name, split in data.items()
     }
     summary = _summary(parts, experiment, records, results, interrupted)
+    summary["run"]["overrides"] = list(overrides)
     with console.status("drawing figures"):
         draw(parts, weights, data["test"], results["test"], records, folder / "figures")
     summary["emulator"]["wall_s"] = time.perf_counter() - start
@@ -150,11 +174,23 @@ def _prepare_kernels(parts: Experiment, console: Console) -> None:
         console.print(f"kernels  compiled in {seconds:.0f} s, kept for later runs")
 
 
-def _make_folder(folder: Path) -> None:
+def _claim(folder: Path, config: str) -> None:
+    """Makes the folder this run's: of two runs that want it, one gets it and the other is refused."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "config.yaml", "x", encoding="utf-8") as file:
+            file.write(config)
+    except FileExistsError:
+        raise _used(folder) from None
     except OSError as error:
-        raise OutputError(f"cannot create {folder}: {error.strerror or error}") from None
+        raise OutputError(f"cannot write the run to {folder}: {error.strerror or error}") from None
+
+
+def _remove(folder: Path, keep: set[Path]) -> None:
+    """Removes what a run without a single epoch has written."""
+    with suppress(OSError):
+        (folder / "config.yaml").unlink()
+    remove_empty(folder, keep)
 
 
 class _StopRequest:
@@ -211,6 +247,8 @@ def _train(
                 metrics.write(line)
                 records.append(line)
                 display.epoch(record)
+                if stop.asked:
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             interrupted = True
     if interrupted and records:

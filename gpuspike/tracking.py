@@ -99,13 +99,13 @@ class ProgressDisplay:
         self._progress.update(self._task, completed=epoch + done / total)
 
     def epoch(self, record: EpochRecord) -> None:
-        """Shows a finished epoch: means over the replicas."""
-        hidden = record.silent_fraction.mean()
+        """Shows a finished epoch: means over the replicas, silent neurons by layer."""
+        silent = "/".join(f"{100 * layer.mean():.1f}" for layer in record.silent_fraction)
         figures = (
             f"loss {record.train_loss.mean():.3f}  "
             f"accuracy {100 * record.train_accuracy.mean():.2f} %  "
             f"validation {100 * record.validation.accuracy.mean():.2f} %  "
-            f"silent {100 * hidden:.1f} %  {record.train_samples_per_s:,.0f} samples/s"
+            f"silent {silent} %  {record.train_samples_per_s:,.0f} samples/s"
         )
         self._progress.update(self._task, completed=record.epoch, epoch=record.epoch, figures=figures)
         now = time.monotonic()

@@ -429,6 +429,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names = "\n  ".join(case.name for case in CASES)
         parser.error(f"--case must be a part of one of these names, got {options.case!r}:\n  {names}")
 
+    for path in (options.json, options.markdown):
+        if path is not None:
+            try:
+                path.touch()  # now, not after minutes of measuring
+            except OSError as error:
+                parser.error(f"cannot write {path}: {error.strerror or error}")
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def row(summary: Mapping[str, Any]) -> str:
     run, emulator, accuracy = summary["run"], summary["emulator"], summary["accuracy"]
     cells = (
         run["experiment"],
-        str(run["epochs_done"]),
+        f"{run['epochs_done']}{' (stopped)' if run['interrupted'] else ''}",
         str(summary["provenance"]["replicas"]),
         *(percent(accuracy[split]) for split in ("train", "validation", "test")),
         REPORTED.get(run["experiment"], ""),
@@ -46,11 +47,12 @@ def details(summary: Mapping[str, Any]) -> str:
     provenance, run = summary["provenance"], summary["run"]
     accuracies = ", ".join(f"{100 * value:.1f}" for value in summary["accuracy"]["test"]["per_replica"])
     seeds = f"seeds {provenance['seed']} to {provenance['seed'] + provenance['replicas'] - 1}"
+    changes = [change for change in run["overrides"] if not change.startswith("hydra.")]
+    command = ["gpuspike-train", *changes]
     return (
         f"- **{run['experiment']}**, test accuracy by replica ({seeds}): {accuracies} %. "
         f"gpuspike {provenance['gpuspike']} at {provenance['git']}, {run['dtype']}, "
-        f"{summary['emulator']['device']}. Again: `gpuspike-train experiment={run['experiment']} "
-        f"replicas={provenance['replicas']} seed={provenance['seed']}`"
+        f"{summary['emulator']['device']}. Again: `{shlex.join(command)}`"
     )
 
 
@@ -78,10 +80,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in options.folders:
         try:
             summaries.append(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            print(f"results_table: error: {folder} is no finished run: {error}", file=sys.stderr)
+            row(summaries[-1])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            print(f"results_table: error: {folder} is no finished run: {error!r}", file=sys.stderr)
             return 2
-    options.output.write_text(page(summaries), encoding="utf-8")
+    try:
+        options.output.write_text(page(summaries), encoding="utf-8")
+    except OSError as error:
+        print(f"results_table: error: cannot write {options.output}: {error}", file=sys.stderr)
+        return 2
     print(f"wrote {options.output}")
     return 0
 

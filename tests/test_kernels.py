@@ -733,6 +733,26 @@ def test_results_do_not_depend_on_time_or_threads(
                 assert_same_bits(again, once)
 
 
+@each_dtype
+@pytest.mark.parametrize("n_batch", [1, 50])
+def test_a_neuron_does_not_depend_on_its_company(
+    monkeypatch: pytest.MonkeyPatch, dtype: type[np.floating[Any]], n_batch: int
+) -> None:
+    # Few samples are cut between threads by neurons: neurons are then solved in other company.
+    rng = np.random.default_rng(5)
+    t_in = rng.uniform(0.15, 2.0, (2, n_batch, 5)).astype(dtype)
+    weights = rng.normal(1.5, 0.8, (2, 5, 120)).astype(dtype)
+    first = forward(t_in, weights, plain(1.0))
+    for count in (1, 2, 16, 64):
+        monkeypatch.setattr("gpuspike.kernels.cpu_forward.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.threads.thread_count", lambda n=count: n)
+        for r in range(2):
+            for alone, together in zip(
+                forward(t_in[r : r + 1], weights[r : r + 1], plain(1.0)), first, strict=True
+            ):
+                assert_same_bits(alone[0], together[r])
+
+
 def test_calls_from_several_threads_do_not_disturb_each_other() -> None:
     neuron = scaled(2.0)
     networks = [network(neuron, seed, 67, 129, 33, 4.0, n_replica=2) for seed in range(8)]

@@ -30,7 +30,13 @@ def summary(replicas: list[float]) -> dict[str, Any]:
         "accuracy": dict.fromkeys(("train", "validation", "test"), split),
         "emulator": {"train_samples_per_s": 123456.7, "wall_s": 8.4, "device": "a processor"},
         "provenance": {"gpuspike": "0.1.0", "git": "abc", "seed": 3, "replicas": len(replicas)},
-        "run": {"experiment": "yin_yang", "epochs_done": 300, "dtype": "float64"},
+        "run": {
+            "experiment": "yin_yang",
+            "epochs_done": 300,
+            "dtype": "float64",
+            "interrupted": False,
+            "overrides": ["replicas=2", "hydra.run.dir=x"],
+        },
     }
 
 
@@ -45,6 +51,7 @@ def test_the_page_holds_mean_deviation_and_every_replica(script: ModuleType, tmp
     assert "| yin_yang | 300 | 1 | 90.00 | 90.00 | 90.00 |" in text
     assert "seeds 3 to 4): 94.0, 96.0 %" in text
     assert "unchecked" in text
+    assert "Again: `gpuspike-train replicas=2`" in text
     assert "123,457 | 8 |" in text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from numbers import Real
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -144,7 +145,7 @@ def first_spikes_vjp(
     t_in, weights, t_out, t_out_grad = _checked(
         neuron, t_in=t_in, weights=weights, t_out=t_out, t_out_grad=t_out_grad
     )
-    if not max_weight_grad > 0.0:
+    if not isinstance(max_weight_grad, Real) or not max_weight_grad > 0.0:
         raise ValueRangeError(f"max_weight_grad must be positive, got {max_weight_grad!r}")
     replicas = t_in.ndim == 3
     if not replicas:

@@ -73,7 +73,7 @@ def _constants(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
 def forward(
     t_in: NDArray[Any], order: NDArray[np.int64], weights: NDArray[Any], neuron: LIF
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """First spike times and the membrane's slope there; see `gpuspike.kernels.forward`."""
+    """First spike times and the membrane's slope there; see `kernels.Kernels.forward`."""
     return _forward.forward(
         t_in,
         order,
@@ -84,7 +84,7 @@ def forward(
 
 
 def slopes(t_in: NDArray[Any], weights: NDArray[Any], neuron: LIF, t_out: NDArray[Any]) -> NDArray[Any]:
-    """Slope of the membrane at given spike times; see `gpuspike.kernels.slopes`."""
+    """Slope of the membrane at given spike times; see `kernels.Kernels.slopes`."""
     constants = _constants(neuron, weights.dtype)
     return _backward.slopes(t_in, weights, t_out, _regime(neuron), constants)
 
@@ -101,7 +101,7 @@ def backward(
     max_weight_grad: float,
     need_t_in_grad: bool,
 ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
-    """Gradients by the implicit function theorem; see `gpuspike.kernels.backward`."""
+    """Gradients by the implicit function theorem; see `kernels.Kernels.backward`."""
     return _backward.backward(
         t_in,
         weights,

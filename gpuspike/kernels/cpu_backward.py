@@ -123,7 +123,7 @@ def slopes(
     mode: int,
     constants: tuple[float, ...],
 ) -> NDArray[Any]:
-    """Slope of the membrane at given spike times, from the inputs before them; see `kernels.slopes`."""
+    """Slope of the membrane at given spike times, from the inputs before them; see `kernels.Kernels.slopes`."""
     slope = np.zeros_like(t_out)
 
     def work(first: int, last: int) -> None:
@@ -319,7 +319,7 @@ def backward(
     mode: int,
     constants: tuple[float, ...],
 ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
-    """Gradients with respect to the input times (where needed) and the weights; see `kernels.backward`.
+    """Gradients with respect to the input times (where needed) and the weights; see `kernels.Kernels.backward`.
 
     Args:
         kernel_peak: the kernel's maximum times the capacitance.

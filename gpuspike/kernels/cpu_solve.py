@@ -138,28 +138,23 @@ def solve_equal(v, p, room, delay, slope, count, tau):
         y += step if (gap < 0.0) & (inverse > 0.0) else 0.0
         reached = (pull > 0.0) & (discriminant >= 0.0) & (y * tau <= room[j])
         delay[j] = 0.0 if v[j] >= 1.0 else y if reached else np.inf
-    for _ in range(3):
-        moving = 0
-        for j in range(count):
-            y = delay[j] if delay[j] < 1e300 else 0.0
-            line = p[j] * tau
-            growth = exp_vectorised(y)
-            gap = v[j] + y * line - growth
-            pull = line - growth
-            inverse = 1.0 / pull
-            step = -gap * inverse
-            bend = growth * inverse
-            following = y + step + 0.5 * bend * step * step
-            below = (delay[j] < 1e300) & (gap < 0.0)
-            reached = (pull > 0.0) & (following * tau <= room[j])
-            delay[j] = (following if reached else np.inf) if below else delay[j]
-            # The step is of third order: about this is left after it.
-            rest = bend * (1.0 + bend) * step * step * step
-            unsettled = below & reached & (rest > 1e-16)
-            slope[j] = 0.0 if unsettled else 1.0
-            moving += 1 if unsettled else 0
-        if 8 * moving <= count:  # few: on with them alone
-            break
+    for j in range(count):
+        y = delay[j] if delay[j] < 1e300 else 0.0
+        line = p[j] * tau
+        growth = exp_vectorised(y)
+        gap = v[j] + y * line - growth
+        pull = line - growth
+        inverse = 1.0 / pull
+        step = -gap * inverse
+        bend = growth * inverse
+        following = y + step + 0.5 * bend * step * step
+        below = (delay[j] < 1e300) & (gap < 0.0)
+        reached = (pull > 0.0) & (following * tau <= room[j])
+        delay[j] = (following if reached else np.inf) if below else delay[j]
+        # The step is of third order: about this is left after it.
+        rest = bend * (1.0 + bend) * step * step * step
+        slope[j] = 0.0 if below & reached & (rest > 1e-16) else 1.0
+    # One step for all, then each that needs more by itself: what one neuron gets must not depend on its company.
     for j in range(count):
         if slope[j] == 0.0:
             delay[j] = _approach(v[j], p[j] * tau, delay[j], room[j] / tau)

@@ -60,7 +60,8 @@ def _make_sweep(n_vectors: int) -> Any:
 
         Args:
             kind: any scalar of the working type (float32 or float64).
-            tile: (address of weights[first event 0, first neuron], bytes from row to row).
+            tile: (address of the first input's weight onto the tile's first neuron, bytes from one
+                input's weights to the next one's).
             tile_last: the same for the tile's last vector, which may stand in a zero-padded copy.
             events: addresses of the order (int64), a1, a2, c1, c2, each at event `k_first`.
             state: addresses of p, q (working type) and count (int32) of the tile's first neuron.

@@ -16,14 +16,24 @@ from queue import SimpleQueue
 from typing import Any
 
 from gpuspike.backend import usable_cores
+from gpuspike.errors import ConfigError
 
 PIECES_PER_THREAD = 4
 """Pieces that the work is cut into for each thread, so that an uneven load evens out."""
 
 
 def thread_count() -> int:
-    """Threads that kernels use: NUMBA_NUM_THREADS if set, else all usable cores."""
-    return max(1, int(os.environ.get("NUMBA_NUM_THREADS", usable_cores())))
+    """Threads that kernels use: NUMBA_NUM_THREADS if set, else all usable cores.
+
+    Raises:
+        ConfigError: NUMBA_NUM_THREADS is no positive number.
+    """
+    given = os.environ.get("NUMBA_NUM_THREADS")
+    if given is None:
+        return usable_cores()
+    if not (given.isascii() and given.isdigit() and int(given) > 0):
+        raise ConfigError(f"NUMBA_NUM_THREADS must be a positive number, got {given!r}")
+    return int(given)
 
 
 def for_each(work: Callable[[int, int], Any], n_items: int, *, parallel: bool = True) -> None:
