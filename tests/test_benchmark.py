@@ -38,8 +38,8 @@ def test_the_smallest_case_fills_every_column(
     benchmark: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     smallest = min(benchmark.CASES, key=lambda case: case.n_batch * case.n_pre * case.n_post)
-    file = tmp_path / "benchmark.json"
-    benchmark.main(["--case", smallest.name, "--repeats", "1", "--json", str(file)])
+    file, page = tmp_path / "benchmark.json", tmp_path / "benchmark.md"
+    benchmark.main(["--case", smallest.name, "--repeats", "1", "--json", str(file), "--markdown", str(page)])
     output = capsys.readouterr().out
     for column in benchmark.COLUMNS:
         assert f" {column} " in output
@@ -49,6 +49,7 @@ def test_the_smallest_case_fills_every_column(
         assert word in output
 
     report = json.loads(file.read_text(encoding="utf-8"))
+    assert f"| {smallest.name} |" in page.read_text(encoding="utf-8")
     assert set(report["multiply_adds_per_s"]) == {"float32", "float64"}
     (case,) = report["cases"]
     assert case["case"]["name"] == smallest.name
