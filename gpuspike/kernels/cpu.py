@@ -25,8 +25,8 @@ def _cache_folder() -> Path:
     """
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in ("simd.py", "cpu_solve.py", "cpu_forward.py", "cpu_backward.py"):
-        digest.update((folder / name).read_bytes())
+    for source in (folder / "simd.py", *sorted(folder.glob("cpu_*.py"))):
+        digest.update(source.read_bytes())
     base = Path(_given or user_cache_path("gpuspike") / "kernels")
     cache = base / digest.hexdigest()[:16]
     try:

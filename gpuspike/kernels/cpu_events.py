@@ -1,0 +1,217 @@
+"""One sample's events on the CPU: what the sweep needs of them, and neurons taken through them one by one (Numba).
+
+The notation is that of `gpuspike.kernels.cpu_forward`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from gpuspike.kernels.cpu_solve import EQUAL, GENERAL, anchored, exp_vectorised, moved, rise, solve
+
+FLAT = 0.02
+"""Slope of a crossing, in (threshold - leak)/tau_fast, below which float32 sums are not enough: their error of some
+1e-6 is divided by the slope to give that of the time."""
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def next_stops(
+    n_lanes,
+    lanes,
+    b,
+    base,
+    count,
+    p,
+    q,
+    times,
+    order,
+    starts,
+    growth,
+    position,
+    coefficients,
+    n_events,
+    weights,
+    mode,
+    tau_slow,
+    tau_fast,
+    rate,
+):
+    """Carries neurons of sample `b` on from the event at which the tangent test has stopped them to the next.
+
+    Needed where the test let them through and no crossing followed: rare where events are dense, short where they
+    are few. Arrays come whole, with the sample's index: a view of every row would cost more than the work.
+
+    Args:
+        lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer; in place, those that stop again.
+        count, p, q: (n_samples, neurons) event of the stop and the sums there, updated; the rest as in `prepare`.
+
+    Returns:
+        How many stop again.
+    """
+    again = 0
+    for m in range(n_lanes):
+        j = lanes[m]
+        stopped = np.int64(count[b, j])
+        p_sum, q_sum = p[b, j], q[b, j]
+        segment = 0
+        while starts[b, segment + 1] <= stopped:
+            segment += 1
+        for k in range(stopped + 1, n_events):
+            if k == starts[b, segment + 1]:
+                gap = times[b, k] - times[b, starts[b, segment]]
+                p_moved, q_moved = moved(p_sum, q_sum, gap, mode, tau_slow, tau_fast, rate)
+                p_sum, q_sum = p.dtype.type(p_moved), q.dtype.type(q_moved)
+                segment += 1
+            w = weights[order[b, k], base + j]
+            p_sum += w * p.dtype.type(growth[b, k])
+            q_sum += w * q.dtype.type(growth[b, k] * position[b, k])
+            if coefficients[2, b, k] * p_sum - q_sum >= coefficients[3, b, k]:
+                p[b, j], q[b, j], count[b, j] = p_sum, q_sum, k
+                lanes[again] = j
+                again += 1
+                break
+    return again
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def polish(
+    n_lanes,
+    lanes,
+    b,
+    base,
+    count,
+    room,
+    times,
+    order,
+    starts,
+    growth,
+    position,
+    weights,
+    drive,
+    mode,
+    tau_slow,
+    tau_fast,
+    rate,
+    delay,
+    slope,
+):
+    """Solves the flat crossings of sample `b` again, from sums in float64.
+
+    Args:
+        lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer.
+        room, delay, slope: (n_lanes,) as for `solve_equal`; the last two are corrected.
+    """
+    for m in range(n_lanes):
+        if not slope[m] * tau_fast < FLAT or delay[m] == math.inf:
+            continue
+        p_sum, q_sum = 0.0, 0.0
+        segment = 0
+        last = np.int64(count[b, lanes[m]])
+        for k in range(last + 1):
+            if k == starts[b, segment + 1]:
+                gap = times[b, k] - times[b, starts[b, segment]]
+                p_sum, q_sum = moved(p_sum, q_sum, gap, mode, tau_slow, tau_fast, rate)
+                segment += 1
+            term = weights[order[b, k], base + lanes[m]] * growth[b, k]
+            p_sum += term
+            q_sum += term * position[b, k]
+        pull, v = anchored(p_sum, q_sum, growth[b, last], position[b, last], drive, rate)
+        s = solve(v, pull, room[m], mode, tau_slow, tau_fast, rate)
+        if s < math.inf:  # else float32 has the last word on whether there is a spike
+            delay[m] = s
+            slope[m] = pull * math.exp(-s / tau_slow) - 1.0 / tau_fast
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def prepare(
+    t_in,
+    order,
+    drive,
+    mode,
+    tau_slow,
+    tau_fast,
+    rate,
+    reach,
+    times,
+    starts,
+    growth,
+    position,
+    pull_unit,
+    unit,
+    coefficients,
+    n_events,
+    n_segments,
+):
+    """What the sweep and the solution need of every event.
+
+    Args:
+        t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
+        reach: longest time from an anchor, in tau_fast, before a new anchor is set.
+        times: (n_samples, n_pre + 1) out: sorted, inf at the end.
+        starts: (n_samples, n_pre + 1) out: first event of each anchored segment, then the number of events.
+        growth, position: (n_samples, n_pre) out: a and E of each event relative to its segment's anchor.
+        pull_unit, unit: (n_samples, n_pre) out: what turns the sum p, and the line x p - q, into the units of
+            `solve`.
+        coefficients: (4, n_samples, n_pre) out, in the working type: a1, a2, c1, c2 of `sweep`.
+        n_events, n_segments: (n_samples,) out.
+    """
+    n_samples, n_pre = t_in.shape
+    rate_slow, rate_fast, step = 1.0 / tau_slow, 1.0 / tau_fast, 0.0 if mode == EQUAL else 1.0 / rate
+    for b in range(n_samples):
+        for k in range(n_pre):
+            times[b, k] = t_in[b, order[b, k]]
+        times[b, n_pre] = math.inf
+        count = n_pre
+        while count > 0 and times[b, count - 1] == math.inf:
+            count -= 1
+        segments = 0
+        first = 0
+        while first < count:
+            anchor = times[b, first]
+            last = first + 1
+            if times[b, count - 1] - anchor <= reach * tau_fast:
+                last = count
+            else:
+                while last < count and times[b, last] - anchor <= reach * tau_fast:
+                    last += 1
+            starts[b, segments] = first
+            segments += 1
+            for k in range(first, last):
+                growth[b, k] = exp_vectorised((times[b, k] - anchor) * rate_slow)
+            if mode == EQUAL:
+                for k in range(first, last):
+                    position[b, k] = times[b, k] - anchor
+            elif mode == GENERAL:
+                for k in range(first, last):  # d may be small: expm1 keeps its digits
+                    position[b, k] = math.expm1(rate * (times[b, k] - anchor)) * step
+            else:
+                for k in range(first, last):
+                    position[b, k] = (exp_vectorised(rate * (times[b, k] - anchor)) - 1.0) * step
+            for k in range(first, last):
+                a, x = growth[b, k], position[b, k]
+                pull_unit[b, k] = 1.0 / (a * drive)
+                coefficients[0, b, k] = a
+                coefficients[1, b, k] = a * x
+            for k in range(first, last):
+                unit[b, k] = pull_unit[b, k]
+            if mode != EQUAL:
+                for k in range(first, last):
+                    unit[b, k] /= 1.0 + rate * position[b, k]
+            for k in range(first, last - 1):
+                a, x, x_next = growth[b, k], position[b, k], position[b, k + 1]
+                bound = drive * a * (1.0 + rate * x + (x_next - x) * rate_fast)
+                coefficients[2, b, k] = x_next
+                # Of simultaneous events, only the last one closes a causal set.
+                coefficients[3, b, k] = bound if times[b, k + 1] > times[b, k] else math.inf
+            k = last - 1
+            a, x = growth[b, k], position[b, k]
+            following = times[b, last]
+            x_next = rise(min(following - anchor, 1e3 * tau_fast), mode, rate)
+            coefficients[2, b, k] = x_next
+            coefficients[3, b, k] = drive * a * (1.0 + rate * x + (x_next - x) * rate_fast)
+            first = last
+        starts[b, segments] = count
+        n_events[b], n_segments[b] = count, segments
