@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -37,7 +38,7 @@ def train() -> None:
         sys.exit(INTERRUPTED)
 
 
-def _refuse(error: GpuspikeError) -> None:
+def _refuse(error: GpuspikeError) -> NoReturn:
     print(f"gpuspike-train: error: {error}", file=sys.stderr)
     sys.exit(BAD_INPUT)
 
@@ -76,7 +77,6 @@ def _train(cfg: DictConfig, before: set[Path]) -> float:
         summary = run(to_config(cfg), experiment_name(), folder, Console(), overrides)
     except GpuspikeError as error:
         _refuse(error)  # here, since Hydra would print a traceback
-        raise
     finally:
         remove_empty(folder, before)  # the one that Hydra made, if nothing was written to it
     if summary["run"]["interrupted"]:

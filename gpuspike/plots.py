@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpuspike.datasets import YIN_YANG_CLASSES
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -26,7 +28,6 @@ PALETTE = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, GREY)
 """Okabe and Ito, Color Universal Design (2008), less the yellow that fades on white."""
 
 TIME_UNITS = {"tau_syn": r"$\tau_{syn}$", "tau_mem": r"$\tau_{mem}$"}
-YIN_YANG_CLASSES = ("yin", "yang", "dot")
 MAX_HIDDEN_TRACES = 30
 STYLE: dict[str, Any] = {
     **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 7.5),
