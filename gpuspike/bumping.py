@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
-from gpuspike.layers import LayerActivity
+from gpuspike.kernels import LayerState
 
 Array = NDArray[Any]
 
@@ -63,7 +63,7 @@ class Bumping:
         return np.where(over.any(axis=0), over.argmax(axis=0), NO_LAYER)
 
     def apply(
-        self, weights: Sequence[Array], activities: Sequence[LayerActivity], chosen: NDArray[np.int64]
+        self, weights: Sequence[Array], activities: Sequence[LayerState], chosen: NDArray[np.int64]
     ) -> None:
         """Bumps the chosen layers' weights in place and remembers what was bumped."""
         repeated = self.exponential & (chosen == self.layer) & (chosen != NO_LAYER)

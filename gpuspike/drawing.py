@@ -68,7 +68,7 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     right = np.flatnonzero(decide(t_out) == test.labels)
     sample = int(right[0]) if right.size else 0
     activities = parts.network.forward(weights, test.received.part(sample, sample + 1))
-    inputs = [activity.received.t_in[0, 0].astype(np.float64) for activity in activities]
+    inputs = [activity.t_in[0, 0].astype(np.float64) for activity in activities]
     spikes = [activity.t_out[0, 0].astype(np.float64) for activity in activities]
     events = np.concatenate([*inputs, *spikes])
     neuron = parts.network.layers[0].neuron

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import ValueRangeError
-from gpuspike.kernels import Kernels
-from gpuspike.layers import Layer, LayerActivity, LayerInput
+from gpuspike.kernels import Kernels, LayerState, with_bias
+from gpuspike.layers import Layer, LayerInput
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose, stream
 
@@ -76,23 +76,29 @@ class Network:
             for number, (layer, mean, std) in enumerate(zip(self.layers, means, stds, strict=True))
         ]
 
-    def receive(self, t_in: Array) -> LayerInput:
-        """The first layer's input for (n_replica or 1, n_batch, n_inputs) spike times."""
-        return self.layers[0].receive(t_in)
+    def receive(self, t_in: Array, *, sort: bool = True) -> LayerInput:
+        """The first layer's input for (n_replica or 1, n_batch, n_inputs) spike times.
 
-    def forward(self, weights: Sequence[Array], received: LayerInput) -> list[LayerActivity]:
+        Args:
+            sort: find the order of the spikes now, which pays where the same input comes again.
+        """
+        t_in = with_bias(t_in, self.layers[0].bias_times)
+        return LayerInput(t_in, self.kernels.spike_order(t_in) if sort else None)
+
+    def forward(self, weights: Sequence[Array], received: LayerInput) -> list[LayerState]:
         """Spike times of every layer."""
-        activities: list[LayerActivity] = []
-        for layer, layer_weights in zip(self.layers, weights, strict=True):
-            if activities:
-                received = layer.receive(activities[-1].t_out)
-            activities.append(layer.forward(self.kernels, received, layer_weights))
-        return activities
+        return self.kernels.forward(
+            received.t_in,
+            received.order,
+            weights,
+            [layer.neuron for layer in self.layers],
+            [layer.bias_times for layer in self.layers],
+        )
 
     def backward(
         self,
         weights: Sequence[Array],
-        activities: Sequence[LayerActivity],
+        states: Sequence[LayerState],
         t_out_grad: Array,
         *,
         active: NDArray[np.bool_],
@@ -105,18 +111,13 @@ class Network:
             active: (n_replica,) replicas whose gradient is wanted; the others' is zero.
             max_weight_grad: limit of |dL/dw| for one (sample, neuron); see `kernels.first_spikes_vjp`.
         """
-        grads: list[Array] = []
-        for number in reversed(range(len(self.layers))):
-            t_in_grad, weights_grad = self.layers[number].backward(
-                self.kernels,
-                activities[number],
-                weights[number],
-                t_out_grad,
-                active=active,
-                max_weight_grad=max_weight_grad,
-                need_t_in_grad=number > 0,
-            )
-            grads.append(weights_grad)
-            if t_in_grad is not None:
-                t_out_grad = t_in_grad
-        return grads[::-1]
+        _, grads = self.kernels.backward(
+            states,
+            weights,
+            [layer.neuron for layer in self.layers],
+            t_out_grad,
+            active=active,
+            max_weight_grad=max_weight_grad,
+            need_t_in_grad=False,
+        )
+        return grads

@@ -71,6 +71,8 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     pdf, png = Path(folder, f"{name}.pdf"), Path(folder, f"{name}.png")
     # The first layout does not know the ticks yet; without a date, equal numbers give equal files.
     figure.draw_without_rendering()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out: saving need not do it again, twice a file
     figure.savefig(pdf, dpi=400, facecolor="white", metadata={"CreationDate": None})
     figure.savefig(png, dpi=200, facecolor="white")
     return pdf, png

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from gpuspike.bumping import NO_LAYER, Bumping
 from gpuspike.errors import ValueRangeError
-from gpuspike.layers import LayerActivity, LayerInput
+from gpuspike.kernels import LayerState
+from gpuspike.layers import LayerInput
 from gpuspike.losses import Loss, decide
 from gpuspike.network import Network
 from gpuspike.optim import Optimizer, Schedule
@@ -107,7 +108,7 @@ class TrainingRule:
             raise ValueRangeError(f"input_noise must be 0 or more, got {self.input_noise!r}")
 
 
-def silent_fraction(activities: Sequence[LayerActivity]) -> Array:
+def silent_fraction(activities: Sequence[LayerState]) -> Array:
     """(n_layer, n_replica) share of (sample, neuron) pairs without a spike."""
     # Counted replica by replica: a sum over a mask would first turn it into numbers.
     silent = [np.isinf(activity.t_out) for activity in activities]
@@ -225,8 +226,7 @@ class Trainer:
 
     def _with_noise(self, received: LayerInput, batch: int) -> LayerInput:
         """Jittered input times; the bias spikes, which the chip makes itself, stay where they are."""
-        layer = self.network.layers[0]
-        t_in = received.t_in[:, :, : layer.n_in]
+        t_in = received.t_in[:, :, : self.network.layers[0].n_in]
         noise = np.stack(
             [
                 stream(s, Purpose.INPUT_NOISE, self.epoch, batch).standard_normal(t_in.shape[1:])
@@ -234,7 +234,7 @@ class Trainer:
             ]
         )
         noise *= self._rule.input_noise
-        return layer.receive(np.abs(t_in + noise.astype(t_in.dtype)))
+        return self.network.receive(np.abs(t_in + noise.astype(t_in.dtype)), sort=False)
 
     def _step(self, received: LayerInput, labels: NDArray[np.int64], learning_rate: float) -> Array:
         """One batch; returns rows of loss, accuracy, bumped, silent fraction by layer, by replica."""

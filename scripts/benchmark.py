@@ -45,6 +45,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ from rich.console import Console
 from rich.table import Table
 
 from gpuspike import backend
-from gpuspike.kernels import load, spike_order
+from gpuspike.kernels import load
+from gpuspike.kernels.cpu_team import PIECES_PER_THREAD
 from gpuspike.kernels.simd import VECTOR_BYTES, multiply_add, splat
-from gpuspike.kernels.threads import PIECES_PER_THREAD, for_each, thread_count
+from gpuspike.kernels.threads import thread_count
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -220,10 +222,8 @@ def multiply_adds_per_second(dtype: np.dtype[Any]) -> float:
     n_pieces = PIECES_PER_THREAD * thread_count()
     steps = STEPS // PIECES_PER_THREAD
 
-    def work(first: int, last: int) -> None:
-        _run_chains(one, (last - first) * steps)
-
-    taken = _timed(lambda: for_each(work, n_pieces))
+    with ThreadPoolExecutor(thread_count()) as pool:
+        taken = _timed(lambda: list(pool.map(lambda _: _run_chains(one, steps), range(n_pieces))))
     return n_pieces * steps * CHAINS * (VECTOR_BYTES // dtype.itemsize) / taken
 
 
@@ -232,11 +232,14 @@ def copied_bytes_per_second(repeats: int) -> float:
     source = np.ones(COPY_BYTES // 8)
     target = np.empty_like(source)
 
-    def work(first: int, last: int) -> None:
-        np.copyto(target[first:last], source[first:last])
+    parts = list(zip(*(np.array_split(a, thread_count()) for a in (target, source)), strict=True))
+    with ThreadPoolExecutor(thread_count()) as pool:
 
-    for_each(work, source.size)  # the system hands out the memory at the first touch
-    taken = statistics.median(_timed(lambda: for_each(work, source.size)) for _ in range(repeats))
+        def copy() -> None:
+            list(pool.map(lambda part: np.copyto(*part), parts))
+
+        copy()  # the system hands out the memory at the first touch
+        taken = statistics.median(_timed(copy) for _ in range(repeats))
     return 2 * source.nbytes / taken
 
 
@@ -278,21 +281,20 @@ def measure(case: Case, repeats: int) -> Measurement:
     t_in, weights, neuron = draw(case)
     kernels = load("cpu")
     _reset_peak()
-    sort_seconds = [_timed(lambda: spike_order(t_in)) for _ in range(repeats)]
-    order = spike_order(t_in)
-    t_out, slope = kernels.forward(t_in, order, weights, neuron)
+    sort_seconds = [_timed(lambda: kernels.spike_order(t_in)) for _ in range(repeats)]
+    order = kernels.spike_order(t_in)
+    states = kernels.forward(t_in, order, [weights], [neuron], [()])
+    t_out = states[0].t_out
     t_out_grad = np.ones_like(t_out)
 
     def forward() -> None:
-        kernels.forward(t_in, order, weights, neuron)
+        kernels.forward(t_in, order, [weights], [neuron], [()])
 
     def backward() -> None:
         kernels.backward(
-            t_in,
-            weights,
-            neuron,
-            t_out,
-            slope,
+            states,
+            [weights],
+            [neuron],
             t_out_grad,
             active=np.ones(1, np.bool_),
             max_weight_grad=math.inf,

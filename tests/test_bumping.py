@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.bumping import NO_LAYER, Bumping
 from gpuspike.errors import ValueRangeError
-from gpuspike.layers import LayerActivity, LayerInput
+from gpuspike.kernels import LayerState
 
 Array = NDArray[Any]
 INF = math.inf
@@ -30,11 +30,11 @@ def zero_weights(n_replica: int = 1) -> list[Array]:
     return [np.zeros((n_replica, *size)) for size in SIZES]
 
 
-def activities(*silent: Any) -> list[LayerActivity]:
+def activities(*silent: Any) -> list[LayerState]:
     """Activities of both layers from (n_replica, n_batch, n_out) masks of silent neurons."""
-    received = LayerInput(np.zeros((1, 1, 1)), np.zeros((1, 1, 1), np.int64))
+    nothing = np.zeros((1, 1, 1))
     return [
-        LayerActivity(received, np.where(mask, INF, 1.0), np.zeros(np.shape(mask)))
+        LayerState(nothing, nothing.astype(np.int64), np.where(mask, INF, 1.0), np.zeros(np.shape(mask)))
         for mask in map(np.asarray, silent)
     ]
 

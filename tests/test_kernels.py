@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gpuspike.kernels import first_spikes, first_spikes_vjp, load, reference, spike_order
-from gpuspike.kernels.threads import for_each
+from gpuspike.kernels import Kernels, LayerState, first_spikes, first_spikes_vjp, load, reference
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -120,7 +119,13 @@ def oracle(t_in: Array, weights: Array, neuron: LIF) -> Array:
 
 def forward(t_in: Array, weights: Array, neuron: LIF) -> tuple[Array, Array]:
     """Spike times and slopes of the CPU kernels; (n_replica, n_batch, n_post) both."""
-    return load("cpu").forward(t_in, spike_order(t_in), weights, neuron)
+    return one_layer(load("cpu"), t_in, weights, neuron)
+
+
+def one_layer(kernels: Kernels, t_in: Array, weights: Array, neuron: LIF) -> tuple[Array, Array]:
+    """Spike times and slopes of a single layer by a backend's kernels."""
+    (state,) = kernels.forward(t_in, None, [weights], [neuron], [()])
+    return state.t_out, state.slope
 
 
 def assert_same_bits(actual: Array, expected: Array) -> None:
@@ -727,7 +732,7 @@ def test_results_do_not_depend_on_time_or_threads(
     t_in, weights = network(neuron, 13, *size, 4.0, n_replica=2, dtype=dtype)
     first = everything(t_in, weights, neuron)
     for count in (1, 2, 5):
-        monkeypatch.setattr("gpuspike.kernels.threads.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.cpu_team.thread_count", lambda n=count: n)
         for _ in range(2):
             for again, once in zip(everything(t_in, weights, neuron), first, strict=True):
                 assert_same_bits(again, once)
@@ -745,7 +750,7 @@ def test_a_neuron_does_not_depend_on_its_company(
     first = forward(t_in, weights, plain(1.0))
     for count in (1, 2, 16, 64):
         monkeypatch.setattr("gpuspike.kernels.cpu_forward.thread_count", lambda n=count: n)
-        monkeypatch.setattr("gpuspike.kernels.threads.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.cpu_team.thread_count", lambda n=count: n)
         for r in range(2):
             for alone, together in zip(
                 forward(t_in[r : r + 1], weights[r : r + 1], plain(1.0)), first, strict=True
@@ -762,32 +767,6 @@ def test_calls_from_several_threads_do_not_disturb_each_other() -> None:
     for results, expected in zip(together, alone, strict=True):
         for got, wanted in zip(results, expected, strict=True):
             assert_same_bits(got, wanted)
-
-
-@pytest.mark.parametrize("count", [1, 2, 5])
-@pytest.mark.parametrize("n_items", [0, 1, 2, 7, 1000])
-def test_pieces_of_work_cover_all_of_it_once(
-    monkeypatch: pytest.MonkeyPatch, count: int, n_items: int
-) -> None:
-    monkeypatch.setattr("gpuspike.kernels.threads.thread_count", lambda: count)
-    done = np.zeros(n_items, np.int64)
-
-    def work(first: int, last: int) -> None:
-        done[first:last] += 1
-
-    for parallel in (True, False):
-        done[:] = 0
-        for_each(work, n_items, parallel=parallel)
-        np.testing.assert_array_equal(done, 1)
-
-    def fail(first: int, last: int) -> None:
-        raise RuntimeError(f"{first} to {last}")
-
-    if n_items:
-        with pytest.raises(RuntimeError, match=" to "):
-            for_each(fail, n_items)
-    for_each(work, n_items)
-    np.testing.assert_array_equal(done, 2)
 
 
 @each_dtype
@@ -848,9 +827,8 @@ def test_backends_answer_alike_on_inputs_that_replicas_share(ratio: float) -> No
     (t_in, *_), weights = network(neuron, 16, 6, 33, 31, 4.0, n_replica=3)
     t_in = t_in[None]
     fast, oracles = load("cpu"), load("reference")
-    order = spike_order(t_in)
-    t_out, slope = fast.forward(t_in, order, weights, neuron)
-    expected_t, expected_slope = oracles.forward(t_in, order, weights, neuron)
+    t_out, slope = one_layer(fast, t_in, weights, neuron)
+    expected_t, expected_slope = one_layer(oracles, t_in, weights, neuron)
     assert t_out.shape == slope.shape == (3, 6, 31)
     assert_same_spikes(t_out, expected_t, neuron, TOLERANCE["spike time, tau_syn"])
     assert_close(slope, expected_slope, TOLERANCE["slope"])
@@ -866,11 +844,9 @@ def test_backends_answer_alike_on_inputs_that_replicas_share(ratio: float) -> No
     for need_t_in_grad in (True, False):
         results = [
             kernels.backward(
-                t_in,
-                weights,
-                neuron,
-                t_out,
-                slope,
+                [LayerState(t_in, fast.spike_order(t_in), t_out, slope)],
+                [weights],
+                [neuron],
                 grad,
                 active=active,
                 max_weight_grad=5.0,
@@ -878,7 +854,7 @@ def test_backends_answer_alike_on_inputs_that_replicas_share(ratio: float) -> No
             )
             for kernels in (fast, oracles)
         ]
-        (t_in_grad, weights_grad), (expected_t_in_grad, expected_weights_grad) = results
+        (t_in_grad, (weights_grad,)), (expected_t_in_grad, (expected_weights_grad,)) = results
         assert weights_grad[0].any()
         assert not weights_grad[1].any()
         assert_close(weights_grad, expected_weights_grad, TOLERANCE["gradient"])
@@ -898,21 +874,21 @@ def test_an_inactive_replica_does_not_touch_the_others(dtype: type[np.floating[A
     neuron = scaled(1.0)
     t_in, weights = network(neuron, 17, 33, 31, 129, 4.0, n_replica=3, dtype=dtype)
     kernels = load("cpu")
-    t_out, slope = kernels.forward(t_in, spike_order(t_in), weights, neuron)
+    states = kernels.forward(t_in, None, [weights], [neuron], [()])
+    t_out = states[0].t_out
     grad = np.ones_like(t_out)
 
     def backward(active: list[bool]) -> tuple[Array | None, Array]:
-        return kernels.backward(
-            t_in,
-            weights,
-            neuron,
-            t_out,
-            slope,
+        t_in_grad, (weights_grad,) = kernels.backward(
+            states,
+            [weights],
+            [neuron],
             grad,
             active=np.array(active),
             max_weight_grad=math.inf,
             need_t_in_grad=True,
         )
+        return t_in_grad, weights_grad
 
     everyone, some, none = (backward(a) for a in ([True] * 3, [False, True, True], [False] * 3))
     for full, part, nothing in zip(everyone, some, none, strict=True):
@@ -922,20 +898,6 @@ def test_an_inactive_replica_does_not_touch_the_others(dtype: type[np.floating[A
         assert_same_bits(part[1:], full[1:])
         assert not part[0].any()
         assert not nothing.any()
-
-
-@each_dtype
-@pytest.mark.parametrize("size", [(1, 2, 4), (3, 0, 5), (2, 3, 0), (2, 150, 129)], ids=str)
-def test_the_order_of_spikes_sorts_every_sample(
-    dtype: type[np.floating[Any]], size: tuple[int, int, int]
-) -> None:
-    n_replica, n_batch, n_pre = size  # the last size is sorted by several threads
-    t_in, _ = network(plain(1.0), 19, n_batch, n_pre, 1, 4.0, n_replica, dtype)
-    order = spike_order(t_in)
-    assert order.shape == t_in.shape
-    times = np.take_along_axis(t_in, order, axis=-1)
-    np.testing.assert_array_equal(times, np.sort(t_in, axis=-1))
-    np.testing.assert_array_equal(np.sort(order, axis=-1), np.broadcast_to(range(n_pre), size))
 
 
 # --- memory ------------------------------------------------------------------

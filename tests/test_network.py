@@ -10,8 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
-from gpuspike.kernels import first_spikes, load
-from gpuspike.layers import LayerActivity
+from gpuspike.kernels import LayerState, first_spikes, load
 from gpuspike.losses import TTFSCrossEntropy
 from gpuspike.network import Network
 from gpuspike.neuron import LIF
@@ -56,7 +55,7 @@ def make_inputs(n_replica: int = N_REPLICA, dtype: Any = np.float64) -> tuple[Ar
 
 def backward(
     network: Network, weights: list[Array], t_in: Array, labels: NDArray[np.int64], **change: Any
-) -> tuple[list[LayerActivity], list[Array]]:
+) -> tuple[list[LayerState], list[Array]]:
     """Activities and the gradients of each replica's mean loss."""
     seen = network.forward(weights, network.receive(t_in))
     _, t_out_grad = TTFSCrossEntropy()(seen[-1].t_out, labels)

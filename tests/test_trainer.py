@@ -16,7 +16,7 @@ from gpuspike.bumping import NO_LAYER, Bumping
 from gpuspike.datasets import yin_yang
 from gpuspike.encoding import latency
 from gpuspike.errors import ValueRangeError
-from gpuspike.kernels import Kernels, load
+from gpuspike.kernels import Kernels, LayerState, load
 from gpuspike.losses import TTFSCrossEntropy, decide
 from gpuspike.network import Network
 from gpuspike.neuron import LIF
@@ -295,14 +295,14 @@ def rows_of_gradients(
     _, error = LOSS(seen[-1].t_out, data.labels[None])
     rows = []
     for activity, w in zip(reversed(seen), reversed(weights), strict=True):
-        t_in, t_out, slope = activity.received.t_in[0], activity.t_out[0], activity.slope[0]
+        t_in, t_out, slope = activity.t_in[0], activity.t_out[0], activity.slope[0]
         counts = slope > 0.0
         factor = np.where(counts, error[0], 0.0) / np.where(counts, slope, 1.0)
         delay = np.where(counts, t_out, -1.0)[:, :, None] - np.where(np.isinf(t_in), 0.0, t_in)[:, None, :]
         delay = np.where(np.isinf(t_in)[:, None, :], -1.0, delay)
         rows.insert(0, -neuron.kernel(delay) * factor[:, :, None])
         back = neuron.kernel_slope(delay) * w[0].T * factor[:, :, None]
-        error = back.sum(axis=1)[None, :, : activity.received.t_in.shape[2] - 1]
+        error = back.sum(axis=1)[None, :, : activity.t_in.shape[2] - 1]
     return rows
 
 
@@ -343,14 +343,12 @@ class Recorder:
         self.received: list[Array] = []
         self.slopes = self._kernels.slopes
         self.backward = self._kernels.backward
+        self.spike_order = self._kernels.spike_order
 
-    def forward(
-        self, t_in: Array, order: NDArray[np.int64], weights: Array, neuron: LIF
-    ) -> tuple[Array, Array]:
+    def forward(self, t_in: Array, *arguments: Any) -> list[LayerState]:
         """As the CPU's."""
         self.received.append(t_in.copy())
-        np.testing.assert_array_equal(np.take_along_axis(t_in, order, axis=-1), np.sort(t_in, axis=-1))
-        return self._kernels.forward(t_in, order, weights, neuron)
+        return self._kernels.forward(t_in, *arguments)
 
 
 def test_input_noise_jitters_inputs_but_neither_bias_spikes_nor_evaluation() -> None:

@@ -4,35 +4,63 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.backend import array_module
 from gpuspike.errors import BackendError, DtypeError, ShapeError, ValueRangeError
-from gpuspike.kernels.threads import for_each
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
 
-_WORTH_A_THREAD = 1 << 16
-"""Numbers to sort, some 400 us of work, below which waking another thread does not pay."""
+
+class LayerState(NamedTuple):
+    """What a layer has received and answered: O(n_batch (n_pre + n_post)) numbers, all the gradient needs.
+
+    Attributes:
+        t_in: (n_replica or 1, n_batch, n_pre) input spike times, bias spikes included; inf = no spike.
+        order: of the same shape, what sorts each sample's.
+        t_out: (n_replica, n_batch, n_post) spike times.
+        slope: (n_replica, n_batch, n_post) slope of the membrane there; 0 where it is silent
+            or only touches the threshold.
+    """
+
+    t_in: Array
+    order: NDArray[np.int64]
+    t_out: Array
+    slope: Array
 
 
 class Kernels(Protocol):
     """What every backend provides. Arrays are contiguous, of one dtype, and carry the replica axis.
 
-    Input spikes may have a replica axis of length 1, which all replicas then share.
+    Layers are stacked: each receives the spikes of the one before and its own bias spikes. The input spikes
+    of the first may have a replica axis of length 1, which all replicas then share.
     """
 
     @staticmethod
-    def forward(t_in: Array, order: NDArray[np.int64], weights: Array, neuron: LIF) -> tuple[Array, Array]:
-        """First spike times and the membrane's slope there; (n_replica, n_batch, n_post) both.
+    def spike_order(t_in: Array) -> NDArray[np.int64]:
+        """The order that sorts each sample's spikes by time, silent inputs last; of the shape of `t_in`."""
+        ...
 
-        `order` is `spike_order(t_in)`: callers keep it where the same inputs come again. The
-        slope is 0 where the neuron is silent or only touches the threshold.
+    @staticmethod
+    def forward(
+        t_in: Array,
+        order: NDArray[np.int64] | None,
+        weights: Sequence[Array],
+        neurons: Sequence[LIF],
+        bias_times: Sequence[Sequence[float]],
+    ) -> list[LayerState]:
+        """First spike times of all layers.
+
+        Args:
+            t_in: the first layer's input, its bias spikes included.
+            order: `spike_order(t_in)` where the caller has kept it.
+            weights, neurons, bias_times: of each layer.
         """
         ...
 
@@ -43,49 +71,42 @@ class Kernels(Protocol):
 
     @staticmethod
     def backward(
-        t_in: Array,
-        weights: Array,
-        neuron: LIF,
-        t_out: Array,
-        slope: Array,
+        states: Sequence[LayerState],
+        weights: Sequence[Array],
+        neurons: Sequence[LIF],
         t_out_grad: Array,
         *,
         active: NDArray[np.bool_],
         max_weight_grad: float,
         need_t_in_grad: bool,
-    ) -> tuple[Array | None, Array]:
-        """Gradients with respect to input times (replica by replica) and weights.
+    ) -> tuple[Array | None, list[Array]]:
+        """Gradients with respect to the first layer's input times (if needed) and all weights.
 
         Args:
+            states: of each layer, as `forward` returns them; the order is not looked at.
+            t_out_grad: of the last layer's spike times.
             active: (n_replica,) replicas that want a gradient; the others' is zero.
             max_weight_grad: see `first_spikes_vjp`.
         """
         ...
 
 
+def with_bias(spikes: Array, bias_times: Sequence[float]) -> Array:
+    """(n_replica, n_batch, n) spike times with bias spikes at the end, the same for every sample."""
+    if not bias_times:
+        return spikes
+    bias = np.broadcast_to(np.asarray(bias_times, spikes.dtype), (*spikes.shape[:2], len(bias_times)))
+    return np.concatenate([spikes, bias], axis=2)
+
+
 def load(name: str) -> Kernels:
     """The kernels of a backend, imported (and with the CPU's, declared to Numba) only now."""
     if name not in ("cpu", "reference"):
         raise BackendError(f"kernels exist for the backends cpu and reference, got {name!r}")
-    return cast(Kernels, importlib.import_module(f"gpuspike.kernels.{name}"))
-
-
-def spike_order(t_in: Array) -> NDArray[np.int64]:
-    """The order that sorts each sample's spikes by time, silent inputs last.
-
-    Args:
-        t_in: (..., n_pre) spike times, inf = no spike.
-    """
-    n_pre = t_in.shape[-1]
-    rows = t_in.reshape(t_in.size // max(n_pre, 1), n_pre)
-    order = np.empty(rows.shape, np.int64)
-
-    def sort(first: int, last: int) -> None:
-        # NumPy's sort lets other threads run; a row is sorted alone, so the cut changes nothing.
-        order[first:last] = np.argsort(rows[first:last], axis=-1)
-
-    for_each(sort, len(rows), parallel=t_in.size > _WORTH_A_THREAD)
-    return order.reshape(t_in.shape)
+    kernels: Any = importlib.import_module(f"gpuspike.kernels.{name}")
+    if name != "cpu":
+        kernels = importlib.import_module("gpuspike.kernels.stack").Stack(kernels)
+    return cast(Kernels, kernels)
 
 
 def first_spikes(t_in: Array, weights: Array, neuron: LIF) -> Array:
@@ -109,8 +130,8 @@ def first_spikes(t_in: Array, weights: Array, neuron: LIF) -> Array:
     replicas = t_in.ndim == 3
     if not replicas:
         t_in, weights = t_in[None], weights[None]
-    t_out, _ = load("cpu").forward(t_in, spike_order(t_in), weights, neuron)
-    return t_out if replicas else t_out[0]
+    (layer,) = load("cpu").forward(t_in, None, [weights], [neuron], [()])
+    return layer.t_out if replicas else layer.t_out[0]
 
 
 def first_spikes_vjp(
@@ -151,12 +172,11 @@ def first_spikes_vjp(
     if not replicas:
         t_in, weights, t_out, t_out_grad = t_in[None], weights[None], t_out[None], t_out_grad[None]
     kernels = load("cpu")
-    t_in_grad, weights_grad = kernels.backward(
-        t_in,
-        weights,
-        neuron,
-        t_out,
-        kernels.slopes(t_in, weights, neuron, t_out),
+    state = LayerState(t_in, np.empty(0, np.int64), t_out, kernels.slopes(t_in, weights, neuron, t_out))
+    t_in_grad, (weights_grad,) = kernels.backward(
+        [state],
+        [weights],
+        [neuron],
         t_out_grad,
         active=np.ones(len(t_in), np.bool_),
         max_weight_grad=max_weight_grad,

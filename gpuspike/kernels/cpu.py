@@ -6,6 +6,8 @@ import hashlib
 import importlib
 import os
 import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from numba.core import config as numba_config
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
+from gpuspike.kernels import Array, LayerState
 from gpuspike.neuron import LIF
 
 
@@ -57,6 +60,7 @@ def _regime(neuron: LIF) -> int:
     return _solve.NON_LEAKY if np.isinf(neuron.tau_slow) else _solve.GENERAL
 
 
+@lru_cache(maxsize=256)
 def _constants(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
     """(tau_slow, tau_fast, their rate difference, C span, span, anchor reach, tangential slope).
 
@@ -70,48 +74,51 @@ def _constants(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
     return slow, fast, neuron.rate_difference, neuron.drive, span, reach, tangent
 
 
+@lru_cache(maxsize=256)
+def _constants_and_peak(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
+    return *_constants(neuron, dtype), neuron.kernel_peak[1] * neuron.capacitance
+
+
+spike_order = _forward.spike_order
+
+
 def forward(
-    t_in: NDArray[Any], order: NDArray[np.int64], weights: NDArray[Any], neuron: LIF
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """First spike times and the membrane's slope there; see `kernels.Kernels.forward`."""
-    return _forward.forward(
-        t_in,
-        order,
-        weights,
-        _regime(neuron),
-        _constants(neuron, weights.dtype),
-    )
+    t_in: Array,
+    order: NDArray[np.int64] | None,
+    weights: Sequence[Array],
+    neurons: Sequence[LIF],
+    bias_times: Sequence[Sequence[float]],
+) -> list[LayerState]:
+    """First spike times of all layers; see `kernels.Kernels.forward`."""
+    modes = [_regime(neuron) for neuron in neurons]
+    constants = [_constants(neuron, t_in.dtype) for neuron in neurons]
+    return _forward.forward(t_in, order, weights, bias_times, modes, constants)
 
 
-def slopes(t_in: NDArray[Any], weights: NDArray[Any], neuron: LIF, t_out: NDArray[Any]) -> NDArray[Any]:
+def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
     """Slope of the membrane at given spike times; see `kernels.Kernels.slopes`."""
-    constants = _constants(neuron, weights.dtype)
-    return _backward.slopes(t_in, weights, t_out, _regime(neuron), constants)
+    return _backward.slopes(t_in, weights, t_out, _regime(neuron), _constants(neuron, weights.dtype))
 
 
 def backward(
-    t_in: NDArray[Any],
-    weights: NDArray[Any],
-    neuron: LIF,
-    t_out: NDArray[Any],
-    slope: NDArray[Any],
-    t_out_grad: NDArray[Any],
+    states: Sequence[LayerState],
+    weights: Sequence[Array],
+    neurons: Sequence[LIF],
+    t_out_grad: Array,
     *,
     active: NDArray[np.bool_],
     max_weight_grad: float,
     need_t_in_grad: bool,
-) -> tuple[NDArray[Any] | None, NDArray[Any]]:
+) -> tuple[Array | None, list[Array]]:
     """Gradients by the implicit function theorem; see `kernels.Kernels.backward`."""
+    dtype = t_out_grad.dtype
     return _backward.backward(
-        t_in,
+        states,
         weights,
-        t_out,
-        slope,
         t_out_grad,
         active,
         max_weight_grad,
-        neuron.kernel_peak[1] * neuron.capacitance,
         need_t_in_grad,
-        _regime(neuron),
-        _constants(neuron, weights.dtype),
+        [_regime(neuron) for neuron in neurons],
+        [_constants_and_peak(neuron, dtype) for neuron in neurons],
     )

@@ -16,32 +16,28 @@ Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); the p
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD
+from gpuspike.kernels import Array, LayerState
+from gpuspike.kernels.cpu_arrays import address, cube
+from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD, SAMPLES_PER_TASK
+from gpuspike.kernels.cpu_products import input_products, kernel, weight_products
 from gpuspike.kernels.cpu_solve import EQUAL, exp_vectorised, rise
-from gpuspike.kernels.threads import for_each
+from gpuspike.kernels.cpu_team import PIECES_PER_THREAD, enter, finish, leave, run, take, wait_for
+from gpuspike.kernels.threads import thread_count
 
 WINDOW = 16.0
 """Longest window, in tau_fast, that one anchor serves: e^16 costs no digits and float32 holds it."""
 
+TERMS_A_NEURON = 30
+"""Pair-events that an input's or a neuron's factors cost, roughly."""
+
 WEIGHT_PARTS = 8
 """Ranges of inputs that the weight gradient of a replica is cut into, for as many threads."""
-
-SAMPLES_PER_BLOCK = 64
-"""Samples whose coefficients stay in the second-level cache while the weights pass by."""
-
-
-@njit(error_model="numpy")
-def _kernel(delay, mode, tau_slow, tau_fast, rate):
-    """C k(delay) for delay > 0."""
-    if mode == EQUAL:
-        return math.exp(-delay / tau_slow) * delay
-    return math.exp(-delay / tau_slow) * -math.expm1(-rate * delay) / rate
 
 
 @njit(error_model="numpy")
@@ -74,7 +70,7 @@ def _input_terms(t_in, t_out, mode, tau_slow, tau_fast, rate, a1, a2):
     return anchor, latest, short
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@njit(error_model="numpy", fastmath={"contract"})
 def _slopes(first, last, t_in, weights, t_out, mode, constants, slope_out):
     n_batch, n_post = t_out.shape[1:]
     n_pre = weights.shape[1]
@@ -102,7 +98,7 @@ def _slopes(first, last, t_in, weights, t_out, mode, constants, slope_out):
                     if 0.0 < delay < math.inf:
                         w = np.float64(weights[r, i, j])
                         p[j] += w * math.exp(-delay / tau_slow)
-                        q[j] += w * _kernel(delay, mode, tau_slow, tau_fast, rate)
+                        q[j] += w * kernel(delay, mode, tau_slow, tau_fast, rate)
         for j in range(n_post):
             slope_out[r, b, j] = 0.0
             if spikes[j] < math.inf:
@@ -116,25 +112,32 @@ def _slopes(first, last, t_in, weights, t_out, mode, constants, slope_out):
                 slope_out[r, b, j] = rising * span if rising * tau_fast > tangent else 0.0
 
 
-def slopes(
-    t_in: NDArray[Any],
-    weights: NDArray[Any],
-    t_out: NDArray[Any],
-    mode: int,
-    constants: tuple[float, ...],
-) -> NDArray[Any]:
+@njit(cache=True, nogil=True, error_model="numpy")
+def _slopes_job(control, is_caller, samples_per_task, t_in, weights, t_out, mode, constants, slope_out):
+    enter(control, is_caller)
+    n_samples = t_out.shape[0] * t_out.shape[1]
+    n_pieces = (n_samples + samples_per_task - 1) // samples_per_task
+    while True:
+        piece = take(control)
+        if piece >= n_pieces:
+            break
+        last = min((piece + 1) * samples_per_task, n_samples)
+        _slopes(piece * samples_per_task, last, t_in, weights, t_out, mode, constants, slope_out)
+        finish(control)
+    return leave(control, is_caller, n_pieces)
+
+
+def slopes(t_in: Array, weights: Array, t_out: Array, mode: int, constants: tuple[float, ...]) -> Array:
     """Slope of the membrane at given spike times, from the inputs before them; see `kernels.Kernels.slopes`."""
     slope = np.zeros_like(t_out)
-
-    def work(first: int, last: int) -> None:
-        _slopes(first, last, t_in, weights, t_out, mode, constants, slope)
-
-    n_samples = t_out.shape[0] * t_out.shape[1]
-    for_each(work, n_samples, parallel=slope.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD)
+    if slope.size:
+        n_samples = t_out.shape[0] * t_out.shape[1]
+        arguments = (_share(n_samples), t_in, weights, t_out, mode, constants, slope)
+        run(_slopes_job, arguments, parallel=slope.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD)
     return slope
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@njit(error_model="numpy", fastmath={"contract"})
 def _terms(
     first,
     last,
@@ -199,169 +202,129 @@ def _terms(
                 for i in range(n_pre):
                     if times[i] < spikes[j]:
                         delay = np.float64(spikes[j]) - times[i]
-                        steepest = max(steepest, _kernel(delay, mode, tau_slow, tau_fast, rate))
+                        steepest = max(steepest, kernel(delay, mode, tau_slow, tau_fast, rate))
                 if abs(g[r, b, j]) * steepest > limit:
                     g[r, b, j] = p1[r, b, j] = p2[r, b, j] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _weights_grad(first, last, n_parts, t_in, active, mode, constants, short, gate, g, a1, a2, p1, p2, out):
-    """out[i, j] = sum_b [t_bi < gate_bj] (p1_bj a1_bi + p2_bj a2_bi), four inputs at a time."""
-    n_batch, n_post = gate.shape[1:]
-    n_pre = out.shape[1]
-    tau_slow, tau_fast, rate = constants[:3]
-    n_blocks = (n_pre + 3) // 4
-    for task in range(first, last):
-        r, part = task // n_parts, task % n_parts
-        if not active[r]:
-            continue
-        r_in = r if t_in.shape[0] > 1 else 0
-        zero = a1.dtype.type(0.0)
-        for b0 in range(0, n_batch, SAMPLES_PER_BLOCK):
-            b1 = min(b0 + SAMPLES_PER_BLOCK, n_batch)
-            for block in range(part * n_blocks // n_parts, (part + 1) * n_blocks // n_parts):
-                i = 4 * block
-                if i + 4 <= n_pre:
-                    out0, out1, out2, out3 = out[r, i], out[r, i + 1], out[r, i + 2], out[r, i + 3]
-                    for b in range(b0, b1):
-                        if not short[r, b]:
-                            continue
-                        t0, t1 = t_in[r_in, b, i], t_in[r_in, b, i + 1]
-                        t2, t3 = t_in[r_in, b, i + 2], t_in[r_in, b, i + 3]
-                        u0, u1, u2, u3 = (
-                            a1[r, b, i],
-                            a1[r, b, i + 1],
-                            a1[r, b, i + 2],
-                            a1[r, b, i + 3],
-                        )
-                        v0, v1, v2, v3 = (
-                            a2[r, b, i],
-                            a2[r, b, i + 1],
-                            a2[r, b, i + 2],
-                            a2[r, b, i + 3],
-                        )
-                        for j in range(n_post):
-                            t, x, y = gate[r, b, j], p1[r, b, j], p2[r, b, j]
-                            out0[j] += x * u0 + y * v0 if t0 < t else zero
-                            out1[j] += x * u1 + y * v1 if t1 < t else zero
-                            out2[j] += x * u2 + y * v2 if t2 < t else zero
-                            out3[j] += x * u3 + y * v3 if t3 < t else zero
-                else:
-                    for i in range(4 * block, n_pre):
-                        for b in range(b0, b1):
-                            if not short[r, b]:
-                                continue
-                            t0, u0, v0 = t_in[r_in, b, i], a1[r, b, i], a2[r, b, i]
-                            for j in range(n_post):
-                                term = p1[r, b, j] * u0 + p2[r, b, j] * v0
-                                out[r, i, j] += term if t0 < gate[r, b, j] else zero
-        for b in range(n_batch):
-            if short[r, b]:
-                continue
-            for i in range(
-                4 * (part * n_blocks // n_parts), min(4 * ((part + 1) * n_blocks // n_parts), n_pre)
-            ):
-                for j in range(n_post):
-                    delay = np.float64(gate[r, b, j]) - t_in[r_in, b, i]
-                    if delay > 0.0:
-                        out[r, i, j] += g[r, b, j] * _kernel(delay, mode, tau_slow, tau_fast, rate)
+def _backward_job(control, is_caller, like, tables, constants, active, limit, n_batch, samples_per_task):
+    """A stack of layers: first samples, from the last layer to the first, then weights.
 
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _t_in_grad(first, last, t_in, weights_t, active, mode, constants, short, gate, a1, a2, q1, q2, out):
-    """out[b, i] = sum_j [t_bi < gate_bj] w_ij (q1_bj a1_bi + q2_bj a2_bi), vectorised over the inputs."""
-    n_batch, n_post = gate.shape[1:]
-    n_pre = out.shape[2]
-    tau_slow, tau_fast, rate = constants[:3]
-    for task in range(first, last):
-        r, b = task // n_batch, task % n_batch
-        if not active[r]:
-            continue
-        r_in = r if t_in.shape[0] > 1 else 0
-        times, grad = t_in[r_in, b], out[r, b]
-        zero = a1.dtype.type(0.0)
-        if short[r, b]:
-            sum1 = np.zeros(n_pre, out.dtype)
-            sum2 = np.zeros(n_pre, out.dtype)
-            for j in range(n_post):
-                t, x, y = gate[r, b, j], q1[r, b, j], q2[r, b, j]
-                if t == -math.inf:
-                    continue
-                row = weights_t[r, j]
-                for i in range(n_pre):
-                    w = row[i] if times[i] < t else zero
-                    sum1[i] += w * x
-                    sum2[i] += w * y
-            for i in range(n_pre):
-                grad[i] = sum1[i] * a1[r, b, i] + sum2[i] * a2[r, b, i]
+    Args:
+        like: any array of the working type.
+        tables: (n_layer, ...) sizes and addresses, see `backward`;  constants: (n_layer, 8).
+    """
+    enter(control, is_caller)
+    truths = np.empty(0, np.bool_)
+    n_replica, n_layer = len(active), len(tables)
+    n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
+    n_sample_pieces = n_replica * n_chunks
+    n_pieces = n_sample_pieces + n_layer * n_replica * WEIGHT_PARTS
+    while True:
+        piece = take(control)
+        if piece >= n_pieces:
+            break
+        in_weights = piece >= n_sample_pieces
+        if in_weights:
+            wait_for(control, n_sample_pieces)  # a weight's gradient is a sum over all samples
+            task = piece - n_sample_pieces
+            top = task // (n_replica * WEIGHT_PARTS)
+            bottom = top
+            first = task % (n_replica * WEIGHT_PARTS)
+            last = first + 1
         else:
-            for i in range(n_pre):
-                total = 0.0
-                for j in range(n_post):
-                    delay = np.float64(gate[r, b, j]) - times[i]
-                    if delay > 0.0:
-                        fall = _kernel(delay, mode, tau_slow, tau_fast, rate) / tau_slow
-                        bend = math.exp(-delay / tau_fast) - fall
-                        total += weights_t[r, j, i] * q1[r, b, j] * bend
-                grad[i] = total
+            top, bottom = n_layer - 1, 0
+            first = piece // n_chunks * n_batch + piece % n_chunks * samples_per_task
+            last = min(first + samples_per_task, (piece // n_chunks + 1) * n_batch)
+        for layer in range(top, bottom - 1, -1):
+            n_received, n_pre, n_post, mode, n_grad = tables[layer, :5]
+            at_t_in, at_t_out, at_slope, at_grad, at_post, at_pre, at_short = tables[layer, 5:12]
+            at_weights_t, at_t_in_grad, at_weights_grad = tables[layer, 12:]
+            c = constants[layer]
+            numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
+            t_in = cube(at_t_in, like, n_received, n_batch, n_pre)
+            post = cube(at_post, like, 6 * n_replica, n_batch, n_post)
+            gate, g = post[:n_replica], post[n_replica : 2 * n_replica]
+            p1, p2 = post[2 * n_replica : 3 * n_replica], post[3 * n_replica : 4 * n_replica]
+            q1, q2 = post[4 * n_replica : 5 * n_replica], post[5 * n_replica :]
+            pre = cube(at_pre, like, 2 * n_replica, n_batch, n_pre)
+            a1, a2 = pre[:n_replica], pre[n_replica:]
+            short = cube(at_short, truths, 1, n_replica, n_batch)[0]
+            if in_weights:
+                weight_products(
+                    first, last, WEIGHT_PARTS, t_in, active, mode, numbers, short, gate, g, a1, a2, p1, p2,
+                    cube(at_weights_grad, like, n_replica, n_pre, n_post),
+                )  # fmt: skip
+                continue
+            _terms(
+                first, last, t_in, cube(at_t_out, like, n_replica, n_batch, n_post),
+                cube(at_slope, like, n_replica, n_batch, n_post), cube(at_grad, like, n_replica, n_batch, n_post),
+                active, limit, c[7], mode, numbers, short, gate, g, a1, a2, p1, p2, q1, q2,
+            )  # fmt: skip
+            if n_grad > 0:
+                input_products(
+                    first, last, t_in, cube(at_weights_t, like, n_replica, n_post, n_pre), active, mode, numbers,
+                    short, gate, a1, a2, q1, q2, cube(at_t_in_grad, like, n_replica, n_batch, n_grad),
+                )  # fmt: skip
+        finish(control)
+    return leave(control, is_caller, n_pieces)
+
+
+def _share(n_samples: int) -> int:
+    """Samples of one piece of work."""
+    return max(1, min(SAMPLES_PER_TASK, -(-n_samples // (PIECES_PER_THREAD * thread_count()))))
 
 
 def backward(
-    t_in: NDArray[Any],
-    weights: NDArray[Any],
-    t_out: NDArray[Any],
-    slope: NDArray[Any],
-    t_out_grad: NDArray[Any],
+    states: Sequence[LayerState],
+    weights: Sequence[Array],
+    t_out_grad: Array,
     active: NDArray[np.bool_],
     max_weight_grad: float,
-    kernel_peak: float,
     need_t_in_grad: bool,
-    mode: int,
-    constants: tuple[float, ...],
-) -> tuple[NDArray[Any] | None, NDArray[Any]]:
-    """Gradients with respect to the input times (where needed) and the weights; see `kernels.Kernels.backward`.
+    modes: Sequence[int],
+    constants: Sequence[tuple[float, ...]],
+) -> tuple[Array | None, list[Array]]:
+    """Gradients with respect to the input times (if needed) and the weights; see `kernels.Kernels.backward`.
 
     Args:
-        kernel_peak: the kernel's maximum times the capacitance.
-        active: (n_replica,) replicas that want a gradient; the others' is zero.
+        modes, constants: of each layer, see `gpuspike.kernels.cpu`; the last constant is the kernel's maximum times
+            the capacitance.
     """
-    n_replica, n_batch, n_post = t_out.shape
-    n_pre = weights.shape[1]
-    dtype = weights.dtype
-    weights_grad = np.zeros_like(weights)
-    t_in_grad = np.zeros((n_replica, n_batch, n_pre), dtype) if need_t_in_grad else None
-    if 0 in (n_replica, n_batch, n_post, n_pre):
-        return t_in_grad, weights_grad
-    short = np.zeros((n_replica, n_batch), np.bool_)
-    a1, a2 = (np.empty((n_replica, n_batch, n_pre), dtype) for _ in range(2))
-    gate, g, p1, p2, q1, q2 = (np.empty((n_replica, n_batch, n_post), dtype) for _ in range(6))
-    n_parts = min(WEIGHT_PARTS, -(-n_pre // 4))
-
-    def terms(first: int, last: int) -> None:
-        _terms(
-            first, last, t_in, t_out, slope, t_out_grad, active, max_weight_grad, kernel_peak, mode,
-            constants, short, gate, g, a1, a2, p1, p2, q1, q2,
-        )  # fmt: skip
-
-    def weights_part(first: int, last: int) -> None:
-        _weights_grad(
-            first, last, n_parts, t_in, active, mode, constants, short, gate, g, a1, a2, p1, p2,
-            weights_grad,
-        )  # fmt: skip
-
+    n_replica, n_batch, _ = t_out_grad.shape
+    dtype = t_out_grad.dtype
+    grads = [np.zeros_like(w) for w in weights]
+    n_inputs = states[0].t_in.shape[2] if need_t_in_grad else 0
+    t_in_grad = np.zeros((n_replica, n_batch, n_inputs), dtype) if need_t_in_grad else None
+    if n_replica * n_batch == 0 or any(w.size == 0 for w in weights):
+        return t_in_grad, grads
+    tables, kept = [], []
+    below: Array | None = t_in_grad
+    for number, (state, w, grad) in enumerate(zip(states, weights, grads, strict=True)):
+        # The gradient of a layer's input times is that of the spikes below; bias spikes have no time to learn.
+        above = t_out_grad if number + 1 == len(states) else np.empty(state.t_out.shape, dtype)
+        n_grad = states[number - 1].t_out.shape[2] if number else n_inputs
+        n_pre, n_post = w.shape[1:]
+        post = np.empty((6 * n_replica, n_batch, n_post), dtype)  # gate, g, p1, p2, q1, q2
+        pre = np.empty((2 * n_replica, n_batch, n_pre), dtype)  # a1, a2
+        short = np.zeros((n_replica, n_batch), np.bool_)
+        weights_t = np.ascontiguousarray(w.swapaxes(1, 2)) if n_grad else None
+        arrays = (state.t_in, state.t_out, state.slope, above, post, pre, short, weights_t, below, grad)
+        tables.append([len(state.t_in), n_pre, n_post, modes[number], n_grad] + [address(a) for a in arrays])
+        kept.append(arrays)
+        below = above
     n_active = int(np.count_nonzero(active))
-    parallel = n_active * n_batch * n_pre * n_post > PAIRS_WORTH_A_THREAD
-    for_each(terms, n_replica * n_batch, parallel=parallel)
-    for_each(weights_part, n_replica * n_parts, parallel=parallel)
-    if t_in_grad is not None:
-        weights_t = np.ascontiguousarray(weights.swapaxes(1, 2))
-        t_grad = t_in_grad
-
-        def times_part(first: int, last: int) -> None:
-            _t_in_grad(
-                first, last, t_in, weights_t, active, mode, constants, short, gate, a1, a2, q1, q2,
-                t_grad,
-            )  # fmt: skip
-
-        for_each(times_part, n_replica * n_batch, parallel=parallel)
-    return t_in_grad, weights_grad
+    pairs = (
+        n_active * n_batch * sum(w.shape[1] * w.shape[2] + TERMS_A_NEURON * sum(w.shape[1:]) for w in weights)
+    )
+    run(
+        _backward_job,
+        (
+            t_out_grad[:0], np.array(tables), np.array(constants), active, max_weight_grad, n_batch,
+            _share(n_replica * n_batch),
+        ),
+        parallel=pairs > PAIRS_WORTH_A_THREAD,
+    )  # fmt: skip
+    del kept  # their addresses are not needed any more
+    return t_in_grad, grads

@@ -80,6 +80,7 @@ def next_stops(
 def polish(
     n_lanes,
     lanes,
+    all_lanes,
     b,
     base,
     count,
@@ -101,7 +102,7 @@ def polish(
     """Solves the flat crossings of sample `b` again, from sums in float64.
 
     Args:
-        lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer.
+        lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer; unless `all_lanes`, in order.
         room, delay, slope: (n_lanes,) as for `solve_equal`; the last two are corrected.
     """
     for m in range(n_lanes):
@@ -109,13 +110,14 @@ def polish(
             continue
         p_sum, q_sum = 0.0, 0.0
         segment = 0
-        last = np.int64(count[b, lanes[m]])
+        j = m if all_lanes else lanes[m]
+        last = np.int64(count[b, j])
         for k in range(last + 1):
             if k == starts[b, segment + 1]:
                 gap = times[b, k] - times[b, starts[b, segment]]
                 p_sum, q_sum = moved(p_sum, q_sum, gap, mode, tau_slow, tau_fast, rate)
                 segment += 1
-            term = weights[order[b, k], base + lanes[m]] * growth[b, k]
+            term = weights[order[b, k], base + j] * growth[b, k]
             p_sum += term
             q_sum += term * position[b, k]
         pull, v = anchored(p_sum, q_sum, growth[b, last], position[b, last], drive, rate)
@@ -139,8 +141,6 @@ def prepare(
     starts,
     growth,
     position,
-    pull_unit,
-    unit,
     coefficients,
     n_events,
     n_segments,
@@ -153,8 +153,6 @@ def prepare(
         times: (n_samples, n_pre + 1) out: sorted, inf at the end.
         starts: (n_samples, n_pre + 1) out: first event of each anchored segment, then the number of events.
         growth, position: (n_samples, n_pre) out: a and E of each event relative to its segment's anchor.
-        pull_unit, unit: (n_samples, n_pre) out: what turns the sum p, and the line x p - q, into the units of
-            `solve`.
         coefficients: (4, n_samples, n_pre) out, in the working type: a1, a2, c1, c2 of `sweep`.
         n_events, n_segments: (n_samples,) out.
     """
@@ -192,14 +190,8 @@ def prepare(
                     position[b, k] = (exp_vectorised(rate * (times[b, k] - anchor)) - 1.0) * step
             for k in range(first, last):
                 a, x = growth[b, k], position[b, k]
-                pull_unit[b, k] = 1.0 / (a * drive)
                 coefficients[0, b, k] = a
                 coefficients[1, b, k] = a * x
-            for k in range(first, last):
-                unit[b, k] = pull_unit[b, k]
-            if mode != EQUAL:
-                for k in range(first, last):
-                    unit[b, k] /= 1.0 + rate * position[b, k]
             for k in range(first, last - 1):
                 a, x, x_next = growth[b, k], position[b, k], position[b, k + 1]
                 bound = drive * a * (1.0 + rate * x + (x_next - x) * rate_fast)

@@ -18,16 +18,20 @@ common form for all ratios is derived above.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from gpuspike.kernels import Array, LayerState, with_bias
+from gpuspike.kernels.cpu_arrays import address, cube
 from gpuspike.kernels.cpu_events import FLAT, next_stops, polish, prepare
 from gpuspike.kernels.cpu_solve import EQUAL, moved, solve, solve_equal
+from gpuspike.kernels.cpu_sort import sort_rows
+from gpuspike.kernels.cpu_team import PIECES_PER_THREAD, enter, finish, leave, run, take
 from gpuspike.kernels.simd import VECTOR_BYTES, sweep_1, sweep_2, sweep_4, sweep_6
-from gpuspike.kernels.threads import PIECES_PER_THREAD, for_each, thread_count
+from gpuspike.kernels.threads import thread_count
 
 SWEEP_EVENTS = 64
 """Events between two looks at whether a tile has any silent neuron left."""
@@ -38,8 +42,11 @@ SAMPLES_PER_TASK = 16
 EVENTS_A_SOLUTION = 200
 """Pair-events that solving for one spike time costs, roughly; preparing an event costs a third of that."""
 
-PAIRS_WORTH_A_THREAD = 1_000_000
-"""Pair-events, some 80 us of work, below which waking another thread does not pay."""
+WHOLE = 16
+"""Neurons are solved for by this many at once: the few left over would cost as much one by one."""
+
+PAIRS_WORTH_A_THREAD = 200_000
+"""Pair-events, some 20 us of work, below which sharing it with another thread does not pay."""
 
 
 @njit(error_model="numpy")
@@ -93,14 +100,12 @@ def _forward_task(
     times = np.empty((n_samples, n_pre + 1), np.float64)
     growth = np.empty((n_samples, n_pre), np.float64)
     position = np.empty((n_samples, n_pre), np.float64)
-    pull_unit = np.empty((n_samples, n_pre), np.float64)
-    unit = np.empty((n_samples, n_pre), np.float64)
     starts = np.empty((n_samples, n_pre + 1), np.int32)
     n_events = np.empty(n_samples, np.int64)
     n_segments = np.empty(n_samples, np.int64)
     prepare(
         t_in, order, drive, mode, tau_slow, tau_fast, rate, reach,
-        times, starts, growth, position, pull_unit, unit, coefficients, n_events, n_segments,
+        times, starts, growth, position, coefficients, n_events, n_segments,
     )  # fmt: skip
 
     # Addresses, taken once: a view of every row would cost more than a short row's sweep.
@@ -147,138 +152,232 @@ def _forward_task(
         vector += n_vectors
 
     lanes = np.empty(n_used, np.int64)
-    start = np.empty(n_used, np.float64)
-    room = np.empty(n_used, np.float64)
-    v = np.empty(n_used, np.float64)
-    pull = np.empty(n_used, np.float64)
-    delay = np.empty(n_used, np.float64)
-    slope = np.empty(n_used, np.float64)
+    n_most = (n_used + WHOLE - 1) // WHOLE * WHOLE
+    start, room, v = np.empty(n_most), np.empty(n_most), np.empty(n_most)
+    pull, delay, slope = np.empty(n_most), np.empty(n_most), np.empty(n_most)
+    a, x = np.empty(n_used), np.empty(n_used)
     for b in range(n_samples):
         last = n_events[b] - 1
-        stopped = 0
-        for j in range(n_used):
-            t_out[b, base + j] = math.inf
-            slope_out[b, base + j] = 0.0
-            lanes[stopped] = j
-            stopped += 1 if count[b, j] <= last else 0
-        while stopped > 0:
-            for m in range(stopped):
-                j = lanes[m]
-                k = count[b, j]
+        # Most neurons stop once. So all of them first, in order (those that never stopped come out silent), then the
+        # few that go on, by their numbers.
+        n_stops, first_stop = n_used, True
+        while n_stops > 0:
+            for m in range(n_stops):
+                j = np.uint64(m if first_stop else lanes[m])
+                k = np.uint64(max(min(np.int64(count[b, j]), last), 0))
                 start[m] = times[b, k]
-                room[m] = times[b, k + 1] - times[b, k]
-                pull[m] = p[b, j] * pull_unit[b, k]
-                v[m] = (position[b, k] * p[b, j] - q[b, j]) * unit[b, k]
+                room[m] = times[b, k + np.uint64(1)]
+                a[m] = growth[b, k] if count[b, j] <= last else math.inf  # which makes the sums 0
+                x[m] = position[b, k]
+                pull[m] = p[b, j]
+                v[m] = q[b, j]
+            for m in range(n_stops):
+                scale = 1.0 / (a[m] * drive)
+                room[m] -= start[m]
+                v[m] = (x[m] * pull[m] - v[m]) * scale
+                pull[m] *= scale
+            if mode != EQUAL:
+                for m in range(n_stops):
+                    v[m] /= 1.0 + rate * x[m]
             if mode == EQUAL:
-                solve_equal(v, pull, room, delay, slope, stopped, tau_fast)
+                n_whole_stops = (n_stops + WHOLE - 1) // WHOLE * WHOLE
+                for m in range(n_stops, n_whole_stops):
+                    pull[m] = v[m] = room[m] = 0.0
+                solve_equal(v, pull, room, delay, slope, n_whole_stops, tau_fast)
             else:
-                for m in range(stopped):
+                for m in range(n_stops):
                     delay[m] = solve(v[m], pull[m], room[m], mode, tau_slow, tau_fast, rate)
                     slope[m] = pull[m] * math.exp(-delay[m] / tau_slow) - 1.0 / tau_fast
             if size == 4:
                 flat = 0
-                for m in range(stopped):
+                for m in range(n_stops):
                     flat += 1 if (slope[m] * tau_fast < FLAT) & (delay[m] < math.inf) else 0
                 if flat > 0:
                     polish(
-                        stopped, lanes, b, base, count, room, times, order, starts, growth, position,
+                        n_stops, lanes, first_stop, b, base, count, room, times, order, starts, growth, position,
                         weights, drive, mode, tau_slow, tau_fast, rate, delay, slope,
                     )  # fmt: skip
-            missed = 0
-            for m in range(stopped):
-                j = lanes[m]
-                t_out[b, base + j] = start[m] + delay[m]
+            n_missed = 0
+            for m in range(n_stops):
                 # Where the potential only touches the threshold, the slope is rounding: no gradient.
                 steep = (slope[m] * tau_fast > tangent) & (delay[m] < math.inf)
-                slope_out[b, base + j] = slope[m] * span if steep else 0.0
-                lanes[missed] = j
-                missed += 1 if (delay[m] == math.inf) & (count[b, j] < last) else 0
-            stopped = 0
-            if missed > 0:
-                stopped = next_stops(
-                    missed, lanes, b, base, count, p, q, times, order, starts, growth, position,
+                slope[m] = slope[m] * span if steep else 0.0
+                start[m] += delay[m]
+                n_missed += 1 if delay[m] == math.inf else 0
+            for m in range(n_stops):
+                j = base + (m if first_stop else lanes[m])
+                t_out[b, j] = start[m]
+                slope_out[b, j] = slope[m]
+            n_stops_before, n_stops = n_stops, 0
+            if n_missed > 0:
+                for m in range(n_stops_before):
+                    j = m if first_stop else lanes[m]
+                    lanes[n_stops] = j
+                    n_stops += 1 if (delay[m] == math.inf) & (count[b, j] < last) else 0
+                n_stops = next_stops(
+                    n_stops, lanes, b, base, count, p, q, times, order, starts, growth, position,
                     coefficients, last + 1, weights, mode, tau_slow, tau_fast, rate,
                 )  # fmt: skip
+            first_stop = False
+
+
+@njit(error_model="numpy")
+def _receive(spikes, bias, sort, t_in, order):
+    """A layer's input for a few samples: the spikes of the layer before, then the bias spikes; sorted if `sort`."""
+    n_in = t_in.shape[1] - bias.size
+    for b in range(t_in.shape[0] if spikes.size else 0):
+        for i in range(n_in):
+            t_in[b, i] = spikes[b, i]
+        for i in range(bias.size):
+            t_in[b, n_in + i] = bias[i]
+    if sort:
+        sort_rows(t_in, order)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _forward(
-    first,
-    last,
-    t_in,
-    order,
-    weights,
-    weights_tail,
-    mode,
-    constants,
-    samples_per_task,
-    n_ranges,
-    t_out,
-    slope_out,
+def _forward_job(
+    control, is_caller, like, bias, tables, constants, n_replica, n_batch, samples_per_task, n_ranges
 ):
-    """Tasks `first` to `last`; a task is a few samples of a replica and a range of its neurons."""
-    n_batch, n_post = t_out.shape[1:]
-    width = VECTOR_BYTES // weights.itemsize
-    n_whole = n_post // width
-    n_vectors = (n_post + width - 1) // width
+    """A stack of layers; a piece of work is a few samples of a replica and, of a single layer, a range of its neurons.
+
+    Args:
+        like: any array of the working type.
+        bias: bias times of all layers, one after the other.
+        tables: (n_layer, ...) sizes and addresses, see `_table`;  constants: (n_layer, 7).
+    """
+    enter(control, is_caller)
+    indices = np.empty(0, np.int64)
+    nothing = np.empty((0, 0), like.dtype)
+    width = VECTOR_BYTES // like.itemsize
     n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
-    for task in range(first, last):
-        r = task // (n_chunks * n_ranges)
-        chunk = (task // n_ranges) % n_chunks
-        part = task % n_ranges
-        r_in = r if t_in.shape[0] > 1 else 0
-        b0 = chunk * samples_per_task
+    n_pieces = n_replica * n_chunks * n_ranges
+    while True:
+        piece = take(control)
+        if piece >= n_pieces:
+            break
+        r = piece // (n_chunks * n_ranges)
+        part = piece % n_ranges
+        b0 = (piece // n_ranges) % n_chunks * samples_per_task
         b1 = min(b0 + samples_per_task, n_batch)
-        _forward_task(
-            t_in[r_in, b0:b1], order[r_in, b0:b1], weights[r], weights_tail[r],
-            part * n_vectors // n_ranges, (part + 1) * n_vectors // n_ranges, n_whole,
-            mode, constants, t_out[r, b0:b1], slope_out[r, b0:b1],
-        )  # fmt: skip
+        first_bias = 0
+        spikes = nothing
+        for layer in range(len(tables)):
+            n_received, n_pre, n_post, n_bias, mode, sort = tables[layer, :6]
+            at_t_in, at_order, at_weights, at_tail, at_t_out, at_slope = tables[layer, 6:]
+            r_in = r if n_received > 1 else 0
+            t_in = cube(at_t_in, like, n_received, n_batch, n_pre)[r_in, b0:b1]
+            order = cube(at_order, indices, n_received, n_batch, n_pre)[r_in, b0:b1]
+            t_out = cube(at_t_out, like, n_replica, n_batch, n_post)[r, b0:b1]
+            _receive(spikes, bias[first_bias : first_bias + n_bias], sort, t_in, order)
+            n_vectors = (n_post + width - 1) // width
+            c = constants[layer]
+            _forward_task(
+                t_in, order, cube(at_weights, like, n_replica, n_pre, n_post)[r],
+                cube(at_tail, like, n_replica, n_pre, width)[r],
+                part * n_vectors // n_ranges, (part + 1) * n_vectors // n_ranges, n_post // width,
+                mode, (c[0], c[1], c[2], c[3], c[4], c[5], c[6]), t_out,
+                cube(at_slope, like, n_replica, n_batch, n_post)[r, b0:b1],
+            )  # fmt: skip
+            first_bias += n_bias
+            spikes = t_out
+        finish(control)
+    return leave(control, is_caller, n_pieces)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _order_job(control, is_caller, times, order, rows_per_task):
+    enter(control, is_caller)
+    n_pieces = (len(times) + rows_per_task - 1) // rows_per_task
+    while True:
+        piece = take(control)
+        if piece >= n_pieces:
+            break
+        rows = slice(piece * rows_per_task, min((piece + 1) * rows_per_task, len(times)))
+        sort_rows(times[rows], order[rows])
+        finish(control)
+    return leave(control, is_caller, n_pieces)
+
+
+def spike_order(t_in: Array) -> NDArray[np.int64]:
+    """What sorts each sample's spikes; see `kernels.Kernels.spike_order`."""
+    order = np.empty(t_in.shape, np.int64)
+    n_pre = t_in.shape[-1]
+    if t_in.size:
+        rows = (t_in.reshape(-1, n_pre), order.reshape(-1, n_pre))
+        share = -(-len(rows[0]) // (PIECES_PER_THREAD * thread_count()))
+        run(_order_job, (*rows, share), parallel=t_in.size * EVENTS_A_SOLUTION > PAIRS_WORTH_A_THREAD * 10)
+    return order
+
+
+def _table(state: LayerState, weights: Array, tail: Array, n_bias: int, mode: int, sort: bool) -> list[int]:
+    """A row of `_forward_job`'s tables."""
+    arrays = (state.t_in, state.order, weights, tail, state.t_out, state.slope)
+    sizes = [len(state.t_in), *weights.shape[1:], n_bias, mode, int(sort)]
+    return sizes + [address(array) for array in arrays]
 
 
 def forward(
-    t_in: NDArray[Any],
-    order: NDArray[np.int64],
-    weights: NDArray[Any],
-    mode: int,
-    constants: tuple[float, ...],
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """First spike times and the membrane's slope there.
+    t_in: Array,
+    order: NDArray[np.int64] | None,
+    weights: Sequence[Array],
+    bias_times: Sequence[Sequence[float]],
+    modes: Sequence[int],
+    constants: Sequence[tuple[float, ...]],
+) -> list[LayerState]:
+    """Spike times of a stack of layers, and the membranes' slopes there.
 
     Args:
         t_in: (n_replica or 1, n_batch, n_pre) spike times.
-        order: of the same shape, what sorts them along the last axis.
-        weights: (n_replica, n_pre, n_post), contiguous.
-        mode, constants: see `gpuspike.kernels.cpu`.
-
-    Returns:
-        t_out, slope: (n_replica, n_batch, n_post); inf and 0 where the neuron stays silent.
+        order: of the same shape, what sorts them along the last axis; None: not known yet.
+        weights: of each layer (n_replica, n_pre, n_post), contiguous.
+        bias_times: of each layer but the first, times of the spikes that it gets beside those of the layer before.
+        modes, constants: of each layer, see `gpuspike.kernels.cpu`.
     """
-    n_replica, n_pre, n_post = weights.shape
-    n_batch = t_in.shape[1]
-    t_out = np.empty((n_replica, n_batch, n_post), dtype=weights.dtype)
-    slope = np.empty_like(t_out)
-    if 0 in (n_replica, n_batch, n_post, n_pre):
-        t_out.fill(np.inf)
-        slope.fill(0.0)
-        return t_out, slope
-    width = VECTOR_BYTES // weights.itemsize
-    n_vectors = -(-n_post // width)
-    weights_tail = np.zeros((n_replica, n_pre, width), dtype=weights.dtype)
-    weights_tail[:, :, : n_post % width] = weights[:, :, n_post - n_post % width :]
-    # Enough tasks for all threads; how the work is cut changes no result.
+    n_replica, n_batch, dtype = len(weights[0]), t_in.shape[1], weights[0].dtype
     n_threads = thread_count()
+    # Enough tasks for all threads; how the work is cut changes no result.
     share = -(-n_replica * n_batch // (PIECES_PER_THREAD * n_threads))
     samples_per_task = max(1, min(SAMPLES_PER_TASK, share))
-    n_tasks = n_replica * -(-n_batch // samples_per_task)
-    n_ranges = 1 if n_tasks >= n_threads else min(n_vectors, n_threads)
+    few = n_replica * -(-n_batch // samples_per_task) < n_threads
+    empty = n_replica * n_batch == 0 or any(w.size == 0 for w in weights)
+    if len(weights) > 1 and (few or empty):
+        states: list[LayerState] = []
+        for w, times, mode, numbers in zip(weights, bias_times, modes, constants, strict=True):
+            if states:
+                t_in, order = with_bias(states[-1].t_out, times), None
+            states += forward(t_in, order, [w], [times], [mode], [numbers])
+        return states
+    if order is None and (few or empty or len(t_in) < n_replica):
+        order = spike_order(t_in)
 
-    def work(first: int, last: int) -> None:
-        _forward(
-            first, last, t_in, order, weights, weights_tail, mode, constants,
-            samples_per_task, n_ranges, t_out, slope,
-        )  # fmt: skip
-
-    pairs = n_replica * n_batch * (n_pre * n_post + EVENTS_A_SOLUTION * (n_post + n_pre // 3))
-    for_each(work, n_tasks * n_ranges, parallel=pairs > PAIRS_WORTH_A_THREAD)
-    return t_out, slope
+    states, tails, sorts = [], [], []
+    for w in weights:
+        if states:
+            t_in, order = np.empty((n_replica, n_batch, w.shape[1]), dtype), None
+        sorts.append(order is None)
+        if order is None:
+            order = np.empty(t_in.shape, np.int64)
+        t_out = np.empty((n_replica, n_batch, w.shape[2]), dtype)
+        states.append(LayerState(t_in, order, t_out, np.empty_like(t_out)))
+        width = VECTOR_BYTES // w.itemsize
+        tails.append(np.zeros((n_replica, w.shape[1], width), dtype))
+        n_tail = w.shape[2] % width
+        tails[-1][:, :, :n_tail] = w[:, :, w.shape[2] - n_tail :]
+    if empty:
+        states[0].t_out.fill(np.inf)
+        states[0].slope.fill(0.0)
+        return states
+    n_ranges = min(-(-weights[0].shape[2] // (VECTOR_BYTES // dtype.itemsize)), n_threads) if few else 1
+    n_biases = [len(times) for times in bias_times]
+    bias = np.array([time for times in bias_times[1:] for time in times], dtype)
+    n_biases[0] = 0  # those of the first layer are in t_in
+    tables = np.array(
+        [_table(*layer) for layer in zip(states, weights, tails, n_biases, modes, sorts, strict=True)]
+    )
+    pairs = sum(w.shape[1] * w.shape[2] + EVENTS_A_SOLUTION * (w.shape[2] + w.shape[1] // 3) for w in weights)
+    run(
+        _forward_job,
+        (t_in[:0], bias, tables, np.array(constants), n_replica, n_batch, samples_per_task, n_ranges),
+        parallel=n_replica * n_batch * pairs > PAIRS_WORTH_A_THREAD,
+    )
+    return states

@@ -127,10 +127,15 @@ def membrane(times: ArrayLike, t_in: ArrayLike, weights: ArrayLike, neuron: LIF)
     return neuron.leak + neuron.kernel(times[:, None] - t_in[None, :]) @ weights
 
 
+def spike_order(t_in: NDArray[Any]) -> NDArray[np.int64]:
+    """What sorts each sample's spikes by time; see `kernels.Kernels`."""
+    return np.argsort(t_in, axis=-1, kind="stable")
+
+
 def forward(
     t_in: NDArray[Any], order: NDArray[np.int64], weights: NDArray[Any], neuron: LIF
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The oracle behind the interface of a backend (it sorts for itself); see `kernels.Kernels`."""
+    """The oracle as the kernels of one layer (it sorts for itself); see `stack.LayerKernels`."""
     t_in = _shared(t_in, len(weights))
     t_out = first_spikes(t_in, weights, neuron)
     slope = slopes(t_in, weights, neuron, t_out)
@@ -149,7 +154,7 @@ def backward(
     max_weight_grad: float,
     need_t_in_grad: bool,
 ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
-    """The oracle behind the interface of a backend; the slope is computed anew, in float64."""
+    """The oracle as the kernels of one layer; the slope is computed anew, in float64."""
     wanted = np.where(active[:, None, None], t_out_grad, 0.0)
     t_in_grad, weights_grad = first_spikes_vjp(
         _shared(t_in, len(weights)), weights, neuron, t_out, wanted, max_weight_grad

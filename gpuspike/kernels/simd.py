@@ -134,6 +134,9 @@ def _make_sweep(n_vectors: int) -> Any:
             here = builder.phi(counts)  # the number of events swept, in every lane
             here.add_incoming(swept, entry)
             p, q = carried(vector, p_start), carried(vector, q_start)
+            # A narrow tile would wait for itself: there the sums run on past the crossing, in registers of
+            # their own, so that no event's test waits for the test before.
+            p_run, q_run = (carried(vector, p_start), carried(vector, q_start)) if n_vectors < 4 else (p, q)
             count, alive = carried(counts, count_start), carried(mask, alive_start)
 
             following_here = builder.add(here, ir.Constant(counts, [1] * width))
@@ -143,13 +146,18 @@ def _make_sweep(n_vectors: int) -> Any:
             a1, a2, c1, c2 = (
                 splat(builder, load(at(e, step, size), scalar, size), width) for e in events[1:]
             )
-            p_new, q_new, count_new, alive_new = [], [], [], []
+            p_new, q_new, count_new, alive_new, p_run_new, q_run_new = [], [], [], [], [], []
             for v in lanes:
                 address = row_last if v == n_vectors - 1 else builder.add(row, constant(v * VECTOR_BYTES))
                 w = load(address, vector, size)
-                p_next = builder.select(alive[v], multiply_add(builder, vector, w, a1, p[v]), p[v])
-                q_next = builder.select(alive[v], multiply_add(builder, vector, w, a2, q[v]), q[v])
-                reach = multiply_add(builder, vector, c1, p_next, builder.fneg(q_next))
+                p_all = multiply_add(builder, vector, w, a1, p_run[v])
+                q_all = multiply_add(builder, vector, w, a2, q_run[v])
+                p_next = builder.select(alive[v], p_all, p[v])
+                q_next = builder.select(alive[v], q_all, q[v])
+                p_tested, q_tested = (p_all, q_all) if n_vectors < 4 else (p_next, q_next)
+                reach = multiply_add(builder, vector, c1, p_tested, builder.fneg(q_tested))
+                p_run_new.append(p_all)
+                q_run_new.append(q_all)
                 still = builder.and_(alive[v], builder.fcmp_unordered("<", reach, c2))
                 p_new.append(p_next)
                 q_new.append(q_next)
@@ -158,7 +166,10 @@ def _make_sweep(n_vectors: int) -> Any:
             following = builder.add(step, constant(1))
             step.add_incoming(following, loop)
             here.add_incoming(following_here, loop)
-            for nodes, values in ((p, p_new), (q, q_new), (count, count_new), (alive, alive_new)):
+            sums = [(p, p_new), (q, q_new)]
+            if n_vectors < 4:
+                sums += [(p_run, p_run_new), (q_run, q_run_new)]
+            for nodes, values in (*sums, (count, count_new), (alive, alive_new)):
                 for node, value in zip(nodes, values, strict=True):
                     node.add_incoming(value, loop)
             builder.cbranch(builder.icmp_signed("<", following, n_events), loop, done)

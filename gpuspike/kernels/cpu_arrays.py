@@ -1,0 +1,42 @@
+"""Arrays by their addresses: how a compiled job gets the arrays of any number of layers (Numba).
+
+A tuple of arrays would be compiled anew for every depth of network. Whoever passes an address keeps its array alive.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+
+def address(array: NDArray[Any] | None) -> int:
+    """Where a contiguous array begins; 0 for None."""
+    return 0 if array is None else array.ctypes.data
+
+
+def _make_pointer(typingctx: Any, address: Any, like: Any) -> Any:
+    """An address as a pointer to the type of the array `like`."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(types.int64, like), codegen
+
+
+_pointer: Any = intrinsic(_make_pointer)
+
+
+@njit
+def cube(address, like, n_replica, n_batch, n_neuron):
+    """The contiguous (n_replica, n_batch, n_neuron) array of the type of `like` at an address."""
+    return carray(_pointer(address, like), (n_replica, n_batch, n_neuron))
+
+
+@njit
+def row(address, like, n):
+    """The contiguous (n,) array of the type of `like` at an address."""
+    return carray(_pointer(address, like), (n,))

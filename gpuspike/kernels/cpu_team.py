@@ -1,0 +1,223 @@
+"""A team of threads for the CPU kernels: pieces of work are taken from a counter, without Python (Numba).
+
+Waking a thread costs some 50 us, as much as a small network's whole layer, and so does waiting for Python's lock. So
+a helper that has nothing to do looks out for the next job for a while before it sleeps, and takes its pieces in the
+same compiled function as the caller. The caller works too and waits only for pieces that a helper has begun: on a
+machine shared with others, a helper that comes late helps less and delays nobody. Which thread takes a piece never
+changes what is computed.
+
+A job is a compiled function that begins with `control` and `is_caller` and has the shape
+
+    enter(control, is_caller)
+    while (piece := take(control)) < n_pieces: ...; finish(control)
+    leave(control, is_caller)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from gpuspike.kernels.threads import thread_count
+
+PIECES_PER_THREAD = 4
+"""Pieces that the work is cut into for each thread, so that an uneven load evens out."""
+
+PATIENCE = 30_000
+"""Looks for a next job before a helper sleeps: some 300 us, more than the time between the jobs of a training step."""
+
+_NEXT, _DONE, _FAILED, _NEWS, _SEEN = 0, 8, 16, 24, 25
+_SIZE = 32
+"""Places in `control`, on cache lines of their own where threads write: pieces taken, pieces done, whether a helper
+has failed, the address of the team's counter of jobs, its value when this job was posted."""
+
+_INT64 = ir.IntType(64)
+_HAS_YIELD = bool(llvm.address_of_symbol("sched_yield"))
+_IS_X86 = llvm.get_process_triple().startswith(("x86_64", "i686", "i386"))
+
+
+def _pointer(builder: ir.IRBuilder, address: Any) -> Any:
+    return builder.inttoptr(address, _INT64.as_pointer())
+
+
+def _make_add(typingctx: Any, address: Any, value: Any) -> Any:
+    """Adds to the int64 at an address, as one step for all threads; what was there before."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", _pointer(builder, args[0]), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+def _make_load(typingctx: Any, address: Any) -> Any:
+    """The int64 at an address, with all that was written before it was."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(_pointer(builder, args[0]), "seq_cst", 8)
+
+    return types.int64(types.int64), codegen
+
+
+def _make_pause(typingctx: Any, long: Any) -> Any:
+    """Tells the processor that a thread is waiting; after long, lets another one have it."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if _IS_X86:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        if _HAS_YIELD:
+            kind = ir.FunctionType(ir.IntType(32), [])
+            with builder.if_then(args[0]):
+                builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(types.boolean), codegen
+
+
+# Numba adds the first argument itself.
+_add: Any = intrinsic(_make_add)
+_load: Any = intrinsic(_make_load)
+_pause: Any = intrinsic(_make_pause)
+
+
+@njit(error_model="numpy")
+def enter(control, is_caller):
+    """Announces the job, now that the caller is out of Python."""
+    if is_caller:
+        _add(control[_NEWS], 1)
+
+
+@njit(error_model="numpy")
+def take(control):
+    """The next piece's number."""
+    return _add(control.ctypes.data + 8 * _NEXT, 1)
+
+
+@njit(error_model="numpy")
+def finish(control):
+    """A piece is done."""
+    _add(control.ctypes.data + 8 * _DONE, 1)
+
+
+@njit(error_model="numpy")
+def wait_for(control, n_pieces):
+    """Waits until `n_pieces` are done, or a helper has failed."""
+    done, failed = control.ctypes.data + 8 * _DONE, control.ctypes.data + 8 * _FAILED
+    turns = 0
+    while _load(done) < n_pieces and _load(failed) == 0:
+        turns += 1
+        _pause(turns > PATIENCE)
+
+
+@njit(error_model="numpy")
+def leave(control, is_caller, n_pieces):
+    """The caller waits for pieces that others have begun; a helper waits for the next job.
+
+    Returns:
+        Whether there is a next job.
+    """
+    if is_caller:
+        wait_for(control, n_pieces)
+        return False
+    news, seen = control[_NEWS], control[_SEEN]
+    for _ in range(PATIENCE):
+        if _load(news) > seen + 1:
+            return True
+        _pause(False)
+    return False
+
+
+def run(job: Any, arguments: tuple[Any, ...], *, parallel: bool = True) -> None:
+    """Calls job(control, is_caller, *arguments), on all threads at once if `parallel`."""
+    team = _team(thread_count() - 1, os.getpid()) if parallel else None
+    if team is None or not team.run(job, arguments):
+        job(_control(), True, *arguments)
+
+
+def _control(news: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    control = np.zeros(_SIZE, np.int64)
+    source = control[_SEEN:] if news is None else news
+    control[_NEWS] = source.ctypes.data
+    control[_SEEN] = source[0]
+    return control
+
+
+class _Team:
+    """Helper threads and the job that they look at; the caller of `run` is the team's first worker."""
+
+    def __init__(self, n_helpers: int, process: int) -> None:
+        self._busy = threading.Lock()
+        self._news = np.zeros(1, np.int64)
+        self._current: _Job | None = None
+        self._asleep = [False] * n_helpers
+        self._alarms = [threading.Semaphore(0) for _ in range(n_helpers)]
+        for number in range(n_helpers):
+            name = f"gpuspike-{process}-{number}"
+            threading.Thread(target=self._serve, args=(number,), name=name, daemon=True).start()
+
+    def run(self, job: Any, arguments: tuple[Any, ...]) -> bool:
+        """Does the job; False, and nothing is done, if another thread has the team."""
+        if not self._busy.acquire(blocking=False):
+            return False
+        try:
+            control = _control(self._news)
+            current = self._current = _Job(job, control, arguments)
+            for number, asleep in enumerate(self._asleep):
+                if asleep:
+                    self._asleep[number] = False
+                    self._alarms[number].release()
+            job(control, True, *arguments)
+            if current.error is not None:
+                raise current.error
+        finally:
+            self._busy.release()
+        return True
+
+    def _serve(self, number: int) -> None:
+        last: _Job | None = None
+        while True:
+            self._asleep[number] = True
+            # Asleep first, then a look: a job posted in between either is seen here or rings the alarm.
+            if self._current is last:
+                self._alarms[number].acquire()
+            self._asleep[number] = False
+            more = True
+            while more:
+                current = last = self._current
+                assert current is not None
+                more = current.help()
+
+
+class _Job:
+    """A job as helpers see it."""
+
+    def __init__(self, job: Any, control: NDArray[np.int64], arguments: tuple[Any, ...]) -> None:
+        self._call = (job, control, arguments)
+        self._control = control
+        self.error: BaseException | None = None
+
+    def help(self) -> bool:
+        """Takes pieces as long as there are any; whether the next job came while looking out for it."""
+        job, control, arguments = self._call
+        try:
+            return job(control, False, *arguments)
+        except BaseException as error:  # raised by `run`, in the caller's thread
+            self.error = error
+            control[_FAILED] = 1
+            return False
+
+
+@cache
+def _team(n_helpers: int, process: int) -> _Team | None:
+    """The team of this process (a forked child has none of its parent's threads)."""
+    return _Team(n_helpers, process) if n_helpers else None

@@ -1,0 +1,104 @@
+"""A stack of layers for backends whose kernels serve one layer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.kernels import Array, LayerState, with_bias
+from gpuspike.neuron import LIF
+
+
+class LayerKernels(Protocol):
+    """Kernels for one layer; arguments as in `gpuspike.kernels.Kernels`."""
+
+    def spike_order(self, t_in: Array) -> NDArray[np.int64]:
+        """The order that sorts each sample's spikes."""
+        ...
+
+    def forward(
+        self, t_in: Array, order: NDArray[np.int64], weights: Array, neuron: LIF
+    ) -> tuple[Array, Array]:
+        """Spike times and the membranes' slopes there; (n_replica, n_batch, n_post) both."""
+        ...
+
+    def slopes(self, t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+        """Slope of the membrane at given spike times."""
+        ...
+
+    def backward(
+        self,
+        t_in: Array,
+        weights: Array,
+        neuron: LIF,
+        t_out: Array,
+        slope: Array,
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+        need_t_in_grad: bool,
+    ) -> tuple[Array | None, Array]:
+        """Gradients with respect to the input times (if needed) and the weights."""
+        ...
+
+
+class Stack:
+    """Takes such kernels from layer to layer; see `gpuspike.kernels.Kernels` for its methods."""
+
+    def __init__(self, layer: LayerKernels) -> None:
+        self._layer = layer
+        self.spike_order = layer.spike_order
+        self.slopes = layer.slopes
+
+    def forward(
+        self,
+        t_in: Array,
+        order: NDArray[np.int64] | None,
+        weights: Sequence[Array],
+        neurons: Sequence[LIF],
+        bias_times: Sequence[Sequence[float]],
+    ) -> list[LayerState]:
+        """See `Kernels.forward`."""
+        states: list[LayerState] = []
+        for layer_weights, neuron, times in zip(weights, neurons, bias_times, strict=True):
+            if states:
+                t_in, order = with_bias(states[-1].t_out, times), None
+            if order is None:
+                order = self.spike_order(t_in)
+            states.append(LayerState(t_in, order, *self._layer.forward(t_in, order, layer_weights, neuron)))
+        return states
+
+    def backward(
+        self,
+        states: Sequence[LayerState],
+        weights: Sequence[Array],
+        neurons: Sequence[LIF],
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+        need_t_in_grad: bool,
+    ) -> tuple[Array | None, list[Array]]:
+        """See `Kernels.backward`."""
+        weights_grads: list[Array] = []
+        t_in_grad: Any = t_out_grad
+        for number in reversed(range(len(weights))):
+            state = states[number]
+            # The bias spikes, the last inputs, have no time to learn.
+            t_in_grad, weights_grad = self._layer.backward(
+                state.t_in,
+                weights[number],
+                neurons[number],
+                state.t_out,
+                state.slope,
+                t_in_grad[:, :, : state.t_out.shape[2]].copy(),
+                active=active,
+                max_weight_grad=max_weight_grad,
+                need_t_in_grad=need_t_in_grad or number > 0,
+            )
+            weights_grads.append(weights_grad)
+        return t_in_grad, weights_grads[::-1]

@@ -1,0 +1,63 @@
+"""Spikes are sorted sample by sample: stable, silent inputs last, whatever their times look like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gpuspike.kernels import load
+
+Array = NDArray[Any]
+BACKENDS = ("cpu", "reference")
+
+RNG = np.random.default_rng(3)
+TIMES: dict[str, Callable[[int], Array]] = {
+    "uniform": lambda n: RNG.uniform(0.15, 2.0, n),
+    "all the same": lambda n: np.full(n, 0.9),
+    "few values": lambda n: RNG.integers(0, 3, n) / 2.0,
+    "silent": lambda n: np.full(n, math.inf),
+    "some silent": lambda n: np.where(RNG.random(n) < 0.4, math.inf, RNG.normal(size=n)),
+    "sorted": lambda n: np.arange(n) * 0.1,
+    "backwards": lambda n: -np.arange(n) * 0.1,
+    "one far away": lambda n: np.append(RNG.uniform(0.0, 1.0, n)[1:], 1e6) if n else np.empty(0),
+    "over many scales": lambda n: 10.0 ** RNG.uniform(-30.0, 30.0, n),
+    "neighbours": lambda n: np.float32(1.0) + np.float32(1.2e-7) * RNG.integers(0, 5, n),
+    "subnormal": lambda n: 1e-44 * RNG.integers(0, 9, n),
+    "as far apart as can be": lambda n: RNG.choice([-3e38, 0.0, 3e38], n),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [0, 1, 2, 31, 33, 129, 1025])
+@pytest.mark.parametrize("kind", list(TIMES))
+def test_the_order_is_the_stable_one(backend: str, dtype: Any, n: int, kind: str) -> None:
+    t_in = np.stack([[TIMES[kind](n).astype(dtype) for _ in range(3)]])
+    expected = np.argsort(t_in, axis=-1, kind="stable")
+    order = load(backend).spike_order(t_in)
+    assert order.dtype == np.int64
+    np.testing.assert_array_equal(order, expected)
+
+
+@given(st.lists(st.floats(allow_nan=False, width=32).filter(lambda t: t > -math.inf), max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_any_times_are_sorted(times: list[float]) -> None:
+    t_in = np.array([[times]], np.float32).reshape(1, 1, len(times))
+    order = load("cpu").spike_order(t_in)
+    np.testing.assert_array_equal(order, np.argsort(t_in, axis=-1, kind="stable"))
+
+
+def test_many_samples_are_sorted_by_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    t_in = RNG.uniform(size=(2, 300, 129))
+    expected = np.argsort(t_in, axis=-1, kind="stable")
+    for count in (1, 2, 5):
+        monkeypatch.setattr("gpuspike.kernels.cpu_team.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.cpu_forward.thread_count", lambda n=count: n)
+        np.testing.assert_array_equal(load("cpu").spike_order(t_in), expected)

@@ -1,0 +1,116 @@
+"""The team of threads: every piece is done once, errors reach the caller, several callers get along."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from numba import njit
+
+from gpuspike.kernels import cpu_team
+from gpuspike.kernels.cpu_team import enter, finish, leave, run, take, wait_for
+
+
+@njit(nogil=True)
+def _count(control, is_caller, done):
+    enter(control, is_caller)
+    while True:
+        piece = take(control)
+        if piece >= done.size:
+            break
+        done[piece] += 1
+        finish(control)
+    return leave(control, is_caller, done.size)
+
+
+@njit(nogil=True)
+def _sum_of_the_first_half(control, is_caller, numbers, sums):
+    """The second half of the pieces needs all of the first."""
+    enter(control, is_caller)
+    half = numbers.size
+    while True:
+        piece = take(control)
+        if piece >= 2 * half:
+            break
+        if piece < half:
+            numbers[piece] = piece
+        else:
+            wait_for(control, half)
+            sums[piece - half] = numbers.sum()
+        finish(control)
+    return leave(control, is_caller, 2 * half)
+
+
+@pytest.fixture(params=[1, 2, 5])
+def n_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """As many threads as the team has."""
+    monkeypatch.setattr(cpu_team, "thread_count", lambda: request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.002])
+@pytest.mark.parametrize("n_pieces", [0, 1, 2, 7, 1000])
+def test_every_piece_is_done_once(n_threads: int, n_pieces: int, pause: float) -> None:
+    done = np.zeros(n_pieces, np.int64)
+    for turn in range(20):
+        run(_count, (done,), parallel=turn % 5 != 4)
+        np.testing.assert_array_equal(done, turn + 1)
+        time.sleep(pause)  # long enough for helpers to fall asleep
+
+
+def test_a_piece_may_wait_for_those_before_it(n_threads: int) -> None:
+    for n in (1, 3, 100):
+        numbers, sums = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        run(_sum_of_the_first_half, (numbers, sums))
+        np.testing.assert_array_equal(sums, n * (n - 1) // 2)
+
+
+def test_an_error_reaches_the_caller_and_the_team_goes_on(n_threads: int) -> None:
+    def fail(control: Any, is_caller: bool) -> bool:
+        if is_caller:
+            _count(control, is_caller, np.zeros(1, np.int64))
+            while n_threads > 1 and not control[cpu_team._FAILED]:
+                time.sleep(0.001)
+        else:
+            raise MemoryError("a helper has no memory left")
+        return False
+
+    if n_threads > 1:
+        with pytest.raises(MemoryError, match="a helper has no memory left"):
+            run(fail, ())
+    with pytest.raises(TypeError):
+        run(_count, (None, None, None))
+    done = np.zeros(100, np.int64)
+    run(_count, (done,))
+    assert (done == 1).all()
+
+
+def test_callers_in_several_threads_share_the_team(n_threads: int) -> None:
+    def work(_: int) -> bool:
+        done = np.zeros(50, np.int64)
+        for _ in range(20):
+            run(_count, (done,))
+        return bool((done == 20).all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(16)))
+
+
+def _in_a_child() -> None:
+    done = np.zeros(100, np.int64)
+    run(_count, (done,))
+    assert (done == 1).all()
+
+
+def test_a_forked_child_gets_a_team_of_its_own(n_threads: int) -> None:
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("this system cannot fork")
+    run(_count, (np.zeros(100, np.int64),))
+    child = multiprocessing.get_context("fork").Process(target=_in_a_child)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
