@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from gpuspike import experiment
 from gpuspike.config import Config, Job, conf_folder, jobs, to_yaml
+from gpuspike.datasets import Dataset, Split
+from gpuspike.datasets.files import Source
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.experiment import build
 from gpuspike.losses import TimeMSE, TTFSCrossEntropy
@@ -22,6 +27,20 @@ OPTIONS = sorted(
     for file in conf_folder().glob("*/*.yaml")
     if file.parent.name != "experiment"
 )
+
+
+@pytest.fixture(autouse=True)
+def _images_without_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Image data sets of a single black image, so that every experiment can be built without data."""
+
+    def load(source: Source, size: int, *_: int) -> Dataset:
+        split = Split(np.zeros((1, size * size), np.uint8), np.zeros(1, np.int64))
+        return Dataset(source.name, split, split, split, source.class_names, (size, size))
+
+    monkeypatch.setattr(experiment, "load_images", load)
+    experiment._load.cache_clear()
+    yield
+    experiment._load.cache_clear()
 
 
 def one(*overrides: str) -> Config:
