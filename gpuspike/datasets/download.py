@@ -38,8 +38,10 @@ def fetch(mirrors: Sequence[str], name: str, check: Callable[[bytes], None]) -> 
     Raises:
         DownloadError: what each mirror did instead.
     """
-    reasons = []
+    reasons: list[str] = []
     for mirror in mirrors:
+        if reasons:
+            say(f"no {name} from {reasons[-1]}; trying the next mirror")
         try:
             raw = _get(mirror + name)
             check(raw)
@@ -49,7 +51,6 @@ def fetch(mirrors: Sequence[str], name: str, check: Callable[[bytes], None]) -> 
             reasons.append(
                 f"{urlsplit(mirror).netloc}: {' '.join(str(reason).split()) or type(error).__name__}"
             )
-            say(f"no {name} from {reasons[-1]}")
     raise DownloadError("; ".join(reasons) or "there are no mirrors")
 
 

@@ -130,7 +130,7 @@ def obtain(
                 f"{own} cannot be used: {error}; replace it, or remove it to have it downloaded"
             ) from None
     path = cache / source.name / f"{file.name}.gz"
-    if path.exists():
+    if os.path.exists(path):  # unlike Path.exists, False where the folder cannot be searched
         try:
             raw = _read(path)
             if file.archive:
@@ -169,8 +169,13 @@ def _own_copy(source: Source, file: IdxFile) -> Path | None:
         raise DataError(
             f"{FOLDER_VARIABLE} must name a folder, got {given}, which is none; correct or unset it"
         )
-    places = (folder / source.name / spelling for spelling in file.spellings)
-    return next((place for place in places if place.exists()), None)
+    try:
+        present = os.listdir(folder / source.name)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"{folder / source.name} cannot be read: {error.strerror or error}") from None
+    return next((folder / source.name / name for name in file.spellings if name in present), None)
 
 
 def _read(path: Path) -> bytes:

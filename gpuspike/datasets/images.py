@@ -126,7 +126,7 @@ def load_images(
         ("n_test", n_test, source.test_images.shape[0]),
     ):
         if wanted > held:
-            raise ValueRangeError(f"{name} must be at most the {held} samples of {source.name}, got {wanted}")
+            raise ValueRangeError(f"{name} must be at most {held}, all that {source.name} has, got {wanted}")
     folder = cache or user_cache_path("gpuspike") / "datasets"
     images = _images(source, source.train_images, size, folder)
     labels = _labels(source, source.train_labels, folder)
@@ -178,7 +178,7 @@ def _images(source: Source, file: IdxFile, size: int, cache: Path) -> NDArray[np
 def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """The prepared images of a file; None where it is not there or not whole."""
     try:
-        pixels = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        pixels = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError):
         return None
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
