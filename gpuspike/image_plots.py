@@ -81,10 +81,10 @@ def misclassified(
         panel.set_axis_off()
     for panel, sample in zip(panels.flat, shown, strict=False):
         panel.imshow(pictures[sample], cmap="gray_r", vmin=0, vmax=255)
-        panel.set_title(class_names[truth[sample]], fontsize=6, fontweight="bold", pad=1.5)
-        early = np.argsort(times[sample], kind="stable")[:2]
-        spikes = [f"{class_names[k]}: {times[sample, k]:.3f}" for k in early if np.isfinite(times[sample, k])]
-        note = "\n".join(spikes) or "no spike"
+        panel.set_title(class_names[int(truth[sample])], fontsize=6, fontweight="bold", pad=1.5)
+        early = np.argsort(times[sample], kind="stable")[:2].tolist()
+        spikes = [(class_names[k], times[sample, k]) for k in early if np.isfinite(times[sample, k])]
+        note = "\n".join(f"{name}: {time:.3f}" for name, time in spikes) or "no spike"
         panel.text(0.5, -0.04, note, transform=panel.transAxes, ha="center", va="top", fontsize=5)
     name = TIME_UNITS.get(unit, unit)
     figure.suptitle(

@@ -141,7 +141,7 @@ class Mirrors:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def address(self, folder: str) -> str:
         """Of a mirror that serves one folder."""
