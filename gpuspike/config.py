@@ -48,6 +48,8 @@ class DatasetName(enum.Enum):
     """Data sets that exist."""
 
     yin_yang = "yin_yang"
+    mnist = "mnist"
+    fashion_mnist = "fashion_mnist"
 
 
 class OptimizerName(enum.Enum):
@@ -86,8 +88,11 @@ class DatasetConfig:
     n_train: int = MISSING
     n_validation: int = MISSING
     n_test: int = MISSING
-    t_early: float = MISSING  # spike time of the smallest value [unit of tau_syn]
-    t_late: float = MISSING  # spike time of the largest value
+    t_early: float = MISSING  # spike time of the smallest value, or of the brightest pixel [tau_syn]
+    t_late: float = MISSING  # spike time of the largest value, or of a black pixel [tau_syn]
+    image_size: int = 28  # pixels a side: 28, or 16 shrunk from the central 24; images
+    full_scale: float = 256.0  # pixel value that spikes at t_early; images
+    silent_black: bool = False  # black pixels do not spike at all; images
 
 
 @dataclass

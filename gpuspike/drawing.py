@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike import plots
+from gpuspike import image_plots, plots
 from gpuspike.datasets import yin_yang_class
 from gpuspike.experiment import Experiment
 from gpuspike.losses import decide
@@ -38,6 +38,14 @@ def draw(
     plots.save(_membranes(parts, first, test, t_out), folder, "membrane_traces")
     if parts.dataset.name == "yin_yang":
         plots.save(_plane(parts, first, test, result), folder, "yin_yang_plane")
+    else:
+        plots.save(
+            image_plots.confusion_matrix(test.labels, decide(t_out), names), folder, "confusion_matrix"
+        )
+    if parts.dataset.image_shape is not None:
+        images = parts.dataset.test.features.reshape(-1, *parts.dataset.image_shape)
+        sheet = image_plots.misclassified(images, test.labels, decide(t_out), t_out, names)
+        plots.save(sheet, folder, "misclassified")
 
 
 def _plane(parts: Experiment, weights: Sequence[Array], test: Labelled, result: Evaluation) -> Figure:
@@ -72,7 +80,7 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     spikes = [activity.t_out[0, 0].astype(np.float64) for activity in activities]
     events = np.concatenate([*inputs, *spikes])
     neuron = parts.network.layers[0].neuron
-    end = events[np.isfinite(events)].max() + neuron.tau_syn
+    end = events[np.isfinite(events)].max(initial=0.0) + neuron.tau_syn
     times = np.linspace(min(0.0, events.min()), end, 1500)
     membranes = [
         neuron.leak + np.einsum("tp,pj->tj", neuron.kernel(times[:, None] - t_in), w[0].astype(np.float64))

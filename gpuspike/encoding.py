@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 
+Times = NDArray[np.float64]
 
-def latency(values: NDArray[np.float64], t_early: float, t_late: float) -> NDArray[np.float64]:
+
+def latency(values: Times, t_early: float, t_late: float) -> Times:
     """Spike times that grow linearly with the value: `t_early` for 0, `t_late` for 1.
 
     Args:
@@ -29,3 +31,24 @@ def latency(values: NDArray[np.float64], t_early: float, t_late: float) -> NDArr
             f"features must lie in [0, 1] to be encoded, got {values.min():g} to {values.max():g}"
         )
     return t_early + values * (t_late - t_early)
+
+
+def pixel_latency(full_scale: float, t_early: float, t_late: float, *, silent_black: bool) -> Times:
+    """(256,) spike times of the pixel values 0 to 255, the bright early: a table to look pixels up in.
+
+    Args:
+        full_scale: pixel value that spikes at `t_early`, 255 or more; a pixel of 0 spikes at `t_late`.
+        t_early, t_late: in the network's unit of time, t_early < t_late.
+        silent_black: pixels of 0 have no spike (inf).
+
+    Raises:
+        ValueRangeError: a scale below 255, or times that are not finite and increasing.
+
+    Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); scales from its public code.
+    """
+    if not (math.isfinite(full_scale) and full_scale >= 255.0):
+        raise ValueRangeError(f"full_scale must be finite and at least 255, got {full_scale!r}")
+    times = latency(1.0 - np.arange(256) / full_scale, t_early, t_late)
+    if silent_black:
+        times[0] = np.inf
+    return times

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import Backend, select
 from gpuspike.bumping import Bumping
-from gpuspike.config import Config, LossName, OptimizerName
-from gpuspike.datasets import Dataset, yin_yang
-from gpuspike.encoding import latency
+from gpuspike.config import Config, DatasetConfig, DatasetName, LossName, OptimizerName
+from gpuspike.datasets import FASHION_MNIST, MNIST, Dataset, load_images, yin_yang
+from gpuspike.encoding import latency, pixel_latency
 from gpuspike.errors import ConfigError
 from gpuspike.kernels import load
 from gpuspike.kernels.threads import thread_count
@@ -46,17 +46,27 @@ class Experiment:
         """Seed of each replica."""
         return [self.config.seed + r for r in range(self.config.replicas)]
 
-    def encode(self, features: NDArray[np.float64]) -> Array:
-        """(n_samples, n_features) features as (1, n_samples, n_features) spike times."""
-        data, unit = self.config.dataset, self.config.model.tau_syn
-        return latency(features, data.t_early * unit, data.t_late * unit)[None].astype(
-            self.config.dtype.value
-        )
+    def encode(self, features: Array) -> Array:
+        """(n_samples, n_features) features or pixels as (1, n_samples, n_features) spike times."""
+        data, unit, dtype = self.config.dataset, self.config.model.tau_syn, self.config.dtype.value
+        early, late = data.t_early * unit, data.t_late * unit
+        if features.dtype == np.uint8:
+            table = pixel_latency(data.full_scale, early, late, silent_black=data.silent_black)
+            return table.astype(dtype)[features][None]
+        return latency(features, early, late)[None].astype(dtype)
+
+
+def _dataset(config: DatasetConfig) -> Dataset:
+    sizes = (config.n_train, config.n_validation, config.n_test)
+    return _load(config.name, config.image_size, *sizes)
 
 
 @lru_cache(maxsize=4)
-def _yin_yang(n_train: int, n_validation: int, n_test: int) -> Dataset:
-    return yin_yang(n_train, n_validation, n_test)
+def _load(name: DatasetName, image_size: int, n_train: int, n_validation: int, n_test: int) -> Dataset:
+    if name is DatasetName.yin_yang:
+        return yin_yang(n_train, n_validation, n_test)
+    source = MNIST if name is DatasetName.mnist else FASHION_MNIST
+    return load_images(source, image_size, n_train, n_validation, n_test)
 
 
 def build(config: Config) -> Experiment:
@@ -67,8 +77,7 @@ def build(config: Config) -> Experiment:
     """
     model, training, optimizer, data = config.model, config.training, config.optimizer, config.dataset
     backend = select(config.backend.value)
-    dataset = _yin_yang(data.n_train, data.n_validation, data.n_test)
-    latency(np.zeros((0, dataset.n_features)), data.t_early, data.t_late)
+    pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):
         raise ConfigError(f"model.weight_std must be 0 or more, got {model.weight_std}")
@@ -76,6 +85,7 @@ def build(config: Config) -> Experiment:
         raise ConfigError(f"model.weight_mean must be finite, got {model.weight_mean}")
     if not all(np.isfinite(times).all() for times in model.bias_times):
         raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
+    dataset = _dataset(data)
     sizes = (dataset.n_features, *model.hidden, len(dataset.class_names))
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()

@@ -43,7 +43,7 @@ STYLE: dict[str, Any] = {
 }
 
 
-def _matplotlib() -> Any:
+def lazy_matplotlib() -> Any:
     """Matplotlib with its figure (and so lines, patches, tickers) and Agg, without pyplot."""
     import matplotlib.backends.backend_agg
     import matplotlib.figure
@@ -52,19 +52,19 @@ def _matplotlib() -> Any:
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def styled() -> Iterator[None]:
     """This module's look, as a decorator too; the caller's settings stay as they were."""
-    with _matplotlib().rc_context(STYLE):
+    with lazy_matplotlib().rc_context(STYLE):
         yield
 
 
-def _new_figure(height: float) -> Figure:
+def new_figure(height: float) -> Figure:
     """An empty figure, a journal's column (3.5 inches) wide, on an Agg canvas."""
-    figure = _matplotlib().figure.Figure(figsize=(3.5, height), layout="constrained")
-    return _matplotlib().backends.backend_agg.FigureCanvasAgg(figure).figure
+    figure = lazy_matplotlib().figure.Figure(figsize=(3.5, height), layout="constrained")
+    return lazy_matplotlib().backends.backend_agg.FigureCanvasAgg(figure).figure
 
 
-@_style()
+@styled()
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Writes `figure` as folder/name.pdf (vector) and folder/name.png (200 dpi); both paths."""
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def _look(index: int) -> dict[str, Any]:
 
 def _legend_of_classes(figure: Figure, class_names: Sequence[str]) -> None:
     """One line a class, above the panels, read row by row."""
-    line, place = _matplotlib().lines.Line2D, {"loc": "outside upper center", "ncols": 5}
+    line, place = lazy_matplotlib().lines.Line2D, {"loc": "outside upper center", "ncols": 5}
     handles = [line([], [], label=name, **_look(k)) for k, name in enumerate(class_names)]
     by_column = [handle for column in range(5) for handle in handles[column::5]]
     figure.legend(handles=by_column, title="output neuron", **place)
@@ -114,7 +114,7 @@ def _draw_band(axes: Axes, epochs: Floats, values: Floats, **line: Any) -> None:
         axes.fill_between(x, np.nanmin(y, axis=1), np.nanmax(y, axis=1), **band)
 
 
-@_style()
+@styled()
 def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     """Error, loss, silent neurons and bumped steps of every epoch.
 
@@ -123,7 +123,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
             "validation_accuracy", "bump_fraction" (n_replica,); "silent_fraction" (n_layer,
             n_replica). Accuracies and fractions in 0..1; None and nan are not drawn.
     """
-    figure = _new_figure(height=4.3)
+    figure = new_figure(height=4.3)
     error, loss, share = figure.subplots(3, 1, sharex=True, height_ratios=(1.25, 1, 1))
     epochs = np.array([record.get("epoch", i) for i, record in enumerate(records)], dtype=float)
 
@@ -144,7 +144,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     for k in range(n_layer):
         silent = _over_replicas([rows[k] if k < len(rows) else None for rows in layers])
         label = "silent, output" if k == n_layer - 1 else f"silent, hidden {k + 1}"
-        colour = PURPLE if k == n_layer - 1 else (GREEN, ORANGE, SKY)[k % 3]
+        colour = PURPLE if k == n_layer - 1 else (GREEN, ORANGE, SKY, BLUE, VERMILION)[k % 5]
         _draw_band(share, epochs, 100 * silent, color=colour, label=label)
     bumped = 100 * column("bump_fraction")
     _draw_band(share, epochs, bumped, color=GREY, label="bumped steps", dashes=(1, 1))
@@ -153,7 +153,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     low, high = min(mistakes, default=10.0), max(mistakes, default=10.0)
     middle, spread = math.sqrt(low * high), max(1.2 * math.sqrt(high / low), 2.3)
     error.set_ylim(middle / spread, min(middle * spread, 105))
-    ticker, subs = _matplotlib().ticker, (1, 2, 5) if spread < 17 else (1,)
+    ticker, subs = lazy_matplotlib().ticker, (1, 2, 5) if spread < 17 else (1,)
     error.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
     error.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     error.yaxis.set_minor_formatter(ticker.NullFormatter())
@@ -169,7 +169,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-@_style()
+@styled()
 def yin_yang_plane(
     grid_xy: ArrayLike,
     grid_class: ArrayLike,
@@ -190,11 +190,11 @@ def yin_yang_plane(
 
     Source: Kriener, Goeltz and Petrovici, The Yin-Yang dataset, NICE (2022).
     """
-    mpl = _matplotlib()
+    mpl = lazy_matplotlib()
     grid, answered = np.asarray(grid_xy, dtype=float), np.asarray(grid_class, dtype=int)
     samples, truth = np.asarray(samples_xy, dtype=float).reshape(-1, 2), np.asarray(labels)
     wrong = truth != np.asarray(predictions)
-    figure, ticks, limits = _new_figure(height=3.75), (0, 0.5, 1), (-0.02, 1.02)
+    figure, ticks, limits = new_figure(height=3.75), (0, 0.5, 1), (-0.02, 1.02)
     axes = figure.subplots(subplot_kw={"aspect": "equal", "xlabel": "x", "ylabel": "y"})
     axes.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks)
     full = np.array([mpl.colors.to_rgb(colour) for colour in PALETTE[:3]])
@@ -219,7 +219,7 @@ def yin_yang_plane(
     return figure
 
 
-@_style()
+@styled()
 def spike_time_histograms(
     t_out: ArrayLike, labels: ArrayLike, class_names: Sequence[str], unit: str = "tau_syn"
 ) -> Figure:
@@ -234,7 +234,7 @@ def spike_time_histograms(
     times, truth, n_class = np.asarray(t_out, dtype=float), np.asarray(labels), len(class_names)
     n_column, n_row = (1, n_class) if n_class <= 4 else (2, -(-n_class // 2))
     bins = np.histogram_bin_edges(times[np.isfinite(times)], bins=60 // n_column)
-    figure = _new_figure(height=0.75 + (1.15 if n_column == 1 else 0.95) * n_row)
+    figure = new_figure(height=0.75 + (1.15 if n_column == 1 else 0.95) * n_row)
     panels = figure.subplots(n_row, n_column, sharex=True, sharey=True, squeeze=False)
     for panel in panels.flat[n_class:]:
         panel.remove()
@@ -255,7 +255,7 @@ def spike_time_histograms(
         note += f"others {silent.sum() - silent[label]} of {len(own) * (n_class - 1)}"
         axes.annotate(note, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=6)
         axes.set_title(class_names[label], loc="left", fontweight="bold", pad=2)
-        axes.yaxis.set_major_locator(_matplotlib().ticker.MaxNLocator(integer=True, nbins=3))
+        axes.yaxis.set_major_locator(lazy_matplotlib().ticker.MaxNLocator(integer=True, nbins=3))
     panels[0, 0].set_ylim(0, 1.25 * panels[0, 0].get_ylim()[1])
     panels[0, 0].set_xlim(bins[0], bins[-1])
     figure.supxlabel(f"spike time ({TIME_UNITS.get(unit, unit)})")
@@ -264,7 +264,7 @@ def spike_time_histograms(
     return figure
 
 
-@_style()
+@styled()
 def membrane_traces(
     times: ArrayLike,
     membranes: Sequence[ArrayLike],
@@ -290,7 +290,7 @@ def membrane_traces(
     """
     clock, inputs = np.asarray(times, dtype=float), np.asarray(t_in, dtype=float)
     n_layer, ends = len(membranes), [*inputs[np.isfinite(inputs)]]
-    figure, pad = _new_figure(height=1.25 * (n_layer + 1)), 0.03 * (clock[-1] - clock[0])
+    figure, pad = new_figure(height=1.25 * (n_layer + 1)), 0.03 * (clock[-1] - clock[0])
     raster, *panels = figure.subplots(n_layer + 1, sharex=True, height_ratios=[0.4] + [1] * n_layer)
     mark = float(np.clip(60 / max(len(inputs), 1), 1.5, 8))
     raster.plot(inputs, np.arange(len(inputs)), "|", color="0.2", ms=mark, mew=0.7)

@@ -26,6 +26,10 @@ CAPTIONS = {
     " epoch by epoch: mean over the replicas, and the band from the lowest to the highest.",
     "yin_yang_plane": "Answers of the network over the plane, with the true boundaries. Dots are"
     " test samples in the colour of their class; rings mark the misclassified.",
+    "confusion_matrix": "Test samples by class and answer of the network; the mistakes are shaded by"
+    " their number, answers without an output spike are under none.",
+    "misclassified": "Misclassified test images, each under its class, with the times of the two"
+    " earliest output spikes.",
     "spike_time_histograms": "Spike times of the output neurons, one panel for the samples of"
     " each class. The neuron of the class itself is filled: it should be the first.",
     "membrane_traces": "One sample on its way through the network: input spikes, membranes of"

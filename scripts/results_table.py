@@ -1,8 +1,9 @@
-"""Writes docs/results.md from finished run folders: what was obtained, with every replica and its provenance.
+"""Writes docs/results.md from finished run folders: what was obtained, with every seed and its provenance.
 
-    python scripts/results_table.py outputs/yin_yang/RUN outputs/yin_yang_best/RUN [--output docs/results.md]
+    python scripts/results_table.py outputs/mnist/RUN outputs/mnist16/RUN ... [--output docs/results.md]
 
-The reported figures beside ours are those of the publication; what was not checked against its text says so.
+Runs of one experiment that differ in nothing but their seeds become one row. Beside it stand the figures of
+the publication and of its public code, each with its evidence.
 """
 
 from __future__ import annotations
@@ -10,64 +11,186 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-REPORTED = {
-    "yin_yang": "95.9 ± 0.7 (Göltz, Kriener et al. 2021; reported, unchecked)",
-}
-"""Test accuracy in % that a publication gives for the experiment, with its evidence."""
+SPLITS = ("train", "validation", "test")
+PAPER = "Göltz, Kriener et al. 2021"
+CODE = "its public code"
+RECOMPUTED = "recomputed from the arrays stored with the code"
+UNCHECKED = "reported, unchecked"
 
 
-def percent(statistics: Mapping[str, Any]) -> str:
-    """Mean and, where there are replicas, deviation."""
-    mean = f"{100 * statistics['mean']:.2f}"
-    return mean if statistics["std"] is None else f"{mean} ± {100 * statistics['std']:.2f}"
+@dataclass(frozen=True)
+class Published:
+    """Somebody else's figure for an experiment, accuracies in %."""
+
+    experiment: str
+    who: str
+    train: str
+    test: str
+    evidence: str
 
 
-def row(summary: Mapping[str, Any]) -> str:
-    """A run's line of the table."""
-    run, emulator, accuracy = summary["run"], summary["emulator"], summary["accuracy"]
+PUBLISHED = (
+    Published("yin_yang", PAPER, "96.3 ± 0.7", "95.9 ± 0.7", UNCHECKED),
+    Published("yin_yang", CODE, "97.0", "96.0", f"{RECOMPUTED}, one seed"),
+    Published("mnist", PAPER, "99.6 ± 0.1", "97.1 ± 0.1", UNCHECKED),
+    Published("mnist", CODE, "99.50", "97.01", f"{RECOMPUTED}, one seed; Euler steps of 0.01 tau_syn"),
+    Published("mnist16", PAPER, "99.2 ± 0.1", "97.4 ± 0.2", UNCHECKED),
+    Published(
+        "mnist16",
+        f"{PAPER}, on BrainScaleS-2",
+        "",
+        "96.9",
+        "second-hand: Cramer et al., PNAS 119 (2022), table 2",
+    ),
+    Published(
+        "mnist16",
+        f"{CODE}, on BrainScaleS-2",
+        "",
+        "97.13; 97.0 to 97.1",
+        "printed in its notebook, one network; at 72 µs a sample, and in five passes at 42 µs",
+    ),
+    Published("mnist16_small", CODE, "98.54", "96.81", f"{RECOMPUTED}, one seed"),
+    Published("mnist_deep", CODE, "99.96 to 99.97", "97.91, 97.87, 98.02", f"{RECOMPUTED}, seeds 1, 2, 3"),
+)
+"""What to compare with; nothing is listed here as a citation that was not read in the source it names."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Runs of one experiment that differ in their seeds only.
+
+    Attributes:
+        summaries: of the runs, by first seed.
+        accuracy: by split, a value a seed.
+        seeds: of all replicas.
+    """
+
+    summaries: tuple[Mapping[str, Any], ...]
+    accuracy: Mapping[str, Sequence[float]]
+    seeds: tuple[int, ...]
+
+    @property
+    def experiment(self) -> str:
+        """Its name, with the values that were changed."""
+        run = self.summaries[0]["run"]
+        return " ".join([run["experiment"], *changes(self.summaries[0])])
+
+
+def changes(summary: Mapping[str, Any]) -> list[str]:
+    """What a command line changed, beside the experiment, the seeds and the folder."""
+    ours = ("hydra.", "seed=", "replicas=", "experiment=")
+    return sorted(change for change in summary["run"]["overrides"] if not change.startswith(ours))
+
+
+def collect(summaries: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """The runs, those of the same experiment put together, in the order of their first.
+
+    Raises:
+        ValueError: a seed comes twice, which would make its result count twice.
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for summary in summaries:
+        run = summary["run"]
+        key = (run["experiment"], run["epochs_done"], run["dtype"], *changes(summary))
+        groups.setdefault(key, []).append(summary)
+    return [_together(sorted(group, key=lambda s: s["provenance"]["seed"])) for group in groups.values()]
+
+
+def _together(group: Sequence[Mapping[str, Any]]) -> Result:
+    seeds = tuple(
+        summary["provenance"]["seed"] + replica
+        for summary in group
+        for replica in range(summary["provenance"]["replicas"])
+    )
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{group[0]['run']['experiment']} has runs with the same seeds: {sorted(seeds)}")
+    accuracy = {
+        split: [100 * value for summary in group for value in summary["accuracy"][split]["per_replica"]]
+        for split in SPLITS
+    }
+    return Result(tuple(group), accuracy, seeds)
+
+
+def percent(values: Sequence[float]) -> str:
+    """Mean and, where there is more than one, the deviation of a sample."""
+    mean = f"{statistics.fmean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
+
+
+def row(result: Result) -> str:
+    """An experiment's line of the table."""
+    run = result.summaries[0]["run"]
+    stopped = any(summary["run"]["interrupted"] for summary in result.summaries)
+    emulators = [summary["emulator"] for summary in result.summaries]
+    beside = [
+        f"{figure.test}{' (unchecked)' if figure.evidence == UNCHECKED else ''}"
+        for figure in PUBLISHED
+        if figure.experiment == result.experiment
+    ]
     cells = (
-        run["experiment"],
-        f"{run['epochs_done']}{' (stopped)' if run['interrupted'] else ''}",
-        str(summary["provenance"]["replicas"]),
-        *(percent(accuracy[split]) for split in ("train", "validation", "test")),
-        REPORTED.get(run["experiment"], ""),
-        f"{emulator['train_samples_per_s']:,.0f}",
-        f"{emulator['wall_s']:.0f}",
+        result.experiment,
+        f"{run['epochs_done']}{' (stopped)' if stopped else ''}",
+        str(len(result.seeds)),
+        *(percent(result.accuracy[split]) for split in SPLITS),
+        "; ".join(beside),
+        f"{statistics.fmean(part['train_samples_per_s'] for part in emulators):,.0f}",
+        f"{sum(part['wall_s'] for part in emulators):,.0f}",
     )
     return f"| {' | '.join(cells)} |"
 
 
-def details(summary: Mapping[str, Any]) -> str:
-    """Every replica of a run, and where it came from."""
-    provenance, run = summary["provenance"], summary["run"]
-    accuracies = ", ".join(f"{100 * value:.1f}" for value in summary["accuracy"]["test"]["per_replica"])
-    seeds = f"seeds {provenance['seed']} to {provenance['seed'] + provenance['replicas'] - 1}"
-    changes = [change for change in run["overrides"] if not change.startswith("hydra.")]
-    command = ["gpuspike-train", *changes]
+def details(result: Result) -> str:
+    """Every seed of an experiment, where the runs came from, and how to make them again."""
+    test = result.accuracy["test"]
+    by_seed = ", ".join(f"{seed}: {value:.2f}" for seed, value in zip(result.seeds, test, strict=True))
+    places, commands = dict[str, None](), dict[str, None]()  # in order, without repetition
+    for summary in result.summaries:
+        provenance, run = summary["provenance"], summary["run"]
+        device = summary["emulator"]["device"]
+        places[f"gpuspike {provenance['gpuspike']} at {provenance['git']}, {run['dtype']}, {device}"] = None
+        given = [change for change in run["overrides"] if not change.startswith("hydra.")]
+        commands[f"`{shlex.join(['gpuspike-train', *given])}`"] = None
     return (
-        f"- **{run['experiment']}**, test accuracy by replica ({seeds}): {accuracies} %. "
-        f"gpuspike {provenance['gpuspike']} at {provenance['git']}, {run['dtype']}, "
-        f"{summary['emulator']['device']}. Again: `{shlex.join(command)}`"
+        f"- **{result.experiment}**, test accuracy by seed: {by_seed} %. "
+        f"{'; '.join(places)}. Again: {', '.join(commands)}"
     )
 
 
-def page(summaries: Sequence[Mapping[str, Any]]) -> str:
+def page(results: Sequence[Result]) -> str:
     """The whole page."""
-    head = (
-        "# Results\n\n"
-        "Written by `python scripts/results_table.py` from run folders. Accuracies in %,\n"
-        "after the last epoch, mean and deviation (of a sample) over replicas; samples/s over all.\n\n"
-        "| experiment | epochs | replicas | train | validation | test | reported test "
-        "| train samples/s | seconds |\n"
-        "|---|---|---|---|---|---|---|---|---|\n"
-    )
-    rows = "\n".join(row(summary) for summary in summaries)
-    return f"{head}{rows}\n\n" + "\n".join(details(summary) for summary in summaries) + "\n"
+    names = {result.experiment for result in results}
+    known = [figure for figure in PUBLISHED if figure.experiment in names]
+    lines = [
+        "# Results",
+        "",
+        "Written by `python scripts/results_table.py` from run folders. Accuracies in %,",
+        "after the last epoch, mean and deviation (of a sample) over seeds; samples/s over all replicas of a",
+        "run; seconds of all runs of the row, evaluation and figures included.",
+        "",
+        "| experiment | epochs | seeds | train | validation | test | published test "
+        "| train samples/s | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *map(row, results),
+        "",
+        *map(details, results),
+    ]
+    if known:
+        lines += [
+            "",
+            "## Published figures",
+            "",
+            "| experiment | whose | train | test | evidence |",
+            "|---|---|---|---|---|",
+            *(f"| {f.experiment} | {f.who} | {f.train} | {f.test} | {f.evidence} |" for f in known),
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,12 +203,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in options.folders:
         try:
             summaries.append(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
-            row(summaries[-1])
+            row(collect(summaries[-1:])[0])
         except (OSError, ValueError, LookupError, TypeError) as error:
             print(f"results_table: error: {folder} is no finished run: {error!r}", file=sys.stderr)
             return 2
     try:
-        options.output.write_text(page(summaries), encoding="utf-8")
+        text = page(collect(summaries))
+        options.output.write_text(text, encoding="utf-8")
+    except ValueError as error:
+        print(f"results_table: error: {error}", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"results_table: error: cannot write {options.output}: {error}", file=sys.stderr)
         return 2

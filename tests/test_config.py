@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from gpuspike import experiment
 from gpuspike.config import Config, Job, conf_folder, jobs, to_yaml
+from gpuspike.datasets import Dataset, Split
+from gpuspike.datasets.files import Source
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.experiment import build
 from gpuspike.losses import TimeMSE, TTFSCrossEntropy
@@ -22,6 +27,20 @@ OPTIONS = sorted(
     for file in conf_folder().glob("*/*.yaml")
     if file.parent.name != "experiment"
 )
+
+
+@pytest.fixture(autouse=True)
+def _images_without_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Image data sets of a single black image, so that every experiment can be built without data."""
+
+    def load(source: Source, size: int, *_: int) -> Dataset:
+        split = Split(np.zeros((1, size * size), np.uint8), np.zeros(1, np.int64))
+        return Dataset(source.name, split, split, split, source.class_names, (size, size))
+
+    monkeypatch.setattr(experiment, "load_images", load)
+    experiment._load.cache_clear()
+    yield
+    experiment._load.cache_clear()
 
 
 def one(*overrides: str) -> Config:
@@ -113,6 +132,63 @@ def test_the_default_network_has_the_paper_s_layers() -> None:
     ]
     assert parts.loss == TTFSCrossEntropy(tau_syn=1.0, xi=0.2, alpha=0.005, beta=1.0)
     assert [parts.schedule.at(epoch) for epoch in (0, 19, 20)] == [0.005, 0.005, 0.005 * 0.95]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "means", "stds", "batch", "epochs", "rate", "steps", "silent"),
+    [
+        ("mnist", (784, 350, 10), [0.05, 0.15], [0.8, 0.8], 80, 150, 0.005, 15, [0.15, 0.05]),
+        ("mnist16_small", (256, 128, 10), [0.1, 0.6], [0.4, 0.8], 50, 200, 0.003, 10, [0.5, 0.5]),
+        ("mnist16", (256, 246, 10), [0.1, 0.6], [0.4, 0.8], 50, 200, 0.003, 10, [0.5, 0.5]),
+    ],
+)
+def test_the_experiments_on_mnist_have_the_paper_s_numbers(
+    name: str,
+    sizes: tuple[int, ...],
+    means: list[float],
+    stds: list[float],
+    batch: int,
+    epochs: int,
+    rate: float,
+    steps: int,
+    silent: list[float],
+) -> None:
+    config = one(f"experiment={name}", "backend=cpu")
+    data, model, training, optimizer = config.dataset, config.model, config.training, config.optimizer
+    small = name != "mnist"
+    assert (data.name.value, data.n_train, data.n_validation, data.n_test) == ("mnist", 50000, 10000, 10000)
+    assert (data.t_early, data.t_late) == (0.15, 2.0)
+    assert (data.image_size, data.full_scale, data.silent_black) == (
+        (16, 255.0, True) if small else (28, 256.0, False)
+    )
+    assert (model.hidden, model.bias_times) == ([sizes[1]], [[], []])
+    assert (model.weight_mean, model.weight_std) == (means, stds)
+    assert (model.tau_mem, model.tau_syn, model.threshold, model.leak) == (1.0, 1.0, 1.0, 0.0)
+    assert (training.epochs, training.batch_size) == (epochs, batch)
+    assert (training.xi, training.alpha, training.beta) == (0.2, 0.005, 1.0)
+    assert (training.max_silent, training.bump_value) == (silent, 0.0005)
+    assert training.bump_exponential
+    assert training.bump_targeted
+    assert training.bump_replaces_step
+    assert (training.max_weight_grad, training.input_noise) == (0.2, 0.3)
+    assert (optimizer.name.value, optimizer.learning_rate) == ("adam", rate)
+    assert (optimizer.schedule.value, optimizer.step_size, optimizer.gamma) == ("step", steps, 0.9)
+    assert (optimizer.beta1, optimizer.beta2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
+    assert config.dtype.value == "float32"
+    assert [(layer.n_in, layer.n_out) for layer in build(config).network.layers] == [sizes[:2], sizes[1:]]
+
+
+def test_the_deep_and_the_fashion_experiment_share_the_rule_of_mnist() -> None:
+    shallow, deep, fashion = (one(f"experiment={name}") for name in ("mnist", "mnist_deep", "fashion_mnist"))
+    assert deep.model.hidden == [400, 400, 400, 400]
+    assert deep.dataset == shallow.dataset
+    assert deep.optimizer == shallow.optimizer
+    assert fashion.dataset.name.value == "fashion_mnist"
+    assert (fashion.model, fashion.training, fashion.optimizer) == (
+        shallow.model,
+        shallow.training,
+        shallow.optimizer,
+    )
 
 
 def test_values_reach_the_parts_that_they_name() -> None:
@@ -265,6 +341,8 @@ def test_a_value_out_of_range_is_refused_with_what_was_expected_and_got(
         ("model.bias_times=[[inf],[]]", "bias_times"),
         ("dataset.t_early=2.0", "t_early"),
         ("dataset.t_late=inf", "t_late"),
+        ("dataset.full_scale=254", "full_scale"),
+        ("dataset.full_scale=inf", "full_scale"),
         ("optimizer.learning_rate=0", "learning_rate"),
         ("optimizer.gamma=0", "gamma"),
         ("optimizer.step_size=0", "step_size"),
@@ -315,9 +393,10 @@ def test_a_sweep_expands_as_hydra_would(overrides: list[str], expected: list[int
 
 
 def test_a_sweep_may_run_over_lists_and_over_experiments() -> None:
-    found = several("model.hidden=[10],[20]", "experiment=" + ",".join(EXPERIMENTS))
-    assert [job.config.model.hidden for job in found][:: len(EXPERIMENTS)] == [[10], [20]]
-    assert {job.experiment for job in found} == set(EXPERIMENTS)
+    shallow = [name for name in EXPERIMENTS if name != "mnist_deep"]
+    found = several("model.hidden=[10],[20]", "experiment=" + ",".join(shallow))
+    assert [job.config.model.hidden for job in found][:: len(shallow)] == [[10], [20]]
+    assert {job.experiment for job in found} == set(shallow)
 
 
 def test_a_sweep_over_all_options_of_a_group_is_expanded_or_refused_in_one_line() -> None:

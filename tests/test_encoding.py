@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gpuspike.encoding import latency
+from gpuspike.encoding import latency, pixel_latency
 from gpuspike.errors import ValueRangeError
 
 
@@ -57,3 +57,23 @@ def test_times_that_do_not_increase_or_are_not_finite_are_refused(t_early: float
     with pytest.raises(ValueRangeError, match="t_early must lie before t_late, got") as caught:
         latency(np.zeros((0, 4)), t_early, t_late)
     assert "\n" not in str(caught.value)
+
+
+def test_pixels_spike_early_where_they_are_bright() -> None:
+    table = pixel_latency(255.0, 0.15, 2.0, silent_black=False)
+    assert table.shape == (256,)
+    assert (table[0], table[255]) == (2.0, 0.15)
+    np.testing.assert_array_equal(table, 0.15 + (1.0 - np.arange(256) / 255.0) * (2.0 - 0.15))
+    assert pixel_latency(256.0, 0.15, 2.0, silent_black=False)[255] == pytest.approx(0.157, abs=3e-4)
+
+
+def test_only_black_pixels_can_be_silent() -> None:
+    table = pixel_latency(255.0, 0.15, 2.0, silent_black=True)
+    assert np.isinf(table[0])
+    np.testing.assert_array_equal(table[1:], pixel_latency(255.0, 0.15, 2.0, silent_black=False)[1:])
+
+
+@pytest.mark.parametrize("full_scale", [254.9, 0.0, -1.0, math.inf, math.nan])
+def test_a_scale_that_pixels_exceed_is_refused(full_scale: float) -> None:
+    with pytest.raises(ValueRangeError, match="full_scale must be finite and at least 255, got"):
+        pixel_latency(full_scale, 0.15, 2.0, silent_black=False)

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "errors", "backend", "neuron", "rng", "kernels", "datasets", "encoding", "layers", "network", "losses",
     "optim", "bumping", "substrate", "trainer", "accountant", "checkpoint", "config", "tracking",
-    "experiment", "plots", "drawing", "report", "run", "cli",
+    "experiment", "plots", "image_plots", "drawing", "report", "run", "cli",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 

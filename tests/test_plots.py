@@ -15,7 +15,7 @@ import pytest
 from matplotlib.colors import to_rgba
 from numpy.typing import NDArray
 
-from gpuspike import plots
+from gpuspike import image_plots, plots
 from gpuspike.neuron import LIF
 
 
@@ -87,7 +87,7 @@ def test_matplotlib_is_lazy_and_pyplot_is_never_imported(tmp_path: Path) -> None
     code = f"""
 import sys
 from pathlib import Path
-from gpuspike import plots
+from gpuspike import image_plots, plots
 assert "matplotlib" not in sys.modules
 import matplotlib
 before = {{key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}}
@@ -307,3 +307,49 @@ def test_membrane_traces_of_one_layer_and_deep_inhibition() -> None:
     pixels(figure)
     assert len(figure.axes) == 2
     assert figure.axes[1].get_ylim()[0] >= -2.2
+
+
+def texts(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_the_confusion_matrix_counts_every_sample() -> None:
+    labels, answers = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 0, 0])
+    (axes,) = image_plots.confusion_matrix(labels, answers, "abc").axes
+    assert texts(axes) == ["1", "1", "1", "2", "1"]
+    assert axes.get_title() == "accuracy 50.00 %, 3 of 6 misclassified"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("n_class", [1, 3, 10])
+def test_the_confusion_matrix_has_a_column_for_no_answer(n_class: int) -> None:
+    names = [f"a long name {k}" for k in range(n_class)]
+    figure = image_plots.confusion_matrix(np.arange(n_class), np.full(n_class, -1), names)
+    (axes,) = figure.axes
+    assert texts(axes) == ["1"] * n_class
+    assert axes.get_xticklabels()[-1].get_text() == "none"
+    assert axes.get_title().startswith("accuracy 0.00 %")
+    pixels(figure)
+
+
+def test_the_sheet_shows_the_misclassified_and_what_decided() -> None:
+    images = np.zeros((4, 5, 5), np.uint8)
+    images[2] = 255
+    times = np.array([[0.1, 0.2, 0.3], [np.inf] * 3, [0.5, 0.25, np.inf], [np.inf, np.inf, 1.0]])
+    figure = image_plots.misclassified(images, [0, 1, 0, 1], [0, -1, 1, 2], times, "abc")
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == ["b", "a", "b"]
+    assert [texts(axes) for axes in shown] == [["no spike"], ["b: 0.250\na: 0.500"], ["c: 1.000"]]
+    assert shown[1].images[0].get_array().min() == 255
+    assert figure.get_suptitle().startswith("3 of 3 misclassified")
+
+
+@pytest.mark.parametrize("n_wrong", [0, 1, 36, 100])
+def test_the_sheet_of_any_number_of_mistakes(n_wrong: int) -> None:
+    n = n_wrong + 1
+    answers = np.r_[np.ones(n_wrong, np.int64), 0]
+    figure = image_plots.misclassified(
+        np.zeros((n, 16, 16)), np.zeros(n, int), answers, np.ones((n, 2)), "ab"
+    )
+    assert sum(bool(axes.images) for axes in figure.axes) == min(n_wrong, 36)
+    pixels(figure)

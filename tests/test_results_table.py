@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,45 +15,94 @@ SCRIPT = Path(__file__).parent.parent / "scripts" / "results_table.py"
 
 
 @pytest.fixture
-def script() -> ModuleType:
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("results_table", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
-def summary(replicas: list[float]) -> dict[str, Any]:
+def summary(replicas: list[float], experiment: str = "yin_yang", seed: int = 3) -> dict[str, Any]:
     std = None if len(replicas) == 1 else 0.01
     split = {"mean": sum(replicas) / len(replicas), "std": std, "per_replica": replicas}
     return {
         "accuracy": dict.fromkeys(("train", "validation", "test"), split),
         "emulator": {"train_samples_per_s": 123456.7, "wall_s": 8.4, "device": "a processor"},
-        "provenance": {"gpuspike": "0.1.0", "git": "abc", "seed": 3, "replicas": len(replicas)},
+        "provenance": {"gpuspike": "0.1.0", "git": "abc", "seed": seed, "replicas": len(replicas)},
         "run": {
-            "experiment": "yin_yang",
+            "experiment": experiment,
             "epochs_done": 300,
             "dtype": "float64",
             "interrupted": False,
-            "overrides": ["replicas=2", "hydra.run.dir=x"],
+            "overrides": [f"experiment={experiment}", f"seed={seed}", "hydra.run.dir=x"],
         },
     }
 
 
-def test_the_page_holds_mean_deviation_and_every_replica(script: ModuleType, tmp_path: Path) -> None:
-    for name, replicas in (("one", [0.9]), ("two", [0.94, 0.96])):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "summary.json").write_text(json.dumps(summary(replicas)))
+def folders(place: Path, *summaries: dict[str, Any]) -> list[str]:
+    """Run folders with these summaries."""
+    for number, content in enumerate(summaries):
+        (place / f"run_{number}").mkdir()
+        (place / f"run_{number}" / "summary.json").write_text(json.dumps(content))
+    return [str(place / f"run_{number}") for number in range(len(summaries))]
+
+
+def test_the_page_holds_mean_deviation_and_every_seed(script: ModuleType, tmp_path: Path) -> None:
+    runs = folders(tmp_path, summary([0.9], "mine"), summary([0.94, 0.96]))
     page = tmp_path / "results.md"
-    assert script.main([str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(page)]) == 0
+    assert script.main([*runs, "--output", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
-    assert "| yin_yang | 300 | 2 | 95.00 ± 1.00 | 95.00 ± 1.00 | 95.00 ± 1.00 |" in text
-    assert "| yin_yang | 300 | 1 | 90.00 | 90.00 | 90.00 |" in text
-    assert "seeds 3 to 4): 94.0, 96.0 %" in text
-    assert "unchecked" in text
-    assert "Again: `gpuspike-train replicas=2`" in text
+    assert "| yin_yang | 300 | 2 | 95.00 ± 1.41 | 95.00 ± 1.41 | 95.00 ± 1.41 |" in text
+    assert "| mine | 300 | 1 | 90.00 | 90.00 | 90.00 |  |" in text
+    assert "test accuracy by seed: 3: 94.00, 4: 96.00 %" in text
+    assert "gpuspike 0.1.0 at abc, float64, a processor" in text
+    assert "Again: `gpuspike-train experiment=yin_yang seed=3`" in text
     assert "123,457 | 8 |" in text
+
+
+def test_runs_that_differ_in_their_seeds_only_are_one_row(script: ModuleType, tmp_path: Path) -> None:
+    changed = summary([0.5], "mnist", 9)
+    changed["run"]["overrides"].append("training.xi=0.1")
+    runs = folders(
+        tmp_path, summary([0.98], "mnist", 7), summary([0.96, 0.97], "mnist", 3), changed, summary([0.9])
+    )
+    page = tmp_path / "results.md"
+    assert script.main([*runs, "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "| mnist | 300 | 3 | 97.00 ± 1.00 |" in text
+    assert "3: 96.00, 4: 97.00, 7: 98.00 %" in text
+    assert "experiment=mnist seed=3`, `gpuspike-train experiment=mnist seed=7`" in text
+    assert "| 123,457 | 17 |" in text
+    assert "| mnist training.xi=0.1 | 300 | 1 | 50.00 | 50.00 | 50.00 |  |" in text, (
+        "not the paper's any more"
+    )
+    assert text.index("| mnist |") < text.index("| mnist training") < text.index("| yin_yang |")
+
+
+def test_a_seed_that_comes_twice_is_refused(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = folders(tmp_path, summary([0.98, 0.97], "mnist", 3), summary([0.96], "mnist", 4))
+    assert script.main([*runs, "--output", str(tmp_path / "page.md")]) == 2
+    assert "mnist has runs with the same seeds: [3, 4, 4]" in capsys.readouterr().err
+    assert not (tmp_path / "page.md").exists()
+
+
+def test_published_figures_stand_beside_ours_with_their_evidence(script: ModuleType, tmp_path: Path) -> None:
+    names = ("mnist", "mnist16", "mnist16_small", "mnist_deep")
+    page = tmp_path / "results.md"
+    runs = folders(tmp_path, *(summary([0.97], name) for name in names))
+    assert script.main([*runs, "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "| 97.1 ± 0.1 (unchecked); 97.01 |" in text
+    assert "| 97.4 ± 0.2 | reported, unchecked |" in text
+    assert "| 98.54 | 96.81 | recomputed from the arrays stored with the code, one seed |" in text
+    assert "second-hand: Cramer et al." in text
+    assert all(f"\n| {name} | " in text.split("## Published figures")[1] for name in names)
+    assert "yin_yang" not in text, "what was not run has nothing beside it"
 
 
 def test_a_folder_without_a_finished_run_is_refused(

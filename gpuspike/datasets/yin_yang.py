@@ -1,52 +1,13 @@
-"""Data sets: features in [0, 1] and class labels, in the splits that publications use."""
+"""The Yin-Yang data set: points of a picture, and the part of it that they lie in."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ValueRangeError
+from gpuspike.datasets.splits import Dataset, Split, check_sizes
 
 YIN_YANG_CLASSES = ("yin", "yang", "dot")
-
-
-@dataclass(frozen=True)
-class Split:
-    """One part of a data set.
-
-    Attributes:
-        features: (n_samples, n_features) float64 in [0, 1].
-        labels: (n_samples,) int64 class of each sample.
-    """
-
-    features: NDArray[np.float64]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set in its three splits."""
-
-    name: str
-    train: Split
-    validation: Split
-    test: Split
-    class_names: tuple[str, ...]
-
-    @property
-    def splits(self) -> dict[str, Split]:
-        """The three splits by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
-
-    @property
-    def n_features(self) -> int:
-        """Values of a sample."""
-        return self.train.features.shape[1]
 
 
 def yin_yang_class(
@@ -92,9 +53,7 @@ def yin_yang(n_train: int = 5000, n_validation: int = 1000, n_test: int = 1000) 
     Raises:
         ValueRangeError: a split without samples.
     """
-    for name, size in (("n_train", n_train), ("n_validation", n_validation), ("n_test", n_test)):
-        if size < 1:
-            raise ValueRangeError(f"{name} must be at least 1, got {size}")
+    check_sizes(n_train, n_validation, n_test)
     return Dataset(
         "yin_yang",
         yin_yang_split(n_train, 42),

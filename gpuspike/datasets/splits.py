@@ -1,0 +1,64 @@
+"""What every data set is: three splits of samples with labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.errors import ValueRangeError
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set.
+
+    Attributes:
+        features: (n_samples, n_features) float64 in [0, 1], or uint8 pixels, possibly mapped from a file.
+        labels: (n_samples,) int64 class of each sample.
+    """
+
+    features: NDArray[Any]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in its three splits.
+
+    Attributes:
+        image_shape: (rows, columns) of a sample that is an image, else None.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int] | None = None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def n_features(self) -> int:
+        """Values of a sample."""
+        return self.train.features.shape[1]
+
+
+def check_sizes(n_train: int, n_validation: int, n_test: int) -> None:
+    """Refuses a split without samples.
+
+    Raises:
+        ValueRangeError: the split's name, what was expected and what was got.
+    """
+    for name, size in (("n_train", n_train), ("n_validation", n_validation), ("n_test", n_test)):
+        if size < 1:
+            raise ValueRangeError(f"{name} must be at least 1, got {size}")
