@@ -72,4 +72,5 @@ class Bumping:
         for r in np.flatnonzero(chosen != NO_LAYER):
             number = chosen[r]
             silent = np.isinf(activities[number].t_out[r]).any(axis=0)
-            weights[number][r] += self.size[r] * (silent if self.targeted else np.ones_like(silent))
+            bump = self.size[r] * (silent if self.targeted else np.ones_like(silent))
+            weights[number][r] += bump.astype(weights[number].dtype)

@@ -99,7 +99,7 @@ def build(config: Config) -> Experiment:
     def make_optimizer(weights: list[Array]) -> Optimizer:
         if optimizer.name is OptimizerName.sgd:
             return SGD(weights, optimizer.momentum)
-        return Adam(weights, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
+        return Adam(weights, network.kernels, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
 
     def make_bumping() -> Bumping:
         return Bumping(

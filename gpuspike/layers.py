@@ -25,9 +25,14 @@ class LayerInput:
     t_in: Array
     order: NDArray[np.int64] | None
 
-    def take(self, samples: NDArray[np.int64]) -> LayerInput:
-        """The samples (n_replica, n_batch) of an input that all replicas share, each replica its own."""
-        return LayerInput(self.t_in[0][samples], None if self.order is None else self.order[0][samples])
+    def take(self, samples: NDArray[np.int64], *, with_order: bool = True) -> LayerInput:
+        """A copy of the samples (n_replica, n_batch) of an input that all replicas share, each its own.
+
+        Args:
+            with_order: False where the times are going to change.
+        """
+        order = self.order[0][samples] if with_order and self.order is not None else None
+        return LayerInput(self.t_in[0][samples], order)
 
     def part(self, first: int, last: int) -> LayerInput:
         """Samples `first` to `last` (not included)."""

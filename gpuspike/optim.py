@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
+from gpuspike.kernels import Kernels
 
 Array = NDArray[Any]
 
@@ -40,13 +41,19 @@ class Adam:
     """
 
     def __init__(
-        self, weights: Sequence[Array], beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+        self,
+        weights: Sequence[Array],
+        kernels: Kernels,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
     ) -> None:
         for name, value in (("beta1", beta1), ("beta2", beta2)):
             if not 0.0 <= value < 1.0:
                 raise ValueRangeError(f"{name} must lie in [0, 1), got {value!r}")
         if not epsilon > 0.0:
             raise ValueRangeError(f"epsilon must be positive, got {epsilon!r}")
+        self._kernels = kernels
         self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
         self._mean = [np.zeros_like(w) for w in weights]
         self._square = [np.zeros_like(w) for w in weights]
@@ -66,13 +73,17 @@ class Adam:
             rate = learning_rate / (1.0 - self._beta1**count)
             correction = 1.0 / math.sqrt(1.0 - self._beta2**count)
             for w, grad, mean, square in zip(weights, grads, self._mean, self._square, strict=True):
-                g, m, s = grad[r], mean[r], square[r]
-                m += (1.0 - self._beta1) * (g - m)
-                s += (1.0 - self._beta2) * (g * g - s)
-                scale = np.sqrt(s)
-                scale *= correction
-                scale += self._epsilon
-                w[r] -= rate * m / scale
+                self._kernels.adam(
+                    w[r],
+                    grad[r],
+                    mean[r],
+                    square[r],
+                    self._beta1,
+                    self._beta2,
+                    rate,
+                    correction,
+                    self._epsilon,
+                )
 
     def state(self) -> dict[str, Array]:
         """See `Optimizer.state`."""

@@ -197,9 +197,18 @@ class Trainer:
             totals = np.zeros((3 + len(self.weights), len(self._seeds)))
             for batch in range(n_batches):
                 samples = order[:, batch * rule.batch_size : (batch + 1) * rule.batch_size]
-                received = train.received.take(samples)
+                received = train.received.take(samples, with_order=not rule.input_noise)
                 if rule.input_noise:
-                    received = self._with_noise(received, batch)
+                    # The bias spikes, which the chip makes itself, stay where they are.
+                    self.network.kernels.jitter(
+                        received.t_in,
+                        self.network.layers[0].n_in,
+                        rule.input_noise,
+                        self._seeds,
+                        Purpose.INPUT_NOISE,
+                        self.epoch,
+                        batch,
+                    )
                 figures = self._step(received, train.labels[samples], learning_rate)
                 totals += figures * (samples.shape[1] / len(train))
                 if on_batch is not None:
@@ -223,18 +232,6 @@ class Trainer:
                 train_seconds=seconds,
                 train_samples_per_s=len(self._seeds) * len(train) / seconds,
             )
-
-    def _with_noise(self, received: LayerInput, batch: int) -> LayerInput:
-        """Jittered input times; the bias spikes, which the chip makes itself, stay where they are."""
-        t_in = received.t_in[:, :, : self.network.layers[0].n_in]
-        noise = np.stack(
-            [
-                stream(s, Purpose.INPUT_NOISE, self.epoch, batch).standard_normal(t_in.shape[1:])
-                for s in self._seeds
-            ]
-        )
-        noise *= self._rule.input_noise
-        return self.network.receive(np.abs(t_in + noise.astype(t_in.dtype)), sort=False)
 
     def _step(self, received: LayerInput, labels: NDArray[np.int64], learning_rate: float) -> Array:
         """One batch; returns rows of loss, accuracy, bumped, silent fraction by layer, by replica."""

@@ -19,7 +19,7 @@ ORDER = [
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 
-KERNELS_MAY_USE = {"errors", "backend", "neuron"}
+KERNELS_MAY_USE = {"errors", "backend", "neuron", "rng"}
 HYDRA_IS_KNOWN_TO = {"config", "cli"}
 CUPY_IS_KNOWN_TO = {"backend.py", "kernels/cuda.py"}
 MOST_LINES = 400

@@ -167,4 +167,4 @@ def test_a_small_network_learns_a_slice_of_mnist(
     }
     *_, last = new_trainer(parts).train(data["train"], data["validation"], 3)
     assert last.validation.accuracy.min() >= least
-    assert last.train_loss.max() < 2.0
+    assert last.train_loss.max() < 4.0

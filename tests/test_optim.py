@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
+from gpuspike.kernels import load
 from gpuspike.optim import SGD, Adam, Optimizer, Schedule
 
 Array = NDArray[Any]
@@ -37,7 +38,7 @@ def make_grads(step: int, dtype: Any = np.float64) -> list[Array]:
 
 def make(kind: str, weights: list[Array]) -> Optimizer:
     """An optimiser with state."""
-    return Adam(weights) if kind == "adam" else SGD(weights, momentum=0.9)
+    return Adam(weights, load("cpu")) if kind == "adam" else SGD(weights, momentum=0.9)
 
 
 def copies(arrays: dict[str, Array]) -> dict[str, Array]:
@@ -72,14 +73,15 @@ def sgd_by_hand(start: float, grads: list[float], rates: list[float]) -> float:
     return theta
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("kind", ["adam", "sgd"])
-def test_many_steps_equal_the_scalar_recursion(kind: str) -> None:
+def test_many_steps_equal_the_scalar_recursion(kind: str, backend: str) -> None:
     n_steps = 200
     weights = make_weights()
     start = [w.copy() for w in weights]
     optimizer: Optimizer
     if kind == "adam":
-        optimizer, by_hand = Adam(weights, beta1=0.8, beta2=0.99, epsilon=1e-7), adam_by_hand
+        optimizer, by_hand = Adam(weights, load(backend), 0.8, 0.99, 1e-7), adam_by_hand
     else:
         optimizer, by_hand = SGD(weights, momentum=0.7), sgd_by_hand
     rates = [0.01 * 0.99**step for step in range(n_steps)]
@@ -97,7 +99,7 @@ def test_the_first_adam_step_is_the_learning_rate_in_the_gradient_s_direction() 
     weights = make_weights()
     before = [w.copy() for w in weights]
     grads = make_grads(0)
-    Adam(weights).step(weights, grads, 0.25, EVERYBODY)
+    Adam(weights, load("cpu")).step(weights, grads, 0.25, EVERYBODY)
     for w, w_before, grad in zip(weights, before, grads, strict=True):
         large = np.abs(grad) > 1e-4
         np.testing.assert_allclose((w_before - w)[large], 0.25 * np.sign(grad[large]), rtol=1e-3)
@@ -135,7 +137,7 @@ def test_an_inactive_replica_and_its_state_stay_as_they_are_bit_for_bit(kind: st
 
 def test_adam_counts_the_steps_of_each_replica() -> None:
     weights = make_weights()
-    optimizer = Adam(weights)
+    optimizer = Adam(weights, load("cpu"))
     for active in ([True, True, False], [False, True, False], [True, True, False]):
         optimizer.step(weights, make_grads(0), 0.1, np.array(active))
     assert optimizer.state()["steps"].tolist() == [2, 3, 0]
@@ -204,7 +206,7 @@ def test_the_state_has_the_replica_axis_first_and_is_not_a_copy(kind: str) -> No
 )
 def test_adam_refuses_what_it_cannot_use_by_name(change: dict[str, float], name: str) -> None:
     with pytest.raises(ValueRangeError, match=f"^{name} must .*got") as caught:
-        Adam(make_weights(), **change)
+        Adam(make_weights(), load("cpu"), **change)
     assert "\n" not in str(caught.value)
 
 

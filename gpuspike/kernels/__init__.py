@@ -90,6 +90,40 @@ class Kernels(Protocol):
         """
         ...
 
+    @staticmethod
+    def jitter(
+        times: Array, n_jittered: int, std: float, seeds: Sequence[int], purpose: int, epoch: int, batch: int
+    ) -> None:
+        """Adds normal jitter to the first inputs' spike times, in place; times before 0 are reflected there.
+
+        Args:
+            times: (n_replica, n_batch, n_pre), changed.
+            n_jittered: inputs that jitter; those behind them, bias spikes, do not.
+            std: standard deviation.
+            seeds: of the replicas;  purpose, epoch, batch: the rest of the address, see `rng.normals`.
+        """
+        ...
+
+    @staticmethod
+    def adam(
+        weights: Array,
+        grad: Array,
+        mean: Array,
+        square: Array,
+        keep_mean: float,
+        keep_square: float,
+        rate: float,
+        correction: float,
+        epsilon: float,
+    ) -> None:
+        """One step of Adam on one replica's arrays, all of one shape; all but `grad` change in place.
+
+        mean   += (1 - keep_mean) (grad - mean)
+        square += (1 - keep_square) (grad^2 - square)
+        weights -= rate mean/(correction sqrt(square) + epsilon)
+        """
+        ...
+
 
 def with_bias(spikes: Array, bias_times: Sequence[float]) -> Array:
     """(n_replica, n_batch, n) spike times with bias spikes at the end, the same for every sample."""

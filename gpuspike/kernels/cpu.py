@@ -46,6 +46,7 @@ _cache = str(_cache_folder())
 numba_config.CACHE_DIR = _cache  # type: ignore[attr-defined]
 try:  # the folder is read when a kernel is declared, that is, while these modules are imported
     _forward = importlib.import_module("gpuspike.kernels.cpu_forward")
+    _update = importlib.import_module("gpuspike.kernels.cpu_update")
     _backward = importlib.import_module("gpuspike.kernels.cpu_backward")
     _solve = importlib.import_module("gpuspike.kernels.cpu_solve")
 finally:
@@ -79,7 +80,7 @@ def _constants_and_peak(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
     return *_constants(neuron, dtype), neuron.kernel_peak[1] * neuron.capacitance
 
 
-spike_order = _forward.spike_order
+spike_order, jitter, adam = _forward.spike_order, _update.jitter, _update.adam
 
 
 def forward(

@@ -11,6 +11,9 @@ import math
 import numpy as np
 from numba import njit
 
+BUCKETS = 4
+"""Buckets a spike: about as fast from 2 to 8; more are rarely shared, fewer are sooner summed up."""
+
 WORTHWHILE = 32
 """Steps of the insertion sort per spike, from where a merge sort is better: all spikes in a few buckets."""
 
@@ -25,30 +28,32 @@ def sort_row(times, order, bucket, heads):
     Args:
         times: (n,) spike times.
         order: (n,) out.
-        bucket, heads: (n,) and (n + 2,) int32, space to work in.
+        bucket, heads: (n,) and (BUCKETS n + 2,) int32, space to work in.
     """
     n = times.size
     earliest, latest = math.inf, -math.inf
     for i in range(n):
         earliest = min(earliest, times[i])
         latest = max(latest, times[i] if times[i] < math.inf else -math.inf)
-    # n buckets evenly over the finite times, one more for inf.
+    # Buckets evenly over the finite times, one more for inf.
+    n_buckets = BUCKETS * n
     spread = np.float64(latest) - earliest
-    scale = times.dtype.type(n / spread) if TINY < spread < math.inf else times.dtype.type(0.0)
+    scale = times.dtype.type(n_buckets / spread) if TINY < spread < math.inf else times.dtype.type(0.0)
     origin = times.dtype.type(earliest if earliest < math.inf else 0.0)
-    last = times.dtype.type(n - 1)
-    for b in range(n + 2):
+    last = times.dtype.type(n_buckets - 1)
+    for b in range(n_buckets + 2):
         heads[b] = 0
     for i in range(n):
-        bucket[i] = np.int32(min((times[i] - origin) * scale, last)) if times[i] < math.inf else np.int32(n)
+        place = np.int32(min((times[i] - origin) * scale, last))
+        bucket[i] = place if times[i] < math.inf else np.int32(n_buckets)
     for i in range(n):
-        heads[bucket[i] + 1] += 1
-    for b in range(n):
+        heads[np.uint32(bucket[i]) + np.uint32(1)] += np.int32(1)
+    for b in range(n_buckets):
         heads[b + 1] += heads[b]
     for i in range(n):
-        b = bucket[i]
-        order[heads[b]] = i
-        heads[b] += 1
+        b = np.uint32(bucket[i])
+        order[np.uint32(heads[b])] = i
+        heads[b] += np.int32(1)
     steps = 0
     for k in range(1, n):
         i = order[k]
@@ -68,6 +73,6 @@ def sort_rows(times, order):
     """`sort_row` for every row of (n_rows, n) `times`."""
     n = times.shape[1]
     bucket = np.empty(n, np.int32)
-    heads = np.empty(n + 2, np.int32)
+    heads = np.empty(BUCKETS * n + 2, np.int32)
     for b in range(times.shape[0]):
         sort_row(times[b], order[b], bucket, heads)

@@ -8,6 +8,7 @@ dtypes are checked by the public functions; here every array has its replica and
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import lambertw
 
 from gpuspike.neuron import LIF, NO_SPIKE
+from gpuspike.rng import Purpose, normals
 
 Array = NDArray[np.float64]
 
@@ -161,6 +163,39 @@ def backward(
     )
     dtype = weights.dtype
     return (t_in_grad.astype(dtype) if need_t_in_grad else None), weights_grad.astype(dtype)
+
+
+def jitter(
+    times: NDArray[Any],
+    n_jittered: int,
+    std: float,
+    seeds: Sequence[int],
+    purpose: int,
+    epoch: int,
+    batch: int,
+) -> None:
+    """See `kernels.Kernels.jitter`."""
+    for r, seed in enumerate(seeds):
+        noise = normals(seed, Purpose(purpose), epoch, batch, times.shape[1], n_jittered)
+        jittered = times[r, :, :n_jittered]
+        jittered[:] = np.abs(jittered + std * noise)
+
+
+def adam(
+    weights: NDArray[Any],
+    grad: NDArray[Any],
+    mean: NDArray[Any],
+    square: NDArray[Any],
+    keep_mean: float,
+    keep_square: float,
+    rate: float,
+    correction: float,
+    epsilon: float,
+) -> None:
+    """See `kernels.Kernels.adam`."""
+    mean += (1.0 - keep_mean) * (grad - mean)
+    square += (1.0 - keep_square) * (grad * grad - square)
+    weights -= rate * mean / (np.sqrt(square) * correction + epsilon)
 
 
 def _shared(t_in: NDArray[Any], n_replica: int) -> NDArray[Any]:

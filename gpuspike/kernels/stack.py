@@ -45,6 +45,34 @@ class LayerKernels(Protocol):
         """Gradients with respect to the input times (if needed) and the weights."""
         ...
 
+    def jitter(
+        self,
+        times: Array,
+        n_jittered: int,
+        std: float,
+        seeds: Sequence[int],
+        purpose: int,
+        epoch: int,
+        batch: int,
+    ) -> None:
+        """Adds normal jitter to input times, in place."""
+        ...
+
+    def adam(
+        self,
+        weights: Array,
+        grad: Array,
+        mean: Array,
+        square: Array,
+        keep_mean: float,
+        keep_square: float,
+        rate: float,
+        correction: float,
+        epsilon: float,
+    ) -> None:
+        """One step of Adam, in place."""
+        ...
+
 
 class Stack:
     """Takes such kernels from layer to layer; see `gpuspike.kernels.Kernels` for its methods."""
@@ -53,6 +81,8 @@ class Stack:
         self._layer = layer
         self.spike_order = layer.spike_order
         self.slopes = layer.slopes
+        self.jitter = layer.jitter
+        self.adam = layer.adam
 
     def forward(
         self,
