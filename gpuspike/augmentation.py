@@ -40,7 +40,8 @@ class RandomShift:
         """Shifts in place.
 
         Args:
-            t_in: (n_replica, n_batch, n_pre) spike times of the pixels, row by row; bias spikes behind them stay.
+            t_in: (n_replica, n_batch, n_pre) spike times of the pixels, row by row; bias spikes behind
+                them stay.
             seeds: of the replicas;  epoch, batch: the rest of the draw's address.
         """
         n_replica, n_batch = t_in.shape[:2]
