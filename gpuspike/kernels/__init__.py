@@ -65,8 +65,8 @@ class Kernels(Protocol):
 
 def load(name: str) -> Kernels:
     """The kernels of a backend, imported (and with the CPU's, declared to Numba) only now."""
-    if name not in ("cpu", "reference"):
-        raise BackendError(f"kernels exist for the backends cpu and reference, got {name!r}")
+    if name not in ("cuda", "cpu", "reference"):
+        raise BackendError(f"kernels exist for the backends cuda, cpu and reference, got {name!r}")
     return cast(Kernels, importlib.import_module(f"gpuspike.kernels.{name}"))
 
 
@@ -74,8 +74,10 @@ def spike_order(t_in: Array) -> NDArray[np.int64]:
     """The order that sorts each sample's spikes by time, silent inputs last.
 
     Args:
-        t_in: (..., n_pre) spike times, inf = no spike.
+        t_in: (..., n_pre) spike times, inf = no spike; NumPy's or CuPy's, as is what is returned.
     """
+    if array_module(t_in=t_in) is not np:
+        return importlib.import_module("gpuspike.kernels.cuda").spike_order(t_in)
     n_pre = t_in.shape[-1]
     rows = t_in.reshape(t_in.size // max(n_pre, 1), n_pre)
     order = np.empty(rows.shape, np.int64)
@@ -98,10 +100,12 @@ def first_spikes(t_in: Array, weights: Array, neuron: LIF) -> Array:
 
     Returns:
         (n_batch, n_post) or (n_replica, n_batch, n_post) spike times, inf where the neuron stays silent; the
-        same array type and dtype (float32 or float64) as the inputs.
+        same array type and dtype (float32 or float64) as the inputs. NumPy arrays are computed on the CPU,
+        CuPy arrays on the current device. Arrays that are not C-contiguous are copied; arrays on another device
+        are refused.
 
     Raises:
-        DtypeError, ShapeError, ValueRangeError: what was expected and what was got.
+        DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021).
     """
@@ -109,7 +113,7 @@ def first_spikes(t_in: Array, weights: Array, neuron: LIF) -> Array:
     replicas = t_in.ndim == 3
     if not replicas:
         t_in, weights = t_in[None], weights[None]
-    t_out, _ = load("cpu").forward(t_in, spike_order(t_in), weights, neuron)
+    t_out, _ = _kernels(t_in).forward(t_in, spike_order(t_in), weights, neuron)
     return t_out if replicas else t_out[0]
 
 
@@ -138,7 +142,7 @@ def first_spikes_vjp(
         (t_in_grad, weights_grad), shaped like `t_in` and `weights`.
 
     Raises:
-        DtypeError, ShapeError, ValueRangeError: what was expected and what was got.
+        DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); the implicit function theorem.
     """
@@ -150,7 +154,7 @@ def first_spikes_vjp(
     replicas = t_in.ndim == 3
     if not replicas:
         t_in, weights, t_out, t_out_grad = t_in[None], weights[None], t_out[None], t_out_grad[None]
-    kernels = load("cpu")
+    kernels = _kernels(t_in)
     t_in_grad, weights_grad = kernels.backward(
         t_in,
         weights,
@@ -164,6 +168,10 @@ def first_spikes_vjp(
     )
     assert t_in_grad is not None
     return (t_in_grad, weights_grad) if replicas else (t_in_grad[0], weights_grad[0])
+
+
+def _kernels(array: Array) -> Kernels:
+    return load("cpu" if array_module(array=array) is np else "cuda")
 
 
 _AXES = {
@@ -180,7 +188,7 @@ def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
         raise DtypeError(f"neuron must be a gpuspike.LIF, got {type(neuron).__name__}")
     xp = array_module(**arrays)
     if xp is not np:
-        raise BackendError("CuPy arrays need gpuspike's CUDA kernels, which this version lacks")
+        importlib.import_module("gpuspike.kernels.cuda").refuse_foreign(**arrays)
     t_in = arrays["t_in"]
     sizes: dict[str, int] = {}
     for name, array in arrays.items():
@@ -197,20 +205,22 @@ def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
             raise ShapeError(f"{name} must be ({', '.join(axes)}) = {expected_shape}, got {array.shape}")
     for name, array in arrays.items():
         if name == "t_out_grad":
-            array = np.where(np.isfinite(arrays["t_out"]), array, 0)
+            array = xp.where(xp.isfinite(arrays["t_out"]), array, array.dtype.type(0))
         with np.errstate(all="ignore"):
-            total = array.sum(dtype=np.float64)
+            total = float(array.sum(dtype=np.float64))
         if math.isfinite(total):
             continue  # one pass over the array tells in the ordinary case
-        if np.isnan(array).any():
-            raise ValueRangeError(f"{name} must not hold NaN, got {_count(np.isnan(array))} of them")
+        if _count(xp.isnan(array)):
+            raise ValueRangeError(f"{name} must not hold NaN, got {_count(xp.isnan(array))} of them")
         if name in ("t_in", "t_out"):
-            if np.isneginf(array).any():
+            if _count(array == -math.inf):
                 raise ValueRangeError(f"{name} must not hold -inf; no spike is +inf")
-        elif np.isinf(array).any():
-            raise ValueRangeError(f"{name} must be finite, got {_count(np.isinf(array))} inf")
+        elif _count(xp.isinf(array)):
+            raise ValueRangeError(f"{name} must be finite, got {_count(xp.isinf(array))} inf")
+    if xp is not np:
+        return tuple(xp.ascontiguousarray(array) for array in arrays.values())
     return tuple(np.require(array, requirements=["C", "A", "W"]) for array in arrays.values())
 
 
-def _count(mask: NDArray[np.bool_]) -> int:
-    return int(np.count_nonzero(mask))
+def _count(mask: Array) -> int:
+    return int(mask.sum())

@@ -14,6 +14,7 @@ from numba.core import config as numba_config
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
+from gpuspike.kernels.per_neuron import own
 from gpuspike.neuron import LIF
 
 
@@ -44,6 +45,7 @@ numba_config.CACHE_DIR = _cache  # type: ignore[attr-defined]
 try:  # the folder is read when a kernel is declared, that is, while these modules are imported
     _forward = importlib.import_module("gpuspike.kernels.cpu_forward")
     _backward = importlib.import_module("gpuspike.kernels.cpu_backward")
+    _mixed = importlib.import_module("gpuspike.kernels.cpu_mixed")
     _solve = importlib.import_module("gpuspike.kernels.cpu_solve")
 finally:
     numba_config.CACHE_DIR = _given  # type: ignore[attr-defined]
@@ -64,16 +66,24 @@ def _constants(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
     anchor, and lose digits with it.
     """
     reach = 4.0 if dtype == np.float32 else 8.0
-    span = neuron.threshold - neuron.leak
+    span = float(neuron.span)
     tangent = 16.0 * float(np.finfo(dtype).eps)
     slow, fast = neuron.tau_slow, neuron.tau_fast
-    return slow, fast, neuron.rate_difference, neuron.drive, span, reach, tangent
+    return slow, fast, neuron.rate_difference, float(neuron.drive), span, reach, tangent
 
 
 def forward(
     t_in: NDArray[Any], order: NDArray[np.int64], weights: NDArray[Any], neuron: LIF
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """First spike times and the membrane's slope there; see `kernels.Kernels.forward`."""
+    if not neuron.uniform:
+        one = own(neuron, weights.shape[0], weights.shape[2])
+        weights = (weights / one.drive).astype(weights.dtype)
+        if one.taus is None:
+            t_out, slope = forward(t_in, order, weights, one.unit)
+        else:
+            t_out, slope = _mixed.forward(t_in, order, weights, one.taus)
+        return t_out, (slope * one.span).astype(weights.dtype)
     return _forward.forward(
         t_in,
         order,
@@ -85,6 +95,14 @@ def forward(
 
 def slopes(t_in: NDArray[Any], weights: NDArray[Any], neuron: LIF, t_out: NDArray[Any]) -> NDArray[Any]:
     """Slope of the membrane at given spike times; see `kernels.Kernels.slopes`."""
+    if not neuron.uniform:
+        one = own(neuron, weights.shape[0], weights.shape[2])
+        weights = (weights / one.drive).astype(weights.dtype)
+        if one.taus is None:
+            slope = slopes(t_in, weights, one.unit, t_out)
+        else:
+            slope = _mixed.slopes(t_in, weights, one.taus, t_out)
+        return (slope * one.span).astype(weights.dtype)
     constants = _constants(neuron, weights.dtype)
     return _backward.slopes(t_in, weights, t_out, _regime(neuron), constants)
 
@@ -102,6 +120,15 @@ def backward(
     need_t_in_grad: bool,
 ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
     """Gradients by the implicit function theorem; see `kernels.Kernels.backward`."""
+    if not neuron.uniform:
+        one = own(neuron, weights.shape[0], weights.shape[2])
+        # The product with the slope is all that the capacitance is needed for.
+        slope = (slope * one.capacitance).astype(weights.dtype)
+        if one.taus is not None:
+            return _mixed.backward(
+                t_in, weights, one.taus, t_out, slope, t_out_grad, active, max_weight_grad, need_t_in_grad
+            )
+        neuron = one.unit
     return _backward.backward(
         t_in,
         weights,
@@ -110,7 +137,7 @@ def backward(
         t_out_grad,
         active,
         max_weight_grad,
-        neuron.kernel_peak[1] * neuron.capacitance,
+        neuron.kernel_peak[1] * float(neuron.capacitance),
         need_t_in_grad,
         _regime(neuron),
         _constants(neuron, weights.dtype),
