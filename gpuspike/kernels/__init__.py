@@ -101,8 +101,8 @@ def first_spikes(t_in: Array, weights: Array, neuron: LIF) -> Array:
     Returns:
         (n_batch, n_post) or (n_replica, n_batch, n_post) spike times, inf where the neuron stays silent; the
         same array type and dtype (float32 or float64) as the inputs. NumPy arrays are computed on the CPU,
-        CuPy arrays on the current device. Arrays that are not C-contiguous are copied; arrays on another device
-        are refused.
+        CuPy arrays on the current device. Arrays that are not C-contiguous are copied; arrays that are on
+        another device are refused.
 
     Raises:
         DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got.

@@ -1,7 +1,7 @@
 """The CUDA backend: the only file that launches kernels, through CuPy, and that knows how.
 
 What is compiled is said in `cuda_source`. Every argument is checked and cast here, since a kernel cannot.
-Nothing waits for the device, and every sum is added up in one fixed order: the same arrays give the same bits.
+Nothing waits for the device, and every sum is added up in one fixed order: the same input, the same bits.
 
 CuPy compiles with -ftz=true: float32 numbers below 1e-38 count as 0.
 """

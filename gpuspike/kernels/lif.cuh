@@ -22,14 +22,14 @@ namespace gpuspike {
 enum Regime { EQUAL, DOUBLE, NON_LEAKY, GENERAL, MIXED };
 
 // Slope of a crossing, in (threshold - leak)/tau_fast, below which float32 sums are not enough.
-constexpr double FLAT = 0.02;
+inline constexpr double FLAT = 0.02;
 
 // Exponents are clamped here: past exp(60) nothing that a further event adds is seen, and float32 holds the number.
-constexpr double FAR = 60.0;
+inline constexpr double FAR = 60.0;
 
 template <typename Real>
 GPUSPIKE_INLINE Real infinity() {
-    return Real(__builtin_huge_val());
+    return Real(__longlong_as_double(0x7ff0000000000000LL));
 }
 
 template <typename Real>

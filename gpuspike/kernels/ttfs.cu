@@ -82,7 +82,7 @@ GPUSPIKE_INLINE Crossing<double> solve_exactly(
     return solve<double, REGIME>(start(sums, exact[last].growth, exact[last].position, drive, m), room, m);
 }
 
-constexpr int LOOK_AHEAD = 4;  // events loaded together, so that their latencies overlap
+inline constexpr int LOOK_AHEAD = 4;  // events loaded together, so that their latencies overlap
 
 // First spike of one neuron; one thread a (replica, sample, neuron). `width` neighbouring neurons of a sample are
 // neighbouring threads, and all samples meet one such tile of neurons before the next: its weights stay in the cache.
@@ -236,9 +236,9 @@ GPUSPIKE_INLINE void slope_at(
 
 // --- one block a sample -----------------------------------------------------------------------------------------
 
-constexpr int SAMPLE_THREADS = 128;
+inline constexpr int SAMPLE_THREADS = 128;
 
-constexpr double WINDOW = 16.0;  // longest window, in tau_fast, that one anchor serves: e^16 costs no digits
+inline constexpr double WINDOW = 16.0;  // longest window, in tau_fast, that one anchor serves: e^16 costs no digits
 
 struct Window {
     double anchor;  // the first input
@@ -350,7 +350,8 @@ __global__ void __launch_bounds__(SAMPLE_THREADS) gradient_terms(
 
 // --- masked rank-2 products -------------------------------------------------------------------------------------
 
-constexpr int TILE = 64, PER_THREAD = 4, SIDE = TILE / PER_THREAD, TILE_THREADS = SIDE * SIDE;
+// Blocks that a multiprocessor should hold at least are chosen so that no instance spills a register.
+inline constexpr int TILE = 64, PER_THREAD = 4, SIDE = TILE / PER_THREAD, TILE_THREADS = SIDE * SIDE;
 
 // Four neighbours, read from shared memory at once.
 template <typename Real>
@@ -363,7 +364,7 @@ struct alignas(16) Four {
 // is one thread's, in the order of the batch: the same bits every time.
 //   out: (n_splits, n_replica, n_pre, n_post)
 template <typename Real, int REGIME>
-__global__ void __launch_bounds__(TILE_THREADS) weights_gradient(
+__global__ void __launch_bounds__(TILE_THREADS, sizeof(Real) == 4 ? 2 : 1) weights_gradient(
     int n_replica, int n_in_replicas, int n_batch, int n_pre, int n_post, int n_splits, double tau_slow,
     double tau_fast, double rate, const double* taus, const bool* active, const Real* t_in, const bool* wide,
     const Real* a1, const Real* a2, const Real* gate, const Real* p1, const Real* p2, Real* out) {
@@ -441,7 +442,7 @@ __global__ void __launch_bounds__(TILE_THREADS) weights_gradient(
 // dL/dt[b, i] = sum_j [t_bi < gate_bj] w_ij (q1_bj a1_bi + q2_bj a2_bi). A block is a tile of 64 samples and 64
 // inputs; the neurons pass through shared memory, 16 at a time.
 template <typename Real, int REGIME>
-__global__ void __launch_bounds__(TILE_THREADS) times_gradient(
+__global__ void __launch_bounds__(TILE_THREADS, sizeof(Real) == 4 ? 2 : 1) times_gradient(
     int n_in_replicas, int n_batch, int n_pre, int n_post, double tau_slow, double tau_fast, double rate,
     const double* taus, const bool* active, const Real* t_in, const Real* weights, const bool* wide, const Real* a1,
     const Real* a2, const Real* gate, const Real* q1, const Real* q2, Real* out) {

@@ -16,7 +16,13 @@
 #define __global__
 #define __forceinline__ inline
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
+
+static inline double __longlong_as_double(long long bits) {
+    double number;
+    __builtin_memcpy(&number, &bits, sizeof number);
+    return number;
+}
 
 struct Dim {
     unsigned x, y, z;
