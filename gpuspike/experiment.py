@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import Backend, select
 from gpuspike.bumping import Bumping
-from gpuspike.config import Config, LossName, OptimizerName
+from gpuspike.config import BackendName, Config, LossName, OptimizerName
 from gpuspike.datasets import Dataset, yin_yang
 from gpuspike.encoding import latency
-from gpuspike.errors import ConfigError
+from gpuspike.errors import BackendError, ConfigError
 from gpuspike.kernels import load
 from gpuspike.kernels.threads import thread_count
 from gpuspike.losses import Loss, TimeMSE, TTFSCrossEntropy
@@ -67,6 +67,10 @@ def build(config: Config) -> Experiment:
     """
     model, training, optimizer, data = config.model, config.training, config.optimizer, config.dataset
     backend = select(config.backend.value)
+    if backend.name == "cuda":  # the kernels are there, the trainer keeps its arrays in the computer's memory
+        if config.backend is BackendName.cuda:
+            raise BackendError("training runs on backend=cpu or reference, got cuda")
+        backend = select("cpu")
     dataset = _yin_yang(data.n_train, data.n_validation, data.n_test)
     latency(np.zeros((0, dataset.n_features)), data.t_early, data.t_late)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)

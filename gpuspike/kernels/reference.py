@@ -141,6 +141,7 @@ def membrane(times: ArrayLike, t_in: ArrayLike, weights: ArrayLike, neuron: LIF)
         times: (n_times,), in the unit of the time constants.
         t_in: (n_pre,), input spike times; inf is no spike.
         weights: (n_pre, n_post).
+        neuron: parameters of all neurons, or (n_post,) of each.
 
     Returns:
         (n_times, n_post), including the leak.

@@ -12,6 +12,7 @@ from typing import Any
 import device_on_cpu
 import numpy as np
 import pytest
+import test_per_neuron
 from device_on_cpu import fake
 from numpy.typing import NDArray
 from test_kernels import (
@@ -415,6 +416,15 @@ def test_public_functions_refuse_another_device_s_arrays() -> None:
         gpuspike.first_spikes(t_in, elsewhere(weights), plain(2.0))
 
 
+# --- neurons with parameters of their own ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["levels", "taus", "both"])
+@each_window
+def test_neurons_with_parameters_of_their_own(kind: str, window: float) -> None:
+    test_per_neuron.check_against_the_oracle(cuda, fake, kind, window)  # type: ignore[arg-type]
+
+
 # --- under the sanitizers ----------------------------------------------------------
 
 
@@ -430,6 +440,11 @@ with device_on_cpu.installed(pathlib.Path(sys.argv[1])):
                     t_in, weights = t.network(t.scaled(ratio), 1, *sizes, window, n_replica=2, dtype=dtype)
                     t_out, _ = t.forward(t_in, weights, t.scaled(ratio))
                     t.backward(t_in, weights, t.scaled(ratio), t_out, t.np.ones_like(t_out), 0.5)
+    for window in (4.0, 10_000.0):
+        t_in, weights = t.test_per_neuron.network(1, 5, 33, window)
+        neuron = t.test_per_neuron.neurons("both")
+        t_out, _ = t.forward(t_in, weights, neuron)
+        t.backward(t_in, weights, neuron, t_out, t.np.ones_like(t_out), 0.5)
 print("clean")
 """
 
