@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,11 +67,11 @@ def select(name: str) -> Backend:
     note = ""
     if name in ("cuda", "auto"):
         problem = cuda_problem()
-        if not problem:
+        if problem is None:
             return Backend("cuda", device_name())
         if name == "cuda":
-            raise BackendError(f"backend=cuda needs a CUDA device, got: {problem}")
-        note = problem if importlib.util.find_spec("cupy") is not None else ""
+            raise BackendError(f"backend=cuda needs a CUDA device, got: {problem.text}")
+        note = "" if problem.kind == "no CuPy" else problem.text
     device = f"{_cpu_name()}, {usable_cores()} cores"
     return Backend("reference" if name == "reference" else "cpu", device, note)
 
@@ -93,38 +93,49 @@ def cupy_module() -> ModuleType:
         ) from error
 
 
-def cuda_problem() -> str:
-    """Why no CUDA device can be used, with the remedy; empty where one can.
+class Problem(NamedTuple):
+    """Why no CUDA device can be used.
 
-    CuPy missing, CuPy broken, no driver, a driver too old for CuPy, and no device have a message each.
+    Attributes:
+        kind: "no CuPy", "broken CuPy", "no driver", "old driver", "no device" or "unknown".
+        text: the reason and the remedy, in one line.
     """
+
+    kind: str
+    text: str
+
+
+def cuda_problem() -> Problem | None:
+    """What keeps a CUDA device from being used; None where nothing does."""
     try:
         runtime = cupy_module().cuda.runtime
     except BackendError as error:
-        return str(error)
+        return Problem("broken CuPy" if error.__cause__ else "no CuPy", str(error))
     try:
         count = int(runtime.getDeviceCount())
     except Exception as error:  # CuPy raises many kinds; each one's own words say most
         driver = driver_cuda()
         if driver is None:
-            return (
+            return Problem(
+                "no driver",
                 f"no NVIDIA driver answers ({_words(error)}): install one for CUDA 12 or newer "
-                "(https://www.nvidia.com/drivers); in a container, start it with the host's GPUs"
+                "(https://www.nvidia.com/drivers); in a container, start it with the host's GPUs",
             )
         built_for = _built_for(runtime)
         if built_for is not None and driver < (built_for, 0):
             has = f"the NVIDIA driver is too old: it serves CUDA {driver[0]}.{driver[1]}"
             has += f", CuPy needs {built_for}"
             if driver[0] >= OLDEST_CUDA:
-                return f"{has}: uninstall CuPy, then {remedy()}, or update the driver"
-            return f"{has}: update the driver to one for CUDA {OLDEST_CUDA} or newer, then {remedy()}"
-        if "NoDevice" in str(error):
-            count = 0
-        else:
-            return f"CuPy cannot reach a device ({_words(error)}): run gpuspike-doctor"
+                return Problem("old driver", f"{has}: uninstall CuPy, then {remedy()}, or update the driver")
+            update = f"update the driver to one for CUDA {OLDEST_CUDA} or newer"
+            return Problem("old driver", f"{has}: {update}, then {remedy()}")
+        if "NoDevice" not in str(error):
+            return Problem("unknown", f"CuPy cannot reach a device ({_words(error)}): run gpuspike-doctor")
+        count = 0
     if count == 0:
-        return "CuPy finds no CUDA device: see `nvidia-smi`, and CUDA_VISIBLE_DEVICES"
-    return ""
+        text = "CuPy finds no CUDA device: see `nvidia-smi`, and CUDA_VISIBLE_DEVICES"
+        return Problem("no device", text)
+    return None
 
 
 def device_name() -> str:

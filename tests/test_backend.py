@@ -142,7 +142,9 @@ def test_every_message_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for version in (None, (11, 8), (12, 4)):
         driver(monkeypatch, version)
         fake_cupy(monkeypatch, count=INSUFFICIENT, version=13000)
-        assert "\n" not in backend.cuda_problem()
+        problem = backend.cuda_problem()
+        assert problem is not None
+        assert "\n" not in problem.text
 
 
 def test_the_driver_s_version_comes_from_nvidia_smi_where_the_library_is_silent(

@@ -190,6 +190,17 @@ def _on_device(data: bytes, dtype: str, shape: tuple[int, ...], device: int) -> 
     return cupy_module().asarray(np.frombuffer(data, dtype).reshape(shape).copy())
 
 
+def event_bytes(itemsize: int) -> int:
+    """Workspace of a forward pass for each event, for numbers of so many bytes."""
+    return 8 * itemsize + 24
+
+
+def gradient_parts(n_replica: int, n_pre: int, n_post: int, n_batch: int) -> int:
+    """Parts that the batch is cut into for the weight gradient; one array of weights each."""
+    blocks = n_replica * -(-n_pre // TILE) * -(-n_post // TILE)
+    return max(1, min(SPLIT_BLOCKS // max(blocks, 1), n_batch // SPLIT_SAMPLES))
+
+
 def _parts(call: _Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]:
     """(first sample, samples) of each part of a batch whose workspace stays within WORKSPACE."""
     most = max(1, WORKSPACE // max(1, rows * call.n_pre * bytes_an_entry))
@@ -225,7 +236,7 @@ def forward(t_in: Array, order: Array, weights: Array, neuron: LIF) -> tuple[Arr
         weights = weights / call.own_factor("drive")
     drive, span = (1.0, 1.0) if call.own is not None else (call.unit.drive, call.unit.span)
     mixed, real = call.regime == src.MIXED, call.dtype.itemsize
-    for first, n_samples in _parts(call, call.n_in_replicas, 8 * real + 24):
+    for first, n_samples in _parts(call, call.n_in_replicas, event_bytes(real)):
         n_events = call.n_in_replicas * n_samples * call.n_pre
         times = cupy.empty(n_events, call.dtype)
         indices = cupy.empty(n_events, np.int32)
@@ -333,7 +344,7 @@ def backward(
     )  # fmt: skip
     tiles_i, tiles_j, tiles_b = (-(-n // TILE) for n in (call.n_pre, call.n_post, call.n_batch))
     blocks = call.n_replica * tiles_i * tiles_j
-    n_splits = max(1, min(SPLIT_BLOCKS // blocks, call.n_batch // SPLIT_SAMPLES))
+    n_splits = gradient_parts(call.n_replica, call.n_pre, call.n_post, call.n_batch)
     parts = cupy.empty((n_splits, *weights.shape), call.dtype)
     _block_kernel("weights_gradient", call.dtype, call.regime)(
         (blocks * n_splits,), (TILE_THREADS,),
