@@ -1,7 +1,7 @@
 """What a network needs of memory, array by array, before any work starts; and the largest batch that fits.
 
 Counted are the arrays whose size goes with the batch, the weights or the replicas. What the process takes
-besides (the interpreter, libraries, CUDA's context, fragments of CuPy's pool) is not: a budget leaves it room.
+besides (the interpreter, libraries, the CUDA context, what the pool keeps) is not: budgets leave it room.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def compile_text(library: ctypes.CDLL, text: str, options: list[str], names: lis
     library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None)
     for name in names:
         library.nvrtcAddNameExpression(program, name.encode())
-    words = [option.encode() for option in ["-ftz=true", *options]]
+    words = [option.encode() for option in ["-ftz=true", "--device-as-default-execution-space", *options]]
     code = library.nvrtcCompileProgram(program, len(words), (ctypes.c_char_p * len(words))(*words))
     size = ctypes.c_size_t()
     library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
