@@ -101,6 +101,9 @@ class FakeArray(np.ndarray):
     def __array_finalize__(self, other: Any) -> None:
         self.device_id = getattr(other, "device_id", 0)
 
+    def get(self) -> np.ndarray:
+        return np.asarray(self)
+
     @property
     def device(self) -> SimpleNamespace:  # type: ignore[override]
         return SimpleNamespace(id=self.device_id)
