@@ -27,7 +27,7 @@ class Backend:
     Attributes:
         name: "cuda", "cpu" (Numba) or "reference" (the oracle: slow, float64 inside).
         device: the device in words, for the report.
-        note: why backend=auto has not taken a device although CuPy is installed; else empty.
+        note: why backend=auto takes no device although CuPy is installed; else empty.
     """
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -70,7 +70,7 @@ def build(config: Config) -> Experiment:
     if backend.name == "cuda":  # the kernels are there, the trainer keeps its arrays in the computer's memory
         if config.backend is BackendName.cuda:
             raise BackendError("training runs on backend=cpu or reference, got cuda")
-        backend = select("cpu")
+        backend = replace(select("cpu"), note="training runs on the CPU")
     dataset = _yin_yang(data.n_train, data.n_validation, data.n_test)
     latency(np.zeros((0, dataset.n_features)), data.t_early, data.t_late)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)

@@ -126,6 +126,8 @@ class _Call:
             )
         n_replica, n_pre, n_post = weights.shape
         n_in_replicas, n_batch = t_in.shape[:2]
+        if n_pre * n_post >= 1 << 31:
+            raise ShapeError(f"one replica must have fewer than 2**31 weights, got {n_pre} x {n_post}")
         if n_in_replicas not in (1, n_replica):
             raise ShapeError(f"t_in must have 1 or {n_replica} replicas, got {n_in_replicas}")
         _check(
@@ -239,29 +241,29 @@ def forward(t_in: Array, order: Array, weights: Array, neuron: LIF) -> tuple[Arr
     for first, n_samples in _parts(call, call.n_in_replicas, event_bytes(real)):
         n_events = call.n_in_replicas * n_samples * call.n_pre
         times = cupy.empty(n_events, call.dtype)
-        indices = cupy.empty(n_events, np.int32)
-        rest = 1 if mixed else n_events  # times and indices are all that neurons apart can share
+        rows = cupy.empty(n_events, np.int32)
+        rest = 1 if mixed else n_events  # times and rows are all that neurons apart can share
         ends = cupy.empty(rest, np.int32)
         events = cupy.empty((rest, 4), call.dtype)
         carries = cupy.empty((rest, 3), call.dtype)
         exact = cupy.empty((rest, 2), np.float64)
         reach = 4.0 if real == 4 else 8.0
         _elementwise(src.prepare_kernel(call.regime))(
-            call.n_batch, call.n_pre, first, n_samples, *call.taus, drive, reach, t_in, order,
-            times, indices, ends, events, carries, exact, size=n_events,
+            call.n_batch, call.n_pre, call.n_post, first, n_samples, *call.taus, drive, reach, t_in, order,
+            times, rows, ends, events, carries, exact, size=n_events,
         )  # fmt: skip
         width = min(32, call.n_post)
         sizes = (call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, first, n_samples)
         n_threads = call.n_replica * n_samples * -(-call.n_post // width) * width
         if mixed:
             _elementwise(src.mixed_kernel())(
-                width, *sizes, call.tangent, weights, call.own_taus(), times, indices, t_out, slope,
+                width, *sizes, call.tangent, weights, call.own_taus(), times, rows, t_out, slope,
                 size=n_threads,
             )  # fmt: skip
         else:
             _elementwise(src.forward_kernel(call.regime))(
                 width, *sizes, *call.taus, drive, span, call.tangent, weights,
-                times, indices, ends, events, carries, exact, t_out, slope, size=n_threads,
+                times, rows, ends, events, carries, exact, t_out, slope, size=n_threads,
             )  # fmt: skip
     if call.own is not None:
         slope *= call.own_factor("span")

@@ -40,7 +40,7 @@ class Elementwise:
 _SIZES = "int32 n_in_replicas, int32 n_batch, int32 n_pre, int32 n_post, int32 first_sample, int32 n_samples"
 _TAUS = "float64 tau_slow, float64 tau_fast, float64 rate"
 _MEMBRANE = "gpuspike::Membrane<double>{tau_slow, tau_fast, rate}"
-_EVENTS = "raw T times, raw int32 indices, raw int32 ends, raw T events, raw T carries, raw float64 exact"
+_EVENTS = "raw T times, raw int32 rows, raw int32 ends, raw T events, raw T carries, raw float64 exact"
 _SIZES_PASSED = "n_in_replicas, n_batch, n_pre, n_post, first_sample, n_samples"
 
 
@@ -48,12 +48,14 @@ def prepare_kernel(regime: int) -> Elementwise:
     """What all neurons of a sample need of each event."""
     return Elementwise(
         f"gpuspike_prepare_{regime}",
-        f"int32 n_batch, int32 n_pre, int32 first_sample, int32 n_samples, {_TAUS}, float64 drive, "
+        "int32 n_batch, int32 n_pre, int32 n_post, int32 first_sample, int32 n_samples, "
+        f"{_TAUS}, float64 drive, "
         "float64 reach, raw T t_in, raw int64 order",
         _EVENTS,
         f"""gpuspike::prepare_event<T, {regime}>(
-            i, n_batch, n_pre, first_sample, n_samples, {_MEMBRANE}, drive, reach, &t_in[0], &order[0],
-            &times[0], &indices[0], &ends[0], reinterpret_cast<gpuspike::Event<T>*>(&events[0]),
+            i, n_batch, n_pre, n_post, first_sample, n_samples, {_MEMBRANE}, drive, reach,
+            &t_in[0], &order[0],
+            &times[0], &rows[0], &ends[0], reinterpret_cast<gpuspike::Event<T>*>(&events[0]),
             reinterpret_cast<gpuspike::Carry<T>*>(&carries[0]),
             reinterpret_cast<gpuspike::Exact*>(&exact[0]))""",
     )
@@ -68,7 +70,7 @@ def forward_kernel(regime: int) -> Elementwise:
         "raw T t_out, raw T slope",
         f"""gpuspike::first_spike<T, {regime}>(
             i, width, {_SIZES_PASSED}, {_MEMBRANE}, drive, span, tangent, &weights[0],
-            &times[0], &indices[0], &ends[0], reinterpret_cast<const gpuspike::Event<T>*>(&events[0]),
+            &times[0], &rows[0], &ends[0], reinterpret_cast<const gpuspike::Event<T>*>(&events[0]),
             reinterpret_cast<const gpuspike::Carry<T>*>(&carries[0]),
             reinterpret_cast<const gpuspike::Exact*>(&exact[0]), &t_out[0], &slope[0])""",
     )
@@ -79,10 +81,10 @@ def mixed_kernel() -> Elementwise:
     return Elementwise(
         "gpuspike_first_spike_mixed",
         f"int32 width, {_SIZES}, float64 tangent, raw T weights, raw float64 taus, raw T times, "
-        "raw int32 indices",
+        "raw int32 rows",
         "raw T t_out, raw T slope",
         f"""gpuspike::first_spike_mixed<T>(
-            i, width, {_SIZES_PASSED}, tangent, &weights[0], &taus[0], &times[0], &indices[0], &t_out[0],
+            i, width, {_SIZES_PASSED}, tangent, &weights[0], &taus[0], &times[0], &rows[0], &t_out[0],
             &slope[0])""",
     )
 

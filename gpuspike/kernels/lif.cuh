@@ -100,7 +100,7 @@ struct Sums {
         q = by.fade * q + by.shift * p;
         p *= by.keep;
     }
-    GPUSPIKE_INLINE bool may_cross(const Event<Real>& event) const { return event.ahead * p - q >= event.bound; }
+    GPUSPIKE_INLINE bool may_cross(const Event<Real>& event) const { return fma(event.ahead, p, -q) >= event.bound; }
 };
 
 template <int REGIME>

@@ -36,12 +36,13 @@ struct Sorted {
     }
 };
 
-// What all neurons of a sample need of one event; one thread an event. MIXED needs times and indices only.
+// What all neurons of a sample need of one event; one thread an event. MIXED needs times and rows only.
+//   rows: where the input's row of weights begins.
 //   ends: for the first event of each anchor, the first event behind it; not written for other events, nor is carry.
 template <typename Real, int REGIME>
 GPUSPIKE_INLINE void prepare_event(
-    Index i, int n_batch, int n_pre, int first_sample, int n_samples, Membrane<double> m, double drive, double reach,
-    const Real* t_in, const Index* order, Real* times, int* indices, int* ends, Event<Real>* events,
+    Index i, int n_batch, int n_pre, int n_post, int first_sample, int n_samples, Membrane<double> m, double drive,
+    double reach, const Real* t_in, const Index* order, Real* times, int* rows, int* ends, Event<Real>* events,
     Carry<Real>* carries, Exact* exact) {
     const int k = int(i % n_pre);
     const Index row = i / n_pre, r = row / n_samples, b = first_sample + row % n_samples;
@@ -49,7 +50,7 @@ GPUSPIKE_INLINE void prepare_event(
     const Sorted<Real> sorted = {t_in + source, order + source, reach * m.fast};
     const double t = sorted(k);
     times[i] = Real(t);
-    indices[i] = int(order[source + k]);
+    rows[i] = int(order[source + k]) * n_post;
     if constexpr (REGIME != MIXED) {
         if (!(t < infinity<double>())) return;
         const double cell = sorted.cell(k);
@@ -71,13 +72,13 @@ GPUSPIKE_INLINE void prepare_event(
 // A crossing solved again from sums in float64.
 template <typename Real, int REGIME>
 GPUSPIKE_INLINE Crossing<double> solve_exactly(
-    int last, int n_post, double room, double drive, const Membrane<double>& m, const Real* column, const Real* times,
-    const int* indices, const int* ends, const Exact* exact) {
+    int last, double room, double drive, const Membrane<double>& m, const Real* column, const Real* times,
+    const int* rows, const int* ends, const Exact* exact) {
     Sums<double> sums = {0.0, 0.0};
     for (int first = 0, before = 0, end = 0; first <= last; before = first, first = end) {
         end = ends[first];
         if (first > 0) sums.move(carry<double, REGIME>(double(times[first]) - double(times[before]), m));
-        for (int k = first; k < end && k <= last; ++k) sums.add(double(column[Index(indices[k]) * n_post]), exact[k]);
+        for (int k = first; k < end && k <= last; ++k) sums.add(double(column[rows[k]]), exact[k]);
     }
     return solve<double, REGIME>(start(sums, exact[last].growth, exact[last].position, drive, m), room, m);
 }
@@ -90,7 +91,7 @@ template <typename Real, int REGIME>
 GPUSPIKE_INLINE void first_spike(
     Index i, int width, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
     Membrane<double> m, double drive, double span, double tangent, const Real* weights, const Real* times,
-    const int* indices, const int* ends, const Event<Real>* events, const Carry<Real>* carries, const Exact* exact,
+    const int* rows, const int* ends, const Event<Real>* events, const Carry<Real>* carries, const Exact* exact,
     Real* t_out, Real* slope) {
     const int n_tiles = (n_post + width - 1) / width;
     const Index group = i / width, b = group % n_samples, tile = group / n_samples % n_tiles;
@@ -100,7 +101,7 @@ GPUSPIKE_INLINE void first_spike(
     const Index row = ((n_in_replicas > 1 ? r : 0) * n_samples + b) * n_pre;
     const Index out = (r * n_batch + first_sample + b) * n_post + j;
     const Real* column = weights + r * n_pre * n_post + j;
-    times += row, indices += row, ends += row, events += row, carries += row, exact += row;
+    times += row, rows += row, ends += row, events += row, carries += row, exact += row;
     t_out[out] = infinity<Real>();
     slope[out] = Real(0);
     const Membrane<Real> near = {Real(m.slow), Real(m.fast), Real(m.rate)};
@@ -116,7 +117,7 @@ GPUSPIKE_INLINE void first_spike(
 #pragma unroll
                 for (int n = 0; n < LOOK_AHEAD; ++n) {
                     const Event<Real> event = events[k + n];
-                    ahead.add(column[Index(indices[k + n]) * n_post], event);
+                    ahead.add(column[rows[k + n]], event);
                     crosses |= ahead.may_cross(event);
                 }
                 if (crosses) break;  // the steps below tell where
@@ -125,7 +126,7 @@ GPUSPIKE_INLINE void first_spike(
             crosses = false;
             for (; k < end && !crosses; ++k) {
                 const Event<Real> event = events[k];
-                sums.add(column[Index(indices[k]) * n_post], event);
+                sums.add(column[rows[k]], event);
                 crosses = sums.may_cross(event);
             }
             if (!crosses) break;
@@ -138,7 +139,7 @@ GPUSPIKE_INLINE void first_spike(
             if constexpr (sizeof(Real) == 4) {
                 if (crossing.slope * near.fast < Real(FLAT)) {
                     const Crossing<double> again = solve_exactly<Real, REGIME>(
-                        last, n_post, room, drive, m, column, times, indices, ends, exact);
+                        last, room, drive, m, column, times, rows, ends, exact);
                     // Else float32 has the last word on whether there is a spike.
                     if (again.delay < infinity<double>()) crossing = {Real(again.delay), Real(again.slope)};
                 }
@@ -156,7 +157,7 @@ GPUSPIKE_INLINE void first_spike(
 template <typename Real>
 GPUSPIKE_INLINE void first_spike_mixed(
     Index i, int width, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
-    double tangent, const Real* weights, const double* taus, const Real* times, const int* indices, Real* t_out,
+    double tangent, const Real* weights, const double* taus, const Real* times, const int* rows, Real* t_out,
     Real* slope) {
     const int n_tiles = (n_post + width - 1) / width;
     const Index group = i / width, b = group % n_samples, tile = group / n_samples % n_tiles;
@@ -174,7 +175,7 @@ GPUSPIKE_INLINE void first_spike_mixed(
     for (int k = 0; k < n_pre; ++k) {
         const double t = times[row + k], next = k + 1 < n_pre ? double(times[row + k + 1]) : infinity<double>();
         if (!(t < infinity<double>())) return;
-        now.p += column[Index(indices[row + k]) * n_post];
+        now.p += column[rows[row + k]];
         if (next == t) continue;  // of simultaneous events only the last one closes a causal set
         const bool ends_here = !(next < infinity<double>());
         const Step step(ends_here ? 0.0 : next - t, m);
