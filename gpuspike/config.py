@@ -145,6 +145,7 @@ class TrainingConfig:
     bump_replaces_step: bool = True
     max_weight_grad: float = MISSING  # inf: none
     input_noise: float = 0.0  # standard deviation [tau_syn]
+    max_shift: int = 0  # largest random shift of training images [pixels]; 0: none
 
 
 @dataclass

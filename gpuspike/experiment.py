@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.augmentation import RandomShift
 from gpuspike.backend import Backend, select
 from gpuspike.bumping import Bumping
 from gpuspike.config import BackendName, Config, DatasetConfig, DatasetName, LossName, OptimizerName
@@ -67,6 +68,16 @@ def _load(name: DatasetName, image_size: int, n_train: int, n_validation: int, n
         return yin_yang(n_train, n_validation, n_test)
     source = MNIST if name is DatasetName.mnist else FASHION_MNIST
     return load_images(source, image_size, n_train, n_validation, n_test)
+
+
+def _augmentation(config: Config) -> RandomShift | None:
+    data, most = config.dataset, config.training.max_shift
+    if most == 0:
+        return None
+    if data.name is DatasetName.yin_yang:
+        raise ConfigError(f"training.max_shift needs images, got dataset.name=yin_yang and {most} pixels")
+    black = np.inf if data.silent_black else data.t_late * config.model.tau_syn
+    return RandomShift(data.image_size, most, black)
 
 
 def build(config: Config) -> Experiment:
@@ -128,6 +139,7 @@ def build(config: Config) -> Experiment:
             max_weight_grad=training.max_weight_grad,
             bump_replaces_step=training.bump_replaces_step,
             input_noise=training.input_noise * model.tau_syn,
+            augment=_augmentation(config),
         ),
         schedule=Schedule(
             optimizer.learning_rate,

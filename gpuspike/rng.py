@@ -14,6 +14,7 @@ class Purpose(enum.IntEnum):
     WEIGHTS = 1
     SHUFFLE = 2
     INPUT_NOISE = 3
+    AUGMENTATION = 4
 
 
 def stream(seed: int, purpose: Purpose, first: int = 0, second: int = 0) -> np.random.Generator:

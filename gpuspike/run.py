@@ -121,7 +121,7 @@ def _run(
             parts.network.receive(
                 parts.encode(split.features),
                 # Training alone sees the same times often enough for their order to be worth its memory.
-                sort=name == "train" and not parts.rule.input_noise,
+                sort=name == "train" and parts.rule.keeps_inputs,
             ),
             split.labels,
         )

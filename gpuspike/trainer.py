@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.augmentation import RandomShift
 from gpuspike.bumping import NO_LAYER, Bumping
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import LayerState
@@ -90,6 +91,7 @@ class TrainingRule:
         max_weight_grad: limit of |dL/dw| for one (sample, neuron); inf for none.
         bump_replaces_step: skip the gradient step of a batch that was bumped, as in the paper.
         input_noise: standard deviation of the noise on input times; times before 0 are reflected there.
+        augment: changes the samples of a batch before the noise comes, if given.
     """
 
     batch_size: int
@@ -97,6 +99,12 @@ class TrainingRule:
     max_weight_grad: float = float("inf")
     bump_replaces_step: bool = True
     input_noise: float = 0.0
+    augment: RandomShift | None = None
+
+    @property
+    def keeps_inputs(self) -> bool:
+        """Whether training sees the same input times every epoch."""
+        return self.augment is None and self.input_noise == 0.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "evaluation_batch_size"):
@@ -197,7 +205,9 @@ class Trainer:
             totals = np.zeros((3 + len(self.weights), len(self._seeds)))
             for batch in range(n_batches):
                 samples = order[:, batch * rule.batch_size : (batch + 1) * rule.batch_size]
-                received = train.received.take(samples, with_order=not rule.input_noise)
+                received = train.received.take(samples, with_order=rule.keeps_inputs)
+                if rule.augment is not None:
+                    rule.augment(received.t_in, self._seeds, self.epoch, batch)
                 if rule.input_noise:
                     # The bias spikes, which the chip makes itself, stay where they are.
                     self.network.kernels.jitter(
