@@ -1,14 +1,16 @@
 # Each target does all of its own set-up: a virtual environment in .venv, then the package in it.
 PYTHON ?= python3
 VENV := .venv
+CUDA ?= cuda12
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-all lint bench clean
+.PHONY: help run test test-all test-gpu lint bench clean
 
 help:
 	@echo "make run    set up, train Yin-Yang, write a report (ARGS='training.epochs=20 replicas=10' overrides)"
 	@echo "make test   set up, run the tests"
 	@echo "make test-all  the slow ones too"
+	@echo "make test-gpu  those that need a CUDA device (CUDA=cuda13 for a driver of that generation)"
 	@echo "make lint   format, lint and type checks"
 	@echo "make bench  the kernel benchmark"
 
@@ -32,6 +34,11 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+# For a machine with a CUDA device, whose driver says which of the extras cuda12 and cuda13 it needs.
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(CUDA)]'
+	$(BIN)/python -m pytest -m gpu --require-gpu $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

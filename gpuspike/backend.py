@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import os
+import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,12 +25,14 @@ class Backend:
     """A backend that can be used on this machine.
 
     Attributes:
-        name: "cpu" (Numba) or "reference" (the oracle: slow, float64 inside).
+        name: "cuda", "cpu" (Numba) or "reference" (the oracle: slow, float64 inside).
         device: the device in words, for the report.
+        note: why backend=auto takes no device although CuPy is installed; else empty.
     """
 
     name: str
     device: str
+    note: str = ""
 
 
 def _cpu_name() -> str:
@@ -51,32 +56,138 @@ def usable_cores() -> int:
 
 
 def select(name: str) -> Backend:
-    """The backend of that name; "auto" takes the fastest one that this machine can run.
+    """The backend of that name; "auto" takes the fastest one that this machine can run, which callers print.
 
     Raises:
-        BackendError: an unknown name, or a device that is not there. There is no silent fall-back.
+        BackendError: an unknown name, or a device that is not there, with the reason and the remedy. There is
+            no silent fall-back.
     """
     if name not in BACKENDS:
         raise BackendError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    if name == "cuda":
-        raise BackendError(
-            f"backend=cuda needs a CUDA device and gpuspike's CUDA kernels, got: {_why_no_cuda()}"
-        )
+    note = ""
+    if name in ("cuda", "auto"):
+        problem = cuda_problem()
+        if problem is None:
+            return Backend("cuda", device_name())
+        if name == "cuda":
+            raise BackendError(f"backend=cuda needs a CUDA device, got: {problem.text}")
+        note = "" if problem.kind == "no CuPy" else problem.text
     device = f"{_cpu_name()}, {usable_cores()} cores"
-    return Backend("reference" if name == "reference" else "cpu", device)
+    return Backend("reference" if name == "reference" else "cpu", device, note)
 
 
-def _why_no_cuda() -> str:
-    if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed"
+def cupy_module() -> ModuleType:
+    """CuPy, imported now.
+
+    Raises:
+        BackendError: it is not installed, or cannot be imported: two different messages.
+    """
+    if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
+        raise BackendError(f"CuPy is not installed: {remedy()}")
     try:
-        cupy = importlib.import_module("cupy")
-        count = int(cupy.cuda.runtime.getDeviceCount())
+        return importlib.import_module("cupy")
+    except Exception as error:  # a broken installation raises what it likes; its own words say most
+        raise BackendError(
+            f"CuPy is installed but cannot be imported ({_words(error)}): uninstall every cupy package that "
+            f"`pip list` shows, then {remedy()}"
+        ) from error
+
+
+class Problem(NamedTuple):
+    """Why no CUDA device can be used.
+
+    Attributes:
+        kind: "no CuPy", "broken CuPy", "no driver", "old driver", "no device" or "unknown".
+        text: the reason and the remedy, in one line.
+    """
+
+    kind: str
+    text: str
+
+
+def cuda_problem() -> Problem | None:
+    """What keeps a CUDA device from being used; None where nothing does."""
+    try:
+        runtime = cupy_module().cuda.runtime
+    except BackendError as error:
+        return Problem("broken CuPy" if error.__cause__ else "no CuPy", str(error))
+    try:
+        count = int(runtime.getDeviceCount())
     except Exception as error:  # CuPy raises many kinds; each one's own words say most
-        return f"CuPy cannot reach a device ({type(error).__name__}: {error})".replace("\n", " ")
+        driver = driver_cuda()
+        if driver is None:
+            return Problem(
+                "no driver",
+                f"no NVIDIA driver answers ({_words(error)}): install one for CUDA 12 or newer "
+                "(https://www.nvidia.com/drivers); in a container, start it with the host's GPUs",
+            )
+        built_for = _built_for(runtime)
+        if built_for is not None and driver < (built_for, 0):
+            has = f"the NVIDIA driver is too old: it serves CUDA {driver[0]}.{driver[1]}"
+            has += f", CuPy needs {built_for}"
+            if driver[0] >= OLDEST_CUDA:
+                return Problem("old driver", f"{has}: uninstall CuPy, then {remedy()}, or update the driver")
+            update = f"update the driver to one for CUDA {OLDEST_CUDA} or newer"
+            return Problem("old driver", f"{has}: {update}, then {remedy()}")
+        if "NoDevice" not in str(error):
+            return Problem("unknown", f"CuPy cannot reach a device ({_words(error)}): run gpuspike-doctor")
+        count = 0
     if count == 0:
-        return "CuPy finds no CUDA device"
-    return f"{count} device(s), but this version has no CUDA kernels: use backend=cpu"
+        text = "CuPy finds no CUDA device: see `nvidia-smi`, and CUDA_VISIBLE_DEVICES"
+        return Problem("no device", text)
+    return None
+
+
+def device_name() -> str:
+    """The current CUDA device in words."""
+    runtime = cupy_module().cuda.runtime
+    number = int(runtime.getDevice())
+    name = runtime.getDeviceProperties(number)["name"]
+    version = int(runtime.runtimeGetVersion())
+    text = name.decode() if isinstance(name, bytes) else str(name)
+    return f"{text} (device {number}, CUDA {version // 1000}.{version % 1000 // 10})"
+
+
+OLDEST_CUDA = 12
+"""Oldest CUDA for which there is an extra to install."""
+
+
+def remedy() -> str:
+    """The command that installs CuPy for this machine's driver."""
+    driver = driver_cuda()
+    if driver is None:
+        return "pip install 'gpuspike[cuda12]' (or [cuda13], where the driver is for CUDA 13)"
+    return f"pip install 'gpuspike[cuda{13 if driver[0] >= 13 else OLDEST_CUDA}]'"
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA that the installed driver serves, or None where there is no driver to be seen."""
+    version = ctypes.c_int(0)
+    for name in ("libcuda.so.1", "libcuda.so", "nvcuda.dll"):
+        try:
+            if ctypes.CDLL(name).cuDriverGetVersion(ctypes.byref(version)) == 0 and version.value > 0:
+                return version.value // 1000, version.value % 1000 // 10
+        except (OSError, AttributeError):
+            continue
+    try:
+        command = ["nvidia-smi"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"CUDA Version:\s*(\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _built_for(runtime: Any) -> int | None:
+    """The CUDA generation that CuPy is built for."""
+    try:
+        return int(runtime.runtimeGetVersion()) // 1000
+    except Exception:  # a CuPy without its libraries cannot say
+        return None
+
+
+def _words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def array_module(**arrays: Any) -> ModuleType:
@@ -92,10 +203,10 @@ def array_module(**arrays: Any) -> ModuleType:
     for name, array in arrays.items():
         if isinstance(array, np.ma.MaskedArray):
             raise DtypeError(f"{name} must not be masked: no spike is inf, got a MaskedArray")
-        if isinstance(array, np.ndarray):
-            modules[name] = np
-        elif cupy is not None and isinstance(array, cupy.ndarray):
+        if cupy is not None and isinstance(array, cupy.ndarray):
             modules[name] = cupy
+        elif isinstance(array, np.ndarray):
+            modules[name] = np
         else:
             raise DtypeError(f"{name} must be a NumPy or CuPy array, got {type(array).__name__}")
     if len(set(modules.values())) > 1:

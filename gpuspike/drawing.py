@@ -92,7 +92,7 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
         membranes,
         [t / unit for t in spikes],
         inputs[0] / unit,
-        neuron.threshold,
+        float(neuron.threshold),
         parts.dataset.class_names,
         int(test.labels[sample]),
     )

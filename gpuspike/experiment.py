@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from gpuspike.augmentation import RandomShift
 from gpuspike.backend import Backend, select
 from gpuspike.bumping import Bumping
-from gpuspike.config import Config, DatasetConfig, DatasetName, LossName, OptimizerName
+from gpuspike.config import BackendName, Config, DatasetConfig, DatasetName, LossName, OptimizerName
 from gpuspike.datasets import FASHION_MNIST, MNIST, Dataset, load_images, yin_yang
 from gpuspike.encoding import latency, pixel_latency
-from gpuspike.errors import ConfigError
+from gpuspike.errors import BackendError, ConfigError
 from gpuspike.kernels import load
 from gpuspike.kernels.threads import thread_count
 from gpuspike.losses import Loss, TimeMSE, TTFSCrossEntropy
@@ -88,6 +88,10 @@ def build(config: Config) -> Experiment:
     """
     model, training, optimizer, data = config.model, config.training, config.optimizer, config.dataset
     backend = select(config.backend.value)
+    if backend.name == "cuda":  # the kernels are there, the trainer keeps its arrays in the computer's memory
+        if config.backend is BackendName.cuda:
+            raise BackendError("training runs on backend=cpu or reference, got cuda")
+        backend = replace(select("cpu"), note="training runs on the CPU")
     pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import ShapeError, ValueRangeError
 
 NO_SPIKE = math.inf
 """The spike time of a neuron that stays silent."""
 
+Parameter = float | NDArray[np.float64]
+"""One number for all neurons of a layer, or (n_post,) or (n_replica or 1, n_post or 1) numbers."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class LIF:
     """Parameters of a current-based LIF neuron with exponential synapses.
 
@@ -25,6 +30,10 @@ class LIF:
     The neuron starts at the leak and speaks once, when u first reaches the threshold. Times are in any one
     unit, the same for both time constants and all spikes.
 
+    Each parameter is a number, the same for all neurons of a layer, or a NumPy array with a number for each:
+    (n_post,), or (n_replica, n_post), where either of the two axes may also be 1. Arrays are copied, as
+    float64, and cannot be written to. Two neurons are equal where all their parameters are, shapes included.
+
     Args:
         tau_mem: membrane time constant; inf is the non-leaky neuron.
         tau_syn: synaptic time constant; finite.
@@ -33,47 +42,110 @@ class LIF:
         capacitance: membrane capacitance C; the leak conductance is C/tau_mem.
 
     Raises:
-        ValueRangeError: a parameter that is not a number, not positive where it must be, or a threshold that
-            does not exceed the leak.
+        ValueRangeError: a parameter that is neither a number nor an array of them, not positive where it must
+            be, or a threshold that does not exceed the leak.
+        ShapeError: arrays that do not fit each other, or have no or more than two axes.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021).
     """
 
-    tau_mem: float = 1.0
-    tau_syn: float = 1.0
-    threshold: float = 1.0
-    leak: float = 0.0
-    capacitance: float = 1.0
+    tau_mem: Parameter = 1.0
+    tau_syn: Parameter = 1.0
+    threshold: Parameter = 1.0
+    leak: Parameter = 0.0
+    capacitance: Parameter = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("tau_mem", "tau_syn", "threshold", "leak", "capacitance"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise ValueRangeError(f"{name} must be a number, got {value!r}")
-            try:
-                object.__setattr__(self, name, float(value))
-            except OverflowError:
-                raise ValueRangeError(f"{name} must fit a float64, got {value!r:.20}...") from None
+        for name in _NAMES:
+            object.__setattr__(self, name, _parameter(name, getattr(self, name)))
         for name in ("tau_mem", "tau_syn", "capacitance"):
-            if not getattr(self, name) > 0:
-                raise ValueRangeError(f"{name} must be positive, got {getattr(self, name)!r}")
+            _refuse(name, "positive", getattr(self, name), lambda values: values > 0)
         for name in ("tau_syn", "threshold", "leak", "capacitance"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueRangeError(f"{name} must be finite, got {getattr(self, name)!r}")
-        if not self.threshold > self.leak or not math.isfinite(self.drive):
-            raise ValueRangeError(
-                f"threshold must exceed the leak ({self.leak!r}) by a finite amount, got {self.threshold!r}"
+            _refuse(name, "finite", getattr(self, name), np.isfinite)
+        try:
+            with np.errstate(over="ignore"):
+                drive = np.asarray(self.drive)
+            np.broadcast_shapes(*(np.shape(value) for value in self._values()))
+        except ValueError:
+            shapes = {name: np.shape(v) for name, v in zip(_NAMES, self._values(), strict=True) if np.ndim(v)}
+            raise ShapeError(f"arrays of parameters must fit each other, got {shapes}") from None
+        wrong = ~((np.asarray(self.span) > 0) & np.isfinite(drive))
+        if wrong.any():
+            at = np.unravel_index(np.flatnonzero(wrong)[0], wrong.shape)
+            threshold, leak = (
+                float(np.broadcast_to(value, wrong.shape)[at]) if np.ndim(value) else value
+                for value in (self.threshold, self.leak)
             )
+            raise ValueRangeError(
+                f"threshold must exceed the leak ({leak!r}) by a finite amount, got {threshold!r}{_where(at)}"
+            )
+
+    def _values(self) -> tuple[Parameter, ...]:
+        return self.tau_mem, self.tau_syn, self.threshold, self.leak, self.capacitance
+
+    def _key(self) -> tuple[Any, ...]:
+        return tuple((v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for v in self._values())
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, LIF) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all neurons have the same parameters, each given as one number."""
+        return all(isinstance(value, float) for value in self._values())
+
+    def table(self, n_replica: int, n_post: int) -> NDArray[np.float64]:
+        """Every neuron's parameters, (5, n_replica, n_post), in the order in which they are declared.
+
+        Raises:
+            ShapeError: an array that is not for this many neurons.
+        """
+        table = np.empty((len(_NAMES), n_replica, n_post))
+        for row, name, value in zip(table, _NAMES, self._values(), strict=True):
+            try:
+                row[...] = value
+            except ValueError:
+                raise ShapeError(
+                    f"{name} must be a number, (n_post,) = ({n_post},) or (n_replica, n_post) = "
+                    f"({n_replica}, {n_post}) numbers, got shape {np.shape(value)}"
+                ) from None
+        return table
+
+    def of(self, replica: int, post: int) -> LIF:
+        """One neuron of those that arrays describe, as a LIF of numbers."""
+
+        def pick(value: Parameter) -> float:
+            if isinstance(value, float):
+                return value
+            rows = np.atleast_2d(value)
+            return float(rows[replica if len(rows) > 1 else 0, post if rows.shape[1] > 1 else 0])
+
+        return LIF(*(pick(value) for value in self._values()))
+
+    def _taus(self) -> tuple[float, float]:
+        if isinstance(self.tau_mem, float) and isinstance(self.tau_syn, float):
+            return self.tau_mem, self.tau_syn
+        raise ValueRangeError(
+            "one pair of time constants is needed here, got arrays of them: take one neuron with `of`"
+        )
+
+    @property
+    def span(self) -> Parameter:
+        """From leak to threshold."""
+        return self.threshold - self.leak
 
     @property
     def tau_slow(self) -> float:
         """The longer of the two time constants; the kernel is symmetric in them."""
-        return max(self.tau_mem, self.tau_syn)
+        return max(self._taus())
 
     @property
     def tau_fast(self) -> float:
         """The shorter of the two time constants; always finite."""
-        return min(self.tau_mem, self.tau_syn)
+        return min(self._taus())
 
     @property
     def rate_difference(self) -> float:
@@ -84,17 +156,25 @@ class LIF:
         return (self.tau_slow - self.tau_fast) / self.tau_slow / self.tau_fast
 
     @property
-    def drive(self) -> float:
+    def drive(self) -> Parameter:
         """Charge from leak to threshold, C (threshold - leak): what a weight is measured against."""
-        return self.capacitance * (self.threshold - self.leak)
+        return self.capacitance * self.span
+
+    @property
+    def _one_capacitance(self) -> float:
+        if isinstance(self.capacitance, float):
+            return self.capacitance
+        raise ValueRangeError(
+            "one capacitance is needed here, got an array of them: take one neuron with `of`"
+        )
 
     @property
     def kernel_peak(self) -> tuple[float, float]:
         """Delay and height of the kernel's maximum; the delay is inf where tau_mem is inf."""
         if self.rate_difference == 0.0:
-            delay = self.tau_syn
+            delay = self.tau_fast
         elif math.isinf(self.tau_slow):
-            return math.inf, self.tau_fast / self.capacitance
+            return math.inf, float(self.tau_fast / self._one_capacitance)
         else:
             # log1p keeps the ratio's digits where the time constants nearly agree.
             delay = math.log1p((self.tau_slow - self.tau_fast) / self.tau_fast) / self.rate_difference
@@ -116,7 +196,7 @@ class LIF:
         rate = self.rate_difference
         with np.errstate(over="ignore"):
             rise = s if rate == 0.0 else -np.expm1(-rate * s) / rate
-            return np.exp(-s / self.tau_slow) * rise / self.capacitance
+            return np.exp(-s / self.tau_slow) * rise / self._one_capacitance
 
     def kernel_slope(self, delay: ArrayLike) -> NDArray[np.float64]:
         """dk/ds, the slope of `kernel`, zero for s <= 0.
@@ -126,5 +206,36 @@ class LIF:
         """
         s = np.asarray(delay, dtype=np.float64)
         with np.errstate(over="ignore"):
-            after = np.exp(-np.maximum(s, 0.0) / self.tau_fast) / self.capacitance
+            after = np.exp(-np.maximum(s, 0.0) / self.tau_fast) / self._one_capacitance
         return np.where(s > 0, after - self.kernel(s) / self.tau_slow, 0.0)
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(LIF))
+
+
+def _parameter(name: str, value: Any) -> Parameter:
+    """A float, or a read-only copy of an array."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf" and value.ndim:
+        if value.ndim > 2:
+            raise ShapeError(f"{name} must be a number or have one or two axes, got shape {value.shape}")
+        value = np.array(value, np.float64)
+        value.flags.writeable = False
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueRangeError(f"{name} must be a number or a NumPy array of numbers, got {value!r:.60}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueRangeError(f"{name} must fit a float64, got {value!r:.20}...") from None
+
+
+def _refuse(name: str, expected: str, value: Parameter, test: Any) -> None:
+    values = np.asarray(value)
+    wrong = ~test(values)
+    if wrong.any():
+        at = np.unravel_index(np.flatnonzero(wrong)[0], wrong.shape)
+        raise ValueRangeError(f"{name} must be {expected}, got {float(values[at])!r}{_where(at)}")
+
+
+def _where(at: tuple[Any, ...]) -> str:
+    return f" at {tuple(int(n) for n in at)}" if at else ""

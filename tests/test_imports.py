@@ -13,10 +13,10 @@ PACKAGE = Path(__file__).parent.parent / "gpuspike"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    "errors", "backend", "neuron", "rng", "kernels", "datasets", "encoding", "augmentation",
-    "layers", "network", "losses", "optim", "bumping", "substrate", "trainer", "accountant",
-    "checkpoint", "config", "tracking", "experiment", "plots", "image_plots", "drawing", "report",
-    "run", "cli",
+    "errors", "backend", "neuron", "rng", "kernels", "memory", "doctor", "datasets", "encoding",
+    "augmentation", "layers", "network", "losses", "optim", "bumping", "substrate", "trainer",
+    "accountant", "checkpoint", "config", "tracking", "experiment", "plots", "image_plots", "drawing",
+    "report", "run", "cli",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 

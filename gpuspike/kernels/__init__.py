@@ -129,14 +129,15 @@ def with_bias(spikes: Array, bias_times: Sequence[float]) -> Array:
     """(n_replica, n_batch, n) spike times with bias spikes at the end, the same for every sample."""
     if not bias_times:
         return spikes
-    bias = np.broadcast_to(np.asarray(bias_times, spikes.dtype), (*spikes.shape[:2], len(bias_times)))
-    return np.concatenate([spikes, bias], axis=2)
+    xp = array_module(spikes=spikes)
+    bias = xp.broadcast_to(xp.asarray(bias_times, spikes.dtype), (*spikes.shape[:2], len(bias_times)))
+    return xp.concatenate([spikes, bias], axis=2)
 
 
 def load(name: str) -> Kernels:
     """The kernels of a backend, imported (and with the CPU's, declared to Numba) only now."""
-    if name not in ("cpu", "reference"):
-        raise BackendError(f"kernels exist for the backends cpu and reference, got {name!r}")
+    if name not in ("cuda", "cpu", "reference"):
+        raise BackendError(f"kernels exist for the backends cuda, cpu and reference, got {name!r}")
     kernels: Any = importlib.import_module(f"gpuspike.kernels.{name}")
     if name != "cpu":
         kernels = importlib.import_module("gpuspike.kernels.stack").Stack(kernels)
@@ -153,10 +154,12 @@ def first_spikes(t_in: Array, weights: Array, neuron: LIF) -> Array:
 
     Returns:
         (n_batch, n_post) or (n_replica, n_batch, n_post) spike times, inf where the neuron stays silent; the
-        same array type and dtype (float32 or float64) as the inputs.
+        same array type and dtype (float32 or float64) as the inputs. NumPy arrays are computed on the CPU,
+        CuPy arrays on the current device. Arrays that are not C-contiguous are copied; arrays that are on
+        another device are refused.
 
     Raises:
-        DtypeError, ShapeError, ValueRangeError: what was expected and what was got.
+        DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021).
     """
@@ -164,7 +167,7 @@ def first_spikes(t_in: Array, weights: Array, neuron: LIF) -> Array:
     replicas = t_in.ndim == 3
     if not replicas:
         t_in, weights = t_in[None], weights[None]
-    (layer,) = load("cpu").forward(t_in, None, [weights], [neuron], [()])
+    (layer,) = _kernels(t_in).forward(t_in, None, [weights], [neuron], [()])
     return layer.t_out if replicas else layer.t_out[0]
 
 
@@ -193,7 +196,7 @@ def first_spikes_vjp(
         (t_in_grad, weights_grad), shaped like `t_in` and `weights`.
 
     Raises:
-        DtypeError, ShapeError, ValueRangeError: what was expected and what was got.
+        DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); the implicit function theorem.
     """
@@ -205,7 +208,7 @@ def first_spikes_vjp(
     replicas = t_in.ndim == 3
     if not replicas:
         t_in, weights, t_out, t_out_grad = t_in[None], weights[None], t_out[None], t_out_grad[None]
-    kernels = load("cpu")
+    kernels = _kernels(t_in)
     state = LayerState(t_in, np.empty(0, np.int64), t_out, kernels.slopes(t_in, weights, neuron, t_out))
     t_in_grad, (weights_grad,) = kernels.backward(
         [state],
@@ -218,6 +221,10 @@ def first_spikes_vjp(
     )
     assert t_in_grad is not None
     return (t_in_grad, weights_grad) if replicas else (t_in_grad[0], weights_grad[0])
+
+
+def _kernels(array: Array) -> Kernels:
+    return load("cpu" if array_module(array=array) is np else "cuda")
 
 
 _AXES = {
@@ -234,7 +241,7 @@ def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
         raise DtypeError(f"neuron must be a gpuspike.LIF, got {type(neuron).__name__}")
     xp = array_module(**arrays)
     if xp is not np:
-        raise BackendError("CuPy arrays need gpuspike's CUDA kernels, which this version lacks")
+        importlib.import_module("gpuspike.kernels.cuda").refuse_foreign(**arrays)
     t_in = arrays["t_in"]
     sizes: dict[str, int] = {}
     for name, array in arrays.items():
@@ -251,20 +258,22 @@ def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
             raise ShapeError(f"{name} must be ({', '.join(axes)}) = {expected_shape}, got {array.shape}")
     for name, array in arrays.items():
         if name == "t_out_grad":
-            array = np.where(np.isfinite(arrays["t_out"]), array, 0)
+            array = xp.where(xp.isfinite(arrays["t_out"]), array, array.dtype.type(0))
         with np.errstate(all="ignore"):
-            total = array.sum(dtype=np.float64)
+            total = float(array.sum(dtype=np.float64))
         if math.isfinite(total):
             continue  # one pass over the array tells in the ordinary case
-        if np.isnan(array).any():
-            raise ValueRangeError(f"{name} must not hold NaN, got {_count(np.isnan(array))} of them")
+        if _count(xp.isnan(array)):
+            raise ValueRangeError(f"{name} must not hold NaN, got {_count(xp.isnan(array))} of them")
         if name in ("t_in", "t_out"):
-            if np.isneginf(array).any():
+            if _count(array == -math.inf):
                 raise ValueRangeError(f"{name} must not hold -inf; no spike is +inf")
-        elif np.isinf(array).any():
-            raise ValueRangeError(f"{name} must be finite, got {_count(np.isinf(array))} inf")
+        elif _count(xp.isinf(array)):
+            raise ValueRangeError(f"{name} must be finite, got {_count(xp.isinf(array))} inf")
+    if xp is not np:
+        return tuple(xp.ascontiguousarray(array) for array in arrays.values())
     return tuple(np.require(array, requirements=["C", "A", "W"]) for array in arrays.values())
 
 
-def _count(mask: NDArray[np.bool_]) -> int:
-    return int(np.count_nonzero(mask))
+def _count(mask: Array) -> int:
+    return int(mask.sum())

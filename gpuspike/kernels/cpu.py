@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from gpuspike.kernels import Array, LayerState
+from gpuspike.kernels.per_neuron import own
+from gpuspike.kernels.stack import Stack
 from gpuspike.neuron import LIF
 
 
@@ -48,6 +50,7 @@ try:  # the folder is read when a kernel is declared, that is, while these modul
     _forward = importlib.import_module("gpuspike.kernels.cpu_forward")
     _update = importlib.import_module("gpuspike.kernels.cpu_update")
     _backward = importlib.import_module("gpuspike.kernels.cpu_backward")
+    _mixed = importlib.import_module("gpuspike.kernels.cpu_mixed")
     _solve = importlib.import_module("gpuspike.kernels.cpu_solve")
 finally:
     numba_config.CACHE_DIR = _given  # type: ignore[attr-defined]
@@ -69,15 +72,15 @@ def _constants(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
     anchor, and lose digits with it.
     """
     reach = 4.0 if dtype == np.float32 else 8.0
-    span = neuron.threshold - neuron.leak
+    span = float(neuron.span)
     tangent = 16.0 * float(np.finfo(dtype).eps)
     slow, fast = neuron.tau_slow, neuron.tau_fast
-    return slow, fast, neuron.rate_difference, neuron.drive, span, reach, tangent
+    return slow, fast, neuron.rate_difference, float(neuron.drive), span, reach, tangent
 
 
 @lru_cache(maxsize=256)
 def _constants_and_peak(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
-    return *_constants(neuron, dtype), neuron.kernel_peak[1] * neuron.capacitance
+    return *_constants(neuron, dtype), neuron.kernel_peak[1] * float(neuron.capacitance)
 
 
 spike_order, jitter, adam = _forward.spike_order, _update.jitter, _update.adam
@@ -91,6 +94,8 @@ def forward(
     bias_times: Sequence[Sequence[float]],
 ) -> list[LayerState]:
     """First spike times of all layers; see `kernels.Kernels.forward`."""
+    if not all(neuron.uniform for neuron in neurons):
+        return Stack(_OneByOne()).forward(t_in, order, weights, neurons, bias_times)
     modes = [_regime(neuron) for neuron in neurons]
     constants = [_constants(neuron, t_in.dtype) for neuron in neurons]
     return _forward.forward(t_in, order, weights, bias_times, modes, constants)
@@ -98,6 +103,14 @@ def forward(
 
 def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
     """Slope of the membrane at given spike times; see `kernels.Kernels.slopes`."""
+    if not neuron.uniform:
+        one = own(neuron, weights.shape[0], weights.shape[2])
+        weights = (weights / one.drive).astype(weights.dtype)
+        if one.taus is None:
+            slope = slopes(t_in, weights, one.unit, t_out)
+        else:
+            slope = _mixed.slopes(t_in, weights, one.taus, t_out)
+        return (slope * one.span).astype(weights.dtype)
     return _backward.slopes(t_in, weights, t_out, _regime(neuron), _constants(neuron, weights.dtype))
 
 
@@ -112,6 +125,16 @@ def backward(
     need_t_in_grad: bool,
 ) -> tuple[Array | None, list[Array]]:
     """Gradients by the implicit function theorem; see `kernels.Kernels.backward`."""
+    if not all(neuron.uniform for neuron in neurons):
+        return Stack(_OneByOne()).backward(
+            states,
+            weights,
+            neurons,
+            t_out_grad,
+            active=active,
+            max_weight_grad=max_weight_grad,
+            need_t_in_grad=need_t_in_grad,
+        )
     dtype = t_out_grad.dtype
     return _backward.backward(
         states,
@@ -123,3 +146,66 @@ def backward(
         [_regime(neuron) for neuron in neurons],
         [_constants_and_peak(neuron, dtype) for neuron in neurons],
     )
+
+
+class _OneByOne:
+    """Layer after layer, where neurons have parameters of their own; see `stack.LayerKernels`."""
+
+    spike_order, slopes = staticmethod(spike_order), staticmethod(slopes)
+    jitter, adam = staticmethod(jitter), staticmethod(adam)
+
+    def forward(
+        self, t_in: Array, order: NDArray[np.int64], weights: Array, neuron: LIF
+    ) -> tuple[Array, Array]:
+        if neuron.uniform:
+            (layer,) = forward(t_in, order, [weights], [neuron], [()])
+            return layer.t_out, layer.slope
+        one = own(neuron, weights.shape[0], weights.shape[2])
+        weights = (weights / one.drive).astype(weights.dtype)
+        if one.taus is None:
+            t_out, slope = self.forward(t_in, order, weights, one.unit)
+        else:
+            t_out, slope = _mixed.forward(t_in, order, weights, one.taus)
+        return t_out, (slope * one.span).astype(weights.dtype)
+
+    def backward(
+        self,
+        t_in: Array,
+        weights: Array,
+        neuron: LIF,
+        t_out: Array,
+        slope: Array,
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+        need_t_in_grad: bool,
+    ) -> tuple[Array | None, Array]:
+        if not neuron.uniform:
+            one = own(neuron, weights.shape[0], weights.shape[2])
+            # The product with the slope is all that the capacitance is needed for.
+            slope = (slope * one.capacitance).astype(weights.dtype)
+            if one.taus is not None:
+                return _mixed.backward(
+                    t_in,
+                    weights,
+                    one.taus,
+                    t_out,
+                    slope,
+                    t_out_grad,
+                    active,
+                    max_weight_grad,
+                    need_t_in_grad,
+                )
+            neuron = one.unit
+        state = LayerState(t_in, np.empty(0, np.int64), t_out, slope)
+        t_in_grad, (weights_grad,) = backward(
+            [state],
+            [weights],
+            [neuron],
+            t_out_grad,
+            active=active,
+            max_weight_grad=max_weight_grad,
+            need_t_in_grad=need_t_in_grad,
+        )
+        return t_in_grad, weights_grad

@@ -8,7 +8,7 @@ dtypes are checked by the public functions; here every array has its replica and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,16 +31,23 @@ def first_spikes(t_in: ArrayLike, weights: ArrayLike, neuron: LIF) -> Array:
         t_in: (n_replica, n_batch, n_pre), input spike times in the unit of the time constants;
             inf is no spike.
         weights: (n_replica, n_pre, n_post), synaptic current of one input at its arrival.
-        neuron: the parameters, one set for all neurons.
+        neuron: the parameters, one set for all neurons or one for each.
 
     Returns:
         (n_replica, n_batch, n_post), in the unit of `t_in`.
+
+    Raises:
+        ShapeError: parameters for another number of neurons.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021),
     DOI 10.1038/s42256-021-00388-x: all causal sets, the earliest consistent spike time counts.
     """
     t_in, weights = _doubles(t_in, weights)
     t_out = np.full((*t_in.shape[:2], weights.shape[2]), NO_SPIKE)
+    if not neuron.uniform:
+        for r, j, one in _each(neuron, weights):
+            t_out[r, :, j] = first_spikes(t_in[r, None], weights[r, None, :, j, None], one)[0, :, 0]
+        return t_out
     for replica, sample in np.ndindex(*t_in.shape[:2]):
         t = t_in[replica, sample]
         order = np.argsort(t, kind="stable")[: np.count_nonzero(t < NO_SPIKE)]
@@ -64,6 +71,11 @@ def slopes(t_in: ArrayLike, weights: ArrayLike, neuron: LIF, t_out: ArrayLike) -
     """
     t_in, weights, t_out = _doubles(t_in, weights, t_out)
     slope = np.zeros(t_out.shape)
+    if not neuron.uniform:
+        for r, j, one in _each(neuron, weights):
+            column = weights[r, None, :, j, None]
+            slope[r, :, j] = slopes(t_in[r, None], column, one, t_out[r, None, :, j, None])[0, :, 0]
+        return slope
     for replica, sample in np.ndindex(*t_out.shape[:2]):
         delay = _delays(t_in[replica, sample], t_out[replica, sample])
         slope[replica, sample] = np.sum(weights[replica] * neuron.kernel_slope(delay), axis=0)
@@ -98,11 +110,20 @@ def first_spikes_vjp(
     DOI 10.1038/s42256-021-00388-x, whose closed forms for two ratios are special cases.
     """
     t_in, weights, t_out, t_out_grad = _doubles(t_in, weights, t_out, t_out_grad)
+    t_in_grad = np.zeros(t_in.shape)
+    weights_grad = np.zeros(weights.shape)
+    if not neuron.uniform:
+        for r, j, one in _each(neuron, weights):
+            column, spikes, grad = weights[:, :, j, None], t_out[:, :, j, None], t_out_grad[:, :, j, None]
+            by_time, by_weight = first_spikes_vjp(
+                t_in[r, None], column[r, None], one, spikes[r, None], grad[r, None], max_weight_grad
+            )
+            t_in_grad[r] += by_time[0]
+            weights_grad[r, :, j] = by_weight[0, :, 0]
+        return t_in_grad, weights_grad
     slope = slopes(t_in, weights, neuron, t_out)
     # A loss may well have no finite gradient at a silent neuron, and 0 * nan would spread.
     factor = np.where(slope > 0, t_out_grad, 0.0) / np.where(slope > 0, slope, 1.0)
-    t_in_grad = np.zeros(t_in.shape)
-    weights_grad = np.zeros(weights.shape)
     for replica, sample in np.ndindex(*t_out.shape[:2]):
         delay = _delays(t_in[replica, sample], t_out[replica, sample])
         scale = factor[replica, sample]
@@ -121,11 +142,17 @@ def membrane(times: ArrayLike, t_in: ArrayLike, weights: ArrayLike, neuron: LIF)
         times: (n_times,), in the unit of the time constants.
         t_in: (n_pre,), input spike times; inf is no spike.
         weights: (n_pre, n_post).
+        neuron: parameters of all neurons, or (n_post,) of each.
 
     Returns:
         (n_times, n_post), including the leak.
     """
     times, t_in, weights = _doubles(times, t_in, weights)
+    if not neuron.uniform:
+        columns = [
+            membrane(times, t_in, weights[:, j, None], one) for _, j, one in _each(neuron, weights[None])
+        ]
+        return np.concatenate([np.empty((times.size, 0)), *columns], axis=1)
     return neuron.leak + neuron.kernel(times[:, None] - t_in[None, :]) @ weights
 
 
@@ -198,6 +225,13 @@ def adam(
     weights -= rate * mean / (np.sqrt(square) * correction + epsilon)
 
 
+def _each(neuron: LIF, weights: Array) -> Iterator[tuple[int, int, LIF]]:
+    """(replica, post, its parameters) of all neurons."""
+    neuron.table(weights.shape[0], weights.shape[2])
+    for r, j in np.ndindex(weights.shape[0], weights.shape[2]):
+        yield r, j, neuron.of(r, j)
+
+
 def _shared(t_in: NDArray[Any], n_replica: int) -> NDArray[Any]:
     return np.broadcast_to(t_in, (n_replica, *t_in.shape[1:]))
 
@@ -241,7 +275,7 @@ def _delay_to_threshold(start: Array, current: Array, neuron: LIF) -> Array:
         top = _potential(np.maximum(peak, 0.0), start, current, neuron)
         crosses = (start < level) & (peak > 0) & (top >= level)
         closed = {1.0: _solve_lambert, 2.0: _solve_quadratic}
-        solve = closed.get(neuron.tau_mem / neuron.tau_syn, _bisect)
+        solve = closed.get(float(neuron.tau_mem / neuron.tau_syn), _bisect)
     peak, start, current = peak[crosses], start[crosses], current[crosses]
     # A closed form may round to just outside of the rising branch, next to either of its ends.
     delay[crosses] = np.clip(solve(peak, start, current, neuron), 0.0, peak)

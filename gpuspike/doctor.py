@@ -1,0 +1,115 @@
+"""gpuspike-doctor: what is installed, which device is seen, and whether kernels compute what they should."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from gpuspike import backend
+from gpuspike.kernels import first_spikes, first_spikes_vjp, reference
+from gpuspike.neuron import LIF
+
+TOLERANCE = 1e-9
+"""Largest difference from the oracle, of times in tau_syn and of gradients as a share of the largest."""
+
+BROKEN = ("broken CuPy", "old driver", "unknown")
+"""Problems in which something that is installed does not work; the others just leave the CPU."""
+
+
+def main(console: Console | None = None) -> int:
+    """Prints a table; 0 where everything that is installed works, else 1."""
+    console = console or Console()
+    table = Table(title="gpuspike-doctor", show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name in ("gpuspike", "numpy", "numba", "scipy"):
+        table.add_row(name, _version(name))
+    table.add_row("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
+    table.add_row("cupy", ", ".join(_cupy_packages()) or "not installed")
+    driver = backend.driver_cuda()
+    table.add_row("NVIDIA driver", "none seen" if driver is None else f"serves CUDA {driver[0]}.{driver[1]}")
+    code = 0
+    table.add_row("cpu", backend.select("cpu").device)
+    code |= _row(table, "cpu kernels", lambda: _compare(np.asarray))
+    problem = backend.cuda_problem()
+    if problem is None:
+        table.add_row("cuda", backend.device_name())
+        code |= _row(table, "cuda kernels", lambda: _compare(backend.cupy_module().asarray))
+    else:
+        colour = "red" if problem.kind in BROKEN else "yellow"
+        table.add_row("cuda", f"[{colour}]{problem.kind}[/]: {_plain(problem.text)}")
+        code |= int(problem.kind in BROKEN)
+    console.print(table)
+    chosen = backend.select("auto").name
+    console.print(
+        f"backend=auto takes [bold]{chosen}[/]." + (" Something installed is broken." if code else "")
+    )
+    return code
+
+
+def _row(table: Table, name: str, check: Callable[[], float]) -> int:
+    """Adds what a comparison with the oracle gave; 1 if it failed."""
+    try:
+        difference = check()
+    except Exception as error:  # the doctor names what is wrong, whatever it is
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        table.add_row(name, f"[red]broken[/]: {_plain(words)}")
+        return 1
+    good = difference <= TOLERANCE
+    verdict = "[green]agree with the oracle[/]" if good else "[red]differ from the oracle[/]"
+    table.add_row(name, f"compiled, {verdict} to {difference:.0e}")
+    return 0 if good else 1
+
+
+def _compare(as_array: Callable[[Any], Any]) -> float:
+    """Largest difference of a backend's spike times and gradients from the oracle's, on a small network."""
+    rng = np.random.default_rng(0)
+    t_in = rng.uniform(0.0, 2.0, (1, 8, 40))
+    weights = rng.normal(0.15, 0.3, (1, 40, 16))
+    worst = 0.0
+    for ratio in (1.0, 2.0, np.inf, 3.0):
+        neuron = LIF(tau_mem=ratio)
+        expected = reference.first_spikes(t_in, weights, neuron)
+        ours = as_array(t_in), as_array(weights)
+        t_out = first_spikes(*ours, neuron)
+        host = _host(t_out)
+        if not np.array_equal(np.isfinite(host), np.isfinite(expected)):
+            return float("inf")
+        both = np.isfinite(expected)
+        worst = max(worst, float(np.abs(host[both] - expected[both]).max(initial=0.0)))
+        grads = first_spikes_vjp(*ours, neuron, t_out, as_array(np.ones_like(expected)))
+        exact = reference.first_spikes_vjp(t_in, weights, neuron, host, np.ones_like(expected))
+        for got, wanted in zip(grads, exact, strict=True):
+            worst = max(worst, float(np.abs(_host(got) - wanted).max() / np.abs(wanted).max()))
+    return worst
+
+
+def _host(array: Any) -> np.ndarray:
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")  # a command such as pip install 'gpuspike[cuda12]' is no markup
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cupy_packages() -> list[str]:
+    """CuPy's wheels go by many names (cupy-cuda12x, ...); two at once do not work."""
+    found = {
+        f"{distribution.metadata['Name']} {distribution.version}"
+        for distribution in metadata.distributions()
+        if str(distribution.metadata["Name"]).lower().startswith("cupy")
+    }
+    return sorted(found)

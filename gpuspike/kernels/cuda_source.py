@@ -1,0 +1,146 @@
+"""What the CUDA backend compiles: the text of `lif.cuh` and `ttfs.cu`, and how each kernel calls it.
+
+The two files (mathematics, indexing) are put together into one text, so that CuPy's cache of compiled kernels
+sees every edit of either. An elementwise kernel calls one device function a thread; kernels whose threads
+work together are templates in that text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+EQUAL, DOUBLE, NON_LEAKY, GENERAL, MIXED = range(5)
+"""Regimes, as in `lif.cuh`."""
+
+OPTIONS = ("--std=c++17",)
+
+
+@cache
+def source() -> str:
+    """Text of all device code."""
+    folder = Path(__file__).parent
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in ("lif.cuh", "ttfs.cu"))
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """Arguments of a CuPy ElementwiseKernel; `operation` runs once for every `i`."""
+
+    name: str
+    in_params: str
+    out_params: str
+    operation: str
+
+
+_SIZES = "int32 n_in_replicas, int32 n_batch, int32 n_pre, int32 n_post, int32 first_sample, int32 n_samples"
+_TAUS = "float64 tau_slow, float64 tau_fast, float64 rate"
+_MEMBRANE = "gpuspike::Membrane<double>{tau_slow, tau_fast, rate}"
+_EVENTS = "raw T times, raw int32 rows, raw int32 ends, raw T events, raw T carries, raw float64 exact"
+_SIZES_PASSED = "n_in_replicas, n_batch, n_pre, n_post, first_sample, n_samples"
+
+
+def prepare_kernel(regime: int) -> Elementwise:
+    """What all neurons of a sample need of each event."""
+    return Elementwise(
+        f"gpuspike_prepare_{regime}",
+        "int32 n_batch, int32 n_pre, int32 n_post, int32 first_sample, int32 n_samples, "
+        f"{_TAUS}, float64 drive, "
+        "float64 reach, raw T t_in, raw int64 order",
+        _EVENTS,
+        f"""gpuspike::prepare_event<T, {regime}>(
+            i, n_batch, n_pre, n_post, first_sample, n_samples, {_MEMBRANE}, drive, reach,
+            &t_in[0], &order[0],
+            &times[0], &rows[0], &ends[0], reinterpret_cast<gpuspike::Event<T>*>(&events[0]),
+            reinterpret_cast<gpuspike::Carry<T>*>(&carries[0]),
+            reinterpret_cast<gpuspike::Exact*>(&exact[0]))""",
+    )
+
+
+def forward_kernel(regime: int) -> Elementwise:
+    """First spikes of neurons that share their time constants."""
+    return Elementwise(
+        f"gpuspike_first_spike_{regime}",
+        f"int32 width, {_SIZES}, {_TAUS}, float64 drive, float64 span, float64 tangent, raw T weights, "
+        f"{_EVENTS}",
+        "raw T t_out, raw T slope",
+        f"""gpuspike::first_spike<T, {regime}>(
+            i, width, {_SIZES_PASSED}, {_MEMBRANE}, drive, span, tangent, &weights[0],
+            &times[0], &rows[0], &ends[0], reinterpret_cast<const gpuspike::Event<T>*>(&events[0]),
+            reinterpret_cast<const gpuspike::Carry<T>*>(&carries[0]),
+            reinterpret_cast<const gpuspike::Exact*>(&exact[0]), &t_out[0], &slope[0])""",
+    )
+
+
+def mixed_kernel() -> Elementwise:
+    """First spikes of neurons with time constants of their own."""
+    return Elementwise(
+        "gpuspike_first_spike_mixed",
+        f"int32 width, {_SIZES}, float64 tangent, raw T weights, raw float64 taus, raw T times, "
+        "raw int32 rows",
+        "raw T t_out, raw T slope",
+        f"""gpuspike::first_spike_mixed<T>(
+            i, width, {_SIZES_PASSED}, tangent, &weights[0], &taus[0], &times[0], &rows[0], &t_out[0],
+            &slope[0])""",
+    )
+
+
+def slopes_kernel(regime: int) -> Elementwise:
+    """Slopes at given spike times."""
+    return Elementwise(
+        f"gpuspike_slope_{regime}",
+        f"{_SIZES}, {_TAUS}, float64 drive, float64 span, float64 tangent, raw T t_in, raw T weights, "
+        "raw float64 taus, raw T t_out, raw float64 anchors, raw bool wide, raw float64 a1, raw float64 a2",
+        "raw T slope",
+        f"""gpuspike::slope_at<T, {regime}>(
+            i, {_SIZES_PASSED}, {_MEMBRANE}, drive, span, tangent, &t_in[0], &weights[0], &taus[0], &t_out[0],
+            &anchors[0], &wide[0], &a1[0], &a2[0], &slope[0])""",
+    )
+
+
+def sum_kernel() -> Elementwise:
+    """Adds the parts of a weight gradient up, first to last."""
+    return Elementwise(
+        "gpuspike_sum_parts",
+        "raw T parts, int32 n_parts, int64 size",
+        "T total",
+        "T sum = T(0); for (int n = 0; n < n_parts; ++n) sum += parts[n * size + i]; total = sum",
+    )
+
+
+def jitter_kernel() -> Elementwise:
+    """Jitter of input times."""
+    return Elementwise(
+        "gpuspike_jitter",
+        "int32 n_batch, int32 n_pre, int32 n_jittered, float64 std, raw int64 seeds, int64 purpose, "
+        "int64 epoch, int64 batch",
+        "raw T times",
+        """gpuspike::jitter_block<T>(
+            i, n_batch, n_pre, n_jittered, std, &seeds[0], purpose, epoch, batch, &times[0])""",
+    )
+
+
+def adam_kernel() -> Elementwise:
+    """One step of Adam."""
+    return Elementwise(
+        "gpuspike_adam",
+        "raw T grad, float64 keep_mean, float64 keep_square, float64 rate, float64 correction, "
+        "float64 epsilon",
+        "T weights, T mean, T square",
+        """mean += T(1.0 - keep_mean) * (grad[i] - mean);
+        square += T(1.0 - keep_square) * (grad[i] * grad[i] - square);
+        weights -= T(rate) * mean / (T(correction) * sqrt(square) + T(epsilon))""",
+    )
+
+
+def block_kernels(dtype: np.dtype[Any], regime: int) -> dict[str, str]:
+    """Names of the kernels whose threads work together, and of their instances."""
+    real = "float" if dtype == np.float32 else "double"
+    names = ["gradient_terms", "weights_gradient", "times_gradient"]
+    if regime != MIXED:
+        names.append("sample_windows")
+    return {name: f"gpuspike::{name}<{real}, {regime}>" for name in names}

@@ -1,0 +1,292 @@
+// Scalar mathematics of the first spike of one LIF neuron: no indexing, no memory, host and device alike.
+//
+// Notation and derivation: docs/mathematics.md. With d = 1/tau_fast - 1/tau_slow, times counted from an anchor,
+// E(t) = (exp(d t) - 1)/d (which is t where d = 0) and a_i = exp(t_i/tau_slow),
+//
+//     p = sum w_i a_i,   q = sum w_i a_i E(t_i),   C (u(T) - leak) = exp(-T/tau_fast) (E(T) p - q)
+//
+// so that in x = E(T) the line x p - q meets the convex curve R(x) = C (threshold - leak) exp(T(x)/tau_fast).
+// Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021), for the model and its closed forms.
+//
+// What is computed in float64 although the inputs are float32, and what that costs: the coefficients of every event
+// and the factors of every gradient, O(batch (n_pre + n_post)) exponentials, because float32 would lose e^16 ulps in
+// them; and the sums and the solution of crossings flatter than FLAT, about one spike in a hundred, because an error
+// of the sums is divided by the slope. A device whose float64 units are 64 times fewer feels that, a data-centre one
+// does not. Everything that is done for each pair (event, neuron), and every steep crossing, stays in float32.
+
+namespace gpuspike {
+
+#define GPUSPIKE_INLINE __host__ __device__ __forceinline__
+
+// Ratio tau_slow/tau_fast: 1, 2, infinite, anything else; MIXED: each neuron has time constants of its own.
+enum Regime { EQUAL, DOUBLE, NON_LEAKY, GENERAL, MIXED };
+
+// Slope of a crossing, in (threshold - leak)/tau_fast, below which float32 sums are not enough.
+inline constexpr double FLAT = 0.02;
+
+// Exponents are clamped here: past exp(60) nothing that a further event adds is seen, and float32 holds the number.
+inline constexpr double FAR = 60.0;
+
+template <typename Real>
+GPUSPIKE_INLINE Real infinity() {
+    return Real(__longlong_as_double(0x7ff0000000000000LL));
+}
+
+template <typename Real>
+GPUSPIKE_INLINE Real smaller(Real a, Real b) {
+    return a < b ? a : b;
+}
+
+// The time constants, any unit; slow may be infinite, rate is d.
+template <typename Real>
+struct Membrane {
+    Real slow, fast, rate;
+};
+
+// The membrane of two time constants in either order, without loss of digits where they nearly agree.
+GPUSPIKE_INLINE Membrane<double> membrane(double tau_mem, double tau_syn) {
+    const double slow = tau_mem > tau_syn ? tau_mem : tau_syn, fast = smaller(tau_mem, tau_syn);
+    return {slow, fast, slow < infinity<double>() ? (slow - fast) / slow / fast : 1.0 / fast};
+}
+
+// Whether d is 0: known when compiling, except where every neuron has its own.
+template <int REGIME, typename Real>
+GPUSPIKE_INLINE bool equal(const Membrane<Real>& m) {
+    return REGIME == EQUAL || (REGIME == MIXED && m.rate == Real(0));
+}
+
+// E(t)
+template <int REGIME, typename Real>
+GPUSPIKE_INLINE Real rise(Real t, const Membrane<Real>& m) {
+    if (equal<REGIME>(m)) return t;
+    return expm1(smaller(m.rate * t, Real(FAR))) / m.rate;
+}
+
+// --- the sums and the tangent test ----------------------------------------------------------------------------
+
+// One input event for all neurons of a sample: what it adds to the sums, and the tangent of R at it, taken at the
+// next event. A crossing between the two is possible only where ahead * p - q >= bound.
+template <typename Real>
+struct alignas(16) Event {
+    Real growth, moment;  // a and a E(t)
+    Real ahead, bound;
+};
+
+// a and E(t) in full precision, for the second look at flat crossings.
+struct alignas(16) Exact {
+    double growth, position;
+};
+
+// What moving the anchor does to the sums.
+template <typename Real>
+struct Carry {
+    Real keep, fade, shift;
+};
+
+template <typename Real>
+struct Sums {
+    Real p, q;
+
+    GPUSPIKE_INLINE void add(Real weight, const Event<Real>& event) {
+        p += weight * event.growth;
+        q += weight * event.moment;
+    }
+    GPUSPIKE_INLINE void add(Real weight, const Exact& event) {
+        const Real term = weight * Real(event.growth);
+        p += term;
+        q += term * Real(event.position);
+    }
+    GPUSPIKE_INLINE void move(const Carry<Real>& by) {
+        q = by.fade * q + by.shift * p;
+        p *= by.keep;
+    }
+    GPUSPIKE_INLINE bool may_cross(const Event<Real>& event) const { return fma(event.ahead, p, -q) >= event.bound; }
+};
+
+template <int REGIME>
+GPUSPIKE_INLINE Exact exact_event(double since_anchor, const Membrane<double>& m) {
+    return {exp(smaller(since_anchor / m.slow, FAR)), rise<REGIME>(since_anchor, m)};
+}
+
+// The tangent test's side of an event.
+//   drive: C (threshold - leak);  next: time of the next event from the same anchor, inf after the last one.
+//   tied: the next event is at the same time. Of simultaneous events only the last one closes a causal set.
+template <typename Real, int REGIME>
+GPUSPIKE_INLINE Event<Real> event(const Exact& e, double next, bool tied, double drive, const Membrane<double>& m) {
+    const double ahead = rise<REGIME>(smaller(next, 1e3 * m.fast), m);
+    const double bound = drive * e.growth * (1.0 + m.rate * e.position + (ahead - e.position) / m.fast);
+    return {Real(e.growth), Real(e.growth * e.position), Real(ahead), tied ? infinity<Real>() : Real(bound)};
+}
+
+// The anchor moves on by `gap`.
+template <typename Real, int REGIME>
+GPUSPIKE_INLINE Carry<Real> carry(double gap, const Membrane<double>& m) {
+    const double keep = exp(-gap / m.slow);
+    const double back = equal<REGIME>(m) ? -gap : expm1(-m.rate * gap) / m.rate;
+    return {Real(keep), Real(exp(-gap / m.fast)), Real(keep * back)};
+}
+
+// --- solving for one crossing ---------------------------------------------------------------------------------
+
+// A neuron at an event, as `solve` takes it: v = (u - leak)/(threshold - leak), and p anchored there, in C (threshold
+// - leak).
+template <typename Real>
+struct Start {
+    Real v, p;
+};
+
+template <typename Real>
+GPUSPIKE_INLINE Start<Real> start(const Sums<Real>& s, Real growth, Real position, Real drive, const Membrane<Real>& m) {
+    const Real scale = Real(1) / (growth * drive);
+    return {(position * s.p - s.q) * (scale / (Real(1) + m.rate * position)), s.p * scale};
+}
+
+// Delay from the event (inf: none before the next one), and du/dt there in units of threshold - leak.
+template <typename Real>
+struct Crossing {
+    Real delay, slope;
+};
+
+// Solves for the crossing from an event on, if that lies within `room`.
+//
+// Two closed forms (a quadratic, a logarithm); else Newton's method on a concave difference, which started from its
+// left never overshoots. Taking R to second order makes it cubic, and keeps it left of the crossing where R''' >= 0.
+// For tau_mem = tau_syn this is Lambert's W next to its branch point -1/e as well: the potential and its slope are
+// what is iterated on, so no argument of W is ever formed and no digit of it lost.
+template <typename Real, int REGIME>
+GPUSPIKE_INLINE Crossing<Real> solve(const Start<Real>& from, Real room, const Membrane<Real>& m) {
+    const Crossing<Real> none = {infinity<Real>(), Real(0)};
+    const Real v = from.v, p = from.p, rate_fast = Real(1) / m.fast, missing = Real(1) - from.v;
+    const Real pull = p - rate_fast;
+    if (v >= Real(1)) return {Real(0), pull};  // crossed within rounding before the event
+    if (!(pull > Real(0))) return none;
+    if constexpr (REGIME == NON_LEAKY) {
+        const Real s = m.fast * log1p(missing / (pull * m.fast));
+        if (s > room) return none;
+        return {s, pull};
+    } else if constexpr (REGIME == DOUBLE) {
+        const Real b = Real(2) * pull * m.fast, discriminant = b * b - Real(4) * missing;
+        if (discriminant < Real(0)) return none;
+        const Real z = Real(2) * missing / (b + sqrt(discriminant)), s = Real(2) * m.fast * log1p(z);
+        if (s > room) return none;
+        return {s, p / (Real(1) + z) - rate_fast};
+    } else {
+        const Real ulp = sizeof(Real) == 4 ? Real(6e-8) : Real(1e-16);
+        const Real bend = m.slow > Real(2) * m.fast ? Real(0) : rate_fast / m.slow;
+        Real x = Real(0), s = Real(0), curve = Real(1), growth = Real(1);
+        for (int step_number = 0; step_number < 200; ++step_number) {
+            const Real gap = v + x * p - curve;
+            if (gap >= Real(0)) break;
+            const Real slope = p - curve / (growth * m.fast);
+            if (!(slope > Real(0))) return none;
+            const Real discriminant = slope * slope + Real(2) * gap * bend * curve / (growth * growth);
+            if (discriminant < Real(0)) return none;
+            const Real step = Real(-2) * gap / (slope + sqrt(discriminant));
+            x += step;
+            s = equal<REGIME>(m) ? x : log1p(m.rate * x) / m.rate;
+            if (s > room) return none;
+            if (!(step > ulp * x)) break;
+            curve = exp(s / m.fast);
+            growth = Real(1) + m.rate * x;
+        }
+        return {s, p * exp(-s / m.slow) - rate_fast};
+    }
+}
+
+// --- time constants of one's own ------------------------------------------------------------------------------
+
+// A neuron whose time constants nobody shares has no use for coefficients common to a sample: its anchor is the
+// event it is at, and moves on with every event. Three exponentials a pair, in float64 for both types of input, since
+// the rounding of every event is carried on to the next.
+struct Step {
+    double keep, fade, shift, turn;
+
+    GPUSPIKE_INLINE Step(double gap, const Membrane<double>& m) {
+        const double fall = expm1(-m.rate * gap);
+        keep = exp(-gap / m.slow);
+        fade = exp(-gap / m.fast);
+        turn = 1.0 + fall;
+        shift = m.rate == 0.0 ? gap : -fall / m.rate;
+    }
+    // The tangent test, multiplied by exp(-d gap) so that nothing overflows.
+    GPUSPIKE_INLINE bool may_cross(const Start<double>& s, const Membrane<double>& m) const {
+        return s.v * turn + shift * (s.p - 1.0 / m.fast) >= turn;
+    }
+    GPUSPIKE_INLINE Start<double> after(const Start<double>& s) const {
+        return {fade * s.v + keep * shift * s.p, keep * s.p};
+    }
+};
+
+// --- gradients ------------------------------------------------------------------------------------------------
+
+// C k(delay), the kernel for delay > 0.
+template <int REGIME>
+GPUSPIKE_INLINE double kernel(double delay, const Membrane<double>& m) {
+    const double rises = equal<REGIME>(m) ? delay : -expm1(-m.rate * delay) / m.rate;
+    return exp(-delay / m.slow) * rises;
+}
+
+// C k'(delay)
+template <int REGIME>
+GPUSPIKE_INLINE double kernel_slope(double delay, const Membrane<double>& m) {
+    return exp(-delay / m.fast) - kernel<REGIME>(delay, m) / m.slow;
+}
+
+// Delay of the kernel's maximum; the kernel rises before it and falls after it.
+template <int REGIME>
+GPUSPIKE_INLINE double peak_delay(const Membrane<double>& m) {
+    if (equal<REGIME>(m)) return m.slow;
+    if (!(m.slow < infinity<double>())) return m.slow;
+    return log1p((m.slow - m.fast) / m.fast) / m.rate;
+}
+
+// Factors of the rank-2 products that belong to a spike at t after the anchor:
+//   scale k = -(p1 a_i + p2 a_i E(t_i)),   scale k' = q1 a_i + q2 a_i E(t_i)
+struct Factors {
+    double p1, p2, q1, q2;
+};
+
+template <int REGIME>
+GPUSPIKE_INLINE Factors factors(double t, double scale, const Membrane<double>& m) {
+    const double x = rise<REGIME>(t, m), decay = exp(-t / m.fast) * scale;
+    return {-decay * x, decay, decay * (1.0 - x / m.slow), decay / m.fast};
+}
+
+// u'(T) tau_fast/(threshold - leak) from the sums over the causal set; 0 where it is not above `tangent`.
+//   pull: sum w_i exp(-(T - t_i)/tau_slow),  potential: C (u(T) - leak), drive: C (threshold - leak).
+GPUSPIKE_INLINE double steepness(double pull, double potential, double drive, double tangent, const Membrane<double>& m) {
+    const double rising = (pull * m.fast - potential) / drive;
+    return rising > tangent ? rising : 0.0;
+}
+
+// --- random numbers -------------------------------------------------------------------------------------------
+
+struct Normals {
+    float at[4];
+};
+
+// Philox 4x32-10 of a key and a counter, and Box and Muller's normal numbers; see gpuspike.rng.normals.
+GPUSPIKE_INLINE Normals normals(unsigned key0, unsigned key1, unsigned c0, unsigned c1, unsigned c2, unsigned c3) {
+    for (int turn = 0; turn < 10; ++turn) {
+        const unsigned long long p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
+        c0 = unsigned(p1 >> 32) ^ c1 ^ key0;
+        c1 = unsigned(p1);
+        c2 = unsigned(p0 >> 32) ^ c3 ^ key1;
+        c3 = unsigned(p0);
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+    const unsigned radii[2] = {c0, c2}, angles[2] = {c1, c3};
+    Normals out;
+    for (int pair = 0; pair < 2; ++pair) {
+        const float log_u = log((float(radii[pair]) + 0.5f) * 2.3283064e-10f);
+        const float radius = sqrt(log_u < 0.0f ? -2.0f * log_u : 0.0f);
+        // Of the word as a signed number, which is the same angle and nearer to 0.
+        const float angle = 1.4629180e-9f * float(int(angles[pair]));
+        out.at[2 * pair] = radius * cos(angle);
+        out.at[2 * pair + 1] = radius * sin(angle);
+    }
+    return out;
+}
+
+}  // namespace gpuspike

@@ -1,0 +1,77 @@
+"""NVIDIA's run-time compiler, driven without a GPU or a driver: its wheels hold all it needs."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The compiler's answer; resources are by kernel: (stack bytes, spilled bytes, registers)."""
+
+    log: str
+    ok: bool
+    resources: dict[str, tuple[int, int, int]]
+
+
+def folders() -> list[Path]:
+    """Installed packages of NVIDIA's."""
+    roots = (Path(entry, "nvidia") for entry in sys.path if entry)
+    return [folder for root in roots if root.is_dir() for folder in (*root.iterdir(), *root.glob("*/lib"))]
+
+
+@cache
+def compilers() -> dict[int, ctypes.CDLL]:
+    """The compilers installed, by CUDA generation."""
+    found = {}
+    for folder in folders():
+        for file in folder.glob("libnvrtc.so.*"):
+            generation = file.name.removeprefix("libnvrtc.so.")
+            if generation.isdigit():
+                found[int(generation)] = ctypes.CDLL(str(file))
+    return found
+
+
+def compiler_for(arch: int) -> ctypes.CDLL | None:
+    """The oldest installed compiler that knows an architecture."""
+    for _, library in sorted(compilers().items()):
+        count = ctypes.c_int()
+        library.nvrtcGetNumSupportedArchs(ctypes.byref(count))
+        known = (ctypes.c_int * count.value)()
+        library.nvrtcGetSupportedArchs(known)
+        if arch in list(known):
+            return library
+    return None
+
+
+def compile_text(library: ctypes.CDLL, text: str, options: list[str], names: list[str]) -> Compiled:
+    """Compiles CUDA text, with CuPy's options beside the given ones.
+
+    Args:
+        names: instances of templates to compile as well.
+    """
+    program = ctypes.c_void_p()
+    library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None)
+    for name in names:
+        library.nvrtcAddNameExpression(program, name.encode())
+    words = [option.encode() for option in ["-ftz=true", "--device-as-default-execution-space", *options]]
+    code = library.nvrtcCompileProgram(program, len(words), (ctypes.c_char_p * len(words))(*words))
+    size = ctypes.c_size_t()
+    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetProgramLog(program, buffer)
+    library.nvrtcDestroyProgram(ctypes.byref(program))
+    log = buffer.value.decode()
+    resources = {}
+    for part in log.split("Compiling entry function '")[1:]:
+        stack = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores", part)
+        registers = re.search(r"Used (\d+) registers", part)
+        assert stack is not None
+        assert registers is not None
+        resources[part.split("'")[0]] = (int(stack[1]), int(stack[2]), int(registers[1]))
+    return Compiled(log, code == 0, resources)

@@ -1,0 +1,95 @@
+"""gpuspike-doctor says what is wrong and what helps, and its exit code tells whether something is broken."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gpuspike import backend, doctor
+from gpuspike.backend import Problem
+
+
+def examine() -> tuple[int, str]:
+    """Exit code, and what is printed, on one line."""
+    console = Console(file=io.StringIO(), width=400)
+    code = doctor.main(console)
+    assert isinstance(console.file, io.StringIO)
+    return code, console.file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        backend, "cuda_problem", lambda: Problem("no CuPy", "CuPy is not installed: pip install x")
+    )
+    monkeypatch.setattr(backend, "driver_cuda", lambda: (12, 4))
+
+
+def test_a_machine_without_a_gpu_is_healthy() -> None:
+    code, said = examine()
+    assert code == 0
+    for words in ("gpuspike", "python", "numpy", "numba", "serves CUDA 12.4", "agree with the oracle to"):
+        assert words in said
+    assert "no CuPy: CuPy is not installed: pip install x" in said
+    assert "backend=auto takes cpu." in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("broken CuPy", 1), ("old driver", 1), ("unknown", 1), ("no driver", 0), ("no device", 0)],
+)
+def test_each_problem_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, kind: str, expected: int
+) -> None:
+    text = "because; pip install 'gpuspike[cuda12]'"
+    monkeypatch.setattr(backend, "cuda_problem", lambda: Problem(kind, text))
+    code, said = examine()
+    assert code == expected
+    assert f"{kind}: {text}" in said
+    assert ("Something installed is broken" in said) == bool(expected)
+
+
+def test_a_device_is_compared_with_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "cuda_problem", lambda: None)
+    monkeypatch.setattr(backend, "device_name", lambda: "A Device (device 0, CUDA 12.9)")
+
+    class Cupy:
+        asarray = staticmethod(np.asarray)
+
+    monkeypatch.setattr(backend, "cupy_module", lambda: Cupy)
+    code, said = examine()
+    assert code == 0
+    assert "A Device (device 0, CUDA 12.9)" in said
+    assert said.count("agree with the oracle to") == 2
+    assert "backend=auto takes cuda." in said
+
+
+def test_wrong_numbers_and_kernels_that_do_not_compile_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "first_spikes", lambda t_in, weights, neuron: np.ones((1, 8, 16)))
+    code, said = examine()
+    assert code == 1
+    assert "differ from the oracle" in said
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("kernels.cu(1): error:\n nothing [works]")
+
+    monkeypatch.setattr(doctor, "first_spikes", fail)
+    code, said = examine()
+    assert code == 1
+    assert "broken: RuntimeError: kernels.cu(1): error: nothing [works]" in said
+
+
+def test_every_cupy_package_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Distribution:
+        version = "13.4.0"
+
+        def __init__(self, name: str) -> None:
+            self.metadata = {"Name": name}
+
+    names = ("numpy", "cupy-cuda12x", "cupy-cuda11x")
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: [Distribution(name) for name in names])
+    assert "cupy-cuda11x 13.4.0, cupy-cuda12x 13.4.0" in examine()[1]

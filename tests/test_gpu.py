@@ -1,0 +1,163 @@
+"""The CUDA kernels on a device, against the oracle and the CPU. `pytest -m gpu --require-gpu` wants one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import test_per_neuron
+from numpy.typing import NDArray
+from test_kernels import (
+    TOLERANCE,
+    assert_close,
+    assert_same_bits,
+    assert_same_spikes,
+    each_dtype,
+    each_ratio,
+    each_window,
+    network,
+    plain,
+    realistic,
+    scaled,
+)
+
+import gpuspike
+from gpuspike import backend
+from gpuspike.errors import BackendError, ShapeError
+from gpuspike.kernels import cuda, load, reference
+from gpuspike.neuron import LIF
+
+Array = NDArray[Any]
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def cupy(request: pytest.FixtureRequest) -> Any:
+    """CuPy, with a device that can be used."""
+    problem = backend.cuda_problem()
+    if problem is not None:
+        (pytest.fail if request.config.getoption("--require-gpu") else pytest.skip)(problem.text)
+    return backend.cupy_module()
+
+
+def forward(cupy: Any, t_in: Array, weights: Array, neuron: LIF) -> tuple[Any, Any]:
+    on_device = cupy.asarray(t_in)
+    return cuda.forward(on_device, cuda.spike_order(on_device), cupy.asarray(weights), neuron)
+
+
+def gradients(cupy: Any, t_in: Array, weights: Array, neuron: LIF, t_out: Any, grad: Array) -> list[Array]:
+    kernels = cuda
+    t_in, weights, grad = (cupy.asarray(array) for array in (t_in, weights, grad))
+    slope = kernels.slopes(t_in, weights, neuron, t_out)
+    active = cupy.ones(len(weights), np.bool_)
+    grads = kernels.backward(
+        t_in, weights, neuron, t_out, slope, grad, active=active, max_weight_grad=3.0, need_t_in_grad=True
+    )
+    return [array.get() for array in grads if array is not None]
+
+
+@each_ratio
+@each_window
+def test_the_device_agrees_with_the_oracle(cupy: Any, ratio: float, window: float) -> None:
+    neuron = scaled(ratio)
+    for seed, sizes in enumerate([(3, 31, 129), (67, 129, 33), (1, 1025, 1), (33, 1, 65)]):
+        t_in, weights = network(neuron, seed, *sizes, window, n_replica=2)
+        t_out, slope = forward(cupy, t_in, weights, neuron)
+        expected = reference.first_spikes(t_in, weights, neuron)
+        assert_same_spikes(t_out.get(), expected, neuron, TOLERANCE["spike time, tau_syn"])
+        unit = (neuron.threshold - neuron.leak) / neuron.tau_fast
+        exact = reference.slopes(t_in, weights, neuron, t_out.get()) / unit
+        np.testing.assert_allclose(slope.get() / unit, exact, rtol=1e-9, atol=TOLERANCE["slope"])
+        grad = np.random.default_rng(seed).normal(size=t_out.shape)
+        wanted = reference.first_spikes_vjp(t_in, weights, neuron, t_out.get(), grad, 3.0)
+        for got, exact_grad in zip(gradients(cupy, t_in, weights, neuron, t_out, grad), wanted, strict=True):
+            assert_close(got, exact_grad, TOLERANCE["gradient"])
+
+
+@pytest.mark.parametrize("kind", ["levels", "taus", "both"])
+@each_window
+def test_neurons_with_parameters_of_their_own(cupy: Any, kind: str, window: float) -> None:
+    test_per_neuron.check_against_the_oracle(load("cuda"), cupy.asarray, kind, window)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0, math.inf, 3.7])
+@pytest.mark.parametrize("window", [2.0, 30.0, 10_000.0])
+def test_float32(cupy: Any, ratio: float, window: float) -> None:
+    neuron = plain(ratio)
+    t_in, weights = realistic(neuron, 7, 40, window)
+    expected = reference.first_spikes(t_in, weights, neuron)
+    t_out = forward(cupy, t_in, weights, neuron)[0].get()
+    both = np.isfinite(t_out) & np.isfinite(expected)
+    flips = np.count_nonzero(np.isfinite(t_out) != np.isfinite(expected))
+    assert flips < TOLERANCE["float32 flips"] * expected.size
+    ulp = np.spacing(np.abs(expected[both]).astype(np.float32)).astype(np.float64)
+    bound = np.maximum(TOLERANCE["float32 spike time, tau_syn"], TOLERANCE["float32 ulps"] * ulp)
+    error = np.abs(t_out[both].astype(np.float64) - expected[both])
+    assert np.mean(error <= bound) >= TOLERANCE["float32 share"]
+
+
+@each_dtype
+@pytest.mark.parametrize("window", [4.0, 10_000.0])
+def test_the_same_bits_every_time(cupy: Any, dtype: Any, window: float) -> None:
+    neuron = scaled(3.7)
+    t_in, weights = network(neuron, 1, 500, 129, 70, window, n_replica=2, dtype=dtype)
+    grad = np.ones((2, 500, 70), dtype)
+    first: list[Array] = []
+    for _ in range(3):
+        t_out, slope = forward(cupy, t_in, weights, neuron)
+        arrays = [t_out.get(), slope.get(), *gradients(cupy, t_in, weights, neuron, t_out, grad)]
+        for got, wanted in zip(arrays, first or arrays, strict=True):
+            assert_same_bits(got, wanted)
+        first = arrays
+
+
+def test_public_functions_agree_with_the_cpu(cupy: Any) -> None:
+    t_in, weights = (array[0] for array in network(plain(2.0), 1, 65, 129, 70, 4.0))
+    t_out = gpuspike.first_spikes(cupy.asarray(t_in), cupy.asarray(weights), plain(2.0))
+    assert isinstance(t_out, cupy.ndarray)
+    expected = gpuspike.first_spikes(t_in, weights, plain(2.0))
+    assert_same_spikes(t_out.get(), expected, plain(2.0), 1e-10)
+    ones = np.ones_like(expected)
+    grads = gpuspike.first_spikes_vjp(
+        cupy.asarray(t_in), cupy.asarray(weights), plain(2.0), cupy.asarray(expected), cupy.asarray(ones)
+    )
+    wanted = gpuspike.first_spikes_vjp(t_in, weights, plain(2.0), expected, ones)
+    for got, exact in zip(grads, wanted, strict=True):
+        assert_close(got.get(), exact, TOLERANCE["gradient"])
+    strided = cupy.asarray(np.asfortranarray(t_in), order="F")
+    assert_same_bits(gpuspike.first_spikes(strided, cupy.asarray(weights), plain(2.0)).get(), t_out.get())
+
+
+def test_arrays_that_a_kernel_would_read_wrongly_are_refused(cupy: Any) -> None:
+    t_in, weights = network(plain(2.0), 1, 5, 33, 31, 4.0)
+    strided = cupy.asarray(np.swapaxes(weights, 1, 2)).swapaxes(1, 2)
+    order = cuda.spike_order(cupy.asarray(t_in))
+    with pytest.raises(ShapeError, match="weights must be C-contiguous"):
+        cuda.forward(cupy.asarray(t_in), order, strided, plain(2.0))
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        return
+    with cupy.cuda.Device(1):
+        foreign = cupy.asarray(weights)
+    with pytest.raises(BackendError, match="weights must be on the current device, 0, got device 1"):
+        cuda.forward(cupy.asarray(t_in), order, foreign, plain(2.0))
+
+
+def test_a_large_step_stays_within_half_a_gibibyte(cupy: Any) -> None:
+    pool = cupy.cuda.MemoryPool()
+    rng = cupy.random.default_rng(0)
+    with cupy.cuda.using_allocator(pool.malloc):
+        t_in = 2.0 * rng.random((1, 10_000, 784), dtype=np.float32)
+        weights = (0.004 + 0.01 * rng.standard_normal((1, 784, 350), dtype=np.float32)).astype(np.float32)
+        kernels = cuda
+        order = cuda.spike_order(t_in)
+        t_out, slope = kernels.forward(t_in, order, weights, plain(1.0))
+        kernels.backward(
+            t_in, weights, plain(1.0), t_out, slope, cupy.ones_like(t_out),
+            active=cupy.ones(1, np.bool_), max_weight_grad=1e3, need_t_in_grad=False,
+        )  # fmt: skip
+        cupy.cuda.Device().synchronize()
+        assert bool(cupy.isfinite(t_out).any())
+        assert pool.total_bytes() < 0.5 * (1 << 30)
