@@ -1,0 +1,228 @@
+"""How fast whole training steps and classifications are, beside a ReLU network of the same shape in PyTorch.
+
+    python scripts/benchmark_training.py [--case SUBSTRING] [--repeats N] [--json FILE] [--markdown FILE]
+
+A case is an experiment of conf/, its network, batch and optimiser, on real images: the data set is found or
+downloaded as in a run. A training step is all of it: the batch taken from the data set, shifts and noise,
+sorting, forward, loss, backward, Adam. The ReLU network, where PyTorch is installed (it is a yardstick, no
+dependency), has the same layers, batch size and optimiser, runs eagerly on as many threads in the same run,
+turn by turn with ours, and takes its batches from the same samples.
+
+Columns:
+
+    step ms         median time of a step
+    samples/s       samples over that time, of all replicas
+    PyTorch         samples/s of the ReLU network
+    ratio           ours over PyTorch's
+    target          the least that a case is meant to reach, in samples/s, where there is one
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import itertools
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from gpuspike import backend
+from gpuspike.config import jobs
+from gpuspike.experiment import build, new_trainer
+from gpuspike.kernels.threads import thread_count
+from gpuspike.trainer import Labelled, evaluate
+
+N_SAMPLES = 8_000
+"""Images that a case runs on."""
+
+STEPS = 20
+"""Steps, or forward passes of 100 images, that are timed together."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed.
+
+    Attributes:
+        overrides: the experiment and what is changed in it.
+        train: training steps, else classifications.
+        target: samples/s to reach.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    train: bool
+    target: float | None = None
+
+
+CASES = (
+    Case("train mnist 784-350-10, batch 80", ("experiment=mnist",), True, 15_000),
+    Case("train mnist 784-350-10, batch 800", ("experiment=mnist", "training.batch_size=800"), True),
+    Case("train mnist_best 784-350-10, batch 80", ("experiment=mnist_best",), True),
+    Case("train mnist16 256-246-10, batch 50", ("experiment=mnist16",), True),
+    Case("train mnist_deep 784-400x4-10, batch 80", ("experiment=mnist_deep",), True),
+    Case("classify mnist 784-350-10", ("experiment=mnist",), False),
+    Case("classify mnist16 256-246-10", ("experiment=mnist16",), False, 20_800),
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Seconds of each timed step of ours and of PyTorch's (none if it is not installed)."""
+
+    case: Case
+    samples_a_step: int
+    seconds: list[float]
+    peer_seconds: list[float]
+
+
+def ours(case: Case) -> tuple[Callable[[], None], int, list[int]]:
+    """A function that takes STEPS steps, the samples of one, and the sizes of the layers."""
+    sizes = (f"dataset.n_train={N_SAMPLES}", "dataset.n_validation=1000", "dataset.n_test=1000")
+    (job,) = jobs([*case.overrides, *sizes, "training.epochs=1000000", "backend=cpu"], False)
+    parts = build(job.config)
+    trainer, batch_size = new_trainer(parts), parts.rule.batch_size
+    split = parts.dataset.train
+    sort = case.train and parts.rule.keeps_inputs
+    data = Labelled(parts.network.receive(parts.encode(split.features), sort=sort), split.labels)
+    layers = [data.received.t_in.shape[2], *(layer.n_out for layer in parts.network.layers)]
+    first = Labelled(data.received.part(0, batch_size * STEPS), data.labels[: batch_size * STEPS])
+    few = Labelled(data.received.part(0, 100 * STEPS), data.labels[: 100 * STEPS])
+    one = Labelled(data.received.part(0, 1), data.labels[:1])
+
+    def train() -> None:
+        trainer.epoch = 0
+        next(iter(trainer.train(first, one, 1)))
+
+    def classify() -> None:
+        evaluate(parts.network, trainer.weights, few, parts.loss, 100)
+
+    for _ in range(3):  # a network that has begun to learn
+        train()
+    return (train, batch_size, layers) if case.train else (classify, 100, layers)
+
+
+def peer(case: Case, batch_size: int, layers: Sequence[int]) -> Callable[[], None] | None:
+    """The same with a ReLU network in PyTorch; None where that is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    torch: Any = importlib.import_module("torch")
+    torch.set_num_threads(thread_count())
+    torch.manual_seed(0)
+    modules: list[Any] = []
+    for n_in, n_out in itertools.pairwise(layers):
+        modules += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
+    network = torch.nn.Sequential(*modules[:-1])
+    inputs = torch.rand(N_SAMPLES, layers[0])
+    labels = torch.randint(layers[-1], (N_SAMPLES,))
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    loss = torch.nn.CrossEntropyLoss()
+
+    def train() -> None:
+        order = torch.randperm(batch_size * STEPS)
+        for step in range(STEPS):
+            samples = order[step * batch_size : (step + 1) * batch_size]
+            optimizer.zero_grad()
+            loss(network(inputs[samples]), labels[samples]).backward()
+            optimizer.step()
+
+    def classify() -> None:
+        with torch.no_grad():
+            for step in range(STEPS):
+                network(inputs[step * batch_size : (step + 1) * batch_size]).argmax(dim=1)
+
+    return train if case.train else classify
+
+
+def measure(case: Case, repeats: int) -> Measurement:
+    """Ours and the peer's, turn by turn, after one turn each to warm up."""
+    run, batch_size, layers = ours(case)
+    run_peer = peer(case, batch_size, layers)
+    seconds: list[float] = []
+    peer_seconds: list[float] = []
+    for turn in range(repeats + 1):
+        for call, times in ((run, seconds), (run_peer, peer_seconds)):
+            if call is None:
+                continue
+            start = time.perf_counter()
+            call()
+            if turn:
+                times.append((time.perf_counter() - start) / STEPS)
+    return Measurement(case, batch_size, seconds, peer_seconds)
+
+
+COLUMNS = ("case", "step ms", "samples/s", "PyTorch", "ratio", "target")
+
+
+def row(measurement: Measurement) -> tuple[str, ...]:
+    """One line of the table."""
+    case, median = measurement.case, statistics.median(measurement.seconds)
+    speed = measurement.samples_a_step / median
+    theirs = "-"
+    ratio = "-"
+    if measurement.peer_seconds:
+        peer_speed = measurement.samples_a_step / statistics.median(measurement.peer_seconds)
+        theirs, ratio = f"{peer_speed:,.0f}", f"{speed / peer_speed:.2f}"
+    target = "-" if case.target is None else f"{case.target:,.0f}"
+    return case.name, f"{1e3 * median:.2f}", f"{speed:,.0f}", theirs, ratio, target
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--case", default="", help="only cases whose name contains this")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {options.repeats}")
+    cases = [case for case in CASES if options.case in case.name]
+    if not cases:
+        names = "\n  ".join(case.name for case in CASES)
+        parser.error(f"--case must be a part of one of these names, got {options.case!r}:\n  {names}")
+    progress = Console(stderr=True, highlight=False)
+    measurements = []
+    for number, case in enumerate(cases, 1):
+        progress.print(f"{number}/{len(cases)} {case.name}")
+        measurements.append(measure(case, options.repeats))
+    machine = f"{platform.node()}: {backend.select('cpu').device}, {thread_count()} threads"
+    rows = [row(measurement) for measurement in measurements]
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120
+    table = Table(title=machine)
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "case" else "right", no_wrap=True)
+    for values in rows:
+        table.add_row(*values)
+    console.print(table)
+    if not measurements[0].peer_seconds:
+        console.print("PyTorch is not installed: no ratio")
+    if options.markdown is not None:
+        lines = [f"| {' | '.join(values)} |" for values in (COLUMNS, ("---",) * len(COLUMNS), *rows)]
+        options.markdown.write_text(
+            "\n".join([machine.split(": ", 1)[1], "", *lines]) + "\n", encoding="utf-8"
+        )
+    if options.json is not None:
+        report = {
+            "machine": machine,
+            "numpy": np.__version__,
+            "measurements": [asdict(measurement) for measurement in measurements],
+        }
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
