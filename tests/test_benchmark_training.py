@@ -1,4 +1,4 @@
-"""The benchmark of whole steps runs on any experiment and prints what it promises; no test looks at a time."""
+"""The benchmark of whole steps runs on any experiment and says what it promises; no test looks at a time."""
 
 from __future__ import annotations
 
