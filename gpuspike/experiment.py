@@ -109,7 +109,8 @@ def build(config: Config) -> Experiment:
     if training.loss is LossName.time_mse:
         loss = TimeMSE(model.tau_syn, training.t_correct, training.t_wrong)
     else:
-        loss = TTFSCrossEntropy(model.tau_syn, training.xi, training.alpha, training.beta)
+        kernel = getattr(network.kernels, "cross_entropy", None)
+        loss = TTFSCrossEntropy(model.tau_syn, training.xi, training.alpha, training.beta, kernel=kernel)
 
     def make_optimizer(weights: list[Array]) -> Optimizer:
         if optimizer.name is OptimizerName.sgd:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,6 +49,7 @@ class TTFSCrossEntropy:
         tau_syn: the unit in which xi and beta are given.
         xi: temperature of the softmax.
         alpha, beta: weight and time scale of the early-spike term.
+        kernel: the same formula, as a backend has compiled it; None: NumPy.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); penalty from its public code.
     """
@@ -57,6 +59,7 @@ class TTFSCrossEntropy:
     alpha: float = 0.005
     beta: float = 1.0
     silent_penalty: float = 100.0
+    kernel: Callable[..., tuple[Array, Array]] | None = None
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -66,12 +69,14 @@ class TTFSCrossEntropy:
             raise ValueRangeError(f"alpha must be 0 or more, got {self.alpha!r}")
 
     def __call__(self, t_out: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
+        unit, late = self.xi * self.tau_syn, self.beta * self.tau_syn
+        if self.kernel is not None:
+            return self.kernel(t_out, labels, unit, late, self.alpha, self.silent_penalty)
         is_label = np.arange(t_out.shape[2]) == labels[..., None]
         t_label = np.where(is_label, t_out, 0.0).sum(axis=2, keepdims=True)
         answered = np.isfinite(t_label)
         t_label[~answered] = 0.0
         t_first = np.where(answered, t_out.min(axis=2, keepdims=True), 0.0)
-        unit, late = self.xi * self.tau_syn, self.beta * self.tau_syn
         share = np.exp(np.where(answered, t_first - t_out, 0.0) * (1.0 / unit))
         total = share.sum(axis=2, keepdims=True)
         # Past the largest exponential the term stays there, and finite.

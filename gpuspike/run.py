@@ -182,6 +182,7 @@ def _prepare_kernels(parts: Experiment, console: Console) -> None:
     ):
         for prepare in (
             lambda: states.extend(network.forward(weights, network.receive(t_in))),
+            lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
             backward,
             lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], 0, 0, 0),
             lambda: parts.make_optimizer(weights).step(weights, weights, 1.0, everybody),

@@ -10,20 +10,25 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
+from gpuspike.kernels import load
 from gpuspike.losses import TimeMSE, TTFSCrossEntropy, decide
 
 Array = NDArray[Any]
 AnyLoss = TTFSCrossEntropy | TimeMSE
 INF = math.inf
 
+COMPILED = load("cpu").cross_entropy  # type: ignore[attr-defined]
 LOSSES: list[AnyLoss] = [
     TTFSCrossEntropy(),
     TTFSCrossEntropy(tau_syn=0.7, xi=0.5, alpha=0.3, beta=2.0),
     TTFSCrossEntropy(alpha=0.0),
+    TTFSCrossEntropy(kernel=COMPILED),
+    TTFSCrossEntropy(tau_syn=0.7, xi=0.5, alpha=0.3, beta=2.0, kernel=COMPILED),
+    TTFSCrossEntropy(alpha=0.0, kernel=COMPILED),
     TimeMSE(),
     TimeMSE(tau_syn=0.7, t_correct=0.2, t_wrong=2.5),
 ]
-each_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: repr(loss)[:60])
 
 
 def ttfs_by_hand(loss: TTFSCrossEntropy, times: list[float], label: int) -> float:

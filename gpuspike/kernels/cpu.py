@@ -48,6 +48,7 @@ _cache = str(_cache_folder())
 numba_config.CACHE_DIR = _cache  # type: ignore[attr-defined]
 try:  # the folder is read when a kernel is declared, that is, while these modules are imported
     _forward = importlib.import_module("gpuspike.kernels.cpu_forward")
+    _loss = importlib.import_module("gpuspike.kernels.cpu_loss")
     _update = importlib.import_module("gpuspike.kernels.cpu_update")
     _backward = importlib.import_module("gpuspike.kernels.cpu_backward")
     _mixed = importlib.import_module("gpuspike.kernels.cpu_mixed")
@@ -84,6 +85,7 @@ def _constants_and_peak(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
 
 
 spike_order, jitter, adam = _forward.spike_order, _update.jitter, _update.adam
+cross_entropy = _loss.cross_entropy
 
 
 def forward(

@@ -1,0 +1,71 @@
+"""The loss on spike times on the CPU, with its gradient, sample by sample (Numba)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from gpuspike.kernels import Array
+from gpuspike.kernels.cpu_team import enter, finish, leave, run, take
+
+SPIKES_PER_TASK = 1 << 12
+"""Output spikes of one piece of work."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cross_entropy_job(
+    control, is_caller, t_out, labels, unit, late, alpha, penalty, samples_per_task, loss, grad
+):
+    enter(control, is_caller)
+    n_replica, n_batch, n_class = t_out.shape
+    n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
+    shares = np.empty(n_class)
+    last = math.log(np.finfo(t_out.dtype).max) - 1.0
+    while True:
+        piece = take(control)
+        if piece >= n_replica * n_chunks:
+            break
+        r, first = piece // n_chunks, piece % n_chunks * samples_per_task
+        r_label = r if labels.shape[0] > 1 else 0
+        for b in range(first, min(first + samples_per_task, n_batch)):
+            label = labels[r_label, b]
+            t_label = np.float64(t_out[r, b, label])
+            if t_label == math.inf:
+                loss[r, b] = penalty
+                for n in range(n_class):
+                    grad[r, b, n] = 0.0
+                continue
+            t_first, total = math.inf, 0.0
+            for n in range(n_class):
+                t_first = min(t_first, np.float64(t_out[r, b, n]))
+            for n in range(n_class):
+                shares[n] = math.exp((t_first - t_out[r, b, n]) / unit)
+                total += shares[n]
+            early = alpha * math.exp(min(t_label / late, last)) if alpha > 0.0 else 0.0
+            loss[r, b] = math.log(total) + (t_label - t_first) / unit + early
+            for n in range(n_class):
+                pull = 1.0 / unit + early / late if n == label else 0.0
+                grad[r, b, n] = (pull - shares[n] / (total * unit)) / n_batch
+        finish(control)
+    return leave(control, is_caller, n_replica * n_chunks)
+
+
+def cross_entropy(
+    t_out: Array, labels: NDArray[np.int64], unit: float, late: float, alpha: float, penalty: float
+) -> tuple[Array, Array]:
+    """Loss of every sample, and the gradient of each replica's mean; see
+    `gpuspike.losses.TTFSCrossEntropy`.
+
+    Args:
+        t_out: (n_replica, n_batch, n_classes);  labels: (n_replica or 1, n_batch).
+        unit, late: xi and beta in the unit of time;  alpha, penalty: as there.
+    """
+    loss, grad = np.empty(t_out.shape[:2], t_out.dtype), np.empty_like(t_out)
+    if t_out.size:
+        n_samples = max(1, SPIKES_PER_TASK // t_out.shape[2])
+        arguments = (t_out, labels, unit, late, alpha, penalty, n_samples, loss, grad)
+        run(_cross_entropy_job, arguments, parallel=t_out.size > 2 * SPIKES_PER_TASK)
+    return loss, grad
