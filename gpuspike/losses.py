@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,7 +59,7 @@ class TTFSCrossEntropy:
     alpha: float = 0.005
     beta: float = 1.0
     silent_penalty: float = 100.0
-    kernel: Callable[..., tuple[Array, Array]] | None = None
+    kernel: Callable[..., tuple[Array, Array]] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _require_positive(

@@ -28,7 +28,9 @@ LOSSES: list[AnyLoss] = [
     TimeMSE(),
     TimeMSE(tau_syn=0.7, t_correct=0.2, t_wrong=2.5),
 ]
-each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: repr(loss)[:60])
+each_loss = pytest.mark.parametrize(
+    "loss", LOSSES, ids=lambda loss: repr(loss) + " compiled" * bool(getattr(loss, "kernel", None))
+)
 
 
 def ttfs_by_hand(loss: TTFSCrossEntropy, times: list[float], label: int) -> float:
