@@ -114,6 +114,7 @@ def _run(
 ) -> dict[str, Any]:
     start = time.perf_counter()
     config = parts.config
+    provenance = _provenance(config)  # now: the code may be another one by the time that training ends
     _say_what_runs(parts, experiment, folder, console)
     _prepare_kernels(parts, console)
     data = {
@@ -138,6 +139,7 @@ def _run(
         for name, split in data.items()
     }
     summary = _summary(parts, experiment, records, results, interrupted)
+    summary |= {"provenance": provenance}
     summary["run"]["overrides"] = list(overrides)
     with console.status("drawing figures"):
         draw(parts, weights, data["test"], results["test"], records, folder / "figures")
@@ -321,16 +323,6 @@ def _summary(
             "inference_samples_per_s": samples / seconds,
             "wall_s": None,
         },
-        "provenance": {
-            "gpuspike": metadata.version("gpuspike"),
-            "git": _git_revision(),
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "numba": metadata.version("numba"),
-            "cupy": _cupy_version(),
-            "seed": config.seed,
-            "replicas": config.replicas,
-        },
         "run": {
             "experiment": experiment,
             "epochs": config.training.epochs,
@@ -339,6 +331,20 @@ def _summary(
             "dtype": config.dtype.value,
         },
     }  # fmt: skip
+
+
+def _provenance(config: Config) -> dict[str, Any]:
+    """What a run was made with."""
+    return {
+        "gpuspike": metadata.version("gpuspike"),
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": metadata.version("numba"),
+        "cupy": _cupy_version(),
+        "seed": config.seed,
+        "replicas": config.replicas,
+    }
 
 
 def _cupy_version() -> str | None:
