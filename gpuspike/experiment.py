@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -87,11 +87,9 @@ def build(config: Config) -> Experiment:
         GpuspikeError: what was expected, and what was got.
     """
     model, training, optimizer, data = config.model, config.training, config.optimizer, config.dataset
-    backend = select(config.backend.value)
-    if backend.name == "cuda":  # the kernels are there, the trainer keeps its arrays in the computer's memory
-        if config.backend is BackendName.cuda:
-            raise BackendError("training runs on backend=cpu or reference, got cuda")
-        backend = replace(select("cpu"), note="training runs on the CPU")
+    if config.backend is BackendName.cuda:  # the kernels exist, the trainer keeps to the CPU
+        raise BackendError("training runs on backend=cpu or reference, got cuda")
+    backend = select("reference" if config.backend is BackendName.reference else "cpu")
     pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):
@@ -109,8 +107,9 @@ def build(config: Config) -> Experiment:
     if training.loss is LossName.time_mse:
         loss = TimeMSE(model.tau_syn, training.t_correct, training.t_wrong)
     else:
-        kernel = getattr(network.kernels, "cross_entropy", None)
-        loss = TTFSCrossEntropy(model.tau_syn, training.xi, training.alpha, training.beta, kernel=kernel)
+        loss = TTFSCrossEntropy(
+            model.tau_syn, training.xi, training.alpha, training.beta, kernel=network.kernels.cross_entropy
+        )
 
     def make_optimizer(weights: list[Array]) -> Optimizer:
         if optimizer.name is OptimizerName.sgd:

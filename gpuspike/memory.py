@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpuspike.errors import ConfigError, ValueRangeError
-from gpuspike.kernels import cuda
+from gpuspike.kernels import cuda, cuda_source
 
 ORDER_BYTES = 8
 """An index of a sorted input, int64 as the libraries' sorts return it."""
@@ -84,20 +84,20 @@ def plan(
         if backend == "cuda":
             # A copy of the times, a key for the row, and as much again with the order for a merge.
             passing[name + "sort"] = inputs * (2 * real + 3 * ORDER_BYTES)
-            sample = n_in_replicas * n_pre * cuda.event_bytes(real)
+            sample = n_in_replicas * n_pre * cuda_source.event_bytes(real)
             passing[name + "forward"] = min(n_batch * sample, max(cuda.WORKSPACE, sample))
         if training:
             arrays[name + "weights' gradient"] = weights
             arrays[name + "optimiser"] = state_arrays * weights
             arrays[name + "output times' gradient"] = outputs * real
             factors = n_replica * n_batch * (2 * n_pre + (5 if backend == "cuda" else 6) * n_post) * real
-            parts = cuda.gradient_parts(n_replica, n_pre, n_post, n_batch) if backend == "cuda" else 0
-            down = (
-                0  # the input times' gradient, with that of the bias spikes, and weights the other way round
-            )
-            if number > 1:
+            parts = cuda_source.gradient_parts(n_replica, n_pre, n_post, n_batch) if backend == "cuda" else 0
+            down = 0
+            if number > 1:  # the input times' gradient, that of the bias spikes too, and weights transposed
                 down = n_replica * n_batch * n_pre * real + (weights if backend != "cuda" else 0)
-            passing[name + "backward"] = factors + down + (parts * weights if parts > 1 else 0)
+            # On the CPU one job takes all layers back, so that the factors of all are there at once.
+            held = passing if backend == "cuda" else arrays
+            held[name + "backward"] = factors + down + (parts * weights if parts > 1 else 0)
     return Plan(arrays, passing)
 
 

@@ -55,8 +55,8 @@ class Adam:
             raise ValueRangeError(f"epsilon must be positive, got {epsilon!r}")
         self._kernels = kernels
         self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
-        self._mean = [np.zeros_like(w) for w in weights]
-        self._square = [np.zeros_like(w) for w in weights]
+        self._mean = [np.zeros(w.shape, w.dtype) for w in weights]
+        self._square = [np.zeros(w.shape, w.dtype) for w in weights]
         self._steps = np.zeros(len(weights[0]), np.int64)
 
     def step(
@@ -98,7 +98,7 @@ class SGD:
         if not 0.0 <= momentum < 1.0:
             raise ValueRangeError(f"momentum must lie in [0, 1), got {momentum!r}")
         self._momentum = momentum
-        self._velocity = [np.zeros_like(w) for w in weights]
+        self._velocity = [np.zeros(w.shape, w.dtype) for w in weights]
 
     def step(
         self,

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 
 from gpuspike import checkpoint, report
 from gpuspike.config import Config, to_yaml
@@ -161,8 +160,6 @@ def _say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Co
     replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
     console.print(f"[bold]{experiment}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
     console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
-    if parts.backend.note:
-        console.print(f"no GPU   {escape(parts.backend.note)}", soft_wrap=True)
     console.print(f"folder   {folder}", soft_wrap=True)
 
 

@@ -159,7 +159,7 @@ class Measurement:
     seconds: list[float]
     sort_seconds: list[float]
     pairs: int
-    met: int
+    met: int | None  # None: not counted
     spiking: float
     peak_bytes: int | None
 
@@ -359,10 +359,10 @@ def row(measurement: Measurement, limit: float) -> dict[str, Any]:
         1e3 * seconds,
         1e3 * statistics.median(sort) if sort else None,
         1e-9 * measurement.pairs / seconds,
-        1e-9 * measurement.met / seconds,
+        None if measurement.met is None else 1e-9 * measurement.met / seconds,
         1e-3 * case.n_batch / seconds,
         measurement.pairs / seconds / limit,
-        measurement.met / seconds / limit,
+        None if measurement.met is None else measurement.met / seconds / limit,
         None if peak is None else peak / mebi,
         pairs * np.dtype(case.dtype).itemsize / mebi,
     )

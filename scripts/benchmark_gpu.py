@@ -138,10 +138,11 @@ def measure(cupy: Any, case: Case, repeats: int) -> Measurement:
         peak = int(pool.total_bytes())
     first, last = case.n_pre * case.n_post, case.n_post * CLASSES
     pairs = {"both gradients": 2 * first, "inference": first + last, "step": 2 * first + 3 * last}
-    met = benchmark.pairs_met(case, host_t_in, t_out) if case.kind not in ("inference", "step") else 0
+    met = benchmark.pairs_met(case, host_t_in, t_out) if case.kind not in ("inference", "step") else None
     return Measurement(
         case, seconds, sort if case.kind == "forward" else [], case.n_batch * pairs.get(case.kind, first),
-        met * (2 if case.kind == "both gradients" else 1), float(np.isfinite(t_out).mean()), peak,
+        met * 2 if met is not None and case.kind == "both gradients" else met,
+        float(np.isfinite(t_out).mean()), peak,
     )  # fmt: skip
 
 

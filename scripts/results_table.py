@@ -2,8 +2,8 @@
 
     python scripts/results_table.py outputs/mnist/RUN outputs/mnist16/RUN ... [--output docs/results.md]
 
-Runs of one experiment that differ in nothing but their seeds become one row. Beside it stand the figures of
-the publication and of its public code, each with its evidence.
+Runs of one experiment, code and machine that differ in nothing but their seeds become one row. Beside it
+stand the figures of the publication and of its public code, each with its evidence.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PUBLISHED = (
         f"{PAPER}, on BrainScaleS-2",
         "",
         "96.9",
-        "second-hand: Cramer et al., PNAS 119 (2022), table 2",
+        "second-hand: Cramer et al., PNAS (2022), table 2",
     ),
     Published(
         "mnist16",
@@ -98,7 +98,8 @@ def collect(summaries: Sequence[Mapping[str, Any]]) -> list[Result]:
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for summary in summaries:
         run = summary["run"]
-        key = (run["experiment"], run["epochs_done"], run["dtype"], *changes(summary))
+        made = (summary["provenance"]["git"], summary["emulator"]["device"])
+        key = (run["experiment"], run["epochs_done"], run["dtype"], *made, *changes(summary))
         groups.setdefault(key, []).append(summary)
     return [_together(sorted(group, key=lambda s: s["provenance"]["seed"])) for group in groups.values()]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import GpuspikeError, ValueRangeError
 from gpuspike.kernels import LayerState, first_spikes, load
 from gpuspike.losses import TTFSCrossEntropy
 from gpuspike.network import Network
@@ -223,3 +223,29 @@ def test_layer_sizes_that_make_no_network_are_refused(sizes: tuple[int, ...]) ->
 def test_bias_times_for_another_number_of_layers_are_refused(n_lists: int) -> None:
     with pytest.raises(ValueRangeError, match=f"each of the 2 layers, got {n_lists}"):
         Network.build(SIZES, [(0.9,)] * n_lists, LIF(), load("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: [np.asfortranarray(w[0]), w[1]], "arrays must be C-contiguous"),
+        (
+            lambda w: [w[0].astype(np.float32), w[1]],
+            "layer 0 must be float64 like t_in, got float32",
+        ),
+        (lambda w: [w[0][:, :-1].copy(), w[1]], r"weights of layer 0 must be \(2, 5, 'n_post'\), got shape"),
+        (lambda w: [w[0], w[1][:, 1:].copy()], r"weights of layer 1 must be \(2, 14, 'n_post'\), got shape"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(change: Any, message: str) -> None:
+    network = make_network()
+    t_in, _ = make_inputs()
+    with pytest.raises(GpuspikeError, match=message):
+        network.forward(change(make_weights(network)), network.receive(t_in))
+
+
+def test_labels_that_are_no_classes_are_refused() -> None:
+    t_out = np.ones((1, 2, 3))
+    for labels in ([0, 3], [-1, 0]):
+        with pytest.raises(ValueRangeError, match="labels must lie from 0 to 2, got"):
+            load("cpu").cross_entropy(t_out, np.array([labels]), 0.2, 1.0, 0.0, 100.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -114,3 +115,38 @@ def test_a_forked_child_gets_a_team_of_its_own(n_threads: int) -> None:
     child.start()
     child.join(60)
     assert child.exitcode == 0
+
+
+@njit(nogil=True)
+def _second_half_waits(control, is_caller, n_pieces):
+    """Helpers wait for a piece that only the caller does."""
+    enter(control, is_caller)
+    wait_for(control, n_pieces)
+    return leave(control, is_caller, n_pieces)
+
+
+def test_helpers_do_not_wait_for_a_caller_that_has_failed(n_threads: int) -> None:
+    def job(control: Any, is_caller: bool) -> bool:
+        if is_caller:
+            time.sleep(0.01)  # helpers are waiting by now
+            raise MemoryError("the caller has no memory left")
+        return _second_half_waits(control, is_caller, 1)
+
+    with pytest.raises(MemoryError, match="the caller has no memory left"):
+        run(job, ())
+    start = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - start < 0.15, "helpers that spin would use the whole time"
+    done = np.zeros(100, np.int64)
+    run(_count, (done,))
+    assert (done == 1).all()
+
+
+def test_a_job_lets_its_arrays_go_when_it_is_done(n_threads: int) -> None:
+    done, kept = np.zeros(100, np.int64), np.zeros(100)
+    references = [weakref.ref(done), weakref.ref(kept)]
+    run(_count, (done,), keep=kept)
+    run(_count, (np.zeros(100, np.int64),))  # no helper is at the first job any more
+    time.sleep(0.05)
+    del done, kept
+    assert [reference() for reference in references] == [None, None]

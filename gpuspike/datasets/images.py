@@ -159,7 +159,7 @@ def _images(source: Source, file: IdxFile, size: int, cache: Path) -> NDArray[np
     shape = (file.shape[0], size * size)
 
     def prepare(raw: bytes) -> NDArray[np.uint8]:
-        path = cache / "prepared" / f"{hashlib.sha256(raw).hexdigest()[:32]}_{size}.npy"
+        path = cache / "prepared" / f"{source.name}_{hashlib.sha256(raw).hexdigest()[:32]}_{size}.npy"
         ready = _mapped(path, shape)
         if ready is not None:
             return ready

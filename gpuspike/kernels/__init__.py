@@ -23,7 +23,7 @@ class LayerState(NamedTuple):
 
     Attributes:
         t_in: (n_replica or 1, n_batch, n_pre) input spike times, bias spikes included; inf = no spike.
-        order: of the same shape, what sorts each sample's.
+        order: of the same shape, what sorts each sample's; the gradient does not need it.
         t_out: (n_replica, n_batch, n_post) spike times.
         slope: (n_replica, n_batch, n_post) slope of the membrane there; 0 where it is silent
             or only touches the threshold.
@@ -121,6 +121,19 @@ class Kernels(Protocol):
         mean   += (1 - keep_mean) (grad - mean)
         square += (1 - keep_square) (grad^2 - square)
         weights -= rate mean/(correction sqrt(square) + epsilon)
+        """
+        ...
+
+    @staticmethod
+    def cross_entropy(
+        t_out: Array, labels: NDArray[np.int64], unit: float, late: float, alpha: float, penalty: float
+    ) -> tuple[Array, Array]:
+        """Loss of every sample (n_replica, n_batch), and the gradient of each replica's mean loss.
+
+            L = log sum_n exp(-(t_n - t_*)/unit) + alpha exp(t_*/late),    `penalty` where t_* is silent
+
+        Args:
+            t_out: (n_replica, n_batch, n_classes) spike times;  labels: (n_replica or 1, n_batch).
         """
         ...
 

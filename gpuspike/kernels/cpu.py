@@ -47,6 +47,7 @@ _given = numba_config.CACHE_DIR  # type: ignore[attr-defined]
 _cache = str(_cache_folder())
 numba_config.CACHE_DIR = _cache  # type: ignore[attr-defined]
 try:  # the folder is read when a kernel is declared, that is, while these modules are imported
+    _sort = importlib.import_module("gpuspike.kernels.cpu_sort")
     _forward = importlib.import_module("gpuspike.kernels.cpu_forward")
     _loss = importlib.import_module("gpuspike.kernels.cpu_loss")
     _update = importlib.import_module("gpuspike.kernels.cpu_update")
@@ -84,7 +85,7 @@ def _constants_and_peak(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
     return *_constants(neuron, dtype), neuron.kernel_peak[1] * float(neuron.capacitance)
 
 
-spike_order, jitter, adam = _forward.spike_order, _update.jitter, _update.adam
+spike_order, jitter, adam = _sort.spike_order, _update.jitter, _update.adam
 cross_entropy = _loss.cross_entropy
 
 
@@ -155,6 +156,7 @@ class _OneByOne:
 
     spike_order, slopes = staticmethod(spike_order), staticmethod(slopes)
     jitter, adam = staticmethod(jitter), staticmethod(adam)
+    cross_entropy = staticmethod(cross_entropy)
 
     def forward(
         self, t_in: Array, order: NDArray[np.int64], weights: Array, neuron: LIF

@@ -12,10 +12,20 @@ from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsag
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from gpuspike.errors import ShapeError
+
 
 def address(array: NDArray[Any] | None) -> int:
-    """Where a contiguous array begins; 0 for None."""
-    return 0 if array is None else array.ctypes.data
+    """Where a contiguous array begins; 0 for None.
+
+    Raises:
+        ShapeError: an array that is not C-contiguous, which a compiled job would read wrongly.
+    """
+    if array is None:
+        return 0
+    if not array.flags.c_contiguous:
+        raise ShapeError(f"arrays must be C-contiguous, got shape {array.shape} with strides {array.strides}")
+    return array.ctypes.data
 
 
 def _make_pointer(typingctx: Any, address: Any, like: Any) -> Any:

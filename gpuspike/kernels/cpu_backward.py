@@ -22,13 +22,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from gpuspike.errors import ShapeError
 from gpuspike.kernels import Array, LayerState
 from gpuspike.kernels.cpu_arrays import address, cube
-from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD, SAMPLES_PER_TASK
+from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD
 from gpuspike.kernels.cpu_products import input_products, kernel, weight_products
 from gpuspike.kernels.cpu_solve import EQUAL, exp_vectorised, rise
-from gpuspike.kernels.cpu_team import PIECES_PER_THREAD, enter, finish, leave, run, take, wait_for
-from gpuspike.kernels.threads import thread_count
+from gpuspike.kernels.cpu_team import enter, finish, leave, run, samples_of_a_piece, take, wait_for
 
 WINDOW = 16.0
 """Longest window, in tau_fast, that one anchor serves: e^16 costs no digits and float32 holds it."""
@@ -132,7 +132,7 @@ def slopes(t_in: Array, weights: Array, t_out: Array, mode: int, constants: tupl
     slope = np.zeros_like(t_out)
     if slope.size:
         n_samples = t_out.shape[0] * t_out.shape[1]
-        arguments = (_share(n_samples), t_in, weights, t_out, mode, constants, slope)
+        arguments = (samples_of_a_piece(n_samples), t_in, weights, t_out, mode, constants, slope)
         run(_slopes_job, arguments, parallel=slope.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD)
     return slope
 
@@ -271,11 +271,6 @@ def _backward_job(control, is_caller, like, tables, constants, active, limit, n_
     return leave(control, is_caller, n_pieces)
 
 
-def _share(n_samples: int) -> int:
-    """Samples of one piece of work."""
-    return max(1, min(SAMPLES_PER_TASK, -(-n_samples // (PIECES_PER_THREAD * thread_count()))))
-
-
 def backward(
     states: Sequence[LayerState],
     weights: Sequence[Array],
@@ -294,7 +289,11 @@ def backward(
     """
     n_replica, n_batch, _ = t_out_grad.shape
     dtype = t_out_grad.dtype
-    grads = [np.zeros_like(w) for w in weights]
+    for number, (state, w) in enumerate(zip(states, weights, strict=True)):
+        expected = (n_replica, state.t_in.shape[2], state.t_out.shape[2])
+        if w.shape != expected or w.dtype != dtype:
+            raise ShapeError(f"weights of layer {number} must be {expected} {dtype}, got {w.shape} {w.dtype}")
+    grads = [np.zeros(w.shape, dtype) for w in weights]
     n_inputs = states[0].t_in.shape[2] if need_t_in_grad else 0
     t_in_grad = np.zeros((n_replica, n_batch, n_inputs), dtype) if need_t_in_grad else None
     if n_replica * n_batch == 0 or any(w.size == 0 for w in weights):
@@ -321,10 +320,10 @@ def backward(
     run(
         _backward_job,
         (
-            t_out_grad[:0], np.array(tables), np.array(constants), active, max_weight_grad, n_batch,
-            _share(n_replica * n_batch),
+            np.empty((0, 0, 0), dtype), np.array(tables), np.array(constants), active, max_weight_grad, n_batch,
+            samples_of_a_piece(n_replica * n_batch),
         ),
+        keep=kept,
         parallel=pairs > PAIRS_WORTH_A_THREAD,
     )  # fmt: skip
-    del kept  # their addresses are not needed any more
     return t_in_grad, grads

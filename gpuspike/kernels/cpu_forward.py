@@ -24,20 +24,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import Array, LayerState, with_bias
 from gpuspike.kernels.cpu_arrays import address, cube
 from gpuspike.kernels.cpu_events import FLAT, next_stops, polish, prepare
 from gpuspike.kernels.cpu_solve import EQUAL, moved, solve, solve_equal
-from gpuspike.kernels.cpu_sort import sort_rows
-from gpuspike.kernels.cpu_team import PIECES_PER_THREAD, enter, finish, leave, run, take
+from gpuspike.kernels.cpu_sort import sort_rows, spike_order
+from gpuspike.kernels.cpu_team import enter, finish, leave, run, samples_of_a_piece, take
 from gpuspike.kernels.simd import VECTOR_BYTES, sweep_1, sweep_2, sweep_4, sweep_6
 from gpuspike.kernels.threads import thread_count
 
 SWEEP_EVENTS = 64
 """Events between two looks at whether a tile has any silent neuron left."""
-
-SAMPLES_PER_TASK = 16
-"""Samples that share a tile's weights while these are in the second-level cache."""
 
 EVENTS_A_SOLUTION = 200
 """Pair-events that solving for one spike time costs, roughly; preparing an event costs a third of that."""
@@ -284,29 +282,23 @@ def _forward_job(
     return leave(control, is_caller, n_pieces)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _order_job(control, is_caller, times, order, rows_per_task):
-    enter(control, is_caller)
-    n_pieces = (len(times) + rows_per_task - 1) // rows_per_task
-    while True:
-        piece = take(control)
-        if piece >= n_pieces:
-            break
-        rows = slice(piece * rows_per_task, min((piece + 1) * rows_per_task, len(times)))
-        sort_rows(times[rows], order[rows])
-        finish(control)
-    return leave(control, is_caller, n_pieces)
+def check_stack(t_in: Array, weights: Sequence[Array], bias_times: Sequence[Sequence[float]]) -> None:
+    """Refuses arrays that do not fit each other: jobs know them by their addresses.
 
-
-def spike_order(t_in: Array) -> NDArray[np.int64]:
-    """What sorts each sample's spikes; see `kernels.Kernels.spike_order`."""
-    order = np.empty(t_in.shape, np.int64)
-    n_pre = t_in.shape[-1]
-    if t_in.size:
-        rows = (t_in.reshape(-1, n_pre), order.reshape(-1, n_pre))
-        share = -(-len(rows[0]) // (PIECES_PER_THREAD * thread_count()))
-        run(_order_job, (*rows, share), parallel=t_in.size * EVENTS_A_SOLUTION > PAIRS_WORTH_A_THREAD * 10)
-    return order
+    Raises:
+        DtypeError, ShapeError: what was expected, and what was got.
+    """
+    n_pre = t_in.shape[2]
+    for number, w in enumerate(weights):
+        if w.dtype != t_in.dtype:
+            raise DtypeError(f"weights of layer {number} must be {t_in.dtype} like t_in, got {w.dtype}")
+        if number:
+            n_pre = weights[number - 1].shape[2] + len(bias_times[number])
+        if w.shape[:2] != (len(weights[0]), n_pre):
+            expected = (len(weights[0]), n_pre, "n_post")
+            raise ShapeError(f"weights of layer {number} must be {expected}, got shape {w.shape}")
+    if len(t_in) not in (1, len(weights[0])):
+        raise ShapeError(f"t_in must have 1 or {len(weights[0])} replicas, got {len(t_in)}")
 
 
 def _table(state: LayerState, weights: Array, tail: Array, n_bias: int, mode: int, sort: bool) -> list[int]:
@@ -334,10 +326,10 @@ def forward(
         modes, constants: of each layer, see `gpuspike.kernels.cpu`.
     """
     n_replica, n_batch, dtype = len(weights[0]), t_in.shape[1], weights[0].dtype
+    check_stack(t_in, weights, bias_times)
     n_threads = thread_count()
     # Enough tasks for all threads; how the work is cut changes no result.
-    share = -(-n_replica * n_batch // (PIECES_PER_THREAD * n_threads))
-    samples_per_task = max(1, min(SAMPLES_PER_TASK, share))
+    samples_per_task = samples_of_a_piece(n_replica * n_batch)
     few = n_replica * -(-n_batch // samples_per_task) < n_threads
     empty = n_replica * n_batch == 0 or any(w.size == 0 for w in weights)
     if len(weights) > 1 and (few or empty):
@@ -375,9 +367,11 @@ def forward(
         [_table(*layer) for layer in zip(states, weights, tails, n_biases, modes, sorts, strict=True)]
     )
     pairs = sum(w.shape[1] * w.shape[2] + EVENTS_A_SOLUTION * (w.shape[2] + w.shape[1] // 3) for w in weights)
+    like = np.empty((0, 0, 0), dtype)
     run(
         _forward_job,
-        (t_in[:0], bias, tables, np.array(constants), n_replica, n_batch, samples_per_task, n_ranges),
+        (like, bias, tables, np.array(constants), n_replica, n_batch, samples_per_task, n_ranges),
+        keep=(states, weights, tails),
         parallel=n_replica * n_batch * pairs > PAIRS_WORTH_A_THREAD,
     )
     return states

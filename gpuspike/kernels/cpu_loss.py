@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import Array
 from gpuspike.kernels.cpu_team import enter, finish, leave, run, take
 
@@ -57,14 +58,18 @@ def cross_entropy(
     t_out: Array, labels: NDArray[np.int64], unit: float, late: float, alpha: float, penalty: float
 ) -> tuple[Array, Array]:
     """Loss of every sample, and the gradient of each replica's mean; see
-    `gpuspike.losses.TTFSCrossEntropy`.
+    `kernels.Kernels.cross_entropy`.
 
     Args:
         t_out: (n_replica, n_batch, n_classes);  labels: (n_replica or 1, n_batch).
         unit, late: xi and beta in the unit of time;  alpha, penalty: as there.
     """
     loss, grad = np.empty(t_out.shape[:2], t_out.dtype), np.empty_like(t_out)
-    if t_out.size:
+    if not (0 <= labels.min(initial=0) and labels.max(initial=0) < max(t_out.shape[2], 1)):
+        raise ValueRangeError(
+            f"labels must lie from 0 to {t_out.shape[2] - 1}, got {labels.min()} to {labels.max()}"
+        )
+    if loss.size:
         n_samples = max(1, SPIKES_PER_TASK // t_out.shape[2])
         arguments = (t_out, labels, unit, late, alpha, penalty, n_samples, loss, grad)
         run(_cross_entropy_job, arguments, parallel=t_out.size > 2 * SPIKES_PER_TASK)

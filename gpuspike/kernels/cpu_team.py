@@ -3,21 +3,20 @@
 Waking a thread costs some 50 us, as much as a small network's whole layer, and so does waiting for Python's lock. So
 a helper that has nothing to do looks out for the next job for a while before it sleeps, and takes its pieces in the
 same compiled function as the caller. The caller works too and waits only for pieces that a helper has begun: on a
-machine shared with others, a helper that comes late helps less and delays nobody. Which thread takes a piece never
+machine shared with others, a helper that comes late just helps less. Which thread takes a piece never
 changes what is computed.
 
 A job is a compiled function that begins with `control` and `is_caller` and has the shape
 
     enter(control, is_caller)
     while (piece := take(control)) < n_pieces: ...; finish(control)
-    leave(control, is_caller)
+    return leave(control, is_caller, n_pieces)
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -33,13 +32,17 @@ from gpuspike.kernels.threads import thread_count
 PIECES_PER_THREAD = 4
 """Pieces that the work is cut into for each thread, so that an uneven load evens out."""
 
+SAMPLES_PER_TASK = 16
+"""Samples that share a tile's weights while these are in the second-level cache."""
+
 PATIENCE = 30_000
 """Looks for a next job before a helper sleeps: some 300 us, more than the time between the jobs of a training step."""
 
 _NEXT, _DONE, _FAILED, _NEWS, _SEEN = 0, 8, 16, 24, 25
-_SIZE = 32
+_SIZE, _NO_MORE = 32, 1 << 62
 """Places in `control`, on cache lines of their own where threads write: pieces taken, pieces done, whether a helper
-has failed, the address of the team's counter of jobs, its value when this job was posted."""
+has failed, the address of the team's counter of jobs, its value when this job was posted. A counter of pieces set to
+_NO_MORE ends the job."""
 
 _INT64 = ir.IntType(64)
 _HAS_YIELD = bool(llvm.address_of_symbol("sched_yield"))
@@ -137,10 +140,20 @@ def leave(control, is_caller, n_pieces):
     return False
 
 
-def run(job: Any, arguments: tuple[Any, ...], *, parallel: bool = True) -> None:
-    """Calls job(control, is_caller, *arguments), on all threads at once if `parallel`."""
+def samples_of_a_piece(n_samples: int) -> int:
+    """Samples that are taken together, so that there are enough pieces for all threads."""
+    return max(1, min(SAMPLES_PER_TASK, -(-n_samples // (PIECES_PER_THREAD * thread_count()))))
+
+
+def run(job: Any, arguments: tuple[Any, ...], *, keep: Any = None, parallel: bool = True) -> None:
+    """Calls job(control, is_caller, *arguments), on all threads at once if `parallel`.
+
+    Args:
+        keep: whatever owns arrays that the job knows by their addresses only; they live as long as any thread
+            may still be at work on them, even where the caller is interrupted.
+    """
     team = _team(thread_count() - 1, os.getpid()) if parallel else None
-    if team is None or not team.run(job, arguments):
+    if team is None or not team.run(_Job(job, _control(team.news), arguments, keep)):
         job(_control(), True, *arguments)
 
 
@@ -152,12 +165,48 @@ def _control(news: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     return control
 
 
+class _Job:
+    """A job as the threads see it."""
+
+    def __init__(self, job: Any, control: NDArray[np.int64], arguments: tuple[Any, ...], keep: Any) -> None:
+        self._call: tuple[Any, ...] | None = (job, control, arguments, keep)
+        self._error: BaseException | None = None
+
+    def lead(self) -> None:
+        """The caller's part: works, waits for what others have begun, and lets the arrays go."""
+        assert self._call is not None
+        job, control, arguments, _ = self._call
+        try:
+            job(control, True, *arguments)
+            if self._error is not None:
+                raise self._error
+        except BaseException:
+            control[_NEXT] = _NO_MORE  # nobody begins another piece, or waits for one
+            control[_FAILED] = 1
+            raise
+        finally:
+            self._call = None
+
+    def help(self) -> bool:
+        """Takes pieces as long as there are any; whether the next job came while looking out for it."""
+        call = self._call  # held here, so that the arrays outlive the work
+        if call is None:
+            return False
+        job, control, arguments, _ = call
+        try:
+            return job(control, False, *arguments)
+        except BaseException as error:  # raised by `lead`, in the caller's thread
+            self._error = error
+            control[_FAILED] = 1
+            return False
+
+
 class _Team:
     """Helper threads and the job that they look at; the caller of `run` is the team's first worker."""
 
     def __init__(self, n_helpers: int, process: int) -> None:
+        self.news = np.zeros(1, np.int64)
         self._busy = threading.Lock()
-        self._news = np.zeros(1, np.int64)
         self._current: _Job | None = None
         self._asleep = [False] * n_helpers
         self._alarms = [threading.Semaphore(0) for _ in range(n_helpers)]
@@ -165,20 +214,17 @@ class _Team:
             name = f"gpuspike-{process}-{number}"
             threading.Thread(target=self._serve, args=(number,), name=name, daemon=True).start()
 
-    def run(self, job: Any, arguments: tuple[Any, ...]) -> bool:
+    def run(self, job: _Job) -> bool:
         """Does the job; False, and nothing is done, if another thread has the team."""
         if not self._busy.acquire(blocking=False):
             return False
         try:
-            control = _control(self._news)
-            current = self._current = _Job(job, control, arguments)
+            self._current = job
             for number, asleep in enumerate(self._asleep):
                 if asleep:
                     self._asleep[number] = False
                     self._alarms[number].release()
-            job(control, True, *arguments)
-            if current.error is not None:
-                raise current.error
+            job.lead()
         finally:
             self._busy.release()
         return True
@@ -193,31 +239,21 @@ class _Team:
             self._asleep[number] = False
             more = True
             while more:
-                current = last = self._current
-                assert current is not None
-                more = current.help()
+                last = self._current
+                more = last is not None and last.help()
 
 
-class _Job:
-    """A job as helpers see it."""
-
-    def __init__(self, job: Any, control: NDArray[np.int64], arguments: tuple[Any, ...]) -> None:
-        self._call = (job, control, arguments)
-        self._control = control
-        self.error: BaseException | None = None
-
-    def help(self) -> bool:
-        """Takes pieces as long as there are any; whether the next job came while looking out for it."""
-        job, control, arguments = self._call
-        try:
-            return job(control, False, *arguments)
-        except BaseException as error:  # raised by `run`, in the caller's thread
-            self.error = error
-            control[_FAILED] = 1
-            return False
+_making = threading.Lock()
+_teams: dict[tuple[int, int], _Team] = {}
 
 
-@cache
 def _team(n_helpers: int, process: int) -> _Team | None:
     """The team of this process (a forked child has none of its parent's threads)."""
-    return _Team(n_helpers, process) if n_helpers else None
+    if n_helpers == 0:
+        return None
+    team = _teams.get((n_helpers, process))
+    if team is None:
+        with _making:
+            team = _teams.get((n_helpers, process)) or _Team(n_helpers, process)
+            _teams[n_helpers, process] = team
+    return team

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from gpuspike.kernels import Array
+from gpuspike.kernels.cpu_arrays import address
 from gpuspike.kernels.cpu_team import enter, finish, leave, run, take
 
 NUMBERS_PER_TASK = 1 << 14
@@ -116,7 +117,7 @@ def jitter(
             n_jittered,
             times.dtype.type(std),
             np.array(seeds, np.uint64),
-            purpose,
+            int(purpose),  # an enumeration's member would be a type of its own to the compiler
             epoch,
             batch,
             n_samples,
@@ -126,11 +127,10 @@ def jitter(
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def _adam_job(
-    control, is_caller, weights, grad, mean, square, keep_mean, keep_square, rate, correction, epsilon
+    control, is_caller, weights, grad, mean, square, gain_mean, gain_square, rate, correction, epsilon
 ):
     enter(control, is_caller)
     n_pieces = (weights.size + NUMBERS_PER_TASK - 1) // NUMBERS_PER_TASK
-    one = weights.dtype.type(1.0)
     while True:
         piece = take(control)
         if piece >= n_pieces:
@@ -138,8 +138,8 @@ def _adam_job(
         first, last = piece * NUMBERS_PER_TASK, min((piece + 1) * NUMBERS_PER_TASK, weights.size)
         w, g, m, s = weights[first:last], grad[first:last], mean[first:last], square[first:last]
         for i in range(last - first):
-            m[i] += (one - keep_mean) * (g[i] - m[i])
-            s[i] += (one - keep_square) * (g[i] * g[i] - s[i])
+            m[i] += gain_mean * (g[i] - m[i])
+            s[i] += gain_square * (g[i] * g[i] - s[i])
             w[i] -= rate * m[i] / (weights.dtype.type(math.sqrt(s[i])) * correction + epsilon)
         finish(control)
     return leave(control, is_caller, n_pieces)
@@ -158,6 +158,8 @@ def adam(
 ) -> None:
     """One step of Adam on one replica's weights, in place; see `kernels.Kernels.adam`."""
     kind = weights.dtype.type
+    for array in (weights, mean, square):
+        address(array)  # refuses one that reshape would copy
     arrays = tuple(array.reshape(-1) for array in (weights, grad, mean, square))
-    numbers = tuple(kind(x) for x in (keep_mean, keep_square, rate, correction, epsilon))
+    numbers = tuple(kind(x) for x in (1.0 - keep_mean, 1.0 - keep_square, rate, correction, epsilon))
     run(_adam_job, arrays + numbers, parallel=weights.size > 2 * NUMBERS_PER_TASK)

@@ -19,6 +19,7 @@ import numpy as np
 from gpuspike.backend import cupy_module
 from gpuspike.errors import BackendError, DtypeError, ShapeError
 from gpuspike.kernels import cuda_source as src
+from gpuspike.kernels import reference
 from gpuspike.kernels.per_neuron import Own, own
 from gpuspike.neuron import LIF
 
@@ -28,16 +29,9 @@ Array = Any
 WORKSPACE = 128 << 20
 """Bytes that the events of a forward pass may take; a larger batch passes through in such parts."""
 
-TILE = 64
 SAMPLE_THREADS = 128
 TILE_THREADS = 256
 """Shapes of blocks, as in `ttfs.cu`."""
-
-SPLIT_SAMPLES = 64
-"""Fewest samples a block of the weight gradient sums; shorter sums gain nothing."""
-
-SPLIT_BLOCKS = 512
-"""Blocks that fill a large device: where weights give fewer, the batch is cut and its parts are added up."""
 
 
 @cache
@@ -188,17 +182,6 @@ def _on_device(data: bytes, dtype: str, shape: tuple[int, ...], device: int) -> 
     return cupy_module().asarray(np.frombuffer(data, dtype).reshape(shape).copy())
 
 
-def event_bytes(itemsize: int) -> int:
-    """Workspace of a forward pass for each event, for numbers of so many bytes."""
-    return 8 * itemsize + 24
-
-
-def gradient_parts(n_replica: int, n_pre: int, n_post: int, n_batch: int) -> int:
-    """Parts that the batch is cut into for the weight gradient; one array of weights each."""
-    blocks = n_replica * -(-n_pre // TILE) * -(-n_post // TILE)
-    return max(1, min(SPLIT_BLOCKS // max(blocks, 1), n_batch // SPLIT_SAMPLES))
-
-
 def _parts(call: _Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]:
     """(first sample, samples) of each part of a batch whose workspace stays within WORKSPACE."""
     most = max(1, WORKSPACE // max(1, rows * call.n_pre * bytes_an_entry))
@@ -234,7 +217,7 @@ def forward(t_in: Array, order: Array, weights: Array, neuron: LIF) -> tuple[Arr
         weights = weights / call.own_factor("drive")
     drive, span = (1.0, 1.0) if call.own is not None else (call.unit.drive, call.unit.span)
     mixed, real = call.regime == src.MIXED, call.dtype.itemsize
-    for first, n_samples in _parts(call, call.n_in_replicas, event_bytes(real)):
+    for first, n_samples in _parts(call, call.n_in_replicas, src.event_bytes(real)):
         n_events = call.n_in_replicas * n_samples * call.n_pre
         times = cupy.empty(n_events, call.dtype)
         rows = cupy.empty(n_events, np.int32)
@@ -340,9 +323,9 @@ def backward(
             t_out, slope, t_out_grad, wide, a1, a2, gate, p1, p2, q1, q2,
         ),
     )  # fmt: skip
-    tiles_i, tiles_j, tiles_b = (-(-n // TILE) for n in (call.n_pre, call.n_post, call.n_batch))
+    tiles_i, tiles_j, tiles_b = (-(-n // src.TILE) for n in (call.n_pre, call.n_post, call.n_batch))
     blocks = call.n_replica * tiles_i * tiles_j
-    n_splits = gradient_parts(call.n_replica, call.n_pre, call.n_post, call.n_batch)
+    n_splits = src.gradient_parts(call.n_replica, call.n_pre, call.n_post, call.n_batch)
     parts = cupy.empty((n_splits, *weights.shape), call.dtype)
     _block_kernel("weights_gradient", call.dtype, call.regime)(
         (blocks * n_splits,), (TILE_THREADS,),
@@ -371,6 +354,10 @@ def jitter(
     """Adds normal jitter to input times, in place; see `kernels.Kernels.jitter`."""
     n_replica, n_batch, n_pre = times.shape
     _check(times.dtype, {"times": (times, times.shape)})
+    if len(seeds) != n_replica or not 0 <= n_jittered <= n_pre:
+        raise ShapeError(
+            f"jitter needs {n_replica} seeds and at most {n_pre} inputs, got {len(seeds)} and {n_jittered}"
+        )
     size = n_replica * n_batch * -(-n_jittered // 4)
     if size:
         _elementwise(src.jitter_kernel())(
@@ -397,3 +384,10 @@ def adam(
         _elementwise(src.adam_kernel())(
             grad, keep_mean, keep_square, rate, correction, epsilon, weights, mean, square
         )
+
+
+def cross_entropy(
+    t_out: Array, labels: Array, unit: float, late: float, alpha: float, penalty: float
+) -> tuple[Array, Array]:
+    """Loss and its gradient on the device, array by array; see `kernels.Kernels.cross_entropy`."""
+    return reference.cross_entropy(t_out, labels, unit, late, alpha, penalty, xp=cupy_module())

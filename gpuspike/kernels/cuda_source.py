@@ -144,3 +144,24 @@ def block_kernels(dtype: np.dtype[Any], regime: int) -> dict[str, str]:
     if regime != MIXED:
         names.append("sample_windows")
     return {name: f"gpuspike::{name}<{real}, {regime}>" for name in names}
+
+
+TILE = 64
+"""Weights, samples or inputs a side of a block's tile, as in `ttfs.cu`."""
+
+SPLIT_SAMPLES = 64
+"""Fewest samples a block of the weight gradient sums; shorter sums gain nothing."""
+
+SPLIT_BLOCKS = 512
+"""Blocks that fill a large device: where weights give fewer, the batch is cut and its parts are added up."""
+
+
+def event_bytes(itemsize: int) -> int:
+    """Workspace of a forward pass for each event, for numbers of so many bytes."""
+    return 8 * itemsize + 24
+
+
+def gradient_parts(n_replica: int, n_pre: int, n_post: int, n_batch: int) -> int:
+    """Parts that the batch is cut into for the weight gradient; one array of weights each."""
+    blocks = n_replica * -(-n_pre // TILE) * -(-n_post // TILE)
+    return max(1, min(SPLIT_BLOCKS // max(blocks, 1), n_batch // SPLIT_SAMPLES))

@@ -10,9 +10,10 @@
 //
 // What is computed in float64 although the inputs are float32, and what that costs: the coefficients of every event
 // and the factors of every gradient, O(batch (n_pre + n_post)) exponentials, because float32 would lose e^16 ulps in
-// them; and the sums and the solution of crossings flatter than FLAT, about one spike in a hundred, because an error
-// of the sums is divided by the slope. A device whose float64 units are 64 times fewer feels that, a data-centre one
-// does not. Everything that is done for each pair (event, neuron), and every steep crossing, stays in float32.
+// them; and the sums and the solution of crossings flatter than FLAT, because an error of the sums is divided by the
+// slope. Pair by pair in float64, and so slow on a device with few such units, are only slopes at given times
+// (slope_at), windows longer than one anchor serves, neurons with time constants of their own (MIXED), and the look at
+// gradients beyond max_weight_grad. All else that is done for each pair (event, neuron) stays in float32.
 
 namespace gpuspike {
 

@@ -232,6 +232,36 @@ def _each(neuron: LIF, weights: Array) -> Iterator[tuple[int, int, LIF]]:
         yield r, j, neuron.of(r, j)
 
 
+def cross_entropy(
+    t_out: NDArray[Any],
+    labels: NDArray[np.int64],
+    unit: float,
+    late: float,
+    alpha: float,
+    penalty: float,
+    xp: Any = np,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """See `kernels.Kernels.cross_entropy`.
+
+    Args:
+        xp: module of the arrays, NumPy or CuPy.
+    """
+    is_label = xp.arange(t_out.shape[2]) == labels[..., None]
+    t_label = xp.where(is_label, t_out, 0.0).sum(axis=2, keepdims=True)
+    answered = xp.isfinite(t_label)
+    t_label[~answered] = 0.0
+    t_first = xp.where(answered, t_out.min(axis=2, keepdims=True), 0.0)
+    share = xp.exp(xp.where(answered, t_first - t_out, 0.0) * (1.0 / unit))
+    total = share.sum(axis=2, keepdims=True)
+    # Past the largest exponential the term stays there, and finite.
+    last = float(np.log(np.finfo(t_out.dtype).max)) - 1.0
+    early = alpha * xp.exp(xp.minimum(t_label / late, last)) if alpha else 0.0 * t_label
+    loss = xp.log(total) + (t_label - t_first) / unit + early
+    grad = is_label * (1.0 / unit + early / late) - share / (unit * total)
+    grad *= answered / t_out.shape[1]
+    return xp.where(answered, loss, penalty)[..., 0], grad.astype(t_out.dtype, copy=False)
+
+
 def _shared(t_in: NDArray[Any], n_replica: int) -> NDArray[Any]:
     return np.broadcast_to(t_in, (n_replica, *t_in.shape[1:]))
 

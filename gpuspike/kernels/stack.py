@@ -73,6 +73,18 @@ class LayerKernels(Protocol):
         """One step of Adam, in place."""
         ...
 
+    def cross_entropy(
+        self,
+        t_out: Array,
+        labels: NDArray[np.int64],
+        unit: float,
+        late: float,
+        alpha: float,
+        penalty: float,
+    ) -> tuple[Array, Array]:
+        """Loss of every sample, and the gradient of each replica's mean loss."""
+        ...
+
 
 class Stack:
     """Takes such kernels from layer to layer; see `gpuspike.kernels.Kernels` for its methods."""
@@ -83,6 +95,7 @@ class Stack:
         self.slopes = layer.slopes
         self.jitter = layer.jitter
         self.adam = layer.adam
+        self.cross_entropy = layer.cross_entropy
 
     def forward(
         self,

@@ -1,5 +1,5 @@
 // Kernel shells: which thread does what, and where its numbers lie. The mathematics is in lif.cuh, which
-// gpuspike/kernels/cuda.py puts in front of this text; that file launches, and says what every array holds.
+// gpuspike/kernels/cuda_source.py puts in front of this text; gpuspike/kernels/cuda.py launches it.
 //
 // Arrays are contiguous with the axes (replica, sample, input or neuron). Forward passes go through `n_samples`
 // samples from `first_sample` on; arrays of events hold these samples only. Where n_in_replicas is 1, all replicas

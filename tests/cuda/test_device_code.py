@@ -33,7 +33,7 @@ from test_kernels import (
 
 import gpuspike
 from gpuspike.errors import BackendError, DtypeError, GpuspikeError, ShapeError
-from gpuspike.kernels import cuda, load, reference
+from gpuspike.kernels import cuda, cuda_source, load, reference
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -333,7 +333,7 @@ def test_a_batch_summed_in_parts_is_the_same_gradient(monkeypatch: pytest.Monkey
     for window in (4.0, 10_000.0):
         t_in, weights = network(scaled(2.0), 4, 61, 33, 45, window, n_replica=2)
         t_out, _ = forward(t_in, weights, scaled(2.0))
-        monkeypatch.setattr(cuda, "SPLIT_SAMPLES", 7)
+        monkeypatch.setattr(cuda_source, "SPLIT_SAMPLES", 7)
         grads = assert_gradients(t_in, weights, scaled(2.0), t_out, np.ones_like(t_out))
         assert_same_bits(
             grads[1], assert_gradients(t_in, weights, scaled(2.0), t_out, np.ones_like(t_out))[1]
