@@ -142,7 +142,6 @@ def row(result: Result) -> str:
         *(percent(result.accuracy[split]) for split in SPLITS),
         "; ".join(beside),
         f"{statistics.fmean(part['train_samples_per_s'] for part in emulators):,.0f}",
-        f"{sum(part['wall_s'] for part in emulators):,.0f}",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -172,12 +171,11 @@ def page(results: Sequence[Result]) -> str:
         "# Results",
         "",
         "Written by `python scripts/results_table.py` from run folders. Accuracies in %,",
-        "after the last epoch, mean and deviation (of a sample) over seeds; samples/s over all replicas of a",
-        "run; seconds of all runs of the row, evaluation and figures included.",
+        "after the last epoch, mean and deviation (of a sample) over seeds; training samples/s over all",
+        "replicas of a run, the median over epochs.",
         "",
-        "| experiment | epochs | seeds | train | validation | test | published test "
-        "| train samples/s | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| experiment | epochs | seeds | train | validation | test | published test | train samples/s |",
+        "|---|---|---|---|---|---|---|---|",
         *map(row, results),
         "",
         *map(details, results),

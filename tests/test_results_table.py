@@ -60,7 +60,7 @@ def test_the_page_holds_mean_deviation_and_every_seed(script: ModuleType, tmp_pa
     assert "test accuracy by seed: 3: 94.00, 4: 96.00 %" in text
     assert "gpuspike 0.1.0 at abc, float64, a processor" in text
     assert "Again: `gpuspike-train experiment=yin_yang seed=3`" in text
-    assert "123,457 | 8 |" in text
+    assert "123,457 |" in text
 
 
 def test_runs_that_differ_in_their_seeds_only_are_one_row(script: ModuleType, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_runs_that_differ_in_their_seeds_only_are_one_row(script: ModuleType, tm
     assert "| mnist | 300 | 3 | 97.00 ± 1.00 |" in text
     assert "3: 96.00, 4: 97.00, 7: 98.00 %" in text
     assert "experiment=mnist seed=3`, `gpuspike-train experiment=mnist seed=7`" in text
-    assert "| 123,457 | 17 |" in text
+    assert "| 123,457 |" in text
     assert "| mnist training.xi=0.1 | 300 | 1 | 50.00 | 50.00 | 50.00 |  |" in text, (
         "not the paper's any more"
     )
