@@ -82,7 +82,8 @@ def _constants(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
 
 @lru_cache(maxsize=256)
 def _constants_and_peak(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
-    return *_constants(neuron, dtype), neuron.kernel_peak[1] * float(neuron.capacitance)
+    delay, height = neuron.kernel_peak
+    return *_constants(neuron, dtype), height * float(neuron.capacitance), delay
 
 
 spike_order, jitter, adam = _sort.spike_order, _update.jitter, _update.adam

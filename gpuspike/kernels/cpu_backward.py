@@ -137,6 +137,21 @@ def slopes(t_in: Array, weights: Array, t_out: Array, mode: int, constants: tupl
     return slope
 
 
+@njit(error_model="numpy", fastmath={"nnan", "nsz"})
+def _around(times, t):
+    """The last of a sample's times up to `t`, -inf if there is none, and the first behind it, else inf.
+
+    The kernel rises up to its peak and falls behind it: of all inputs, one of the two next to the peak's delay has
+    the largest gradient. No time is NaN, which lets the loop vectorise.
+    """
+    early, late = times.dtype.type(-math.inf), times.dtype.type(math.inf)
+    for i in range(times.size):
+        behind = times[i] > t
+        early = max(early, times.dtype.type(-math.inf) if behind else times[i])
+        late = min(late, times[i] if behind else times.dtype.type(math.inf))
+    return early, late
+
+
 @njit(error_model="numpy", fastmath={"contract"})
 def _terms(
     first,
@@ -148,6 +163,7 @@ def _terms(
     active,
     limit,
     peak,
+    peak_delay,
     mode,
     constants,
     short,
@@ -162,7 +178,6 @@ def _terms(
 ):
     """The factors of the rank-2 products, and the zeroing of exploding rows; all by (replica, sample)."""
     n_batch, n_post = t_out.shape[1:]
-    n_pre = t_in.shape[2]
     tau_slow, tau_fast, rate, drive, span, _, _ = constants
     capacitance = drive / span
     rate_slow, rate_fast = 1.0 / tau_slow, 1.0 / tau_fast
@@ -198,11 +213,14 @@ def _terms(
                 q2[r, b, j] = decay * rate_fast
         for j in range(n_post if again > 0 else 0):
             if abs(g[r, b, j]) * peak > limit:  # look closer
+                early, late = _around(times, t_in.dtype.type(spikes[j] - peak_delay))
                 steepest = 0.0
-                for i in range(n_pre):
-                    if times[i] < spikes[j]:
-                        delay = np.float64(spikes[j]) - times[i]
-                        steepest = max(steepest, kernel(delay, mode, tau_slow, tau_fast, rate))
+                if early > -math.inf:
+                    delay = np.float64(spikes[j]) - early
+                    steepest = kernel(delay, mode, tau_slow, tau_fast, rate)
+                if late < spikes[j]:
+                    delay = np.float64(spikes[j]) - late
+                    steepest = max(steepest, kernel(delay, mode, tau_slow, tau_fast, rate))
                 if abs(g[r, b, j]) * steepest > limit:
                     g[r, b, j] = p1[r, b, j] = p2[r, b, j] = 0.0
 
@@ -213,7 +231,7 @@ def _backward_job(control, is_caller, like, tables, constants, active, limit, n_
 
     Args:
         like: any array of the working type.
-        tables: (n_layer, ...) sizes and addresses, see `backward`;  constants: (n_layer, 8).
+        tables: (n_layer, ...) sizes and addresses, see `backward`;  constants: (n_layer, 9).
     """
     enter(control, is_caller)
     truths = np.empty(0, np.bool_)
@@ -260,7 +278,7 @@ def _backward_job(control, is_caller, like, tables, constants, active, limit, n_
             _terms(
                 first, last, t_in, cube(at_t_out, like, n_replica, n_batch, n_post),
                 cube(at_slope, like, n_replica, n_batch, n_post), cube(at_grad, like, n_replica, n_batch, n_post),
-                active, limit, c[7], mode, numbers, short, gate, g, a1, a2, p1, p2, q1, q2,
+                active, limit, c[7], c[8], mode, numbers, short, gate, g, a1, a2, p1, p2, q1, q2,
             )  # fmt: skip
             if n_grad > 0:
                 input_products(
@@ -284,8 +302,8 @@ def backward(
     """Gradients with respect to the input times (if needed) and the weights; see `kernels.Kernels.backward`.
 
     Args:
-        modes, constants: of each layer, see `gpuspike.kernels.cpu`; the last constant is the kernel's maximum times
-            the capacitance.
+        modes, constants: of each layer, see `gpuspike.kernels.cpu`; the last two constants are the kernel's
+            maximum times the capacitance, and its delay.
     """
     n_replica, n_batch, _ = t_out_grad.shape
     dtype = t_out_grad.dtype

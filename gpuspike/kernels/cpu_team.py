@@ -38,10 +38,11 @@ SAMPLES_PER_TASK = 16
 PATIENCE = 30_000
 """Looks for a next job before a helper sleeps: some 300 us, more than the time between the jobs of a training step."""
 
-_NEXT, _DONE, _FAILED, _NEWS, _SEEN = 0, 8, 16, 24, 25
+_NEXT, _DONE, _FAILED, _NEWS, _SEEN, _MODE = 0, 8, 16, 24, 25, 26
 _SIZE, _NO_MORE = 32, 1 << 62
 """Places in `control`, on cache lines of their own where threads write: pieces taken, pieces done, whether a helper
-has failed, the address of the team's counter of jobs, its value when this job was posted. A counter of pieces set to
+has failed, the address of the team's counter of jobs, its value when this job was posted, the caller's
+floating-point mode. A counter of pieces set to
 _NO_MORE ends the job."""
 
 _INT64 = ir.IntType(64)
@@ -87,7 +88,33 @@ def _make_pause(typingctx: Any, long: Any) -> Any:
     return types.void(types.boolean), codegen
 
 
+def _make_flush(typingctx: Any, mode: Any) -> Any:
+    """Sets the processor's floating-point mode; what it was before. A mode of -1 flushes underflow to 0."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if not _IS_X86:
+            return args[0]
+        kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(ir.IntType(8))])
+        place = cgutils.alloca_once(builder, ir.IntType(32))
+        address = builder.bitcast(place, ir.PointerType(ir.IntType(8)))
+
+        def call(name: str) -> None:
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [address])
+
+        call("llvm.x86.sse.stmxcsr")
+        before = builder.load(place)
+        flushing = builder.or_(before, ir.Constant(ir.IntType(32), 0x8000))
+        wanted = builder.trunc(args[0], ir.IntType(32))
+        flush = builder.icmp_signed("<", args[0], ir.Constant(_INT64, 0))
+        builder.store(builder.select(flush, flushing, wanted), place)
+        call("llvm.x86.sse.ldmxcsr")
+        return builder.zext(before, _INT64)
+
+    return types.int64(types.int64), codegen
+
+
 # Numba adds the first argument itself.
+_flush: Any = intrinsic(_make_flush)
 _add: Any = intrinsic(_make_add)
 _load: Any = intrinsic(_make_load)
 _pause: Any = intrinsic(_make_pause)
@@ -95,9 +122,22 @@ _pause: Any = intrinsic(_make_pause)
 
 @njit(error_model="numpy")
 def enter(control, is_caller):
-    """Announces the job, now that the caller is out of Python."""
+    """Announces the job, now that the caller is out of Python; numbers that underflow become 0 until `leave`.
+
+    A cold softmax has gradients of 1e-40, and arithmetic on float32 numbers below 1e-38 takes a hundred times as
+    long as on others. As on a GPU, they are 0.
+    """
+    mode = _flush(-1)
     if is_caller:
+        control[_MODE] = mode
         _add(control[_NEWS], 1)
+
+
+@njit
+def _restore(control):
+    """Gives a caller that has failed its floating-point mode back, if the job has changed it."""
+    if control[_MODE] > 0:
+        _flush(control[_MODE])
 
 
 @njit(error_model="numpy")
@@ -130,6 +170,7 @@ def leave(control, is_caller, n_pieces):
         Whether there is a next job.
     """
     if is_caller:
+        _flush(control[_MODE])
         wait_for(control, n_pieces)
         return False
     news, seen = control[_NEWS], control[_SEEN]
@@ -183,6 +224,7 @@ class _Job:
         except BaseException:
             control[_NEXT] = _NO_MORE  # nobody begins another piece, or waits for one
             control[_FAILED] = 1
+            _restore(control)
             raise
         finally:
             self._call = None
