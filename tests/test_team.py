@@ -150,3 +150,32 @@ def test_a_job_lets_its_arrays_go_when_it_is_done(n_threads: int) -> None:
     time.sleep(0.05)
     del done, kept
     assert [reference() for reference in references] == [None, None]
+
+
+@njit(nogil=True)
+def _products(control, is_caller, factors, products):
+    enter(control, is_caller)
+    while True:
+        piece = take(control)
+        if piece >= products.size:
+            break
+        products[piece] = factors[0] * factors[1]
+        finish(control)
+    return leave(control, is_caller, products.size)
+
+
+def test_numbers_that_underflow_are_zero_within_a_job_and_nowhere_else(n_threads: int) -> None:
+    factors = np.array([1e-30, 1e-10], np.float32)
+    products = np.ones(50, np.float32)
+    run(_products, (factors, products))
+    if cpu_team._IS_X86:
+        assert (products == 0.0).all()
+    assert factors[0] * factors[1] > 0.0, "the caller's arithmetic is as before"
+
+    def fail(control: Any, is_caller: bool) -> bool:
+        _products(control, is_caller, factors, products)
+        raise MemoryError("too late")
+
+    with pytest.raises(MemoryError):
+        run(fail, ())
+    assert factors[0] * factors[1] > 0.0
