@@ -124,8 +124,8 @@ _pause: Any = intrinsic(_make_pause)
 def enter(control, is_caller):
     """Announces the job, now that the caller is out of Python; numbers that underflow become 0 until `leave`.
 
-    A cold softmax has gradients of 1e-40, and arithmetic on float32 numbers below 1e-38 takes a hundred times as
-    long as on others. As on a GPU, they are 0.
+    A cold softmax has gradients below 1e-38, and processors are slow at arithmetic on float32 numbers so small. As
+    in the CUDA kernels, they are 0.
     """
     mode = _flush(-1)
     if is_caller:
