@@ -27,6 +27,7 @@ from gpuspike.drawing import draw
 from gpuspike.errors import OutputError
 from gpuspike.experiment import Experiment, build, new_trainer
 from gpuspike.kernels import LayerState
+from gpuspike.memory import keep_freed_memory
 from gpuspike.tracking import MetricsFile, ProgressDisplay, plain, record_line
 from gpuspike.trainer import Evaluation, Labelled, Trainer, evaluate
 
@@ -114,6 +115,7 @@ def _run(
     start = time.perf_counter()
     config = parts.config
     provenance = _provenance(config)  # now: the code may be another one by the time that training ends
+    keep_freed_memory()
     _say_what_runs(parts, experiment, folder, console)
     _prepare_kernels(parts, console)
     data = {

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import resource
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -142,3 +146,26 @@ def test_bytes_in_words() -> None:
     assert [memory.in_words(n) for n in (0, 1023, 1536, 3 << 20, 5 << 40, 5 << 52)] == [
         "0 B", "1023 B", "1.5 KiB", "3.0 MiB", "5.0 TiB", "20480.0 TiB",
     ]  # fmt: skip
+
+
+def test_the_memory_of_freed_arrays_is_kept_for_the_next_ones() -> None:
+    """Counted in page faults: a loop that frees and takes the same arrays makes them once, not every time."""
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc gives memory back at once and can be told not to")
+    code = """
+import resource, numpy as np
+from gpuspike.memory import keep_freed_memory
+keep_freed_memory()
+def step():
+    return sum(a.size for a in [np.ones(n << 17) for n in (1, 3, 2, 5)])
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step()
+before = faults()
+for _ in range(20):
+    step()
+print(faults() - before)
+"""
+    pages_of_a_step = (11 << 17) * 8 // resource.getpagesize()
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(answer.stdout) < pages_of_a_step
