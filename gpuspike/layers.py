@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,24 @@ from numpy.typing import NDArray
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
+
+
+EVALUATION = 2**32 - 1
+"""Stands for the epoch where nothing is trained: every evaluation of a chip draws the same trials."""
+
+
+class Moment(NamedTuple):
+    """When a batch is presented, which is the address of what a chip draws for its trials.
+
+    Attributes:
+        epoch, batch: of a training; in an evaluation the batches are not counted, so that how they are cut
+            changes nothing.
+        first: number of the first sample.
+    """
+
+    epoch: int = EVALUATION
+    batch: int = 0
+    first: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ ORDER_BYTES = 8
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_BLOCK, _MOST_KEPT = 32 << 20, 1 << 30
-"""What glibc keeps for the next step: arrays of up to 32 MiB (its own upper limit) and at most 1 GiB of them."""
+"""What glibc keeps for the next step: arrays of up to 32 MiB, the most it allows, and 1 GiB in all."""
 
 
 def keep_freed_memory() -> None:
     """Lets this process keep the memory of freed arrays for the next ones; does nothing outside of glibc.
 
-    A training step frees and takes the same few MiB again. glibc would give them back to the system each time and take
-    a page fault for each 4 KiB of the next step: a third of the time of ten Yin-Yang replicas.
+    A training step frees and takes the same few MiB again. glibc would give them back to the system each
+    time and take a page fault for each 4 KiB of the next step: a third of the time of ten Yin-Yang replicas.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import Kernels, LayerState, with_bias
-from gpuspike.layers import Layer, LayerInput
+from gpuspike.layers import Layer, LayerInput, Moment
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose, stream
 
@@ -85,8 +85,11 @@ class Network:
         t_in = with_bias(t_in, self.layers[0].bias_times)
         return LayerInput(t_in, self.kernels.spike_order(t_in) if sort else None)
 
-    def forward(self, weights: Sequence[Array], received: LayerInput) -> list[LayerState]:
-        """Spike times of every layer."""
+    def forward(
+        self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
+    ) -> list[LayerState]:
+        """Spike times of every layer; the moment changes nothing without a chip."""
+        del moment
         return self.kernels.forward(
             received.t_in,
             received.order,
@@ -121,3 +124,42 @@ class Network:
             need_t_in_grad=False,
         )
         return grads
+
+    def after_step(self, weights: Sequence[Array]) -> None:
+        """Nothing: what the optimiser leaves is what the network has."""
+
+
+class Machine(Protocol):
+    """What is trained and examined: a `Network`, or one on a chip; see there for what it does."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Sizes and constants."""
+        ...
+
+    @property
+    def kernels(self) -> Kernels:
+        """What computes."""
+        ...
+
+    def forward(
+        self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
+    ) -> list[LayerState]:
+        """Spike times of every layer."""
+        ...
+
+    def backward(
+        self,
+        weights: Sequence[Array],
+        states: Sequence[LayerState],
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+    ) -> list[Array]:
+        """Gradients of all weights."""
+        ...
+
+    def after_step(self, weights: Sequence[Array]) -> None:
+        """Makes of the weights, in place, what the machine can have."""
+        ...

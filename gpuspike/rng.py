@@ -15,6 +15,12 @@ class Purpose(enum.IntEnum):
     SHUFFLE = 2
     INPUT_NOISE = 3
     AUGMENTATION = 4
+    CHIP = 5
+    INPUT_JITTER = 6
+    LOST_INPUTS = 7
+    THRESHOLD_NOISE = 8
+    SPIKE_JITTER = 9
+    LOST_SPIKES = 10
 
 
 def stream(seed: int, purpose: Purpose, first: int = 0, second: int = 0) -> np.random.Generator:
@@ -32,14 +38,26 @@ def stream(seed: int, purpose: Purpose, first: int = 0, second: int = 0) -> np.r
     return np.random.Generator(np.random.Philox(key=[seed, int(purpose)], counter=[0, 0, second, first]))
 
 
+LAYER_BLOCKS = 1 << 18
+"""Blocks of four numbers that a layer may draw for a sample: a million neurons."""
+
+
 def normals(
-    seed: int, purpose: Purpose, epoch: int, batch: int, n_samples: int, n: int
+    seed: int,
+    purpose: Purpose,
+    epoch: int,
+    batch: int,
+    n_samples: int,
+    n: int,
+    layer: int = 0,
+    first: int = 0,
 ) -> NDArray[np.float64]:
     """(n_samples, n) normal numbers as every backend draws them, of one replica's batch.
 
     Number i of a sample is word i // m of block i % m, with m = ceil(n/4) blocks a sample. A block is
-    Philox 4x32-10 of the key (seed's low and high 32 bits) and the counter (2^24 purpose + block, sample,
-    batch, epoch). Words 0 and 1 give the normals 0 and 1, words 2 and 3 the normals 2 and 3, by
+    Philox 4x32-10 of the key (seed's low and high 32 bits) and the counter (2^24 purpose + 2^18 layer +
+    block, first + sample, batch, epoch). Words 0 and 1 give the normals 0 and 1, words 2 and 3 the normals
+    2 and 3, by
 
         sqrt(-2 ln((word_0 + 1/2)/2^32)) (cos, sin)(2 pi word_1/2^32)
 
@@ -51,8 +69,8 @@ def normals(
     n_blocks = -(-n // 4)
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     words = np.empty((4, n_samples, n_blocks), np.uint64)
-    words[0] = (int(purpose) << 24) + np.arange(n_blocks)
-    words[1] = np.arange(n_samples)[:, None]
+    words[0] = (int(purpose) << 24) + layer * LAYER_BLOCKS + np.arange(n_blocks)
+    words[1] = first + np.arange(n_samples)[:, None]
     words[2], words[3] = batch, epoch
     key = [seed & 0xFFFFFFFF, seed >> 32]
     for turn in range(10):

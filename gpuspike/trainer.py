@@ -14,9 +14,9 @@ from gpuspike.augmentation import RandomShift
 from gpuspike.bumping import NO_LAYER, Bumping
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import LayerState
-from gpuspike.layers import LayerInput
+from gpuspike.layers import LayerInput, Moment
 from gpuspike.losses import Loss, decide
-from gpuspike.network import Network
+from gpuspike.network import Machine
 from gpuspike.optim import Optimizer, Schedule
 from gpuspike.rng import Purpose, stream
 
@@ -124,7 +124,7 @@ def silent_fraction(activities: Sequence[LayerState]) -> Array:
 
 
 def evaluate(
-    network: Network, weights: Sequence[Array], data: Labelled, loss: Loss, batch_size: int
+    network: Machine, weights: Sequence[Array], data: Labelled, loss: Loss, batch_size: int
 ) -> Evaluation:
     """Loss, accuracy and activity on a whole split, in batches."""
     start = time.perf_counter()
@@ -132,7 +132,7 @@ def evaluate(
     silent = np.zeros((len(network.layers), len(weights[0])))
     for first in range(0, len(data), batch_size):
         last = min(first + batch_size, len(data))
-        activities = network.forward(weights, data.received.part(first, last))
+        activities = network.forward(weights, data.received.part(first, last), Moment(first=first))
         outputs.append(activities[-1].t_out)
         losses.append(loss(outputs[-1], data.labels[None, first:last])[0])
         silent += silent_fraction(activities) * (last - first)
@@ -153,11 +153,12 @@ class Trainer:
     Attributes:
         weights: for each layer (n_replica, n_pre, n_out); changed in place by training.
         epoch: epochs done.
+        network: what is trained;  examined: what is validated, the same unless given.
     """
 
     def __init__(
         self,
-        network: Network,
+        network: Machine,
         weights: list[Array],
         loss: Loss,
         optimizer: Optimizer,
@@ -165,8 +166,10 @@ class Trainer:
         bumping: Bumping,
         rule: TrainingRule,
         seeds: Sequence[int],
+        examined: Machine | None = None,
     ) -> None:
         self.network = network
+        self.examined = examined or network
         self.weights = weights
         self.optimizer = optimizer
         self.bumping = bumping
@@ -219,7 +222,8 @@ class Trainer:
                         self.epoch,
                         batch,
                     )
-                figures = self._step(received, train.labels[samples], learning_rate)
+                moment = Moment(self.epoch, batch)
+                figures = self._step(received, train.labels[samples], learning_rate, moment)
                 totals += figures * (samples.shape[1] / len(train))
                 if on_batch is not None:
                     on_batch(batch + 1, n_batches)
@@ -233,7 +237,7 @@ class Trainer:
                 bump_fraction=totals[2],
                 silent_fraction=totals[3:],
                 validation=evaluate(
-                    self.network,
+                    self.examined,
                     self.weights,
                     validation,
                     self._loss,
@@ -243,9 +247,11 @@ class Trainer:
                 train_samples_per_s=len(self._seeds) * len(train) / seconds,
             )
 
-    def _step(self, received: LayerInput, labels: NDArray[np.int64], learning_rate: float) -> Array:
+    def _step(
+        self, received: LayerInput, labels: NDArray[np.int64], learning_rate: float, moment: Moment
+    ) -> Array:
         """One batch; returns rows of loss, accuracy, bumped, silent fraction by layer, by replica."""
-        activities = self.network.forward(self.weights, received)
+        activities = self.network.forward(self.weights, received, moment)
         t_out = activities[-1].t_out
         loss, t_out_grad = self._loss(t_out, labels)
         silent = silent_fraction(activities)
@@ -262,5 +268,6 @@ class Trainer:
             )
             self.optimizer.step(self.weights, grads, learning_rate, active)
         self.bumping.apply(self.weights, activities, chosen)
+        self.network.after_step(self.weights)
         accuracy = (decide(t_out) == labels).mean(axis=1)
         return np.vstack([loss.mean(axis=1), accuracy, bumped, silent])

@@ -33,10 +33,9 @@ def zero_weights(n_replica: int = 1) -> list[Array]:
 def activities(*silent: Any) -> list[LayerState]:
     """Activities of both layers from (n_replica, n_batch, n_out) masks of silent neurons."""
     nothing = np.zeros((1, 1, 1))
-    return [
-        LayerState(nothing, nothing.astype(np.int64), np.where(mask, INF, 1.0), np.zeros(np.shape(mask)))
-        for mask in map(np.asarray, silent)
-    ]
+    order = nothing.astype(np.int64)
+    times = [np.where(mask, INF, 1.0) for mask in silent]
+    return [LayerState(nothing, order, t, t, np.zeros(t.shape)) for t in times]
 
 
 SOME_SILENT = activities(

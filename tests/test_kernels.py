@@ -844,7 +844,7 @@ def test_backends_answer_alike_on_inputs_that_replicas_share(ratio: float) -> No
     for need_t_in_grad in (True, False):
         results = [
             kernels.backward(
-                [LayerState(t_in, fast.spike_order(t_in), t_out, slope)],
+                [LayerState(t_in, fast.spike_order(t_in), t_out, t_out, slope)],
                 [weights],
                 [neuron],
                 grad,

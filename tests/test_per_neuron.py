@@ -98,7 +98,7 @@ def check_against_the_oracle(kernels: Kernels, wrap: Any, kind: str, window: flo
         grad = np.random.default_rng(seed).normal(size=t_out.shape)
         grad[np.isinf(t_out)] = np.nan
         for limit in (math.inf, 1.0, 1e-300):
-            state = LayerState(ours[0], layer.order, wrap(t_out), again)
+            state = LayerState(ours[0], layer.order, wrap(t_out), wrap(t_out), again)
             t_in_grad, (weights_grad,) = kernels.backward(
                 [state], [ours[1]], [neuron], wrap(grad), active=wrap(active), max_weight_grad=limit,
                 need_t_in_grad=True,

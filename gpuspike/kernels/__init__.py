@@ -24,15 +24,41 @@ class LayerState(NamedTuple):
     Attributes:
         t_in: (n_replica or 1, n_batch, n_pre) input spike times, bias spikes included; inf = no spike.
         order: of the same shape, what sorts each sample's; the gradient does not need it.
-        t_out: (n_replica, n_batch, n_post) spike times.
-        slope: (n_replica, n_batch, n_post) slope of the membrane there; 0 where it is silent
-            or only touches the threshold.
+        t_out: (n_replica, n_batch, n_post) spike times, as whoever listens gets them.
+        t_cross: of the same shape, when the membranes crossed the threshold; `t_out` itself unless a chip
+            moves or loses spikes on their way.
+        slope: of the same shape, the membranes' slopes at `t_cross`; 0 where one is silent or only touches
+            the threshold.
     """
 
     t_in: Array
     order: NDArray[np.int64]
     t_out: Array
+    t_cross: Array
     slope: Array
+
+
+class Trial(NamedTuple):
+    """What a chip does to one layer in each trial; the values here do nothing.
+
+    In this order: the membrane meets the threshold, its spike is delayed, seen at the next tick, or never.
+
+    Attributes:
+        lift: (n_replica, n_batch, n_post) factor of each neuron's (threshold - leak). A neuron whose
+            threshold is thereby at or below its leak is always on: it spikes at time 0, without a gradient.
+        delay: of the same shape, added to the times of spikes, which do not come before 0 by it; inf: lost.
+        grid: spikes are seen at the next multiple of it; 0: when they come.
+        end: spikes behind it are not seen.
+    """
+
+    lift: Array | None = None
+    delay: Array | None = None
+    grid: float = 0.0
+    end: float = math.inf
+
+
+SAME_TICK = 1e-3
+"""Share of a tick by which a spike may miss it, by rounding."""
 
 
 class Kernels(Protocol):
@@ -54,6 +80,7 @@ class Kernels(Protocol):
         weights: Sequence[Array],
         neurons: Sequence[LIF],
         bias_times: Sequence[Sequence[float]],
+        trials: Sequence[Trial] | None = None,
     ) -> list[LayerState]:
         """First spike times of all layers.
 
@@ -61,12 +88,22 @@ class Kernels(Protocol):
             t_in: the first layer's input, its bias spikes included.
             order: `spike_order(t_in)` where the caller has kept it.
             weights, neurons, bias_times: of each layer.
+            trials: of each layer, where a chip interferes.
         """
         ...
 
     @staticmethod
     def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
         """Slope of the membrane that the inputs before `t_out` make, at `t_out`; 0 where not positive."""
+        ...
+
+    @staticmethod
+    def crossing_slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+        """Slope where the membrane that the inputs before `t_out` make, at all times, would spike; else 0.
+
+        At the neuron's own spike times that is their slope; at somebody else's (a chip's), how steep its own
+        spike of that causal set would have been.
+        """
         ...
 
     @staticmethod
@@ -101,6 +138,20 @@ class Kernels(Protocol):
             n_jittered: inputs that jitter; those behind them, bias spikes, do not.
             std: standard deviation.
             seeds: of the replicas;  purpose, epoch, batch: the rest of the address, see `rng.normals`.
+        """
+        ...
+
+    @staticmethod
+    def normals(
+        like: Array, seeds: Sequence[int], purpose: int, layer: int, epoch: int, batch: int, first: int
+    ) -> Array:
+        """Normal numbers of mean 0 and deviation 1, of the shape and type of `like`.
+
+        Args:
+            like: (n_replica, n_batch, n).
+            seeds: of the replicas.
+            purpose, layer, epoch, batch: the rest of the address;  first: number of the first sample; see
+                `rng.normals`.
         """
         ...
 
@@ -222,7 +273,8 @@ def first_spikes_vjp(
     if not replicas:
         t_in, weights, t_out, t_out_grad = t_in[None], weights[None], t_out[None], t_out_grad[None]
     kernels = _kernels(t_in)
-    state = LayerState(t_in, np.empty(0, np.int64), t_out, kernels.slopes(t_in, weights, neuron, t_out))
+    slope = kernels.slopes(t_in, weights, neuron, t_out)
+    state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
     t_in_grad, (weights_grad,) = kernels.backward(
         [state],
         [weights],

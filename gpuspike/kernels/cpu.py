@@ -16,8 +16,9 @@ from numba.core import config as numba_config
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from gpuspike.kernels import Array, LayerState
-from gpuspike.kernels.per_neuron import own
+from gpuspike.errors import BackendError
+from gpuspike.kernels import Array, LayerState, Trial
+from gpuspike.kernels.per_neuron import Own, own
 from gpuspike.kernels.stack import Stack
 from gpuspike.neuron import LIF
 
@@ -53,6 +54,7 @@ try:  # the folder is read when a kernel is declared, that is, while these modul
     _update = importlib.import_module("gpuspike.kernels.cpu_update")
     _backward = importlib.import_module("gpuspike.kernels.cpu_backward")
     _mixed = importlib.import_module("gpuspike.kernels.cpu_mixed")
+    _slopes = importlib.import_module("gpuspike.kernels.cpu_slopes")
     _solve = importlib.import_module("gpuspike.kernels.cpu_solve")
 finally:
     numba_config.CACHE_DIR = _given  # type: ignore[attr-defined]
@@ -86,7 +88,8 @@ def _constants_and_peak(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
     return *_constants(neuron, dtype), height * float(neuron.capacitance), delay
 
 
-spike_order, jitter, adam = _sort.spike_order, _update.jitter, _update.adam
+spike_order = _sort.spike_order
+jitter, normals, adam = _update.jitter, _update.normals, _update.adam
 cross_entropy = _loss.cross_entropy
 
 
@@ -96,26 +99,56 @@ def forward(
     weights: Sequence[Array],
     neurons: Sequence[LIF],
     bias_times: Sequence[Sequence[float]],
+    trials: Sequence[Trial] | None = None,
 ) -> list[LayerState]:
     """First spike times of all layers; see `kernels.Kernels.forward`."""
     if not all(neuron.uniform for neuron in neurons):
-        return Stack(_OneByOne()).forward(t_in, order, weights, neurons, bias_times)
+        units = _units(neurons, weights)
+        if units is None:
+            return Stack(_OneByOne()).forward(t_in, order, weights, neurons, bias_times, trials)
+        weights = [_times(w, 1.0 / unit.drive) for w, unit in zip(weights, units, strict=True)]
+        states = forward(t_in, order, weights, [unit.unit for unit in units], bias_times, trials)
+        return [s._replace(slope=_times(s.slope, unit.span)) for s, unit in zip(states, units, strict=True)]
     modes = [_regime(neuron) for neuron in neurons]
     constants = [_constants(neuron, t_in.dtype) for neuron in neurons]
-    return _forward.forward(t_in, order, weights, bias_times, modes, constants)
+    return _forward.forward(t_in, order, weights, bias_times, modes, constants, trials)
+
+
+def _units(neurons: Sequence[LIF], weights: Sequence[Array]) -> list[Own] | None:
+    """All layers' neurons as ones of threshold 1; None where some do not share their time constants."""
+    units = [own(neuron, w.shape[0], w.shape[2]) for neuron, w in zip(neurons, weights, strict=True)]
+    return None if any(unit.taus is not None for unit in units) else units
+
+
+def _times(array: Array, factor: NDArray[np.float64]) -> Array:
+    return np.multiply(array, factor, dtype=np.float64).astype(array.dtype)
 
 
 def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
     """Slope of the membrane at given spike times; see `kernels.Kernels.slopes`."""
-    if not neuron.uniform:
-        one = own(neuron, weights.shape[0], weights.shape[2])
-        weights = (weights / one.drive).astype(weights.dtype)
-        if one.taus is None:
-            slope = slopes(t_in, weights, one.unit, t_out)
-        else:
-            slope = _mixed.slopes(t_in, weights, one.taus, t_out)
-        return (slope * one.span).astype(weights.dtype)
-    return _backward.slopes(t_in, weights, t_out, _regime(neuron), _constants(neuron, weights.dtype))
+    return _some_slopes(t_in, weights, neuron, t_out, at_crossing=False)
+
+
+def crossing_slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+    """Slope where that membrane meets the threshold; see `kernels.Kernels.crossing_slopes`."""
+    return _some_slopes(t_in, weights, neuron, t_out, at_crossing=True)
+
+
+def _some_slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array, *, at_crossing: bool) -> Array:
+    if neuron.uniform:
+        mode, constants = _regime(neuron), _constants(neuron, weights.dtype)
+        return _slopes.slopes(t_in, weights, t_out, at_crossing, mode, constants)
+    one = own(neuron, weights.shape[0], weights.shape[2])
+    weights = _times(weights, 1.0 / one.drive)
+    if one.taus is None:
+        slope = _some_slopes(t_in, weights, one.unit, t_out, at_crossing=at_crossing)
+    elif at_crossing:
+        raise BackendError(
+            "only neurons that share their time constants have slopes at the crossing on a CPU"
+        )
+    else:
+        slope = _mixed.slopes(t_in, weights, one.taus, t_out)
+    return _times(slope, one.span)
 
 
 def backward(
@@ -130,7 +163,13 @@ def backward(
 ) -> tuple[Array | None, list[Array]]:
     """Gradients by the implicit function theorem; see `kernels.Kernels.backward`."""
     if not all(neuron.uniform for neuron in neurons):
-        return Stack(_OneByOne()).backward(
+        step: Any = Stack(_OneByOne()).backward
+        if (units := _units(neurons, weights)) is not None:
+            # The product with the slope is all that the capacitance is needed for.
+            scaled = [_times(s.slope, unit.capacitance) for s, unit in zip(states, units, strict=True)]
+            states = [s._replace(slope=slope) for s, slope in zip(states, scaled, strict=True)]
+            step, neurons = backward, [unit.unit for unit in units]
+        return step(
             states,
             weights,
             neurons,
@@ -156,22 +195,24 @@ class _OneByOne:
     """Layer after layer, where neurons have parameters of their own; see `stack.LayerKernels`."""
 
     spike_order, slopes = staticmethod(spike_order), staticmethod(slopes)
+    crossing_slopes = staticmethod(crossing_slopes)
     jitter, adam = staticmethod(jitter), staticmethod(adam)
     cross_entropy = staticmethod(cross_entropy)
 
     def forward(
-        self, t_in: Array, order: NDArray[np.int64], weights: Array, neuron: LIF
+        self,
+        t_in: Array,
+        order: NDArray[np.int64],
+        weights: Array,
+        neuron: LIF,
+        lift: Array | None = None,
     ) -> tuple[Array, Array]:
-        if neuron.uniform:
-            (layer,) = forward(t_in, order, [weights], [neuron], [()])
-            return layer.t_out, layer.slope
         one = own(neuron, weights.shape[0], weights.shape[2])
-        weights = (weights / one.drive).astype(weights.dtype)
         if one.taus is None:
-            t_out, slope = self.forward(t_in, order, weights, one.unit)
-        else:
-            t_out, slope = _mixed.forward(t_in, order, weights, one.taus)
-        return t_out, (slope * one.span).astype(weights.dtype)
+            (layer,) = forward(t_in, order, [weights], [neuron], [()], [Trial(lift)])
+            return layer.t_cross, layer.slope
+        t_out, slope = _mixed.forward(t_in, order, _times(weights, 1.0 / one.drive), one.taus, lift)
+        return t_out, _times(slope, one.span)
 
     def backward(
         self,
@@ -189,7 +230,7 @@ class _OneByOne:
         if not neuron.uniform:
             one = own(neuron, weights.shape[0], weights.shape[2])
             # The product with the slope is all that the capacitance is needed for.
-            slope = (slope * one.capacitance).astype(weights.dtype)
+            slope = _times(slope, one.capacitance)
             if one.taus is not None:
                 return _mixed.backward(
                     t_in,
@@ -203,7 +244,7 @@ class _OneByOne:
                     need_t_in_grad,
                 )
             neuron = one.unit
-        state = LayerState(t_in, np.empty(0, np.int64), t_out, slope)
+        state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
         t_in_grad, (weights_grad,) = backward(
             [state],
             [weights],

@@ -27,114 +27,15 @@ from gpuspike.kernels import Array, LayerState
 from gpuspike.kernels.cpu_arrays import address, cube
 from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD
 from gpuspike.kernels.cpu_products import input_products, kernel, weight_products
+from gpuspike.kernels.cpu_slopes import input_terms
 from gpuspike.kernels.cpu_solve import EQUAL, exp_vectorised, rise
 from gpuspike.kernels.cpu_team import enter, finish, leave, run, samples_of_a_piece, take, wait_for
-
-WINDOW = 16.0
-"""Longest window, in tau_fast, that one anchor serves: e^16 costs no digits and float32 holds it."""
 
 TERMS_A_NEURON = 30
 """Pair-events that an input's or a neuron's factors cost, roughly."""
 
 WEIGHT_PARTS = 8
 """Ranges of inputs that the weight gradient of a replica is cut into, for as many threads."""
-
-
-@njit(error_model="numpy")
-def _input_terms(t_in, t_out, mode, tau_slow, tau_fast, rate, a1, a2):
-    """a_i and a_i E(t_i) of one sample's inputs, relative to the sample's first input.
-
-    Returns:
-        (anchor, last spike, whether one anchor serves the window).
-    """
-    anchor, latest = math.inf, -math.inf
-    for i in range(t_in.size):
-        anchor = min(anchor, t_in[i])
-    for j in range(t_out.size):
-        if t_out[j] < math.inf:
-            latest = max(latest, t_out[j])
-    short = latest - anchor <= WINDOW * tau_fast
-    end = latest if short else -math.inf
-    rate_slow = 1.0 / tau_slow
-    for i in range(t_in.size):
-        # Inputs behind every spike are in no causal set; 0 keeps their terms finite.
-        t = t_in[i] - anchor if t_in[i] < end else 0.0
-        a1[i] = exp_vectorised(t * rate_slow)
-        a2[i] = t
-    if mode == EQUAL:
-        for i in range(t_in.size):
-            a2[i] *= a1[i]
-    else:
-        for i in range(t_in.size):
-            a2[i] = a1[i] * rise(np.float64(a2[i]), mode, rate)
-    return anchor, latest, short
-
-
-@njit(error_model="numpy", fastmath={"contract"})
-def _slopes(first, last, t_in, weights, t_out, mode, constants, slope_out):
-    n_batch, n_post = t_out.shape[1:]
-    n_pre = weights.shape[1]
-    tau_slow, tau_fast, rate, drive, span, _, tangent = constants
-    for task in range(first, last):
-        r, b = task // n_batch, task % n_batch
-        r_in = r if t_in.shape[0] > 1 else 0
-        times, spikes = t_in[r_in, b], t_out[r, b]
-        a1 = np.empty(n_pre, np.float64)
-        a2 = np.empty(n_pre, np.float64)
-        p = np.zeros(n_post, np.float64)
-        q = np.zeros(n_post, np.float64)
-        anchor, latest, short = _input_terms(times, spikes, mode, tau_slow, tau_fast, rate, a1, a2)
-        for i in range(n_pre):
-            if not times[i] < latest:
-                continue
-            if short:
-                for j in range(n_post):
-                    w = np.float64(weights[r, i, j]) if times[i] < spikes[j] else 0.0
-                    p[j] += w * a1[i]
-                    q[j] += w * a2[i]
-            else:  # p is then the slope's own sum and q the potential, both at the spike
-                for j in range(n_post):
-                    delay = np.float64(spikes[j]) - times[i]
-                    if 0.0 < delay < math.inf:
-                        w = np.float64(weights[r, i, j])
-                        p[j] += w * math.exp(-delay / tau_slow)
-                        q[j] += w * kernel(delay, mode, tau_slow, tau_fast, rate)
-        for j in range(n_post):
-            slope_out[r, b, j] = 0.0
-            if spikes[j] < math.inf:
-                t = spikes[j] - anchor
-                if short:
-                    pull = p[j] * math.exp(-t / tau_slow)
-                    potential = math.exp(-t / tau_fast) * (rise(t, mode, rate) * p[j] - q[j])
-                else:
-                    pull, potential = p[j], q[j]
-                rising = (pull - potential / tau_fast) / drive
-                slope_out[r, b, j] = rising * span if rising * tau_fast > tangent else 0.0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _slopes_job(control, is_caller, samples_per_task, t_in, weights, t_out, mode, constants, slope_out):
-    enter(control, is_caller)
-    n_samples = t_out.shape[0] * t_out.shape[1]
-    n_pieces = (n_samples + samples_per_task - 1) // samples_per_task
-    while True:
-        piece = take(control)
-        if piece >= n_pieces:
-            break
-        last = min((piece + 1) * samples_per_task, n_samples)
-        _slopes(piece * samples_per_task, last, t_in, weights, t_out, mode, constants, slope_out)
-        finish(control)
-    return leave(control, is_caller, n_pieces)
-
-
-def slopes(t_in: Array, weights: Array, t_out: Array, mode: int, constants: tuple[float, ...]) -> Array:
-    """Slope of the membrane at given spike times, from the inputs before them; see `kernels.Kernels.slopes`."""
-    slope = np.zeros_like(t_out)
-    if slope.size:
-        n_samples = t_out.shape[0] * t_out.shape[1]
-        arguments = (samples_of_a_piece(n_samples), t_in, weights, t_out, mode, constants, slope)
-        run(_slopes_job, arguments, parallel=slope.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD)
-    return slope
 
 
 @njit(error_model="numpy", fastmath={"nnan", "nsz"})
@@ -187,7 +88,7 @@ def _terms(
             continue
         r_in = r if t_in.shape[0] > 1 else 0
         times, spikes = t_in[r_in, b], t_out[r, b]
-        anchor, _, short[r, b] = _input_terms(
+        anchor, _, short[r, b] = input_terms(
             times, spikes, mode, tau_slow, tau_fast, rate, a1[r, b], a2[r, b]
         )
         again = 0
@@ -327,7 +228,7 @@ def backward(
         pre = np.empty((2 * n_replica, n_batch, n_pre), dtype)  # a1, a2
         short = np.zeros((n_replica, n_batch), np.bool_)
         weights_t = np.ascontiguousarray(w.swapaxes(1, 2)) if n_grad else None
-        arrays = (state.t_in, state.t_out, state.slope, above, post, pre, short, weights_t, below, grad)
+        arrays = (state.t_in, state.t_cross, state.slope, above, post, pre, short, weights_t, below, grad)
         tables.append([len(state.t_in), n_pre, n_post, modes[number], n_grad] + [address(a) for a in arrays])
         kept.append(arrays)
         below = above

@@ -34,6 +34,7 @@ def next_stops(
     coefficients,
     n_events,
     weights,
+    factor,
     mode,
     tau_slow,
     tau_fast,
@@ -47,6 +48,7 @@ def next_stops(
     Args:
         lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer; in place, those that stop again.
         count, p, q: (n_samples, neurons) event of the stop and the sums there, updated; the rest as in `prepare`.
+        factor: (n_samples, neurons) of their thresholds, or None.
 
     Returns:
         How many stop again.
@@ -68,7 +70,10 @@ def next_stops(
             w = weights[order[b, k], base + j]
             p_sum += w * p.dtype.type(growth[b, k])
             q_sum += w * q.dtype.type(growth[b, k] * position[b, k])
-            if coefficients[2, b, k] * p_sum - q_sum >= coefficients[3, b, k]:
+            bound = coefficients[3, b, k]
+            if factor is not None:
+                bound *= factor[b, j]
+            if coefficients[2, b, k] * p_sum - q_sum >= bound:
                 p[b, j], q[b, j], count[b, j] = p_sum, q_sum, k
                 lanes[again] = j
                 again += 1
@@ -92,6 +97,7 @@ def polish(
     position,
     weights,
     drive,
+    factor,
     mode,
     tau_slow,
     tau_fast,
@@ -120,7 +126,10 @@ def polish(
             term = weights[order[b, k], base + j] * growth[b, k]
             p_sum += term
             q_sum += term * position[b, k]
-        pull, v = anchored(p_sum, q_sum, growth[b, last], position[b, last], drive, rate)
+        height = drive
+        if factor is not None:
+            height *= factor[b, j]
+        pull, v = anchored(p_sum, q_sum, growth[b, last], position[b, last], height, rate)
         s = solve(v, pull, room[m], mode, tau_slow, tau_fast, rate)
         if s < math.inf:  # else float32 has the last word on whether there is a spike
             delay[m] = s

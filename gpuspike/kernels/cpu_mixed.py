@@ -52,12 +52,12 @@ def _membranes(taus, slow, fast, rate):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _forward(first, last, t_in, order, weights, taus, tangent, t_out, slope_out):
+def _forward(first, last, t_in, order, weights, taus, lift, tangent, t_out, slope_out):
     n_batch, n_post = t_out.shape[1:]
     n_pre = weights.shape[1]
-    slow, fast, rate, p, v, keep, turn, shift = (
+    slow, fast, rate, p, v, keep, turn, shift, high = (
         np.empty(n_post), np.empty(n_post), np.empty(n_post), np.empty(n_post), np.empty(n_post), np.empty(n_post),
-        np.empty(n_post), np.empty(n_post),
+        np.empty(n_post), np.empty(n_post), np.ones(n_post),
     )  # fmt: skip
     may_cross = np.empty(n_post, np.bool_)
     for task in range(first, last):
@@ -68,6 +68,11 @@ def _forward(first, last, t_in, order, weights, taus, tangent, t_out, slope_out)
         for j in range(n_post):
             p[j] = v[j] = 0.0
             t_out[r, b, j], slope_out[r, b, j] = math.inf, 0.0
+            if lift.size > 0:
+                high[j] = lift[r, b, j]
+                if high[j] <= 0.0:  # always on
+                    t_out[r, b, j], high[j] = 0.0, 1.0
+                    left -= 1
         for k in range(n_pre):
             i = order[r_in, b, k]
             t = np.float64(t_in[r_in, b, i])
@@ -83,18 +88,19 @@ def _forward(first, last, t_in, order, weights, taus, tangent, t_out, slope_out)
                 for j in range(n_post):
                     keep[j], turn[j] = exp_vectorised(-gap / slow[j]), exp_vectorised(-rate[j] * gap)
                     shift[j] = gap * _fraction(rate[j] * gap)
-                    may_cross[j] = v[j] * turn[j] + shift[j] * (p[j] - 1.0 / fast[j]) >= turn[j]
+                    may_cross[j] = v[j] * turn[j] + shift[j] * (p[j] - high[j] / fast[j]) >= high[j] * turn[j]
             else:
                 may_cross[:] = True
             for j in range(n_post):
                 if not may_cross[j] or t_out[r, b, j] < math.inf:
                     continue
                 mode = EQUAL if rate[j] == 0.0 else GENERAL
-                delay = solve(v[j], p[j], gap, mode, slow[j], fast[j], rate[j])
+                pull = p[j] / high[j]
+                delay = solve(v[j] / high[j], pull, gap, mode, slow[j], fast[j], rate[j])
                 if delay < math.inf:
                     t_out[r, b, j] = t + delay
-                    steep = p[j] * math.exp(-delay / slow[j]) - 1.0 / fast[j]
-                    slope_out[r, b, j] = steep if steep * fast[j] > tangent else 0.0
+                    steep = pull * math.exp(-delay / slow[j]) - 1.0 / fast[j]
+                    slope_out[r, b, j] = steep * high[j] if steep * fast[j] > tangent else 0.0
                     left -= 1
             for j in range(n_post):
                 v[j] = keep[j] * (turn[j] * v[j] + shift[j] * p[j])
@@ -173,20 +179,26 @@ def _weights_grad(first, last, t_in, taus, t_out, scale, limit, out):
 
 
 def forward(
-    t_in: NDArray[Any], order: NDArray[np.int64], weights: NDArray[Any], taus: NDArray[np.float64]
+    t_in: NDArray[Any],
+    order: NDArray[np.int64],
+    weights: NDArray[Any],
+    taus: NDArray[np.float64],
+    lift: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """First spike times, and slopes in units of threshold - leak; see `kernels.Kernels.forward`.
 
     Args:
         weights: (n_replica, n_pre, n_post) over C (threshold - leak).
         taus: (n_replica, n_post, 2), tau_mem and tau_syn of each neuron.
+        lift: see `kernels.Trial`.
     """
+    high = np.empty((0, 0, 0), weights.dtype) if lift is None else lift
     n_replica, n_pre, n_post = weights.shape
     t_out = np.empty((n_replica, t_in.shape[1], n_post), weights.dtype)
     slope = np.empty_like(t_out)
 
     def work(first: int, last: int) -> None:
-        _forward(first, last, t_in, order, weights, taus, _tangent(weights), t_out, slope)
+        _forward(first, last, t_in, order, weights, taus, high, _tangent(weights), t_out, slope)
 
     _for_each(work, n_replica * t_in.shape[1], parallel=t_out.size * n_pre > PAIRS_WORTH_A_THREAD)
     return t_out, slope

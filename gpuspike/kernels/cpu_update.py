@@ -11,6 +11,7 @@ from numba import njit
 from gpuspike.kernels import Array
 from gpuspike.kernels.cpu_arrays import address
 from gpuspike.kernels.cpu_team import enter, finish, leave, run, take
+from gpuspike.rng import LAYER_BLOCKS
 
 NUMBERS_PER_TASK = 1 << 14
 """Weights or times of one piece of work."""
@@ -59,7 +60,20 @@ def _cos_sin(word):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _jitter_job(control, is_caller, times, n_jittered, std, seeds, purpose, epoch, batch, samples_per_task):
+def _jitter_job(
+    control,
+    is_caller,
+    times,
+    n_jittered,
+    std,
+    reflect,
+    seeds,
+    first_block,
+    first_sample,
+    epoch,
+    batch,
+    samples_per_task,
+):
     """Philox 4x32-10 and Box and Muller's normal numbers; see `gpuspike.rng.normals` for the addresses."""
     enter(control, is_caller)
     n_replica, n_batch = times.shape[:2]
@@ -76,10 +90,10 @@ def _jitter_job(control, is_caller, times, n_jittered, std, seeds, purpose, epoc
         seed_low, seed_high = np.uint32(seeds[r] & _LOW), np.uint32(seeds[r] >> _HALF)
         for b in range(first, min(first + samples_per_task, n_batch)):
             w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
-            start = np.uint32(purpose << 24)
+            start = np.uint32(first_block)
             for m in range(n_block):
                 w0[m] = start + np.uint32(m)
-                w1[m] = b
+                w1[m] = first_sample + b
                 w2[m] = batch
                 w3[m] = epoch
             k0, k1 = seed_low, seed_high
@@ -101,7 +115,7 @@ def _jitter_job(control, is_caller, times, n_jittered, std, seeds, purpose, epoc
                     normals[2 * pair + 1, m] = radius * y
             t = times[r, b]
             for i in range(n_jittered):
-                t[i] = abs(t[i] + std * flat[i])
+                t[i] = abs(t[i] + std * flat[i]) if reflect else t[i] + std * flat[i]
         finish(control)
     return leave(control, is_caller, n_replica * n_chunks)
 
@@ -110,17 +124,42 @@ def jitter(
     times: Array, n_jittered: int, std: float, seeds: Sequence[int], purpose: int, epoch: int, batch: int
 ) -> None:
     """Normal jitter of the first inputs' times, in place; see `kernels.Kernels.jitter`."""
-    if times.size and n_jittered:
-        n_samples = max(1, NUMBERS_PER_TASK // 4 // n_jittered)
+    _add_normals(times, n_jittered, std, True, seeds, purpose, 0, epoch, batch, 0)
+
+
+def normals(
+    like: Array, seeds: Sequence[int], purpose: int, layer: int, epoch: int, batch: int, first: int
+) -> Array:
+    """Normal numbers of the shape of `like`; see `kernels.Kernels.normals`."""
+    out = np.zeros_like(like)
+    _add_normals(out, out.shape[2], 1.0, False, seeds, purpose, layer, epoch, batch, first)
+    return out
+
+
+def _add_normals(
+    times: Array,
+    n: int,
+    std: float,
+    reflect: bool,
+    seeds: Sequence[int],
+    purpose: int,
+    layer: int,
+    epoch: int,
+    batch: int,
+    first: int,
+) -> None:
+    if times.size and n:
         arguments = (
             times,
-            n_jittered,
+            n,
             times.dtype.type(std),
+            reflect,
             np.array(seeds, np.uint64),
-            int(purpose),  # an enumeration's member would be a type of its own to the compiler
+            (int(purpose) << 24) + layer * LAYER_BLOCKS,
+            first,
             epoch,
             batch,
-            n_samples,
+            max(1, NUMBERS_PER_TASK // 4 // n),
         )
         run(_jitter_job, arguments, parallel=times.size > NUMBERS_PER_TASK)
 

@@ -21,6 +21,7 @@ from gpuspike.errors import BackendError, DtypeError, ShapeError
 from gpuspike.kernels import cuda_source as src
 from gpuspike.kernels import reference
 from gpuspike.kernels.per_neuron import Own, own
+from gpuspike.kernels.stack import unavailable
 from gpuspike.neuron import LIF
 
 Array = Any
@@ -198,12 +199,16 @@ def spike_order(t_in: Array) -> Array:
     return cupy.argsort(t_in, axis=-1) if t_in.size else cupy.empty(t_in.shape, np.int64)
 
 
-def forward(t_in: Array, order: Array, weights: Array, neuron: LIF) -> tuple[Array, Array]:
+def forward(
+    t_in: Array, order: Array, weights: Array, neuron: LIF, lift: Array | None = None
+) -> tuple[Array, Array]:
     """First spike times and the membrane's slope there; see `kernels.Kernels.forward`.
 
     Raises:
-        DtypeError, ShapeError, BackendError: an array that is not CuPy's, contiguous, on the current device.
+        DtypeError, ShapeError, BackendError: an array that is not CuPy's, contiguous, on this device; a `lift`.
     """
+    if lift is not None:
+        unavailable("a threshold that changes by trial")()
     cupy = cupy_module()
     call = _Call.of(t_in, weights, neuron)
     _check(np.int64, {"order": (order, t_in.shape)})
@@ -278,6 +283,9 @@ def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
     if call.own is not None:
         slope *= call.own_factor("span")
     return slope
+
+
+crossing_slopes = unavailable("training on a chip's spikes")
 
 
 def backward(

@@ -8,17 +8,21 @@ dtypes are checked by the public functions; here every array has its replica and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 from scipy.special import lambertw
 
+from gpuspike.kernels import reference_step
 from gpuspike.neuron import LIF, NO_SPIKE
-from gpuspike.rng import Purpose, normals
 
 Array = NDArray[np.float64]
+
+jitter, adam, cross_entropy = reference_step.jitter, reference_step.adam, reference_step.cross_entropy
 
 SLOPE_FLOOR = 16 * float(np.finfo(np.float64).eps)
 """A slope counts as tangential up to this multiple of (threshold - leak)/tau_fast."""
@@ -81,6 +85,64 @@ def slopes(t_in: ArrayLike, weights: ArrayLike, neuron: LIF, t_out: ArrayLike) -
         slope[replica, sample] = np.sum(weights[replica] * neuron.kernel_slope(delay), axis=0)
     floor = SLOPE_FLOOR * (neuron.threshold - neuron.leak) / neuron.tau_fast
     return np.where(slope > floor, slope, 0.0)
+
+
+def crossing_slopes(t_in: ArrayLike, weights: ArrayLike, neuron: LIF, t_out: ArrayLike) -> Array:
+    """Slope where the membrane that the causal set t_in < t_out makes, at all times, meets the threshold.
+
+    0 where it never does. At the neuron's own spike times the same as `slopes`; at somebody else's, how steep
+    the neuron's own spike of that causal set would have been. Arguments and result as for `slopes`.
+    """
+    t_in, weights, t_out = _doubles(t_in, weights, t_out)
+    slope = np.zeros(t_out.shape)
+    neuron.table(weights.shape[0], weights.shape[2])
+    for r, b, j in np.ndindex(t_out.shape):
+        one = neuron.of(r, j)
+        delay = _delays(t_in[r, b], t_out[r, b, j, None])[:, 0]
+        causal = delay > 0.0
+        potential = float(weights[r, causal, j] @ one.kernel(delay[causal]))
+        current = float(weights[r, causal, j] @ np.exp(-delay[causal] / one.tau_syn))
+        slope[r, b, j] = _slope_of_crossing(potential, current, one)
+    return slope
+
+
+def _slope_of_crossing(start: float, current: float, neuron: LIF) -> float:
+    """Slope of the upward crossing of the membrane that has this state at time 0, at any time; else 0."""
+    fast, slow, rate = neuron.tau_fast, neuron.tau_slow, neuron.rate_difference
+    level = float(neuron.span)
+
+    def kernel(s: float) -> float:
+        return math.exp(-s / slow) * (s if rate == 0.0 else -math.expm1(-rate * s) / rate)
+
+    def potential(s: float) -> float:
+        return start * math.exp(-s / neuron.tau_mem) + current / float(neuron.capacitance) * kernel(s)
+
+    def rising(s: float) -> float:
+        return (
+            math.exp(-s / neuron.tau_syn) * current / float(neuron.capacitance)
+            - potential(s) / neuron.tau_mem
+        )
+
+    a = current / float(neuron.capacitance) + start * (1.0 / slow - 1.0 / neuron.tau_mem)
+    if a <= 0.0:
+        return 0.0  # the membrane has no maximum
+    high, span = 0.0, 600.0 * fast
+    while rising(high) > 0.0 and high < span:  # up to the maximum, from either side
+        high += 0.5 * fast
+    while rising(high) <= 0.0:
+        high -= 0.5 * fast
+        if high < -span:
+            return 0.0
+    peak = high if rising(high + 0.5 * fast) > 0.0 else brentq(rising, high, high + 0.5 * fast, xtol=1e-14)
+    if potential(peak) < level:
+        return 0.0
+    low = peak - fast
+    while potential(low) >= level:
+        low -= fast
+        if low < -span:
+            return 0.0
+    slope = rising(brentq(lambda s: potential(s) - level, low, peak, xtol=1e-14, rtol=1e-14))
+    return slope if slope > SLOPE_FLOOR * level / fast else 0.0
 
 
 def first_spikes_vjp(
@@ -162,13 +224,32 @@ def spike_order(t_in: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def forward(
-    t_in: NDArray[Any], order: NDArray[np.int64], weights: NDArray[Any], neuron: LIF
+    t_in: NDArray[Any],
+    order: NDArray[np.int64],
+    weights: NDArray[Any],
+    neuron: LIF,
+    lift: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """The oracle as the kernels of one layer (it sorts for itself); see `stack.LayerKernels`."""
     t_in = _shared(t_in, len(weights))
+    if lift is not None:
+        return _lifted(t_in, weights, neuron, lift)
     t_out = first_spikes(t_in, weights, neuron)
     slope = slopes(t_in, weights, neuron, t_out)
     return t_out.astype(weights.dtype), slope.astype(weights.dtype)
+
+
+def _lifted(
+    t_in: NDArray[Any], weights: NDArray[Any], neuron: LIF, lift: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`forward` sample by sample, each a layer of neurons with that sample's thresholds."""
+    t_out, slope = np.empty_like(lift), np.empty_like(lift)
+    for b in range(lift.shape[1]):
+        factor = np.where(lift[:, b] > 0.0, lift[:, b], 1.0)
+        raised = replace(neuron, threshold=neuron.leak + np.asarray(neuron.span) * factor)
+        t_out[:, b : b + 1], slope[:, b : b + 1] = forward(t_in[:, b : b + 1], np.empty(0), weights, raised)
+    on = lift <= 0.0
+    return np.where(on, 0.0, t_out).astype(weights.dtype), np.where(on, 0.0, slope).astype(weights.dtype)
 
 
 def backward(
@@ -192,74 +273,11 @@ def backward(
     return (t_in_grad.astype(dtype) if need_t_in_grad else None), weights_grad.astype(dtype)
 
 
-def jitter(
-    times: NDArray[Any],
-    n_jittered: int,
-    std: float,
-    seeds: Sequence[int],
-    purpose: int,
-    epoch: int,
-    batch: int,
-) -> None:
-    """See `kernels.Kernels.jitter`."""
-    for r, seed in enumerate(seeds):
-        noise = normals(seed, Purpose(purpose), epoch, batch, times.shape[1], n_jittered)
-        jittered = times[r, :, :n_jittered]
-        jittered[:] = np.abs(jittered + std * noise)
-
-
-def adam(
-    weights: NDArray[Any],
-    grad: NDArray[Any],
-    mean: NDArray[Any],
-    square: NDArray[Any],
-    keep_mean: float,
-    keep_square: float,
-    rate: float,
-    correction: float,
-    epsilon: float,
-) -> None:
-    """See `kernels.Kernels.adam`."""
-    mean += (1.0 - keep_mean) * (grad - mean)
-    square += (1.0 - keep_square) * (grad * grad - square)
-    weights -= rate * mean / (np.sqrt(square) * correction + epsilon)
-
-
 def _each(neuron: LIF, weights: Array) -> Iterator[tuple[int, int, LIF]]:
     """(replica, post, its parameters) of all neurons."""
     neuron.table(weights.shape[0], weights.shape[2])
     for r, j in np.ndindex(weights.shape[0], weights.shape[2]):
         yield r, j, neuron.of(r, j)
-
-
-def cross_entropy(
-    t_out: NDArray[Any],
-    labels: NDArray[np.int64],
-    unit: float,
-    late: float,
-    alpha: float,
-    penalty: float,
-    xp: Any = np,
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """See `kernels.Kernels.cross_entropy`.
-
-    Args:
-        xp: module of the arrays, NumPy or CuPy.
-    """
-    is_label = xp.arange(t_out.shape[2]) == labels[..., None]
-    t_label = xp.where(is_label, t_out, 0.0).sum(axis=2, keepdims=True)
-    answered = xp.isfinite(t_label)
-    t_label[~answered] = 0.0
-    t_first = xp.where(answered, t_out.min(axis=2, keepdims=True), 0.0)
-    share = xp.exp(xp.where(answered, t_first - t_out, 0.0) * (1.0 / unit))
-    total = share.sum(axis=2, keepdims=True)
-    # Past the largest exponential the term stays there, and finite.
-    last = float(np.log(np.finfo(t_out.dtype).max)) - 1.0
-    early = alpha * xp.exp(xp.minimum(t_label / late, last)) if alpha else 0.0 * t_label
-    loss = xp.log(total) + (t_label - t_first) / unit + early
-    grad = is_label * (1.0 / unit + early / late) - share / (unit * total)
-    grad *= answered / t_out.shape[1]
-    return xp.where(answered, loss, penalty)[..., 0], grad.astype(t_out.dtype, copy=False)
 
 
 def _shared(t_in: NDArray[Any], n_replica: int) -> NDArray[Any]:

@@ -44,8 +44,9 @@ def multiply_add(builder: ir.IRBuilder, vector: ir.VectorType, a: Any, b: Any, c
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
 
 
-def _make_sweep(n_vectors: int) -> Any:
-    """Builds `sweep` for tiles of `n_vectors` vectors."""
+def _make_sweep(n_vectors: int, lifted: bool) -> Any:
+    """Builds `sweep` for tiles of `n_vectors` vectors, `lifted` if neurons differ in their thresholds."""
+    n_state = 4 if lifted else 3
 
     @intrinsic
     def sweep(typingctx, kind, tile, tile_last, events, state, k_first, n_events):
@@ -55,6 +56,7 @@ def _make_sweep(n_vectors: int) -> Any:
 
             p += w a1[k];  q += w a2[k];  stop if c1[k] p - q >= c2[k];  else count += 1
 
+        (c2[k] times the neuron's own factor, if lifted),
         and a neuron that has stopped is frozen: its sums are those of its causal set, its count is the index
         of the last event in it. There is no branch in the loop.
 
@@ -64,7 +66,8 @@ def _make_sweep(n_vectors: int) -> Any:
                 input's weights to the next one's).
             tile_last: the same for the tile's last vector, which may stand in a zero-padded copy.
             events: addresses of the order (int64), a1, a2, c1, c2, each at event `k_first`.
-            state: addresses of p, q (working type) and count (int32) of the tile's first neuron.
+            state: addresses of p, q (working type) and count (int32) of the tile's first neuron; if lifted,
+                of the factor too (working type).
             k_first: number of events before; neurons with another count are frozen already.
             n_events: events to sweep, at least 1.
 
@@ -77,7 +80,7 @@ def _make_sweep(n_vectors: int) -> Any:
             pair,
             pair,
             types.UniTuple(types.int64, 5),
-            types.UniTuple(types.int64, 3),
+            types.UniTuple(types.int64, n_state),
             types.int64,
             types.int64,
         )
@@ -115,6 +118,9 @@ def _make_sweep(n_vectors: int) -> Any:
             p_start = [load(a, vector, size) for a in p_at]
             q_start = [load(a, vector, size) for a in q_at]
             count_start = [load(a, counts, 4) for a in count_at]
+            lift = (
+                [load(at(state[3], constant(v), width * size), vector, size) for v in lanes] if lifted else []
+            )
             swept = splat(builder, builder.trunc(k_first, _INT32), width)
             alive_start = [builder.icmp_signed("==", c, swept) for c in count_start]
 
@@ -158,7 +164,8 @@ def _make_sweep(n_vectors: int) -> Any:
                 reach = multiply_add(builder, vector, c1, p_tested, builder.fneg(q_tested))
                 p_run_new.append(p_all)
                 q_run_new.append(q_all)
-                still = builder.and_(alive[v], builder.fcmp_unordered("<", reach, c2))
+                bound = builder.fmul(c2, lift[v]) if lifted else c2
+                still = builder.and_(alive[v], builder.fcmp_unordered("<", reach, bound))
                 p_new.append(p_next)
                 q_new.append(q_next)
                 count_new.append(builder.select(still, following_here, count[v]))
@@ -191,4 +198,5 @@ def _make_sweep(n_vectors: int) -> Any:
     return sweep
 
 
-sweep_6, sweep_4, sweep_2, sweep_1 = (_make_sweep(n) for n in TILE_VECTORS)
+sweep_6, sweep_4, sweep_2, sweep_1 = (_make_sweep(n, False) for n in TILE_VECTORS)
+lifted_6, lifted_4, lifted_2, lifted_1 = (_make_sweep(n, True) for n in TILE_VECTORS)

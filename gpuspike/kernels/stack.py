@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.kernels import Array, LayerState, with_bias
+from gpuspike.backend import array_module
+from gpuspike.errors import BackendError
+from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial, with_bias
+from gpuspike.kernels.reference_step import normals
 from gpuspike.neuron import LIF
 
 
@@ -20,13 +23,22 @@ class LayerKernels(Protocol):
         ...
 
     def forward(
-        self, t_in: Array, order: NDArray[np.int64], weights: Array, neuron: LIF
+        self,
+        t_in: Array,
+        order: NDArray[np.int64],
+        weights: Array,
+        neuron: LIF,
+        lift: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Spike times and the membranes' slopes there; (n_replica, n_batch, n_post) both."""
+        """Spike times and the membranes' slopes there; (n_replica, n_batch, n_post) both, as is `lift`."""
         ...
 
     def slopes(self, t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
         """Slope of the membrane at given spike times."""
+        ...
+
+    def crossing_slopes(self, t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+        """Slope of the membrane where it would have spiked itself."""
         ...
 
     def backward(
@@ -86,6 +98,26 @@ class LayerKernels(Protocol):
         ...
 
 
+def unavailable(what: str) -> Callable[..., Any]:
+    """Stands for kernels that exist on a CPU only; says so when called."""
+
+    def refuse(*_: Any) -> Any:
+        raise BackendError(f"{what} needs backend=cpu or reference, got cuda")
+
+    return refuse
+
+
+def heard(t_cross: Array, trial: Trial) -> Array:
+    """A layer's spikes as whoever listens gets them."""
+    xp = array_module(t_cross=t_cross)
+    times = t_cross
+    if trial.delay is not None:
+        times = xp.maximum(times + trial.delay, 0.0)
+    if trial.grid > 0.0:
+        times = xp.ceil(times.astype(np.float64) / trial.grid - SAME_TICK) * trial.grid
+    return xp.where(times > trial.end, np.inf, times).astype(t_cross.dtype)
+
+
 class Stack:
     """Takes such kernels from layer to layer; see `gpuspike.kernels.Kernels` for its methods."""
 
@@ -93,7 +125,9 @@ class Stack:
         self._layer = layer
         self.spike_order = layer.spike_order
         self.slopes = layer.slopes
+        self.crossing_slopes = layer.crossing_slopes
         self.jitter = layer.jitter
+        self.normals = normals
         self.adam = layer.adam
         self.cross_entropy = layer.cross_entropy
 
@@ -104,15 +138,18 @@ class Stack:
         weights: Sequence[Array],
         neurons: Sequence[LIF],
         bias_times: Sequence[Sequence[float]],
+        trials: Sequence[Trial] | None = None,
     ) -> list[LayerState]:
         """See `Kernels.forward`."""
         states: list[LayerState] = []
-        for layer_weights, neuron, times in zip(weights, neurons, bias_times, strict=True):
+        trials = trials or [Trial()] * len(weights)
+        for layer_weights, neuron, times, trial in zip(weights, neurons, bias_times, trials, strict=True):
             if states:
                 t_in, order = with_bias(states[-1].t_out, times), None
             if order is None:
                 order = self.spike_order(t_in)
-            states.append(LayerState(t_in, order, *self._layer.forward(t_in, order, layer_weights, neuron)))
+            t_cross, slope = self._layer.forward(t_in, order, layer_weights, neuron, trial.lift)
+            states.append(LayerState(t_in, order, heard(t_cross, trial), t_cross, slope))
         return states
 
     def backward(
@@ -136,7 +173,7 @@ class Stack:
                 state.t_in,
                 weights[number],
                 neurons[number],
-                state.t_out,
+                state.t_cross,
                 state.slope,
                 t_in_grad[:, :, : state.t_out.shape[2]].copy(),
                 active=active,

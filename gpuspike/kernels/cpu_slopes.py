@@ -1,0 +1,168 @@
+"""Slopes of membranes at given spike times, on the CPU; and what the gradients need of a sample's inputs (Numba).
+
+The notation is that of `gpuspike.kernels.cpu_forward` and `gpuspike.kernels.cpu_backward`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from gpuspike.kernels import Array
+from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD
+from gpuspike.kernels.cpu_products import kernel
+from gpuspike.kernels.cpu_solve import EQUAL, exp_vectorised, rise, solve, solve_equal
+from gpuspike.kernels.cpu_team import enter, finish, leave, run, samples_of_a_piece, take
+
+WINDOW = 16.0
+"""Longest window, in tau_fast, that one anchor serves: e^16 costs no digits and float32 holds it."""
+
+
+@njit(error_model="numpy")
+def input_terms(t_in, t_out, mode, tau_slow, tau_fast, rate, a1, a2):
+    """a_i and a_i E(t_i) of one sample's inputs, relative to the sample's first input.
+
+    Returns:
+        (anchor, last spike, whether one anchor serves the window).
+    """
+    anchor, latest = math.inf, -math.inf
+    for i in range(t_in.size):
+        anchor = min(anchor, t_in[i])
+    for j in range(t_out.size):
+        if t_out[j] < math.inf:
+            latest = max(latest, t_out[j])
+    short = latest - anchor <= WINDOW * tau_fast
+    end = latest if short else -math.inf
+    rate_slow = 1.0 / tau_slow
+    for i in range(t_in.size):
+        # Inputs behind every spike are in no causal set; 0 keeps their terms finite.
+        t = t_in[i] - anchor if t_in[i] < end else 0.0
+        a1[i] = exp_vectorised(t * rate_slow)
+        a2[i] = t
+    if mode == EQUAL:
+        for i in range(t_in.size):
+            a2[i] *= a1[i]
+    else:
+        for i in range(t_in.size):
+            a2[i] = a1[i] * rise(np.float64(a2[i]), mode, rate)
+    return anchor, latest, short
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _slopes_at_crossing(p, v, room, delay, slope, mode, tau_slow, tau_fast, rate):
+    """Slopes where membranes, continued to all times, meet the threshold from below; 0 where they do not.
+
+    The potential is 0 where x = -v/p, left of every crossing: from there the crossing is solved for as in the forward
+    pass. Where no such time exists the membrane comes down from above.
+
+    Args:
+        p, v: (n,) sum p and potential at any time, in units of C (threshold - leak); changed.
+        room, delay: (n,) room for work;  slope: (n,) out.
+    """
+    for j in range(p.size):
+        growth = 1.0 - rate * v[j] / p[j] if p[j] > 0.0 else 0.0
+        room[j] = math.inf
+        if growth > 0.0:
+            back = v[j] / p[j] if mode == EQUAL else -math.log(growth) / rate
+            p[j] *= exp_vectorised(back / tau_slow)
+        else:
+            p[j] = 0.0
+        v[j] = 0.0
+    if mode == EQUAL:
+        solve_equal(v, p, room, delay, slope, p.size, tau_fast)
+        for j in range(p.size):
+            slope[j] = slope[j] if delay[j] < math.inf else 0.0
+    else:
+        for j in range(p.size):
+            s = solve(0.0, p[j], math.inf, mode, tau_slow, tau_fast, rate)
+            slope[j] = p[j] * math.exp(-s / tau_slow) - 1.0 / tau_fast if s < math.inf else 0.0
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _slopes(first, last, t_in, weights, t_out, at_crossing, mode, constants, slope_out):
+    n_batch, n_post = t_out.shape[1:]
+    n_pre = weights.shape[1]
+    tau_slow, tau_fast, rate, drive, span, _, tangent = constants
+    for task in range(first, last):
+        r, b = task // n_batch, task % n_batch
+        r_in = r if t_in.shape[0] > 1 else 0
+        times, spikes = t_in[r_in, b], t_out[r, b]
+        a1 = np.empty(n_pre, np.float64)
+        a2 = np.empty(n_pre, np.float64)
+        p = np.zeros(n_post, np.float64)
+        q = np.zeros(n_post, np.float64)
+        room, wait, slope = np.empty(n_post), np.empty(n_post), np.empty(n_post)
+        anchor, latest, short = input_terms(times, spikes, mode, tau_slow, tau_fast, rate, a1, a2)
+        for i in range(n_pre):
+            if not times[i] < latest:
+                continue
+            if short:
+                for j in range(n_post):
+                    w = np.float64(weights[r, i, j]) if times[i] < spikes[j] else 0.0
+                    p[j] += w * a1[i]
+                    q[j] += w * a2[i]
+            else:  # p is then the slope's own sum and q the potential, both at the spike
+                for j in range(n_post):
+                    delay = np.float64(spikes[j]) - times[i]
+                    if 0.0 < delay < math.inf:
+                        w = np.float64(weights[r, i, j])
+                        p[j] += w * math.exp(-delay / tau_slow)
+                        q[j] += w * kernel(delay, mode, tau_slow, tau_fast, rate)
+        for j in range(
+            n_post
+        ):  # to the sum p and the potential at the spike, in units of C (threshold - leak)
+            if spikes[j] < math.inf:
+                if short:
+                    t = spikes[j] - anchor
+                    pull = p[j] * math.exp(-t / tau_slow)
+                    q[j] = math.exp(-t / tau_fast) * (rise(t, mode, rate) * p[j] - q[j]) / drive
+                    p[j] = pull / drive
+                else:
+                    p[j], q[j] = p[j] / drive, q[j] / drive
+            else:
+                p[j] = q[j] = 0.0
+        if at_crossing:
+            _slopes_at_crossing(p, q, room, wait, slope, mode, tau_slow, tau_fast, rate)
+        else:
+            for j in range(n_post):
+                slope[j] = p[j] - q[j] / tau_fast
+        for j in range(n_post):
+            slope_out[r, b, j] = slope[j] * span if slope[j] * tau_fast > tangent else 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _slopes_job(
+    control, is_caller, samples_per_task, t_in, weights, t_out, at_crossing, mode, constants, slope_out
+):
+    enter(control, is_caller)
+    n_samples = t_out.shape[0] * t_out.shape[1]
+    n_pieces = (n_samples + samples_per_task - 1) // samples_per_task
+    while True:
+        piece = take(control)
+        if piece >= n_pieces:
+            break
+        last = min((piece + 1) * samples_per_task, n_samples)
+        first = piece * samples_per_task
+        _slopes(first, last, t_in, weights, t_out, at_crossing, mode, constants, slope_out)
+        finish(control)
+    return leave(control, is_caller, n_pieces)
+
+
+def slopes(
+    t_in: Array, weights: Array, t_out: Array, at_crossing: bool, mode: int, constants: tuple[float, ...]
+) -> Array:
+    """Slope of the membrane that the inputs before given spike times make.
+
+    Args:
+        at_crossing: where that membrane meets the threshold, see `kernels.Kernels.crossing_slopes`; else at the
+            spike times themselves.
+        mode, constants: see `gpuspike.kernels.cpu`.
+    """
+    slope = np.zeros_like(t_out)
+    if slope.size:
+        n_samples = t_out.shape[0] * t_out.shape[1]
+        arguments = (samples_of_a_piece(n_samples), t_in, weights, t_out, at_crossing, mode, constants, slope)
+        run(_slopes_job, arguments, parallel=slope.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD)
+    return slope

@@ -1,0 +1,254 @@
+"""One piece of silicon, emulated: drawn from its seed; each trial on it draws the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from gpuspike.kernels import SAME_TICK, Kernels, LayerState, Trial
+from gpuspike.layers import Layer, LayerInput, Moment
+from gpuspike.neuron import LIF, Parameter
+from gpuspike.rng import Purpose, stream
+from gpuspike.substrate.spec import Substrate
+
+Array = NDArray[Any]
+
+
+class Chip(Protocol):
+    """Whatever answers inputs with spike times: an emulator, a laboratory's hardware, a recording of it."""
+
+    def program(self, weights: Sequence[Array]) -> list[Array]:
+        """Weights of every layer as the chip can hold them, (n_replica, n_pre, n_post)."""
+        ...
+
+    def __call__(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[Array]:
+        """Spike times of every layer, (n_replica, n_batch, n_post), inf = no spike.
+
+        Args:
+            weights: as the trainer has them, not yet programmed.
+            received: (n_replica or 1, n_batch, n_pre) input spikes, the first layer's bias spikes at the end.
+        """
+        ...
+
+
+class EmulatedChip:
+    """Chips of one kind, one on each place of the replica axis.
+
+    Attributes:
+        seeds: of the chips. Each of a chip's numbers has an address of its own: chip 17 is the same alone,
+            among a hundred others, and under a network of more layers.
+        neurons: of each layer.
+        counts: draws that left the physics: time constants drawn again, neurons that are always on.
+    """
+
+    def __init__(
+        self, substrate: Substrate, layers: Sequence[Layer], kernels: Kernels, seeds: Sequence[int]
+    ) -> None:
+        self.substrate = substrate
+        self.seeds = tuple(seeds)
+        self.counts = {"time_constants_drawn_again": 0, "neurons_always_on": 0}
+        self._layers, self._kernels = tuple(layers), kernels
+        self._gains = [self._gain(number) for number in range(len(layers))]
+        self._stuck = [self._stuck_weights(number) for number in range(len(layers))]
+        self._always_on: list[Array | None] = [None] * len(layers)
+        self.neurons = [self._neuron(number) for number in range(len(layers))]
+
+    def _draw(self, kind: str, layer: int, shape: tuple[int, ...], *, uniform: bool = False) -> Array:
+        """(n_chip, *shape) numbers at this kind's address: normal ones, or uniform ones from 0 to 1."""
+        streams = (stream(seed, Purpose.CHIP, layer, _KINDS.index(kind)) for seed in self.seeds)
+        return np.stack([s.random(shape) if uniform else s.standard_normal(shape) for s in streams])
+
+    def _gain(self, number: int) -> Array | None:
+        """Factor of each synapse, 0 for what is dead; None where all are 1."""
+        layer, substrate = self._layers[number], self.substrate
+        shape, gain = (layer.n_pre, layer.n_out), None
+        if substrate.gain_std:
+            gain = 1.0 + substrate.gain_std * self._draw("gain", number, shape)
+        if substrate.dead_synapses:
+            lives = self._draw("dead_synapses", number, shape, uniform=True) >= substrate.dead_synapses
+            gain = lives * (1.0 if gain is None else gain)
+        if substrate.dead_neurons:
+            lives = self._draw("dead_neurons", number, (1, layer.n_out), uniform=True)
+            gain = (lives >= substrate.dead_neurons) * (np.ones(shape) if gain is None else gain)
+        return gain
+
+    def _stuck_weights(self, number: int) -> Array | None:
+        """What each synapse weighs whatever is written to it, NaN where it obeys; None where all do."""
+        layer, share = self._layers[number], self.substrate.stuck_synapses
+        if not share:
+            return None
+        shape = (layer.n_pre, layer.n_out)
+        at = self._draw("stuck_synapses", number, shape, uniform=True) < share
+        anywhere = 2.0 * self._draw("stuck_at", number, shape, uniform=True) - 1.0
+        stuck = self.substrate.programmed(anywhere * self.substrate.most(number), number)
+        gain = self._gains[number]
+        # A dead neuron has no synapse that could wake it.
+        return np.where(at if gain is None else at & (gain != 0.0).any(axis=1, keepdims=True), stuck, np.nan)
+
+    def _neuron(self, number: int) -> LIF:
+        layer, substrate = self._layers[number], self.substrate
+        model, shape = layer.neuron, (len(self.seeds), layer.n_out)
+
+        def positive(kind: str, value: Parameter, shift: float, std: float) -> Parameter:
+            if not std:
+                return value + shift
+            drawn = value + shift + std * self._draw(kind, number, (layer.n_out,))
+            # Those of each chip go on with that chip's own numbers.
+            for row, seed in zip(drawn, self.seeds, strict=True):
+                again = stream(seed, Purpose.CHIP, number, _KINDS.index(f"{kind}_again"))
+                while (wrong := row <= 0.0).any():
+                    self.counts["time_constants_drawn_again"] += int(wrong.sum())
+                    row[wrong] = value + shift + std * again.standard_normal(int(wrong.sum()))
+            return drawn
+
+        threshold = model.threshold + substrate.threshold_shift
+        if substrate.threshold_std:
+            threshold = np.broadcast_to(threshold, shape) + substrate.threshold_std * self._draw(
+                "threshold", number, (layer.n_out,)
+            )
+        on = np.broadcast_to(np.asarray(threshold) <= model.leak, shape)
+        if on.any():
+            self._always_on[number] = on
+            self.counts["neurons_always_on"] += int(on.sum())
+            threshold = np.where(on, model.threshold, threshold)
+        return LIF(
+            positive("tau_mem", model.tau_mem, substrate.tau_mem_shift, substrate.tau_mem_std),
+            positive("tau_syn", model.tau_syn, substrate.tau_syn_shift, substrate.tau_syn_std),
+            threshold,
+            model.leak,
+            model.capacitance,
+        )
+
+    def program(self, weights: Sequence[Array]) -> list[Array]:
+        """Weights as the chip can hold them; see `Chip.program`."""
+        return [self.substrate.programmed(w, number) for number, w in enumerate(weights)]
+
+    def effective(self, weights: Sequence[Array]) -> list[Array]:
+        """What the programmed weights come to on the chip: gains, dead and stuck synapses."""
+        come = []
+        for w, gain, stuck in zip(self.program(weights), self._gains, self._stuck, strict=True):
+            come.append(w if gain is None else (w * gain).astype(w.dtype))
+            if stuck is not None:
+                come[-1] = np.where(np.isnan(stuck), come[-1], stuck).astype(w.dtype)
+        return come
+
+    def pull_back(self, grads: Sequence[Array]) -> list[Array]:
+        """Gradients of the effective weights as those of the programmed ones."""
+        pulled = []
+        for grad, gain, stuck in zip(grads, self._gains, self._stuck, strict=True):
+            pulled.append(grad if gain is None else (grad * gain).astype(grad.dtype))
+            if stuck is not None:
+                pulled[-1] = np.where(np.isnan(stuck), pulled[-1], 0.0).astype(grad.dtype)
+        return pulled
+
+    def states(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[LayerState]:
+        """What happens on the chip, its membranes' own crossings included.
+
+        Args:
+            weights: as the trainer has them, (n_chip, n_pre, n_post) of each layer.
+            received: (n_chip or 1, n_batch, n_pre) input spikes.
+            moment: address of the trials' randomness.
+        """
+        received = self._arriving(received, moment)
+        n_batch, dtype, trials = received.t_in.shape[1], weights[0].dtype, None
+        if self.substrate.changes_by_trial or any(on is not None for on in self._always_on):
+            trials = [self._trial(number, n_batch, dtype, moment) for number in range(len(self._layers))]
+        return self._kernels.forward(
+            received.t_in,
+            received.order,
+            self.effective(weights),
+            self.neurons,
+            # Bias spikes of the first layer are in the input already.
+            [self._on_grid(layer.bias_times) for layer in self._layers],
+            trials,
+        )
+
+    def __call__(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[Array]:
+        """Spike times of every layer; see `Chip`."""
+        return [state.t_out for state in self.states(weights, received, moment)]
+
+    def arrays(self) -> dict[str, Array]:
+        """What was drawn, by name: the chip as a thing that can be kept."""
+        kept: dict[str, Array] = {}
+        for number, neuron in enumerate(self.neurons):
+            drawn: Mapping[str, Any] = {
+                "gain": self._gains[number],
+                "stuck": self._stuck[number],
+                "always_on": self._always_on[number],
+                "threshold": neuron.threshold,
+                "tau_mem": neuron.tau_mem,
+                "tau_syn": neuron.tau_syn,
+            }
+            kept |= {f"{k}_{number}": v for k, v in drawn.items() if isinstance(v, np.ndarray)}
+        return kept
+
+    def _normals(self, like: Array, purpose: Purpose, layer: int, moment: Moment) -> Array:
+        return self._kernels.normals(like, self.seeds, purpose, layer, *moment)
+
+    def _arriving(self, received: LayerInput, moment: Moment) -> LayerInput:
+        """Input spikes as they arrive at the chip."""
+        substrate, n_in = self.substrate, self._layers[0].n_in
+        if not substrate.moves_inputs:
+            return received
+        t_in = received.t_in
+        if substrate.input_jitter or substrate.lost_inputs:  # each chip has its own
+            t_in = np.repeat(t_in, len(self.seeds), axis=0) if len(t_in) < len(self.seeds) else t_in.copy()
+            inputs = t_in[:, :, :n_in]
+            like = np.empty(inputs.shape, t_in.dtype)
+            if substrate.input_jitter:
+                jitter = substrate.input_jitter * self._normals(like, Purpose.INPUT_JITTER, 0, moment)
+                np.abs(inputs + jitter, out=inputs)
+            if substrate.lost_inputs:
+                inputs[self._lost(like, Purpose.LOST_INPUTS, 0, substrate.lost_inputs, moment)] = np.inf
+        if substrate.time_grid:
+            t_in = self._ticks(t_in)
+        return LayerInput(
+            np.where(t_in > substrate.trial_end, np.inf, t_in).astype(received.t_in.dtype), None
+        )
+
+    def _ticks(self, times: Array) -> Array:
+        grid = self.substrate.time_grid
+        return np.ceil(times.astype(np.float64) / grid - SAME_TICK) * grid
+
+    def _on_grid(self, bias_times: Sequence[float]) -> tuple[float, ...]:
+        times = np.asarray(bias_times, np.float64)
+        if self.substrate.time_grid:
+            times = self._ticks(times)
+        return tuple(np.where(times > self.substrate.trial_end, np.inf, times).tolist())
+
+    def _trial(self, number: int, n_batch: int, dtype: Any, moment: Moment) -> Trial:
+        """What the trials of a batch draw for one layer."""
+        substrate, on, lift, delay = self.substrate, self._always_on[number], None, None
+        like = np.empty((len(self.seeds), n_batch, self._layers[number].n_out), dtype)
+        if substrate.threshold_noise:
+            span = np.asarray(self.neurons[number].span, dtype)
+            noise = self._normals(like, Purpose.THRESHOLD_NOISE, number, moment)
+            noise *= dtype.type(substrate.threshold_noise) / (span[:, None] if span.ndim == 2 else span)
+            lift = noise
+            lift += 1.0
+        if on is not None:
+            lift = np.where(on[:, None], -1.0, np.ones_like(like) if lift is None else lift).astype(dtype)
+        if substrate.spike_jitter:
+            delay = self._normals(like, Purpose.SPIKE_JITTER, number, moment)
+            delay *= dtype.type(substrate.spike_jitter)
+        if substrate.lost_spikes:
+            lost = self._lost(like, Purpose.LOST_SPIKES, number, substrate.lost_spikes, moment)
+            delay = np.where(lost, np.inf, 0.0 if delay is None else delay).astype(dtype)
+        return Trial(lift, delay, substrate.time_grid, substrate.trial_end)
+
+    def _lost(self, like: Array, purpose: Purpose, layer: int, share: float, moment: Moment) -> Array:
+        """Which of many spikes are lost: those whose normal number lies in the tail of that share."""
+        level = ndtri(share) if 0.0 < share < 1.0 else math.copysign(math.inf, share - 0.5)
+        return self._normals(like, purpose, layer, moment) < level
+
+
+_KINDS = (
+    "gain", "dead_synapses", "dead_neurons", "stuck_synapses", "stuck_at", "threshold", "tau_mem",
+    "tau_mem_again", "tau_syn", "tau_syn_again",
+)  # fmt: skip
+"""What is drawn once a chip; the place in this list is part of the address and must never change."""

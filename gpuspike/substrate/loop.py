@@ -1,0 +1,168 @@
+"""A network that is trained on what a chip answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.errors import ConfigError
+from gpuspike.kernels import Kernels, LayerState, with_bias
+from gpuspike.layers import EVALUATION, Layer, LayerInput, Moment
+from gpuspike.network import Network
+from gpuspike.substrate.chip import Chip, EmulatedChip
+
+Array = NDArray[Any]
+
+NOMINAL, EXACT = "nominal", "exact"
+
+
+class OnChip:
+    """Stands where a `Network` does, and lets a chip answer in its place.
+
+    Gradients, with respect to the programmed weights (rounding is passed straight through):
+
+        nominal  the chip's spike times in the network's own equations, the way of training with real hardware
+                 in the loop: the slope of the nominal membrane for the observed causal set, 0 where the
+                 nominal neuron would not have spiked
+        exact    of the emulated chip itself, with its gains, thresholds and time constants
+
+    Attributes:
+        network: the nominal one.
+        chip: what answers.
+        gradient: NOMINAL or EXACT.
+        fresh: gives a new chip for each training batch, if given; evaluations keep the last one.
+
+    Raises:
+        ConfigError: an exact gradient of a chip that is not emulated, whose parameters nobody knows.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        chip: Chip,
+        gradient: str = NOMINAL,
+        fresh: Callable[[Moment], EmulatedChip] | None = None,
+    ) -> None:
+        if gradient not in (NOMINAL, EXACT):
+            raise ConfigError(f"the gradient on a chip must be {NOMINAL} or {EXACT}, got {gradient!r}")
+        if gradient == EXACT and not isinstance(chip, EmulatedChip):
+            raise ConfigError(f"only an emulated chip has an exact gradient, got a {type(chip).__name__}")
+        self.network, self.chip, self.gradient, self.fresh = network, chip, gradient, fresh
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The nominal network's."""
+        return self.network.layers
+
+    @property
+    def kernels(self) -> Kernels:
+        """What computes."""
+        return self.network.kernels
+
+    def receive(self, t_in: Array, *, sort: bool = True) -> LayerInput:
+        """The first layer's input; see `Network.receive`."""
+        return self.network.receive(t_in, sort=sort)
+
+    def forward(
+        self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
+    ) -> list[LayerState]:
+        """What the chip answers, as `Network.forward` tells it.
+
+        Args:
+            moment: address of the trials' randomness; those of an evaluation unless given.
+        """
+        moment = moment or Moment()
+        if self.fresh is not None and moment.epoch != EVALUATION:
+            self.chip = self.fresh(moment)
+        if isinstance(self.chip, EmulatedChip):
+            return self.chip.states(weights, received, moment)
+        states: list[LayerState] = []
+        t_in, order = received.t_in, np.empty(0, np.int64)
+        for number, t_out in enumerate(self.chip(weights, received, moment)):
+            if number:
+                t_in = with_bias(states[-1].t_out, self.layers[number].bias_times)
+            states.append(LayerState(t_in, order, t_out, t_out, np.zeros_like(t_out)))
+        return states
+
+    def backward(
+        self,
+        weights: Sequence[Array],
+        states: Sequence[LayerState],
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+    ) -> list[Array]:
+        """Gradients of all weights, by the mode; see `Network.backward`."""
+        chip = self.chip
+        if self.gradient == EXACT and isinstance(chip, EmulatedChip):
+            grads = self._backward(
+                chip.effective(weights), chip.neurons, states, t_out_grad, active, max_weight_grad
+            )
+            return chip.pull_back(grads)
+        weights, neurons = chip.program(weights), [layer.neuron for layer in self.layers]
+        slopes = self.kernels.crossing_slopes
+        believed = [
+            state._replace(t_cross=state.t_out, slope=slopes(state.t_in, w, neuron, state.t_out))
+            for state, w, neuron in zip(states, weights, neurons, strict=True)
+        ]
+        return self._backward(weights, neurons, believed, t_out_grad, active, max_weight_grad)
+
+    def after_step(self, weights: Sequence[Array]) -> None:
+        """Keeps the trainer's weights, in place, in the range that the chip can hold."""
+        if isinstance(self.chip, EmulatedChip):
+            self.chip.substrate.limit(weights)
+
+    def _backward(
+        self,
+        weights: Sequence[Array],
+        neurons: Sequence[Any],
+        states: Sequence[LayerState],
+        t_out_grad: Array,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+    ) -> list[Array]:
+        _, grads = self.kernels.backward(
+            states,
+            weights,
+            neurons,
+            t_out_grad,
+            active=active,
+            max_weight_grad=max_weight_grad,
+            need_t_in_grad=False,
+        )
+        return grads
+
+
+def gradient_angles(
+    machine: OnChip,
+    weights: Sequence[Array],
+    received: LayerInput,
+    error: Callable[[Array], Array],
+) -> Array:
+    """(n_replica,) angles between the nominal and the exact gradient of one batch, in degrees.
+
+    Args:
+        machine: with an emulated chip.
+        received: the batch's input.
+        error: the loss's gradient with respect to the last layer's spike times.
+    """
+    states = machine.forward(weights, received)
+    t_out_grad = error(states[-1].t_out)
+    flat = []
+    for mode in (NOMINAL, EXACT):
+        grads = OnChip(machine.network, machine.chip, mode).backward(
+            weights,
+            states,
+            t_out_grad,
+            active=np.ones(len(t_out_grad), np.bool_),
+            max_weight_grad=np.inf,
+        )
+        flat.append(np.concatenate([g.reshape(len(g), -1) for g in grads], axis=1).astype(np.float64))
+    product = np.einsum("rw,rw->r", *flat)
+    lengths = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
+    cosine = np.divide(product, lengths, out=np.full(len(product), np.nan), where=lengths > 0.0)
+    return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
