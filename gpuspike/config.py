@@ -74,10 +74,19 @@ class LossName(enum.Enum):
     time_mse = "time_mse"
 
 
-class SubstrateName(enum.Enum):
-    """Chips that can be emulated."""
+class GradientName(enum.Enum):
+    """What a network on a chip learns from."""
 
+    nominal = "nominal"
+    exact = "exact"
     ideal = "ideal"
+
+
+class NewChip(enum.Enum):
+    """When a training gets a new piece of silicon."""
+
+    run = "run"
+    step = "step"
 
 
 @dataclass
@@ -108,6 +117,7 @@ class ModelConfig:
     threshold: float = MISSING
     leak: float = MISSING
     capacitance: float = MISSING
+    input_repeats: int = 1  # inputs, each with weights of its own, that every value is sent to
 
 
 @dataclass
@@ -150,9 +160,37 @@ class TrainingConfig:
 
 @dataclass
 class SubstrateConfig:
-    """Group `substrate`; the one choice, `ideal`, changes nothing."""
+    """Group `substrate`: a kind of chip, see gpuspike/substrate/spec.py; what is 0, empty or inf is off.
 
-    name: SubstrateName = MISSING
+    Times in tau_syn, weights and thresholds in the model's units.
+    """
+
+    name: str = MISSING
+    max_fan_in: int = 0  # inputs of a neuron, bias spikes included
+    max_neurons: int = 0  # on one chip
+    max_synapses: int = 0  # on one chip
+    weight_max: list[float] = field(default_factory=list)  # largest |weight|: one, or one a layer
+    weight_bits: int = 0  # sign included
+    weight_lsb: float = 0.0  # step of the grid, instead of weight_bits
+    gain_std: float = 0.0  # of a synapse's gain, relative
+    dead_synapses: float = 0.0  # share
+    stuck_synapses: float = 0.0  # share
+    dead_neurons: float = 0.0  # share
+    threshold_shift: float = 0.0  # of the chip's mean
+    threshold_std: float = 0.0  # from neuron to neuron
+    tau_mem_shift: float = 0.0
+    tau_mem_std: float = 0.0
+    tau_syn_shift: float = 0.0
+    tau_syn_std: float = 0.0
+    input_jitter: float = 0.0  # in each trial
+    lost_inputs: float = 0.0  # share, in each trial
+    threshold_noise: float = 0.0  # in each trial
+    spike_jitter: float = 0.0
+    lost_spikes: float = 0.0  # share
+    time_grid: float = 0.0
+    trial_end: float = float("inf")
+    gradient: GradientName = GradientName.nominal
+    new_chip: NewChip = NewChip.run  # step: each batch is trained on another chip
 
 
 @dataclass
@@ -166,6 +204,7 @@ class Config:
     substrate: SubstrateConfig = field(default_factory=SubstrateConfig)
     seed: int = 0
     replicas: int = 1
+    chip_seed: int | None = None  # of the first replica's chip; null: seed
     backend: BackendName = BackendName.auto
     dtype: Dtype = Dtype.float64
 
@@ -286,6 +325,8 @@ def _check(config: Config) -> None:
     for key, value, least in (
         ("replicas", config.replicas, 1),
         ("seed", config.seed, 0),
+        ("chip_seed", config.chip_seed or 0, 0),
+        ("model.input_repeats", config.model.input_repeats, 1),
         ("training.epochs", training.epochs, 1),
         ("training.batch_size", training.batch_size, 1),
         ("training.evaluation_batch_size", training.evaluation_batch_size, 1),
@@ -299,6 +340,8 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{key} must be at most {MOST_SAMPLES}, got {value}")
     if config.seed + config.replicas > 2**63:
         raise ConfigError(f"seed + replicas must stay below 2**63, got seed={config.seed}")
+    if (config.chip_seed or 0) + config.replicas > 2**32:
+        raise ConfigError(f"chip_seed + replicas must stay below 2**32, got chip_seed={config.chip_seed}")
     if training.batch_size > dataset.n_train:
         raise ConfigError(
             f"training.batch_size must not exceed the {dataset.n_train} training samples, "

@@ -136,7 +136,7 @@ def _run(
 
     weights = _kept_weights(folder / "checkpoint.npz", len(parts.network.layers))
     results = {
-        name: evaluate(parts.network, weights, split, parts.loss, parts.rule.evaluation_batch_size)
+        name: evaluate(trainer.examined, weights, split, parts.loss, parts.rule.evaluation_batch_size)
         for name, split in data.items()
     }
     summary = _summary(parts, experiment, records, results, interrupted)

@@ -146,8 +146,7 @@ def _solve(
         for b in range(n_samples):
             at = b * n_lanes + lane
             state = (p_data + size * at, q_data + size * at, count_data + 4 * at)
-            if factor is not None:
-                lifted_state = (state[0], state[1], state[2], factor.ctypes.data + size * at)
+            lifted = 0 if factor is None else factor.ctypes.data + size * at
             silent = True
             for segment in range(n_segments[b]):
                 k = np.int64(starts[b, segment])
@@ -171,7 +170,8 @@ def _solve(
                         silent = _sweep_tile(n_vectors, kind, tile, tile_last, events, state, k, run) != 0
                     else:
                         silent = (
-                            _lifted_tile(n_vectors, kind, tile, tile_last, events, lifted_state, k, run) != 0
+                            _lifted_tile(n_vectors, kind, tile, tile_last, events, (*state, lifted), k, run)
+                            != 0
                         )
                     k += run
                 if not silent:

@@ -194,8 +194,7 @@ def _parts(call: _Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]
 
 def spike_order(t_in: Array) -> Array:
     """The order that sorts each sample's spikes by time, silent inputs last: (..., n_pre), int64."""
-    cupy = cupy_module()
-    # CuPy's sort is stable, and like NumPy's puts inf behind every number.
+    cupy = cupy_module()  # its sort is stable, and like NumPy's puts inf behind every number
     return cupy.argsort(t_in, axis=-1) if t_in.size else cupy.empty(t_in.shape, np.int64)
 
 
@@ -205,7 +204,7 @@ def forward(
     """First spike times and the membrane's slope there; see `kernels.Kernels.forward`.
 
     Raises:
-        DtypeError, ShapeError, BackendError: an array that is not CuPy's, contiguous, on this device; a `lift`.
+        DtypeError, ShapeError, BackendError: an array not CuPy's, contiguous, on this device; a `lift`.
     """
     if lift is not None:
         unavailable("a threshold that changes by trial")()

@@ -8,7 +8,7 @@ dtypes are checked by the public functions; here every array has its replica and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -109,40 +109,36 @@ def crossing_slopes(t_in: ArrayLike, weights: ArrayLike, neuron: LIF, t_out: Arr
 def _slope_of_crossing(start: float, current: float, neuron: LIF) -> float:
     """Slope of the upward crossing of the membrane that has this state at time 0, at any time; else 0."""
     fast, slow, rate = neuron.tau_fast, neuron.tau_slow, neuron.rate_difference
-    level = float(neuron.span)
-
-    def kernel(s: float) -> float:
-        return math.exp(-s / slow) * (s if rate == 0.0 else -math.expm1(-rate * s) / rate)
+    level, drive = float(neuron.span), current / float(neuron.capacitance)
+    tau_mem, tau_syn = float(neuron.tau_mem), float(neuron.tau_syn)
 
     def potential(s: float) -> float:
-        return start * math.exp(-s / neuron.tau_mem) + current / float(neuron.capacitance) * kernel(s)
+        risen = s if rate == 0.0 else -math.expm1(-rate * s) / rate
+        return start * math.exp(-s / tau_mem) + drive * math.exp(-s / slow) * risen
 
-    def rising(s: float) -> float:
-        return (
-            math.exp(-s / neuron.tau_syn) * current / float(neuron.capacitance)
-            - potential(s) / neuron.tau_mem
-        )
+    def slope(s: float) -> float:
+        return drive * math.exp(-s / tau_syn) - potential(s) / tau_mem
 
-    a = current / float(neuron.capacitance) + start * (1.0 / slow - 1.0 / neuron.tau_mem)
-    if a <= 0.0:
+    def root(function: Callable[[float], float], low: float, high: float) -> float:
+        return float(brentq(function, low, high, xtol=1e-14))  # type: ignore[arg-type]
+
+    if drive + start * (1.0 / slow - 1.0 / tau_mem) <= 0.0:
         return 0.0  # the membrane has no maximum
-    high, span = 0.0, 600.0 * fast
-    while rising(high) > 0.0 and high < span:  # up to the maximum, from either side
-        high += 0.5 * fast
-    while rising(high) <= 0.0:
-        high -= 0.5 * fast
-        if high < -span:
-            return 0.0
-    peak = high if rising(high + 0.5 * fast) > 0.0 else brentq(rising, high, high + 0.5 * fast, xtol=1e-14)
-    if potential(peak) < level:
+    step, far = 0.5 * fast, 600.0 * fast
+    peak = 0.0
+    while slope(peak) > 0.0 and peak < far:
+        peak += step
+    while slope(peak) <= 0.0 and peak > -far:
+        peak -= step
+    if slope(peak + step) <= 0.0:
+        peak = root(slope, peak, peak + step)
+    low = peak - step
+    while potential(low) >= level and low > -far:
+        low -= step
+    if potential(peak) < level or potential(low) >= level:
         return 0.0
-    low = peak - fast
-    while potential(low) >= level:
-        low -= fast
-        if low < -span:
-            return 0.0
-    slope = rising(brentq(lambda s: potential(s) - level, low, peak, xtol=1e-14, rtol=1e-14))
-    return slope if slope > SLOPE_FLOOR * level / fast else 0.0
+    steep = slope(root(lambda s: potential(s) - level, low, peak))
+    return steep if steep > SLOPE_FLOOR * level / fast else 0.0
 
 
 def first_spikes_vjp(
@@ -247,7 +243,9 @@ def _lifted(
     for b in range(lift.shape[1]):
         factor = np.where(lift[:, b] > 0.0, lift[:, b], 1.0)
         raised = replace(neuron, threshold=neuron.leak + np.asarray(neuron.span) * factor)
-        t_out[:, b : b + 1], slope[:, b : b + 1] = forward(t_in[:, b : b + 1], np.empty(0), weights, raised)
+        t_out[:, b : b + 1], slope[:, b : b + 1] = forward(
+            t_in[:, b : b + 1], np.empty(0, np.int64), weights, raised
+        )
     on = lift <= 0.0
     return np.where(on, 0.0, t_out).astype(weights.dtype), np.where(on, 0.0, slope).astype(weights.dtype)
 

@@ -38,8 +38,9 @@ def normals(
     first: int,
 ) -> NDArray[Any]:
     """Normal numbers of the shape of `like`; see `kernels.Kernels.normals`."""
-    address = Purpose(purpose), epoch, batch, *like.shape[1:], layer, first
-    return np.stack([rng.normals(seed, *address) for seed in seeds]).astype(like.dtype)
+    n_batch, n = like.shape[1:]
+    drawn = [rng.normals(seed, Purpose(purpose), epoch, batch, n_batch, n, layer, first) for seed in seeds]
+    return np.stack(drawn).astype(like.dtype)
 
 
 def adam(

@@ -142,14 +142,15 @@ class Stack:
     ) -> list[LayerState]:
         """See `Kernels.forward`."""
         states: list[LayerState] = []
-        trials = trials or [Trial()] * len(weights)
-        for layer_weights, neuron, times, trial in zip(weights, neurons, bias_times, trials, strict=True):
+        each = trials or [Trial()] * len(weights)
+        for layer_weights, neuron, times, trial in zip(weights, neurons, bias_times, each, strict=True):
             if states:
                 t_in, order = with_bias(states[-1].t_out, times), None
             if order is None:
                 order = self.spike_order(t_in)
             t_cross, slope = self._layer.forward(t_in, order, layer_weights, neuron, trial.lift)
-            states.append(LayerState(t_in, order, heard(t_cross, trial), t_cross, slope))
+            t_out = heard(t_cross, trial) if trials else t_cross
+            states.append(LayerState(t_in, order, t_out, t_cross, slope))
         return states
 
     def backward(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from gpuspike.kernels import SAME_TICK, Kernels, LayerState, Trial
 from gpuspike.layers import Layer, LayerInput, Moment
@@ -243,7 +243,7 @@ class EmulatedChip:
 
     def _lost(self, like: Array, purpose: Purpose, layer: int, share: float, moment: Moment) -> Array:
         """Which of many spikes are lost: those whose normal number lies in the tail of that share."""
-        level = ndtri(share) if 0.0 < share < 1.0 else math.copysign(math.inf, share - 0.5)
+        level = NormalDist().inv_cdf(share) if 0.0 < share < 1.0 else math.copysign(math.inf, share - 0.5)
         return self._normals(like, purpose, layer, moment) < level
 
 
