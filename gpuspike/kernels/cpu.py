@@ -121,7 +121,7 @@ def _units(neurons: Sequence[LIF], weights: Sequence[Array]) -> list[Own] | None
 
 
 def _times(array: Array, factor: NDArray[np.float64]) -> Array:
-    return np.multiply(array, factor, dtype=np.float64).astype(array.dtype)
+    return array * factor.astype(array.dtype)
 
 
 def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:

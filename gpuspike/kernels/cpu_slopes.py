@@ -63,13 +63,13 @@ def _slopes_at_crossing(p, v, room, delay, slope, mode, tau_slow, tau_fast, rate
     """
     for j in range(p.size):
         growth = 1.0 - rate * v[j] / p[j] if p[j] > 0.0 else 0.0
-        room[j] = math.inf
         if growth > 0.0:
-            back = v[j] / p[j] if mode == EQUAL else -math.log(growth) / rate
-            p[j] *= exp_vectorised(back / tau_slow)
+            room[j] = v[j] / p[j] if mode == EQUAL else -math.log(growth) / rate
         else:
-            p[j] = 0.0
-        v[j] = 0.0
+            p[j] = room[j] = 0.0
+    for j in range(p.size):
+        p[j] *= exp_vectorised(room[j] / tau_slow)
+        v[j], room[j] = 0.0, math.inf
     if mode == EQUAL:
         solve_equal(v, p, room, delay, slope, p.size, tau_fast)
         for j in range(p.size):
@@ -81,7 +81,7 @@ def _slopes_at_crossing(p, v, room, delay, slope, mode, tau_slow, tau_fast, rate
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def _slopes(first, last, t_in, weights, t_out, at_crossing, mode, constants, slope_out):
+def _slopes(first, last, like, t_in, weights, t_out, at_crossing, mode, constants, slope_out):
     n_batch, n_post = t_out.shape[1:]
     n_pre = weights.shape[1]
     tau_slow, tau_fast, rate, drive, span, _, tangent = constants
@@ -89,10 +89,9 @@ def _slopes(first, last, t_in, weights, t_out, at_crossing, mode, constants, slo
         r, b = task // n_batch, task % n_batch
         r_in = r if t_in.shape[0] > 1 else 0
         times, spikes = t_in[r_in, b], t_out[r, b]
-        a1 = np.empty(n_pre, np.float64)
-        a2 = np.empty(n_pre, np.float64)
-        p = np.zeros(n_post, np.float64)
-        q = np.zeros(n_post, np.float64)
+        a1, a2 = np.empty(n_pre, like.dtype), np.empty(n_pre, like.dtype)
+        p_sum, q_sum = np.zeros(n_post, like.dtype), np.zeros(n_post, like.dtype)
+        p, q = np.zeros(n_post), np.zeros(n_post)
         room, wait, slope = np.empty(n_post), np.empty(n_post), np.empty(n_post)
         anchor, latest, short = input_terms(times, spikes, mode, tau_slow, tau_fast, rate, a1, a2)
         for i in range(n_pre):
@@ -100,9 +99,9 @@ def _slopes(first, last, t_in, weights, t_out, at_crossing, mode, constants, slo
                 continue
             if short:
                 for j in range(n_post):
-                    w = np.float64(weights[r, i, j]) if times[i] < spikes[j] else 0.0
-                    p[j] += w * a1[i]
-                    q[j] += w * a2[i]
+                    w = like.dtype.type(weights[r, i, j]) if times[i] < spikes[j] else like.dtype.type(0.0)
+                    p_sum[j] += w * a1[i]
+                    q_sum[j] += w * a2[i]
             else:  # p is then the slope's own sum and q the potential, both at the spike
                 for j in range(n_post):
                     delay = np.float64(spikes[j]) - times[i]
@@ -110,19 +109,20 @@ def _slopes(first, last, t_in, weights, t_out, at_crossing, mode, constants, slo
                         w = np.float64(weights[r, i, j])
                         p[j] += w * math.exp(-delay / tau_slow)
                         q[j] += w * kernel(delay, mode, tau_slow, tau_fast, rate)
-        for j in range(
-            n_post
-        ):  # to the sum p and the potential at the spike, in units of C (threshold - leak)
-            if spikes[j] < math.inf:
-                if short:
-                    t = spikes[j] - anchor
-                    pull = p[j] * math.exp(-t / tau_slow)
-                    q[j] = math.exp(-t / tau_fast) * (rise(t, mode, rate) * p[j] - q[j]) / drive
-                    p[j] = pull / drive
-                else:
-                    p[j], q[j] = p[j] / drive, q[j] / drive
-            else:
-                p[j] = q[j] = 0.0
+        # To the sum p and the potential at the spike, in units of C (threshold - leak); 0 where there is none.
+        if short:
+            for j in range(n_post):
+                room[j] = np.float64(spikes[j]) - anchor if spikes[j] < math.inf else 0.0
+                p[j] = np.float64(p_sum[j]) * exp_vectorised(-room[j] / tau_slow)
+                q[j] = np.float64(q_sum[j]) * exp_vectorised(-room[j] / tau_fast)
+            for j in range(n_post):
+                # exp(-t/tau_fast) E(t) = exp(-t/tau_slow) (1 - exp(-d t))/d
+                risen = room[j] if mode == EQUAL else -math.expm1(-rate * room[j]) / rate
+                q[j] = risen * p[j] - q[j]
+        for j in range(n_post):
+            heard = spikes[j] < math.inf
+            p[j] = p[j] / drive if heard else 0.0
+            q[j] = q[j] / drive if heard else 0.0
         if at_crossing:
             _slopes_at_crossing(p, q, room, wait, slope, mode, tau_slow, tau_fast, rate)
         else:
@@ -134,7 +134,7 @@ def _slopes(first, last, t_in, weights, t_out, at_crossing, mode, constants, slo
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _slopes_job(
-    control, is_caller, samples_per_task, t_in, weights, t_out, at_crossing, mode, constants, slope_out
+    control, is_caller, samples_per_task, like, t_in, weights, t_out, at_crossing, mode, constants, slope_out
 ):
     enter(control, is_caller)
     n_samples = t_out.shape[0] * t_out.shape[1]
@@ -145,7 +145,7 @@ def _slopes_job(
             break
         last = min((piece + 1) * samples_per_task, n_samples)
         first = piece * samples_per_task
-        _slopes(first, last, t_in, weights, t_out, at_crossing, mode, constants, slope_out)
+        _slopes(first, last, like, t_in, weights, t_out, at_crossing, mode, constants, slope_out)
         finish(control)
     return leave(control, is_caller, n_pieces)
 
@@ -163,6 +163,12 @@ def slopes(
     slope = np.zeros_like(t_out)
     if slope.size:
         n_samples = t_out.shape[0] * t_out.shape[1]
-        arguments = (samples_of_a_piece(n_samples), t_in, weights, t_out, at_crossing, mode, constants, slope)
-        run(_slopes_job, arguments, parallel=slope.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD)
+        # A crossing's sums go as in the forward pass, in the working type.
+        like = np.empty(0, weights.dtype if at_crossing else np.float64)
+        arrays = t_in, weights, t_out, at_crossing, mode, constants, slope
+        run(
+            _slopes_job,
+            (samples_of_a_piece(n_samples), like, *arrays),
+            parallel=slope.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD,
+        )
     return slope

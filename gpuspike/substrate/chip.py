@@ -192,10 +192,7 @@ class EmulatedChip:
 
     def _arriving(self, received: LayerInput, moment: Moment) -> LayerInput:
         """Input spikes as they arrive at the chip."""
-        substrate, n_in = self.substrate, self._layers[0].n_in
-        if not substrate.moves_inputs:
-            return received
-        t_in = received.t_in
+        substrate, n_in, t_in = self.substrate, self._layers[0].n_in, received.t_in
         if substrate.input_jitter or substrate.lost_inputs:  # each chip has its own
             t_in = np.repeat(t_in, len(self.seeds), axis=0) if len(t_in) < len(self.seeds) else t_in.copy()
             inputs = t_in[:, :, :n_in]
@@ -206,10 +203,11 @@ class EmulatedChip:
             if substrate.lost_inputs:
                 inputs[self._lost(like, Purpose.LOST_INPUTS, 0, substrate.lost_inputs, moment)] = np.inf
         if substrate.time_grid:
-            t_in = self._ticks(t_in)
-        return LayerInput(
-            np.where(t_in > substrate.trial_end, np.inf, t_in).astype(received.t_in.dtype), None
-        )
+            t_in = self._ticks(t_in).astype(t_in.dtype)
+        late = (t_in > substrate.trial_end) & (t_in < np.inf)
+        if late.any():
+            t_in = np.where(late, np.inf, t_in).astype(t_in.dtype)
+        return received if t_in is received.t_in else LayerInput(t_in, None)
 
     def _ticks(self, times: Array) -> Array:
         grid = self.substrate.time_grid

@@ -127,18 +127,10 @@ class Substrate:
         return all(getattr(self, f.name) == f.default for f in fields(self) if f.name not in limits)
 
     @property
-    def moves_inputs(self) -> bool:
-        """Whether input spikes arrive at other times than they were sent."""
-        return self.input_jitter > 0.0 or self.lost_inputs > 0.0 or self._cuts_time
-
-    @property
     def changes_by_trial(self) -> bool:
         """Whether there is more to a neuron's spike than its membrane's crossing of a fixed threshold."""
-        return max(self.threshold_noise, self.spike_jitter, self.lost_spikes) > 0.0 or self._cuts_time
-
-    @property
-    def _cuts_time(self) -> bool:
-        return self.time_grid > 0.0 or self.trial_end < math.inf
+        chance = max(self.threshold_noise, self.spike_jitter, self.lost_spikes)
+        return chance > 0.0 or self.time_grid > 0.0 or self.trial_end < math.inf
 
     def most(self, layer: int) -> float:
         """Largest |weight| of a layer; inf without a limit."""
