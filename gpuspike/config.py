@@ -264,7 +264,7 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
 
     Args:
         overrides: as given to Hydra, for example ["replicas=10", "seed=0,1"].
-        multirun: expand comma-separated values, as Hydra's `-m` does.
+        multirun: expand comma-separated values, as Hydra's `-m` does; so does an experiment that is a sweep.
 
     Raises:
         ConfigError: a typo, a wrong type or an impossible value in any of the jobs.
@@ -272,6 +272,8 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
     register()
     try:
         with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+            if not multirun and (sweep := _own_sweep(overrides)):
+                overrides, multirun = [*overrides, *sweep], True
             # The loader knows the options that glob(*) stands for.
             parser = OverridesParser.create(GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(list(overrides))
@@ -287,6 +289,18 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
     except (ValueError, TypeError, AttributeError) as error:
         # Hydra lets some mistakes through as plain errors of Python that do not say where.
         raise ConfigError(f"cannot use {' '.join(overrides)}: {_one_line(error)}") from None
+
+
+def _own_sweep(overrides: Sequence[str]) -> list[str]:
+    """What the composed configuration itself sweeps over, as overrides, but for what is given."""
+    try:
+        hydra = compose("config", overrides=list(overrides), return_hydra_config=True).hydra
+    except (HydraException, OmegaConfBaseException):
+        return []  # said again, with its key, where the job is composed
+    if hydra.mode is None or hydra.mode.name != "MULTIRUN":
+        return []
+    given = {override.split("=")[0] for override in overrides}
+    return [f"{key}={value}" for key, value in hydra.sweeper.params.items() if key not in given]
 
 
 def _alternatives(override: Override) -> list[str]:

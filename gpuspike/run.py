@@ -336,7 +336,7 @@ def _provenance(config: Config) -> dict[str, Any]:
     """What a run was made with."""
     return {
         "gpuspike": metadata.version("gpuspike"),
-        "git": _git_revision(),
+        "git": git_revision(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": metadata.version("numba"),
@@ -354,7 +354,7 @@ def _cupy_version() -> str | None:
     return metadata.version(names[0]) if names else "unknown"
 
 
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
     """Commit of the checkout that the package runs from, "+" added where it was changed; None elsewhere."""
     folder = Path(__file__).resolve().parent.parent
     if not (folder / ".git").exists():

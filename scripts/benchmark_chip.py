@@ -2,8 +2,8 @@
 
     python scripts/benchmark_chip.py [--rounds 5]
 
-Prints, for each case, the median time of a step on the chip and without it, and the median ratio of neighbouring
-rounds; the two take turns, so that both meet the same machine.
+Prints, for each case, the median time of an epoch on the chip and without it, and the median ratio of
+neighbouring epochs; the two take turns, so that both meet the same machine.
 """
 
 from __future__ import annotations

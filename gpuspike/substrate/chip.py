@@ -72,7 +72,7 @@ class EmulatedChip:
         if substrate.dead_synapses:
             lives = self._draw("dead_synapses", number, shape, uniform=True) >= substrate.dead_synapses
             gain = lives * (1.0 if gain is None else gain)
-        if substrate.dead_neurons:
+        if substrate.dead_neurons and number + 1 < len(self._layers):  # a class is given a neuron that works
             lives = self._draw("dead_neurons", number, (1, layer.n_out), uniform=True)
             gain = (lives >= substrate.dead_neurons) * (np.ones(shape) if gain is None else gain)
         return gain

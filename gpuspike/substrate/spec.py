@@ -25,7 +25,7 @@ class Substrate:
 
     1. weights, without chance: clipped to +-weight_max, rounded to multiples of a step;
     2. weights, drawn once a chip: times a gain of mean 1; dead synapses weigh nothing; stuck ones weigh what
-       they like, evenly over the range; a dead neuron never spikes;
+       they like, evenly over the range; a dead neuron never spikes (the last layer gets living ones);
     3. neurons, drawn once a chip: threshold and time constants, about a mean that may be shifted;
     4. inputs, in each trial: jitter (reflected at 0), losses, time grid, end of the trial;
     5. thresholds, in each trial: noise;
