@@ -4,8 +4,8 @@
     python scripts/robustness.py --table docs/robustness.md
 
 Sweeps what conf/experiment/robustness/ names. At every point five networks are trained in the loop, each on a
-chip of its own, and five that were trained without a chip are examined on the same chips. Writes one JSON file a
-point, skips those that are there, and draws atlas.png and atlas.pdf.
+chip of its own, and five that were trained without a chip are examined on the same chips. Writes one JSON file
+a point, skips those that are there, and draws atlas.png and atlas.pdf.
 """
 
 from __future__ import annotations
