@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -168,6 +169,7 @@ class Config:
     replicas: int = 1
     backend: BackendName = BackendName.auto
     dtype: Dtype = Dtype.float64
+    resume: str | None = None  # folder of a stopped run to go on with
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ class Job:
     config: Config
     experiment: str
     folder: Path
+    overrides: Sequence[str] = ()
 
 
 def conf_folder() -> Path:
@@ -205,8 +208,19 @@ def to_config(cfg: DictConfig) -> Config:
     try:
         # As plain values, so that keys that "+" has added meet the schema again.
         values = OmegaConf.to_container(cfg, enum_to_str=True)
-        assert isinstance(values, dict)
-        values.pop("hydra", None)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_one_line(error)) from None
+    assert isinstance(values, dict)
+    return from_values({str(key): value for key, value in values.items() if key != "hydra"})
+
+
+def from_values(values: dict[str, Any]) -> Config:
+    """A configuration from plain values, as `to_values` gives them.
+
+    Raises:
+        ConfigError: a missing or mistyped value, one outside of its range, or an unknown key.
+    """
+    try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
     except OmegaConfBaseException as error:
         raise ConfigError(_one_line(error)) from None
@@ -215,9 +229,37 @@ def to_config(cfg: DictConfig) -> Config:
     return config
 
 
+def to_values(config: Config) -> dict[str, Any]:
+    """The configuration as values that JSON knows; numbers that are not finite as text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    return plain(OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
+
+
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that can be read back with Hydra."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def from_yaml(path: Path) -> Config:
+    """Reads a run's config.yaml.
+
+    Raises:
+        ConfigError: it cannot be read, or a value in it cannot be used.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no keys")
+        return from_values({str(key): value for key, value in values.items()})
+    except Exception as error:  # the YAML reader has errors of its own
+        raise ConfigError(f"cannot use {path}: {_one_line(error)}") from None
 
 
 def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
@@ -261,7 +303,7 @@ def _job(overrides: list[str], multirun: bool) -> Job:
     cfg = compose("config", overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)  # what the folder's ${hydra:...} reads
     folder = Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
-    return Job(to_config(cfg), experiment_name(), folder)
+    return Job(to_config(cfg), experiment_name(), folder, overrides)
 
 
 _NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")
