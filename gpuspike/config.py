@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -79,6 +78,21 @@ class SubstrateName(enum.Enum):
     """Chips that can be emulated."""
 
     ideal = "ideal"
+
+
+class TrackerName(enum.Enum):
+    """Where a run can be watched, beside its own folder."""
+
+    none = "none"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+
+
+class TrackingMode(enum.Enum):
+    """Whether Weights & Biases sends what it has, or keeps it in the run's folder."""
+
+    online = "online"
+    offline = "offline"
 
 
 @dataclass
@@ -157,6 +171,18 @@ class SubstrateConfig:
 
 
 @dataclass
+class TrackingConfig:
+    """Group `tracking`; all but the name is for wandb."""
+
+    name: TrackerName = MISSING
+    mode: TrackingMode = TrackingMode.online
+    project: str = "gpuspike"
+    entity: str | None = None  # account or team; null: the user's default
+    group: str | None = None  # runs shown together; null: the experiment's name
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Config:
     """A whole run."""
 
@@ -165,6 +191,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     substrate: SubstrateConfig = field(default_factory=SubstrateConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
     replicas: int = 1
     backend: BackendName = BackendName.auto
@@ -215,7 +242,7 @@ def to_config(cfg: DictConfig) -> Config:
 
 
 def from_values(values: dict[str, Any]) -> Config:
-    """A configuration from plain values, as `to_values` gives them.
+    """A configuration from plain values, as `identity.to_values` gives them.
 
     Raises:
         ConfigError: a missing or mistyped value, one outside of its range, or an unknown key.
@@ -227,19 +254,6 @@ def from_values(values: dict[str, Any]) -> Config:
     assert isinstance(config, Config)
     _check(config)
     return config
-
-
-def to_values(config: Config) -> dict[str, Any]:
-    """The configuration as values that JSON knows; numbers that are not finite as text."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-    return plain(OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
 
 
 def to_yaml(config: Config) -> str:

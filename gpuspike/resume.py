@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike import checkpoint
-from gpuspike.config import Config, from_values, from_yaml, to_values, to_yaml
+from gpuspike.config import Config, from_values, from_yaml, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
+from gpuspike.identity import differences, within
 from gpuspike.run_folder import CHECKPOINT, CONFIG, METRICS, replace_text
 
 FREE = ("resume", "backend", "tracking", "training.epochs")
@@ -118,32 +119,9 @@ def _records(path: Path, epoch: int, last: Mapping[str, Any] | None) -> list[dic
     return records
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values; lists are values."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _within(name: str, scopes: Sequence[str]) -> bool:
-    return any(name == scope or name.startswith(scope + ".") for scope in scopes)
-
-
-def _differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """By name, the values that may not change and do."""
-    before, after = dict(_flat(to_values(old))), dict(_flat(to_values(new)))
-    return {
-        name: (before[name], after[name])
-        for name in before
-        if before[name] != after[name] and not _within(name, FREE)
-    }
-
-
 def _edited(kept: Config, written: Config, folder: Path) -> Config:
     """What config.yaml says: where it differs from the checkpoint, somebody has changed it since."""
-    for name, (old, new) in _differences(kept, written).items():
+    for name, (old, new) in differences(kept, written, FREE).items():
         raise ConfigError(
             f"{folder / CONFIG} says {name}={new}, but the checkpoint beside it was made with {old}"
         )
@@ -153,10 +131,10 @@ def _edited(kept: Config, written: Config, folder: Path) -> Config:
 def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path) -> Config:
     """The kept configuration with what the command line may change."""
     keys = [text.split("=", 1)[0].strip().lstrip("+~").split("@")[0] for text in overrides]
-    differences = _differences(kept, asked)
+    changes = differences(kept, asked, FREE)
     for key, text in zip(keys, overrides, strict=True):
-        for name, (old, new) in differences.items():
-            if key == "experiment" or _within(name, (key,)):
+        for name, (old, new) in changes.items():
+            if key == "experiment" or within(name, (key,)):
                 raise ConfigError(
                     f"resume goes on with the configuration of {folder}: {text} would make {name} {new}, "
                     f"which is {old} there; only {', '.join(FREE[1:])} may change"
@@ -166,6 +144,8 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
         result = _longer(kept, asked.training.epochs, kept)
     if "backend" in keys:
         result = replace(result, backend=asked.backend)
+    if any(key.split(".")[0] == "tracking" for key in keys):
+        result = replace(result, tracking=asked.tracking)
     return result
 
 

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from gpuspike import checkpoint, report, resume
-from gpuspike.config import Config, to_values, to_yaml
+from gpuspike.config import Config, to_yaml
 from gpuspike.drawing import draw
 from gpuspike.errors import OutputError
 from gpuspike.experiment import Experiment, build, new_trainer
+from gpuspike.identity import to_values
 from gpuspike.kernels import LayerState
 from gpuspike.provenance import provenance_of
 from gpuspike.resume import Stopped
@@ -35,6 +36,7 @@ from gpuspike.run_folder import (
     release,
     replace_text,
 )
+from gpuspike.trackers import Tracking
 from gpuspike.tracking import MetricsFile, ProgressDisplay, plain, record_line
 from gpuspike.trainer import Evaluation, Labelled, Trainer, evaluate
 
@@ -63,8 +65,8 @@ def run(
     before = existing(folder)
     claim(folder, to_yaml(config))
     try:
-        with locked(folder), _readable(folder):
-            return _run(parts, experiment, folder, console, overrides)
+        with locked(folder), _readable(folder), Tracking(config, console) as tracking:
+            return _run(parts, experiment, folder, console, overrides, tracking)
     finally:
         if not any(folder.glob("checkpoint*.npz")):  # nothing is worth keeping
             release(folder, before)
@@ -84,7 +86,8 @@ def go_on(
     with locked(folder), _readable(folder):
         stopped = resume.read(folder, asked, overrides)
         parts = build(stopped.config)
-        return _run(parts, stopped.experiment, folder, console, stopped.overrides, stopped)
+        with Tracking(stopped.config, console) as tracking:
+            return _run(parts, stopped.experiment, folder, console, stopped.overrides, tracking, stopped)
 
 
 @contextmanager
@@ -104,6 +107,7 @@ def _run(
     folder: Path,
     console: Console,
     overrides: Sequence[str],
+    tracking: Tracking,
     stopped: Stopped | None = None,
 ) -> dict[str, Any]:
     start = time.perf_counter()
@@ -137,7 +141,9 @@ def _run(
         )
         for name, split in parts.dataset.splits.items()
     }
-    records, interrupted = _train(parts, trainer, data, folder, console, records, book)
+
+    tracking.start(experiment, folder, trainer.epoch)
+    records, interrupted = _train(parts, trainer, data, folder, console, records, book, tracking)
     if not records:
         raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
 
@@ -155,6 +161,7 @@ def _run(
     summary = plain(summary)
     replace_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     report.write_report(folder, experiment, summary, records, to_yaml(config))
+    tracking.finish(summary, folder / "figures", folder / CHECKPOINT)
     console.print(report.final_table(summary))
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
     console.print(f"figures  {folder / 'figures'}", soft_wrap=True)
@@ -253,6 +260,7 @@ def _train(
     console: Console,
     records: list[dict[str, Any]],
     book: Mapping[str, Any],
+    tracking: Tracking,
 ) -> tuple[list[dict[str, Any]], bool]:
     """Trains and keeps the books; returns the records and whether the user stopped it.
 
@@ -278,6 +286,7 @@ def _train(
                 header = {**book, "epoch": record.epoch, "record": line}
                 checkpoint.save(folder / CHECKPOINT, trainer.state(), header)
                 metrics.write(line)
+                tracking.log(line)
                 records.append(line)
                 display.epoch(record)
                 if stop.asked:

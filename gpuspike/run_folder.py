@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -113,6 +114,8 @@ def replace_text(path: Path, text: str) -> None:
 
 def release(folder: Path, keep: set[Path]) -> None:
     """Removes what a run without a single epoch has written."""
+    for tracker in ("wandb", "tensorboard"):
+        shutil.rmtree(folder / tracker, ignore_errors=True)
     with suppress(OSError):
         (folder / CONFIG).unlink()
     remove_empty(folder, keep)

@@ -20,8 +20,9 @@ from rich.console import Console
 
 from gpuspike import checkpoint, resume
 from gpuspike import run as runs
-from gpuspike.config import Config, jobs, to_values, to_yaml
+from gpuspike.config import Config, jobs, to_yaml
 from gpuspike.errors import ConfigError, DataError, GpuspikeError, OutputError
+from gpuspike.identity import to_values
 from gpuspike.run_folder import locked
 from gpuspike.tracking import MetricsFile
 
