@@ -49,14 +49,20 @@ def _check(arguments: Sequence[str]) -> set[Path]:
     Returns:
         The folders around the jobs' outputs that are there already.
     """
+    from gpuspike import resume
     from gpuspike.experiment import build
-    from gpuspike.run import check_folder, existing
+    from gpuspike.run_folder import check_folder, check_writable, existing, locked
 
     before = existing(Path())
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
         return before
     for job in jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags)):
+        if job.config.resume is not None:
+            check_writable(Path(job.config.resume))
+            with locked(Path(job.config.resume)):
+                build(resume.read(Path(job.config.resume), job.config, job.overrides).config)
+            continue
         build(job.config)
         check_folder(job.folder)
         before |= existing(job.folder)
@@ -69,12 +75,17 @@ def _train(cfg: DictConfig, before: set[Path]) -> float:
     Args:
         before: folders that were there before Hydra made the job's.
     """
-    from gpuspike.run import remove_empty, run
+    from gpuspike.run import go_on, run
+    from gpuspike.run_folder import remove_empty
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         overrides = list(HydraConfig.get().overrides.task)
-        summary = run(to_config(cfg), experiment_name(), folder, Console(), overrides)
+        config = to_config(cfg)
+        if config.resume is not None:
+            summary = go_on(Path(config.resume), Console(), config, overrides)
+        else:
+            summary = run(config, experiment_name(), folder, Console(), overrides)
     except GpuspikeError as error:
         _refuse(error)  # here, since Hydra would print a traceback
     finally:

@@ -89,6 +89,21 @@ class NewChip(enum.Enum):
     step = "step"
 
 
+class TrackerName(enum.Enum):
+    """Where a run can be watched, beside its own folder."""
+
+    none = "none"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+
+
+class TrackingMode(enum.Enum):
+    """Whether Weights & Biases sends what it has, or keeps it in the run's folder."""
+
+    online = "online"
+    offline = "offline"
+
+
 @dataclass
 class DatasetConfig:
     """Group `dataset`: which samples, and how they become spike times."""
@@ -194,6 +209,18 @@ class SubstrateConfig:
 
 
 @dataclass
+class TrackingConfig:
+    """Group `tracking`; all but the name is for wandb."""
+
+    name: TrackerName = MISSING
+    mode: TrackingMode = TrackingMode.online
+    project: str = "gpuspike"
+    entity: str | None = None  # account or team; null: the user's default
+    group: str | None = None  # runs shown together; null: the experiment's name
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Config:
     """A whole run."""
 
@@ -202,11 +229,13 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     substrate: SubstrateConfig = field(default_factory=SubstrateConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
     replicas: int = 1
     chip_seed: int | None = None  # of the first replica's chip; null: seed
     backend: BackendName = BackendName.auto
     dtype: Dtype = Dtype.float64
+    resume: str | None = None  # folder of a stopped run to go on with
 
 
 @dataclass(frozen=True)
@@ -216,6 +245,7 @@ class Job:
     config: Config
     experiment: str
     folder: Path
+    overrides: Sequence[str] = ()
 
 
 def conf_folder() -> Path:
@@ -244,8 +274,19 @@ def to_config(cfg: DictConfig) -> Config:
     try:
         # As plain values, so that keys that "+" has added meet the schema again.
         values = OmegaConf.to_container(cfg, enum_to_str=True)
-        assert isinstance(values, dict)
-        values.pop("hydra", None)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_one_line(error)) from None
+    assert isinstance(values, dict)
+    return from_values({str(key): value for key, value in values.items() if key != "hydra"})
+
+
+def from_values(values: dict[str, Any]) -> Config:
+    """A configuration from plain values, as `identity.to_values` gives them.
+
+    Raises:
+        ConfigError: a missing or mistyped value, one outside of its range, or an unknown key.
+    """
+    try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
     except OmegaConfBaseException as error:
         raise ConfigError(_one_line(error)) from None
@@ -257,6 +298,21 @@ def to_config(cfg: DictConfig) -> Config:
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that can be read back with Hydra."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def from_yaml(path: Path) -> Config:
+    """Reads a run's config.yaml.
+
+    Raises:
+        ConfigError: it cannot be read, or a value in it cannot be used.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no keys")
+        return from_values({str(key): value for key, value in values.items()})
+    except Exception as error:  # the YAML reader has errors of its own
+        raise ConfigError(f"cannot use {path}: {_one_line(error)}") from None
 
 
 def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
@@ -314,7 +370,7 @@ def _job(overrides: list[str], multirun: bool) -> Job:
     cfg = compose("config", overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)  # what the folder's ${hydra:...} reads
     folder = Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
-    return Job(to_config(cfg), experiment_name(), folder)
+    return Job(to_config(cfg), experiment_name(), folder, overrides)
 
 
 _NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")

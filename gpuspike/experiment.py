@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike import trackers
 from gpuspike.augmentation import RandomShift
 from gpuspike.backend import Backend, select
 from gpuspike.bumping import Bumping
@@ -174,6 +175,7 @@ def build(config: Config) -> Experiment:
     sizes = (dataset.n_features * model.input_repeats, *model.hidden, len(dataset.class_names))
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()
+    trackers.check(config)
     network = Network.build(sizes, bias_times, neuron, load(backend.name))
     substrate = _substrate(config)
     substrate.check_fit(network.layers)

@@ -3,78 +3,45 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import signal
-import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict
-from importlib import metadata, util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 
-from gpuspike import checkpoint, report
+from gpuspike import checkpoint, report, resume
 from gpuspike.config import Config, to_yaml
 from gpuspike.drawing import draw
 from gpuspike.errors import OutputError
 from gpuspike.experiment import Experiment, build, new_trainer
+from gpuspike.identity import to_values
 from gpuspike.kernels import LayerState
 from gpuspike.memory import keep_freed_memory
+from gpuspike.provenance import provenance_of
+from gpuspike.resume import Stopped
+from gpuspike.run_folder import (
+    CHECKPOINT,
+    METRICS,
+    SUMMARY,
+    check_folder,
+    claim,
+    existing,
+    locked,
+    release,
+    replace_text,
+)
+from gpuspike.trackers import Tracking
 from gpuspike.tracking import MetricsFile, ProgressDisplay, plain, record_line
 from gpuspike.trainer import Evaluation, Labelled, Trainer, evaluate
 
 Array = NDArray[Any]
-
-
-def check_folder(folder: Path) -> None:
-    """Makes sure that a run can be written to a folder, without creating it.
-
-    Raises:
-        OutputError: the folder holds a run already, or nothing can be written there.
-    """
-    try:
-        used = (folder / "config.yaml").exists() or any(folder.glob("*/config.yaml"))
-        ancestor = folder.absolute()
-        while not ancestor.exists():
-            ancestor = ancestor.parent
-        with tempfile.TemporaryFile(dir=ancestor):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"the output folder must be writable, got {folder}: {error.strerror or error}"
-        ) from None
-    if used:
-        raise _used(folder)
-
-
-def _used(folder: Path) -> OutputError:
-    return OutputError(f"the output folder must be new, got {folder}, which holds a run")
-
-
-def existing(folder: Path) -> set[Path]:
-    """Those of a folder and the folders around it that are there."""
-    folder = folder.absolute()
-    return {place for place in (folder, *folder.parents) if os.path.lexists(place)}
-
-
-def remove_empty(folder: Path, keep: set[Path]) -> None:
-    """Removes a folder and the ones around it as far as they are empty and not to be kept."""
-    folder = folder.absolute()
-    for place in (folder, *folder.parents):
-        if place in keep:
-            return
-        try:
-            place.rmdir()
-        except OSError:
-            return
 
 
 def run(
@@ -97,26 +64,73 @@ def run(
     parts = build(config)
     check_folder(folder)
     before = existing(folder)
-    _claim(folder, to_yaml(config))
+    claim(folder, to_yaml(config))
     try:
-        return _run(parts, experiment, folder, console, overrides)
+        with locked(folder), _readable(folder), Tracking(config, console) as tracking:
+            return _run(parts, experiment, folder, console, overrides, tracking)
+    finally:
+        if not any(folder.glob("checkpoint*.npz")):  # nothing is worth keeping
+            release(folder, before)
+
+
+def go_on(
+    folder: Path, console: Console, asked: Config | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Goes on with the run in a folder, as `run` would have done.
+
+    Args:
+        asked, overrides: what a command line asks for; see `resume.read` for what it may change.
+
+    Raises:
+        GpuspikeError: bad input, before anything is written.
+    """
+    with locked(folder), _readable(folder):
+        stopped = resume.read(folder, asked, overrides)
+        parts = build(stopped.config)
+        with Tracking(stopped.config, console) as tracking:
+            return _run(parts, stopped.experiment, folder, console, stopped.overrides, tracking, stopped)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """What the system says about a file, as an error of ours."""
+    try:
+        yield
     except OSError as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"cannot write the run to {folder}: {error.strerror or error}") from None
-    finally:
-        if not (folder / "checkpoint.npz").exists():  # nothing is worth keeping
-            _remove(folder, before)
 
 
 def _run(
-    parts: Experiment, experiment: str, folder: Path, console: Console, overrides: Sequence[str]
+    parts: Experiment,
+    experiment: str,
+    folder: Path,
+    console: Console,
+    overrides: Sequence[str],
+    tracking: Tracking,
+    stopped: Stopped | None = None,
 ) -> dict[str, Any]:
     start = time.perf_counter()
     config = parts.config
-    provenance = _provenance(config)  # now: the code may be another one by the time that training ends
+    provenance = provenance_of(config)  # now: the code may be another one by the time that training ends
     keep_freed_memory()
     _say_what_runs(parts, experiment, folder, console)
+    trainer = new_trainer(parts)
+    book: dict[str, Any] = {
+        "experiment": experiment,
+        "overrides": list(overrides),
+        "config": to_values(config),
+        "seeds": parts.seeds,
+        "gpuspike": provenance["gpuspike"],
+        "git": provenance["git"],
+        "resumed": [],
+    }
+    records: list[dict[str, Any]] = []
+    if stopped is not None:
+        records = stopped.records
+        book["resumed"] = [*stopped.resumed, stopped.epoch]
+        _restore(trainer, stopped, [book["gpuspike"], book["git"]], folder, console)
     _prepare_kernels(parts, console)
     data = {
         name: Labelled(
@@ -129,25 +143,27 @@ def _run(
         )
         for name, split in parts.dataset.splits.items()
     }
-    trainer = new_trainer(parts)
-    records, interrupted = _train(parts, trainer, data, folder, console)
+
+    tracking.start(experiment, folder, trainer.epoch)
+    records, interrupted = _train(parts, trainer, data, folder, console, records, book, tracking)
     if not records:
         raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
 
-    weights = _kept_weights(folder / "checkpoint.npz", len(parts.network.layers))
+    weights = _kept_weights(folder / CHECKPOINT, len(parts.network.layers))
     results = {
         name: evaluate(trainer.examined, weights, split, parts.loss, parts.rule.evaluation_batch_size)
         for name, split in data.items()
     }
     summary = _summary(parts, experiment, records, results, interrupted)
     summary |= {"provenance": provenance}
-    summary["run"]["overrides"] = list(overrides)
+    summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"]}
     with console.status("drawing figures"):
         draw(parts, weights, data["test"], results["test"], records, folder / "figures")
     summary["emulator"]["wall_s"] = time.perf_counter() - start
     summary = plain(summary)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    replace_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     report.write_report(folder, experiment, summary, records, to_yaml(config))
+    tracking.finish(summary, folder / "figures", folder / CHECKPOINT)
     console.print(report.final_table(summary))
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
     console.print(f"figures  {folder / 'figures'}", soft_wrap=True)
@@ -163,6 +179,22 @@ def _say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Co
     console.print(f"[bold]{experiment}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
     console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
     console.print(f"folder   {folder}", soft_wrap=True)
+
+
+def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, console: Console) -> None:
+    """Takes over a stopped run, and says what its user should know."""
+    warnings = [stopped.damaged] if stopped.damaged else []
+    if stopped.code not in (None, code):
+        warnings.append(
+            f"begun with another gpuspike, {stopped.code}, now {code}: results may differ from either's"
+        )
+    for warning in warnings:
+        console.print(f"[yellow]warning[/yellow]  {escape(warning)}", soft_wrap=True)
+    if stopped.arrays is not None:
+        trainer.restore(stopped.arrays, stopped.epoch)
+    resume.prepare(stopped, folder)
+    left = stopped.config.training.epochs - stopped.epoch
+    console.print(f"resumed  after epoch {stopped.epoch}, {left or 'none'} to go")
 
 
 def _prepare_kernels(parts: Experiment, console: Console) -> None:
@@ -196,25 +228,6 @@ def _prepare_kernels(parts: Experiment, console: Console) -> None:
         console.print(f"kernels  compiled in {seconds:.0f} s, kept for later runs")
 
 
-def _claim(folder: Path, config: str) -> None:
-    """Makes the folder this run's: of two runs that want it, one gets it and the other is refused."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "config.yaml", "x", encoding="utf-8") as file:
-            file.write(config)
-    except FileExistsError:
-        raise _used(folder) from None
-    except OSError as error:
-        raise OutputError(f"cannot write the run to {folder}: {error.strerror or error}") from None
-
-
-def _remove(folder: Path, keep: set[Path]) -> None:
-    """Removes what a run without a single epoch has written."""
-    with suppress(OSError):
-        (folder / "config.yaml").unlink()
-    remove_empty(folder, keep)
-
-
 class _StopRequest:
     """Turns Ctrl-C into a request that is met between two batches, never while a file is written.
 
@@ -242,12 +255,24 @@ class _StopRequest:
 
 
 def _train(
-    parts: Experiment, trainer: Trainer, data: dict[str, Labelled], folder: Path, console: Console
+    parts: Experiment,
+    trainer: Trainer,
+    data: dict[str, Labelled],
+    folder: Path,
+    console: Console,
+    records: list[dict[str, Any]],
+    book: Mapping[str, Any],
+    tracking: Tracking,
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Trains and keeps the books; returns the records and whether the user stopped it."""
+    """Trains and keeps the books; returns the records and whether the user stopped it.
+
+    Args:
+        records: of the epochs that were done before.
+        book: what every checkpoint says beside the state.
+    """
     n_epochs = parts.config.training.epochs
-    metrics = MetricsFile(folder / "metrics.jsonl")
-    records: list[dict[str, Any]] = []
+    metrics = MetricsFile(folder / METRICS)
+    records = list(records)
     interrupted = False
     with _StopRequest() as stop, ProgressDisplay(console, n_epochs) as display:
 
@@ -258,15 +283,12 @@ def _train(
 
         try:
             for record in trainer.train(data["train"], data["validation"], n_epochs, on_batch):
-                header = {
-                    "epoch": record.epoch,
-                    "config": plain(_values(parts.config)),
-                    "seeds": parts.seeds,
-                    "gpuspike": metadata.version("gpuspike"),
-                }
-                checkpoint.save(folder / "checkpoint.npz", trainer.state(), header)
                 line = record_line(record)
+                # The line is in the checkpoint too: a run killed between the two writes loses neither.
+                header = {**book, "epoch": record.epoch, "record": line}
+                checkpoint.save(folder / CHECKPOINT, trainer.state(), header)
                 metrics.write(line)
+                tracking.log(line)
                 records.append(line)
                 display.epoch(record)
                 if stop.asked:
@@ -276,10 +298,6 @@ def _train(
     if interrupted and records:
         console.print(f"stopped by the user; epoch {records[-1]['epoch']} is the last one kept")
     return records, interrupted
-
-
-def _values(config: Config) -> dict[str, Any]:
-    return asdict(config, dict_factory=lambda items: {k: getattr(v, "value", v) for k, v in items})
 
 
 def _kept_weights(path: Path, n_layers: int) -> list[Array]:
@@ -330,44 +348,3 @@ def _summary(
             "dtype": config.dtype.value,
         },
     }  # fmt: skip
-
-
-def _provenance(config: Config) -> dict[str, Any]:
-    """What a run was made with."""
-    return {
-        "gpuspike": metadata.version("gpuspike"),
-        "git": git_revision(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": metadata.version("numba"),
-        "cupy": _cupy_version(),
-        "seed": config.seed,
-        "replicas": config.replicas,
-    }
-
-
-def _cupy_version() -> str | None:
-    """CuPy's version without importing it; its wheels go by many names (cupy-cuda12x, ...)."""
-    if util.find_spec("cupy") is None:
-        return None
-    names = metadata.packages_distributions().get("cupy", [])
-    return metadata.version(names[0]) if names else "unknown"
-
-
-def git_revision() -> str | None:
-    """Commit of the checkout that the package runs from, "+" added where it was changed; None elsewhere."""
-    folder = Path(__file__).resolve().parent.parent
-    if not (folder / ".git").exists():
-        return None
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()

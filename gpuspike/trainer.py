@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.augmentation import RandomShift
 from gpuspike.bumping import NO_LAYER, Bumping
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import DataError, ValueRangeError
 from gpuspike.kernels import LayerState
 from gpuspike.layers import LayerInput, Moment
 from gpuspike.losses import Loss, decide
@@ -184,6 +184,27 @@ class Trainer:
         arrays = {f"weights_{i}": w for i, w in enumerate(self.weights)}
         arrays |= {f"optimizer_{name}": a for name, a in self.optimizer.state().items()}
         return arrays | {"bump_layer": self.bumping.layer, "bump_size": self.bumping.size}
+
+    def restore(self, arrays: Mapping[str, Array], epoch: int) -> None:
+        """Takes over the state of a run that was stopped after an epoch.
+
+        Everything random is drawn by its address in the run, so that nothing else has to be restored.
+
+        Args:
+            arrays: by name, as `state` gives them; others are ignored.
+
+        Raises:
+            DataError: an array is missing, or is not of this network's shape and dtype.
+        """
+        own = self.state()
+        for name, array in own.items():
+            found = arrays.get(name)
+            if found is None or (found.shape, found.dtype) != (array.shape, array.dtype):
+                got = "none" if found is None else f"{found.dtype} {found.shape}"
+                raise DataError(f"the checkpoint must hold {name} as {array.dtype} {array.shape}, got {got}")
+        for name, array in own.items():
+            array[...] = arrays[name]
+        self.epoch = epoch
 
     def train(
         self,

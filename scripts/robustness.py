@@ -4,8 +4,8 @@
     python scripts/robustness.py --table docs/robustness.md
 
 Sweeps what conf/experiment/robustness/ names. At every point five networks are trained in the loop, each on a
-chip of its own, and five that were trained without a chip are examined on the same chips. Writes one JSON file
-a point, skips those that are there, and draws atlas.png and atlas.pdf.
+chip of its own, and five that were trained without a chip are examined on the same chips. Writes one JSON
+file a point, skips those that are there, and draws atlas.png and atlas.pdf.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gpuspike.config import Config, Job, jobs
 from gpuspike.errors import GpuspikeError
 from gpuspike.experiment import Experiment, build, new_trainer
 from gpuspike.memory import keep_freed_memory
-from gpuspike.run import git_revision
+from gpuspike.provenance import git_revision
 from gpuspike.trainer import Labelled, evaluate
 
 

@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import math
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpuspike.checkpoint import FORMAT, load, save
+from gpuspike.checkpoint import FORMAT, load, previous, recover, save, set_aside
 from gpuspike.errors import DataError, OutputError
 
 HEADER = {"epoch": 3, "config": {"seed": 0, "lists": [[0.9], []], "name": "Göltz \n é"}, "seeds": [0, 1]}
@@ -72,11 +73,55 @@ def test_nothing_but_the_file_is_left_in_the_folder(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_second_save_replaces_the_first(path: Path) -> None:
+def test_a_second_save_replaces_the_first_and_keeps_it(path: Path) -> None:
     save(path, {"other": np.ones(2)}, {"epoch": 4})
     arrays, header = load(path)
     assert list(arrays) == ["other"]
     assert header == {"format": FORMAT, "epoch": 4}
+    assert_whole(previous(path))
+    assert sorted(path.parent.iterdir()) == sorted([path, previous(path)])
+
+
+def test_only_one_checkpoint_before_is_kept(path: Path) -> None:
+    for epoch in (4, 5):
+        save(path, {"other": np.ones(2)}, {"epoch": epoch})
+    assert load(previous(path))[1]["epoch"] == 4
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_the_one_before_is_read_where_the_newest_is_damaged_or_missing(path: Path) -> None:
+    save(path, {"other": np.ones(2)}, {"epoch": 4})
+    assert recover(path)[1:] == ({"format": FORMAT, "epoch": 4}, None)
+    path.write_bytes(path.read_bytes()[:100])
+    for _ in range(2):
+        arrays, header, why = recover(path)
+        assert (header["epoch"], arrays.keys()) == (3, make_arrays().keys())
+        assert why is not None
+        assert str(path) in why
+        assert "\n" not in why
+        path.unlink(missing_ok=True)
+
+
+def test_an_unreadable_one_is_set_aside_for_the_one_before(path: Path) -> None:
+    save(path, {"other": np.ones(2)}, {"epoch": 4})
+    path.write_bytes(b"damaged")
+    set_aside(path)
+    assert_whole(path)
+    assert (path.parent / "checkpoint.unreadable.npz").read_bytes() == b"damaged"
+    assert not previous(path).exists()
+
+
+def test_nothing_is_recovered_from_two_damaged_ones_nor_past_an_unknown_format(path: Path) -> None:
+    save(path, {"other": np.ones(2)}, {"epoch": 4})
+    newest = path.read_bytes()
+    path.write_bytes(npz(header=np.array(json.dumps({"format": FORMAT + 1}))))
+    with pytest.raises(DataError, match="format"):
+        recover(path)
+    path.write_bytes(newest[:-50])
+    previous(path).write_bytes(b"")
+    with pytest.raises(DataError, match="not a readable checkpoint") as caught:
+        recover(path)
+    assert str(path) in str(caught.value), "the newest is the one to tell of"
 
 
 def test_loaded_arrays_can_be_changed(path: Path) -> None:
@@ -127,12 +172,20 @@ def test_a_write_that_fails_midway_leaves_the_old_file_and_nothing_that_would_be
     assert_whole(path)
     save(path, {"other": np.ones(2)}, {})
     assert list(load(path)[0]) == ["other"]
-    assert list(path.parent.iterdir()) == [path]
+    assert sorted(path.parent.iterdir()) == sorted([path, previous(path)])
 
 
-def test_a_rename_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(5, "Input/output error")
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_rename_that_fails_leaves_the_old_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    replace, calls = os.replace, []
+
+    def refuse(*names: Any) -> None:
+        calls.append(names)
+        if len(calls) == which:
+            raise OSError(5, "Input/output error")
+        replace(*names)
 
     monkeypatch.setattr("os.replace", refuse)
     with pytest.raises(OutputError, match="Input/output error"):

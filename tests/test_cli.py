@@ -119,6 +119,7 @@ def test_a_run_leaves_its_files_and_no_others(done: tuple[Path, Any]) -> None:
         "metrics.jsonl",
         "summary.json",
         "checkpoint.npz",
+        "checkpoint.previous.npz",
         "report.html",
         "figures",
     }
@@ -392,7 +393,8 @@ def test_ctrl_c_keeps_the_epochs_that_are_done(
     assert summary["run"]["epochs_done"] == len(records)
     assert summary["accuracy"]["validation"]["per_replica"] == records[-1]["validation_accuracy"]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "config.yaml", "metrics.jsonl", "summary.json", "checkpoint.npz", "report.html", "figures",
+        "config.yaml", "metrics.jsonl", "summary.json", "checkpoint.npz", "checkpoint.previous.npz",
+        "report.html", "figures",
     }  # fmt: skip
 
 

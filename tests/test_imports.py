@@ -15,8 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "errors", "backend", "neuron", "rng", "kernels", "memory", "doctor", "datasets", "encoding",
     "augmentation", "layers", "network", "losses", "optim", "bumping", "substrate", "trainer",
-    "accountant", "checkpoint", "config", "tracking", "experiment", "plots", "image_plots", "drawing",
-    "report", "run", "cli",
+    "accountant", "checkpoint", "run_folder", "config", "identity", "provenance", "resume", "tracking",
+    "trackers", "experiment", "plots", "image_plots", "drawing", "report", "run", "cli",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 
