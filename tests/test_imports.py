@@ -15,8 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "errors", "backend", "neuron", "rng", "kernels", "memory", "doctor", "datasets", "encoding",
     "augmentation", "layers", "network", "losses", "optim", "bumping", "substrate", "trainer",
-    "accountant", "checkpoint", "config", "tracking", "experiment", "plots", "image_plots", "drawing",
-    "report", "run", "cli",
+    "accountant", "checkpoint", "config", "tracking", "experiment", "plots", "image_plots", "chip_plots",
+    "drawing", "report", "gpu_energy", "measure", "run", "evaluate", "cli",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 
@@ -102,7 +102,7 @@ def test_only_the_reference_needs_scipy_and_only_the_cpu_kernels_numba(file: Pat
     if "scipy" in used:
         assert file == PACKAGE / "kernels" / "reference.py"
     if used & {"numba", "llvmlite"}:
-        assert room(file) == "kernels"
+        assert room(file) == "kernels" or file == PACKAGE / "accountant" / "counting.py"
 
 
 @pytest.mark.parametrize(
