@@ -153,6 +153,7 @@ class SubstrateConfig:
     """Group `substrate`; the one choice, `ideal`, changes nothing."""
 
     name: SubstrateName = MISSING
+    prices: str = "brainscales2"  # of the accountant: a name in conf/prices, or a path to a YAML file
 
 
 @dataclass
