@@ -181,6 +181,7 @@ class SubstrateConfig:
     """
 
     name: str = MISSING
+    prices: str = "brainscales2"  # of the accountant: a name in conf/prices, or a path to a YAML file
     max_fan_in: int = 0  # inputs of a neuron, bias spikes included
     max_neurons: int = 0  # on one chip
     max_synapses: int = 0  # on one chip

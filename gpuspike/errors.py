@@ -11,6 +11,10 @@ class ConfigError(GpuspikeError, ValueError):
     """A configuration value, key or choice that cannot be used."""
 
 
+class PriceError(ConfigError):
+    """A term of an energy account that is charged and has no price."""
+
+
 class ShapeError(GpuspikeError, ValueError):
     """An array whose shape does not fit."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike import trackers
+from gpuspike.accountant import Prices, find, read_prices
 from gpuspike.augmentation import RandomShift
 from gpuspike.backend import Backend, select
 from gpuspike.bumping import Bumping
@@ -23,6 +24,7 @@ from gpuspike.config import (
     LossName,
     NewChip,
     OptimizerName,
+    conf_folder,
 )
 from gpuspike.datasets import FASHION_MNIST, MNIST, Dataset, load_images, yin_yang
 from gpuspike.encoding import latency, pixel_latency
@@ -52,6 +54,7 @@ class Experiment:
     loss: Loss
     rule: TrainingRule
     schedule: Schedule
+    prices: Prices
     make_optimizer: Callable[[list[Array]], Optimizer]
     make_bumping: Callable[[], Bumping]
 
@@ -163,6 +166,7 @@ def build(config: Config) -> Experiment:
     if config.backend is BackendName.cuda:  # the kernels exist, the trainer keeps to the CPU
         raise BackendError("training runs on backend=cpu or reference, got cuda")
     backend = select("reference" if config.backend is BackendName.reference else "cpu")
+    prices = read_prices(find(config.substrate.prices, conf_folder() / "prices"))
     pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):
@@ -226,6 +230,7 @@ def build(config: Config) -> Experiment:
             optimizer.gamma,
             training.epochs,
         ),
+        prices=prices,
         make_optimizer=make_optimizer,
         make_bumping=make_bumping,
     )

@@ -15,12 +15,16 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 NONE = "-"
 SPLITS = ("train", "validation", "test")
 IDEAL = "<p>No chip was emulated: the substrate is ideal.</p>"
+PRICED = (
+    "<p>No chip was emulated: the substrate is ideal. This is what the chip would have needed, had it made"
+    " the network's spikes on the test samples.</p>"
+)
 CAPTIONS = {
     "learning_curves": "Error, loss, silent neurons of each layer and steps with raised weights,"
     " epoch by epoch: mean over the replicas, and the band from the lowest to the highest.",
@@ -36,15 +40,32 @@ CAPTIONS = {
     " the hidden neurons (grey: silent) with their spikes above, membranes of the output.",
 }
 CHIP_ROWS = (
+    ("setting", "setting", ""),
     ("time_to_decision_s", "time to decision", "s"),
+    ("undecided_share", "without a decision", "%"),
+    ("slowest", "slowest class", ""),
     ("seconds_per_sample", "time per sample", "s"),
     ("samples_per_s", "throughput", "samples/s"),
     ("energy_per_classification_J", "energy per classification", "J"),
+    ("energy_until_decision_J", "energy, stopping at the decision", "J"),
     ("energy_terms_J", "energy by term", "J"),
+    ("energy_delay_product_Js", "energy x time per sample", "J s"),
+    ("refused", "refused", ""),
     ("spikes_per_sample", "spikes per sample", ""),
     ("synaptic_events_per_sample", "synaptic events per sample", ""),
+    ("chips_needed", "chips needed, at least", ""),
+    ("chip_share", "share of them in use", "%"),
+    ("does_not_fit", "does not fit", ""),
+    ("emulator_time_ratio", "emulation's time / chip's", ""),
+    ("emulator_energy_ratio", "emulation's energy / chip's", ""),
     ("evidence", "evidence", ""),
+    ("time_evidence", "evidence for times", ""),
 )
+ALWAYS = {
+    "time_to_decision_s", "seconds_per_sample", "samples_per_s", "energy_per_classification_J",
+    "energy_terms_J", "spikes_per_sample", "synaptic_events_per_sample", "evidence",
+}  # fmt: skip
+"""Rows of a chip that are shown even if there is nothing to show."""
 CSS = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --line: #d5dae0; --page: #fff;
   --card: #f4f6f8; --mark: #0072b2; }
@@ -76,20 +97,20 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _number(value: Any, unit: str = "") -> str:
+def readable(value: Any, unit: str = "") -> str:
     """A value for a reader: four digits at most, small seconds and joules in ms, µJ and so on.
 
     A sequence is a band from low to high, a mapping lists its entries, None and nan are "-".
     """
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_number(entry, unit)}" for key, entry in value.items()) or NONE
+        return ", ".join(f"{key} {readable(entry, unit)}" for key, entry in value.items()) or NONE
     if isinstance(value, list | tuple):
-        return " to ".join(_number(entry, unit) for entry in value) or NONE
+        return " to ".join(readable(entry, unit) for entry in value) or NONE
     if not _is_number(value):
         return NONE if value is None or isinstance(value, Real) else str(value)
     if unit == "%":
         return f"{100 * value:.2f} %"
-    if unit in ("s", "J") and 0 < abs(value) < 1:
+    if unit in ("s", "J", "J s") and 0 < abs(value) < 1:
         step = min(4, math.ceil(-math.log10(abs(value)) / 3))
         return f"{value * 1000**step:.4g} {'mµnp'[step - 1]}{unit}"
     digits = ",.0f" if isinstance(value, Integral) or abs(value) >= 1000 else ".4g"
@@ -110,39 +131,58 @@ def _accuracies(summary: Mapping[str, Any]) -> list[tuple[str, str, str, int]]:
         if part := _part(summary, "accuracy", split):
             count = len(part.get("per_replica") or ())
             std = part.get("std") if count > 1 else None
-            rows.append((split, _number(part.get("mean"), "%"), _number(std, "%"), count))
+            rows.append((split, readable(part.get("mean"), "%"), readable(std, "%"), count))
     return rows
 
 
 def _emulator_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     part = _part(summary, "emulator")
-    wall = _number(seconds := part.get("wall_s"), "s")
+    wall = readable(seconds := part.get("wall_s"), "s")
     if _is_number(seconds) and seconds >= 60:
         wall = "{} min {} s".format(*divmod(round(seconds), 60))
     return [
-        ("training", _number(part.get("train_samples_per_s"), "samples/s")),
-        ("inference", _number(part.get("inference_samples_per_s"), "samples/s")),
+        ("training", readable(part.get("train_samples_per_s"), "samples/s")),
+        ("inference", readable(part.get("inference_samples_per_s"), "samples/s")),
         ("wall time", wall),
-        ("backend", _number(part.get("backend"))),
-        ("device", _number(part.get("device"))),
+        ("backend", readable(part.get("backend"))),
+        ("device", readable(part.get("device"))),
     ]
 
 
 def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [(name, _number(chip.get(key), unit)) for key, name, unit in CHIP_ROWS]
-    return [("chip", str(chip["name"])), *rows] if chip.get("name") is not None else []
+    if chip.get("name") is None:
+        return []
+    values = {**chip, "energy_until_decision_J": _part(chip, "until_decision").get("energy_J")}
+    if slowest := _part(chip, "slowest_class"):
+        values["slowest"] = f"{slowest.get('class')}, mean {readable(slowest.get('mean_s'), 's')}"
+    rows = [
+        (name, readable(values.get(key), unit))
+        for key, name, unit in CHIP_ROWS
+        if key in ALWAYS or values.get(key) is not None
+    ]
+    return [("chip", str(chip["name"])), *rows]
 
 
 def final_table(summary: Mapping[str, Any]) -> Table:
-    """Accuracies, time to solution and chip of a summary.json, for the terminal."""
+    """Accuracies and time to solution of a summary.json, for the terminal."""
     table = Table("", "result", "std", "replicas", title="Result")
     for split, mean, std, count in _accuracies(summary):
         table.add_row(f"{split} accuracy", mean, std, str(count))
-    for rows in (_emulator_rows(summary), _chip_rows(_part(summary, "chip"))):
-        table.add_section()
-        for name, value in rows:
-            # A device's name may hold brackets, which a plain string would make markup.
-            table.add_row(name, Text(value))
+    table.add_section()
+    for name, value in _emulator_rows(summary):
+        # A device's name may hold brackets, which a plain string would make markup.
+        table.add_row(name, Text(value))
+    return table
+
+
+def chip_table(chip: Mapping[str, Any]) -> Table | None:
+    """What a chip would have needed, for the terminal; None if no chip was accounted for."""
+    rows = _chip_rows(chip)
+    if not rows:
+        return None
+    table = Table("for one classification", Column(Text(rows[0][1])), title="On the chip")
+    for name, value in rows[1:]:
+        table.add_row(name, Text(value))
     return table
 
 
@@ -169,11 +209,33 @@ def _headline(summary: Mapping[str, Any]) -> str:
 def _accuracy(summary: Mapping[str, Any]) -> str:
     known = _accuracies(summary)
     values = [_part(summary, "accuracy", row[0]).get("per_replica") or () for row in known]
-    rows = [[i, *(_number(v, "%") for v in row)] for i, row in enumerate(zip_longest(*values))]
+    rows = [[i, *(readable(v, "%") for v in row)] for i, row in enumerate(zip_longest(*values))]
     rows += [["mean", *(row[1] for row in known)], ["std", *(row[2] for row in known)]]
     losses = (_part(summary, "loss", row[0]).get("mean") for row in known)
-    rows.append(["mean loss", *map(_number, losses)])
+    rows.append(["mean loss", *map(readable, losses)])
     return _table(rows, ["replica", *(row[0] for row in known)], style="accuracy")
+
+
+def _chip(chip: Mapping[str, Any]) -> str:
+    """The chip's figures, then every number behind them with its evidence."""
+    if chip.get("name") is None:
+        return IDEAL
+    text = (PRICED if chip.get("substrate") == "ideal" else "") + _table(_chip_rows(chip))
+    numbers = _part(chip, "numbers")
+    if not numbers:
+        return text
+    rows = [
+        (name, _with_unit(entry), entry.get("grade"), entry.get("source"), entry.get("includes", ""))
+        for name, entry in numbers.items()
+    ]
+    return f"{text}\n<p></p>" + _table(rows, ["number", "value", "grade", "source", "includes"])
+
+
+def _with_unit(entry: Mapping[str, Any]) -> str:
+    """A price as its file writes it, "-" where no figure is known."""
+    value, unit = entry.get("value"), str(entry.get("unit"))
+    ends = value if isinstance(value, list | tuple) else [value]
+    return NONE if value is None else f"{' to '.join(map(str, ends))} {'' if unit == '1' else unit}".rstrip()
 
 
 def _figures(folder: Path) -> str:
@@ -200,8 +262,8 @@ def _ending(records: Sequence[Mapping[str, Any]]) -> str:
             replicas = entry if isinstance(entry, list | tuple) else [entry]
             known = [number for number in replicas if _is_number(number)]
             mean = sum(known) / len(known) if len(known) > 1 else (*known, *replicas, None)[0]
-            span = _number((min(known), max(known)), unit) if len(known) > 1 else ""
-            rows.append((label, _number(mean, unit), span))
+            span = readable((min(known), max(known)), unit) if len(known) > 1 else ""
+            rows.append((label, readable(mean, unit), span))
     return _table(rows, ["", "mean", "range"]) if rows else "<p>No epoch was finished.</p>"
 
 
@@ -220,12 +282,12 @@ def write_report(
         records: one an epoch; the last of them tells how the run ended.
     """
     run, chip = _part(summary, "run"), _part(summary, "chip")
-    facts = [f"{_number(run.get('epochs'))} epochs", _number(run.get("dtype"))]
+    facts = [f"{readable(run.get('epochs'))} epochs", readable(run.get("dtype"))]
     facts += [value for _, value in _emulator_rows(summary)[3:]]
     notice = "The run was interrupted: these are the numbers it had reached by then."
     sections = {
         "Accuracy": _accuracy(summary),
-        "Chip": _table(_chip_rows(chip)) if chip.get("name") is not None else IDEAL,
+        "Chip": _chip(chip),
         "Figures": _figures(Path(folder, "figures")),
         "How it ended": _ending(records),
         "Configuration": f"<pre>{escape(config_yaml)}</pre>",

@@ -17,12 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from gpuspike import checkpoint, report, resume
+from gpuspike.accountant import Counter, neurobench
 from gpuspike.config import Config, to_yaml
 from gpuspike.drawing import draw
 from gpuspike.errors import OutputError
 from gpuspike.experiment import Experiment, build, new_trainer
 from gpuspike.identity import to_values
 from gpuspike.kernels import LayerState
+from gpuspike.measure import Measured, measure, on_chip
 from gpuspike.memory import keep_freed_memory
 from gpuspike.provenance import provenance_of
 from gpuspike.resume import Stopped
@@ -39,7 +41,7 @@ from gpuspike.run_folder import (
 )
 from gpuspike.trackers import Tracking
 from gpuspike.tracking import MetricsFile, ProgressDisplay, plain, record_line
-from gpuspike.trainer import Evaluation, Labelled, Trainer, evaluate
+from gpuspike.trainer import Labelled, Trainer
 
 Array = NDArray[Any]
 
@@ -150,11 +152,10 @@ def _run(
         raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
 
     weights = _kept_weights(folder / CHECKPOINT, len(parts.network.layers))
-    results = {
-        name: evaluate(trainer.examined, weights, split, parts.loss, parts.rule.evaluation_batch_size)
-        for name, split in data.items()
-    }
-    summary = _summary(parts, experiment, records, results, interrupted)
+    measured = measure(parts, trainer.examined, weights, data, "test", [parts.prices])
+    results = measured.results
+    summary = _summary(parts, experiment, records, measured, interrupted)
+    summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
     summary |= {"provenance": provenance}
     summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"]}
     with console.status("drawing figures"):
@@ -165,6 +166,8 @@ def _run(
     report.write_report(folder, experiment, summary, records, to_yaml(config))
     tracking.finish(summary, folder / "figures", folder / CHECKPOINT)
     console.print(report.final_table(summary))
+    if (chip := report.chip_table(summary["chip"])) is not None:
+        console.print(chip)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
     console.print(f"figures  {folder / 'figures'}", soft_wrap=True)
     return summary
@@ -217,6 +220,7 @@ def _prepare_kernels(parts: Experiment, console: Console) -> None:
             lambda: states.extend(network.forward(weights, network.receive(t_in))),
             lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
             backward,
+            lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
             lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], 0, 0, 0),
             lambda: parts.make_optimizer(weights).step(weights, weights, 1.0, everybody),
         ):
@@ -310,7 +314,7 @@ def _summary(
     parts: Experiment,
     experiment: str,
     records: list[dict[str, Any]],
-    results: dict[str, Evaluation],
+    measured: Measured,
     interrupted: bool,
 ) -> dict[str, Any]:
     def statistics(values: Array) -> dict[str, Any]:
@@ -318,26 +322,17 @@ def _summary(
         std = values.std(ddof=1) if len(values) > 1 else None
         return {"mean": values.mean(), "std": std, "per_replica": values}
 
-    config = parts.config
-    seconds = sum(result.seconds for result in results.values())
-    samples = config.replicas * sum(result.t_out.shape[1] for result in results.values())
+    config, results = parts.config, measured.results
     speeds = [record["train_samples_per_s"] for record in records]
     return {
         "accuracy": {name: statistics(result.accuracy) for name, result in results.items()},
         "loss": {name: statistics(result.loss) for name, result in results.items()},
         "silent_fraction": {name: result.silent_fraction for name, result in results.items()},
-        "chip": dict.fromkeys(
-            (
-                "name", "time_to_decision_s", "seconds_per_sample", "samples_per_s",
-                "energy_per_classification_J", "energy_terms_J", "evidence", "spikes_per_sample",
-                "synaptic_events_per_sample",
-            )
-        ),
         "emulator": {
             "backend": parts.backend.name,
             "device": parts.backend.device,
             "train_samples_per_s": float(np.median(speeds)),
-            "inference_samples_per_s": samples / seconds,
+            **measured.speed,
             "wall_s": None,
         },
         "run": {

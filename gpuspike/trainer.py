@@ -124,9 +124,18 @@ def silent_fraction(activities: Sequence[LayerState]) -> Array:
 
 
 def evaluate(
-    network: Machine, weights: Sequence[Array], data: Labelled, loss: Loss, batch_size: int
+    network: Machine,
+    weights: Sequence[Array],
+    data: Labelled,
+    loss: Loss,
+    batch_size: int,
+    on_batch: Callable[[int, int, Sequence[LayerState]], None] | None = None,
 ) -> Evaluation:
-    """Loss, accuracy and activity on a whole split, in batches."""
+    """Loss, accuracy and activity on a whole split, in batches.
+
+    Args:
+        on_batch: called after each batch with its first sample, the one after its last, the layers' states.
+    """
     start = time.perf_counter()
     losses, outputs = [], []
     silent = np.zeros((len(network.layers), len(weights[0])))
@@ -136,6 +145,8 @@ def evaluate(
         outputs.append(activities[-1].t_out)
         losses.append(loss(outputs[-1], data.labels[None, first:last])[0])
         silent += silent_fraction(activities) * (last - first)
+        if on_batch is not None:
+            on_batch(first, last, activities)
     t_out = np.concatenate(outputs, axis=1)
     correct = decide(t_out) == data.labels
     return Evaluation(

@@ -164,7 +164,12 @@ def test_the_summary_has_every_key_of_the_contract(summary: dict[str, Any]) -> N
         assert accuracy["mean"] == pytest.approx(per_replica.mean())
         assert accuracy["std"] == pytest.approx(per_replica.std(ddof=1))
     assert summary["chip"].keys() >= CHIP
-    assert all(summary["chip"][key] is None for key in CHIP)
+    assert all(summary["chip"][key] is not None for key in CHIP)
+    assert summary["chip"]["energy_per_classification_J"] == pytest.approx(8.4e-6)
+    assert summary["chip"]["samples_per_s"] == pytest.approx(20_833, abs=1)
+    assert summary["chip"]["time_to_decision_s"].keys() >= {"mean", "p50", "p99"}
+    assert summary["neurobench"]["SynapticOperations"]["Dense"] == 5 * 120 + 121 * 3
+    assert summary["anytime"]["accuracy"][-1] == pytest.approx(summary["accuracy"]["test"]["mean"])
     emulator = summary["emulator"]
     assert emulator["backend"] == "cpu"
     assert emulator["device"]
@@ -294,6 +299,8 @@ def assert_refused(folder: Path, *arguments: str) -> str:
         (["-m", "model.tau_syn=1,0"], ["tau_syn", "positive", "0.0"]),
         (["-m", "seed=0,1", "training.epochs=1,many"], ["training.epochs", "many"]),
         (["model=3"], ["model", "3"]),
+        (["substrate.prices=lohi"], ["prices must be one of", "loihi", "'lohi'"]),
+        (["substrate.prices=file.yaml"], ["prices must be one of", "'file.yaml'"]),
         (["+traning.epochs=3"], ["traning"]),
         (["-m", "optimizer=glob(nothing*)"], ["optimizer"]),
         (["--multirun", "seed=0,1", "hydra.sweep.dir=file"], ["output folder", "file"]),

@@ -16,7 +16,8 @@ ORDER = [
     "errors", "backend", "neuron", "rng", "kernels", "memory", "doctor", "datasets", "encoding",
     "augmentation", "layers", "network", "losses", "optim", "bumping", "substrate", "trainer",
     "accountant", "checkpoint", "run_folder", "config", "identity", "provenance", "resume", "tracking",
-    "trackers", "experiment", "plots", "image_plots", "drawing", "report", "run", "cli",
+    "trackers", "experiment", "plots", "image_plots", "chip_plots", "drawing", "report", "gpu_energy",
+    "measure", "run", "evaluate", "cli",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 
@@ -102,7 +103,7 @@ def test_only_the_reference_needs_scipy_and_only_the_cpu_kernels_numba(file: Pat
     if "scipy" in used:
         assert file == PACKAGE / "kernels" / "reference.py"
     if used & {"numba", "llvmlite"}:
-        assert room(file) == "kernels"
+        assert room(file) == "kernels" or file == PACKAGE / "accountant" / "counting.py"
 
 
 @pytest.mark.parametrize(

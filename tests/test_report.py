@@ -155,7 +155,7 @@ def test_the_table_of_one_replica_has_no_deviation() -> None:
 
 
 def test_the_table_tells_of_a_chip() -> None:
-    text = shown(report.final_table(summary(chip=CHIP)))
+    text = shown(report.chip_table(CHIP))
     for line in ("BrainScaleS-2", "mean 8.3 µs, p50 8 µs, p99 12 µs", "48 µs", "8.4 µJ to 9 µJ"):
         assert line in text
 
@@ -293,7 +293,7 @@ def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_numbers_are_written_for_a_reader(value: Any, unit: str, text: str) -> None:
-    assert report._number(value, unit) == text
+    assert report.readable(value, unit) == text
 
 
 @pytest.mark.parametrize(

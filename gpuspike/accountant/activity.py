@@ -1,0 +1,208 @@
+"""What a network did on a split: spikes, deliveries and decision times, counted while it is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.kernels import LayerState, load
+from gpuspike.layers import Layer
+from gpuspike.losses import decide
+
+Array = NDArray[Any]
+
+STRIDE = 32
+"""Every so manieth sample gives the course of the counts over time, which takes longer than the counts."""
+
+STEPS_PER_TAU = 20
+"""Resolution of that course."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Means over samples and replicas. The last axes, if any, are those of what was counted: grid times.
+
+    Attributes:
+        spikes: (n_layer + 1, ...) of the inputs, of each hidden layer and of the outputs.
+        bias_spikes: (n_layer, ...) that each layer received.
+        events: (n_layer, ...) synaptic events: each spike as often as it has a target, that is, a weight
+            other than 0; bias spikes included.
+        bias_events: (n_layer, ...) those of bias spikes alone.
+    """
+
+    spikes: Array
+    bias_spikes: Array
+    events: Array
+    bias_events: Array
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a network did on a split. Times are in tau_syn.
+
+    Attributes:
+        n_neurons: inputs, neurons of each hidden layer, outputs.
+        n_bias: bias spikes that each layer receives in every sample.
+        n_synapses: weights of each layer;  n_nonzero: (n_replica, n_layer) those other than 0.
+        weight_bytes: of one replica.
+        t_decision: (n_replica, n_samples) first output spike, inf without one.
+        correct: (n_replica, n_samples) whether the first output spike is the label's.
+        labels: (n_samples,).
+        ended, decided: by trial length, the counts until the trial's end, and until the decision if that is
+            earlier.
+        grid: (n_time,) 0 to the longest trial.
+        course_ended, course_decided: the counts up to each of these times if every sample runs until then,
+            and if each stops at its decision; from every STRIDE-th sample, scaled to the counts of all.
+    """
+
+    n_neurons: tuple[int, ...]
+    n_bias: tuple[int, ...]
+    n_synapses: tuple[int, ...]
+    n_nonzero: Array
+    weight_bytes: int
+    t_decision: Array
+    correct: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    ended: dict[float, Counts]
+    decided: dict[float, Counts]
+    grid: Array
+    course_ended: Counts
+    course_decided: Counts
+
+
+@cache
+def _kernels() -> ModuleType:
+    load("cpu")  # says where compiled code is kept
+    from gpuspike.accountant import counting
+
+    return counting
+
+
+class Counter:
+    """Watches an evaluation: pass it to `trainer.evaluate` as `on_batch`, then ask for the `activity`.
+
+    Args:
+        layers: of the network.
+        weights: of each layer (n_replica, n_pre, n_post), as the chip has them: those of 0 are no synapses.
+        n_samples: of the split.
+        trials: lengths of a trial [tau_syn] until which to count: those of the chips of interest.
+        tau_syn: the network's, in its unit of time.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        weights: Sequence[Array],
+        n_samples: int,
+        trials: Sequence[float],
+        tau_syn: float = 1.0,
+    ) -> None:
+        self._layers, self._weights = tuple(layers), weights
+        self._tau_syn = tau_syn
+        self._trials = sorted(set(trials))
+        dtype, n_replica = weights[0].dtype, len(weights[0])
+        self._n_samples = n_samples
+        self._ends = np.array([trial * tau_syn for trial in self._trials], dtype)
+        self._steps_per_unit = dtype.type(STEPS_PER_TAU / tau_syn)
+        self._n_step = int(np.ceil(self._trials[-1] * STEPS_PER_TAU)) + 1
+        sizes = [*(layer.n_pre for layer in layers), layers[-1].n_out]
+
+        def zeros(n: int) -> list[Array]:
+            return [np.zeros((2, n_replica, n, size), np.int32) for size in sizes]
+
+        self._totals = zeros(len(self._trials))
+        self._course = zeros(self._n_step + 1)  # and one for what comes later
+        self._n_sampled = len(range(0, n_samples, STRIDE))
+
+    def __call__(self, first: int, last: int, states: Sequence[LayerState]) -> None:
+        """Counts a batch.
+
+        Args:
+            first, last: samples of the split, the last one not included.
+            states: of each layer.
+        """
+        kernels, t_out = _kernels(), states[-1].t_out
+        t_decision = np.empty(t_out.shape[:2], t_out.dtype)
+        kernels.earliest(t_out, t_decision)
+        times = [*(state.t_in for state in states), t_out]
+        grid = first, STRIDE, self._steps_per_unit
+        for spikes, totals, course in zip(times, self._totals, self._course, strict=True):
+            kernels.count(spikes, t_decision, self._ends, totals, *grid, course)
+
+    def activity(self, t_out: Array, labels: NDArray[np.int64]) -> Activity:
+        """What was counted, after the last batch.
+
+        Args:
+            t_out: (n_replica, n_samples, n_classes) output spikes of the whole split.
+            labels: (n_samples,).
+        """
+        ended, decided = (self._means([c[which] for c in self._totals], self._n_samples) for which in (0, 1))
+        grid = np.minimum(np.arange(self._n_step) / STEPS_PER_TAU, self._trials[-1])
+        courses = [
+            self._means([np.cumsum(c[which], axis=1)[:, :-1] for c in self._course], self._n_sampled)
+            for which in (0, 1)
+        ]
+        layers = self._layers
+        return Activity(
+            n_neurons=(layers[0].n_in, *(layer.n_out for layer in layers)),
+            n_bias=tuple(len(layer.bias_times) for layer in layers),
+            n_synapses=tuple(layer.n_pre * layer.n_out for layer in layers),
+            n_nonzero=np.stack([fan_out.sum(axis=1) for fan_out in self._fan_outs()], axis=1),
+            weight_bytes=sum(weights[0].nbytes for weights in self._weights),
+            t_decision=t_out.min(axis=2).astype(np.float64) / self._tau_syn,
+            correct=decide(t_out) == labels,
+            labels=labels,
+            ended={trial: _pick(ended, k) for k, trial in enumerate(self._trials)},
+            decided={trial: _pick(decided, k) for k, trial in enumerate(self._trials)},
+            grid=grid,
+            course_ended=_scaled(courses[0], _pick(ended, -1)),
+            course_decided=_scaled(courses[1], _pick(decided, -1)),
+        )
+
+    def _fan_outs(self) -> list[Array]:
+        """For each layer (n_replica, n_pre): targets of each input."""
+        return [np.count_nonzero(weights, axis=2) for weights in self._weights]
+
+    def _means(self, totals: Sequence[Array], n_samples: int) -> Counts:
+        """Means a sample from each neuron's totals, (n_replica, n, n_neuron) of each population."""
+        own, bias, events, bias_events = [], [], [], []
+        fan_outs = self._fan_outs()
+        for number, total in enumerate(totals):
+            mean = total.mean(axis=0, dtype=np.float64) / n_samples
+            if number == len(fan_outs):
+                own.append(mean.sum(axis=1))
+                continue
+            n_in = self._layers[number].n_in
+            reached = (total * fan_outs[number][:, None]).mean(axis=0, dtype=np.float64) / n_samples
+            own.append(mean[:, :n_in].sum(axis=1))
+            bias.append(mean[:, n_in:].sum(axis=1))
+            events.append(reached.sum(axis=1))
+            bias_events.append(reached[:, n_in:].sum(axis=1))
+        return Counts(np.array(own), np.array(bias), np.array(events), np.array(bias_events))
+
+
+def _pick(counts: Counts, k: int) -> Counts:
+    return Counts(
+        counts.spikes[:, k], counts.bias_spikes[:, k], counts.events[:, k], counts.bias_events[:, k]
+    )
+
+
+def _scaled(course: Counts, total: Counts) -> Counts:
+    """A course whose last entry is the total."""
+
+    def scale(part: Array, whole: Array) -> Array:
+        last = part[:, -1]
+        return part * np.divide(whole, last, out=np.ones_like(whole), where=last > 0)[:, None]
+
+    return Counts(
+        scale(course.spikes, total.spikes),
+        scale(course.bias_spikes, total.bias_spikes),
+        scale(course.events, total.events),
+        scale(course.bias_events, total.bias_events),
+    )

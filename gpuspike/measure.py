@@ -1,0 +1,89 @@
+"""Evaluates a network as run and evaluation report it: counted, timed, and accounted for on a chip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpuspike.accountant import Activity, Counter, Prices, account, anytime
+from gpuspike.experiment import Experiment
+from gpuspike.gpu_energy import GpuEnergy
+from gpuspike.network import Machine
+from gpuspike.trainer import Evaluation, Labelled, evaluate
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network on some splits.
+
+    Attributes:
+        results: by split.
+        activity: counted on one of them.
+        speed: what the emulation took, for summary.json's "emulator".
+    """
+
+    results: dict[str, Evaluation]
+    activity: Activity
+    speed: dict[str, Any]
+
+
+def measure(
+    parts: Experiment,
+    network: Machine,
+    weights: Sequence[Array],
+    data: Mapping[str, Labelled],
+    counted: str,
+    prices: Sequence[Prices],
+) -> Measured:
+    """Evaluates all splits.
+
+    Args:
+        network: what answers.
+        data: by split;  counted: the split whose spikes are counted.
+        prices: of the chips that are to be accounted for.
+    """
+    trials, unit = [chip.trial for chip in prices], parts.config.model.tau_syn
+    counter = Counter(network.layers, weights, len(data[counted]), trials, unit)
+    size = parts.rule.evaluation_batch_size
+    with GpuEnergy(parts.backend.name) as gpu:
+        results = {
+            name: evaluate(network, weights, split, parts.loss, size, counter if name == counted else None)
+            for name, split in data.items()
+        }
+    seconds = sum(result.seconds for result in results.values())
+    samples = sum(result.t_out.shape[0] * result.t_out.shape[1] for result in results.values())
+    speed = {
+        "inference_samples_per_s": samples / seconds,
+        "inference_J_per_sample": None if gpu.joules is None else gpu.joules / samples,
+    }
+    activity = counter.activity(results[counted].t_out, data[counted].labels)
+    return Measured(results, activity, speed)
+
+
+def on_chip(parts: Experiment, measured: Measured, prices: Prices) -> dict[str, Any]:
+    """What a chip would have needed, and how the emulation compares.
+
+    Returns:
+        The parts "chip" and "anytime" of summary.json. In "chip", "emulator_time_ratio" and
+        "emulator_energy_ratio" say how many times the chip's time and energy a sample took here.
+    """
+    chip = account(measured.activity, prices, parts.dataset.class_names)
+    chip["substrate"] = parts.config.substrate.name
+    joules = measured.speed["inference_J_per_sample"]
+    chip["emulator_time_ratio"] = _ratio(
+        1.0 / measured.speed["inference_samples_per_s"], chip["seconds_per_sample"]
+    )
+    chip["emulator_energy_ratio"] = _ratio(joules, chip["energy_per_classification_J"])
+    return {"chip": chip, "anytime": anytime(measured.activity, prices)}
+
+
+def _ratio(ours: float | None, chip: float | list[float] | None) -> float | list[float] | None:
+    """Ours by the chip's; a band [low, high] where the chip's is one, None where either is not known."""
+    if ours is None or chip is None:
+        return None
+    return [ours / end for end in reversed(chip)] if isinstance(chip, list) else ours / chip
