@@ -24,7 +24,7 @@ from gpuspike.errors import OutputError
 from gpuspike.experiment import Experiment, build, new_trainer
 from gpuspike.identity import to_values
 from gpuspike.kernels import LayerState
-from gpuspike.measure import Measured, measure, on_chip
+from gpuspike.measure import Measured, chip_arrays, examine, measure, on_chip, statistics
 from gpuspike.memory import keep_freed_memory
 from gpuspike.provenance import provenance_of
 from gpuspike.resume import Stopped
@@ -124,6 +124,7 @@ def _run(
         "overrides": list(overrides),
         "config": to_values(config),
         "seeds": parts.seeds,
+        "chip_seeds": parts.chip_seeds,
         "gpuspike": provenance["gpuspike"],
         "git": provenance["git"],
         "resumed": [],
@@ -156,7 +157,7 @@ def _run(
     results = measured.results
     summary = _summary(parts, experiment, records, measured, interrupted)
     summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
-    summary |= {"provenance": provenance}
+    summary |= {"substrate": examine(parts, trainer.examined, weights, data)} | {"provenance": provenance}
     summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"]}
     with console.status("drawing figures"):
         draw(parts, weights, data["test"], results["test"], records, folder / "figures")
@@ -204,22 +205,24 @@ def _prepare_kernels(parts: Experiment, console: Console) -> None:
     """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as training."""
     start = time.perf_counter()
     network, dtype, everybody = parts.network, parts.config.dtype.value, np.ones(1, np.bool_)
+    machines = {parts.network, parts.on_chip(parts.chip_seeds[:1])}
     weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
     t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
     states: list[LayerState] = []
 
-    def backward() -> None:
-        t_out_grad = np.zeros_like(states[-1].t_out)
-        network.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
+    def there_and_back() -> None:
+        for machine in machines:
+            states[:] = machine.forward(weights, network.receive(t_in))
+            t_out_grad = np.zeros_like(states[-1].t_out)
+            machine.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
 
     with (
         console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
         _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
     ):
         for prepare in (
-            lambda: states.extend(network.forward(weights, network.receive(t_in))),
+            there_and_back,
             lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
-            backward,
             lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
             lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], 0, 0, 0),
             lambda: parts.make_optimizer(weights).step(weights, weights, 1.0, everybody),
@@ -277,6 +280,7 @@ def _train(
     n_epochs = parts.config.training.epochs
     metrics = MetricsFile(folder / METRICS)
     records = list(records)
+    chip = chip_arrays(trainer.examined)
     interrupted = False
     with _StopRequest() as stop, ProgressDisplay(console, n_epochs) as display:
 
@@ -290,7 +294,7 @@ def _train(
                 line = record_line(record)
                 # The line is in the checkpoint too: a run killed between the two writes loses neither.
                 header = {**book, "epoch": record.epoch, "record": line}
-                checkpoint.save(folder / CHECKPOINT, trainer.state(), header)
+                checkpoint.save(folder / CHECKPOINT, trainer.state() | chip, header)
                 metrics.write(line)
                 tracking.log(line)
                 records.append(line)
@@ -317,11 +321,6 @@ def _summary(
     measured: Measured,
     interrupted: bool,
 ) -> dict[str, Any]:
-    def statistics(values: Array) -> dict[str, Any]:
-        # The deviation over seeds is that of a sample, as papers report it; one seed has none.
-        std = values.std(ddof=1) if len(values) > 1 else None
-        return {"mean": values.mean(), "std": std, "per_replica": values}
-
     config, results = parts.config, measured.results
     speeds = [record["train_samples_per_s"] for record in records]
     return {
