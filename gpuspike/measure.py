@@ -106,8 +106,8 @@ def examine(
     """What an emulated chip does to a network: the part "substrate" of summary.json.
 
     Returns:
-        The seeds of the chips, the draws that left the physics, the test accuracy of the same weights without a
-        chip, and the angle between the nominal and the exact gradient on the first training samples.
+        The seeds of the chips, the draws that left the physics, the test accuracy of the same weights without
+        a chip, and the angle between the nominal and the exact gradient on the first training samples.
     """
     config = parts.config.substrate
     told: dict[str, Any] = {"name": config.name, "gradient": config.gradient.value}
