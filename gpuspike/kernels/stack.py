@@ -112,7 +112,7 @@ def heard(t_cross: Array, trial: Trial) -> Array:
     xp = array_module(t_cross=t_cross)
     times = t_cross
     if trial.delay is not None:
-        times = xp.maximum(times + trial.delay, 0.0)
+        times = xp.maximum(times + trial.delay, xp.minimum(times, 0.0))
     if trial.grid > 0.0:
         times = xp.ceil(times.astype(np.float64) / trial.grid - SAME_TICK) * trial.grid
     return xp.where(times > trial.end, np.inf, times).astype(t_cross.dtype)
