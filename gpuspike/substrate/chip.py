@@ -53,6 +53,7 @@ class EmulatedChip:
         self.seeds = tuple(seeds)
         self.counts = {"time_constants_drawn_again": 0, "neurons_always_on": 0}
         self._layers, self._kernels = tuple(layers), kernels
+        self._dead = [self._dead_neurons(number) for number in range(len(layers))]
         self._gains = [self._gain(number) for number in range(len(layers))]
         self._stuck = [self._stuck_weights(number) for number in range(len(layers))]
         self._always_on: list[Array | None] = [None] * len(layers)
@@ -63,18 +64,24 @@ class EmulatedChip:
         streams = (stream(seed, Purpose.CHIP, layer, _KINDS.index(kind)) for seed in self.seeds)
         return np.stack([s.random(shape) if uniform else s.standard_normal(shape) for s in streams])
 
+    def _dead_neurons(self, number: int) -> Array | None:
+        """(n_chip, n_out), which neurons never spike; None where all may."""
+        layer, share = self._layers[number], self.substrate.dead_neurons
+        if not share or layer is self._layers[-1]:  # a class is given a neuron that works
+            return None
+        return self._draw("dead_neurons", number, (layer.n_out,), uniform=True) < share
+
     def _gain(self, number: int) -> Array | None:
         """Factor of each synapse, 0 for what is dead; None where all are 1."""
-        layer, substrate = self._layers[number], self.substrate
+        layer, substrate, dead = self._layers[number], self.substrate, self._dead[number]
         shape, gain = (layer.n_pre, layer.n_out), None
         if substrate.gain_std:
             gain = 1.0 + substrate.gain_std * self._draw("gain", number, shape)
         if substrate.dead_synapses:
             lives = self._draw("dead_synapses", number, shape, uniform=True) >= substrate.dead_synapses
             gain = lives * (1.0 if gain is None else gain)
-        if substrate.dead_neurons and number + 1 < len(self._layers):  # a class is given a neuron that works
-            lives = self._draw("dead_neurons", number, (1, layer.n_out), uniform=True)
-            gain = (lives >= substrate.dead_neurons) * (np.ones(shape) if gain is None else gain)
+        if dead is not None:
+            gain = ~dead[:, None] * (np.ones(shape) if gain is None else gain)
         return gain
 
     def _stuck_weights(self, number: int) -> Array | None:
@@ -86,12 +93,11 @@ class EmulatedChip:
         at = self._draw("stuck_synapses", number, shape, uniform=True) < share
         anywhere = 2.0 * self._draw("stuck_at", number, shape, uniform=True) - 1.0
         stuck = self.substrate.programmed(anywhere * self.substrate.most(number), number)
-        gain = self._gains[number]
-        # A dead neuron has no synapse that could wake it.
-        return np.where(at if gain is None else at & (gain != 0.0).any(axis=1, keepdims=True), stuck, np.nan)
+        dead = self._dead[number]  # which no synapse could wake
+        return np.where(at if dead is None else at & ~dead[:, None], stuck, np.nan)
 
     def _neuron(self, number: int) -> LIF:
-        layer, substrate = self._layers[number], self.substrate
+        layer, substrate, dead = self._layers[number], self.substrate, self._dead[number]
         model, shape = layer.neuron, (len(self.seeds), layer.n_out)
 
         def positive(kind: str, value: Parameter, shift: float, std: float) -> Parameter:
@@ -111,11 +117,11 @@ class EmulatedChip:
             threshold = np.broadcast_to(threshold, shape) + substrate.threshold_std * self._draw(
                 "threshold", number, (layer.n_out,)
             )
-        on = np.broadcast_to(np.asarray(threshold) <= model.leak, shape)
-        if on.any():
-            self._always_on[number] = on
-            self.counts["neurons_always_on"] += int(on.sum())
-            threshold = np.where(on, model.threshold, threshold)
+        low = np.broadcast_to(np.asarray(threshold) <= model.leak, shape)
+        if low.any():
+            threshold = np.where(low, model.threshold, threshold)
+            self._always_on[number] = low if dead is None else low & ~dead
+            self.counts["neurons_always_on"] += int(np.count_nonzero(self._always_on[number]))
         return LIF(
             positive("tau_mem", model.tau_mem, substrate.tau_mem_shift, substrate.tau_mem_std),
             positive("tau_syn", model.tau_syn, substrate.tau_syn_shift, substrate.tau_syn_std),
@@ -229,6 +235,8 @@ class EmulatedChip:
             noise *= dtype.type(substrate.threshold_noise) / (span[:, None] if span.ndim == 2 else span)
             lift = noise
             lift += 1.0
+        if lift is not None and (dead := self._dead[number]) is not None:
+            lift[np.broadcast_to(dead[:, None], lift.shape)] = 1.0  # no noise wakes them
         if on is not None:
             lift = np.where(on[:, None], -1.0, np.ones_like(like) if lift is None else lift).astype(dtype)
         if substrate.spike_jitter:
