@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import SAME_TICK, Kernels, LayerState, Trial
 from gpuspike.layers import Layer, LayerInput, Moment
 from gpuspike.neuron import LIF, Parameter
@@ -44,6 +45,9 @@ class EmulatedChip:
             among a hundred others, and under a network of more layers.
         neurons: of each layer.
         counts: draws that left the physics: time constants drawn again, neurons that are always on.
+
+    Raises:
+        ValueRangeError: a shift that leaves no time constant.
     """
 
     def __init__(
@@ -101,7 +105,11 @@ class EmulatedChip:
         model, shape = layer.neuron, (len(self.seeds), layer.n_out)
 
         def positive(kind: str, value: Parameter, shift: float, std: float) -> Parameter:
-            if not std:
+            if not np.all(value + shift > 0.0):
+                raise ValueRangeError(
+                    f"substrate.{kind}_shift must leave {kind} positive, got {shift!r} on {value!r}"
+                )
+            if not std or np.all(np.isinf(value)):  # a spread of infinity is none
                 return value + shift
             drawn = value + shift + std * self._draw(kind, number, (layer.n_out,))
             # Those of each chip go on with that chip's own numbers.
