@@ -218,7 +218,7 @@ class EmulatedChip:
                 inputs[self._lost(like, Purpose.LOST_INPUTS, 0, substrate.lost_inputs, moment)] = np.inf
         if substrate.time_grid:
             t_in = self._ticks(t_in).astype(t_in.dtype)
-        late = (t_in > substrate.trial_end) & (t_in < np.inf)
+        late = (t_in > substrate.last_seen) & (t_in < np.inf)
         if late.any():
             t_in = np.where(late, np.inf, t_in).astype(t_in.dtype)
         return received if t_in is received.t_in else LayerInput(t_in, None)
@@ -231,7 +231,7 @@ class EmulatedChip:
         times = np.asarray(bias_times, np.float64)
         if self.substrate.time_grid:
             times = self._ticks(times)
-        return tuple(np.where(times > self.substrate.trial_end, np.inf, times).tolist())
+        return tuple(np.where(times > self.substrate.last_seen, np.inf, times).tolist())
 
     def _trial(self, number: int, n_batch: int, dtype: Any, moment: Moment) -> Trial:
         """What the trials of a batch draw for one layer."""
@@ -253,7 +253,7 @@ class EmulatedChip:
         if substrate.lost_spikes:
             lost = self._lost(like, Purpose.LOST_SPIKES, number, substrate.lost_spikes, moment)
             delay = np.where(lost, np.inf, 0.0 if delay is None else delay).astype(dtype)
-        return Trial(lift, delay, substrate.time_grid, substrate.trial_end)
+        return Trial(lift, delay, substrate.time_grid, substrate.last_seen)
 
     def _lost(self, like: Array, purpose: Purpose, layer: int, share: float, moment: Moment) -> Array:
         """Which of many spikes are lost: those whose normal number lies in the tail of that share."""
