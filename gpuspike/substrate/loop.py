@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, with_bias
 from gpuspike.layers import EVALUATION, Layer, LayerInput, Moment
 from gpuspike.network import Network
@@ -73,6 +73,9 @@ class OnChip:
 
         Args:
             moment: address of the trials' randomness; those of an evaluation unless given.
+
+        Raises:
+            ShapeError: a chip's answer that does not fit the network.
         """
         moment = moment or Moment()
         if self.fresh is not None and moment.epoch != EVALUATION:
@@ -82,8 +85,16 @@ class OnChip:
         states: list[LayerState] = []
         t_in, order = received.t_in, np.empty(0, np.int64)
         for number, t_out in enumerate(self.chip(weights, received, moment)):
+            layer, dtype = self.layers[number], weights[0].dtype
             if number:
-                t_in = with_bias(states[-1].t_out, self.layers[number].bias_times)
+                t_in = with_bias(states[-1].t_out, layer.bias_times)
+            shape = (len(weights[0]), t_in.shape[1], layer.n_out)
+            if t_out.shape != shape:
+                raise ShapeError(
+                    f"the chip's spikes of layer {number} must be (n_replica, n_batch, n_post) = {shape}, "
+                    f"got {t_out.shape}"
+                )
+            t_out = np.ascontiguousarray(t_out, dtype)
             states.append(LayerState(t_in, order, t_out, t_out, np.zeros_like(t_out)))
         return states
 
