@@ -27,6 +27,10 @@ class Chip(Protocol):
         """Weights of every layer as the chip can hold them, (n_replica, n_pre, n_post)."""
         ...
 
+    def limit(self, weights: Sequence[Array]) -> None:
+        """Keeps the trainer's weights, in place, in the range that the chip can hold."""
+        ...
+
     def __call__(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[Array]:
         """Spike times of every layer, (n_replica, n_batch, n_post), inf = no spike.
 
@@ -141,6 +145,10 @@ class EmulatedChip:
     def program(self, weights: Sequence[Array]) -> list[Array]:
         """Weights as the chip can hold them; see `Chip.program`."""
         return [self.substrate.programmed(w, number) for number, w in enumerate(weights)]
+
+    def limit(self, weights: Sequence[Array]) -> None:
+        """Keeps weights in range; see `Chip.limit`."""
+        self.substrate.limit(weights)
 
     def effective(self, weights: Sequence[Array]) -> list[Array]:
         """What the programmed weights come to on the chip: gains, dead and stuck synapses."""

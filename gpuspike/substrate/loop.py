@@ -124,8 +124,7 @@ class OnChip:
 
     def after_step(self, weights: Sequence[Array]) -> None:
         """Keeps the trainer's weights, in place, in the range that the chip can hold."""
-        if isinstance(self.chip, EmulatedChip):
-            self.chip.substrate.limit(weights)
+        self.chip.limit(weights)
 
     def _backward(
         self,
