@@ -155,6 +155,8 @@ def gradient_angles(
 ) -> Array:
     """(n_replica,) angles between the nominal and the exact gradient of one batch, in degrees.
 
+    NaN where one of the two is 0.
+
     Args:
         machine: with an emulated chip.
         received: the batch's input.
@@ -172,7 +174,9 @@ def gradient_angles(
             max_weight_grad=np.inf,
         )
         flat.append(np.concatenate([g.reshape(len(g), -1) for g in grads], axis=1).astype(np.float64))
-    product = np.einsum("rw,rw->r", *flat)
-    lengths = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
-    cosine = np.divide(product, lengths, out=np.full(len(product), np.nan), where=lengths > 0.0)
-    return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+    lengths = [np.linalg.norm(g, axis=1, keepdims=True) for g in flat]
+    # Half the angle by its tangent: a cosine next to 1 would have lost the digits of small angles.
+    with np.errstate(invalid="ignore"):
+        one, other = (g / length for g, length in zip(flat, lengths, strict=True))
+    half = np.arctan2(np.linalg.norm(one - other, axis=1), np.linalg.norm(one + other, axis=1))
+    return np.degrees(2.0 * half)
