@@ -26,6 +26,7 @@ from gpuspike.identity import to_values
 from gpuspike.kernels import LayerState
 from gpuspike.measure import Measured, measure, on_chip
 from gpuspike.memory import keep_freed_memory
+from gpuspike.network import Machine
 from gpuspike.provenance import provenance_of
 from gpuspike.resume import Stopped
 from gpuspike.run_folder import (
@@ -204,13 +205,14 @@ def _prepare_kernels(parts: Experiment, console: Console) -> None:
     """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as training."""
     start = time.perf_counter()
     network, dtype, everybody = parts.network, parts.config.dtype.value, np.ones(1, np.bool_)
+    chip = parts.on_chip(parts.chip_seeds[:1])  # the network itself, if ideal
     weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
     t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
     states: list[LayerState] = []
 
-    def backward() -> None:
+    def backward(machine: Machine) -> None:
         t_out_grad = np.zeros_like(states[-1].t_out)
-        network.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
+        machine.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
 
     with (
         console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
@@ -219,7 +221,9 @@ def _prepare_kernels(parts: Experiment, console: Console) -> None:
         for prepare in (
             lambda: states.extend(network.forward(weights, network.receive(t_in))),
             lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
-            backward,
+            lambda: backward(network),
+            lambda: chip.forward(weights, network.receive(t_in)),
+            lambda: backward(chip),
             lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
             lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], 0, 0, 0),
             lambda: parts.make_optimizer(weights).step(weights, weights, 1.0, everybody),
