@@ -337,35 +337,40 @@ def test_slopes_at_the_crossing_agree_with_the_oracle(kind: str, window: float) 
     assert 0.05 < np.mean(shares) < 0.95
 
 
-@pytest.mark.parametrize("kind", ["equal", "double"])
-def test_slopes_at_the_crossing_are_those_of_the_published_closed_forms(kind: str) -> None:
-    """Written out for every causal set: C u' = a_1 (1 + W) exp(-T/tau_s), or s exp(-T/tau_m).
+def published_slopes(t_in: Array, weights: Array, neuron: LIF, times: Array) -> Array:
+    """Slopes at the crossing by the closed forms: C u' = a_1 (1 + W) exp(-T/tau_s), or s exp(-T/tau_m).
+
+    For tau_m = tau_s and 2 tau_s; the causal set t < times is written out for every neuron.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021).
     """
-    neuron, t_in, weights = layer(kind, 9)
-    times = somebody_else_s_times(t_in, weights, neuron)
     tau_m, tau_s, C = neuron.tau_mem, neuron.tau_syn, neuron.capacitance
     c = C / tau_m * neuron.span
-    expected = np.zeros_like(times)
+    slope = np.zeros_like(times)
     for r, b, j in np.ndindex(times.shape):
-        causal = (t_in[r, b] < times[r, b, j]) & np.isfinite(times[r, b, j])
-        t, w = t_in[r, b, causal], weights[r, causal, j]
-        a_1 = np.sum(w * np.exp(t / tau_s))
+        inputs = t_in[r if len(t_in) > 1 else 0, b]
+        causal = (inputs < times[r, b, j]) & np.isfinite(times[r, b, j])
+        t, w = inputs[causal], weights[r, causal, j]
+        a_1, a_2 = np.sum(w * np.exp(t / tau_s)), np.sum(w * np.exp(t / (2.0 * tau_s)))
         if not a_1 > 0.0:
             continue
-        if kind == "equal":
+        if tau_m == tau_s:
             ratio = np.sum(w * t / tau_s * np.exp(t / tau_s)) / a_1
             z = -c / a_1 * np.exp(ratio)
             if z > -1.0 / math.e:
                 W = lambertw(z).real
-                expected[r, b, j] = a_1 * (1.0 + W) * np.exp(-(ratio - W)) / C
-        else:
-            a_2 = np.sum(w * np.exp(t / (2.0 * tau_s)))
-            square = a_2**2 - 4.0 * a_1 * c
-            if square > 0.0 and a_2 > 0.0:
-                s = math.sqrt(square)
-                expected[r, b, j] = s / (C * 2.0 * a_1 / (a_2 + s))
+                slope[r, b, j] = a_1 * (1.0 + W) * np.exp(-(ratio - W)) / C
+        elif a_2 > 0.0 and (square := a_2**2 - 4.0 * a_1 * c) > 0.0:
+            s = math.sqrt(square)
+            slope[r, b, j] = s / (C * 2.0 * a_1 / (a_2 + s))
+    return slope
+
+
+@pytest.mark.parametrize("kind", ["equal", "double"])
+def test_slopes_at_the_crossing_are_those_of_the_published_closed_forms(kind: str) -> None:
+    neuron, t_in, weights = layer(kind, 9)
+    times = somebody_else_s_times(t_in, weights, neuron)
+    expected = published_slopes(t_in, weights, neuron, times)
     assert 0.1 < np.mean(expected > 0.0) < 0.9
     slope = load("cpu").crossing_slopes(t_in, weights, neuron, times)
     unit = neuron.span / neuron.tau_fast
