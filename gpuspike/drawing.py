@@ -29,7 +29,10 @@ def draw(
     records: Sequence[Mapping[str, Any]],
     folder: Path,
 ) -> None:
-    """Figures of the run; where there are replicas, those of single samples show the first."""
+    """Figures of the run; where there are replicas, those of single samples show the first.
+
+    On a chip, spike times and decisions are the chip's; membrane traces are the nominal network's.
+    """
     names = parts.dataset.class_names
     plots.save(plots.learning_curves(records), folder, "learning_curves")
     t_out = result.t_out[0].astype(np.float64) / parts.config.model.tau_syn
@@ -55,7 +58,7 @@ def _plane(parts: Experiment, weights: Sequence[Array], test: Labelled, result: 
     features = np.concatenate([points, 1.0 - points], axis=1)
     received = parts.network.receive(parts.encode(features))
     answers = evaluate(
-        parts.network,
+        parts.on_chip(parts.chip_seeds[:1]),
         weights,
         Labelled(received, yin_yang_class(points[:, 0], points[:, 1])),
         parts.loss,

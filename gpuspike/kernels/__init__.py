@@ -46,7 +46,7 @@ class Trial(NamedTuple):
     Attributes:
         lift: (n_replica, n_batch, n_post) factor of each neuron's (threshold - leak). A neuron whose
             threshold is thereby at or below its leak is always on: it spikes at time 0, without a gradient.
-        delay: of the same shape, added to the times of spikes, which do not come before 0 by it; inf: lost.
+        delay: of the same shape, added to the times of spikes, none of which comes before 0 by it; inf: lost.
         grid: spikes are seen at the next multiple of it; 0: when they come.
         end: spikes behind it are not seen.
     """

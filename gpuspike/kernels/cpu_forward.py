@@ -30,7 +30,7 @@ from gpuspike.kernels.cpu_neurons import solve_samples
 from gpuspike.kernels.cpu_sort import sort_rows, spike_order
 from gpuspike.kernels.cpu_team import enter, finish, leave, run, samples_of_a_piece, take
 from gpuspike.kernels.simd import VECTOR_BYTES
-from gpuspike.kernels.stack import heard
+from gpuspike.kernels.stack import check_trial, heard
 from gpuspike.kernels.threads import thread_count
 
 EVENTS_A_SOLUTION = 200
@@ -148,26 +148,18 @@ def _table(
 
 
 def _whole(trial: Trial, t_out: Array) -> Trial:
-    """The trial with all its arrays, contiguous; those that are not given do nothing.
-
-    Raises:
-        DtypeError, ShapeError: an array that is not like the spike times.
-    """
-    arrays = []
-    for name, array, nothing in (("lift", trial.lift, 1.0), ("delay", trial.delay, 0.0)):
-        array = np.full_like(t_out, nothing) if array is None else np.ascontiguousarray(array)
-        if array.dtype != t_out.dtype:
-            raise DtypeError(f"{name} must be {t_out.dtype} like the spike times, got {array.dtype}")
-        if array.shape != t_out.shape:
-            raise ShapeError(
-                f"{name} must be (n_replica, n_batch, n_post) = {t_out.shape}, got {array.shape}"
-            )
-        arrays.append(array)
-    return trial._replace(lift=arrays[0], delay=arrays[1])
+    """The trial with all its arrays, contiguous; those that are not given do nothing."""
+    check_trial(trial, t_out.shape, t_out.dtype)
+    lift, delay = (
+        np.full_like(t_out, nothing) if array is None else np.ascontiguousarray(array)
+        for array, nothing in ((trial.lift, 1.0), (trial.delay, 0.0))
+    )
+    return trial._replace(lift=lift, delay=delay)
 
 
 def _without_input(state: LayerState, trial: Trial) -> LayerState:
     """A layer that nothing reaches: only neurons that are always on spike."""
+    check_trial(trial, state.t_out.shape, state.t_out.dtype)
     if trial.lift is not None:
         state.t_cross[trial.lift <= 0.0] = 0.0
     return state._replace(t_out=heard(state.t_cross, trial))

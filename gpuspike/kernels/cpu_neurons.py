@@ -72,7 +72,8 @@ def _interfere(trial, base, n_used, t_out, t_cross, slope):
         for j in range(base, base + n_used):
             if not lift[b, j] > 0.0:
                 t_cross[b, j] = slope[b, j] = 0.0
-            t = max(t_cross[b, j] + delay[b, j], t_cross.dtype.type(0.0))
+            zero = t_cross.dtype.type(0.0)
+            t = max(t_cross[b, j] + delay[b, j], min(t_cross[b, j], zero))
             if grid > 0.0:
                 t = np.ceil(t / grid - same_tick) * grid
             t_out[b, j] = t if t <= end else math.inf

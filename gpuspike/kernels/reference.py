@@ -148,6 +148,7 @@ def first_spikes_vjp(
     t_out: ArrayLike,
     t_out_grad: ArrayLike,
     max_weight_grad: float = math.inf,
+    slope: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Pull a gradient with respect to the spike times back to input times and weights.
 
@@ -160,6 +161,8 @@ def first_spikes_vjp(
         t_out_grad: (n_replica, n_batch, n_post), dL/dT; ignored where the neuron is silent.
         max_weight_grad: a (sample, neuron) pair with any |dL/dT dT/dw_i| above this adds nothing
             to the weights' gradient. The input times' gradient is not limited.
+        slope: (n_replica, n_batch, n_post), what stands for u'(T), 0 for no gradient; `slopes` of these times
+            unless given.
 
     Returns:
         dL/dt_in (n_replica, n_batch, n_pre) and dL/dweights (n_replica, n_pre, n_post).
@@ -168,20 +171,21 @@ def first_spikes_vjp(
     DOI 10.1038/s42256-021-00388-x, whose closed forms for two ratios are special cases.
     """
     t_in, weights, t_out, t_out_grad = _doubles(t_in, weights, t_out, t_out_grad)
+    slope = slopes(t_in, weights, neuron, t_out) if slope is None else np.asarray(slope, np.float64)
     t_in_grad = np.zeros(t_in.shape)
     weights_grad = np.zeros(weights.shape)
     if not neuron.uniform:
         for r, j, one in _each(neuron, weights):
-            column, spikes, grad = weights[:, :, j, None], t_out[:, :, j, None], t_out_grad[:, :, j, None]
+            column, *columns = (a[r, None, :, j, None] for a in (weights, t_out, t_out_grad, slope))
             by_time, by_weight = first_spikes_vjp(
-                t_in[r, None], column[r, None], one, spikes[r, None], grad[r, None], max_weight_grad
+                t_in[r, None], column, one, columns[0], columns[1], max_weight_grad, columns[2]
             )
             t_in_grad[r] += by_time[0]
             weights_grad[r, :, j] = by_weight[0, :, 0]
         return t_in_grad, weights_grad
-    slope = slopes(t_in, weights, neuron, t_out)
     # A loss may well have no finite gradient at a silent neuron, and 0 * nan would spread.
-    factor = np.where(slope > 0, t_out_grad, 0.0) / np.where(slope > 0, slope, 1.0)
+    heard = (slope > 0) & np.isfinite(t_out)
+    factor = np.where(heard, t_out_grad, 0.0) / np.where(heard, slope, 1.0)
     for replica, sample in np.ndindex(*t_out.shape[:2]):
         delay = _delays(t_in[replica, sample], t_out[replica, sample])
         scale = factor[replica, sample]
@@ -262,10 +266,10 @@ def backward(
     max_weight_grad: float,
     need_t_in_grad: bool,
 ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
-    """The oracle as the kernels of one layer; the slope is computed anew, in float64."""
+    """The oracle as the kernels of one layer; see `stack.LayerKernels`."""
     wanted = np.where(active[:, None, None], t_out_grad, 0.0)
     t_in_grad, weights_grad = first_spikes_vjp(
-        _shared(t_in, len(weights)), weights, neuron, t_out, wanted, max_weight_grad
+        _shared(t_in, len(weights)), weights, neuron, t_out, wanted, max_weight_grad, slope
     )
     dtype = weights.dtype
     return (t_in_grad.astype(dtype) if need_t_in_grad else None), weights_grad.astype(dtype)

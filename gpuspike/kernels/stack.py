@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.backend import array_module
-from gpuspike.errors import BackendError
+from gpuspike.errors import BackendError, DtypeError, ShapeError
 from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial, with_bias
 from gpuspike.kernels.reference_step import normals
 from gpuspike.neuron import LIF
@@ -107,12 +107,25 @@ def unavailable(what: str) -> Callable[..., Any]:
     return refuse
 
 
+def check_trial(trial: Trial, shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuses arrays that are not like a layer's spike times: compiled kernels would read beyond them.
+
+    Raises:
+        DtypeError, ShapeError: what was expected, and what was got.
+    """
+    for name, array in (("lift", trial.lift), ("delay", trial.delay)):
+        if array is not None and array.dtype != dtype:
+            raise DtypeError(f"{name} must be {dtype} like the spike times, got {array.dtype}")
+        if array is not None and array.shape != shape:
+            raise ShapeError(f"{name} must be (n_replica, n_batch, n_post) = {shape}, got {array.shape}")
+
+
 def heard(t_cross: Array, trial: Trial) -> Array:
     """A layer's spikes as whoever listens gets them."""
     xp = array_module(t_cross=t_cross)
     times = t_cross
     if trial.delay is not None:
-        times = xp.maximum(times + trial.delay, 0.0)
+        times = xp.maximum(times + trial.delay, xp.minimum(times, 0.0))
     if trial.grid > 0.0:
         times = xp.ceil(times.astype(np.float64) / trial.grid - SAME_TICK) * trial.grid
     return xp.where(times > trial.end, np.inf, times).astype(t_cross.dtype)
@@ -148,6 +161,8 @@ class Stack:
                 t_in, order = with_bias(states[-1].t_out, times), None
             if order is None:
                 order = self.spike_order(t_in)
+            n_replica, _, n_post = layer_weights.shape
+            check_trial(trial, (n_replica, t_in.shape[1], n_post), layer_weights.dtype)
             t_cross, slope = self._layer.forward(t_in, order, layer_weights, neuron, trial.lift)
             t_out = heard(t_cross, trial) if trials else t_cross
             states.append(LayerState(t_in, order, t_out, t_cross, slope))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import SAME_TICK, Kernels, LayerState, Trial
 from gpuspike.layers import Layer, LayerInput, Moment
 from gpuspike.neuron import LIF, Parameter
@@ -24,6 +25,10 @@ class Chip(Protocol):
 
     def program(self, weights: Sequence[Array]) -> list[Array]:
         """Weights of every layer as the chip can hold them, (n_replica, n_pre, n_post)."""
+        ...
+
+    def limit(self, weights: Sequence[Array]) -> None:
+        """Keeps the trainer's weights, in place, in the range that the chip can hold."""
         ...
 
     def __call__(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[Array]:
@@ -44,6 +49,9 @@ class EmulatedChip:
             among a hundred others, and under a network of more layers.
         neurons: of each layer.
         counts: draws that left the physics: time constants drawn again, neurons that are always on.
+
+    Raises:
+        ValueRangeError: a shift that leaves no time constant.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class EmulatedChip:
         self.seeds = tuple(seeds)
         self.counts = {"time_constants_drawn_again": 0, "neurons_always_on": 0}
         self._layers, self._kernels = tuple(layers), kernels
+        self._dead = [self._dead_neurons(number) for number in range(len(layers))]
         self._gains = [self._gain(number) for number in range(len(layers))]
         self._stuck = [self._stuck_weights(number) for number in range(len(layers))]
         self._always_on: list[Array | None] = [None] * len(layers)
@@ -63,18 +72,24 @@ class EmulatedChip:
         streams = (stream(seed, Purpose.CHIP, layer, _KINDS.index(kind)) for seed in self.seeds)
         return np.stack([s.random(shape) if uniform else s.standard_normal(shape) for s in streams])
 
+    def _dead_neurons(self, number: int) -> Array | None:
+        """(n_chip, n_out), which neurons never spike; None where all may."""
+        layer, share = self._layers[number], self.substrate.dead_neurons
+        if not share or layer is self._layers[-1]:  # a class is given a neuron that works
+            return None
+        return self._draw("dead_neurons", number, (layer.n_out,), uniform=True) < share
+
     def _gain(self, number: int) -> Array | None:
         """Factor of each synapse, 0 for what is dead; None where all are 1."""
-        layer, substrate = self._layers[number], self.substrate
+        layer, substrate, dead = self._layers[number], self.substrate, self._dead[number]
         shape, gain = (layer.n_pre, layer.n_out), None
         if substrate.gain_std:
             gain = 1.0 + substrate.gain_std * self._draw("gain", number, shape)
         if substrate.dead_synapses:
             lives = self._draw("dead_synapses", number, shape, uniform=True) >= substrate.dead_synapses
             gain = lives * (1.0 if gain is None else gain)
-        if substrate.dead_neurons and number + 1 < len(self._layers):  # a class is given a neuron that works
-            lives = self._draw("dead_neurons", number, (1, layer.n_out), uniform=True)
-            gain = (lives >= substrate.dead_neurons) * (np.ones(shape) if gain is None else gain)
+        if dead is not None:
+            gain = ~dead[:, None] * (np.ones(shape) if gain is None else gain)
         return gain
 
     def _stuck_weights(self, number: int) -> Array | None:
@@ -86,16 +101,19 @@ class EmulatedChip:
         at = self._draw("stuck_synapses", number, shape, uniform=True) < share
         anywhere = 2.0 * self._draw("stuck_at", number, shape, uniform=True) - 1.0
         stuck = self.substrate.programmed(anywhere * self.substrate.most(number), number)
-        gain = self._gains[number]
-        # A dead neuron has no synapse that could wake it.
-        return np.where(at if gain is None else at & (gain != 0.0).any(axis=1, keepdims=True), stuck, np.nan)
+        dead = self._dead[number]  # which no synapse could wake
+        return np.where(at if dead is None else at & ~dead[:, None], stuck, np.nan)
 
     def _neuron(self, number: int) -> LIF:
-        layer, substrate = self._layers[number], self.substrate
+        layer, substrate, dead = self._layers[number], self.substrate, self._dead[number]
         model, shape = layer.neuron, (len(self.seeds), layer.n_out)
 
         def positive(kind: str, value: Parameter, shift: float, std: float) -> Parameter:
-            if not std:
+            if not np.all(value + shift > 0.0):
+                raise ValueRangeError(
+                    f"substrate.{kind}_shift must leave {kind} positive, got {shift!r} on {value!r}"
+                )
+            if not std or np.all(np.isinf(value)):  # a spread of infinity is none
                 return value + shift
             drawn = value + shift + std * self._draw(kind, number, (layer.n_out,))
             # Those of each chip go on with that chip's own numbers.
@@ -111,11 +129,11 @@ class EmulatedChip:
             threshold = np.broadcast_to(threshold, shape) + substrate.threshold_std * self._draw(
                 "threshold", number, (layer.n_out,)
             )
-        on = np.broadcast_to(np.asarray(threshold) <= model.leak, shape)
-        if on.any():
-            self._always_on[number] = on
-            self.counts["neurons_always_on"] += int(on.sum())
-            threshold = np.where(on, model.threshold, threshold)
+        low = np.broadcast_to(np.asarray(threshold) <= model.leak, shape)
+        if low.any():
+            threshold = np.where(low, model.threshold, threshold)
+            self._always_on[number] = low if dead is None else low & ~dead
+            self.counts["neurons_always_on"] += int(np.count_nonzero(self._always_on[number]))
         return LIF(
             positive("tau_mem", model.tau_mem, substrate.tau_mem_shift, substrate.tau_mem_std),
             positive("tau_syn", model.tau_syn, substrate.tau_syn_shift, substrate.tau_syn_std),
@@ -127,6 +145,10 @@ class EmulatedChip:
     def program(self, weights: Sequence[Array]) -> list[Array]:
         """Weights as the chip can hold them; see `Chip.program`."""
         return [self.substrate.programmed(w, number) for number, w in enumerate(weights)]
+
+    def limit(self, weights: Sequence[Array]) -> None:
+        """Keeps weights in range; see `Chip.limit`."""
+        self.substrate.limit(weights)
 
     def effective(self, weights: Sequence[Array]) -> list[Array]:
         """What the programmed weights come to on the chip: gains, dead and stuck synapses."""
@@ -204,7 +226,7 @@ class EmulatedChip:
                 inputs[self._lost(like, Purpose.LOST_INPUTS, 0, substrate.lost_inputs, moment)] = np.inf
         if substrate.time_grid:
             t_in = self._ticks(t_in).astype(t_in.dtype)
-        late = (t_in > substrate.trial_end) & (t_in < np.inf)
+        late = (t_in > substrate.last_seen) & (t_in < np.inf)
         if late.any():
             t_in = np.where(late, np.inf, t_in).astype(t_in.dtype)
         return received if t_in is received.t_in else LayerInput(t_in, None)
@@ -217,7 +239,7 @@ class EmulatedChip:
         times = np.asarray(bias_times, np.float64)
         if self.substrate.time_grid:
             times = self._ticks(times)
-        return tuple(np.where(times > self.substrate.trial_end, np.inf, times).tolist())
+        return tuple(np.where(times > self.substrate.last_seen, np.inf, times).tolist())
 
     def _trial(self, number: int, n_batch: int, dtype: Any, moment: Moment) -> Trial:
         """What the trials of a batch draw for one layer."""
@@ -229,6 +251,8 @@ class EmulatedChip:
             noise *= dtype.type(substrate.threshold_noise) / (span[:, None] if span.ndim == 2 else span)
             lift = noise
             lift += 1.0
+        if lift is not None and (dead := self._dead[number]) is not None:
+            lift[np.broadcast_to(dead[:, None], lift.shape)] = 1.0  # no noise wakes them
         if on is not None:
             lift = np.where(on[:, None], -1.0, np.ones_like(like) if lift is None else lift).astype(dtype)
         if substrate.spike_jitter:
@@ -237,7 +261,7 @@ class EmulatedChip:
         if substrate.lost_spikes:
             lost = self._lost(like, Purpose.LOST_SPIKES, number, substrate.lost_spikes, moment)
             delay = np.where(lost, np.inf, 0.0 if delay is None else delay).astype(dtype)
-        return Trial(lift, delay, substrate.time_grid, substrate.trial_end)
+        return Trial(lift, delay, substrate.time_grid, substrate.last_seen)
 
     def _lost(self, like: Array, purpose: Purpose, layer: int, share: float, moment: Moment) -> Array:
         """Which of many spikes are lost: those whose normal number lies in the tail of that share."""

@@ -56,6 +56,10 @@ class FileChip:
         """Weights as the chip can hold them."""
         return [self._substrate.programmed(w, number) for number, w in enumerate(weights)]
 
+    def limit(self, weights: Sequence[Array]) -> None:
+        """Keeps weights in the range that the chip can hold."""
+        self._substrate.limit(weights)
+
     def __call__(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[Array]:
         """Spike times of every layer; see `Chip`. There is one replica: one chip."""
         del moment  # hardware draws its own noise
@@ -112,7 +116,8 @@ class FileChip:
 
 def _read(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: of a damaged archive NumPy would leave the file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise DataError(f"no {path}") from None

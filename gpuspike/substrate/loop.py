@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, with_bias
 from gpuspike.layers import EVALUATION, Layer, LayerInput, Moment
 from gpuspike.network import Network
@@ -73,6 +73,9 @@ class OnChip:
 
         Args:
             moment: address of the trials' randomness; those of an evaluation unless given.
+
+        Raises:
+            ShapeError: a chip's answer that does not fit the network.
         """
         moment = moment or Moment()
         if self.fresh is not None and moment.epoch != EVALUATION:
@@ -82,8 +85,16 @@ class OnChip:
         states: list[LayerState] = []
         t_in, order = received.t_in, np.empty(0, np.int64)
         for number, t_out in enumerate(self.chip(weights, received, moment)):
+            layer, dtype = self.layers[number], weights[0].dtype
             if number:
-                t_in = with_bias(states[-1].t_out, self.layers[number].bias_times)
+                t_in = with_bias(states[-1].t_out, layer.bias_times)
+            shape = (len(weights[0]), t_in.shape[1], layer.n_out)
+            if t_out.shape != shape:
+                raise ShapeError(
+                    f"the chip's spikes of layer {number} must be (n_replica, n_batch, n_post) = {shape}, "
+                    f"got {t_out.shape}"
+                )
+            t_out = np.ascontiguousarray(t_out, dtype)
             states.append(LayerState(t_in, order, t_out, t_out, np.zeros_like(t_out)))
         return states
 
@@ -113,8 +124,7 @@ class OnChip:
 
     def after_step(self, weights: Sequence[Array]) -> None:
         """Keeps the trainer's weights, in place, in the range that the chip can hold."""
-        if isinstance(self.chip, EmulatedChip):
-            self.chip.substrate.limit(weights)
+        self.chip.limit(weights)
 
     def _backward(
         self,
@@ -145,6 +155,8 @@ def gradient_angles(
 ) -> Array:
     """(n_replica,) angles between the nominal and the exact gradient of one batch, in degrees.
 
+    NaN where one of the two is 0.
+
     Args:
         machine: with an emulated chip.
         received: the batch's input.
@@ -162,7 +174,9 @@ def gradient_angles(
             max_weight_grad=np.inf,
         )
         flat.append(np.concatenate([g.reshape(len(g), -1) for g in grads], axis=1).astype(np.float64))
-    product = np.einsum("rw,rw->r", *flat)
-    lengths = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
-    cosine = np.divide(product, lengths, out=np.full(len(product), np.nan), where=lengths > 0.0)
-    return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+    lengths = [np.linalg.norm(g, axis=1, keepdims=True) for g in flat]
+    # Half the angle by its tangent: a cosine next to 1 would have lost the digits of small angles.
+    with np.errstate(invalid="ignore"):
+        one, other = (g / length for g, length in zip(flat, lengths, strict=True))
+    half = np.arctan2(np.linalg.norm(one - other, axis=1), np.linalg.norm(one + other, axis=1))
+    return np.degrees(2.0 * half)

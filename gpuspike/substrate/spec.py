@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.kernels import SAME_TICK
 from gpuspike.layers import Layer
 
 Array = NDArray[Any]
@@ -125,6 +126,14 @@ class Substrate:
         """Whether nothing at all is distorted."""
         limits = ("name", "max_fan_in", "max_neurons", "max_synapses")
         return all(getattr(self, f.name) == f.default for f in fields(self) if f.name not in limits)
+
+    @property
+    def last_seen(self) -> float:
+        """Time after which no spike is seen: the trial's end, or on a grid the last tick in it."""
+        if self.time_grid == 0.0 or math.isinf(self.trial_end):
+            return self.trial_end
+        # As ticks are computed: 3 * 0.1 lies behind 0.3.
+        return math.floor(self.trial_end / self.time_grid + SAME_TICK) * self.time_grid
 
     @property
     def changes_by_trial(self) -> bool:
