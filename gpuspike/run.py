@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gpuspike import checkpoint, report
+from gpuspike import checkpoint, chip_plots, plots, report
 from gpuspike.accountant import Counter, neurobench
 from gpuspike.config import Config, to_yaml
 from gpuspike.drawing import draw
@@ -115,9 +115,9 @@ def _run(
 ) -> dict[str, Any]:
     start = time.perf_counter()
     config = parts.config
-    provenance = _provenance(config)  # now: the code may be another one by the time that training ends
+    origin = provenance(config)  # now: the code may be another one by the time that training ends
     _say_what_runs(parts, experiment, folder, console)
-    _prepare_kernels(parts, console)
+    prepare_kernels(parts, console)
     data = {
         name: Labelled(
             parts.network.receive(
@@ -139,10 +139,12 @@ def _run(
     results = measured.results
     summary = _summary(parts, experiment, records, measured, interrupted)
     summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
-    summary |= {"provenance": provenance}
+    summary |= {"provenance": origin}
     summary["run"]["overrides"] = list(overrides)
     with console.status("drawing figures"):
         draw(parts, weights, data["test"], results["test"], records, folder / "figures")
+        curve = chip_plots.anytime(summary["anytime"], summary["chip"]["name"])
+        plots.save(curve, folder / "figures", "anytime")
     summary["emulator"]["wall_s"] = time.perf_counter() - start
     summary = plain(summary)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -157,16 +159,15 @@ def _run(
 
 def _say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Console) -> None:
     config = parts.config
-    layers = parts.network.layers
-    sizes = "-".join(str(n) for n in (layers[0].n_in, *(layer.n_out for layer in layers)))
     chosen = " (chosen by backend=auto)" if config.backend.value == "auto" else ""
     replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
+    sizes = parts.network.sizes
     console.print(f"[bold]{experiment}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
     console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
     console.print(f"folder   {folder}", soft_wrap=True)
 
 
-def _prepare_kernels(parts: Experiment, console: Console) -> None:
+def prepare_kernels(parts: Experiment, console: Console) -> None:
     """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as training."""
     start = time.perf_counter()
     network, dtype, everybody = parts.network, parts.config.dtype.value, np.ones(1, np.bool_)
@@ -325,7 +326,7 @@ def _summary(
     }  # fmt: skip
 
 
-def _provenance(config: Config) -> dict[str, Any]:
+def provenance(config: Config) -> dict[str, Any]:
     """What a run was made with."""
     return {
         "gpuspike": metadata.version("gpuspike"),
