@@ -87,7 +87,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """
     prepared, split = prepare(config), config.split.value
     parts = prepared.parts
-    prepare_kernels(parts, console)
+    prepare_kernels(parts, console, training=False)
     samples = parts.dataset.splits[split]
     data = {split: Labelled(parts.network.receive(parts.encode(samples.features)), samples.labels)}
     measured = measure(parts, parts.network, prepared.weights, data, split, prepared.prices)

@@ -29,6 +29,7 @@ from gpuspike.errors import OutputError
 from gpuspike.experiment import Experiment, build, new_trainer
 from gpuspike.kernels import LayerState
 from gpuspike.measure import Measured, measure, on_chip
+from gpuspike.rng import Purpose
 from gpuspike.tracking import MetricsFile, ProgressDisplay, plain, record_line
 from gpuspike.trainer import Labelled, Trainer
 
@@ -167,8 +168,12 @@ def _say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Co
     console.print(f"folder   {folder}", soft_wrap=True)
 
 
-def prepare_kernels(parts: Experiment, console: Console) -> None:
-    """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as training."""
+def prepare_kernels(parts: Experiment, console: Console, *, training: bool = True) -> None:
+    """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as the work.
+
+    Args:
+        training: those that only training needs, too.
+    """
     start = time.perf_counter()
     network, dtype, everybody = parts.network, parts.config.dtype.value, np.ones(1, np.bool_)
     weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
@@ -183,14 +188,17 @@ def prepare_kernels(parts: Experiment, console: Console) -> None:
         console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
         _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
     ):
-        for prepare in (
+        evaluating = (
             lambda: states.extend(network.forward(weights, network.receive(t_in))),
             lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
-            backward,
             lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
-            lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], 0, 0, 0),
+        )
+        learning = (
+            backward,
+            lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], Purpose.INPUT_NOISE, 0, 0),
             lambda: parts.make_optimizer(weights).step(weights, weights, 1.0, everybody),
-        ):
+        )
+        for prepare in evaluating + (learning if training else ()):
             prepare()
             if stop.asked:
                 raise KeyboardInterrupt

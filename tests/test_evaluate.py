@@ -396,3 +396,13 @@ def test_the_ratio_to_the_chip_is_that_of_times_and_energies(folder: Path) -> No
     np.testing.assert_allclose(chip["emulator_time_ratio"], 1.0 / speed / 48e-6)
     assert chip["emulator_energy_ratio"] is None
     assert plain(answer) == answer, "it is JSON already"
+
+
+def test_the_reference_counts_the_same(folder: Path) -> None:
+    chips = [
+        evaluation.evaluate(config, Console(file=io.StringIO()))["chips"]["loihi"]
+        for backend in ("cpu", "reference")
+        for config in evaluations([f"run={folder}", "prices=[loihi]", f"backend={backend}"], multirun=False)
+    ]
+    for key in ("until_end", "until_decision", "time_to_decision_s", "undecided_share"):
+        assert chips[0][key] == chips[1][key], key
