@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
-from gpuspike.config import conf_folder, experiment_name, jobs, register, to_config
+from gpuspike.composition import conf_folder, register
+from gpuspike.config import Config, experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, GpuspikeError
 
 BAD_INPUT = 2
@@ -23,7 +24,7 @@ def train() -> None:
     """`gpuspike-train`: see README.md."""
     try:
         before = _check(sys.argv[1:])
-        register()
+        register("schema", Config)
 
         def task(cfg: DictConfig) -> float:
             return _train(cfg, before)
@@ -38,8 +39,38 @@ def train() -> None:
         sys.exit(INTERRUPTED)
 
 
-def _refuse(error: GpuspikeError) -> NoReturn:
-    print(f"gpuspike-train: error: {error}", file=sys.stderr)
+def evaluate() -> None:
+    """`gpuspike-evaluate`: see README.md."""
+    from gpuspike.evaluate import evaluate, prepare
+    from gpuspike.evaluate_config import EvaluateConfig, as_lists, evaluations
+
+    command = "gpuspike-evaluate"
+    try:
+        arguments = as_lists(sys.argv[1:])
+        flags = [a for a in arguments if a.startswith("-")]
+        if any(flag not in ("-m", "--multirun") for flag in flags):
+            # Flags that only tell (--help, --cfg, ...) are Hydra's.
+            sys.argv[1:] = arguments
+            register("evaluate_schema", EvaluateConfig)
+            folder = str((conf_folder() / "evaluate").resolve())
+            hydra.main(version_base="1.3", config_path=folder, config_name="evaluate")(lambda _: None)()
+            return
+        configs = evaluations([a for a in arguments if not a.startswith("-")], multirun=bool(flags))
+        for config in configs:  # all of them before any work
+            prepare(config)
+        for config in configs:
+            evaluate(config, Console())
+    except GpuspikeError as error:
+        _refuse(error, command)
+    except MemoryError as error:
+        _refuse(ConfigError(f"the evaluation does not fit into memory: {error}"), command)
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _refuse(error: GpuspikeError, command: str = "gpuspike-train") -> NoReturn:
+    print(f"{command}: error: {error}", file=sys.stderr)
     sys.exit(BAD_INPUT)
 
 

@@ -36,6 +36,8 @@ CAPTIONS = {
     " earliest output spikes.",
     "spike_time_histograms": "Spike times of the output neurons, one panel for the samples of"
     " each class. The neuron of the class itself is filled: it should be the first.",
+    "anytime": "If one stops listening early: the share of test samples that have an answer by then, and the"
+    " right one; the energy if every sample ran until then, and if each stopped at its decision.",
     "membrane_traces": "One sample on its way through the network: input spikes, membranes of"
     " the hidden neurons (grey: silent) with their spikes above, membranes of the output.",
 }
@@ -111,7 +113,7 @@ def readable(value: Any, unit: str = "") -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {readable(entry, unit)}" for key, entry in value.items()) or NONE
     if isinstance(value, list | tuple):
-        return " to ".join(readable(entry, unit) for entry in value) or NONE
+        return " to ".join(dict.fromkeys(readable(entry, unit) for entry in value)) or NONE
     if not _is_number(value):
         return NONE if value is None or isinstance(value, Real) else str(value)
     if unit == "%":

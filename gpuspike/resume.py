@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike import checkpoint
-from gpuspike.config import Config, from_values, from_yaml, to_yaml
+from gpuspike.config import Config, from_values, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.identity import differences, within
 from gpuspike.run_folder import CHECKPOINT, CONFIG, METRICS, replace_text
@@ -65,7 +65,7 @@ def read(folder: Path, asked: Config | None = None, overrides: Sequence[str] = (
     elif not (folder / CONFIG).is_file():
         raise DataError(f"resume must be the folder of a run, got {folder}, which holds none")
     try:
-        config = from_values(header["config"]) if header else from_yaml(folder / CONFIG)
+        config = from_values(header["config"]) if header else read_config(folder / CONFIG)
         epoch = int(header["epoch"]) if header else 0
         record = header.get("record")
         name, given = str(header.get("experiment", "custom")), list(header.get("overrides", ()))
@@ -74,7 +74,7 @@ def read(folder: Path, asked: Config | None = None, overrides: Sequence[str] = (
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} cannot be resumed: {error!r}") from None
     if header and (folder / CONFIG).is_file():
-        config = _edited(config, from_yaml(folder / CONFIG), folder)
+        config = _edited(config, read_config(folder / CONFIG), folder)
     if asked is not None:
         config = _changed(config, asked, overrides, folder)
     records = _records(folder / METRICS, epoch, record)

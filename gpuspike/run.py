@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from gpuspike import checkpoint, report, resume
+from gpuspike import checkpoint, chip_plots, plots, report, resume
 from gpuspike.accountant import Counter, neurobench
 from gpuspike.config import Config, to_yaml
 from gpuspike.drawing import draw
@@ -28,6 +28,7 @@ from gpuspike.measure import Measured, chip_arrays, examine, measure, on_chip, s
 from gpuspike.memory import keep_freed_memory
 from gpuspike.provenance import provenance_of
 from gpuspike.resume import Stopped
+from gpuspike.rng import Purpose
 from gpuspike.run_folder import (
     CHECKPOINT,
     METRICS,
@@ -134,7 +135,7 @@ def _run(
         records = stopped.records
         book["resumed"] = [*stopped.resumed, stopped.epoch]
         _restore(trainer, stopped, [book["gpuspike"], book["git"]], folder, console)
-    _prepare_kernels(parts, console)
+    prepare_kernels(parts, console)
     data = {
         name: Labelled(
             parts.network.receive(
@@ -161,6 +162,8 @@ def _run(
     summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"]}
     with console.status("drawing figures"):
         draw(parts, weights, data["test"], results["test"], records, folder / "figures")
+        curve = chip_plots.anytime(summary["anytime"], summary["chip"]["name"])
+        plots.save(curve, folder / "figures", "anytime")
     summary["emulator"]["wall_s"] = time.perf_counter() - start
     summary = plain(summary)
     replace_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
@@ -176,10 +179,9 @@ def _run(
 
 def _say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Console) -> None:
     config = parts.config
-    layers = parts.network.layers
-    sizes = "-".join(str(n) for n in (layers[0].n_in, *(layer.n_out for layer in layers)))
     chosen = " (chosen by backend=auto)" if config.backend.value == "auto" else ""
     replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
+    sizes = parts.network.sizes
     console.print(f"[bold]{experiment}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
     console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
     console.print(f"folder   {folder}", soft_wrap=True)
@@ -201,8 +203,12 @@ def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, 
     console.print(f"resumed  after epoch {stopped.epoch}, {left or 'none'} to go")
 
 
-def _prepare_kernels(parts: Experiment, console: Console) -> None:
-    """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as training."""
+def prepare_kernels(parts: Experiment, console: Console, *, training: bool = True) -> None:
+    """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as the work.
+
+    Args:
+        training: those that only training needs, too.
+    """
     start = time.perf_counter()
     network, dtype, everybody = parts.network, parts.config.dtype.value, np.ones(1, np.bool_)
     machines = {parts.network, parts.on_chip(parts.chip_seeds[:1])}
@@ -210,23 +216,30 @@ def _prepare_kernels(parts: Experiment, console: Console) -> None:
     t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
     states: list[LayerState] = []
 
-    def there_and_back() -> None:
+    def there() -> None:
         for machine in machines:
             states[:] = machine.forward(weights, network.receive(t_in))
-            t_out_grad = np.zeros_like(states[-1].t_out)
+
+    def back() -> None:
+        t_out_grad = np.zeros_like(states[-1].t_out)
+        for machine in machines:
             machine.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
 
     with (
         console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
         _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
     ):
-        for prepare in (
-            there_and_back,
+        evaluating = (
+            there,
             lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
             lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
-            lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], 0, 0, 0),
+        )
+        learning = (
+            back,
+            lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], Purpose.INPUT_NOISE, 0, 0),
             lambda: parts.make_optimizer(weights).step(weights, weights, 1.0, everybody),
-        ):
+        )
+        for prepare in evaluating + (learning if training else ()):
             prepare()
             if stop.asked:
                 raise KeyboardInterrupt
