@@ -236,7 +236,7 @@ def to_config(cfg: DictConfig) -> Config:
         # As plain values, so that keys that "+" has added meet the schema again.
         values = OmegaConf.to_container(cfg, enum_to_str=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(one_line(error)) from None
     assert isinstance(values, dict)
     return from_values({str(key): value for key, value in values.items() if key != "hydra"})
 
@@ -250,7 +250,7 @@ def from_values(values: dict[str, Any]) -> Config:
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
     except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(one_line(error)) from None
     assert isinstance(config, Config)
     _check(config)
     return config
@@ -273,7 +273,7 @@ def from_yaml(path: Path) -> Config:
             raise ValueError("it holds no keys")
         return from_values({str(key): value for key, value in values.items()})
     except Exception as error:  # the YAML reader has errors of its own
-        raise ConfigError(f"cannot use {path}: {_one_line(error)}") from None
+        raise ConfigError(f"cannot use {path}: {one_line(error)}") from None
 
 
 def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
@@ -300,10 +300,11 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
     except ConfigError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from None
+        hint = "; pip install 'gpuspike[sweep]' has them all" if "hydra/launcher" in str(error) else ""
+        raise ConfigError(one_line(error) + hint) from None
     except (ValueError, TypeError, AttributeError) as error:
         # Hydra lets some mistakes through as plain errors of Python that do not say where.
-        raise ConfigError(f"cannot use {' '.join(overrides)}: {_one_line(error)}") from None
+        raise ConfigError(f"cannot use {' '.join(overrides)}: {one_line(error)}") from None
 
 
 def _alternatives(override: Override) -> list[str]:
@@ -323,7 +324,7 @@ def _job(overrides: list[str], multirun: bool) -> Job:
 _NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Hydra's and OmegaConf's words on one line, with the keys that would have been valid."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     lines = [line.strip() for line in str(cause).splitlines()]

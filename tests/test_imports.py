@@ -16,12 +16,13 @@ ORDER = [
     "errors", "backend", "neuron", "rng", "kernels", "memory", "doctor", "datasets", "encoding",
     "augmentation", "layers", "network", "losses", "optim", "bumping", "substrate", "trainer",
     "accountant", "checkpoint", "run_folder", "config", "identity", "provenance", "resume", "tracking",
-    "trackers", "experiment", "plots", "image_plots", "drawing", "report", "run", "cli",
+    "trackers", "experiment", "plots", "image_plots", "drawing", "report", "run", "sweep", "tune", "cli",
+    "cli_tune",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 
 KERNELS_MAY_USE = {"errors", "backend", "neuron", "rng"}
-HYDRA_IS_KNOWN_TO = {"config", "cli"}
+HYDRA_IS_KNOWN_TO = {"config", "cli", "cli_tune"}
 CUPY_IS_KNOWN_TO = {"backend.py", "kernels/cuda.py"}
 MOST_LINES = 400
 
