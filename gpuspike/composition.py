@@ -52,7 +52,7 @@ def typed(cfg: Any, schema: type[T]) -> T:
         values = {key: value for key, value in values.items() if key != "hydra"}
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
     except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(one_line(error)) from None
     assert isinstance(config, schema)
     return config
 
@@ -95,10 +95,11 @@ def composed(
     except ConfigError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from None
+        hint = "; pip install 'gpuspike[sweep]' has them all" if "hydra/launcher" in str(error) else ""
+        raise ConfigError(one_line(error) + hint) from None
     except (ValueError, TypeError, AttributeError) as error:
         # Hydra lets some mistakes through as plain errors of Python that do not say where.
-        raise ConfigError(f"cannot use {' '.join(overrides)}: {_one_line(error)}") from None
+        raise ConfigError(f"cannot use {' '.join(overrides)}: {one_line(error)}") from None
 
 
 def _own_sweep(name: str, overrides: Sequence[str]) -> list[str]:
@@ -129,7 +130,7 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
 _NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Hydra's and OmegaConf's words on one line, with the keys that would have been valid."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     lines = [line.strip() for line in str(cause).splitlines()]

@@ -235,12 +235,13 @@ class Config:
 
 @dataclass(frozen=True)
 class Job:
-    """One run that a command line asks for; `folder` is the run's, or the whole sweep's."""
+    """One run that a command line asks for; `folder` is its own, or that of the `sweep` it is part of."""
 
     config: Config
     experiment: str
     folder: Path
     overrides: Sequence[str] = ()
+    sweep: bool = False
 
 
 def experiment_name() -> str:
@@ -307,7 +308,7 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
 def _job(cfg: DictConfig, multirun: bool) -> Job:
     sweeps = multirun or cfg.hydra.mode is RunMode.MULTIRUN
     folder = Path(cfg.hydra.sweep.dir if sweeps else cfg.hydra.run.dir)
-    return Job(to_config(cfg), experiment_name(), folder, list(cfg.hydra.overrides.task))
+    return Job(to_config(cfg), experiment_name(), folder, list(cfg.hydra.overrides.task), sweeps)
 
 
 def _check(config: Config) -> None:

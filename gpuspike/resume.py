@@ -46,12 +46,18 @@ class Stopped:
     damaged: str | None
 
 
-def read(folder: Path, asked: Config | None = None, overrides: Sequence[str] = ()) -> Stopped:
+def read(
+    folder: Path,
+    asked: Config | None = None,
+    overrides: Sequence[str] = (),
+    begun: tuple[str, Sequence[str]] = ("custom", ()),
+) -> Stopped:
     """Looks at a run's folder, writes nothing.
 
     Args:
         asked: the configuration that a command line composes, if one asks for changes.
         overrides: that command line, for example ["resume=outputs/run", "training.epochs=400"].
+        begun: experiment and overrides of a run without a checkpoint, which would have them.
 
     Raises:
         DataError: the folder holds no run, or a damaged one.
@@ -68,7 +74,7 @@ def read(folder: Path, asked: Config | None = None, overrides: Sequence[str] = (
         config = from_values(header["config"]) if header else read_config(folder / CONFIG)
         epoch = int(header["epoch"]) if header else 0
         record = header.get("record")
-        name, given = str(header.get("experiment", "custom")), list(header.get("overrides", ()))
+        name, given = str(header.get("experiment", begun[0])), list(header.get("overrides", begun[1]))
         resumed = [int(number) for number in header.get("resumed", ())]
         code = [header.get("gpuspike"), header.get("git")] if header else None
     except (KeyError, TypeError, ValueError) as error:

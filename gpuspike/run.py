@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,17 @@ from gpuspike.trainer import Labelled, Trainer
 Array = NDArray[Any]
 
 
+Watch = Callable[[Mapping[str, Any]], None]
+"""Called with each new line of metrics.jsonl once it is written; what it raises ends the run there."""
+
+
 def run(
-    config: Config, experiment: str, folder: Path, console: Console, overrides: Sequence[str] = ()
+    config: Config,
+    experiment: str,
+    folder: Path,
+    console: Console,
+    overrides: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Trains, evaluates, draws and reports.
 
@@ -56,6 +65,7 @@ def run(
         experiment: its name, for the report.
         folder: where the run is written; must not hold a run.
         overrides: what the command line changed, for the summary.
+        watch: follows the epochs.
 
     Returns:
         The summary that summary.json holds.
@@ -69,7 +79,7 @@ def run(
     before = existing(folder)
     claim(folder, to_yaml(config))
     try:
-        with locked(folder), _readable(folder), Tracking(config, console) as tracking:
+        with locked(folder), _readable(folder), Tracking(config, console, watch) as tracking:
             return _run(parts, experiment, folder, console, overrides, tracking)
     finally:
         if not any(folder.glob("checkpoint*.npz")):  # nothing is worth keeping
@@ -77,20 +87,27 @@ def run(
 
 
 def go_on(
-    folder: Path, console: Console, asked: Config | None = None, overrides: Sequence[str] = ()
+    folder: Path,
+    console: Console,
+    asked: Config | None = None,
+    overrides: Sequence[str] = (),
+    begun: tuple[str, Sequence[str]] = ("custom", ()),
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Goes on with the run in a folder, as `run` would have done.
 
     Args:
         asked, overrides: what a command line asks for; see `resume.read` for what it may change.
+        begun: experiment and overrides of a run that was stopped before it could write them down.
+        watch: follows the epochs that are left.
 
     Raises:
         GpuspikeError: bad input, before anything is written.
     """
     with locked(folder), _readable(folder):
-        stopped = resume.read(folder, asked, overrides)
+        stopped = resume.read(folder, asked, overrides, begun)
         parts = build(stopped.config)
-        with Tracking(stopped.config, console) as tracking:
+        with Tracking(stopped.config, console, watch) as tracking:
             return _run(parts, stopped.experiment, folder, console, stopped.overrides, tracking, stopped)
 
 

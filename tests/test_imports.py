@@ -17,12 +17,13 @@ ORDER = [
     "augmentation", "layers", "network", "losses", "optim", "bumping", "substrate", "trainer",
     "accountant", "checkpoint", "composition", "config", "evaluate_config", "run_folder", "identity",
     "provenance", "resume", "tracking", "trackers", "experiment", "plots", "image_plots", "chip_plots",
-    "drawing", "report", "comparison", "gpu_energy", "measure", "run", "evaluate", "cli",
+    "drawing", "report", "comparison", "gpu_energy", "measure", "run", "evaluate", "sweep", "tune", "cli",
+    "cli_tune",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 
 KERNELS_MAY_USE = {"errors", "backend", "neuron", "rng"}
-HYDRA_IS_KNOWN_TO = {"composition", "config", "cli"}
+HYDRA_IS_KNOWN_TO = {"composition", "config", "cli", "cli_tune"}
 CUPY_IS_KNOWN_TO = {"backend.py", "kernels/cuda.py"}
 MOST_LINES = 400
 
