@@ -107,3 +107,21 @@ def tradeoff(runs: Sequence[Mapping[str, Any]], parameter: str) -> Figure:
     energy.set_xticks(values, [f"{run['value']:g}" for run in rows])
     energy.set_xlabel(parameter)
     return figure
+
+
+@styled()
+def yields(reached: Floats) -> Figure:
+    """Share of the chips that reach an accuracy, a line a replica.
+
+    Args:
+        reached: (n_replica, n_chips) accuracies in 0..1.
+    """
+    figure = new_figure(height=2.0)
+    axes = figure.subplots()
+    share = 100 * np.arange(1, reached.shape[1] + 1) / reached.shape[1]
+    for row in reached:
+        axes.step(100 * -np.sort(-row), share, where="pre", color=BLUE, alpha=0.8)
+    axes.set_xlabel("accuracy (%)")
+    axes.set_ylabel("chips that reach it (%)")
+    axes.set_ylim(0, 103)
+    return figure

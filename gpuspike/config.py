@@ -286,6 +286,21 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path} is not of a run of this version: {error}") from None
 
 
+def read_substrate(path: Path) -> SubstrateConfig:
+    """A chip's YAML file.
+
+    Raises:
+        ConfigError: no such file, or one that does not describe a chip.
+    """
+    if not path.is_file():
+        known = sorted(file.stem for file in (conf_folder() / "substrate").glob("*.yaml"))
+        raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}")
+    try:
+        return typed(read_yaml(path), SubstrateConfig)
+    except ConfigError as error:
+        raise ConfigError(f"{path} describes no chip: {error}") from None
+
+
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that can be read back with Hydra."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))

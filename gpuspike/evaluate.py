@@ -15,17 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gpuspike import checkpoint
+from gpuspike import checkpoint, chip_plots, plots
 from gpuspike.accountant import Prices, find, neurobench, read_prices
 from gpuspike.comparison import comparison, published
 from gpuspike.composition import conf_folder
-from gpuspike.config import read_config
-from gpuspike.errors import DataError, OutputError
+from gpuspike.config import read_config, read_substrate
+from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.evaluate_config import EvaluateConfig
 from gpuspike.experiment import Experiment, build
 from gpuspike.measure import measure, on_chip
+from gpuspike.network import Machine
+from gpuspike.population import accuracies, yields
 from gpuspike.provenance import provenance_of
 from gpuspike.run import prepare_kernels
+from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.tracking import plain
 from gpuspike.trainer import Labelled
 
@@ -38,12 +41,14 @@ class Prepared:
 
     Attributes:
         folder: of the run.
+        machine: what answers: the network, or its chips.
         epoch: after which the weights were kept.
         answer: where the result goes.
     """
 
     folder: Path
     parts: Experiment
+    machine: Machine
     weights: list[Array]
     epoch: int
     prices: list[Prices]
@@ -60,8 +65,19 @@ def prepare(config: EvaluateConfig) -> Prepared:
     prices = [read_prices(find(name, conf_folder() / "prices")) for name in dict.fromkeys(config.prices)]
     trained = read_config(folder / "config.yaml")
     trained.backend = config.backend
+    same_chip = not config.substrate and config.chip_seed is None
+    if config.substrate:
+        preset = conf_folder() / "substrate" / f"{config.substrate}.yaml"
+        trained.substrate = read_substrate(preset if preset.is_file() else Path(config.substrate))
+    if config.chip_seed is not None:
+        trained.chip_seed = config.chip_seed
     arrays, header = checkpoint.load(folder / "checkpoint.npz")
     parts = build(trained)
+    machine = parts.on_chip(parts.chip_seeds)
+    if same_chip and isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip):
+        machine.chip.take({name[5:]: array for name, array in arrays.items() if name.startswith("chip_")})
+    if config.chips and machine is parts.network:
+        raise ConfigError("chips needs a substrate that is not ideal, substrate=bss2 for example")
     weights = []
     for number, layer in enumerate(parts.network.layers):
         name, shape = f"weights_{number}", (trained.replicas, layer.n_pre, layer.n_out)
@@ -74,7 +90,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
         weights.append(found)
     answer = folder / "evaluations" / f"{config.name}.json"
     _check_writable(answer)
-    return Prepared(folder, parts, weights, int(header.get("epoch", 0)), prices, answer)
+    return Prepared(folder, parts, machine, weights, int(header.get("epoch", 0)), prices, answer)
 
 
 def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
@@ -91,7 +107,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     prepare_kernels(parts, console, training=False)
     samples = parts.dataset.splits[split]
     data = {split: Labelled(parts.network.receive(parts.encode(samples.features)), samples.labels)}
-    measured = measure(parts, parts.on_chip(parts.chip_seeds), prepared.weights, data, split, prepared.prices)
+    measured = measure(parts, prepared.machine, prepared.weights, data, split, prepared.prices)
     result = measured.results[split]
     accounts = {prices.key: on_chip(parts, measured, prices) for prices in prepared.prices}
     chips = [account["chip"] for account in accounts.values()]
@@ -100,6 +116,10 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             "run": str(prepared.folder),
             "epoch": prepared.epoch,
             "split": split,
+            "substrate": {
+                "name": parts.config.substrate.name,
+                "chip_seeds": [] if prepared.machine is parts.network else parts.chip_seeds,
+            },
             "accuracy": {"mean": result.accuracy.mean(), "per_replica": result.accuracy},
             "loss": {"mean": result.loss.mean(), "per_replica": result.loss},
             "chips": {key: account["chip"] for key, account in accounts.items()},
@@ -113,6 +133,10 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             "provenance": provenance_of(parts.config),
         }
     )
+    if config.chips:
+        reached = accuracies(parts, prepared.weights, data[split], parts.chip_seeds[0], config.chips)
+        answer |= {"population": plain(yields(reached))}
+        plots.save(chip_plots.yields(reached), prepared.answer.parent, f"{prepared.answer.stem}_yield")
     _write(prepared.answer, answer)
     _show(prepared, split, answer, chips, console)
     return answer
@@ -123,11 +147,17 @@ def _show(
 ) -> None:
     speed = answer["emulator"]["inference_samples_per_s"]
     console.print(
-        f"{prepared.folder}, epoch {prepared.epoch}: {split} accuracy "
+        f"{prepared.folder}, epoch {prepared.epoch}, on {answer['substrate']['name']}: {split} accuracy "
         f"{100 * answer['accuracy']['mean']:.2f} %, emulated at {speed:,.0f} samples/s",
         soft_wrap=True,
         markup=False,
     )
+    if population := answer.get("population"):
+        console.print(f"yield of {population['chips']} chips of {answer['substrate']['name']}:")
+        for share, accuracy in population["yield"].items():
+            console.print(
+                f"  {100 * float(share):5.1f} % of them reach {100 * accuracy:.2f} %", highlight=False
+            )
     file = conf_folder() / "published" / f"{prepared.parts.dataset.name}.yaml"
     others = published(file)["rows"] if file.exists() else []
     table, notes = comparison(prepared.parts.network.sizes, chips, others)

@@ -17,8 +17,8 @@ ORDER = [
     "augmentation", "layers", "network", "losses", "optim", "bumping", "substrate", "trainer",
     "accountant", "checkpoint", "composition", "config", "evaluate_config", "run_folder", "identity",
     "provenance", "resume", "tracking", "trackers", "experiment", "plots", "image_plots", "chip_plots",
-    "drawing", "report", "comparison", "gpu_energy", "measure", "run", "evaluate", "sweep", "tune", "cli",
-    "cli_tune",
+    "drawing", "report", "comparison", "gpu_energy", "measure", "population", "run", "evaluate", "sweep",
+    "tune", "cli", "cli_tune",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 
