@@ -1,4 +1,4 @@
-"""A network on many chips: each chip is the one that it is alone, and the yield is what one counts by hand."""
+"""A network on many chips: each is the chip that it is alone, and the yield is as counted by hand."""
 
 from __future__ import annotations
 

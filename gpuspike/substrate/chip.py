@@ -218,17 +218,17 @@ class EmulatedChip:
         Raises:
             DataError: an array that this kind of chip would have is missing or of another shape.
         """
-        for name, own in self.arrays().items():
+        drawn = {name: own for name, own in self.arrays().items() if not name.startswith("always_on")}
+        for name, own in drawn.items():
             found = arrays.get(name, np.empty(0))
             if found.shape != own.shape:
                 raise DataError(f"a kept chip must have {name} of shape {own.shape}, got {found.shape}")
         for number, neuron in enumerate(self.neurons):
-            kept = {k: arrays[f"{k}_{number}"] for k in _KEPT if f"{k}_{number}" in self.arrays()}
-            self._gains[number] = kept.get("gain", self._gains[number])
-            self._stuck[number] = kept.get("stuck", self._stuck[number])
-            self._dead[number] = kept.get("dead", self._dead[number])
-            self._always_on[number] = kept.get("always_on", self._always_on[number])
-            self.neurons[number] = replace(neuron, **{k: kept[k] for k in _KEPT[-3:] if k in kept})
+            kept = {kind: arrays[f"{kind}_{number}"] for kind in _KEPT if f"{kind}_{number}" in drawn}
+            self._gains[number], self._stuck[number] = kept.pop("gain", None), kept.pop("stuck", None)
+            self._dead[number] = kept.pop("dead", None)
+            self._always_on[number] = arrays.get(f"always_on_{number}")
+            self.neurons[number] = replace(neuron, **kept)
 
     def _normals(self, like: Array, purpose: Purpose, layer: int, moment: Moment) -> Array:
         return self._kernels.normals(like, self.seeds, purpose, layer, *moment)
@@ -296,5 +296,5 @@ _KINDS = (
 )  # fmt: skip
 """What is drawn once a chip; the place in this list is part of the address and must never change."""
 
-_KEPT = ("gain", "stuck", "dead", "always_on", "threshold", "tau_mem", "tau_syn")
-"""Names of a layer's arrays that a chip is kept as."""
+_KEPT = ("gain", "stuck", "dead", "threshold", "tau_mem", "tau_syn")
+"""What is kept of a layer, beside who is always on."""
