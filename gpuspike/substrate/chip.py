@@ -132,8 +132,8 @@ class EmulatedChip:
         low = np.broadcast_to(np.asarray(threshold) <= model.leak, shape)
         if low.any():
             threshold = np.where(low, model.threshold, threshold)
-            self._always_on[number] = low if dead is None else low & ~dead
-            self.counts["neurons_always_on"] += int(np.count_nonzero(self._always_on[number]))
+            self._always_on[number] = on = low if dead is None else low & ~dead
+            self.counts["neurons_always_on"] += int(on.sum())
         return LIF(
             positive("tau_mem", model.tau_mem, substrate.tau_mem_shift, substrate.tau_mem_std),
             positive("tau_syn", model.tau_syn, substrate.tau_syn_shift, substrate.tau_syn_std),
