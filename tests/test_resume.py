@@ -31,6 +31,7 @@ EPOCHS = 6
 VARIANTS = {
     "adam": ["replicas=2"],
     "sgd with a cosine": ["optimizer=sgd", "optimizer.schedule=cosine", "training.bump_replaces_step=false"],
+    "chips": ["replicas=2", "substrate=bss2", "substrate.new_chip=step", "substrate.lost_inputs=0.1"],
     "noise": ["training.input_noise=0.2", "dtype=float32", "optimizer.step_size=2"],
 }
 ACCURACIES = ("accuracy", "loss", "silent_fraction")
