@@ -23,7 +23,14 @@ from gpuspike.experiment import build, new_trainer
 from gpuspike.run import run
 from gpuspike.trainer import Labelled
 
-FIGURES = {"learning_curves", "spike_time_histograms", "membrane_traces", "confusion_matrix", "misclassified"}
+FIGURES = {
+    "learning_curves",
+    "spike_time_histograms",
+    "membrane_traces",
+    "anytime",
+    "confusion_matrix",
+    "misclassified",
+}
 PUBLISHED = {
     (28, "train"): "c80ceb24eedca80f31cfca280b8fb911cbb41b9990f998bebd40e26b1ab6d0f8",
     (28, "validation"): "2b079632b0defaf508a5ebf8c4ac1e18ce15c8b337da087e9c3e1c84c618d244",
