@@ -52,7 +52,9 @@ def measure(
         prices: of the chips that are to be accounted for.
     """
     trials, unit = [chip.trial for chip in prices], parts.config.model.tau_syn
-    counter = Counter(network.layers, weights, len(data[counted]), trials, unit)
+    # A weight that the chip's grid has rounded to 0 is no synapse.
+    held = network.chip.program(weights) if isinstance(network, OnChip) else weights
+    counter = Counter(network.layers, held, len(data[counted]), trials, unit)
     size = parts.rule.evaluation_batch_size
     with GpuEnergy(parts.backend.name) as gpu:
         results = {
