@@ -42,15 +42,16 @@ PUBLISHED = (
     Published("mnist", PAPER, "99.6 ± 0.1", "97.1 ± 0.1", UNCHECKED),
     Published("mnist", CODE, "99.50", "97.01", f"{RECOMPUTED}, one seed; Euler steps of 0.01 tau_syn"),
     Published("mnist16", PAPER, "99.2 ± 0.1", "97.4 ± 0.2", UNCHECKED),
+    Published("yin_yang_bss2", f"{PAPER}, on BrainScaleS-2", "95.3 ± 0.7", "95.0 ± 0.9", UNCHECKED),
     Published(
-        "mnist16",
+        "mnist16_bss2",
         f"{PAPER}, on BrainScaleS-2",
         "",
         "96.9",
         "second-hand: Cramer et al., PNAS (2022), table 2",
     ),
     Published(
-        "mnist16",
+        "mnist16_bss2",
         f"{CODE}, on BrainScaleS-2",
         "",
         "97.13; 97.0 to 97.1",
@@ -158,8 +159,24 @@ def details(result: Result) -> str:
         given = [change for change in run["overrides"] if not change.startswith("hydra.")]
         commands[f"`{shlex.join(['gpuspike-train', *given])}`"] = None
     return (
-        f"- **{result.experiment}**, test accuracy by seed: {by_seed} %. "
+        f"- **{result.experiment}**, test accuracy by seed: {by_seed} %. {on_chip(result)}"
         f"{'; '.join(places)}. Again: {', '.join(commands)}"
+    )
+
+
+def on_chip(result: Result) -> str:
+    """What the emulated chip did, in a sentence; empty where there was none."""
+    parts = [summary.get("substrate") or {} for summary in result.summaries]
+    if not all(part.get("chip_seeds") for part in parts):
+        return ""
+
+    def values(key: str) -> list[float]:
+        return [value for part in parts for value in part[key]["per_replica"]]
+
+    without = percent([100 * value for value in values("test_accuracy_without_chip")])
+    return (
+        f"Gradient {parts[0]['gradient']}; the same weights without the chip: {without} %; "
+        f"nominal to exact gradient: {percent(values('gradient_angle_degrees'))} degrees. "
     )
 
 

@@ -92,7 +92,7 @@ def test_a_seed_that_comes_twice_is_refused(
 
 
 def test_published_figures_stand_beside_ours_with_their_evidence(script: ModuleType, tmp_path: Path) -> None:
-    names = ("mnist", "mnist16", "mnist16_small", "mnist_deep")
+    names = ("mnist", "mnist16", "mnist16_small", "mnist16_bss2", "mnist_deep")
     page = tmp_path / "results.md"
     runs = folders(tmp_path, *(summary([0.97], name) for name in names))
     assert script.main([*runs, "--output", str(page)]) == 0
@@ -111,3 +111,20 @@ def test_a_folder_without_a_finished_run_is_refused(
     assert script.main([str(tmp_path), "--output", str(tmp_path / "page.md")]) == 2
     assert "is no finished run" in capsys.readouterr().err
     assert not (tmp_path / "page.md").exists()
+
+
+def test_a_run_on_a_chip_tells_what_the_loop_gains(script: ModuleType, tmp_path: Path) -> None:
+    on_chip = summary([0.95, 0.97], "yin_yang_bss2")
+    on_chip["substrate"] = {
+        "gradient": "nominal",
+        "chip_seeds": [0, 1],
+        "test_accuracy_without_chip": {"per_replica": [0.78, 0.80]},
+        "gradient_angle_degrees": {"per_replica": [30.0, 40.0]},
+    }
+    page = tmp_path / "results.md"
+    runs = folders(tmp_path, on_chip, summary([0.96], "mnist16") | {"substrate": {"name": "ideal"}})
+    assert script.main([*runs, "--output", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "the same weights without the chip: 79.00 ± 1.41 %" in text
+    assert "nominal to exact gradient: 35.00 ± 7.07 degrees" in text
+    assert text.count("without the chip") == 1
