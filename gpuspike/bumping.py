@@ -17,6 +17,9 @@ Array = NDArray[Any]
 
 NO_LAYER = -1
 
+MOST_BUMPED = 2.0**20
+"""Where doubling ends: weights that a chip clips would be bumped for ever."""
+
 
 @dataclass
 class Bumping:
@@ -67,7 +70,7 @@ class Bumping:
     ) -> None:
         """Bumps the chosen layers' weights in place and remembers what was bumped."""
         repeated = self.exponential & (chosen == self.layer) & (chosen != NO_LAYER)
-        self.size = np.where(repeated, 2.0 * self.size, self.value)
+        self.size = np.where(repeated, np.minimum(2.0 * self.size, MOST_BUMPED * self.value), self.value)
         self.layer = chosen
         for r in np.flatnonzero(chosen != NO_LAYER):
             number = chosen[r]

@@ -6,22 +6,16 @@ The values stand in conf/. Below this module and the command line nobody sees Hy
 from __future__ import annotations
 
 import enum
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from gpuspike.composition import composed, conf_folder, read_yaml, register, typed
 from gpuspike.errors import ConfigError
 
 MOST_SAMPLES = 1_000_000
@@ -241,24 +235,13 @@ class Config:
 
 @dataclass(frozen=True)
 class Job:
-    """One run that a command line asks for; `folder` is the run's, or the whole sweep's."""
+    """One run that a command line asks for; `folder` is its own, or that of the `sweep` it is part of."""
 
     config: Config
     experiment: str
     folder: Path
     overrides: Sequence[str] = ()
-
-
-def conf_folder() -> Path:
-    """Where the YAML files are: in the wheel inside the package, in a checkout beside it."""
-    package = Path(__file__).parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
-
-
-def register() -> None:
-    """Makes the schema known to Hydra."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    sweep: bool = False
 
 
 def experiment_name() -> str:
@@ -272,13 +255,7 @@ def to_config(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: a missing or mistyped value, or one outside of its range.
     """
-    try:
-        # As plain values, so that keys that "+" has added meet the schema again.
-        values = OmegaConf.to_container(cfg, enum_to_str=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from None
-    assert isinstance(values, dict)
-    return from_values({str(key): value for key, value in values.items() if key != "hydra"})
+    return _checked(typed(cfg, Config))
 
 
 def from_values(values: dict[str, Any]) -> Config:
@@ -287,33 +264,46 @@ def from_values(values: dict[str, Any]) -> Config:
     Raises:
         ConfigError: a missing or mistyped value, one outside of its range, or an unknown key.
     """
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
-    except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from None
-    assert isinstance(config, Config)
+    return _checked(typed(values, Config))
+
+
+def _checked(config: Config) -> Config:
     _check(config)
     return config
+
+
+def read_config(path: Path) -> Config:
+    """The configuration that a run has left.
+
+    Raises:
+        ConfigError: no such file, or not one of a run.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no run at {path.parent}: it has no {path.name}")
+    try:
+        return to_config(read_yaml(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not of a run of this version: {error}") from None
+
+
+def read_substrate(path: Path) -> SubstrateConfig:
+    """A chip's YAML file.
+
+    Raises:
+        ConfigError: no such file, or one that does not describe a chip.
+    """
+    if not path.is_file():
+        known = sorted(file.stem for file in (conf_folder() / "substrate").glob("*.yaml"))
+        raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}")
+    try:
+        return typed(read_yaml(path), SubstrateConfig)
+    except ConfigError as error:
+        raise ConfigError(f"{path} describes no chip: {error}") from None
 
 
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that can be read back with Hydra."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def from_yaml(path: Path) -> Config:
-    """Reads a run's config.yaml.
-
-    Raises:
-        ConfigError: it cannot be read, or a value in it cannot be used.
-    """
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
-        if not isinstance(values, dict):
-            raise ValueError("it holds no keys")
-        return from_values({str(key): value for key, value in values.items()})
-    except Exception as error:  # the YAML reader has errors of its own
-        raise ConfigError(f"cannot use {path}: {_one_line(error)}") from None
 
 
 def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
@@ -326,68 +316,14 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
     Raises:
         ConfigError: a typo, a wrong type or an impossible value in any of the jobs.
     """
-    register()
-    try:
-        with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
-            if not multirun and (sweep := _own_sweep(overrides)):
-                overrides, multirun = [*overrides, *sweep], True
-            # The loader knows the options that glob(*) stands for.
-            parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-            parsed = parser.parse_overrides(list(overrides))
-            choices = [_alternatives(o) if multirun else [o.input_line or ""] for o in parsed]
-            for override, alternatives in zip(parsed, choices, strict=True):
-                if not alternatives:
-                    raise ConfigError(f"{override.input_line} stands for no option at all")
-            return [_job(list(combination), multirun) for combination in itertools.product(*choices)]
-    except ConfigError:
-        raise
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from None
-    except (ValueError, TypeError, AttributeError) as error:
-        # Hydra lets some mistakes through as plain errors of Python that do not say where.
-        raise ConfigError(f"cannot use {' '.join(overrides)}: {_one_line(error)}") from None
+    register("schema", Config)
+    return composed(overrides, multirun, conf_folder(), "config", lambda cfg: _job(cfg, multirun))
 
 
-def _own_sweep(overrides: Sequence[str]) -> list[str]:
-    """What the composed configuration itself sweeps over, as overrides, but for what is given."""
-    try:
-        hydra = compose("config", overrides=list(overrides), return_hydra_config=True).hydra
-    except (HydraException, OmegaConfBaseException):
-        return []  # said again, with its key, where the job is composed
-    if hydra.mode is None or hydra.mode.name != "MULTIRUN":
-        return []
-    given = {override.split("=")[0] for override in overrides}
-    return [f"{key}={value}" for key, value in hydra.sweeper.params.items() if key not in given]
-
-
-def _alternatives(override: Override) -> list[str]:
-    if not override.is_sweep_override() or not override.is_discrete_sweep():
-        return [override.input_line or ""]
-    key = override.get_key_element()
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
-
-
-def _job(overrides: list[str], multirun: bool) -> Job:
-    cfg = compose("config", overrides=overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)  # what the folder's ${hydra:...} reads
-    folder = Path(cfg.hydra.sweep.dir if multirun else cfg.hydra.run.dir)
-    return Job(to_config(cfg), experiment_name(), folder, overrides)
-
-
-_NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")
-
-
-def _one_line(error: Exception) -> str:
-    """Hydra's and OmegaConf's words on one line, with the keys that would have been valid."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    lines = [line.strip() for line in str(cause).splitlines()]
-    if cause is not error:
-        lines.insert(0, str(error).splitlines()[0].strip())
-    node_type = getattr(cause, "object_type", None)
-    if any(" not in " in line for line in lines) and is_dataclass(node_type):
-        lines.append(f"valid keys: {', '.join(item.name for item in fields(node_type))}")
-    lines = [line.rstrip(".") for line in lines if line and not line.startswith(_NOISE)]
-    return "; ".join(lines).replace(":; ", ": ").replace("\t", " ")
+def _job(cfg: DictConfig, multirun: bool) -> Job:
+    sweeps = multirun or cfg.hydra.mode is RunMode.MULTIRUN
+    folder = Path(cfg.hydra.sweep.dir if sweeps else cfg.hydra.run.dir)
+    return Job(to_config(cfg), experiment_name(), folder, list(cfg.hydra.overrides.task), sweeps)
 
 
 def _check(config: Config) -> None:

@@ -12,9 +12,13 @@ from gpuspike.accountant import Activity, Counter, Prices, account, anytime
 from gpuspike.experiment import Experiment
 from gpuspike.gpu_energy import GpuEnergy
 from gpuspike.network import Machine
+from gpuspike.substrate import EmulatedChip, OnChip, gradient_angles
 from gpuspike.trainer import Evaluation, Labelled, evaluate
 
 Array = NDArray[Any]
+
+ANGLE_SAMPLES = 1000
+"""Training samples that the angle between gradients is taken on."""
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,43 @@ def _ratio(ours: float | None, chip: float | list[float] | None) -> float | list
     if ours is None or chip is None:
         return None
     return [ours / end for end in reversed(chip)] if isinstance(chip, list) else ours / chip
+
+
+def statistics(values: Array) -> dict[str, Any]:
+    """Mean, deviation and every value of something that each replica has one of."""
+    # The deviation over seeds is that of a sample, as papers report it; one seed has none.
+    std = values.std(ddof=1) if len(values) > 1 else None
+    return {"mean": values.mean(), "std": std, "per_replica": values}
+
+
+def examine(
+    parts: Experiment, machine: Machine, weights: Sequence[Array], data: Mapping[str, Labelled]
+) -> dict[str, Any]:
+    """What an emulated chip does to a network: the part "substrate" of summary.json.
+
+    Returns:
+        The seeds of the chips, the draws that left the physics, the test accuracy of the same weights without
+        a chip, and the angle between the nominal and the exact gradient on the first training samples.
+    """
+    config = parts.config.substrate
+    told: dict[str, Any] = {"name": config.name, "gradient": config.gradient.value}
+    if not isinstance(machine, OnChip) or not isinstance(machine.chip, EmulatedChip):
+        return told
+    size = parts.rule.evaluation_batch_size
+    without = evaluate(parts.network, weights, data["test"], parts.loss, size)
+    received, labels = data["train"].received.part(0, ANGLE_SAMPLES), data["train"].labels[:ANGLE_SAMPLES]
+    angles = gradient_angles(machine, weights, received, lambda t_out: parts.loss(t_out, labels[None])[1])
+    return told | {
+        "new_chip": config.new_chip.value,
+        "chip_seeds": list(machine.chip.seeds),
+        **machine.chip.counts,
+        "test_accuracy_without_chip": statistics(without.accuracy),
+        "gradient_angle_degrees": statistics(angles),
+    }
+
+
+def chip_arrays(machine: Machine) -> dict[str, Array]:
+    """The chip that a machine has, as a checkpoint keeps it."""
+    if not isinstance(machine, OnChip) or not isinstance(machine.chip, EmulatedChip):
+        return {}
+    return {f"chip_{name}": array for name, array in machine.chip.arrays().items()}

@@ -54,6 +54,11 @@ class Network:
         )
         return cls(layers, kernels)
 
+    @property
+    def sizes(self) -> str:
+        """Neurons by layer, inputs first: 4-120-3."""
+        return "-".join(str(n) for n in (self.layers[0].n_in, *(layer.n_out for layer in self.layers)))
+
     def initial_weights(
         self, seeds: Sequence[int], means: Sequence[float], stds: Sequence[float], dtype: DTypeLike
     ) -> list[Array]:

@@ -36,6 +36,8 @@ CAPTIONS = {
     " earliest output spikes.",
     "spike_time_histograms": "Spike times of the output neurons, one panel for the samples of"
     " each class. The neuron of the class itself is filled: it should be the first.",
+    "anytime": "If one stops listening early: the share of test samples that have an answer by then, and the"
+    " right one; the energy if every sample ran until then, and if each stopped at its decision.",
     "membrane_traces": "One sample on its way through the network: input spikes, membranes of"
     " the hidden neurons (grey: silent) with their spikes above, membranes of the output.",
 }
@@ -61,6 +63,12 @@ CHIP_ROWS = (
     ("evidence", "evidence", ""),
     ("time_evidence", "evidence for times", ""),
 )
+DRAWS = (
+    ("time_constants_drawn_again", "time constants drawn again"),
+    ("neurons_always_on", "neurons always on"),
+)
+"""Draws that left the physics, shown where there were any."""
+
 ALWAYS = {
     "time_to_decision_s", "seconds_per_sample", "samples_per_s", "energy_per_classification_J",
     "energy_terms_J", "spikes_per_sample", "synaptic_events_per_sample", "evidence",
@@ -105,7 +113,7 @@ def readable(value: Any, unit: str = "") -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {readable(entry, unit)}" for key, entry in value.items()) or NONE
     if isinstance(value, list | tuple):
-        return " to ".join(readable(entry, unit) for entry in value) or NONE
+        return " to ".join(dict.fromkeys(readable(entry, unit) for entry in value)) or NONE
     if not _is_number(value):
         return NONE if value is None or isinstance(value, Real) else str(value)
     if unit == "%":
@@ -163,15 +171,37 @@ def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("chip", str(chip["name"])), *rows]
 
 
+def _substrate_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the emulated chip did to the network; empty where there was none."""
+    part = _part(summary, "substrate")
+    if not part.get("chip_seeds"):
+        return []
+
+    def spread(key: str, unit: str) -> str:
+        known = _part(part, key)
+        std = known.get("std")
+        return readable(known.get("mean"), unit) + (f" ± {readable(std, unit)}" if _is_number(std) else "")
+
+    seeds, counts = part["chip_seeds"], {key: part.get(key) for key, _ in DRAWS}
+    return [
+        ("substrate", f"{part.get('name')}, gradient {part.get('gradient')}"),
+        ("chip seeds", f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])),
+        *((name, readable(counts[key])) for key, name in DRAWS if counts[key]),
+        ("test accuracy without it", spread("test_accuracy_without_chip", "%")),
+        ("nominal to exact gradient", spread("gradient_angle_degrees", "°")),
+    ]
+
+
 def final_table(summary: Mapping[str, Any]) -> Table:
     """Accuracies and time to solution of a summary.json, for the terminal."""
     table = Table("", "result", "std", "replicas", title="Result")
     for split, mean, std, count in _accuracies(summary):
         table.add_row(f"{split} accuracy", mean, std, str(count))
-    table.add_section()
-    for name, value in _emulator_rows(summary):
+    for rows in (_substrate_rows(summary), _emulator_rows(summary)):
+        table.add_section()
         # A device's name may hold brackets, which a plain string would make markup.
-        table.add_row(name, Text(value))
+        for name, value in rows:
+            table.add_row(name, Text(value))
     return table
 
 
@@ -287,13 +317,14 @@ def write_report(
     notice = "The run was interrupted: these are the numbers it had reached by then."
     sections = {
         "Accuracy": _accuracy(summary),
+        "Substrate": _table(_substrate_rows(summary)) if _substrate_rows(summary) else "",
         "Chip": _chip(chip),
         "Figures": _figures(Path(folder, "figures")),
         "How it ended": _ending(records),
         "Configuration": f"<pre>{escape(config_yaml)}</pre>",
         "Provenance": _table(_part(summary, "provenance").items()),
     }
-    parts = (f"<section><h2>{name}</h2>\n{text}</section>" for name, text in sections.items())
+    parts = (f"<section><h2>{name}</h2>\n{text}</section>" for name, text in sections.items() if text)
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike import checkpoint
-from gpuspike.config import Config, from_values, from_yaml, to_yaml
+from gpuspike.config import Config, from_values, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.identity import differences, within
 from gpuspike.run_folder import CHECKPOINT, CONFIG, METRICS, replace_text
@@ -46,12 +46,18 @@ class Stopped:
     damaged: str | None
 
 
-def read(folder: Path, asked: Config | None = None, overrides: Sequence[str] = ()) -> Stopped:
+def read(
+    folder: Path,
+    asked: Config | None = None,
+    overrides: Sequence[str] = (),
+    begun: tuple[str, Sequence[str]] = ("custom", ()),
+) -> Stopped:
     """Looks at a run's folder, writes nothing.
 
     Args:
         asked: the configuration that a command line composes, if one asks for changes.
         overrides: that command line, for example ["resume=outputs/run", "training.epochs=400"].
+        begun: experiment and overrides of a run without a checkpoint, which would have them.
 
     Raises:
         DataError: the folder holds no run, or a damaged one.
@@ -65,16 +71,16 @@ def read(folder: Path, asked: Config | None = None, overrides: Sequence[str] = (
     elif not (folder / CONFIG).is_file():
         raise DataError(f"resume must be the folder of a run, got {folder}, which holds none")
     try:
-        config = from_values(header["config"]) if header else from_yaml(folder / CONFIG)
+        config = from_values(header["config"]) if header else read_config(folder / CONFIG)
         epoch = int(header["epoch"]) if header else 0
         record = header.get("record")
-        name, given = str(header.get("experiment", "custom")), list(header.get("overrides", ()))
+        name, given = str(header.get("experiment", begun[0])), list(header.get("overrides", begun[1]))
         resumed = [int(number) for number in header.get("resumed", ())]
         code = [header.get("gpuspike"), header.get("git")] if header else None
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} cannot be resumed: {error!r}") from None
     if header and (folder / CONFIG).is_file():
-        config = _edited(config, from_yaml(folder / CONFIG), folder)
+        config = _edited(config, read_config(folder / CONFIG), folder)
     if asked is not None:
         config = _changed(config, asked, overrides, folder)
     records = _records(folder / METRICS, epoch, record)

@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from gpuspike import checkpoint, report, resume
+from gpuspike import checkpoint, chip_plots, plots, report, resume
 from gpuspike.accountant import Counter, neurobench
 from gpuspike.config import Config, to_yaml
 from gpuspike.drawing import draw
@@ -24,11 +24,11 @@ from gpuspike.errors import OutputError
 from gpuspike.experiment import Experiment, build, new_trainer
 from gpuspike.identity import to_values
 from gpuspike.kernels import LayerState
-from gpuspike.measure import Measured, measure, on_chip
+from gpuspike.measure import Measured, chip_arrays, examine, measure, on_chip, statistics
 from gpuspike.memory import keep_freed_memory
-from gpuspike.network import Machine
 from gpuspike.provenance import provenance_of
 from gpuspike.resume import Stopped
+from gpuspike.rng import Purpose
 from gpuspike.run_folder import (
     CHECKPOINT,
     METRICS,
@@ -47,8 +47,17 @@ from gpuspike.trainer import Labelled, Trainer
 Array = NDArray[Any]
 
 
+Watch = Callable[[Mapping[str, Any]], None]
+"""Called with each new line of metrics.jsonl once it is written; what it raises ends the run there."""
+
+
 def run(
-    config: Config, experiment: str, folder: Path, console: Console, overrides: Sequence[str] = ()
+    config: Config,
+    experiment: str,
+    folder: Path,
+    console: Console,
+    overrides: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Trains, evaluates, draws and reports.
 
@@ -56,6 +65,7 @@ def run(
         experiment: its name, for the report.
         folder: where the run is written; must not hold a run.
         overrides: what the command line changed, for the summary.
+        watch: follows the epochs.
 
     Returns:
         The summary that summary.json holds.
@@ -69,7 +79,7 @@ def run(
     before = existing(folder)
     claim(folder, to_yaml(config))
     try:
-        with locked(folder), _readable(folder), Tracking(config, console) as tracking:
+        with locked(folder), _readable(folder), Tracking(config, console, watch) as tracking:
             return _run(parts, experiment, folder, console, overrides, tracking)
     finally:
         if not any(folder.glob("checkpoint*.npz")):  # nothing is worth keeping
@@ -77,20 +87,27 @@ def run(
 
 
 def go_on(
-    folder: Path, console: Console, asked: Config | None = None, overrides: Sequence[str] = ()
+    folder: Path,
+    console: Console,
+    asked: Config | None = None,
+    overrides: Sequence[str] = (),
+    begun: tuple[str, Sequence[str]] = ("custom", ()),
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Goes on with the run in a folder, as `run` would have done.
 
     Args:
         asked, overrides: what a command line asks for; see `resume.read` for what it may change.
+        begun: experiment and overrides of a run that was stopped before it could write them down.
+        watch: follows the epochs that are left.
 
     Raises:
         GpuspikeError: bad input, before anything is written.
     """
     with locked(folder), _readable(folder):
-        stopped = resume.read(folder, asked, overrides)
+        stopped = resume.read(folder, asked, overrides, begun)
         parts = build(stopped.config)
-        with Tracking(stopped.config, console) as tracking:
+        with Tracking(stopped.config, console, watch) as tracking:
             return _run(parts, stopped.experiment, folder, console, stopped.overrides, tracking, stopped)
 
 
@@ -125,6 +142,7 @@ def _run(
         "overrides": list(overrides),
         "config": to_values(config),
         "seeds": parts.seeds,
+        "chip_seeds": parts.chip_seeds,
         "gpuspike": provenance["gpuspike"],
         "git": provenance["git"],
         "resumed": [],
@@ -134,7 +152,7 @@ def _run(
         records = stopped.records
         book["resumed"] = [*stopped.resumed, stopped.epoch]
         _restore(trainer, stopped, [book["gpuspike"], book["git"]], folder, console)
-    _prepare_kernels(parts, console)
+    prepare_kernels(parts, console)
     data = {
         name: Labelled(
             parts.network.receive(
@@ -157,10 +175,12 @@ def _run(
     results = measured.results
     summary = _summary(parts, experiment, records, measured, interrupted)
     summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
-    summary |= {"provenance": provenance}
+    summary |= {"substrate": examine(parts, trainer.examined, weights, data)} | {"provenance": provenance}
     summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"]}
     with console.status("drawing figures"):
         draw(parts, weights, data["test"], results["test"], records, folder / "figures")
+        curve = chip_plots.anytime(summary["anytime"], summary["chip"]["name"])
+        plots.save(curve, folder / "figures", "anytime")
     summary["emulator"]["wall_s"] = time.perf_counter() - start
     summary = plain(summary)
     replace_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
@@ -176,10 +196,9 @@ def _run(
 
 def _say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Console) -> None:
     config = parts.config
-    layers = parts.network.layers
-    sizes = "-".join(str(n) for n in (layers[0].n_in, *(layer.n_out for layer in layers)))
     chosen = " (chosen by backend=auto)" if config.backend.value == "auto" else ""
     replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
+    sizes = parts.network.sizes
     console.print(f"[bold]{experiment}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
     console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
     console.print(f"folder   {folder}", soft_wrap=True)
@@ -201,33 +220,43 @@ def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, 
     console.print(f"resumed  after epoch {stopped.epoch}, {left or 'none'} to go")
 
 
-def _prepare_kernels(parts: Experiment, console: Console) -> None:
-    """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as training."""
+def prepare_kernels(parts: Experiment, console: Console, *, training: bool = True) -> None:
+    """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as the work.
+
+    Args:
+        training: those that only training needs, too.
+    """
     start = time.perf_counter()
     network, dtype, everybody = parts.network, parts.config.dtype.value, np.ones(1, np.bool_)
-    chip = parts.on_chip(parts.chip_seeds[:1])  # the network itself, if ideal
+    machines = {parts.network, parts.on_chip(parts.chip_seeds[:1])}
     weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
     t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
     states: list[LayerState] = []
 
-    def backward(machine: Machine) -> None:
+    def there() -> None:
+        for machine in machines:
+            states[:] = machine.forward(weights, network.receive(t_in))
+
+    def back() -> None:
         t_out_grad = np.zeros_like(states[-1].t_out)
-        machine.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
+        for machine in machines:
+            machine.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
 
     with (
         console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
         _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
     ):
-        for prepare in (
-            lambda: states.extend(network.forward(weights, network.receive(t_in))),
+        evaluating = (
+            there,
             lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
-            lambda: backward(network),
-            lambda: chip.forward(weights, network.receive(t_in)),
-            lambda: backward(chip),
             lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
-            lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], 0, 0, 0),
+        )
+        learning = (
+            back,
+            lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], Purpose.INPUT_NOISE, 0, 0),
             lambda: parts.make_optimizer(weights).step(weights, weights, 1.0, everybody),
-        ):
+        )
+        for prepare in evaluating + (learning if training else ()):
             prepare()
             if stop.asked:
                 raise KeyboardInterrupt
@@ -281,6 +310,7 @@ def _train(
     n_epochs = parts.config.training.epochs
     metrics = MetricsFile(folder / METRICS)
     records = list(records)
+    chip = chip_arrays(trainer.examined)
     interrupted = False
     with _StopRequest() as stop, ProgressDisplay(console, n_epochs) as display:
 
@@ -294,7 +324,7 @@ def _train(
                 line = record_line(record)
                 # The line is in the checkpoint too: a run killed between the two writes loses neither.
                 header = {**book, "epoch": record.epoch, "record": line}
-                checkpoint.save(folder / CHECKPOINT, trainer.state(), header)
+                checkpoint.save(folder / CHECKPOINT, trainer.state() | chip, header)
                 metrics.write(line)
                 tracking.log(line)
                 records.append(line)
@@ -321,11 +351,6 @@ def _summary(
     measured: Measured,
     interrupted: bool,
 ) -> dict[str, Any]:
-    def statistics(values: Array) -> dict[str, Any]:
-        # The deviation over seeds is that of a sample, as papers report it; one seed has none.
-        std = values.std(ddof=1) if len(values) > 1 else None
-        return {"mean": values.mean(), "std": std, "per_replica": values}
-
     config, results = parts.config, measured.results
     speeds = [record["train_samples_per_s"] for record in records]
     return {

@@ -213,8 +213,10 @@ MAKERS: dict[TrackerName, Callable[[], Tracker]] = {
 class Tracking:
     """The chosen tracker, if any, for the time of a run. The first thing that goes wrong is the last."""
 
-    def __init__(self, config: Config, console: Console) -> None:
-        self._config, self._console = config, console
+    def __init__(
+        self, config: Config, console: Console, watch: Callable[[Mapping[str, Any]], None] | None = None
+    ) -> None:
+        self._config, self._console, self._watch = config, console, watch
         maker = MAKERS.get(config.tracking.name)
         self._tracker = maker() if maker is not None else None
 
@@ -229,8 +231,10 @@ class Tracking:
         self._attempt(begin)
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl."""
+        """A line of metrics.jsonl. Who watches may end the run by what it raises."""
         self._attempt(lambda tracker: tracker.log(epoch_figures(line), line["epoch"]))
+        if self._watch is not None:
+            self._watch(line)
 
     def finish(self, summary: Mapping[str, Any], figures: Path, checkpoint: Path) -> None:
         """The summary, the folder of the figures, and the checkpoint."""

@@ -427,6 +427,8 @@ def test_cores_and_the_way_between_them() -> None:
 def test_a_clock_rounds_up_to_its_steps_and_leaves_steps_alone() -> None:
     ticks = Clock(chip("loihi")).ticks(np.array([0.0, 0.05, 0.1, 0.3, 0.7, 0.70001, INF]))
     np.testing.assert_array_equal(ticks, [0, 1, 1, 3, 7, 8, INF])
+    on_a_step = (np.arange(81) * 0.1).astype(np.float32).astype(np.float64)
+    np.testing.assert_array_equal(Clock(chip("loihi")).ticks(on_a_step), np.arange(81))
 
 
 def test_a_split_without_any_decision_is_no_error() -> None:

@@ -29,7 +29,7 @@ from gpuspike.tracking import MetricsFile
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = ["training.epochs=2", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
-FIGURES = {"learning_curves", "yin_yang_plane", "spike_time_histograms", "membrane_traces"}
+FIGURES = {"learning_curves", "yin_yang_plane", "spike_time_histograms", "membrane_traces", "anytime"}
 SPLITS = ("train", "validation", "test")
 CHIP = {
     "name", "time_to_decision_s", "seconds_per_sample", "samples_per_s", "energy_per_classification_J",
@@ -221,7 +221,7 @@ def test_the_report_is_one_page_with_the_figures_inside(done: tuple[Path, Any]) 
 
 
 def test_a_sweep_has_a_folder_a_job(swept: Path) -> None:
-    assert {path.name for path in swept.iterdir() if path.is_dir()} == {"0", "1"}
+    assert {path.name for path in swept.iterdir() if path.is_dir()} == {"0", "1", "jobs"}
     for number in ("0", "1"):
         assert (swept / number / "report.html").exists()
 
@@ -326,9 +326,21 @@ def test_a_folder_that_holds_a_run_is_refused_and_kept(done: tuple[Path, Any], p
     assert "holds a run" in line
 
 
-def test_a_folder_that_holds_a_sweep_is_refused_and_kept(swept: Path, place: Path) -> None:
-    line = assert_refused(place, "-m", *SMALL, "seed=0,1", f"hydra.sweep.dir={swept}")
-    assert "holds a run" in line
+def test_a_sweep_into_a_folder_that_holds_a_run_is_refused_and_kept(
+    done: tuple[Path, Any], place: Path
+) -> None:
+    for folder in (done[0], done[0].parent):
+        line = assert_refused(place, "-m", *SMALL, "seed=0,1", f"hydra.sweep.dir={folder}")
+        assert "holds a run" in line
+
+
+def test_a_sweep_that_is_finished_is_not_run_again(swept: Path, place: Path) -> None:
+    before = {path: content for path, content in snapshot(swept).items() if path.name != "multirun.yaml"}
+    answer = train(place, "-m", *SMALL, "seed=1,0", f"hydra.sweep.dir={swept}")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.split() == f"finished before: {swept}/1 finished before: {swept}/0".split()
+    after = {path: content for path, content in snapshot(swept).items() if path.name != "multirun.yaml"}
+    assert after == before
 
 
 # ---- Ctrl-C

@@ -15,14 +15,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "errors", "backend", "neuron", "rng", "kernels", "memory", "doctor", "datasets", "encoding",
     "augmentation", "layers", "network", "losses", "optim", "bumping", "substrate", "trainer",
-    "accountant", "checkpoint", "run_folder", "config", "identity", "provenance", "resume", "tracking",
-    "trackers", "experiment", "plots", "image_plots", "chip_plots", "drawing", "report", "gpu_energy",
-    "measure", "run", "evaluate", "cli",
+    "accountant", "checkpoint", "composition", "config", "evaluate_config", "run_folder", "identity",
+    "provenance", "resume", "tracking", "trackers", "experiment", "plots", "image_plots", "chip_plots",
+    "drawing", "report", "comparison", "gpu_energy", "measure", "population", "run", "evaluate", "sweep",
+    "tune", "cli", "cli_tune",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 
 KERNELS_MAY_USE = {"errors", "backend", "neuron", "rng"}
-HYDRA_IS_KNOWN_TO = {"config", "cli"}
+HYDRA_IS_KNOWN_TO = {"composition", "config", "cli", "cli_tune"}
 CUPY_IS_KNOWN_TO = {"backend.py", "kernels/cuda.py"}
 MOST_LINES = 400
 

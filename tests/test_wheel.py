@@ -18,7 +18,17 @@ def test_the_device_code_and_the_configuration_are_in_the_wheel(tmp_path: Path) 
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for name in ("kernels/lif.cuh", "kernels/ttfs.cu", "kernels/cuda.py", "conf/config.yaml", "py.typed"):
+    for name in (
+        "kernels/lif.cuh",
+        "kernels/ttfs.cu",
+        "kernels/cuda.py",
+        "conf/config.yaml",
+        "conf/evaluate/evaluate.yaml",
+        "conf/prices/brainscales2.yaml",
+        "conf/published/mnist.yaml",
+        "py.typed",
+    ):
         assert f"gpuspike/{name}" in names
     scripts = next(name for name in names if name.endswith("entry_points.txt"))
-    assert "gpuspike-doctor" in zipfile.ZipFile(wheel).read(scripts).decode()
+    for command in ("gpuspike-doctor", "gpuspike-evaluate", "gpuspike-train"):
+        assert command in zipfile.ZipFile(wheel).read(scripts).decode()

@@ -76,8 +76,8 @@ class Clock:
         """Times [tau_syn] as the chip tells them apart: whole steps, or the same again."""
         if self._per_tau is None:
             return t
-        # A time on a step belongs to it, though a product may end a rounding above.
-        return np.ceil(np.asarray(t) * self._per_tau * (1.0 - 1e-12))
+        # A time on a step belongs to it, though float32 may have put it a rounding above.
+        return np.ceil(np.asarray(t) * self._per_tau * (1.0 - 1e-6))
 
     def steps(self, ticks: Any) -> Any:
         """Time steps, None where there are none."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import DataError, ValueRangeError
 from gpuspike.kernels import SAME_TICK, Kernels, LayerState, Trial
 from gpuspike.layers import Layer, LayerInput, Moment
 from gpuspike.neuron import LIF, Parameter
@@ -132,8 +133,9 @@ class EmulatedChip:
         low = np.broadcast_to(np.asarray(threshold) <= model.leak, shape)
         if low.any():
             threshold = np.where(low, model.threshold, threshold)
-            self._always_on[number] = on = low if dead is None else low & ~dead
-            self.counts["neurons_always_on"] += int(on.sum())
+            on = low if dead is None else low & ~dead
+            self._always_on[number] = on
+            self.counts["neurons_always_on"] += int(np.count_nonzero(on))
         return LIF(
             positive("tau_mem", model.tau_mem, substrate.tau_mem_shift, substrate.tau_mem_std),
             positive("tau_syn", model.tau_syn, substrate.tau_syn_shift, substrate.tau_syn_std),
@@ -201,6 +203,7 @@ class EmulatedChip:
             drawn: Mapping[str, Any] = {
                 "gain": self._gains[number],
                 "stuck": self._stuck[number],
+                "dead": self._dead[number],
                 "always_on": self._always_on[number],
                 "threshold": neuron.threshold,
                 "tau_mem": neuron.tau_mem,
@@ -208,6 +211,24 @@ class EmulatedChip:
             }
             kept |= {f"{k}_{number}": v for k, v in drawn.items() if isinstance(v, np.ndarray)}
         return kept
+
+    def take(self, arrays: Mapping[str, Array]) -> None:
+        """Becomes the chip whose `arrays` were kept, whatever today's generators draw from its seed.
+
+        Raises:
+            DataError: an array that this kind of chip would have is missing or of another shape.
+        """
+        for name, own in self.arrays().items():
+            found = arrays.get(name, np.empty(0))
+            if found.shape != own.shape:
+                raise DataError(f"a kept chip must have {name} of shape {own.shape}, got {found.shape}")
+        for number, neuron in enumerate(self.neurons):
+            kept = {k: arrays[f"{k}_{number}"] for k in _KEPT if f"{k}_{number}" in self.arrays()}
+            self._gains[number] = kept.get("gain", self._gains[number])
+            self._stuck[number] = kept.get("stuck", self._stuck[number])
+            self._dead[number] = kept.get("dead", self._dead[number])
+            self._always_on[number] = kept.get("always_on", self._always_on[number])
+            self.neurons[number] = replace(neuron, **{k: kept[k] for k in _KEPT[-3:] if k in kept})
 
     def _normals(self, like: Array, purpose: Purpose, layer: int, moment: Moment) -> Array:
         return self._kernels.normals(like, self.seeds, purpose, layer, *moment)
@@ -274,3 +295,6 @@ _KINDS = (
     "tau_mem_again", "tau_syn", "tau_syn_again",
 )  # fmt: skip
 """What is drawn once a chip; the place in this list is part of the address and must never change."""
+
+_KEPT = ("gain", "stuck", "dead", "always_on", "threshold", "tau_mem", "tau_syn")
+"""Names of a layer's arrays that a chip is kept as."""

@@ -1,0 +1,408 @@
+"""gpuspike-evaluate: what it prints and leaves, what it refuses, and that a run's folder stays as it was."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from gpuspike import checkpoint, chip_plots, cli, gpu_energy
+from gpuspike import evaluate as evaluation
+from gpuspike import run as runs
+from gpuspike.comparison import comparison, published
+from gpuspike.config import conf_folder, jobs
+from gpuspike.evaluate_config import EvaluateConfig, as_lists, evaluations
+from gpuspike.gpu_energy import GpuEnergy
+from gpuspike.plots import save
+from gpuspike.tracking import plain
+
+SMALL = [
+    "training.epochs=2", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100",
+    "replicas=2", "training.max_weight_grad=inf",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a finished run and its summary; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    (job,) = jobs(SMALL, multirun=False)
+    summary = runs.run(job.config, job.experiment, folder, Console(file=io.StringIO()))
+    return folder, summary
+
+
+@pytest.fixture
+def folder(finished: tuple[Path, Any], tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return Path(shutil.copytree(finished[0], tmp_path / "run"))
+
+
+def snapshot(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpuspike-evaluate", *arguments])
+    monkeypatch.setenv("COLUMNS", "100")
+    cli.evaluate()
+
+
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str
+) -> str:
+    before = snapshot(folder)
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, *arguments)
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2
+    assert out == ""
+    assert err.startswith("gpuspike-evaluate: error: ")
+    assert err.count("\n") == 1
+    assert snapshot(folder) == before
+    return err
+
+
+# ---- what it does
+
+
+def test_it_prints_a_row_a_chip_and_writes_all_of_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = snapshot(folder)
+    command(monkeypatch, f"run={folder}")
+    out, err = capsys.readouterr()
+    assert err == ""
+    for words in ("BrainScaleS-2", "8.4 µJ", "20,800", "Loihi 2", "refused", "reported,", "unchecked"):
+        assert words in out
+    assert "Loihi 2: no price is known for synaptic_events, neuron_updates, static" in out
+    assert "published" not in out, "there is nothing published on Yin-Yang"
+    after = snapshot(folder)
+    assert {path: after[path] for path in before} == before
+    assert set(after) - set(before) == {folder / "evaluations", folder / "evaluations" / "test.json"}
+    answer = json.loads((folder / "evaluations" / "test.json").read_text())
+    assert set(answer["chips"]) == set(answer["anytime"]) == set(EVERY_CHIP)
+    assert answer["chips"]["loihi2"]["energy_per_classification_J"] is None
+    assert answer["neurobench"]["SynapticOperations"]["Dense"] == 5 * 120 + 121 * 3
+    assert answer["provenance"]["seed"] == 0
+
+
+EVERY_CHIP = sorted(file.stem for file in (conf_folder() / "prices").glob("*.yaml"))
+
+
+def test_it_agrees_with_the_run_s_own_summary(folder: Path, finished: tuple[Path, dict[str, Any]]) -> None:
+    (config,) = evaluations([f"run={folder}", "prices=[brainscales2]"], multirun=False)
+    answer = evaluation.evaluate(config, Console(file=io.StringIO()))
+    summary = finished[1]
+    assert answer["accuracy"]["per_replica"] == summary["accuracy"]["test"]["per_replica"]
+    ours, theirs = answer["chips"]["brainscales2"], summary["chip"]
+    for key in ours.keys() - {"emulator_time_ratio"}:
+        assert ours[key] == theirs[key], key
+    assert answer["anytime"]["brainscales2"] == summary["anytime"]
+    assert answer["neurobench"] == summary["neurobench"]
+
+
+def test_every_chip_s_account_is_the_same_alone_and_beside_others(folder: Path) -> None:
+    together = evaluation.evaluate(
+        EvaluateConfig(run=str(folder), prices=EVERY_CHIP, name="all"), Console(file=io.StringIO())
+    )
+    for name in ("brainscales2_2022", "dynapse"):
+        alone = evaluation.evaluate(
+            EvaluateConfig(run=str(folder), prices=[name], name=name), Console(file=io.StringIO())
+        )
+        one, other = alone["chips"][name], together["chips"][name]
+        for key in one.keys() - {"emulator_time_ratio"}:
+            assert one[key] == other[key], (name, key)
+
+
+def test_other_splits_and_names_and_files_of_one_s_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "mine.yaml"
+    prices = yaml.safe_load((conf_folder() / "prices" / "brainscales2.yaml").read_text())
+    prices["name"], prices["all_in"]["value"] = "Mine [bold]", 350
+    own.write_text(yaml.safe_dump(prices))
+    command(monkeypatch, f"run={folder}", f"prices={own},loihi", "split=validation", "name=mine")
+    assert "Mine [bold]" in capsys.readouterr().out
+    answer = json.loads((folder / "evaluations" / "mine.json").read_text())
+    assert answer["split"] == "validation"
+    assert list(answer["chips"]) == ["mine", "loihi"]
+    assert answer["chips"]["mine"]["energy_per_classification_J"] == pytest.approx(16.8e-6)
+
+
+def test_a_sweep_evaluates_every_split(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command(monkeypatch, "-m", f"run={folder}", "split=test,train", "prices=loihi")
+    assert {path.name for path in (folder / "evaluations").iterdir()} == {"test.json", "train.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}, "Hydra leaves nothing"
+    capsys.readouterr()
+
+
+def test_the_command_tells_its_values_and_leaves_nothing(tmp_path: Path) -> None:
+    code = "from gpuspike.cli import evaluate; evaluate()"
+    for flags in (["--help"], ["--cfg", "job"]):
+        answer = subprocess.run(
+            [sys.executable, "-c", code, *flags, "prices=loihi"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stderr == ""
+        assert "- loihi\n" in answer.stdout
+        assert "split: test" in answer.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_of_chips_is_no_sweep() -> None:
+    given = ["prices=a,b", "prices=a", "prices=[a,b]", "prices=", "run=x,y"]
+    assert as_lists(given) == ["prices=[a,b]", "prices=[a]", "prices=[a,b]", "prices=", "run=x,y"]
+
+
+# ---- what it refuses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["split=tst"], ["tst", "train", "validation", "test"]),
+        (["splits=test"], ["splits", "split", "prices", "backend"]),
+        (["+foo=1"], ["foo"]),
+        (["prices=lohi"], ["prices must be one of", "loihi", "'lohi'"]),
+        (["prices=loihi,nothing.yaml"], ["or a path to a YAML file, got 'nothing.yaml'"]),
+        (["prices=[]"], ["prices must name at least one chip"]),
+        (["backend=gpu"], ["gpu", "auto", "cuda", "cpu", "reference"]),
+        (["name=../x"], ["name must be that of a file", "'../x'"]),
+        (["name=.."], ["name must be that of a file", "'..'"]),
+        (["run=nowhere"], ["no run at nowhere: it has no config.yaml"]),
+        (["run="], ["run must be the folder of a finished run"]),
+        (["-m", "split=test,tst"], ["tst"]),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_refused_in_one_line(
+    arguments: list[str],
+    words: list[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = refused(monkeypatch, capsys, folder, f"run={folder}", *arguments)
+    assert all(word in line for word in words), line
+
+
+def test_no_run_at_all_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "gpuspike-evaluate run=FOLDER, got none" in refused(monkeypatch, capsys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("no checkpoint", "no checkpoint at"),
+        ("cut checkpoint", "is not a readable checkpoint"),
+        ("other network", "does not belong to config.yaml beside it: weights_0 must be (2, 5, 60) float64"),
+        ("no weights", "weights_1 must be (2, 121, 3) float64, got (0,) float64"),
+        ("cut config", "cannot read"),
+        ("list config", "holds no configuration of a run"),
+        ("old config", "is not of a run of this version: Key 'speed' not in 'Config'"),
+        ("prices is a folder", "the answer must be a file, got the folder"),
+    ],
+)
+def test_a_damaged_run_is_refused_and_left_alone(
+    damage: str,
+    words: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    weights, config = folder / "checkpoint.npz", folder / "config.yaml"
+    text = config.read_text()
+    if damage == "no checkpoint":
+        weights.unlink()
+    elif damage == "cut checkpoint":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "no weights":
+        arrays, header = checkpoint.load(weights)
+        del arrays["weights_1"]
+        checkpoint.save(weights, arrays, header)
+    elif damage == "prices is a folder":
+        (folder / "evaluations" / "test.json").mkdir(parents=True)
+    else:
+        changed = {
+            "other network": text.replace("- 120\n", "- 60\n"),
+            "cut config": "a: [1\nb: 2",
+            "list config": "- a\n",
+            "old config": text + "speed: 3\n",
+        }
+        config.write_text(changed[damage])
+    assert words in refused(monkeypatch, capsys, folder, f"run={folder}")
+
+
+# ---- the comparison
+
+
+def test_published_rows_stand_below_ours_with_their_evidence(folder: Path) -> None:
+    answer = evaluation.evaluate(
+        EvaluateConfig(run=str(folder), prices=["brainscales2", "dynapse"], name="x"),
+        Console(file=io.StringIO()),
+    )
+    others = published(conf_folder() / "published" / "mnist.yaml")["rows"]
+    table, notes = comparison("4-120-3", list(answer["chips"].values()), others)
+    stream = io.StringIO()
+    Console(file=stream, width=140, color_system=None).print(table)
+    lines = stream.getvalue().splitlines()
+    (row,) = [line for line in lines if "96.9 %" in line]
+    assert [word in row for word in ("256-246-10", "8.4 µJ", "<10 µs", "21,000", "[7]")] == [True] * 5
+    assert "[7] Göltz 2021, in Cramer et al., PNAS 2022, table 2" in notes
+    assert sum("reported," in line for line in lines) == 4, "DYNAP-SE and three published rows"
+    assert any("DYNAP-SE: a neuron has 121 inputs, the chip's have 64" in note for note in notes)
+
+
+def test_what_is_published_and_was_not_read_names_no_source() -> None:
+    rows = published(conf_folder() / "published" / "mnist.yaml")["rows"]
+    assert len(rows) == 16
+    for row in rows:
+        assert row["evidence"] in ("Cramer et al., PNAS 2022, table 2", "reported, unchecked")
+        assert (row["reference"] is None) == (row["evidence"] == "reported, unchecked")
+
+
+# ---- figures
+
+
+@pytest.mark.parametrize("name", ["brainscales2", "dynapse", "loihi2"])
+def test_the_anytime_figure_draws_lines_bands_and_no_energy(name: str, folder: Path, tmp_path: Path) -> None:
+    answer = evaluation.evaluate(
+        EvaluateConfig(run=str(folder), prices=[name], name="x"), Console(file=io.StringIO())
+    )
+    figure = chip_plots.anytime(answer["anytime"][name], "chip")
+    assert len(figure.axes) == (1 if name == "loihi2" else 2)
+    assert all(path.stat().st_size > 0 for path in save(figure, tmp_path, "anytime"))
+
+
+@pytest.fixture(scope="module")
+def tradeoff_script() -> types.ModuleType:
+    path = Path(__file__).parents[1] / "scripts" / "tradeoff.py"
+    spec = importlib.util.spec_from_file_location("tradeoff", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_trade_off_of_two_runs_is_drawn(
+    folder: Path, tmp_path: Path, tradeoff_script: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "sweep" / "1"))
+    shutil.copytree(folder, tmp_path / "sweep" / "0")
+    text = (other / "config.yaml").read_text()
+    assert "alpha: 0.005" in text
+    (other / "config.yaml").write_text(text.replace("alpha: 0.005", "alpha: 0.5"))
+    assert tradeoff_script.main([str(tmp_path / "sweep")]) == 0
+    assert "training.alpha 0.5: accuracy" in capsys.readouterr().out
+    drawn = json.loads((tmp_path / "sweep" / "tradeoff.json").read_text())
+    assert sorted(run["value"] for run in drawn) == [0.005, 0.5]
+    assert (tmp_path / "sweep" / "tradeoff.png").stat().st_size > 0
+
+
+def test_the_trade_off_refuses_what_it_cannot_draw(
+    folder: Path, tmp_path: Path, tradeoff_script: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    for arguments, words in (
+        ([str(folder)], "needs two runs or more, got 1 below"),
+        ([str(folder), str(other), "--parameter", "training.loss"], "training.loss must be a number in"),
+        ([str(folder), str(other), "--parameter", "nothing"], "nothing must be a number in"),
+    ):
+        assert tradeoff_script.main(arguments) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+    summary = json.loads((other / "summary.json").read_text())
+    summary["chip"]["prices"] = "loihi"
+    (other / "summary.json").write_text(json.dumps(summary))
+    assert tradeoff_script.main([str(folder), str(other)]) == 2
+    assert "one chip, got brainscales2, loihi" in capsys.readouterr().err
+
+
+# ---- the emulator's own energy
+
+
+class Nvml(types.ModuleType):
+    """A driver whose GPU draws 1.5 J between two readings."""
+
+    class NVMLError(Exception):
+        """What the library raises."""
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.drawn = 0
+
+    def nvmlInit(self) -> None:
+        """Nothing to do."""
+
+    def nvmlDeviceGetHandleByPciBusId(self, bus: bytes) -> str:
+        assert bus == b"0000:00:1E.0"
+        return "handle"
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        assert handle == "handle"
+        self.drawn += 1500
+        return self.drawn
+
+
+def cupy() -> Any:
+    device = types.SimpleNamespace(pci_bus_id="0000:00:1E.0")
+    return types.SimpleNamespace(cuda=types.SimpleNamespace(Device=lambda: device))
+
+
+def test_the_gpu_s_joules_are_read_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    monkeypatch.setattr(gpu_energy, "cupy_module", cupy)
+    with GpuEnergy("cuda") as gpu:
+        pass
+    assert gpu.joules == 1.5
+
+
+def test_there_are_no_joules_without_a_gpu_or_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    with GpuEnergy("cpu") as gpu:
+        pass
+    assert gpu.joules is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with GpuEnergy("cuda") as gpu:
+        pass
+    assert gpu.joules is None
+
+
+def test_the_ratio_to_the_chip_is_that_of_times_and_energies(folder: Path) -> None:
+    (config,) = evaluations([f"run={folder}", "prices=[brainscales2]"], multirun=False)
+    answer = evaluation.evaluate(config, Console(file=io.StringIO()))
+    chip, speed = answer["chips"]["brainscales2"], answer["emulator"]["inference_samples_per_s"]
+    np.testing.assert_allclose(chip["emulator_time_ratio"], 1.0 / speed / 48e-6)
+    assert chip["emulator_energy_ratio"] is None
+    assert plain(answer) == answer, "it is JSON already"
+
+
+def test_the_reference_counts_the_same(folder: Path) -> None:
+    chips = [
+        evaluation.evaluate(config, Console(file=io.StringIO()))["chips"]["loihi"]
+        for backend in ("cpu", "reference")
+        for config in evaluations([f"run={folder}", "prices=[loihi]", f"backend={backend}"], multirun=False)
+    ]
+    for key in ("until_end", "until_decision", "time_to_decision_s", "undecided_share"):
+        assert chips[0][key] == chips[1][key], key

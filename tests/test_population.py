@@ -1,0 +1,97 @@
+"""A network on many chips: each chip is the one that it is alone, and the yield is what one counts by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpuspike import population
+from gpuspike.config import jobs
+from gpuspike.errors import DataError
+from gpuspike.experiment import Experiment, build, new_trainer
+from gpuspike.substrate import EmulatedChip, OnChip, Substrate
+from gpuspike.trainer import Labelled, evaluate
+
+SMALL = ["experiment=yin_yang_bss2", "model.hidden=[12]", "dataset.n_test=40", "replicas=2", "seed=3"]
+
+
+@pytest.fixture(scope="module")
+def parts() -> Experiment:
+    """Two small networks for the chip, not trained."""
+    (job,) = jobs(SMALL, multirun=False)
+    return build(job.config)
+
+
+@pytest.fixture(scope="module")
+def data(parts: Experiment) -> Labelled:
+    """The test split."""
+    test = parts.dataset.test
+    return Labelled(parts.network.receive(parts.encode(test.features)), test.labels)
+
+
+@pytest.mark.parametrize("most", [1, 5_000, 1 << 22])
+def test_how_chips_are_taken_together_changes_nothing(
+    parts: Experiment, data: Labelled, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = new_trainer(parts).weights
+    monkeypatch.setattr(population, "MOST_SPIKES", most)
+    reached = population.accuracies(parts, weights, data, 7, 3)
+    for replica in range(2):
+        for chip in range(3):
+            alone = parts.on_chip([7 + chip])
+            own = [w[replica : replica + 1] for w in weights]
+            assert reached[replica, chip] == evaluate(alone, own, data, parts.loss, 11).accuracy[0]
+
+
+def test_the_yield_counted_by_hand() -> None:
+    told = population.yields(np.array([[0.5, 0.9, 0.7, 0.8], [0.4, 0.6, 1.0, 0.8]]))
+    assert told["chips"] == 4
+    assert told["mean"] == pytest.approx(0.7125)
+    assert told["yield"]["1"] == pytest.approx(0.45)  # all four: the worst of each
+    assert told["yield"]["0.75"] == pytest.approx((0.7 + 0.6) / 2)
+    assert told["yield"]["0.5"] == pytest.approx((0.8 + 0.8) / 2)
+    assert told["yield"]["0.1"] == pytest.approx((0.9 + 1.0) / 2)
+
+
+def test_one_chip_has_no_deviation() -> None:
+    assert population.yields(np.array([[0.5]]))["std"] is None
+
+
+EVERYTHING = Substrate(
+    weight_max=(2.0,),
+    gain_std=0.1,
+    dead_synapses=0.1,
+    stuck_synapses=0.1,
+    dead_neurons=0.2,
+    threshold_std=0.5,
+    tau_mem_std=0.2,
+    tau_syn_std=0.2,
+)
+
+
+def test_a_kept_chip_is_the_one_that_was_drawn(parts: Experiment, data: Labelled, tmp_path: Path) -> None:
+    network, weights = parts.network, new_trainer(parts).weights
+    first, other = (
+        EmulatedChip(EVERYTHING, network.layers, network.kernels, seeds) for seeds in ([0, 1], [5, 6])
+    )
+    np.savez(tmp_path / "chip.npz", **first.arrays())  # pyright: ignore[reportArgumentType]
+    with np.load(tmp_path / "chip.npz") as kept:
+        other.take(kept)
+    for machine, again in zip(
+        OnChip(network, first).forward(weights, data.received),
+        OnChip(network, other).forward(weights, data.received),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(machine.t_out, again.t_out)
+
+
+def test_a_kept_chip_that_does_not_fit_is_refused(parts: Experiment) -> None:
+    chip = EmulatedChip(EVERYTHING, parts.network.layers, parts.network.kernels, [0, 1])
+    arrays = chip.arrays()
+    gain = arrays.pop("gain_0")
+    with pytest.raises(DataError, match=r"must have gain_0 of shape \(2, 25, 12\), got \(0,\)"):
+        chip.take(arrays)
+    with pytest.raises(DataError, match=r"must have gain_0 of shape \(2, 25, 12\), got \(1, 25, 12\)"):
+        chip.take(arrays | {"gain_0": gain[:1]})
