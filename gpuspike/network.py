@@ -130,6 +130,11 @@ class Network:
         )
         return grads
 
+    @property
+    def dead_fraction(self) -> float:
+        """None of the neurons is dead."""
+        return 0.0
+
     def after_step(self, weights: Sequence[Array]) -> None:
         """Nothing: what the optimiser leaves is what the network has."""
 
@@ -163,6 +168,11 @@ class Machine(Protocol):
         max_weight_grad: float,
     ) -> list[Array]:
         """Gradients of all weights."""
+        ...
+
+    @property
+    def dead_fraction(self) -> float | Array:
+        """(n_layer, n_replica) shares of neurons that never spike, whatever their weights; or one for all."""
         ...
 
     def after_step(self, weights: Sequence[Array]) -> None:

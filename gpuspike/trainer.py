@@ -287,7 +287,8 @@ class Trainer:
         t_out = activities[-1].t_out
         loss, t_out_grad = self._loss(t_out, labels)
         silent = silent_fraction(activities)
-        chosen = self.bumping.choose(silent)
+        # Nobody wakes the dead: counted, they would have a layer bumped for ever.
+        chosen = self.bumping.choose(silent - self.network.dead_fraction)
         bumped = chosen != NO_LAYER
         active = ~bumped if self._rule.bump_replaces_step else np.ones_like(bumped)
         if active.any():

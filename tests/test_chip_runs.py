@@ -101,6 +101,18 @@ def test_an_ideal_gradient_trains_the_ideal_network_and_examines_it_on_the_chip(
     assert summary["loss"]["test"]["mean"] != ideal_summary["loss"]["test"]["mean"]
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_dead_neurons_have_no_layer_bumped(tmp_path: Path) -> None:
+    """Of the living ones fewer are silent than training.max_silent allows; of all, more."""
+    arrays, summary = run(
+        tmp_path / "run", "substrate=ideal", "substrate.dead_neurons=0.6", "training.epochs=10"
+    )
+    assert summary["silent_fraction"]["train"][0][0] > 0.5
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["bump_fraction"] == [0.0]
+    assert np.abs(arrays["weights_0"]).max() < 3.0
+
+
 def test_chips_have_the_seeds_of_their_replicas_unless_given() -> None:
     assert build(config(*CHIP, "seed=5", "replicas=3")).chip_seeds == [5, 6, 7]
     assert build(config(*CHIP, "seed=5", "replicas=3", "chip_seed=90")).chip_seeds == [90, 91, 92]

@@ -415,6 +415,7 @@ def test_a_dead_neuron_is_silent_whatever_its_threshold_and_its_synapses_do() ->
     assert 0.1 < dead.mean() < 0.7
     assert np.isinf(states[0].t_out[np.broadcast_to(dead[:, None], states[0].t_out.shape)]).all()
     assert not (chip.arrays()["always_on_0"] & dead).any()
+    np.testing.assert_array_equal(chip.dead_fraction, [dead.mean(axis=1), [0.0, 0.0]])
     assert chip.counts["neurons_always_on"] == sum(
         int(array.sum()) for name, array in chip.arrays().items() if name.startswith("always_on")
     )

@@ -144,6 +144,12 @@ class EmulatedChip:
             model.capacitance,
         )
 
+    @property
+    def dead_fraction(self) -> Array:
+        """(n_layer, n_chip) shares of dead neurons."""
+        none = np.zeros(len(self.seeds))
+        return np.stack([none if dead is None else dead.mean(axis=1) for dead in self._dead])
+
     def program(self, weights: Sequence[Array]) -> list[Array]:
         """Weights as the chip can hold them; see `Chip.program`."""
         return [self.substrate.programmed(w, number) for number, w in enumerate(weights)]

@@ -122,6 +122,11 @@ class OnChip:
         ]
         return self._backward(weights, neurons, believed, t_out_grad, active, max_weight_grad)
 
+    @property
+    def dead_fraction(self) -> float | Array:
+        """(n_layer, n_chip) shares of neurons that never spike, as far as they are known."""
+        return self.chip.dead_fraction if isinstance(self.chip, EmulatedChip) else 0.0
+
     def after_step(self, weights: Sequence[Array]) -> None:
         """Keeps the trainer's weights, in place, in the range that the chip can hold."""
         self.chip.limit(weights)
