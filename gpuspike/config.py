@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -26,6 +27,16 @@ from gpuspike.errors import ConfigError
 
 MOST_SAMPLES = 1_000_000
 """Samples of a generated split: drawing more would take minutes before the run could be checked."""
+
+
+MOST_REPLICAS = 100_000
+"""Networks side by side: more would have filled the memory before the run could be checked."""
+
+MOST_NEURONS = 1_000_000
+"""Neurons of a hidden layer: a larger number is a mistake."""
+
+MOST_JOBS = 10_000
+"""Jobs of a sweep: each is checked before the first one starts."""
 
 
 class BackendName(enum.Enum):
@@ -296,6 +307,8 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
             for override, alternatives in zip(parsed, choices, strict=True):
                 if not alternatives:
                     raise ConfigError(f"{override.input_line} stands for no option at all")
+            if (count := math.prod(len(alternatives) for alternatives in choices)) > MOST_JOBS:
+                raise ConfigError(f"a sweep has at most {MOST_JOBS} jobs, got {count} or more")
             return [_job(list(combination), multirun) for combination in itertools.product(*choices)]
     except ConfigError:
         raise
@@ -311,7 +324,8 @@ def _alternatives(override: Override) -> list[str]:
     if not override.is_sweep_override() or not override.is_discrete_sweep():
         return [override.input_line or ""]
     key = override.get_key_element()
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    values = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)  # a range may have no end
+    return [f"{key}={value}" for value in values]
 
 
 def _job(overrides: list[str], multirun: bool) -> Job:
@@ -354,6 +368,10 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{key} must be at least {least}, got {value}")
         if key.startswith("dataset.") and value > MOST_SAMPLES:
             raise ConfigError(f"{key} must be at most {MOST_SAMPLES}, got {value}")
+    if config.replicas > MOST_REPLICAS:
+        raise ConfigError(f"replicas must be at most {MOST_REPLICAS}, got {config.replicas}")
+    if max(config.model.hidden, default=0) > MOST_NEURONS:
+        raise ConfigError(f"model.hidden must be at most {MOST_NEURONS} a layer, got {config.model.hidden}")
     if config.seed + config.replicas > 2**63:
         raise ConfigError(f"seed + replicas must stay below 2**63, got seed={config.seed}")
     if training.batch_size > dataset.n_train:
