@@ -132,11 +132,13 @@ def _train(cfg: DictConfig, before: set[Path]) -> float:
             summary = run_once(config, experiment_name(), sweep, folder, console, overrides)
         else:
             summary = run(config, experiment_name(), folder, console, overrides)
-    except GpuspikeError as error:
+    except (GpuspikeError, MemoryError) as error:
+        if isinstance(error, MemoryError):
+            error = ConfigError(f"the run does not fit into memory: {error}")
         if hydra_config.mode is not RunMode.MULTIRUN:
             refuse("gpuspike-train", error)  # here, since Hydra would print a line of its own
         print(f"gpuspike-train: job {hydra_config.job.num} failed: {error}", file=sys.stderr)
-        raise  # Hydra keeps it until the other jobs are done
+        raise error from None  # Hydra keeps it until the other jobs are done
     finally:
         remove_empty(folder, before)  # the one that Hydra made, if nothing was written to it
     if summary["run"]["interrupted"]:

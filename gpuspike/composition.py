@@ -6,6 +6,7 @@ The values stand in conf/. Below this module, `config` and the command line nobo
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from yaml import YAMLError
 from gpuspike.errors import ConfigError
 
 T = TypeVar("T")
+
+MOST_JOBS = 10_000
+"""Jobs of a sweep: each is checked before the first one starts."""
 
 
 def conf_folder() -> Path:
@@ -91,6 +95,8 @@ def composed(
             for override, alternatives in zip(parsed, choices, strict=True):
                 if not alternatives:
                     raise ConfigError(f"{override.input_line} stands for no option at all")
+            if (count := math.prod(len(alternatives) for alternatives in choices)) > MOST_JOBS:
+                raise ConfigError(f"a sweep has at most {MOST_JOBS} jobs, got {count} or more")
             return [make(_compose(name, list(chosen))) for chosen in itertools.product(*choices)]
     except ConfigError:
         raise
@@ -118,7 +124,8 @@ def _alternatives(override: Override) -> list[str]:
     if not override.is_sweep_override() or not override.is_discrete_sweep():
         return [override.input_line or ""]
     key = override.get_key_element()
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    values = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)  # a range may have no end
+    return [f"{key}={value}" for value in values]
 
 
 def _compose(name: str, overrides: list[str]) -> DictConfig:

@@ -22,6 +22,13 @@ MOST_SAMPLES = 1_000_000
 """Samples of a generated split: drawing more would take minutes before the run could be checked."""
 
 
+MOST_REPLICAS = 100_000
+"""Networks side by side: more would have filled the memory before the run could be checked."""
+
+MOST_NEURONS = 1_000_000
+"""Neurons of a hidden layer: a larger number is a mistake."""
+
+
 class BackendName(enum.Enum):
     """What computes."""
 
@@ -345,6 +352,10 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{key} must be at least {least}, got {value}")
         if key.startswith("dataset.") and value > MOST_SAMPLES:
             raise ConfigError(f"{key} must be at most {MOST_SAMPLES}, got {value}")
+    if config.replicas > MOST_REPLICAS:
+        raise ConfigError(f"replicas must be at most {MOST_REPLICAS}, got {config.replicas}")
+    if max(config.model.hidden, default=0) > MOST_NEURONS:
+        raise ConfigError(f"model.hidden must be at most {MOST_NEURONS} a layer, got {config.model.hidden}")
     if config.seed + config.replicas > 2**63:
         raise ConfigError(f"seed + replicas must stay below 2**63, got seed={config.seed}")
     if (config.chip_seed or 0) + config.replicas > 2**32:

@@ -74,10 +74,14 @@ def read(
         config = from_values(header["config"]) if header else read_config(folder / CONFIG)
         epoch = int(header["epoch"]) if header else 0
         record = header.get("record")
+        if record is not None and record["epoch"] != epoch:
+            raise ValueError(f"epoch is {epoch} and {record['epoch']}")
         name, given = str(header.get("experiment", begun[0])), list(header.get("overrides", begun[1]))
         resumed = [int(number) for number in header.get("resumed", ())]
         code = [header.get("gpuspike"), header.get("git")] if header else None
-    except (KeyError, TypeError, ValueError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # a whole checkpoint of something else
         raise DataError(f"{path} cannot be resumed: {error!r}") from None
     if header and (folder / CONFIG).is_file():
         config = _edited(config, read_config(folder / CONFIG), folder)
@@ -118,10 +122,12 @@ def _records(path: Path, epoch: int, last: Mapping[str, Any] | None) -> list[dic
         found = [record["epoch"] for record in records]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if last is not None and found == list(range(1, epoch)):
-        return [*records, dict(last)]
-    if found != list(range(1, epoch + 1)):
-        raise DataError(f"{path} must have one line for each of the {epoch} epochs done, got {found}")
+    if last is not None and len(found) == epoch - 1:
+        records, found = [*records, dict(last)], [*found, epoch]
+    if len(found) != epoch or found != list(range(1, len(found) + 1)):
+        raise DataError(
+            f"{path} must have one line for each of the {epoch} epochs done, got {len(found)} lines"
+        )
     return records
 
 

@@ -70,7 +70,8 @@ def states_of(times: Sequence[Array]) -> list[LayerState]:
     nothing: Any = None
     following = [*times[1:-1], times[-1]]
     return [
-        LayerState(t_in, nothing, t_out, nothing) for t_in, t_out in zip(times[:-1], following, strict=True)
+        LayerState(t_in, nothing, t_out, t_out, nothing)
+        for t_in, t_out in zip(times[:-1], following, strict=True)
     ]
 
 

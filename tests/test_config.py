@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gpuspike import experiment
+from gpuspike.cli_tune import read
 from gpuspike.config import Config, Job, conf_folder, jobs, to_yaml
 from gpuspike.datasets import Dataset, Split
 from gpuspike.datasets.files import Source
@@ -20,13 +21,15 @@ from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.experiment import build
 from gpuspike.losses import TimeMSE, TTFSCrossEntropy
 from gpuspike.optim import SGD, Adam
+from gpuspike.tune import check, corners
 
 EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "experiment").glob("*.yaml"))
 OPTIONS = sorted(
     f"{file.parent.name}={file.stem}"
     for file in conf_folder().glob("*/*.yaml")
-    if file.parent.name not in ("experiment", "prices", "published", "evaluate")
+    if file.parent.name not in ("experiment", "prices", "published", "evaluate", "tune")
 )
+SEARCHES = sorted(file.stem for file in (conf_folder() / "tune").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +82,29 @@ def test_every_experiment_composes_and_builds(name: str) -> None:
     assert parts.seeds == [0]
     assert parts.network.layers[0].n_in == parts.dataset.n_features * job.config.model.input_repeats
     assert parts.network.layers[-1].n_out == len(parts.dataset.class_names)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("replicas=1000000000", ["replicas", "100000"]),
+        ("model.hidden=[4000000000000]", ["model.hidden", "1000000"]),
+        ("seed=range(1000000000)", ["10000 jobs"]),
+    ],
+)
+def test_numbers_that_would_fill_the_memory_are_refused_at_once(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        jobs([override], multirun=override.startswith("seed"))
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_every_search_is_one_and_its_corners_build(name: str) -> None:
+    search, _ = read([f"tune={name}"])
+    check(search)
+    for corner in corners(search):
+        (job,) = jobs([*search.overrides, "backend=cpu", *corner], multirun=False)
+        build(job.config)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

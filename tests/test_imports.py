@@ -122,6 +122,43 @@ def loaded() -> set[str]:
     return set(answer.stdout.split())
 
 
+def modules_after(code: str, folder: Path) -> set[str]:
+    """Top-level modules in a fresh process that has run some code, whether or not it exits."""
+    wrapped = (
+        "import sys\n"
+        f"try:\n    {code}\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print('loaded', *sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", wrapped], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return set(answer.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"numba", "matplotlib", "cupy", "scipy", "wandb", "tensorboardX", "optuna", "submitit", "joblib"}
+
+
+@pytest.mark.parametrize("command", ["gpuspike-train", "gpuspike-tune"])
+def test_asking_a_command_for_help_loads_nothing_heavy(command: str, tmp_path: Path) -> None:
+    module, function = {
+        "gpuspike-train": ("gpuspike.cli", "train"),
+        "gpuspike-tune": ("gpuspike.cli_tune", "tune"),
+    }[command]
+    code = f"sys.argv = ['{command}', '--help']; import {module}; {module}.{function}()"
+    loaded = modules_after(code, tmp_path)
+    assert loaded & HEAVY == set()
+    assert "gpuspike" in loaded
+
+
+def test_a_run_loads_no_dashboard_and_no_device_that_it_does_not_use(tmp_path: Path) -> None:
+    sizes = ["dataset.n_train=150", "dataset.n_validation=10", "dataset.n_test=10"]
+    given = ["backend=cpu", "training.epochs=1", *sizes]
+    code = f"sys.argv = ['gpuspike-train', *{given}]; import gpuspike.cli; gpuspike.cli.train()"
+    loaded = modules_after(code, tmp_path)
+    assert loaded & {"wandb", "tensorboardX", "optuna", "submitit", "joblib", "cupy"} == set()
+    assert {"numba", "matplotlib"} <= loaded
+
+
 def test_every_name_of_the_package_s_front_door_is_there_and_explained() -> None:
     import gpuspike
 

@@ -227,7 +227,7 @@ def test_the_checkpoint_before_is_kept(stopped: Callable[..., Path]) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files of a folder."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def refusal(folder: Path, error: type[GpuspikeError], *overrides: str) -> str:
