@@ -19,7 +19,7 @@ import numpy as np
 from gpuspike.backend import cupy_module
 from gpuspike.errors import BackendError, DtypeError, ShapeError
 from gpuspike.kernels import cuda_source as src
-from gpuspike.kernels import reference
+from gpuspike.kernels import reference_step
 from gpuspike.kernels.per_neuron import Own, own
 from gpuspike.kernels.stack import unavailable
 from gpuspike.neuron import LIF
@@ -397,4 +397,4 @@ def cross_entropy(
     t_out: Array, labels: Array, unit: float, late: float, alpha: float, penalty: float
 ) -> tuple[Array, Array]:
     """Loss and its gradient on the device, array by array; see `kernels.Kernels.cross_entropy`."""
-    return reference.cross_entropy(t_out, labels, unit, late, alpha, penalty, xp=cupy_module())
+    return reference_step.cross_entropy(t_out, labels, unit, late, alpha, penalty, xp=cupy_module())
