@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.kernels import LayerState, cpu, load
-from gpuspike.layers import EVALUATION, LayerInput, Moment
+from gpuspike.layers import EVALUATION, Layer, LayerInput, Moment
 from gpuspike.losses import TTFSCrossEntropy
 from gpuspike.network import Network
 from gpuspike.neuron import LIF
@@ -707,3 +707,10 @@ def test_a_foreign_chip_s_answer_is_checked_and_brought_into_form() -> None:
     chip.cut = 1
     with pytest.raises(GpuspikeError, match=r"spikes of layer 0 must be .* = \(2, 7, 12\), got \(2, 6, 12\)"):
         machine.forward(weights, received)
+
+
+def test_more_layers_than_trials_have_addresses_for_are_refused() -> None:
+    layers = [Layer(2, 2, (), LIF())] * 65
+    Substrate().check_fit(layers)
+    with pytest.raises(ConfigError, match="a chip has at most 64 layers, got 65"):
+        Substrate(threshold_noise=0.1).check_fit(layers)

@@ -16,6 +16,9 @@ from gpuspike.layers import Layer
 
 Array = NDArray[Any]
 
+MOST_LAYERS = 64
+"""Layers whose trials have addresses of their own, see `rng.normals`."""
+
 
 @dataclass(frozen=True)
 class Substrate:
@@ -177,6 +180,8 @@ class Substrate:
                 f"substrate.weight_max must have one entry, or one for each of the {len(layers)} layers, "
                 f"got {len(self.weight_max)}"
             )
+        if len(layers) > MOST_LAYERS and not self.ideal:
+            raise ConfigError(f"a chip has at most {MOST_LAYERS} layers, got {len(layers)}")
         fan_in = max(layer.n_pre for layer in layers)
         if self.max_fan_in and fan_in > self.max_fan_in:
             raise ConfigError(
