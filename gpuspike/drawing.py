@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike import image_plots, plots
+from gpuspike import image_plots, plots, raster_plots
 from gpuspike.datasets import yin_yang_class
 from gpuspike.experiment import Experiment
+from gpuspike.layers import Moment
 from gpuspike.losses import decide
 from gpuspike.trainer import Evaluation, Labelled, evaluate
 
@@ -39,12 +40,10 @@ def draw(
     plots.save(plots.spike_time_histograms(t_out, test.labels, names), folder, "spike_time_histograms")
     first = [w[:1] for w in weights]
     plots.save(_membranes(parts, first, test, t_out), folder, "membrane_traces")
+    plots.save(_raster(parts, first, test), folder, "spike_raster")
+    plots.save(image_plots.confusion_matrix(test.labels, decide(t_out), names), folder, "confusion_matrix")
     if parts.dataset.name == "yin_yang":
         plots.save(_plane(parts, first, test, result), folder, "yin_yang_plane")
-    else:
-        plots.save(
-            image_plots.confusion_matrix(test.labels, decide(t_out), names), folder, "confusion_matrix"
-        )
     if parts.dataset.image_shape is not None:
         images = parts.dataset.test.features.reshape(-1, *parts.dataset.image_shape)
         sheet = image_plots.misclassified(images, test.labels, decide(t_out), t_out, names)
@@ -72,6 +71,23 @@ def _plane(parts: Experiment, weights: Sequence[Array], test: Labelled, result: 
         decide(result.t_out[0]),
         float(result.accuracy[0]),
     )
+
+
+def _raster(parts: Experiment, weights: Sequence[Array], test: Labelled) -> Figure:
+    """Spikes of the first test samples of each class, on the chip if there is one."""
+    names, unit = parts.dataset.class_names, parts.config.model.tau_syn
+    machine = parts.on_chip(parts.chip_seeds[:1])
+    classes = [np.flatnonzero(test.labels == label) for label in range(len(names))]
+    rounds = range(max(1, 6 // len(names)))  # the first of each class, then the second
+    shown = [int(own[k]) for k in rounds for own in classes if k < len(own)][: raster_plots.PANELS]
+    spikes = []
+    for sample in shown:
+        # At its own number, a chip's trial is the one that it was evaluated in.
+        states = machine.forward(weights, test.received.part(sample, sample + 1), Moment(first=sample))
+        n_in = parts.network.layers[0].n_in
+        times = [states[0].t_in[0, 0, :n_in], *(state.t_out[0, 0] for state in states)]
+        spikes.append([t.astype(np.float64) / unit for t in times])
+    return raster_plots.spike_raster(spikes, [int(test.labels[k]) for k in shown], names)
 
 
 def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_out: Array) -> Figure:

@@ -1,4 +1,4 @@
-"""Figures of runs on images: which classes are taken for which, and the images that are misread."""
+"""Figures of answers: which classes are taken for which, and the images that are misread."""
 
 from __future__ import annotations
 

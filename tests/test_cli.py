@@ -29,7 +29,10 @@ from gpuspike.tracking import MetricsFile
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = ["training.epochs=2", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
-FIGURES = {"learning_curves", "yin_yang_plane", "spike_time_histograms", "membrane_traces", "anytime"}
+FIGURES = {
+    "learning_curves", "yin_yang_plane", "spike_time_histograms", "spike_raster", "confusion_matrix",
+    "membrane_traces", "anytime",
+}  # fmt: skip
 SPLITS = ("train", "validation", "test")
 CHIP = {
     "name", "time_to_decision_s", "seconds_per_sample", "samples_per_s", "energy_per_classification_J",

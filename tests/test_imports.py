@@ -17,8 +17,9 @@ ORDER = [
     "augmentation", "layers", "network", "losses", "optim", "bumping", "substrate", "trainer",
     "accountant", "checkpoint", "composition", "config", "evaluate_config", "run_folder", "identity",
     "provenance", "resume", "tracking", "trackers", "experiment", "plots", "image_plots", "chip_plots",
-    "drawing", "report", "comparison", "gpu_energy", "measure", "population", "run", "evaluate", "sweep",
-    "tune", "cli", "cli_tune",
+    "raster_plots", "drawing", "page", "report", "comparison", "gpu_energy", "measure", "population", "run",
+    "evaluate", "sweep_folder", "sweep", "sweep_plots", "sweep_report", "tune", "cli",
+    "cli_report", "cli_tune",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 

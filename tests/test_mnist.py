@@ -26,6 +26,7 @@ from gpuspike.trainer import Labelled
 FIGURES = {
     "learning_curves",
     "spike_time_histograms",
+    "spike_raster",
     "membrane_traces",
     "anytime",
     "confusion_matrix",

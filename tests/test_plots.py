@@ -15,7 +15,7 @@ import pytest
 from matplotlib.colors import to_rgba
 from numpy.typing import NDArray
 
-from gpuspike import image_plots, plots
+from gpuspike import image_plots, plots, raster_plots
 from gpuspike.neuron import LIF
 
 
@@ -87,7 +87,7 @@ def test_matplotlib_is_lazy_and_pyplot_is_never_imported(tmp_path: Path) -> None
     code = f"""
 import sys
 from pathlib import Path
-from gpuspike import image_plots, plots
+from gpuspike import image_plots, plots, raster_plots
 assert "matplotlib" not in sys.modules
 import matplotlib
 before = {{key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}}
@@ -353,3 +353,35 @@ def test_the_sheet_of_any_number_of_mistakes(n_wrong: int) -> None:
     )
     assert sum(bool(axes.images) for axes in figure.axes) == min(n_wrong, 36)
     pixels(figure)
+
+
+@pytest.mark.parametrize(("n_sample", "n_class", "shape"), [(6, 3, (2, 3)), (10, 10, (2, 5)), (1, 2, (1, 1))])
+def test_the_raster_has_a_panel_a_sample_and_a_mark_a_spike(
+    n_sample: int, n_class: int, shape: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    samples = [[rng.uniform(0, 2, n) for n in (7, 40, 30, n_class)] for _ in range(n_sample)]
+    samples[0][1][:5] = np.inf
+    samples[0][3][0] = np.inf
+    names = [f"class {k}" for k in range(n_class)]
+    figure = raster_plots.spike_raster(samples, [k % n_class for k in range(n_sample)], names)
+    figure.canvas.draw()
+    assert len(figure.axes) == n_sample
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+    marks = [len(np.flatnonzero(np.isfinite(line.get_xdata()))) for line in figure.axes[0].lines]
+    assert marks[:2] == [7, 35]
+    (outputs,) = figure.axes[0].collections
+    assert len(outputs.get_offsets()) == n_class - 1
+    first = int(np.argmin(samples[0][3]))
+    expected = names[0] if first == 0 else f"{names[0]}, not {names[first]}"
+    assert figure.axes[0].get_title() == expected
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        "input\n(7)", "hidden 1\n(40)", "hidden 2\n(30)", f"output\n({n_class})",
+    ]  # fmt: skip
+
+
+def test_the_raster_of_a_silent_sample() -> None:
+    silent = [np.full(n, np.inf) for n in (4, 8, 3)]
+    figure = raster_plots.spike_raster([silent], [2], plots.YIN_YANG_CLASSES)
+    figure.canvas.draw()
+    assert figure.axes[0].get_title() == "dot, none"

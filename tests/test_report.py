@@ -22,7 +22,7 @@ PIXEL = base64.b64decode(
     "rkJggg=="
 )  # fmt: skip
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "wbr"}
 NO_CHIP = dict.fromkeys(
     [
         "name",
@@ -195,6 +195,20 @@ def test_the_page_tells_of_a_chip(tmp_path: Path) -> None:
     assert ["energy by term", "spikes 2.5 nJ, leak 0 J"] in page.rows
     assert ["spikes per sample", "hidden 80.25, output 3"] in page.rows
     assert ["throughput", "20,800 samples/s"] in page.rows
+    for text in ("8.4 µJ to 9 µJ", "energy per classification on BrainScaleS-2", "measured", "8.3 µs"):
+        assert text in page.text.split("Accuracy")[0]
+
+
+def test_the_headline_says_what_its_numbers_rest_on(tmp_path: Path) -> None:
+    chip = CHIP | {"energy_per_classification_J": None, "time_evidence": "stated"}
+    values = summary(chip=chip, substrate={"name": "bss2"})
+    _, page = write(tmp_path, "yin_yang", values, [record()], "")
+    headline = page.text.split("Accuracy")[0]
+    for text in ("simulated, on an emulated bss2", "no total: a price is not known", "stated"):
+        assert text in headline
+    _, page = write(tmp_path, "yin_yang", summary(), [record()], "")
+    assert "simulated" in page.text
+    assert "BrainScaleS" not in page.text
 
 
 def test_the_page_of_a_run_that_broke_off(tmp_path: Path) -> None:
@@ -232,7 +246,9 @@ def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "learning_curves.png").write_bytes(PIXEL)
     text, page = write(tmp_path, "yin_yang", summary(), [record()], "")
-    assert "http" not in text
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in text
     assert "url(" not in text
     assert "@import" not in text
     assert not {"script", "link", "iframe", "object", "a"} & set(page.tags)

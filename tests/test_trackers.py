@@ -23,7 +23,10 @@ from gpuspike.errors import ConfigError
 from gpuspike.tracking import MetricsFile
 
 SMALL = ["backend=cpu", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
-FIGURES = {"learning_curves", "yin_yang_plane", "spike_time_histograms", "membrane_traces"}
+FIGURES = {
+    "learning_curves", "yin_yang_plane", "spike_time_histograms", "spike_raster", "confusion_matrix",
+    "membrane_traces", "anytime",
+}  # fmt: skip
 
 
 def small(*overrides: str) -> Config:

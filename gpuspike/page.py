@@ -1,0 +1,119 @@
+"""What the pages have in common: look, numbers for a reader, tables, and a file that is whole or not there.
+
+A page is one file that asks for nothing from outside, for a phone or a printer too; its content policy
+makes the browser refuse whatever would.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeGuard
+
+NONE = "-"
+CSS = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --line: #d5dae0; --page: #fff;
+  --card: #f4f6f8; --mark: #0072b2; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --soft: #9aa5b1; --line: #3a424b;
+  --page: #15181c; --card: #1f242a; --mark: #56b4e9; } }
+body { margin: 0 auto; max-width: 58rem; padding: 1.5rem 1rem 3rem; background: var(--page);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { line-height: 1.2; margin: .4rem 0; }
+h2 { margin: 2.2rem 0 .7rem; font-size: 1.15rem; break-after: avoid; }
+.soft, figcaption, th { color: var(--soft); } .figures { --least: 22rem; } a { color: var(--mark); }
+.tiles, .figures { display: grid; gap: .8rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least, 15rem)), 1fr)); }
+.tile, .notice, pre { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
+.tile b { display: block; font-size: 1.35rem; line-height: 1.3; color: var(--mark); }
+.tile span, figcaption, pre { font-size: .87rem; }
+.tile i { display: block; font-style: normal; font-size: .8rem; }
+.wide, pre { overflow-x: auto; overflow-wrap: normal; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+th, td { padding: .25rem 1.1rem .25rem 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line); font-weight: inherit; }
+.numbers { min-width: 40rem; } .accuracy tr:nth-last-child(-n+3), .notice { font-weight: 600; }
+img { width: 100%; box-sizing: border-box; background: #fff; border-radius: .4rem; padding: .4rem; }
+figure, tr, .tile { break-inside: avoid; margin: 0; }
+@media print { :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff;
+  --card: #fff; --mark: #000; } body { padding: 0; font-size: 10pt; max-width: none; }
+  .tile { border: 1px solid var(--line); } .wide { overflow: visible; } .numbers { min-width: 0; }
+  pre { white-space: pre-wrap; } }
+"""
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value is a finite number; booleans are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def readable(value: Any, unit: str = "") -> str:
+    """A value for a reader: four digits at most, small seconds and joules in ms, µJ and so on.
+
+    A sequence is a band from low to high, a mapping lists its entries, None and nan are "-".
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {readable(entry, unit)}" for key, entry in value.items()) or NONE
+    if isinstance(value, list | tuple):
+        return " to ".join(dict.fromkeys(readable(entry, unit) for entry in value)) or NONE
+    if not is_number(value):
+        return NONE if value is None or isinstance(value, Real) else str(value)
+    if unit == "%":
+        return f"{100 * value:.2f} %"
+    if unit in ("s", "J", "J s") and 0 < abs(value) < 1:
+        step = min(4, math.ceil(-math.log10(abs(value)) / 3))
+        return f"{value * 1000**step:.4g} {'mµnp'[step - 1]}{unit}"
+    digits = ",.0f" if isinstance(value, Integral) or abs(value) >= 1000 else ".4g"
+    return f"{value:{digits}} {unit}".rstrip()
+
+
+def section(summary: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """The mapping under `keys`, empty where there is none."""
+    for key in keys:
+        inner = summary.get(key)
+        summary = inner if isinstance(inner, Mapping) else {}
+    return summary
+
+
+def table(rows: Iterable[Iterable[Any]], head: Sequence[str] = (), style: str = "plain") -> str:
+    """An HTML table of escaped cells, None as "-"."""
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)] if head else []
+    for row in rows:
+        texts = (NONE if cell is None else escape(str(cell)) for cell in row)
+        lines.append("".join(f"<td>{text}</td>" for text in texts))
+    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
+    return f'<div class="wide"><table class="{style}">{body}</table></div>'
+
+
+def write_page(path: Path, title: str, body: str, style: str = "", script: str = "") -> Path:
+    """Writes a page, whole or not at all.
+
+    Args:
+        title: in the browser's tab; escaped here.
+        body: HTML.
+        style: CSS beside what all pages have.
+        script: JavaScript; without one the page may run none.
+    """
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if script:
+        policy, script = f"{policy}; script-src 'unsafe-inline'", f"<script>{script}</script>\n"
+    page = f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{escape(title)}</title>
+<style>{CSS}{style}</style></head>
+<body>{body}
+{script}</body></html>
+"""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # Half a surrogate pair, which JSON and YAML can hold and UTF-8 cannot, becomes "?".
+        temporary.write_bytes(page.encode("utf-8", "replace"))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
