@@ -14,9 +14,7 @@ from gpuspike.errors import DataError, OutputError
 from gpuspike.identity import fingerprint
 from gpuspike.run import go_on, run
 from gpuspike.run_folder import CONFIG, SUMMARY, check_writable, replace_text
-
-JOBS = "jobs"
-"""Folder of a sweep with a file for each configuration that was begun: where, and whether it is finished."""
+from gpuspike.sweep_folder import JOBS
 
 
 def check_sweep(folder: Path) -> None:

@@ -1,0 +1,108 @@
+"""Both pages in a real browser: no script error or request, nothing too wide for a phone, tables sort."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import test_report
+import test_sweep_report
+from browser import Browser, chromium
+
+from gpuspike import plots, report
+from gpuspike.sweep_report import write_sweep_report
+
+pytestmark = pytest.mark.skipif(
+    chromium() is None, reason="needs Chromium: apt-get install chromium, or one of its names on the PATH"
+)
+PHONE, DESK = 390, 1200
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def run_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    records = [test_report.record(epoch=k) for k in (1, 2)]
+    plots.save(plots.learning_curves(records), folder / "figures", "learning_curves")
+    summary = test_report.summary(chip=test_report.CHIP)
+    return report.write_report(folder, "yin_yang", summary, records, "seed: 0\n" * 30 + "key: " + "x" * 200)
+
+
+@pytest.fixture(scope="module")
+def sweep_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sweep_report(test_sweep_report.sweep_of(tmp_path_factory.mktemp("sweep")))[0]
+
+
+def in_order(browser: Browser) -> list[str]:
+    """Jobs from top to bottom of the table."""
+    return browser.run("[...document.querySelectorAll('.jobs tbody tr')].map(row => row.dataset.job)")
+
+
+def click(browser: Browser, column: str) -> None:
+    """A click on the head of a column."""
+    browser.run(
+        "[...document.querySelectorAll('.jobs th button')]"
+        f".find(button => button.textContent === '{column}').click()"
+    )
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+@pytest.mark.parametrize("page", ["run_page", "sweep_page"])
+def test_a_page_opens_without_errors_requests_or_sideways_scrolling(
+    browser: Browser, page: str, width: int, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(page)
+    browser.open(path, width)
+    assert browser.errors == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [path.as_uri()]
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run("[...document.images].every(image => image.naturalWidth > 1)")
+    assert browser.run("document.body.innerText.length") > 200
+
+
+def test_the_table_sorts_by_number_up_and_down_with_the_unknown_last(
+    browser: Browser, sweep_page: Path
+) -> None:
+    browser.open(sweep_page, DESK)
+    assert in_order(browser) == ["0", "1", "2", "3", "4", "5", "10"]
+    click(browser, "test accuracy")
+    assert in_order(browser) == ["2", "0", "1", "10", "3", "4", "5"]
+    click(browser, "test accuracy")
+    assert in_order(browser) == ["10", "1", "0", "2", "3", "4", "5"]
+    click(browser, "optimizer.learning_rate")
+    assert in_order(browser)[:2] == ["1", "2"]
+    click(browser, "energy per classification")
+    assert in_order(browser)[:3] == ["1", "10", "0"]
+    assert browser.run("document.querySelectorAll('[aria-sort]').length") == 1
+    click(browser, "state")
+    assert in_order(browser)[0] == "4"
+    click(browser, "job")
+    assert in_order(browser) == ["0", "1", "2", "3", "4", "5", "10"]
+    assert browser.errors == []
+
+
+def test_pointing_at_a_job_shows_what_it_is(browser: Browser, sweep_page: Path) -> None:
+    browser.open(sweep_page, DESK)
+    place = browser.run(
+        "(box => [box.x + box.width / 2, box.y + box.height / 2])"
+        "(document.querySelector('.point[data-job=\"1\"] circle').getBoundingClientRect())"
+    )
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+    told = browser.run("document.getElementById('told').textContent")
+    assert told.startswith("job 1: 97.00 ± 1.00 %, energy per classification 100 nJ to 500 nJ")
+    assert "optimizer.learning_rate=0.002" in told
+    assert browser.run("document.querySelector('tr.shown').dataset.job") == "1"
+    assert browser.errors == []
+
+
+def test_a_script_error_would_be_seen(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "broken.html"
+    page.write_text("<script>nothing.there()</script>")
+    browser.open(page)
+    assert len(browser.errors) == 1

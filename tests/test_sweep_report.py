@@ -1,0 +1,204 @@
+"""The page of a sweep: every job in it whatever its state, bands and unknown figures, nothing unescaped."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_report
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpuspike import cli_report
+from gpuspike.errors import DataError, OutputError
+from gpuspike.sweep_folder import differences, read_sweep
+from gpuspike.sweep_plots import Point, scatter
+from gpuspike.sweep_report import write_sweep_report
+
+HOSTILE = test_report.HOSTILE
+
+
+def job(sweep: Path, name: str, accuracy: float = 0.9, energy: Any = 8.4e-6, **values: Any) -> dict[str, Any]:
+    """Writes what a finished job leaves; returns its summary."""
+    folder = sweep / name
+    folder.mkdir(parents=True)
+    config = {"optimizer": {"learning_rate": 0.005}, "training": {"epochs": 3}, "seed": 0} | values
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    summary = test_report.summary(2)
+    for split in summary["accuracy"].values():
+        split |= {"mean": accuracy, "std": 0.01}
+    summary["chip"] = test_report.CHIP | {"energy_per_classification_J": energy}
+    summary["chip"] |= {"until_decision": {"energy_J": 1e-6}, "time_evidence": "stated"}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "report.html").write_text("a report")
+    return summary
+
+
+def sweep_of(folder: Path) -> Path:
+    """A sweep with jobs of every kind."""
+    job(folder, "0", 0.95, 8.4e-6, optimizer={"learning_rate": 0.01})
+    job(folder, "1", 0.97, [1e-7, 5e-7], optimizer={"learning_rate": 0.002})
+    job(folder, "2", 0.91, None)
+    job(folder, "10", 0.99, 3e-6, optimizer={"learning_rate": 0.02, "name": HOSTILE})
+    (folder / "3").mkdir()
+    (folder / "3" / "config.yaml").write_text("training: {epochs: 7}\n")
+    (folder / "3" / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n{"ep')
+    job(folder, "4")
+    (folder / "4" / "summary.json").write_text('{"accuracy": ')
+    (folder / "jobs").mkdir()
+    for name in ("0", "5"):
+        (folder / "jobs" / f"{name}.json").write_text(json.dumps({"folder": name, "finished": True}))
+    (folder / "jobs" / "6.json").write_text("[")
+    return folder
+
+
+def test_every_job_is_listed_with_its_state(tmp_path: Path) -> None:
+    jobs = read_sweep(sweep_of(tmp_path))
+    assert [(job.name, job.state, job.note) for job in jobs] == [
+        ("0", "finished", ""),
+        ("1", "finished", ""),
+        ("2", "finished", ""),
+        ("3", "unfinished", "2 of 7 epochs"),
+        ("4", "damaged", "summary.json cannot be read"),
+        ("5", "gone", "its folder is not there"),
+        ("10", "finished", ""),
+    ]
+    assert differences(jobs[:3]) == ["optimizer.learning_rate"]
+
+
+def test_the_page_has_a_row_a_job_and_only_what_differs(tmp_path: Path) -> None:
+    path, _ = write_sweep_report(sweep_of(tmp_path))
+    page = test_report.Page(path.read_text(encoding="utf-8").split("<script>")[0] + "</body></html>")
+    rows = page.rows[1:]  # without the head and, where they link, the jobs' names
+    head = page.text.split("Jobs")[1]
+    assert "optimizer.learning_rate" in head
+    assert "dataset" not in head
+    # A row each, and in the three drawings the jobs whose figure is known.
+    assert [name for name, _ in page.attributes].count("data-job") == 7 + 3 + 4 + 4
+    assert rows[0][:2] == ["finished", "0.01"]
+    assert "95.00 ± 1.00 %" in rows[0]
+    assert "100 nJ to 500 nJ" in rows[1]
+    assert [value for name, value in page.attributes if name == "href"] == [
+        "0/report.html", "1/report.html", "2/report.html", "4/report.html", "10/report.html",
+    ]  # fmt: skip
+    assert "7 jobs: 4 finished, 1 unfinished, 1 damaged, 1 gone" in page.text
+
+
+def test_the_page_asks_for_nothing_and_escapes_everything(tmp_path: Path) -> None:
+    path, _ = write_sweep_report(sweep_of(tmp_path / HOSTILE.replace("/", "")))
+    text = path.read_text(encoding="utf-8")
+    assert text.count("<script") == 1
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "url(" not in text
+    assert "default-src 'none'" in text
+
+
+def test_an_interrupted_job_is_not_finished_and_not_drawn(tmp_path: Path) -> None:
+    summary = job(tmp_path, "0")
+    summary["run"]["interrupted"] = True
+    (tmp_path / "0" / "summary.json").write_text(json.dumps(summary))
+    path, jobs = write_sweep_report(tmp_path)
+    assert [(job.state, job.note) for job in jobs] == [("unfinished", "0 of 3 epochs")]
+    assert "No job has figures" in path.read_text()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["mean", "std", "name", "energy_J", "evidence", "p50", "test"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    accuracy=json_values,
+    chip=st.dictionaries(
+        st.sampled_from([*test_report.CHIP, "until_decision", "time_evidence"]), json_values
+    ),
+    config=st.binary(max_size=30) | json_values.map(lambda value: json.dumps(value).encode()),
+    others=st.fixed_dictionaries({"run": json_values, "emulator": json_values}),
+)
+def test_no_summary_breaks_the_page(
+    tmp_path_factory: pytest.TempPathFactory, accuracy: Any, chip: Any, config: bytes, others: Any
+) -> None:
+    sweep = tmp_path_factory.mktemp("sweep")
+    job(sweep, "0")
+    job(sweep, "1")
+    (sweep / "1" / "config.yaml").write_bytes(config)
+    (sweep / "1" / "summary.json").write_text(json.dumps({"accuracy": accuracy, "chip": chip} | others))
+    path, jobs = write_sweep_report(sweep)
+    assert jobs[0].state == "finished"
+    test_report.Page(path.read_text(encoding="utf-8").split("<script>")[0] + "</body></html>")
+
+
+def test_a_scatter_has_a_point_a_job_inside_of_its_frame() -> None:
+    for x in (1e-9, 1.0), (5e-6, 5e-6), (0.0, 1e-6):
+        points = [Point(f"{k}", (value, 1.2 * value), k / 2, 0.6, "told") for k, value in enumerate(x)]
+        drawing = scatter(points, "energy", "J")
+        assert drawing.count("<circle") == 2
+        numbers = [float(part.split('"')[0]) for part in drawing.split('cx="')[1:]]
+        assert all(58 <= number <= 406 for number in numbers)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "none", "run", "empty", "file", "two"])
+def test_bad_input_is_refused_in_one_line(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job(tmp_path, "0")
+    (tmp_path / "empty").mkdir()
+    given = {
+        "nothing": [],
+        "none": [str(tmp_path / "none")],
+        "run": [str(tmp_path / "0")],
+        "empty": [str(tmp_path / "empty")],
+        "file": [str(tmp_path / "0" / "summary.json")],
+        "two": [str(tmp_path), str(tmp_path)],
+    }[kind]
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", *given])
+    with pytest.raises(SystemExit) as stop:
+        cli_report.report()
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("gpuspike-report: error: ")
+    assert said.err.count("\n") == 1
+    assert not list(tmp_path.rglob("sweep.html"))
+
+
+def test_the_command_says_what_it_wrote_and_what_is_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", str(sweep_of(tmp_path))])
+    cli_report.report()
+    said = capsys.readouterr().out
+    assert f"page  {tmp_path / 'sweep.html'}" in said
+    assert "4 of 7 finished" in said
+    assert "3: unfinished, 2 of 7 epochs" in said
+
+
+def test_a_page_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job(tmp_path, "0")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_sweep_report(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0"]
+
+
+def test_a_run_is_not_taken_for_a_sweep(tmp_path: Path) -> None:
+    job(tmp_path, "0")
+    with pytest.raises(DataError, match=r"expected the folder of a sweep, got that of a run: .*report\.html"):
+        read_sweep(tmp_path / "0")
