@@ -30,5 +30,5 @@ def test_the_device_code_and_the_configuration_are_in_the_wheel(tmp_path: Path) 
     ):
         assert f"gpuspike/{name}" in names
     scripts = next(name for name in names if name.endswith("entry_points.txt"))
-    for command in ("gpuspike-doctor", "gpuspike-evaluate", "gpuspike-train"):
-        assert command in zipfile.ZipFile(wheel).read(scripts).decode()
+    for command in ("doctor", "evaluate", "plan", "report", "train", "tune"):
+        assert f"gpuspike-{command} =" in zipfile.ZipFile(wheel).read(scripts).decode()
