@@ -1,0 +1,274 @@
+"""The documentation's commands: every one of them parses, and the slow test runs them, made small."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from gpuspike.accountant import read_prices
+from gpuspike.cli_tune import read as read_search
+from gpuspike.config import jobs, read_substrate
+from gpuspike.datasets import FASHION_MNIST, MNIST, load_images
+from gpuspike.datasets.files import Source
+from gpuspike.errors import DataError
+from gpuspike.evaluate_config import as_lists, evaluations
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROGRAMS = re.compile(r"(gpuspike-[a-z]+|python scripts/|make |pip |pre-commit )")
+SMALL = ["training.epochs=1", "dataset.n_train=300", "dataset.n_validation=60", "dataset.n_test=60"]
+MAIN = {"train": "cli:train", "evaluate": "cli:evaluate", "tune": "cli_tune:tune", "plan": "cli_plan:plan",
+        "report": "cli_report:report", "doctor": "doctor:main"}  # fmt: skip
+ELSEWHERE = ("hydra/launcher=slurm", "tune.storage=postgresql", "hydra.launcher.partition")
+"""What needs a cluster or a server."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command as a page shows it, without its comment.
+
+    Attributes:
+        own_line: it stands in a block of code, to be copied, not within a sentence or a table.
+    """
+
+    page: str
+    text: str
+    own_line: bool
+
+    @property
+    def program(self) -> str:
+        return self.text.split()[0]
+
+    @property
+    def arguments(self) -> list[str]:
+        return [word for word in shlex.split(self.text, comments=True)[1:] if word != "..."]
+
+
+def blocks(text: str) -> list[str]:
+    """Blocks of code, indented or fenced, cut at empty lines where they are indented."""
+    fenced = re.findall(r"^```[a-z]*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"(?:^(?: {4}.*)\n)+", rest, flags=re.MULTILINE)
+    return fenced + [re.sub(r"^ {4}", "", block, flags=re.MULTILINE) for block in indented]
+
+
+def commands() -> list[Command]:
+    """All commands of all pages, in their order."""
+    found = []
+    for page in PAGES:
+        text, name = page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix()
+        for block in blocks(text):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [Command(name, line.strip(), True) for line in lines if PROGRAMS.match(line)]
+        inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+        found += [Command(name, code, False) for code in inline if PROGRAMS.match(code) and " " in code]
+    return list(dict.fromkeys(found))
+
+
+def files(page: str) -> dict[str, str]:
+    """Files that a page shows: blocks whose first line is a comment with their name."""
+    shown = {}
+    for block in blocks((ROOT / page).read_text(encoding="utf-8")):
+        if name := re.match(r"# (\S+/\S+\.yaml)\n", block):
+            shown[name[1]] = block
+    return shown
+
+
+COMMANDS = commands()
+each = pytest.mark.parametrize(
+    "command", COMMANDS, ids=lambda command: f"{command.page}: {command.text[:60]}"
+)
+
+
+def filled(arguments: list[str]) -> list[str]:
+    """Arguments with folders of this test in the place of names that stand for one."""
+    given = []
+    for word in arguments:
+        word = re.sub(r"outputs/\w+/sweep_DATE_TIME", "prepared_sweep", word)
+        word = re.sub(r"outputs/\w+/(DATE_TIME|\d{4}-[\d_-]+)", "prepared_run", word)
+        word = re.sub(r"(?<==)FOLDER$", "prepared_run", word)
+        given.append(re.sub(r"^FOLDER$", "prepared_sweep", word))
+    return given
+
+
+def test_the_pages_have_commands() -> None:
+    pages = {command.page for command in COMMANDS}
+    assert {"README.md", "docs/first_run.md", "docs/own_chip.md", "docs/sweeps.md"} <= pages
+    assert len(COMMANDS) > 40
+
+
+@each
+def test_a_command_parses(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, arguments = command.program, filled(command.arguments)
+    if program in ("python", "make", "pip", "pre-commit"):
+        check_other(program, arguments)
+        return
+    if any("hydra/launcher" in word for word in arguments) and util.find_spec("submitit") is None:
+        pytest.skip("needs the extra sweep: no launcher to be found")
+    name = program.removeprefix("gpuspike-")
+    assert name in MAIN, program
+    multirun = "-m" in arguments
+    overrides = [word for word in arguments if word not in ("-m", "--cfg", "job", "--help")]
+    monkeypatch.chdir(tmp_path)
+    if "--config-dir" in overrides:  # the files are made, and read, by the test that runs it
+        at = overrides.index("--config-dir")
+        folder = overrides[at + 1]
+        chosen = [word for word in overrides[at + 2 :] if word.startswith("substrate=")]
+        assert f"{folder}/substrate/{chosen[0].partition('=')[2]}.yaml" in files(command.page)
+        overrides = [word for word in overrides[:at] + overrides[at + 2 :] if word not in chosen]
+    if name == "evaluate":
+        evaluations(as_lists(overrides), multirun)
+    elif name == "tune":
+        write_search(tmp_path, command.page)
+        read_search(overrides)
+    elif name in ("train", "plan"):
+        if any(word.startswith("substrate.prices=") and "/" in word for word in overrides):
+            assert files(command.page)
+        jobs(overrides, multirun)
+    else:
+        assert len(overrides) == (1 if name == "report" else 0)
+
+
+def write_search(folder: Path, page: str) -> None:
+    """The search that a page shows, where its command looks for it."""
+    for block in blocks((ROOT / page).read_text(encoding="utf-8")):
+        if block.startswith("name: my_search"):
+            (folder / "my_search.yaml").write_text(block)
+
+
+def check_other(program: str, arguments: list[str]) -> None:
+    """Scripts and their options, targets of the Makefile and extras are there."""
+    if program == "python":
+        script = ROOT / arguments[0]
+        text = script.read_text(encoding="utf-8")
+        for word in arguments[1:]:
+            assert not word.startswith("--") or f'"{word}"' in text, f"{script.name} has no {word}"
+    elif program == "make":
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert re.search(rf"^{arguments[0]}:", makefile, flags=re.MULTILINE)
+    elif program == "pip":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for word in arguments[1:]:
+            if extra := re.match(r"gpuspike\[(\w+)\]", word):
+                assert extra[1] in project["optional-dependencies"]
+
+
+@pytest.mark.parametrize("page", ["docs/own_chip.md", "docs/substrates.md"])
+def test_a_file_that_a_page_shows_can_be_read(page: str, tmp_path: Path) -> None:
+    shown = files(page)
+    assert shown
+    for name, text in shown.items():
+        path = tmp_path / Path(name).name
+        path.write_text(text)
+        read_substrate(path) if "/substrate/" in name else read_prices(path)
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+            if not link.startswith("http"):
+                assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_figures_in_the_repository_are_small() -> None:
+    for figure in (ROOT / "docs").glob("*.png"):
+        assert figure.stat().st_size < 100_000
+
+
+def test_lint_before_a_commit_is_the_lint_that_must_pass() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"entry: (.*)", hooks) == ["make lint"]
+    assert "\nmake lint\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+# ---- run
+
+
+def runs_here(command: Command) -> bool:
+    """Whether a command can run on a machine alone, without a cluster, a server or an account."""
+    if not command.program.startswith("gpuspike-") or "..." in command.text:
+        return False
+    return not any(word.startswith(ELSEWHERE) for word in command.arguments)
+
+
+def small(command: Command) -> list[str]:
+    """A command's arguments with the overrides that make it small."""
+    arguments = filled(command.arguments)
+    name = command.program.removeprefix("gpuspike-")
+    if name in ("train", "plan") and not any(word.startswith(("resume=", "--")) for word in arguments):
+        more = [*SMALL, "training.batch_size=100"]
+    elif name == "train" and "--config-dir" in arguments:
+        more = [*SMALL, "training.batch_size=100"]
+    elif name == "tune":
+        more = [*SMALL, "tune.trials=1", "replicas=1"]
+        if "tune=my_search.yaml" in arguments:
+            more.append("training.batch_size=100")
+    else:
+        more = []
+    return arguments + more
+
+
+def run(folder: Path, program: str, *arguments: str) -> None:
+    """Runs one of the commands in a folder."""
+    module, function = MAIN[program.removeprefix("gpuspike-")].split(":")
+    code = f"import sys; sys.argv[0] = '{program}'; from gpuspike.{module} import {function}; {function}()"
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "WANDB_SILENT": "true"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    said = answer.stdout[-2000:] + answer.stderr[-2000:]
+    assert answer.returncode == 0, f"{program} {' '.join(arguments)}\n{said}"
+    assert "Traceback" not in answer.stderr, said
+
+
+def has_images(source: Source) -> bool:
+    """Whether a data set can be read on this machine."""
+    try:
+        load_images(source, 28, 1, 1, 1)
+    except DataError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted({command.page for command in COMMANDS if runs_here(command)}))
+def test_the_commands_of_a_page_run_one_after_the_other(page: str, tmp_path: Path) -> None:
+    """Commands within sentences, which stand for themselves, come after those of the blocks."""
+    (tmp_path / "mine.yaml").write_text((ROOT / "conf" / "prices" / "dynapse.yaml").read_text())
+    for name, text in files(page).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    write_search(tmp_path, page)
+    mnist = has_images(MNIST)
+    there_is = {"fashion_mnist": has_images(FASHION_MNIST), "=mnist": mnist, "my_search": mnist}
+    todo = [command for command in COMMANDS if command.page == page and runs_here(command)]
+    text = " ".join(word for command in todo for word in small(command))
+    if "prepared_run" in text:
+        run(tmp_path, "gpuspike-train", *SMALL, "training.batch_size=100", "hydra.run.dir=prepared_run")
+    if "prepared_sweep" in text:
+        sweep = "hydra.sweep.dir=prepared_sweep"
+        run(tmp_path, "gpuspike-train", "-m", "seed=0,1", *SMALL, "training.batch_size=100", sweep)
+    for number, command in enumerate(todo):
+        arguments = small(command)
+        if any(word in command.text and not there for word, there in there_is.items()):
+            continue
+        plain = not any(word.startswith(("hydra.run.dir", "resume=", "--cfg")) for word in arguments)
+        if command.program == "gpuspike-train" and plain and "-m" not in arguments:
+            arguments.append(f"hydra.run.dir=outputs/command_{number}")
+        run(tmp_path, command.program, *arguments)
