@@ -20,6 +20,7 @@ PRICED = (
     "<p>No chip was emulated: the substrate is ideal. This is what the chip would have needed, had it made"
     " the network's spikes on the test samples.</p>"
 )
+UNPRICED = "no total: a price is not known"
 CAPTIONS = {
     "learning_curves": "Error, loss, silent neurons of each layer and steps with raised weights,"
     " epoch by epoch: mean over the replicas, and the band from the lowest to the highest.",
@@ -167,7 +168,7 @@ def _headline(summary: Mapping[str, Any]) -> str:
         band = f" (± {std}, {count} replicas)" if count > 1 else ""
         tiles.append((mean, f"{split} accuracy{band}", seen))
     tiles += _chip_tiles(section(summary, "chip"))
-    tiles += [(value, name, "measured on this machine") for name, value in _emulator_rows(summary)[:3]]
+    tiles += [(value, name, "emulation; measured") for name, value in _emulator_rows(summary)[:3]]
     cells = (
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span>'
         f'<i class="soft">{escape(evidence)}</i></div>'
@@ -182,11 +183,15 @@ def _chip_tiles(chip: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if name is None:
         return []
     joules = chip.get("energy_per_classification_J")
-    known = str(chip.get("evidence") or NONE) if joules is not None else "no total: a price is not known"
+    known = f"simulated; prices {chip.get('evidence') or NONE}"
     time = section(chip, "time_to_decision_s").get("mean")
-    grade = str(chip.get("time_evidence") or chip.get("evidence") or NONE)
+    grade = f"simulated; chip's times {chip.get('time_evidence') or chip.get('evidence') or NONE}"
     return [
-        (readable(joules, "J"), f"energy per classification on {name}", known),
+        (
+            readable(joules, "J"),
+            f"energy per classification on {name}",
+            known if joules is not None else UNPRICED,
+        ),
         (readable(time, "s"), f"mean time to decision on {name}", grade),
     ]
 
