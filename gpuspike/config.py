@@ -51,6 +51,7 @@ class DatasetName(enum.Enum):
     yin_yang = "yin_yang"
     mnist = "mnist"
     fashion_mnist = "fashion_mnist"
+    npz = "npz"
 
 
 class OptimizerName(enum.Enum):
@@ -118,6 +119,7 @@ class DatasetConfig:
     image_size: int = 28  # pixels a side: 28, or 16 shrunk from the central 24; images
     full_scale: float = 256.0  # pixel value that spikes at t_early; images
     silent_black: bool = False  # black pixels do not spike at all; images
+    path: str = ""  # of the .npz file; npz
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from gpuspike.config import (
     OptimizerName,
     conf_folder,
 )
-from gpuspike.datasets import FASHION_MNIST, MNIST, Dataset, load_images, yin_yang
+from gpuspike.datasets import FASHION_MNIST, MNIST, Dataset, load_arrays, load_images, yin_yang
 from gpuspike.encoding import latency, pixel_latency
 from gpuspike.errors import BackendError, ConfigError
 from gpuspike.kernels import load
@@ -101,6 +102,8 @@ class Experiment:
         data, unit, dtype = self.config.dataset, self.config.model.tau_syn, self.config.dtype.value
         early, late = data.t_early * unit, data.t_late * unit
         features = np.repeat(features, self.config.model.input_repeats, axis=1)
+        if self.dataset.spike_times:
+            return (features * unit)[None].astype(dtype)
         if features.dtype == np.uint8:
             table = pixel_latency(data.full_scale, early, late, silent_black=data.silent_black)
             return table.astype(dtype)[features][None]
@@ -109,6 +112,10 @@ class Experiment:
 
 def _dataset(config: DatasetConfig) -> Dataset:
     sizes = (config.n_train, config.n_validation, config.n_test)
+    if config.name is DatasetName.npz:
+        if not config.path:
+            raise ConfigError("dataset=npz needs dataset.path, an .npz file, got none")
+        return load_arrays(Path(config.path), *sizes)
     return _load(config.name, config.image_size, *sizes)
 
 
@@ -124,8 +131,10 @@ def _augmentation(config: Config) -> RandomShift | None:
     data, most = config.dataset, config.training.max_shift
     if most == 0:
         return None
-    if data.name is DatasetName.yin_yang:
-        raise ConfigError(f"training.max_shift needs images, got dataset.name=yin_yang and {most} pixels")
+    if data.name not in (DatasetName.mnist, DatasetName.fashion_mnist):
+        raise ConfigError(
+            f"training.max_shift needs images, got dataset.name={data.name.value} and {most} pixels"
+        )
     if config.model.input_repeats > 1:
         raise ConfigError(
             f"training.max_shift moves inputs that are pixels, got model.input_repeats="

@@ -28,6 +28,7 @@ OPTIONS = sorted(
     f"{file.parent.name}={file.stem}"
     for file in conf_folder().glob("*/*.yaml")
     if file.parent.name not in ("experiment", "prices", "published", "evaluate", "tune")
+    and file.stem != "npz"
 )
 SEARCHES = sorted(file.stem for file in (conf_folder() / "tune").glob("*.yaml"))
 

@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from gpuspike import checkpoint, cli_tune, resume
 from gpuspike import run as runs
+from gpuspike.accountant import read_prices
+from gpuspike.composition import conf_folder
 from gpuspike.config import Config, jobs
-from gpuspike.datasets import download
+from gpuspike.datasets import download, load_arrays
 from gpuspike.datasets.files import IdxFile
 from gpuspike.errors import GpuspikeError
 from gpuspike.experiment import build
@@ -334,3 +337,84 @@ def test_files_of_searches(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_many_files_of_searches(tmp_path: Path) -> None:
     look_at_searches(tmp_path, 1000)
+
+
+# ---- files of prices and of one's own data
+
+PRICES = sorted((conf_folder() / "prices").glob("*.yaml"))
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.just([]), st.just({}),
+    st.lists(st.floats(), max_size=3), st.sampled_from(["pJ", "W", "us", "measured", "all_in", "per_term"]),
+)  # fmt: skip
+
+
+def changed(node: Any, draw: Callable[..., Any]) -> Any:
+    """A copy of some YAML in which one thing, somewhere, is another, or missing."""
+    if isinstance(node, dict) and node and draw(st.integers(0, 5)):
+        key = draw(st.sampled_from(sorted(node, key=str)))
+        if not draw(st.integers(0, 4)):
+            return {k: v for k, v in node.items() if k != key}
+        return node | {key: changed(node[key], draw)}
+    if isinstance(node, list) and node and draw(st.integers(0, 3)):
+        place = draw(st.integers(0, len(node) - 1))
+        return [*node[:place], changed(node[place], draw), *node[place + 1 :]]
+    return draw(LEAVES)
+
+
+def price_files(number: int, folder: Path) -> None:
+    """So many files of prices that somebody has spoilt."""
+    path = folder / "prices.yaml"
+
+    @cases(number)
+    @given(st.data())
+    def one(data: st.DataObject) -> None:
+        text = data.draw(st.sampled_from(PRICES)).read_text(encoding="utf-8")
+        if data.draw(st.booleans()):
+            text = yaml.safe_dump(changed(yaml.safe_load(text), data.draw), allow_unicode=True)
+        else:
+            place = data.draw(st.integers(0, len(text)))
+            text = (
+                text[:place] + data.draw(st.text(max_size=4)) + text[place + data.draw(st.integers(0, 9)) :]
+            )
+        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        refused(lambda: read_prices(path))
+
+    one()
+
+
+def test_files_of_prices(tmp_path: Path) -> None:
+    price_files(100, tmp_path)
+
+
+@pytest.mark.slow
+def test_many_files_of_prices(tmp_path: Path) -> None:
+    price_files(1500, tmp_path)
+
+
+def own_data(number: int, folder: Path) -> None:
+    """So many .npz files whose bytes are damaged."""
+    whole = folder / "whole.npz"
+    arrays = {f"{split}_values": np.ones((4, 3)) for split in ("train", "validation", "test")}
+    labels = {f"{split}_labels": np.zeros(4, np.int64) for split in ("train", "validation", "test")}
+    np.savez(whole, **arrays, **labels)  # pyright: ignore[reportArgumentType]
+    packed, path = whole.read_bytes(), folder / "damaged.npz"
+
+    @cases(number)
+    @given(st.data())
+    def one(data: st.DataObject) -> None:
+        damaged = bytearray(packed)
+        for _ in range(data.draw(st.integers(1, 4))):
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
+        refused(lambda: load_arrays(path, 4, 4, 4))
+
+    one()
+
+
+def test_own_data_that_is_damaged(tmp_path: Path) -> None:
+    own_data(200, tmp_path)
+
+
+@pytest.mark.slow
+def test_much_own_data_that_is_damaged(tmp_path: Path) -> None:
+    own_data(1500, tmp_path)

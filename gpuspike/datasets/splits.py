@@ -16,7 +16,8 @@ class Split:
     """One part of a data set.
 
     Attributes:
-        features: (n_samples, n_features) float64 in [0, 1], or uint8 pixels, possibly mapped from a file.
+        features: (n_samples, n_features) float64 in [0, 1], or uint8 pixels, possibly mapped from a file; or
+            spike times, where the data set says so.
         labels: (n_samples,) int64 class of each sample.
     """
 
@@ -33,6 +34,7 @@ class Dataset:
 
     Attributes:
         image_shape: (rows, columns) of a sample that is an image, else None.
+        spike_times: the features are spike times already, in tau_syn, inf = no spike.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     image_shape: tuple[int, int] | None = None
+    spike_times: bool = False
 
     @property
     def splits(self) -> dict[str, Split]:

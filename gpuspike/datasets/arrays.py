@@ -1,0 +1,100 @@
+"""A data set of one's own: an .npz file of spike times, pixels or values, with labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.datasets.splits import Dataset, Split, check_sizes
+from gpuspike.errors import DataError
+
+KINDS = ("times", "pixels", "values")
+"""Spike times in tau_syn, inf = no spike; uint8 pixels; numbers in [0, 1]."""
+
+
+def load_arrays(path: Path, n_train: int, n_validation: int, n_test: int) -> Dataset:
+    """The data set in an .npz file, the first samples of each split.
+
+    For each split, train, validation and test, the file holds `<split>_labels`, (n_samples,) integers from 0,
+    and one of `<split>_times`, `<split>_pixels` and `<split>_values`, the same kind for all: (n_samples,
+    n_inputs), or (n_samples, n_rows, n_columns). It may hold `class_names`, a text for each label.
+
+    Raises:
+        DataError: a file that is missing, damaged or not like that: what was expected and what was got.
+        ValueRangeError: a split without samples.
+    """
+    check_sizes(n_train, n_validation, n_test)
+    arrays = _read(path)
+    found = [kind for kind in KINDS if f"train_{kind}" in arrays]
+    if len(found) != 1:
+        wanted = " or ".join(f"train_{kind}" for kind in KINDS)
+        raise DataError(f"{path} must hold one of {wanted}, got {', '.join(sorted(arrays)) or 'nothing'}")
+    (kind,) = found
+    if "class_names" in arrays:
+        names = tuple(str(name) for name in arrays["class_names"].ravel())
+    else:
+        labels = arrays.get("train_labels", np.empty(0))
+        most = max(0, int(labels.max())) if labels.size and labels.dtype.kind in "iu" else 0
+        names = tuple(str(label) for label in range(most + 1))
+    sizes = {"train": n_train, "validation": n_validation, "test": n_test}
+    shape = arrays[f"train_{kind}"].shape[1:]
+    splits = {name: _split(path, arrays, name, kind, shape, size, len(names)) for name, size in sizes.items()}
+    image = (int(shape[0]), int(shape[1])) if kind == "pixels" and len(shape) == 2 else None
+    return Dataset(path.stem, **splits, class_names=names, image_shape=image, spike_times=kind == "times")
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise DataError(f"dataset.path must be an .npz file, got {str(path)!r}, which is not there") from None
+    except Exception as error:  # a damaged archive raises nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is not a readable .npz file: {reason}") from None
+
+
+def _split(
+    path: Path,
+    arrays: dict[str, NDArray[Any]],
+    name: str,
+    kind: str,
+    shape: tuple[int, ...],
+    size: int,
+    n_classes: int,
+) -> Split:
+    """One split, checked."""
+    for key in (f"{name}_{kind}", f"{name}_labels"):
+        if key not in arrays:
+            raise DataError(f"{path} must hold {key}, got {', '.join(sorted(arrays))}")
+    samples, labels = arrays[f"{name}_{kind}"], arrays[f"{name}_labels"]
+    if samples.ndim not in (2, 3) or samples.shape[1:] != shape or 0 in shape:
+        raise DataError(
+            f"{name}_{kind} in {path} must be (n_samples, n_inputs) or (n_samples, n_rows, n_columns), "
+            f"alike in all splits, got {samples.shape}"
+        )
+    if samples.dtype.kind != "f" if kind != "pixels" else samples.dtype != np.uint8:
+        wanted = "uint8" if kind == "pixels" else "floats"
+        raise DataError(f"{name}_{kind} in {path} must be {wanted}, got {samples.dtype}")
+    if labels.shape != samples.shape[:1] or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{name}_labels in {path} must be {samples.shape[:1]} integers, got {labels.shape} {labels.dtype}"
+        )
+    if len(samples) < size:
+        raise DataError(f"dataset.n_{name} must not exceed the {len(samples)} samples of {path}, got {size}")
+    samples, labels = samples[:size].reshape(size, -1), labels[:size]
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise DataError(
+            f"{name}_labels in {path} must lie from 0 to {n_classes - 1}, "
+            f"got {labels.min()} to {labels.max()}"
+        )
+    if kind == "times" and (np.isnan(samples).any() or (samples == -np.inf).any()):
+        raise DataError(f"{name}_times in {path} must not hold NaN or -inf; no spike is +inf")
+    if kind == "values" and not (samples.min() >= 0.0 and samples.max() <= 1.0):
+        raise DataError(
+            f"{name}_values in {path} must lie in [0, 1], got {samples.min():g} to {samples.max():g}"
+        )
+    return Split(samples if kind == "pixels" else samples.astype(np.float64), labels.astype(np.int64))

@@ -1,0 +1,131 @@
+"""A data set of one's own: what the file holds is what the network sees; anything else is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuspike.config import jobs
+from gpuspike.datasets import load_arrays
+from gpuspike.errors import ConfigError, DataError, GpuspikeError
+from gpuspike.experiment import build
+
+SIZES = {"train": 6, "validation": 3, "test": 4}
+
+
+def arrays(kind: str = "values", shape: tuple[int, ...] = (5,)) -> dict[str, Any]:
+    """What a file holds."""
+    rng = np.random.default_rng(1)
+    found: dict[str, Any] = {}
+    for split, n in SIZES.items():
+        samples = rng.random((n, *shape))
+        found[f"{split}_{kind}"] = (255 * samples).astype(np.uint8) if kind == "pixels" else samples
+        found[f"{split}_labels"] = np.arange(n) % 3
+    return found
+
+
+def write(folder: Path, found: dict[str, Any]) -> Path:
+    """The file."""
+    path = folder / "mine.npz"
+    np.savez(path, **found)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("values", (5,)), ("times", (5,)), ("pixels", (5,)), ("pixels", (2, 3))]
+)
+def test_the_file_is_what_the_network_sees(kind: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    found = arrays(kind, shape)
+    data = load_arrays(write(tmp_path, found), 5, 3, 4)
+    assert data.class_names == ("0", "1", "2")
+    assert data.image_shape == (shape if len(shape) == 2 else None)
+    assert data.spike_times == (kind == "times")
+    np.testing.assert_array_equal(data.train.features, found[f"train_{kind}"][:5].reshape(5, -1))
+    np.testing.assert_array_equal(data.test.labels, found["test_labels"])
+
+
+def test_spike_times_reach_the_first_layer_as_they_are(tmp_path: Path) -> None:
+    found = arrays("times")
+    found["train_times"][0, 0] = np.inf
+    path = write(tmp_path, found | {"class_names": ["a", "b", "c"]})
+    sizes = [f"dataset.n_{split}={n}" for split, n in SIZES.items()]
+    overrides = ["dataset=npz", f"dataset.path={path}", *sizes, "training.batch_size=2", "model.tau_syn=2.0"]
+    (job,) = jobs([*overrides, "model.input_repeats=2"], multirun=False)
+    parts = build(job.config)
+    times = parts.encode(parts.dataset.train.features)
+    np.testing.assert_array_equal(times[0], 2.0 * np.repeat(found["train_times"], 2, axis=1))
+    assert parts.dataset.class_names == ("a", "b", "c")
+    assert parts.network.sizes == "10-120-3"
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    """A file with some arrays replaced, or left out (None)."""
+    return {name: array for name, array in (arrays() | values).items() if array is not None}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (changed(train_values=None), "must hold one of train_times or train_pixels or train_values, got"),
+        (changed(train_times=np.ones((6, 5))), "must hold one of"),
+        (changed(test_labels=None), "must hold test_labels, got"),
+        (changed(test_values=None), "must hold test_values, got"),
+        (changed(test_values=np.ones((4, 6))), "alike in all splits, got (4, 6)"),
+        (changed(train_values=np.ones(6)), "got (6,)"),
+        (changed(train_values=np.ones((6, 5), np.int64)), "must be floats, got int64"),
+        (changed(train_labels=np.zeros(6)), "must be (6,) integers, got (6,) float64"),
+        (changed(train_labels=np.zeros(5, int)), "must be (6,) integers, got (5,) int64"),
+        (changed(train_labels=np.full(6, -1)), "must lie from 0 to 0, got -1 to -1"),
+        (changed(test_labels=np.full(4, 3)), "must lie from 0 to 2, got 3 to 3"),
+        (changed(class_names=["only"]), "must lie from 0 to 0, got 0 to 2"),
+        (changed(validation_values=np.full((3, 5), 2.0)), "must lie in [0, 1], got 2 to 2"),
+        (changed(validation_values=np.full((3, 5), np.nan)), "must lie in [0, 1], got nan to nan"),
+        (arrays("times") | {"test_times": np.full((4, 5), np.nan)}, "must not hold NaN or -inf"),
+        (arrays("pixels") | {"test_pixels": np.ones((4, 5))}, "must be uint8, got float64"),
+        (changed(train_values=np.array([{}] * 6)), "is not a readable .npz file"),
+    ],
+)
+def test_a_file_that_is_not_like_that_is_refused(found: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load_arrays(write(tmp_path, found), 6, 3, 4)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_samples_than_there_are_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"dataset.n_test must not exceed the 4 samples of .*, got 5"):
+        load_arrays(write(tmp_path, arrays()), 6, 3, 5)
+
+
+def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="which is not there"):
+        load_arrays(tmp_path / "none.npz", 1, 1, 1)
+    path = write(tmp_path, arrays())
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"is not a readable \.npz file"):
+        load_arrays(path, 1, 1, 1)
+
+
+def test_without_its_path_the_group_is_refused() -> None:
+    sizes = [f"dataset.n_{split}={n}" for split, n in SIZES.items()]
+    (job,) = jobs(["dataset=npz", *sizes, "training.batch_size=2"], multirun=False)
+    with pytest.raises(ConfigError, match=r"dataset=npz needs dataset\.path, an \.npz file, got none"):
+        build(job.config)
+
+
+def test_images_of_ones_own_are_not_shifted(tmp_path: Path) -> None:
+    path = write(tmp_path, arrays("pixels", (2, 3)))
+    sizes = [f"dataset.n_{split}={n}" for split, n in SIZES.items()]
+    overrides = [
+        "dataset=npz",
+        f"dataset.path={path}",
+        *sizes,
+        "training.batch_size=2",
+        "training.max_shift=1",
+    ]
+    (job,) = jobs(overrides, multirun=False)
+    with pytest.raises(GpuspikeError, match=r"training\.max_shift needs images, got dataset\.name=npz"):
+        build(job.config)
