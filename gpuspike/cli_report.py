@@ -40,4 +40,5 @@ def report() -> None:
     console.print(f"jobs  {finished} of {len(jobs)} finished", markup=False)
     for job in jobs:
         if job.state != FINISHED:
-            console.print(f"      {job.name}: {job.state}, {job.note}", soft_wrap=True, markup=False)
+            name = job.name.encode("utf-8", "replace").decode()  # that of a file may be no text
+            console.print(f"      {name}: {job.state}, {job.note}", soft_wrap=True, markup=False)

@@ -1,8 +1,12 @@
-"""What the jobs of a sweep have left: read as far as it can be, so that a damaged job hides no other."""
+"""What the jobs of a sweep have left: read as far as it can be, so that a damaged job hides no other.
+
+os.path is asked what there is, since a Path raises where a folder may not be entered.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,15 +49,15 @@ def read_sweep(folder: Path) -> list[JobResult]:
     Raises:
         DataError: no such folder, or one without runs in it.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"the sweep's folder must exist, got {folder}")
-    if (folder / CONFIG).is_file():
+    if os.path.isfile(folder / CONFIG):
         raise DataError(f"expected the folder of a sweep, got that of a run: {folder}, see its report.html")
     try:
-        inside = [path for path in folder.iterdir() if path.is_dir() and path.name != JOBS]
+        inside = [path for path in folder.iterdir() if os.path.isdir(path) and path.name != JOBS]
     except OSError as error:
         raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
-    names = {path.name for path in inside if any((path / name).exists() for name in (CONFIG, SUMMARY))}
+    names = {path.name for path in inside if any(os.path.exists(path / name) for name in (CONFIG, SUMMARY))}
     names |= _marked(folder)
     if not names:
         raise DataError(f"the folder must hold the runs of a sweep, got none in {folder}")
@@ -88,7 +92,7 @@ def _marked(folder: Path) -> set[str]:
 
 def _read_job(sweep: Path, name: str) -> JobResult:
     folder = sweep / name
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return JobResult(name, GONE, "its folder is not there")
     config: dict[str, Any] = {}
     notes = []
@@ -96,7 +100,7 @@ def _read_job(sweep: Path, name: str) -> JobResult:
         config = _flat(_mapping(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         notes.append(f"{CONFIG} cannot be read")
-    if not (folder / SUMMARY).exists():
+    if not os.path.exists(folder / SUMMARY):
         return JobResult(name, UNFINISHED, "; ".join([_progress(folder, config), *notes]), config)
     try:
         summary = _mapping(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))

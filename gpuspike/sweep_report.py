@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -204,8 +205,8 @@ def _cells(folder: Path, job: JobResult, keys: Sequence[str]) -> list[Cell]:
     """A row of the table, column by column."""
     chip, emulator = section(job.summary, "chip"), section(job.summary, "emulator")
     name, state = escape(job.name), job.state
-    if (folder / job.name / "report.html").is_file():
-        name = f'<a href="{escape(quote(job.name))}/report.html">{name}</a>'
+    if os.path.isfile(folder / job.name / "report.html"):
+        name = f'<a href="{escape(quote(os.fsencode(job.name)))}/report.html">{name}</a>'
     cells: list[Cell] = [(name, job.name), (escape(f"{state}: {job.note}" if job.note else state), state)]
     for key in keys:
         known = key in job.config

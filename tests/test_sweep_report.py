@@ -98,6 +98,21 @@ def test_the_page_asks_for_nothing_and_escapes_everything(tmp_path: Path) -> Non
     assert "default-src 'none'" in text
 
 
+def test_a_folder_whose_name_is_no_text_is_listed_and_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(b"a\xff #1")
+    try:
+        job(tmp_path, name)
+    except OSError:
+        pytest.skip("this file system takes names that are text only")
+    (tmp_path / name / "summary.json").unlink()
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", str(tmp_path)])
+    cli_report.report()
+    assert "a? #1: unfinished" in capsys.readouterr().out
+    assert 'href="a%FF%20%231/report.html"' in (tmp_path / "sweep.html").read_text()
+
+
 def test_an_interrupted_job_is_not_finished_and_not_drawn(tmp_path: Path) -> None:
     summary = job(tmp_path, "0")
     summary["run"]["interrupted"] = True
