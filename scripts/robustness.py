@@ -172,7 +172,7 @@ def draw(folder: Path, sweeps: Sequence[Sweep]) -> None:
         panel.set_xticks(places, [f"{found['value']:g}" for found in points])
         panel.set_xlim(-0.6, len(points) - 0.4)
         panel.set_xlabel(sweep.label)
-        panel.set_ylim(30.0, 101.0)
+        panel.set_ylim(0.0, 103.0)
     for panel in panels[::2]:
         panel.set_ylabel("test accuracy (%)")
     for panel in panels[len(sweeps) :]:
