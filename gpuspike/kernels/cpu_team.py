@@ -35,8 +35,8 @@ PIECES_PER_THREAD = 4
 SAMPLES_PER_TASK = 16
 """Samples that share a tile's weights while these are in the second-level cache."""
 
-PATIENCE = 30_000
-"""Looks for a next job before a helper sleeps: some 300 us, more than the time between the jobs of a training step."""
+PATIENCE = 90_000
+"""Looks for a next job before a helper sleeps: some 900 us, more than the time between the jobs of a training step."""
 
 _NEXT, _DONE, _FAILED, _NEWS, _SEEN, _MODE = 0, 8, 16, 24, 25, 26
 _SIZE, _NO_MORE = 32, 1 << 62

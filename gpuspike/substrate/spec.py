@@ -163,11 +163,15 @@ class Substrate:
     def programmed(self, weights: Array, layer: int) -> Array:
         """A layer's weights as the chip can hold them: clipped, then rounded; or the same array."""
         most, step = self.most(layer), self.step(layer)
-        if most < math.inf:
-            # The last step that still lies in the range.
-            most = most if step == 0.0 else math.floor(most / step * (1.0 + 1e-9)) * step
-            weights = np.clip(weights, -most, most)
-        return np.rint(weights * (1.0 / step)) * weights.dtype.type(step) if step > 0.0 else weights
+        if step == 0.0:
+            return weights if most == math.inf else np.clip(weights, -most, most)
+        steps = weights * weights.dtype.type(1.0 / step)
+        np.rint(steps, out=steps)
+        if most < math.inf:  # the last step that still lies in the range
+            last = math.floor(most / step * (1.0 + 1e-9))
+            np.clip(steps, -last, last, out=steps)
+        steps *= weights.dtype.type(step)
+        return steps
 
     def check_fit(self, layers: Sequence[Layer]) -> None:
         """Makes sure that a network has room on one chip.
