@@ -30,7 +30,8 @@ def keep_freed_memory() -> None:
     """Lets this process keep the memory of freed arrays for the next ones; does nothing outside of glibc.
 
     A training step frees and takes the same few MiB again. glibc would give them back to the system each
-    time and take a page fault for each 4 KiB of the next step: a third of the time of ten Yin-Yang replicas.
+    time and take a page fault for each 4 KiB of the next step: a quarter to a third of the time of ten
+    Yin-Yang replicas.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
