@@ -112,6 +112,9 @@ def _terms(
                 p1[r, b, j] = -decay * x
                 q1[r, b, j] = decay * (1.0 - x * rate_slow)
                 q2[r, b, j] = decay * rate_fast
+        else:
+            for j in range(n_post):
+                p1[r, b, j] = p2[r, b, j] = 0.0
         for j in range(n_post if again > 0 else 0):
             if abs(g[r, b, j]) * peak > limit:  # look closer
                 early, late = _around(times, t_in.dtype.type(spikes[j] - peak_delay))
@@ -212,11 +215,11 @@ def backward(
         expected = (n_replica, state.t_in.shape[2], state.t_out.shape[2])
         if w.shape != expected or w.dtype != dtype:
             raise ShapeError(f"weights of layer {number} must be {expected} {dtype}, got {w.shape} {w.dtype}")
-    grads = [np.zeros(w.shape, dtype) for w in weights]
     n_inputs = states[0].t_in.shape[2] if need_t_in_grad else 0
     t_in_grad = np.zeros((n_replica, n_batch, n_inputs), dtype) if need_t_in_grad else None
     if n_replica * n_batch == 0 or any(w.size == 0 for w in weights):
-        return t_in_grad, grads
+        return t_in_grad, [np.zeros(w.shape, dtype) for w in weights]
+    grads = [np.empty(w.shape, dtype) for w in weights]
     tables, kept = [], []
     below: Array | None = t_in_grad
     for number, (state, w, grad) in enumerate(zip(states, weights, grads, strict=True)):

@@ -11,13 +11,11 @@ import numpy as np
 from numba import njit
 
 from gpuspike.kernels.cpu_solve import EQUAL
+from gpuspike.kernels.simd import VECTOR_BYTES
+from gpuspike.kernels.simd_products import TILE_INPUTS, products_1, products_4, products_most
 
 NARROW = 16
 """Neurons of a layer below which its weights' gradient is vectorised over the inputs instead."""
-
-SAMPLES_PER_BLOCK = 64
-"""Samples whose coefficients stay in the second-level cache while the weights pass by."""
-
 
 @njit(error_model="numpy")
 def kernel(delay, mode, tau_slow, tau_fast, rate):
@@ -29,80 +27,68 @@ def kernel(delay, mode, tau_slow, tau_fast, rate):
 
 @njit(error_model="numpy", fastmath={"contract"})
 def weight_products(first, last, n_parts, t_in, active, mode, constants, short, gate, g, a1, a2, p1, p2, out):
-    """out[i, j] = sum_b [t_bi < gate_bj] (p1_bj a1_bi + p2_bj a2_bi), four inputs at a time."""
+    """out[i, j] = sum_b [t_bi < gate_bj] (p1_bj a1_bi + p2_bj a2_bi), tile by tile; p1 and p2 are 0 where not short."""
     n_batch, n_post = gate.shape[1:]
     n_pre = out.shape[1]
     tau_slow, tau_fast, rate = constants[:3]
-    n_blocks = (n_pre + 3) // 4
     for task in range(first, last):
         r, part = task // n_parts, task % n_parts
+        tile = TILE_INPUTS[0]
+        n_tiles = (n_pre + tile - 1) // tile
+        i0, i1 = tile * (part * n_tiles // n_parts), min(tile * ((part + 1) * n_tiles // n_parts), n_pre)
         if not active[r]:
+            out[r, i0:i1] = 0.0
             continue
         r_in = r if t_in.shape[0] > 1 else 0
-        zero = a1.dtype.type(0.0)
         if n_post < NARROW:
-            i0, i1 = 4 * (part * n_blocks // n_parts), min(4 * ((part + 1) * n_blocks // n_parts), n_pre)
-            _narrow(r, i0, i1, t_in, short, gate, a1, a2, p1, p2, out)
-        for b0 in range(0, n_batch if n_post >= NARROW else 0, SAMPLES_PER_BLOCK):
-            b1 = min(b0 + SAMPLES_PER_BLOCK, n_batch)
-            for block in range(part * n_blocks // n_parts, (part + 1) * n_blocks // n_parts):
-                i = 4 * block
-                if i + 4 <= n_pre:
-                    out0, out1, out2, out3 = out[r, i], out[r, i + 1], out[r, i + 2], out[r, i + 3]
-                    for b in range(b0, b1):
-                        if not short[r, b]:
-                            continue
-                        t0, t1 = t_in[r_in, b, i], t_in[r_in, b, i + 1]
-                        t2, t3 = t_in[r_in, b, i + 2], t_in[r_in, b, i + 3]
-                        u0, u1, u2, u3 = (
-                            a1[r, b, i],
-                            a1[r, b, i + 1],
-                            a1[r, b, i + 2],
-                            a1[r, b, i + 3],
-                        )
-                        v0, v1, v2, v3 = (
-                            a2[r, b, i],
-                            a2[r, b, i + 1],
-                            a2[r, b, i + 2],
-                            a2[r, b, i + 3],
-                        )
-                        for j in range(n_post):
-                            t, x, y = gate[r, b, j], p1[r, b, j], p2[r, b, j]
-                            out0[j] += x * u0 + y * v0 if t0 < t else zero
-                            out1[j] += x * u1 + y * v1 if t1 < t else zero
-                            out2[j] += x * u2 + y * v2 if t2 < t else zero
-                            out3[j] += x * u3 + y * v3 if t3 < t else zero
-                else:
-                    for i in range(4 * block, n_pre):
-                        for b in range(b0, b1):
-                            if not short[r, b]:
-                                continue
-                            t0, u0, v0 = t_in[r_in, b, i], a1[r, b, i], a2[r, b, i]
-                            for j in range(n_post):
-                                term = p1[r, b, j] * u0 + p2[r, b, j] * v0
-                                out[r, i, j] += term if t0 < gate[r, b, j] else zero
+            _narrow(r, i0, i1, t_in, gate, a1, a2, p1, p2, out)
+        else:
+            _wide(i0, i1, t_in[r_in], gate[r], a1[r], a2[r], p1[r], p2[r], out[r])
         for b in range(n_batch):
             if short[r, b]:
                 continue
-            for i in range(
-                4 * (part * n_blocks // n_parts), min(4 * ((part + 1) * n_blocks // n_parts), n_pre)
-            ):
+            for i in range(i0, i1):
                 for j in range(n_post):
                     delay = np.float64(gate[r, b, j]) - t_in[r_in, b, i]
                     if delay > 0.0:
                         out[r, i, j] += g[r, b, j] * kernel(delay, mode, tau_slow, tau_fast, rate)
 
 
+@njit(error_model="numpy")
+def _wide(i0, i1, t_in, gate, a1, a2, p1, p2, out):
+    """The sum for inputs i0 to i1 of a replica, vectorised over neurons: at least a vector of them."""
+    kind = out.dtype.type(0.0)
+    size = out.itemsize
+    n_batch, n_post = gate.shape
+    width = VECTOR_BYTES // size
+    pre_row = (t_in.strides[0], a1.strides[0], a2.strides[0])
+    post_row, out_row = gate.strides[0], out.strides[0]
+    for vector in range((n_post + width - 1) // width):
+        j = min(vector * width, n_post - width)  # the last one may do some neurons again
+        post = (gate.ctypes.data + size * j, p1.ctypes.data + size * j, p2.ctypes.data + size * j)
+        i = i0
+        while i < i1:
+            pre = (t_in.ctypes.data + size * i, a1.ctypes.data + size * i, a2.ctypes.data + size * i)
+            tile = out.ctypes.data + out_row * i + size * j
+            if i + TILE_INPUTS[0] <= i1:
+                products_most(kind, pre, pre_row, post, post_row, tile, out_row, n_batch)
+                i += TILE_INPUTS[0]
+            elif i + TILE_INPUTS[1] <= i1:
+                products_4(kind, pre, pre_row, post, post_row, tile, out_row, n_batch)
+                i += TILE_INPUTS[1]
+            else:
+                products_1(kind, pre, pre_row, post, post_row, tile, out_row, n_batch)
+                i += 1
+
+
 @njit(error_model="numpy", fastmath={"contract"})
-def _narrow(r, i0, i1, t_in, short, gate, a1, a2, p1, p2, out):
+def _narrow(r, i0, i1, t_in, gate, a1, a2, p1, p2, out):
     """The same sum for inputs i0 to i1 of replica r, vectorised over these: for layers of few neurons."""
     n_batch, n_post = gate.shape[1:]
     r_in = r if t_in.shape[0] > 1 else 0
     zero = a1.dtype.type(0.0)
     sums = np.zeros((n_post, i1 - i0), out.dtype)
     for b in range(n_batch):
-        if not short[r, b]:
-            continue
         times, u, v = t_in[r_in, b, i0:i1], a1[r, b, i0:i1], a2[r, b, i0:i1]
         for j in range(n_post):
             t, x, y = gate[r, b, j], p1[r, b, j], p2[r, b, j]
