@@ -12,10 +12,14 @@ from numba import njit
 
 from gpuspike.kernels.cpu_solve import EQUAL
 from gpuspike.kernels.simd import VECTOR_BYTES
-from gpuspike.kernels.simd_products import TILE_INPUTS, products_1, products_4, products_most
+from gpuspike.kernels.simd_products import FEW_INPUTS, MOST_INPUTS, products_few, products_most
 
 NARROW = 16
 """Neurons of a layer below which its weights' gradient is vectorised over the inputs instead."""
+
+SAMPLES_PER_BLOCK = 128
+"""Samples whose factors, of one tile's inputs, stay in the first-level cache while the neurons pass by."""
+
 
 @njit(error_model="numpy")
 def kernel(delay, mode, tau_slow, tau_fast, rate):
@@ -26,24 +30,24 @@ def kernel(delay, mode, tau_slow, tau_fast, rate):
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def weight_products(first, last, n_parts, t_in, active, mode, constants, short, gate, g, a1, a2, p1, p2, out):
-    """out[i, j] = sum_b [t_bi < gate_bj] (p1_bj a1_bi + p2_bj a2_bi), tile by tile; p1 and p2 are 0 where not short."""
+def weight_products(first, last, n_parts, t_in, active, mode, constants, short, gate, g, a1, a2, x, p, out):
+    """out[i, j] = sum_b [t_bi < gate_bj] p_bj (a2_bi - x_bj a1_bi), tile by tile; p is 0 where not short."""
     n_batch, n_post = gate.shape[1:]
     n_pre = out.shape[1]
     tau_slow, tau_fast, rate = constants[:3]
     for task in range(first, last):
         r, part = task // n_parts, task % n_parts
-        tile = TILE_INPUTS[0]
-        n_tiles = (n_pre + tile - 1) // tile
-        i0, i1 = tile * (part * n_tiles // n_parts), min(tile * ((part + 1) * n_tiles // n_parts), n_pre)
+        n_tiles = (n_pre + MOST_INPUTS - 1) // MOST_INPUTS
+        i0 = MOST_INPUTS * (part * n_tiles // n_parts)
+        i1 = min(MOST_INPUTS * ((part + 1) * n_tiles // n_parts), n_pre)
         if not active[r]:
             out[r, i0:i1] = 0.0
             continue
         r_in = r if t_in.shape[0] > 1 else 0
         if n_post < NARROW:
-            _narrow(r, i0, i1, t_in, gate, a1, a2, p1, p2, out)
+            _narrow(r, i0, i1, t_in, gate, a1, a2, x, p, out)
         else:
-            _wide(i0, i1, t_in[r_in], gate[r], a1[r], a2[r], p1[r], p2[r], out[r])
+            _wide(i0, i1, t_in[r_in], gate[r], a1[r], a2[r], x[r], p[r], out[r])
         for b in range(n_batch):
             if short[r, b]:
                 continue
@@ -55,34 +59,52 @@ def weight_products(first, last, n_parts, t_in, active, mode, constants, short, 
 
 
 @njit(error_model="numpy")
-def _wide(i0, i1, t_in, gate, a1, a2, p1, p2, out):
-    """The sum for inputs i0 to i1 of a replica, vectorised over neurons: at least a vector of them."""
-    kind = out.dtype.type(0.0)
-    size = out.itemsize
+def _wide(i0, i1, t_in, gate, a1, a2, x, p, out):
+    """The sum for inputs i0 to i1 of a replica, vectorised over neurons.
+
+    Vectors of a last few neurons read on into the next row, or the next array of `post`; nobody reads their sums.
+    """
+    kind, far = out.dtype.type(0.0), t_in.dtype.type(math.inf)
     n_batch, n_post = gate.shape
-    width = VECTOR_BYTES // size
-    pre_row = (t_in.strides[0], a1.strides[0], a2.strides[0])
-    post_row, out_row = gate.strides[0], out.strides[0]
-    for vector in range((n_post + width - 1) // width):
-        j = min(vector * width, n_post - width)  # the last one may do some neurons again
-        post = (gate.ctypes.data + size * j, p1.ctypes.data + size * j, p2.ctypes.data + size * j)
-        i = i0
-        while i < i1:
-            pre = (t_in.ctypes.data + size * i, a1.ctypes.data + size * i, a2.ctypes.data + size * i)
-            tile = out.ctypes.data + out_row * i + size * j
-            if i + TILE_INPUTS[0] <= i1:
-                products_most(kind, pre, pre_row, post, post_row, tile, out_row, n_batch)
-                i += TILE_INPUTS[0]
-            elif i + TILE_INPUTS[1] <= i1:
-                products_4(kind, pre, pre_row, post, post_row, tile, out_row, n_batch)
-                i += TILE_INPUTS[1]
-            else:
-                products_1(kind, pre, pre_row, post, post_row, tile, out_row, n_batch)
-                i += 1
+    width = VECTOR_BYTES // out.itemsize
+    n_vectors = (n_post + width - 1) // width
+    pre = np.empty((SAMPLES_PER_BLOCK, 3 * MOST_INPUTS), out.dtype)
+    sums = np.empty((MOST_INPUTS, n_vectors * width), out.dtype)
+    pre_data, sums_data, sums_row, post_row = (
+        pre.ctypes.data,
+        sums.ctypes.data,
+        sums.strides[0],
+        gate.strides[0],
+    )
+    i = i0
+    while i < i1:
+        tile = MOST_INPUTS if i1 - i >= MOST_INPUTS // 2 else FEW_INPUTS
+        n = min(tile, i1 - i)
+        for b0 in range(0, n_batch, SAMPLES_PER_BLOCK):
+            b1 = min(b0 + SAMPLES_PER_BLOCK, n_batch)
+            packed = pre.reshape(-1)[: (b1 - b0) * 3 * tile].reshape(b1 - b0, 3, tile)
+            for b in range(b0, b1):
+                row = packed[b - b0]
+                for c in range(n):
+                    row[0, c], row[1, c], row[2, c] = t_in[b, i + c], a1[b, i + c], a2[b, i + c]
+                for c in range(n, tile):
+                    row[0, c], row[1, c], row[2, c] = far, kind, kind
+            for vector in range(n_vectors):
+                at = vector * VECTOR_BYTES + b0 * post_row
+                post = (gate.ctypes.data + at, x.ctypes.data + at, p.ctypes.data + at)
+                total = sums_data + vector * VECTOR_BYTES
+                if tile == MOST_INPUTS:
+                    products_most(kind, pre_data, post, post_row, total, sums_row, b1 - b0, b0 == 0)
+                else:
+                    products_few(kind, pre_data, post, post_row, total, sums_row, b1 - b0, b0 == 0)
+        for c in range(n):
+            for j in range(n_post):
+                out[i + c, j] = sums[c, j]
+        i += tile
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def _narrow(r, i0, i1, t_in, gate, a1, a2, p1, p2, out):
+def _narrow(r, i0, i1, t_in, gate, a1, a2, x, p, out):
     """The same sum for inputs i0 to i1 of replica r, vectorised over these: for layers of few neurons."""
     n_batch, n_post = gate.shape[1:]
     r_in = r if t_in.shape[0] > 1 else 0
@@ -91,12 +113,12 @@ def _narrow(r, i0, i1, t_in, gate, a1, a2, p1, p2, out):
     for b in range(n_batch):
         times, u, v = t_in[r_in, b, i0:i1], a1[r, b, i0:i1], a2[r, b, i0:i1]
         for j in range(n_post):
-            t, x, y = gate[r, b, j], p1[r, b, j], p2[r, b, j]
+            t, x_j, p_j = gate[r, b, j], x[r, b, j], p[r, b, j]
             if t == -math.inf:
                 continue
             row = sums[j]
             for i in range(i1 - i0):
-                row[i] += x * u[i] + y * v[i] if times[i] < t else zero
+                row[i] += p_j * (v[i] - x_j * u[i]) if times[i] < t else zero
     for i in range(i1 - i0):
         for j in range(n_post):
             out[r, i0 + i, j] = sums[j, i]

@@ -180,9 +180,7 @@ def _make_sweep(n_vectors: int) -> Any:
             )
             soon = builder.add(step, constant(PREFETCHED))
             soon = builder.select(builder.icmp_signed("<", soon, n_events), soon, step)
-            row_soon = builder.add(
-                tile[0], builder.mul(load(at(events[0], soon, 8), _INT64, 8), tile[1])
-            )
+            row_soon = builder.add(tile[0], builder.mul(load(at(events[0], soon, 8), _INT64, 8), tile[1]))
             for v in lanes:
                 prefetch(builder, builder.add(row_soon, constant(v * VECTOR_BYTES)))
             p_new, q_new, count_new, alive_new, p_run_new, q_run_new = [], [], [], [], [], []
