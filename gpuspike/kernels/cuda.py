@@ -1,31 +1,27 @@
 """The CUDA backend: the only file that launches kernels, through CuPy, and that knows how.
 
-What is compiled is said in `cuda_source`. Every argument is checked and cast here, since a kernel cannot.
-Nothing waits for the device, and every sum is added up in one fixed order: the same input, the same bits.
+What is compiled is said in `cuda_source`. Every argument is checked (`cuda_call`) and cast here, since no
+kernel can. Nothing waits for the device, and every sum is added up in one fixed order: the same input, the
+same bits.
 
 CuPy compiles with -ftz=true: float32 numbers below 1e-38 count as 0.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from gpuspike.backend import cupy_module
-from gpuspike.errors import BackendError, DtypeError, ShapeError
+from gpuspike.errors import ShapeError
 from gpuspike.kernels import cuda_source as src
 from gpuspike.kernels import reference_step
-from gpuspike.kernels.per_neuron import Own, own
+from gpuspike.kernels.cuda_call import Array, Call, check
 from gpuspike.kernels.stack import unavailable
 from gpuspike.neuron import LIF
-
-Array = Any
-"""A cupy.ndarray: CuPy need not be there when types are checked."""
 
 WORKSPACE = 128 << 20
 """Bytes that the events of a forward pass may take; a larger batch passes through in such parts."""
@@ -59,131 +55,7 @@ def _module(dtype: np.dtype[Any], regime: int) -> Any:
     return cupy_module().RawModule(code=src.source(), options=src.OPTIONS, name_expressions=names)
 
 
-def refuse_foreign(**arrays: Array) -> None:
-    """Refuses arrays on another device than the current one.
-
-    Raises:
-        BackendError: the array's name, and both devices.
-    """
-    device = cupy_module().cuda.Device().id
-    for name, array in arrays.items():
-        if array.device.id != device:
-            raise BackendError(
-                f"{name} must be on the current device, {device}, got device {array.device.id}"
-            )
-
-
-def _check(dtype: Any, arrays: dict[str, tuple[Array, tuple[int, ...]]]) -> None:
-    """Refuses what a kernel would read wrongly: another module, device, dtype or shape, or strides."""
-    cupy = cupy_module()
-    for name, (array, shape) in arrays.items():
-        if not isinstance(array, cupy.ndarray):
-            raise DtypeError(f"{name} must be a CuPy array, got {type(array).__name__}")
-        if array.dtype != dtype:
-            raise DtypeError(f"{name} must be {np.dtype(dtype)}, got {array.dtype}")
-        if array.shape != shape:
-            raise ShapeError(f"{name} must have shape {shape}, got {array.shape}")
-        refuse_foreign(**{name: array})
-        if not array.flags.c_contiguous:
-            raise ShapeError(f"{name} must be C-contiguous, got strides {array.strides}")
-        if max(shape, default=0) >= 1 << 31:
-            raise ShapeError(f"{name} must have axes shorter than 2**31, got shape {shape}")
-
-
-@dataclass(frozen=True)
-class _Call:
-    """Sizes and constants of one call, in the types that kernels take."""
-
-    neuron: LIF
-    dtype: np.dtype[Any]
-    n_in_replicas: int
-    n_replica: int
-    n_batch: int
-    n_pre: int
-    n_post: int
-    own: Own | None
-
-    @classmethod
-    def of(cls, t_in: Array, weights: Array, neuron: LIF) -> _Call:
-        cupy = cupy_module()
-        if not isinstance(t_in, cupy.ndarray) or not isinstance(weights, cupy.ndarray):
-            kinds = f"{type(t_in).__name__} and {type(weights).__name__}"
-            raise DtypeError(f"t_in and weights must be CuPy arrays, got {kinds}")
-        if weights.dtype not in (np.float32, np.float64):
-            raise DtypeError(f"weights must be float32 or float64, got {weights.dtype}")
-        if t_in.ndim != 3 or weights.ndim != 3:
-            raise ShapeError(
-                f"t_in and weights must have 3 axes, got shapes {t_in.shape} and {weights.shape}"
-            )
-        n_replica, n_pre, n_post = weights.shape
-        n_in_replicas, n_batch = t_in.shape[:2]
-        if n_pre * n_post >= 1 << 31:
-            raise ShapeError(f"one replica must have fewer than 2**31 weights, got {n_pre} x {n_post}")
-        if n_in_replicas not in (1, n_replica):
-            raise ShapeError(f"t_in must have 1 or {n_replica} replicas, got {n_in_replicas}")
-        _check(
-            weights.dtype,
-            {"t_in": (t_in, (n_in_replicas, n_batch, n_pre)), "weights": (weights, weights.shape)},
-        )
-        parameters = None if neuron.uniform else own(neuron, n_replica, n_post)
-        return cls(
-            neuron, np.dtype(weights.dtype), n_in_replicas, n_replica, n_batch, n_pre, n_post, parameters
-        )
-
-    @property
-    def empty(self) -> bool:
-        return 0 in (self.n_replica, self.n_batch, self.n_pre, self.n_post)
-
-    @property
-    def unit(self) -> LIF:
-        """The neuron whose constants the kernels take."""
-        return self.neuron if self.own is None else self.own.unit
-
-    @property
-    def regime(self) -> int:
-        if self.own is not None and self.own.taus is not None:
-            return src.MIXED
-        slow, fast = self.unit.tau_slow, self.unit.tau_fast
-        if slow == fast:
-            return src.EQUAL
-        if slow == 2.0 * fast:
-            return src.DOUBLE
-        return src.NON_LEAKY if math.isinf(slow) else src.GENERAL
-
-    @property
-    def taus(self) -> tuple[float, float, float]:
-        return self.unit.tau_slow, self.unit.tau_fast, self.unit.rate_difference
-
-    @property
-    def tangent(self) -> float:
-        return 16.0 * float(np.finfo(self.dtype).eps)
-
-    @property
-    def out_shape(self) -> tuple[int, int, int]:
-        return self.n_replica, self.n_batch, self.n_post
-
-    def own_taus(self) -> Array:
-        """(n_replica, n_post, 2) time constants on the device; a stand-in where all neurons share them."""
-        if self.own is None or self.own.taus is None:
-            return _on_device(b"\0" * 16, "float64", (1, 1, 2), cupy_module().cuda.Device().id)
-        return self._own("taus", np.dtype(np.float64))
-
-    def own_factor(self, name: str) -> Array:
-        """`drive`, `span` or `capacitance` of every neuron, (n_replica, 1, n_post)."""
-        return self._own(name, self.dtype)
-
-    def _own(self, name: str, dtype: np.dtype[Any]) -> Array:
-        values = getattr(self.own, name).astype(dtype)
-        return _on_device(values.tobytes(), dtype.name, values.shape, cupy_module().cuda.Device().id)
-
-
-@lru_cache(maxsize=256)
-def _on_device(data: bytes, dtype: str, shape: tuple[int, ...], device: int) -> Array:
-    """Parameters, sent to a device once."""
-    return cupy_module().asarray(np.frombuffer(data, dtype).reshape(shape).copy())
-
-
-def _parts(call: _Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]:
+def _parts(call: Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]:
     """(first sample, samples) of each part of a batch whose workspace stays within WORKSPACE."""
     most = max(1, WORKSPACE // max(1, rows * call.n_pre * bytes_an_entry))
     return [(first, min(most, call.n_batch - first)) for first in range(0, call.n_batch, most)]
@@ -209,8 +81,8 @@ def forward(
     if lift is not None:
         unavailable("a threshold that changes by trial")()
     cupy = cupy_module()
-    call = _Call.of(t_in, weights, neuron)
-    _check(np.int64, {"order": (order, t_in.shape)})
+    call = Call.of(t_in, weights, neuron)
+    check(np.int64, {"order": (order, t_in.shape)})
     t_out = cupy.empty(call.out_shape, call.dtype)
     slope = cupy.empty(call.out_shape, call.dtype)
     if call.empty:
@@ -256,8 +128,8 @@ def forward(
 def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
     """Slope of the membrane at given spike times; see `kernels.Kernels.slopes`."""
     cupy = cupy_module()
-    call = _Call.of(t_in, weights, neuron)
-    _check(call.dtype, {"t_out": (t_out, call.out_shape)})
+    call = Call.of(t_in, weights, neuron)
+    check(call.dtype, {"t_out": (t_out, call.out_shape)})
     slope = cupy.zeros(call.out_shape, call.dtype)
     if call.empty:
         return slope
@@ -305,11 +177,11 @@ def backward(
         active: (n_replica,) on the device; a NumPy array is sent there.
     """
     cupy = cupy_module()
-    call = _Call.of(t_in, weights, neuron)
+    call = Call.of(t_in, weights, neuron)
     active = cupy.asarray(active)
-    _check(np.bool_, {"active": (active, (call.n_replica,))})
+    check(np.bool_, {"active": (active, (call.n_replica,))})
     by_neuron = {"t_out": t_out, "slope": slope, "t_out_grad": t_out_grad}
-    _check(call.dtype, {name: (array, call.out_shape) for name, array in by_neuron.items()})
+    check(call.dtype, {name: (array, call.out_shape) for name, array in by_neuron.items()})
     in_shape = (call.n_replica, call.n_batch, call.n_pre)
     if call.empty:
         t_in_grad = cupy.zeros(in_shape, call.dtype) if need_t_in_grad else None
@@ -360,7 +232,7 @@ def jitter(
 ) -> None:
     """Adds normal jitter to input times, in place; see `kernels.Kernels.jitter`."""
     n_replica, n_batch, n_pre = times.shape
-    _check(times.dtype, {"times": (times, times.shape)})
+    check(times.dtype, {"times": (times, times.shape)})
     if len(seeds) != n_replica or not 0 <= n_jittered <= n_pre:
         raise ShapeError(
             f"jitter needs {n_replica} seeds and at most {n_pre} inputs, got {len(seeds)} and {n_jittered}"
@@ -386,7 +258,7 @@ def adam(
 ) -> None:
     """One step of Adam, in place; see `kernels.Kernels.adam`."""
     arrays = {"weights": weights, "grad": grad, "mean": mean, "square": square}
-    _check(weights.dtype, {name: (array, weights.shape) for name, array in arrays.items()})
+    check(weights.dtype, {name: (array, weights.shape) for name, array in arrays.items()})
     if weights.size:
         _elementwise(src.adam_kernel())(
             grad, keep_mean, keep_square, rate, correction, epsilon, weights, mean, square

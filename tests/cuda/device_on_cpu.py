@@ -221,11 +221,12 @@ def module(library: Path) -> ModuleType:
 @contextlib.contextmanager
 def installed(library: Path) -> Iterator[ModuleType]:
     """The stand-in in CuPy's place, and gpuspike's kernels bound to it."""
-    from gpuspike.kernels import cuda
+    from gpuspike.kernels import cuda, cuda_call
 
     before = sys.modules.get("cupy")
     cupy = sys.modules["cupy"] = module(library)
-    caches = [getattr(cuda, name) for name in ("_elementwise", "_block_kernel", "_module", "_on_device")]
+    caches = [getattr(cuda, name) for name in ("_elementwise", "_block_kernel", "_module")]
+    caches.append(cuda_call.on_device)
     try:
         for cached in caches:
             cached.cache_clear()
