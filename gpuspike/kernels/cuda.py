@@ -76,18 +76,21 @@ def forward(
     """First spike times and the membrane's slope there; see `kernels.Kernels.forward`.
 
     Raises:
-        DtypeError, ShapeError, BackendError: an array not CuPy's, contiguous, on this device; a `lift`.
+        DtypeError, ShapeError, BackendError: an array that is not CuPy's, contiguous and on this device.
     """
-    if lift is not None:
-        unavailable("a threshold that changes by trial")()
     cupy = cupy_module()
     call = Call.of(t_in, weights, neuron)
     check(np.int64, {"order": (order, t_in.shape)})
     t_out = cupy.empty(call.out_shape, call.dtype)
     slope = cupy.empty(call.out_shape, call.dtype)
+    lifted, lifts = lift is not None, () if lift is None else (lift,)
+    if lift is not None:
+        check(call.dtype, {"lift": (lift, call.out_shape)})
     if call.empty:
         t_out.fill(np.inf)
         slope.fill(0.0)
+        if lift is not None:
+            t_out[lift <= 0.0] = 0.0
         return t_out, slope
     if call.own is not None:
         weights = weights / call.own_factor("drive")
@@ -111,14 +114,14 @@ def forward(
         sizes = (call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, first, n_samples)
         n_threads = call.n_replica * n_samples * -(-call.n_post // width) * width
         if mixed:
-            _elementwise(src.mixed_kernel())(
-                width, *sizes, call.tangent, weights, call.own_taus(), times, rows, t_out, slope,
+            _elementwise(src.mixed_kernel(lifted))(
+                width, *sizes, call.tangent, weights, call.own_taus(), times, rows, *lifts, t_out, slope,
                 size=n_threads,
             )  # fmt: skip
         else:
-            _elementwise(src.forward_kernel(call.regime))(
+            _elementwise(src.forward_kernel(call.regime, lifted))(
                 width, *sizes, *call.taus, drive, span, call.tangent, weights,
-                times, rows, ends, events, carries, exact, t_out, slope, size=n_threads,
+                times, rows, ends, events, carries, exact, *lifts, t_out, slope, size=n_threads,
             )  # fmt: skip
     if call.own is not None:
         slope *= call.own_factor("span")

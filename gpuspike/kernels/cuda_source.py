@@ -61,31 +61,38 @@ def prepare_kernel(regime: int) -> Elementwise:
     )
 
 
-def forward_kernel(regime: int) -> Elementwise:
+def _lift(lifted: bool) -> tuple[str, str, str]:
+    """What a forward kernel's name, parameters and arguments say of thresholds that a trial lifts."""
+    return ("_lifted", ", raw T lift", "&lift[0]") if lifted else ("", "", "nullptr")
+
+
+def forward_kernel(regime: int, lifted: bool = False) -> Elementwise:
     """First spikes of neurons that share their time constants."""
+    name, parameter, lift = _lift(lifted)
     return Elementwise(
-        f"gpuspike_first_spike_{regime}",
+        f"gpuspike_first_spike_{regime}{name}",
         f"int32 width, {_SIZES}, {_TAUS}, float64 drive, float64 span, float64 tangent, raw T weights, "
-        f"{_EVENTS}",
+        f"{_EVENTS}{parameter}",
         "raw T t_out, raw T slope",
         f"""gpuspike::first_spike<T, {regime}>(
             i, width, {_SIZES_PASSED}, {_MEMBRANE}, drive, span, tangent, &weights[0],
             &times[0], &rows[0], &ends[0], reinterpret_cast<const gpuspike::Event<T>*>(&events[0]),
             reinterpret_cast<const gpuspike::Carry<T>*>(&carries[0]),
-            reinterpret_cast<const gpuspike::Exact*>(&exact[0]), &t_out[0], &slope[0])""",
+            reinterpret_cast<const gpuspike::Exact*>(&exact[0]), {lift}, &t_out[0], &slope[0])""",
     )
 
 
-def mixed_kernel() -> Elementwise:
+def mixed_kernel(lifted: bool = False) -> Elementwise:
     """First spikes of neurons with time constants of their own."""
+    name, parameter, lift = _lift(lifted)
     return Elementwise(
-        "gpuspike_first_spike_mixed",
+        f"gpuspike_first_spike_mixed{name}",
         f"int32 width, {_SIZES}, float64 tangent, raw T weights, raw float64 taus, raw T times, "
-        "raw int32 rows",
+        f"raw int32 rows{parameter}",
         "raw T t_out, raw T slope",
         f"""gpuspike::first_spike_mixed<T>(
-            i, width, {_SIZES_PASSED}, tangent, &weights[0], &taus[0], &times[0], &rows[0], &t_out[0],
-            &slope[0])""",
+            i, width, {_SIZES_PASSED}, tangent, &weights[0], &taus[0], &times[0], &rows[0], {lift},
+            &t_out[0], &slope[0])""",
     )
 
 

@@ -66,7 +66,8 @@ GPUSPIKE_INLINE Real rise(Real t, const Membrane<Real>& m) {
 // --- the sums and the tangent test ----------------------------------------------------------------------------
 
 // One input event for all neurons of a sample: what it adds to the sums, and the tangent of R at it, taken at the
-// next event. A crossing between the two is possible only where ahead * p - q >= bound.
+// next event. A crossing between the two is possible only where ahead * p - q >= bound, or high * bound where a trial
+// has lifted threshold - leak by that factor.
 template <typename Real>
 struct alignas(16) Event {
     Real growth, moment;  // a and a E(t)
@@ -101,7 +102,9 @@ struct Sums {
         q = by.fade * q + by.shift * p;
         p *= by.keep;
     }
-    GPUSPIKE_INLINE bool may_cross(const Event<Real>& event) const { return fma(event.ahead, p, -q) >= event.bound; }
+    GPUSPIKE_INLINE bool may_cross(const Event<Real>& event, Real high) const {
+        return fma(event.ahead, p, -q) >= high * event.bound;
+    }
 };
 
 template <int REGIME>

@@ -87,12 +87,13 @@ inline constexpr int LOOK_AHEAD = 4;  // events loaded together, so that their l
 
 // First spike of one neuron; one thread a (replica, sample, neuron). `width` neighbouring neurons of a sample are
 // neighbouring threads, and all samples meet one such tile of neurons before the next: its weights stay in the cache.
+//   lift: null, or (n_replica, n_batch, n_post) factors of threshold - leak; at 0 or below the neuron spikes at time 0.
 template <typename Real, int REGIME>
 GPUSPIKE_INLINE void first_spike(
     Index i, int width, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
     Membrane<double> m, double drive, double span, double tangent, const Real* weights, const Real* times,
     const int* rows, const int* ends, const Event<Real>* events, const Carry<Real>* carries, const Exact* exact,
-    Real* t_out, Real* slope) {
+    const Real* lift, Real* t_out, Real* slope) {
     const int n_tiles = (n_post + width - 1) / width;
     const Index group = i / width, b = group % n_samples, tile = group / n_samples % n_tiles;
     const Index r = group / n_samples / n_tiles;
@@ -102,8 +103,10 @@ GPUSPIKE_INLINE void first_spike(
     const Index out = (r * n_batch + first_sample + b) * n_post + j;
     const Real* column = weights + r * n_pre * n_post + j;
     times += row, rows += row, ends += row, events += row, carries += row, exact += row;
-    t_out[out] = infinity<Real>();
+    const Real high = lift == nullptr ? Real(1) : lift[out];  // null is known when compiling: no product with 1
+    t_out[out] = high > Real(0) ? infinity<Real>() : Real(0);
     slope[out] = Real(0);
+    if (!(high > Real(0))) return;
     const Membrane<Real> near = {Real(m.slow), Real(m.fast), Real(m.rate)};
     Sums<Real> sums = {Real(0), Real(0)};
     for (int first = 0, end = 0; first < n_pre && times[first] < infinity<Real>(); first = end) {
@@ -118,7 +121,7 @@ GPUSPIKE_INLINE void first_spike(
                 for (int n = 0; n < LOOK_AHEAD; ++n) {
                     const Event<Real> event = events[k + n];
                     ahead.add(column[rows[k + n]], event);
-                    crosses |= ahead.may_cross(event);
+                    crosses |= ahead.may_cross(event, high);
                 }
                 if (crosses) break;  // the steps below tell where
                 sums = ahead;
@@ -127,38 +130,39 @@ GPUSPIKE_INLINE void first_spike(
             for (; k < end && !crosses; ++k) {
                 const Event<Real> event = events[k];
                 sums.add(column[rows[k]], event);
-                crosses = sums.may_cross(event);
+                crosses = sums.may_cross(event, high);
             }
             if (!crosses) break;
             const int last = k - 1;
             const Real at = times[last], room = (k < n_pre ? times[k] : infinity<Real>()) - at;
             const Event<Real> event = events[last];
-            const Start<Real> from = start(sums, event.growth, event.moment / event.growth, Real(drive), near);
+            const Real level = high * Real(drive);
+            const Start<Real> from = start(sums, event.growth, event.moment / event.growth, level, near);
             Crossing<Real> crossing = solve<Real, REGIME>(from, room, near);
             if (!(crossing.delay < infinity<Real>())) continue;
             if constexpr (sizeof(Real) == 4) {
                 if (crossing.slope * near.fast < Real(FLAT)) {
                     const Crossing<double> again = solve_exactly<Real, REGIME>(
-                        last, room, drive, m, column, times, rows, ends, exact);
+                        last, room, high * drive, m, column, times, rows, ends, exact);
                     // Else float32 has the last word on whether there is a spike.
                     if (again.delay < infinity<double>()) crossing = {Real(again.delay), Real(again.slope)};
                 }
             }
             t_out[out] = at + crossing.delay;
             // Where the potential only touches the threshold, the slope is rounding: no gradient.
-            if (crossing.slope * near.fast > Real(tangent)) slope[out] = crossing.slope * Real(span);
+            if (crossing.slope * near.fast > Real(tangent)) slope[out] = crossing.slope * (high * Real(span));
             return;
         }
     }
 }
 
 // First spike of one neuron with time constants of its own, weights in units of C (threshold - leak), slope of
-// threshold - leak. `taus`: (n_replica, n_post, 2), tau_mem and tau_syn.
+// threshold - leak. `taus`: (n_replica, n_post, 2), tau_mem and tau_syn. `lift` as above.
 template <typename Real>
 GPUSPIKE_INLINE void first_spike_mixed(
     Index i, int width, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
-    double tangent, const Real* weights, const double* taus, const Real* times, const int* rows, Real* t_out,
-    Real* slope) {
+    double tangent, const Real* weights, const double* taus, const Real* times, const int* rows, const Real* lift,
+    Real* t_out, Real* slope) {
     const int n_tiles = (n_post + width - 1) / width;
     const Index group = i / width, b = group % n_samples, tile = group / n_samples % n_tiles;
     const Index r = group / n_samples / n_tiles;
@@ -169,13 +173,15 @@ GPUSPIKE_INLINE void first_spike_mixed(
     const Real* column = weights + r * n_pre * n_post + j;
     const double* tau = taus + 2 * (r * n_post + j);
     const Membrane<double> m = membrane(tau[0], tau[1]);
-    t_out[out] = infinity<Real>();
+    const double high = lift == nullptr ? 1.0 : double(lift[out]), share = 1.0 / high;
+    t_out[out] = high > 0.0 ? infinity<Real>() : Real(0);
     slope[out] = Real(0);
+    if (!(high > 0.0)) return;
     Start<double> now = {0.0, 0.0};
     for (int k = 0; k < n_pre; ++k) {
         const double t = times[row + k], next = k + 1 < n_pre ? double(times[row + k + 1]) : infinity<double>();
         if (!(t < infinity<double>())) return;
-        now.p += column[rows[row + k]];
+        now.p += share * double(column[rows[row + k]]);
         if (next == t) continue;  // of simultaneous events only the last one closes a causal set
         const bool ends_here = !(next < infinity<double>());
         const Step step(ends_here ? 0.0 : next - t, m);
@@ -183,7 +189,7 @@ GPUSPIKE_INLINE void first_spike_mixed(
             const Crossing<double> crossing = solve<double, MIXED>(now, next - t, m);
             if (crossing.delay < infinity<double>()) {
                 t_out[out] = Real(t + crossing.delay);
-                if (crossing.slope * m.fast > tangent) slope[out] = Real(crossing.slope);
+                if (crossing.slope * m.fast > tangent) slope[out] = Real(high * crossing.slope);
                 return;
             }
         }

@@ -24,8 +24,8 @@ SHIM = Path(__file__).with_name("shim.h")
 C_TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long", "bool": "bool"}
 ELEMENTWISE = [
     *(make(regime) for make in (src.prepare_kernel, src.slopes_kernel) for regime in range(5)),
-    *(src.forward_kernel(regime) for regime in range(4)),
-    src.mixed_kernel(),
+    *(src.forward_kernel(regime, lifted) for lifted in (False, True) for regime in range(4)),
+    *(src.mixed_kernel(lifted) for lifted in (False, True)),
     src.sum_kernel(),
     src.jitter_kernel(),
     src.adam_kernel(),
