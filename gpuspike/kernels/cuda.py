@@ -20,8 +20,8 @@ from gpuspike.errors import ShapeError
 from gpuspike.kernels import cuda_source as src
 from gpuspike.kernels import reference_step
 from gpuspike.kernels.cuda_call import Array, Call, check
-from gpuspike.kernels.stack import unavailable
 from gpuspike.neuron import LIF
+from gpuspike.rng import LAYER_BLOCKS
 
 WORKSPACE = 128 << 20
 """Bytes that the events of a forward pass may take; a larger batch passes through in such parts."""
@@ -130,6 +130,15 @@ def forward(
 
 def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
     """Slope of the membrane at given spike times; see `kernels.Kernels.slopes`."""
+    return _slopes(t_in, weights, neuron, t_out, at_crossing=False)
+
+
+def crossing_slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+    """Slope where that membrane meets the threshold; see `kernels.Kernels.crossing_slopes`."""
+    return _slopes(t_in, weights, neuron, t_out, at_crossing=True)
+
+
+def _slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array, *, at_crossing: bool) -> Array:
     cupy = cupy_module()
     call = Call.of(t_in, weights, neuron)
     check(call.dtype, {"t_out": (t_out, call.out_shape)})
@@ -140,26 +149,25 @@ def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
         weights = weights / call.own_factor("drive")
     drive, span = (1.0, 1.0) if call.own is not None else (call.unit.drive, call.unit.span)
     mixed = call.regime == src.MIXED
-    for first, n_samples in _parts(call, call.n_replica, 16):
+    factor = call.dtype if at_crossing else np.dtype(np.float64)
+    windows = "sample_windows_float" if factor == np.float32 else "sample_windows_double"
+    for first, n_samples in _parts(call, call.n_replica, 2 * factor.itemsize):
         sizes = (call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, first, n_samples)
         rows = 1 if mixed else call.n_replica * n_samples
         anchors, wide = cupy.empty(rows, np.float64), cupy.empty(rows, np.bool_)
-        a1, a2 = (cupy.empty((rows, 1 if mixed else call.n_pre), np.float64) for _ in range(2))
+        a1, a2 = (cupy.empty((rows, 1 if mixed else call.n_pre), factor) for _ in range(2))
         if not mixed:
-            _block_kernel("sample_windows", call.dtype, call.regime)(
+            _block_kernel(windows, call.dtype, call.regime)(
                 (rows,), (SAMPLE_THREADS,),
                 (*map(np.int32, sizes), *map(np.float64, call.taus), t_in, t_out, anchors, wide, a1, a2),
             )  # fmt: skip
-        _elementwise(src.slopes_kernel(call.regime))(
+        _elementwise(src.slopes_kernel(call.regime, at_crossing))(
             *sizes, *call.taus, drive, span, call.tangent, t_in, weights, call.own_taus(), t_out,
             anchors, wide, a1, a2, slope, size=call.n_replica * n_samples * call.n_post,
         )  # fmt: skip
     if call.own is not None:
         slope *= call.own_factor("span")
     return slope
-
-
-crossing_slopes = unavailable("training on a chip's spikes")
 
 
 def backward(
@@ -234,17 +242,54 @@ def jitter(
     times: Array, n_jittered: int, std: float, seeds: Sequence[int], purpose: int, epoch: int, batch: int
 ) -> None:
     """Adds normal jitter to input times, in place; see `kernels.Kernels.jitter`."""
-    n_replica, n_batch, n_pre = times.shape
+    n_replica, _, n_pre = times.shape
     check(times.dtype, {"times": (times, times.shape)})
     if len(seeds) != n_replica or not 0 <= n_jittered <= n_pre:
         raise ShapeError(
             f"jitter needs {n_replica} seeds and at most {n_pre} inputs, got {len(seeds)} and {n_jittered}"
         )
-    size = n_replica * n_batch * -(-n_jittered // 4)
+    _draw(True, times, n_jittered, std, seeds, int(purpose) << 24, 0, epoch, batch)
+
+
+def normals(
+    like: Array, seeds: Sequence[int], purpose: int, layer: int, epoch: int, batch: int, first: int
+) -> Array:
+    """Normal numbers of the shape and type of `like`; see `kernels.Kernels.normals`."""
+    check(like.dtype, {"like": (like, like.shape)})
+    if len(seeds) != len(like):
+        raise ShapeError(f"normal numbers of {len(like)} replicas need as many seeds, got {len(seeds)}")
+    out = cupy_module().empty(like.shape, like.dtype)
+    _draw(
+        False,
+        out,
+        like.shape[2],
+        1.0,
+        seeds,
+        (int(purpose) << 24) + layer * LAYER_BLOCKS,
+        first,
+        epoch,
+        batch,
+    )
+    return out
+
+
+def _draw(
+    jitter: bool,
+    out: Array,
+    n: int,
+    std: float,
+    seeds: Sequence[int],
+    first_block: int,
+    first_sample: int,
+    epoch: int,
+    batch: int,
+) -> None:
+    n_replica, n_batch, n_row = out.shape
+    size = n_replica * n_batch * -(-n // 4)
     if size:
-        _elementwise(src.jitter_kernel())(
-            n_batch, n_pre, n_jittered, std, cupy_module().asarray(np.array(seeds, np.int64)),
-            int(purpose), epoch, batch, times, size=size,
+        _elementwise(src.normals_kernel(jitter))(
+            n_batch, n_row, n, std, cupy_module().asarray(np.array(seeds, np.int64)),
+            first_block, first_sample, epoch, batch, out, size=size,
         )  # fmt: skip
 
 

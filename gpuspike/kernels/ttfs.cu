@@ -197,14 +197,15 @@ GPUSPIKE_INLINE void first_spike_mixed(
     }
 }
 
-// Slope of the membrane at given spike times; one thread a (replica, sample, neuron), n_samples from first_sample on.
+// Slope of the membrane that the inputs before given spike times make: at these times, or where it meets the threshold.
+// One thread a (replica, sample, neuron), n_samples from first_sample on. Within a narrow window sums are of type Sum.
 //   anchors (n_replica, n_samples), wide likewise, a1, a2 (n_replica, n_samples, n_pre): of `window`.
 //   taus: as above where REGIME is MIXED, else not looked at.
-template <typename Real, int REGIME>
+template <typename Real, typename Sum, int REGIME, bool AT_CROSSING>
 GPUSPIKE_INLINE void slope_at(
     Index i, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
     Membrane<double> shared, double drive, double span, double tangent, const Real* t_in, const Real* weights,
-    const double* taus, const Real* t_out, const double* anchors, const bool* wide, const double* a1, const double* a2,
+    const double* taus, const Real* t_out, const double* anchors, const bool* wide, const Sum* a1, const Sum* a2,
     Real* slope) {
     const Index r = i / (Index(n_samples) * n_post), b = i / n_post % n_samples;
     const int j = int(i % n_post);
@@ -217,44 +218,50 @@ GPUSPIKE_INLINE void slope_at(
         REGIME == MIXED ? membrane(taus[2 * (r * n_post + j)], taus[2 * (r * n_post + j) + 1]) : shared;
     const Real* times = t_in + ((n_in_replicas > 1 ? r : 0) * n_batch + first_sample + b) * n_pre;
     const Real* column = weights + r * n_pre * n_post + j;
-    Sums<double> sums = {0.0, 0.0};  // over a wide window: pull and potential at the spike itself
+    double pull = 0.0, potential = 0.0;  // at the spike, see `steepness`
     if (REGIME == MIXED || wide[row]) {
         for (int k = 0; k < n_pre; ++k) {
             const double delay = spike - double(times[k]);
             if (!(delay > 0.0)) continue;
             const double w = column[Index(k) * n_post];
-            sums.p += w * exp(-delay / m.slow);
-            sums.q += w * kernel<REGIME>(delay, m);
+            pull += w * exp(-delay / m.slow);
+            potential += w * kernel<REGIME>(delay, m);
         }
     } else {
         a1 += row * n_pre, a2 += row * n_pre;
+        Sums<Sum> sums = {Sum(0), Sum(0)};
         for (int k = 0; k < n_pre; ++k) {
-            if (!(double(times[k]) < spike)) continue;
-            const double w = column[Index(k) * n_post];
+            if (!(times[k] < t_out[out])) continue;
+            const Sum w = column[Index(k) * n_post];
             sums.p += w * a1[k];
             sums.q += w * a2[k];
         }
         const double t = spike - anchors[row], p = sums.p;
-        sums.p = p * exp(-t / m.slow);
-        sums.q = exp(-t / m.fast) * (rise<REGIME>(t, m) * p - sums.q);
+        pull = p * exp(-t / m.slow);
+        potential = exp(-t / m.fast) * (rise<REGIME>(t, m) * p - double(sums.q));
     }
-    slope[out] = Real(steepness(sums.p, sums.q, drive, tangent, m) * span / m.fast);
+    const double rising = AT_CROSSING
+        ? steepness_at_crossing<REGIME>({potential / drive, pull / drive}, tangent, m)
+        : steepness(pull, potential, drive, tangent, m);
+    slope[out] = Real(rising * span / m.fast);
 }
 
-// Jitter of input times, reflected at 0; one thread a (replica, sample, block of four numbers).
-template <typename Real>
-GPUSPIKE_INLINE void jitter_block(
-    Index i, int n_batch, int n_pre, int n_jittered, double std, const Index* seeds, Index purpose, Index epoch,
-    Index batch, Real* times) {
-    const int n_blocks = (n_jittered + 3) / 4, block = int(i % n_blocks);
+// The first n of each row's n_row numbers: normal ones, or times to which such jitter is added, reflected at 0. One
+// thread a (replica, sample, block of four numbers). From `first_block` on: the address, see gpuspike.rng.normals.
+template <typename Real, bool JITTER>
+GPUSPIKE_INLINE void normal_block(
+    Index i, int n_batch, int n_row, int n, double std, const Index* seeds, Index first_block, Index first_sample,
+    Index epoch, Index batch, Real* out) {
+    const int n_blocks = (n + 3) / 4, block = int(i % n_blocks);
     const Index row = i / n_blocks, r = row / n_batch, b = row % n_batch;
-    const Normals numbers = normals(unsigned(seeds[r]), unsigned(seeds[r] >> 32), unsigned((purpose << 24) + block),
-                                    unsigned(b), unsigned(batch), unsigned(epoch));
+    const Normals numbers = normals(unsigned(seeds[r]), unsigned(seeds[r] >> 32), unsigned(first_block + block),
+                                    unsigned(first_sample + b), unsigned(batch), unsigned(epoch));
     for (int word = 0; word < 4; ++word) {
         const int k = word * n_blocks + block;
-        if (k >= n_jittered) return;
-        const Real t = times[row * n_pre + k] + Real(std) * Real(numbers.at[word]);
-        times[row * n_pre + k] = t < Real(0) ? -t : t;
+        if (k >= n) return;
+        Real number = Real(std) * Real(numbers.at[word]);
+        if (JITTER) number += out[row * n_row + k];
+        out[row * n_row + k] = JITTER && number < Real(0) ? -number : number;
     }
 }
 
@@ -307,16 +314,16 @@ __device__ void input_factors(
 }
 
 // For `slope_at`: block x is the sample n = r n_samples + b.
-template <typename Real, int REGIME>
+template <typename Real, typename Factor, int REGIME>
 __global__ void __launch_bounds__(SAMPLE_THREADS) sample_windows(
     int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples, double tau_slow,
-    double tau_fast, double rate, const Real* t_in, const Real* t_out, double* anchors, bool* wide, double* a1,
-    double* a2) {
+    double tau_fast, double rate, const Real* t_in, const Real* t_out, double* anchors, bool* wide, Factor* a1,
+    Factor* a2) {
     const Membrane<double> m = {tau_slow, tau_fast, rate};
     const Index row = blockIdx.x, r = row / n_samples, b = first_sample + row % n_samples;
     const Real* times = t_in + ((n_in_replicas > 1 ? r : 0) * n_batch + b) * n_pre;
     const Window w = window(n_pre, n_post, m.fast, times, t_out + (r * n_batch + b) * n_post);
-    input_factors<Real, double, REGIME>(n_pre, w, m, times, a1 + row * n_pre, a2 + row * n_pre);
+    input_factors<Real, Factor, REGIME>(n_pre, w, m, times, a1 + row * n_pre, a2 + row * n_pre);
     if (threadIdx.x == 0) {
         anchors[row] = w.anchor;
         wide[row] = w.wide;
