@@ -24,10 +24,11 @@ SHIM = Path(__file__).with_name("shim.h")
 C_TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long", "bool": "bool"}
 ELEMENTWISE = [
     *(make(regime) for make in (src.prepare_kernel, src.slopes_kernel) for regime in range(5)),
-    *(src.forward_kernel(regime) for regime in range(4)),
-    src.mixed_kernel(),
+    *(src.slopes_kernel(regime, at_crossing=True) for regime in range(5)),
+    *(src.forward_kernel(regime, lifted) for lifted in (False, True) for regime in range(4)),
+    *(src.mixed_kernel(lifted) for lifted in (False, True)),
     src.sum_kernel(),
-    src.jitter_kernel(),
+    *(src.normals_kernel(jitter) for jitter in (False, True)),
     src.adam_kernel(),
 ]
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
@@ -197,6 +198,15 @@ def module(library: Path) -> ModuleType:
     def made_by(function: Any) -> Any:
         return lambda *args, **options: fake(function(*args, **options))
 
+    def of_device_arrays(function: Any) -> Any:
+        def call(*args: Any) -> FakeArray:
+            assert all(np.isscalar(arg) or isinstance(arg, FakeArray) for arg in args), (
+                "CuPy takes no NumPy array"
+            )
+            return fake(function(*args))
+
+        return call
+
     for name in makers:
         setattr(cupy, name, made_by(getattr(np, name)))
     vars(cupy).update(
@@ -213,19 +223,20 @@ def module(library: Path) -> ModuleType:
         ),
         __version__="0.0",
     )
-    for name in ("isnan", "isinf", "isfinite", "where"):
-        setattr(cupy, name, getattr(np, name))
+    for name in ("isnan", "isinf", "isfinite", "where", "maximum", "minimum", "ceil"):
+        setattr(cupy, name, of_device_arrays(getattr(np, name)))
     return cupy
 
 
 @contextlib.contextmanager
 def installed(library: Path) -> Iterator[ModuleType]:
     """The stand-in in CuPy's place, and gpuspike's kernels bound to it."""
-    from gpuspike.kernels import cuda
+    from gpuspike.kernels import cuda, cuda_call
 
     before = sys.modules.get("cupy")
     cupy = sys.modules["cupy"] = module(library)
-    caches = [getattr(cuda, name) for name in ("_elementwise", "_block_kernel", "_module", "_on_device")]
+    caches = [getattr(cuda, name) for name in ("_elementwise", "_block_kernel", "_module")]
+    caches.append(cuda_call.on_device)
     try:
         for cached in caches:
             cached.cache_clear()
