@@ -45,7 +45,7 @@ def finite_range(times):
         high2, high3 = max(high2, t2 if t2 < inf else -inf), max(high3, t3 if t3 < inf else -inf)
     for i in range(n // 4 * 4, n):
         low0, high0 = min(low0, times[i]), max(high0, times[i] if times[i] < inf else -inf)
-    return min(min(low0, low1), min(low2, low3)), max(max(high0, high1), max(high2, high3))
+    return min(low0, low1, low2, low3), max(high0, high1, high2, high3)
 
 
 @njit(error_model="numpy", fastmath={"nnan", "nsz"})

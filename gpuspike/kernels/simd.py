@@ -25,8 +25,8 @@ registers; six vectors hide the latency from one event's test to the next event'
 their masks fit the seven mask registers of AVX-512."""
 
 PREFETCHED = 5
-"""Events ahead of which a row of weights is asked for: it comes from the second-level cache, in an order that no
-hardware foresees. 4 to 8 are equally good; without, a wide tile takes a third longer."""
+"""Events ahead of which a row of weights is asked for: it comes from the second-level cache, in an order
+that no hardware foresees. 4 to 8 are equally good; without, a wide tile takes a third longer."""
 
 _INT64 = ir.IntType(64)
 _INT32 = ir.IntType(32)
@@ -96,8 +96,8 @@ def _make_sweep(n_vectors: int) -> Any:
                 input's weights to the next one's).
             tile_last: the same for the tile's last vector, which may stand in a zero-padded copy.
             events: addresses of the order (int64), a1, a2, c1, c2, each at event `k_first`.
-            state: addresses of p, q (working type), count (int32) and factor (working type) of the tile's first
-                neuron.
+            state: addresses of p, q (working type), count (int32) and factor (working type) of the tile's
+                first neuron.
             factor: the factors' array, or None, and then the last address is not looked at: only the type
                 counts, and each is compiled for itself.
             k_first: number of events before; neurons with another count are frozen already.

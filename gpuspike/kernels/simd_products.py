@@ -1,4 +1,4 @@
-"""The vector core of the weights' gradient on the CPU: a masked rank-2 product, summed up over a batch in registers."""
+"""The vector core of the weights' gradient on the CPU: masked rank-2 products, summed up in registers."""
 
 from __future__ import annotations
 
