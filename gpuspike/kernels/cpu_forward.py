@@ -136,6 +136,15 @@ def check_stack(t_in: Array, weights: Sequence[Array], bias_times: Sequence[Sequ
         raise ShapeError(f"t_in must have 1 or {len(weights[0])} replicas, got {len(t_in)}")
 
 
+def column_tails(weights: Array) -> Array:
+    """(n_replica, n_pre, one vector) columns of the weights past the last whole vector, zero-padded."""
+    width = VECTOR_BYTES // weights.itemsize
+    tails = np.zeros((*weights.shape[:2], width), weights.dtype)
+    n_tail = weights.shape[2] % width
+    tails[:, :, :n_tail] = weights[:, :, weights.shape[2] - n_tail :]
+    return tails
+
+
 def _table(
     state: LayerState, weights: Array, tail: Array, n_bias: int, mode: int, sort: bool, trial: Trial
 ) -> list[int]:
@@ -213,10 +222,7 @@ def forward(
         t_cross = np.empty((n_replica, n_batch, w.shape[2]), dtype)
         t_out = t_cross if trials is None else np.empty_like(t_cross)
         states.append(LayerState(t_in, order, t_out, t_cross, np.empty_like(t_cross)))
-        width = VECTOR_BYTES // w.itemsize
-        tails.append(np.zeros((n_replica, w.shape[1], width), dtype))
-        n_tail = w.shape[2] % width
-        tails[-1][:, :, :n_tail] = w[:, :, w.shape[2] - n_tail :]
+        tails.append(column_tails(w))
     if empty:
         states[0].t_cross.fill(np.inf)
         states[0].slope.fill(0.0)

@@ -11,11 +11,13 @@ import numpy as np
 from numba import njit
 
 from gpuspike.kernels import Array
-from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD
+from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD, column_tails
 from gpuspike.kernels.cpu_products import kernel
 from gpuspike.kernels.cpu_solve import EQUAL, exp_vectorised, rise, solve, solve_equal
 from gpuspike.kernels.cpu_sort import finite_range
 from gpuspike.kernels.cpu_team import enter, finish, leave, run, samples_of_a_piece, take
+from gpuspike.kernels.simd import VECTOR_BYTES
+from gpuspike.kernels.simd_products import causal_sums_1, causal_sums_4
 
 WINDOW = 16.0
 """Longest window, in tau_fast, that one anchor serves: e^16 costs no digits and float32 holds it."""
@@ -79,12 +81,51 @@ def _slopes_at_crossing(p, v, room, delay, slope, mode, tau_slow, tau_fast, rate
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def _slopes(first, last, like, t_in, weights, t_out, at_crossing, mode, constants, slope_out):
+def _sums(n_early, early, t, a1, a2, gate, weights, tail, p_sum, q_sum):
+    """p_sum[j] = sum_m [t[m] < gate[j]] weights[early[m], j] a1[m], and q_sum with a2.
+
+    Args:
+        gate, p_sum, q_sum: as many as whole vectors hold.
+        tail: the columns of the weights past the last whole vector, zero-padded; unused where sums are taken in
+            another type than that of the weights.
+    """
+    n_post = weights.shape[1]
+    if weights.itemsize == p_sum.itemsize:
+        kind, size = p_sum.dtype.type(0.0), p_sum.itemsize
+        width = VECTOR_BYTES // size
+        events = (early.ctypes.data, t.ctypes.data, a1.ctypes.data, a2.ctypes.data)
+        first = 0
+        while first < n_post:
+            at, wide = size * first, first + 4 * width <= n_post
+            neurons = (gate.ctypes.data + at, p_sum.ctypes.data + at, q_sum.ctypes.data + at)
+            if wide:
+                causal_sums_4(kind, weights.ctypes.data + at, weights.strides[0], events, neurons, n_early)
+            elif first + width <= n_post:
+                causal_sums_1(kind, weights.ctypes.data + at, weights.strides[0], events, neurons, n_early)
+            else:
+                causal_sums_1(kind, tail.ctypes.data, tail.strides[0], events, neurons, n_early)
+            first += 4 * width if wide else width
+        return
+    for j in range(n_post):
+        p_sum[j] = q_sum[j] = 0.0
+    for m in range(n_early):
+        row = weights[early[m]]
+        for j in range(n_post):
+            w = p_sum.dtype.type(row[j]) if t[m] < gate[j] else p_sum.dtype.type(0.0)
+            p_sum[j] += w * a1[m]
+            q_sum[j] += w * a2[m]
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _slopes(first, last, like, t_in, weights, tails, t_out, at_crossing, mode, constants, slope_out):
     n_batch, n_post = t_out.shape[1:]
     n_pre = weights.shape[1]
     tau_slow, tau_fast, rate, drive, span, _, tangent = constants
     a1, a2 = np.empty(n_pre, like.dtype), np.empty(n_pre, like.dtype)
-    p_sum, q_sum = np.empty(n_post, like.dtype), np.empty(n_post, like.dtype)
+    early, t = np.empty(n_pre + 1, np.int64), np.empty(n_pre, like.dtype)
+    n_lanes = n_post + VECTOR_BYTES  # whole vectors, whatever their type
+    p_sum, q_sum = np.empty(n_lanes, like.dtype), np.empty(n_lanes, like.dtype)
+    gate = np.full(n_lanes, -math.inf, like.dtype)
     p, q, slope = np.empty(n_post), np.empty(n_post), np.empty(n_post)
     room, wait = np.empty(n_post), np.empty(n_post)
     for task in range(first, last):
@@ -92,18 +133,21 @@ def _slopes(first, last, like, t_in, weights, t_out, at_crossing, mode, constant
         r_in = r if t_in.shape[0] > 1 else 0
         times, spikes = t_in[r_in, b], t_out[r, b]
         for j in range(n_post):
-            p_sum[j] = q_sum[j] = 0.0
             p[j] = q[j] = 0.0
         anchor, latest, short = input_terms(times, spikes, mode, tau_slow, tau_fast, rate, a1, a2)
+        n_early = 0
         for i in range(n_pre):
-            if not times[i] < latest:
-                continue
-            if short:
-                for j in range(n_post):
-                    w = like.dtype.type(weights[r, i, j]) if times[i] < spikes[j] else like.dtype.type(0.0)
-                    p_sum[j] += w * a1[i]
-                    q_sum[j] += w * a2[i]
-            else:  # p is then the slope's own sum and q the potential, both at the spike
+            early[n_early] = i
+            n_early += 1 if times[i] < latest else 0
+        if short:
+            for m in range(n_early):
+                t[m], a1[m], a2[m] = times[early[m]], a1[early[m]], a2[early[m]]
+            for j in range(n_post):
+                gate[j] = spikes[j]
+            _sums(n_early, early, t, a1, a2, gate, weights[r], tails[r], p_sum, q_sum)
+        else:  # p is then the slope's own sum and q the potential, both at the spike
+            for m in range(n_early):
+                i = early[m]
                 for j in range(n_post):
                     delay = np.float64(spikes[j]) - times[i]
                     if 0.0 < delay < math.inf:
@@ -137,7 +181,18 @@ def _slopes(first, last, like, t_in, weights, t_out, at_crossing, mode, constant
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _slopes_job(
-    control, is_caller, samples_per_task, like, t_in, weights, t_out, at_crossing, mode, constants, slope_out
+    control,
+    is_caller,
+    samples_per_task,
+    like,
+    t_in,
+    weights,
+    tails,
+    t_out,
+    at_crossing,
+    mode,
+    constants,
+    slope_out,
 ):
     enter(control, is_caller)
     n_samples = t_out.shape[0] * t_out.shape[1]
@@ -148,7 +203,7 @@ def _slopes_job(
             break
         last = min((piece + 1) * samples_per_task, n_samples)
         first = piece * samples_per_task
-        _slopes(first, last, like, t_in, weights, t_out, at_crossing, mode, constants, slope_out)
+        _slopes(first, last, like, t_in, weights, tails, t_out, at_crossing, mode, constants, slope_out)
         finish(control)
     return leave(control, is_caller, n_pieces)
 
@@ -168,7 +223,7 @@ def slopes(
         n_samples = t_out.shape[0] * t_out.shape[1]
         # A crossing's sums go as in the forward pass, in the working type.
         like = np.empty(0, weights.dtype if at_crossing else np.float64)
-        arrays = t_in, weights, t_out, at_crossing, mode, constants, slope
+        arrays = t_in, weights, column_tails(weights), t_out, at_crossing, mode, constants, slope
         run(
             _slopes_job,
             (samples_of_a_piece(n_samples), like, *arrays),

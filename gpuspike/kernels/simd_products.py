@@ -1,4 +1,4 @@
-"""The vector core of the weights' gradient on the CPU: masked rank-2 products, summed up in registers."""
+"""Vector cores of the gradients on the CPU: masked rank-2 products, summed up in registers."""
 
 from __future__ import annotations
 
@@ -77,3 +77,63 @@ def _make_products(n_inputs: int) -> Any:
 
 
 products_most, products_few = (_make_products(n) for n in (MOST_INPUTS, FEW_INPUTS))
+
+
+def _make_causal_sums(n_vectors: int) -> Any:
+    """Builds `causal_sums` for tiles of `n_vectors` vectors."""
+
+    @intrinsic
+    def causal_sums(typingctx, kind, tile, row_bytes, events, neurons, n_events):
+        """sum1[j] = sum_k [t[k] < spike[j]] w[row[k], j] a1[k], and sum2 with a2, for one tile of neurons.
+
+        Args:
+            kind: any scalar of the working type (float32 or float64).
+            tile: address of the first input's weight onto the tile's first neuron.
+            row_bytes: bytes from one input's weights to the next one's.
+            events: addresses of row (int64), t, a1, a2.
+            neurons: addresses of spike, sum1, sum2 of the tile's first neuron, whole vectors.
+            n_events: how many.
+        """
+        integer = types.int64
+        three, four = types.UniTuple(integer, 3), types.UniTuple(integer, 4)
+        signature = types.void(kind, integer, integer, four, three, integer)
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+            scalar = context.get_value_type(signature.args[0])
+            size = 4 if isinstance(scalar, ir.FloatType) else 8
+            width = VECTOR_BYTES // size
+            vector = ir.VectorType(scalar, width)
+            _, tile, row_bytes, events, neurons, n_events = args
+            row_at, *values_at = cgutils.unpack_tuple(builder, events)
+            spike_at, *sums_at = cgutils.unpack_tuple(builder, neurons)
+            offsets = [constant(v * VECTOR_BYTES) for v in range(n_vectors)]
+            spikes = [load_from(builder, builder.add(spike_at, o), vector, size) for o in offsets]
+            zero = ir.Constant(vector, None)
+            totals = [[cgutils.alloca_once_value(builder, zero) for _ in offsets] for _ in sums_at]
+            with cgutils.for_range(builder, n_events, intp=n_events.type) as loop:
+                k = loop.index
+                row = load_from(builder, builder.add(row_at, builder.mul(k, constant(8))), k.type, 8)
+                weights = builder.add(tile, builder.mul(row, row_bytes))
+                step = builder.mul(k, constant(size))
+                t, *factors = (
+                    splat(builder, load_from(builder, builder.add(a, step), scalar, size), width)
+                    for a in values_at
+                )
+                for v, (offset, spike) in enumerate(zip(offsets, spikes, strict=True)):
+                    w = load_from(builder, builder.add(weights, offset), vector, size)
+                    causal = builder.fcmp_ordered("<", t, spike)
+                    for total, factor in zip(totals, factors, strict=True):
+                        before = builder.load(total[v])
+                        after = multiply_add(builder, vector, w, factor, before)
+                        builder.store(builder.select(causal, after, before), total[v])
+            for address, total in zip(sums_at, totals, strict=True):
+                for offset, value in zip(offsets, total, strict=True):
+                    store_to(builder, builder.load(value), builder.add(address, offset), size)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return causal_sums
+
+
+causal_sums_4, causal_sums_1 = (_make_causal_sums(n) for n in (4, 1))
