@@ -18,7 +18,8 @@ NARROW = 16
 """Neurons of a layer below which its weights' gradient is vectorised over the inputs instead."""
 
 SAMPLES_PER_BLOCK = 128
-"""Samples whose factors, of one tile's inputs, stay in the first-level cache while the neurons pass by."""
+"""Samples whose neurons' factors stay in the second-level cache while the inputs pass by, and those of a tile's
+inputs in the first."""
 
 
 @njit(error_model="numpy")
@@ -68,21 +69,21 @@ def _wide(i0, i1, t_in, gate, a1, a2, x, p, out):
     n_batch, n_post = gate.shape
     width = VECTOR_BYTES // out.itemsize
     n_vectors = (n_post + width - 1) // width
-    pre = np.empty((SAMPLES_PER_BLOCK, 3 * MOST_INPUTS), out.dtype)
-    sums = np.empty((MOST_INPUTS, n_vectors * width), out.dtype)
+    pre = np.empty(SAMPLES_PER_BLOCK * 3 * MOST_INPUTS, out.dtype)
+    sums = np.empty((i1 - i0 + MOST_INPUTS, n_vectors * width), out.dtype)
     pre_data, sums_data, sums_row, post_row = (
         pre.ctypes.data,
         sums.ctypes.data,
         sums.strides[0],
         gate.strides[0],
     )
-    i = i0
-    while i < i1:
-        tile = MOST_INPUTS if i1 - i >= MOST_INPUTS // 2 else FEW_INPUTS
-        n = min(tile, i1 - i)
-        for b0 in range(0, n_batch, SAMPLES_PER_BLOCK):
-            b1 = min(b0 + SAMPLES_PER_BLOCK, n_batch)
-            packed = pre.reshape(-1)[: (b1 - b0) * 3 * tile].reshape(b1 - b0, 3, tile)
+    for b0 in range(0, n_batch, SAMPLES_PER_BLOCK):
+        b1 = min(b0 + SAMPLES_PER_BLOCK, n_batch)
+        i = i0
+        while i < i1:
+            tile = MOST_INPUTS if i1 - i >= MOST_INPUTS // 2 else FEW_INPUTS
+            n = min(tile, i1 - i)
+            packed = pre[: (b1 - b0) * 3 * tile].reshape(b1 - b0, 3, tile)
             for b in range(b0, b1):
                 row = packed[b - b0]
                 for c in range(n):
@@ -92,15 +93,15 @@ def _wide(i0, i1, t_in, gate, a1, a2, x, p, out):
             for vector in range(n_vectors):
                 at = vector * VECTOR_BYTES + b0 * post_row
                 post = (gate.ctypes.data + at, x.ctypes.data + at, p.ctypes.data + at)
-                total = sums_data + vector * VECTOR_BYTES
+                total = sums_data + (i - i0) * sums_row + vector * VECTOR_BYTES
                 if tile == MOST_INPUTS:
                     products_most(kind, pre_data, post, post_row, total, sums_row, b1 - b0, b0 == 0)
                 else:
                     products_few(kind, pre_data, post, post_row, total, sums_row, b1 - b0, b0 == 0)
-        for c in range(n):
-            for j in range(n_post):
-                out[i + c, j] = sums[c, j]
-        i += tile
+            i += tile
+    for i in range(i0, i1):
+        for j in range(n_post):
+            out[i, j] = sums[i - i0, j]
 
 
 @njit(error_model="numpy", fastmath={"contract"})
