@@ -195,7 +195,7 @@ def build(config: Config) -> Experiment:
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
     loss: Loss
     if training.loss is LossName.time_mse:
-        loss = TimeMSE(model.tau_syn, training.t_correct, training.t_wrong)
+        loss = TimeMSE(model.tau_syn, training.t_correct, training.t_wrong, kernel=network.kernels.time_mse)
     else:
         loss = TTFSCrossEntropy(
             model.tau_syn, training.xi, training.alpha, training.beta, kernel=network.kernels.cross_entropy

@@ -110,7 +110,7 @@ def plan(
             arrays[name + "optimiser"] = state_arrays * weights
             arrays[name + "output times' gradient"] = outputs * real
             factors = n_replica * n_batch * (2 * n_pre + (5 if backend == "cuda" else 6) * n_post) * real
-            parts = cuda_source.gradient_parts(n_replica, n_pre, n_post, n_batch) if backend == "cuda" else 0
+            parts = cuda_source.gradient_parts(n_pre, n_post, n_batch) if backend == "cuda" else 0
             down = 0
             if number > 1:  # the input times' gradient, that of the bias spikes too, and weights transposed
                 down = n_replica * n_batch * n_pre * real + (weights if backend != "cuda" else 0)

@@ -53,7 +53,7 @@ def test_a_large_batch_of_the_mnist_layer_stays_far_below_an_entry_for_every_pai
 
 
 def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpuspike.kernels import cuda
+    from gpuspike.kernels import cuda, cuda_launch
     from gpuspike.neuron import LIF
 
     class Array(np.ndarray):
@@ -73,7 +73,8 @@ def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyP
         asarray=lambda array: np.asarray(array).view(Array),
         cuda=SimpleNamespace(Device=lambda: SimpleNamespace(id=0)),
     )
-    monkeypatch.setattr(cuda, "cupy_module", lambda: fake)
+    for module in (cuda, cuda_launch):
+        monkeypatch.setattr(module, "cupy_module", lambda: fake)
     monkeypatch.setattr(cuda, "_elementwise", lambda _: lambda *args, **options: None)
     monkeypatch.setattr(cuda, "_block_kernel", lambda *_: lambda *args: None)
     cuda._on_device.cache_clear()

@@ -1,7 +1,8 @@
-"""The CUDA backend: the only file that launches kernels, through CuPy, and that knows how.
+"""The CUDA backend's neurons. Kernels are launched, through CuPy, in this file and those of names like it.
 
-What is compiled is said in `cuda_source`. Every argument is checked and cast here, since a kernel cannot.
-Nothing waits for the device, and every sum is added up in one fixed order: the same input, the same bits.
+What is compiled is said in `cuda_source`; the rest of a training step is in `cuda_step`. Every argument is
+checked and cast here, since a kernel cannot. Nothing waits for the device, and every sum is added up in one
+fixed order: the same input, the same bits.
 
 CuPy compiles with -ftz=true: float32 numbers below 1e-38 count as 0.
 """
@@ -9,23 +10,29 @@ CuPy compiles with -ftz=true: float32 numbers below 1e-38 count as 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
 from gpuspike.backend import cupy_module
-from gpuspike.errors import BackendError, DtypeError, ShapeError
+from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import cuda_source as src
-from gpuspike.kernels import reference_step
+from gpuspike.kernels import cuda_step
+from gpuspike.kernels.cuda_launch import Array, refuse_foreign
+from gpuspike.kernels.cuda_launch import block_kernel as _block_kernel
+from gpuspike.kernels.cuda_launch import check as _check
+from gpuspike.kernels.cuda_launch import elementwise as _elementwise
+from gpuspike.kernels.cuda_launch import on_device as _on_device
 from gpuspike.kernels.per_neuron import Own, own
 from gpuspike.kernels.stack import unavailable
 from gpuspike.neuron import LIF
 
-Array = Any
-"""A cupy.ndarray: CuPy need not be there when types are checked."""
+__all__ = ["backward", "crossing_slopes", "forward", "refuse_foreign", "slopes"]
+
+spike_order, with_bias, without_bias = cuda_step.spike_order, cuda_step.with_bias, cuda_step.without_bias
+jitter, adam, place = cuda_step.jitter, cuda_step.adam, cuda_step.place
+cross_entropy, time_mse, count_silent = cuda_step.cross_entropy, cuda_step.time_mse, cuda_step.count_silent
 
 WORKSPACE = 128 << 20
 """Bytes that the events of a forward pass may take; a larger batch passes through in such parts."""
@@ -33,61 +40,6 @@ WORKSPACE = 128 << 20
 SAMPLE_THREADS = 128
 TILE_THREADS = 256
 """Shapes of blocks, as in `ttfs.cu`."""
-
-
-@cache
-def _elementwise(kernel: src.Elementwise) -> Any:
-    return cupy_module().ElementwiseKernel(
-        kernel.in_params,
-        kernel.out_params,
-        kernel.operation,
-        kernel.name,
-        preamble=src.source(),
-        options=src.OPTIONS,
-    )
-
-
-@cache
-def _block_kernel(name: str, dtype: np.dtype[Any], regime: int) -> Any:
-    names = src.block_kernels(dtype, regime)
-    return _module(dtype, regime).get_function(names[name])
-
-
-@cache
-def _module(dtype: np.dtype[Any], regime: int) -> Any:
-    names = tuple(src.block_kernels(dtype, regime).values())
-    return cupy_module().RawModule(code=src.source(), options=src.OPTIONS, name_expressions=names)
-
-
-def refuse_foreign(**arrays: Array) -> None:
-    """Refuses arrays on another device than the current one.
-
-    Raises:
-        BackendError: the array's name, and both devices.
-    """
-    device = cupy_module().cuda.Device().id
-    for name, array in arrays.items():
-        if array.device.id != device:
-            raise BackendError(
-                f"{name} must be on the current device, {device}, got device {array.device.id}"
-            )
-
-
-def _check(dtype: Any, arrays: dict[str, tuple[Array, tuple[int, ...]]]) -> None:
-    """Refuses what a kernel would read wrongly: another module, device, dtype or shape, or strides."""
-    cupy = cupy_module()
-    for name, (array, shape) in arrays.items():
-        if not isinstance(array, cupy.ndarray):
-            raise DtypeError(f"{name} must be a CuPy array, got {type(array).__name__}")
-        if array.dtype != dtype:
-            raise DtypeError(f"{name} must be {np.dtype(dtype)}, got {array.dtype}")
-        if array.shape != shape:
-            raise ShapeError(f"{name} must have shape {shape}, got {array.shape}")
-        refuse_foreign(**{name: array})
-        if not array.flags.c_contiguous:
-            raise ShapeError(f"{name} must be C-contiguous, got strides {array.strides}")
-        if max(shape, default=0) >= 1 << 31:
-            raise ShapeError(f"{name} must have axes shorter than 2**31, got shape {shape}")
 
 
 @dataclass(frozen=True)
@@ -177,12 +129,6 @@ class _Call:
         return _on_device(values.tobytes(), dtype.name, values.shape, cupy_module().cuda.Device().id)
 
 
-@lru_cache(maxsize=256)
-def _on_device(data: bytes, dtype: str, shape: tuple[int, ...], device: int) -> Array:
-    """Parameters, sent to a device once."""
-    return cupy_module().asarray(np.frombuffer(data, dtype).reshape(shape).copy())
-
-
 def _parts(call: _Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]:
     """(first sample, samples) of each part of a batch whose workspace stays within WORKSPACE."""
     most = max(1, WORKSPACE // max(1, rows * call.n_pre * bytes_an_entry))
@@ -190,12 +136,6 @@ def _parts(call: _Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]
 
 
 # --- the protocol ----------------------------------------------------------
-
-
-def spike_order(t_in: Array) -> Array:
-    """The order that sorts each sample's spikes by time, silent inputs last: (..., n_pre), int64."""
-    cupy = cupy_module()  # its sort is stable, and like NumPy's puts inf behind every number
-    return cupy.argsort(t_in, axis=-1) if t_in.size else cupy.empty(t_in.shape, np.int64)
 
 
 def forward(
@@ -332,7 +272,7 @@ def backward(
     )  # fmt: skip
     tiles_i, tiles_j, tiles_b = (-(-n // src.TILE) for n in (call.n_pre, call.n_post, call.n_batch))
     blocks = call.n_replica * tiles_i * tiles_j
-    n_splits = src.gradient_parts(call.n_replica, call.n_pre, call.n_post, call.n_batch)
+    n_splits = src.gradient_parts(call.n_pre, call.n_post, call.n_batch)
     parts = cupy.empty((n_splits, *weights.shape), call.dtype)
     _block_kernel("weights_gradient", call.dtype, call.regime)(
         (blocks * n_splits,), (TILE_THREADS,),
@@ -353,48 +293,3 @@ def backward(
         (*sizes, *constants, taus, active, t_in, weights, wide, a1, a2, gate, q1, q2, t_in_grad),
     )  # fmt: skip
     return t_in_grad, weights_grad
-
-
-def jitter(
-    times: Array, n_jittered: int, std: float, seeds: Sequence[int], purpose: int, epoch: int, batch: int
-) -> None:
-    """Adds normal jitter to input times, in place; see `kernels.Kernels.jitter`."""
-    n_replica, n_batch, n_pre = times.shape
-    _check(times.dtype, {"times": (times, times.shape)})
-    if len(seeds) != n_replica or not 0 <= n_jittered <= n_pre:
-        raise ShapeError(
-            f"jitter needs {n_replica} seeds and at most {n_pre} inputs, got {len(seeds)} and {n_jittered}"
-        )
-    size = n_replica * n_batch * -(-n_jittered // 4)
-    if size:
-        _elementwise(src.jitter_kernel())(
-            n_batch, n_pre, n_jittered, std, cupy_module().asarray(np.array(seeds, np.int64)),
-            int(purpose), epoch, batch, times, size=size,
-        )  # fmt: skip
-
-
-def adam(
-    weights: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
-    keep_mean: float,
-    keep_square: float,
-    rate: float,
-    correction: float,
-    epsilon: float,
-) -> None:
-    """One step of Adam, in place; see `kernels.Kernels.adam`."""
-    arrays = {"weights": weights, "grad": grad, "mean": mean, "square": square}
-    _check(weights.dtype, {name: (array, weights.shape) for name, array in arrays.items()})
-    if weights.size:
-        _elementwise(src.adam_kernel())(
-            grad, keep_mean, keep_square, rate, correction, epsilon, weights, mean, square
-        )
-
-
-def cross_entropy(
-    t_out: Array, labels: Array, unit: float, late: float, alpha: float, penalty: float
-) -> tuple[Array, Array]:
-    """Loss and its gradient on the device, array by array; see `kernels.Kernels.cross_entropy`."""
-    return reference_step.cross_entropy(t_out, labels, unit, late, alpha, penalty, xp=cupy_module())
