@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import resource
 import subprocess
@@ -71,7 +72,10 @@ def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyP
         empty=empty,
         empty_like=lambda array: empty(array.shape, array.dtype),
         asarray=lambda array: np.asarray(array).view(Array),
-        cuda=SimpleNamespace(Device=lambda: SimpleNamespace(id=0)),
+        cuda=SimpleNamespace(
+            Device=lambda: SimpleNamespace(id=0), using_allocator=lambda _: contextlib.nullcontext()
+        ),
+        get_default_memory_pool=lambda: SimpleNamespace(malloc=None),
     )
     for module in (cuda, cuda_launch):
         monkeypatch.setattr(module, "cupy_module", lambda: fake)

@@ -219,6 +219,19 @@ def host(array: Array) -> NDArray[Any]:
     return array if array_module(array=array) is np else elsewhere.get()
 
 
+def on_host(states: Sequence[LayerState]) -> list[LayerState]:
+    """What layers have answered, in arrays on the host; those from a device come without their order."""
+    copies: list[LayerState] = []
+    for state in states:
+        if array_module(t_out=state.t_out) is not np:
+            t_out = host(state.t_out)
+            t_cross = t_out if state.t_cross is state.t_out else host(state.t_cross)
+            order = np.empty(0, np.int64)
+            state = LayerState(host(state.t_in), order, t_out, t_cross, host(state.slope))
+        copies.append(state)
+    return copies
+
+
 def with_bias(spikes: Array, bias_times: Sequence[float]) -> Array:
     """(n_replica, n_batch, n) spike times with bias spikes at the end, the same for every sample."""
     if not bias_times:

@@ -16,7 +16,7 @@ from gpuspike.backend import cupy_module
 from gpuspike.errors import ShapeError
 from gpuspike.kernels import cuda_source as src
 from gpuspike.kernels import cuda_step_source as step_src
-from gpuspike.kernels.cuda_launch import Array, block_kernel, check, elementwise
+from gpuspike.kernels.cuda_launch import Array, block_kernel, check, elementwise, send
 
 MOST_SORTED = 2048
 """Inputs of a row that one block sorts, as in `step.cu`."""
@@ -29,7 +29,7 @@ STEP_THREADS, COUNTED = 128, 32
 def constants(values: bytes, dtype: str, device: int) -> Array:
     """Numbers on a device, sent once and never freed: captured graphs hold their address."""
     del device
-    return cupy_module().asarray(np.frombuffer(values, dtype).copy())
+    return send(np.frombuffer(values, dtype))
 
 
 def _constants(values: Any, dtype: Any) -> Array:
