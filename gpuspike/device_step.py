@@ -105,6 +105,7 @@ class DeviceStep:
         with self._lane.entered():
             for name, array in self._arrays.items():
                 array.set(self._host[name])
+        self._lane.wait()
 
     def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
         """See `trainer.Step.begin`."""

@@ -1,4 +1,4 @@
-"""A stream of its own for a training, with memory of its own, and its step as a CUDA graph."""
+"""A stream and memory of a training's own, and its step as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from gpuspike.backend import cupy_module
+
+
+def free_memory() -> int:
+    """Bytes of the current device that can still be had."""
+    cupy = cupy_module()
+    free, _ = cupy.cuda.Device().mem_info
+    return int(free) + int(cupy.get_default_memory_pool().free_bytes())
 
 
 class Lane:

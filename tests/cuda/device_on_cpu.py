@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import importlib.machinery
 import subprocess
 import sys
 import weakref
@@ -386,6 +387,7 @@ def module(library: Path) -> ModuleType:
     global _library  # noqa: PLW0603 - one library a process, as there is one device
     _library = ctypes.CDLL(str(library))
     cupy = ModuleType("cupy")
+    cupy.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
     makers = ("zeros", "zeros_like", "ones", "full", "broadcast_to", "concatenate")
 
     def poisoned(shape: Any, dtype: Any) -> FakeArray:
@@ -424,7 +426,12 @@ def module(library: Path) -> ModuleType:
         RawModule=FakeRawModule,
         cuda=SimpleNamespace(
             Device=lambda: SimpleNamespace(id=0, mem_info=(64 << 30, 80 << 30)),
-            runtime=SimpleNamespace(getDeviceCount=lambda: 1),
+            runtime=SimpleNamespace(
+                getDeviceCount=lambda: 1,
+                getDevice=lambda: 0,
+                getDeviceProperties=lambda _: {"name": b"a stand-in"},
+                runtimeGetVersion=lambda: 12090,
+            ),
             Stream=FakeStream,
             MemoryPool=FakeMemoryPool,
             using_allocator=using_allocator,

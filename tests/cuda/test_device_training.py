@@ -233,7 +233,6 @@ def test_labels_that_no_neuron_has_are_refused() -> None:
 
 def test_an_optimiser_without_kernels_is_refused() -> None:
     trainer = replace(Setup(), backend="cpu").trainer()
-    network = Setup().network()
+    parts: Any = Setup().network(), trainer.weights, Setup().made_loss(), object()
     with pytest.raises(ConfigError, match="must be Adam or SGD, got object"):
-        parts: Any = network, trainer.weights, Setup().made_loss(), object()
         DeviceStep(*parts, trainer.bumping, TrainingRule(1, 1), (3, 4))
