@@ -212,7 +212,7 @@ class FakeMemoryPool:
 
     def __init__(self) -> None:
         self.free: dict[int, list[Any]] = {}
-        self.held = 0
+        self.held = self.live = self.peak = 0
 
     def malloc(self, size: int) -> Any:
         blocks = self.free.setdefault(size, [])
@@ -221,9 +221,15 @@ class FakeMemoryPool:
             blocks.append((ctypes.c_byte * size)())
         storage = blocks.pop()
         lease = (ctypes.c_byte * size).from_buffer(storage)
-        weakref.finalize(lease, blocks.append, storage)
+        weakref.finalize(lease, self.give_back, storage)
+        self.live += size
+        self.peak = max(self.peak, self.live)
         lease.pool = id(self)
         return lease
+
+    def give_back(self, storage: Any) -> None:
+        self.live -= len(storage)
+        self.free[len(storage)].append(storage)
 
     def total_bytes(self) -> int:
         return self.held
@@ -410,7 +416,9 @@ def module(library: Path) -> ModuleType:
     def asarray(array: Any, dtype: Any = None) -> FakeArray:
         if isinstance(array, FakeArray):
             return array
-        assert device.pool is default_pool, "what is sent may outlive a training's own memory"
+        assert device.stream is None or device.pool is default_pool, (
+            "what is sent may outlive a training's own memory"
+        )
         return made_by(np.array)(array, dtype)
 
     for name in makers:
