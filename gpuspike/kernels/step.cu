@@ -25,7 +25,8 @@ struct Stream {
             k0 += 0x9E3779B97F4A7C15ull;
             k1 += 0xBB67AE8584CAA73Bull;
         }
-        const unsigned long long words[4] = {c0, c1, c2, c3}, word = words[n / 2 % 4];
+        const unsigned at = unsigned(n / 2 % 4);
+        const unsigned long long word = at == 0 ? c0 : at == 1 ? c1 : at == 2 ? c2 : c3;
         return unsigned(n % 2 ? word >> 32 : word);
     }
 };

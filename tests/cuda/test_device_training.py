@@ -13,7 +13,7 @@ from small_training import Setup, assert_close_runs, assert_same_runs, each_vari
 from gpuspike import memory
 from gpuspike.device_step import DeviceStep
 from gpuspike.errors import ConfigError, DataError
-from gpuspike.kernels import cuda_step
+from gpuspike.kernels import cuda_graph, cuda_step
 from gpuspike.trainer import Labelled, TrainingRule
 
 pytestmark = pytest.mark.usefixtures("cupy")
@@ -74,11 +74,21 @@ def test_nothing_crosses_to_the_host_within_an_epoch(monkeypatch: pytest.MonkeyP
     assert seen == [1, 2, 3, 4, 0, 1, 2, 3, 4] * 2
 
 
-def test_a_step_has_few_launches() -> None:
-    Setup(graph=False, input_noise=0.1, n_train=16).trained(1)
-    first = next(n for n, name in enumerate(device.launches) if "take" in name)
-    step = device.launches[first : 1 + next(n for n, name in enumerate(device.launches) if "advance" in name)]
-    assert len(step) == 25, step
+@pytest.mark.parametrize(("bias", "expected"), [(((), ()), 23), (((0.9,), (0.4, 0.9)), 25)])
+def test_a_step_has_few_launches(bias: Any, expected: int) -> None:
+    Setup(graph=False, input_noise=0.1, n_train=16, bias=bias).trained(1)
+    names = device.launches
+    first, last = (next(n for n, name in enumerate(names) if key in name) for key in ("take", "advance"))
+    assert last + 1 - first == expected, names
+
+
+def test_what_looks_at_the_device_cannot_be_captured(cupy: Any) -> None:
+    lane, array = cuda_graph.Lane(), cupy.zeros(3)
+    for step in (array.get, lambda: array + 1.0, lambda: array.fill(1.0), lambda: cupy.zeros(2)):
+        device.busy = ()
+        with pytest.raises(AssertionError, match="cannot be captured"):
+            lane.capture(step)
+        assert device.recorded is None
 
 
 def test_training_in_two_goes_and_on_two_backends(cupy: Any) -> None:
