@@ -185,8 +185,7 @@ def _backend(name: BackendName, substrate: Substrate) -> Backend:
     backend = select(name.value)
     if backend.name == "cuda" and not substrate.ideal:
         raise BackendError(
-            "an emulated chip needs backend=cpu or reference, got cuda: its noisy thresholds, moved spikes "
-            "and nominal gradients are not computed there"
+            "an emulated chip needs backend=cpu or reference, got cuda: the device's step knows no chips yet"
         )
     return backend
 

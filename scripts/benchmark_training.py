@@ -49,6 +49,9 @@ N_SAMPLES = 8_000
 STEPS, IMAGES_A_PASS = 20, 100
 """Steps, or forward passes of so many images, that are timed together."""
 
+PAUSE = 0.1
+"""Seconds between turns: threads of the one that still look out for work would take the other's time."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -183,6 +186,7 @@ def measure(case: Case, repeats: int) -> Measurement:
         for call, times in ((task.steps, seconds), (run_peer, peer_seconds)):
             if call is None:
                 continue
+            time.sleep(PAUSE)
             start = time.perf_counter()
             call()
             if turn:

@@ -94,6 +94,7 @@ def filled(arguments: list[str]) -> list[str]:
     given = []
     for word in arguments:
         word = re.sub(r"outputs/\w+/sweep_DATE_TIME", "prepared_sweep", word)
+        word = re.sub(r"outputs/\w+_bss2/DATE_TIME", "prepared_chip_run", word)
         word = re.sub(r"outputs/\w+/(DATE_TIME|\d{4}-[\d_-]+)", "prepared_run", word)
         word = re.sub(r"(?<==)FOLDER$", "prepared_run", word)
         given.append(re.sub(r"^FOLDER$", "prepared_sweep", word))
@@ -259,8 +260,10 @@ def test_the_commands_of_a_page_run_one_after_the_other(page: str, tmp_path: Pat
     there_is = {"fashion_mnist": has_images(FASHION_MNIST), "=mnist": mnist, "my_search": mnist}
     todo = [command for command in COMMANDS if command.page == page and runs_here(command)]
     text = " ".join(word for command in todo for word in small(command))
-    if "prepared_run" in text:
-        run(tmp_path, "gpuspike-train", *SMALL, "training.batch_size=100", "hydra.run.dir=prepared_run")
+    for folder, *more in (("prepared_run",), ("prepared_chip_run", "substrate=bss2")):
+        if folder in text:
+            given = [*SMALL, *more, "training.batch_size=100", f"hydra.run.dir={folder}"]
+            run(tmp_path, "gpuspike-train", *given)
     if "prepared_sweep" in text:
         sweep = "hydra.sweep.dir=prepared_sweep"
         run(tmp_path, "gpuspike-train", "-m", "seed=0,1", *SMALL, "training.batch_size=100", sweep)

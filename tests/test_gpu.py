@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import test_per_neuron
+import test_trials
 from numpy.typing import NDArray
 from small_training import Setup, assert_close_runs, assert_same_runs, each_variant
 from test_kernels import (
@@ -24,12 +25,13 @@ from test_kernels import (
     realistic,
     scaled,
 )
+from test_trials import each_kind
 
 import gpuspike
 from gpuspike import backend
 from gpuspike.device_step import DeviceStep
 from gpuspike.errors import BackendError, ShapeError
-from gpuspike.kernels import cuda, cuda_step, load, reference
+from gpuspike.kernels import Trial, cuda, cuda_step, load, reference
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -115,6 +117,68 @@ def test_the_same_bits_every_time(cupy: Any, dtype: Any, window: float) -> None:
         for got, wanted in zip(arrays, first or arrays, strict=True):
             assert_same_bits(got, wanted)
         first = arrays
+
+
+@each_kind
+@pytest.mark.parametrize("window", [4.0, 100.0])
+def test_trials_agree_with_the_oracle(cupy: Any, kind: str, window: float) -> None:
+    test_trials.check_against_the_oracle("cuda", cupy.asarray, kind, window)
+
+
+@pytest.mark.parametrize("kind", ["equal", "general", "levels", "both"])
+@pytest.mark.parametrize("n_batch", [1, 9])
+def test_layers_hear_what_the_layer_before_sends(cupy: Any, kind: str, n_batch: int) -> None:
+    test_trials.check_two_layers("cuda", cupy.asarray, kind, n_batch)
+
+
+@each_kind
+@each_dtype
+def test_trials_that_do_nothing_change_no_bit(cupy: Any, kind: str, dtype: Any) -> None:
+    neuron, t_in, weights = test_trials.layer(kind, 2, n_batch=500, n_pre=129, dtype=dtype)
+    nothing = Trial(np.ones_like(test_trials.of_shape(t_in, weights)))
+    states = [
+        test_trials.forward(t_in, weights, neuron, trial, "cuda", cupy.asarray) for trial in (None, nothing)
+    ]
+    test_trials.assert_same(*states)
+
+
+@each_kind
+def test_float32_trials(cupy: Any, kind: str) -> None:
+    neuron, t_in, weights = test_trials.layer(kind, 4, n_batch=12, n_pre=65, dtype=np.float32)
+    trial = test_trials.trial(test_trials.of_shape(t_in, weights), 4)
+    ours = test_trials.forward(t_in, weights, neuron, trial, "cuda", cupy.asarray).t_cross
+    oracle = test_trials.forward(t_in, weights, neuron, trial, "reference").t_cross
+    both = np.isfinite(ours) & np.isfinite(oracle)
+    assert np.count_nonzero(np.isfinite(ours) != np.isfinite(oracle)) <= 1e-3 * ours.size
+    assert np.mean(np.abs(ours[both] - oracle[both]) <= 1e-4) >= 0.999
+
+
+@each_kind
+@pytest.mark.parametrize("window", [4.0, 100.0])
+def test_slopes_at_the_crossing_agree_with_the_oracle(cupy: Any, kind: str, window: float) -> None:
+    test_trials.check_slopes_at_the_crossing("cuda", cupy.asarray, kind, window)
+
+
+@each_kind
+@each_dtype
+def test_at_its_own_spikes_a_neuron_s_slopes_are_those_of_the_forward_pass(
+    cupy: Any, kind: str, dtype: Any
+) -> None:
+    neuron, t_in, weights = test_trials.layer(kind, 10, n_batch=17, dtype=dtype)
+    state = test_trials.forward(t_in, weights, neuron, None, "cuda", cupy.asarray)
+    slope = test_trials.crossing_slopes(t_in, weights, neuron, state.t_out, "cuda", cupy.asarray)
+    atol = test_trials.TOLERANCE["slope at the crossing"] if dtype == np.float64 else 3e-3
+    np.testing.assert_allclose(slope, state.slope / test_trials.unit_of_slope(neuron), rtol=0.0, atol=atol)
+
+
+@each_dtype
+@test_trials.each_number
+@test_trials.each_batch
+@test_trials.each_epoch
+def test_the_device_draws_the_documented_numbers(
+    cupy: Any, dtype: Any, n: int, n_batch: int, epoch: int
+) -> None:
+    test_trials.check_the_documented_numbers("cuda", cupy.asarray, dtype, n, n_batch, epoch)
 
 
 def test_public_functions_agree_with_the_cpu(cupy: Any) -> None:

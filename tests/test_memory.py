@@ -54,7 +54,7 @@ def test_a_large_batch_of_the_mnist_layer_stays_far_below_an_entry_for_every_pai
 
 
 def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpuspike.kernels import cuda, cuda_launch
+    from gpuspike.kernels import cuda, cuda_call
     from gpuspike.neuron import LIF
 
     class Array(np.ndarray):
@@ -77,11 +77,11 @@ def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyP
         ),
         get_default_memory_pool=lambda: SimpleNamespace(malloc=None),
     )
-    for module in (cuda, cuda_launch):
+    for module in (cuda, cuda_call):
         monkeypatch.setattr(module, "cupy_module", lambda: fake)
-    monkeypatch.setattr(cuda, "_elementwise", lambda _: lambda *args, **options: None)
-    monkeypatch.setattr(cuda, "_block_kernel", lambda *_: lambda *args: None)
-    cuda._on_device.cache_clear()
+    monkeypatch.setattr(cuda, "elementwise", lambda _: lambda *args, **options: None)
+    monkeypatch.setattr(cuda, "block_kernel", lambda *_: lambda *args: None)
+    cuda_call.on_device.cache_clear()
     n_batch, n_pre, n_post, n_replica = 300, 100, 70, 2
     t_in, weights = (
         empty((n_replica, n_batch, n_pre), np.float32),
@@ -101,7 +101,7 @@ def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyP
     )  # fmt: skip
     few = n_replica * n_batch  # one flag a sample
     assert sum(allocated) - weights.nbytes - few == planned.passing["layer 1 backward"]
-    cuda._on_device.cache_clear()
+    cuda_call.on_device.cache_clear()
 
 
 @pytest.mark.parametrize("backend", ["cuda", "cpu", "reference"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import test_kernels
 import test_per_neuron
 from numpy.typing import NDArray
 from scipy.special import lambertw
+from test_per_neuron import host
 
 from gpuspike import rng
 from gpuspike.errors import BackendError, DtypeError, ShapeError
@@ -69,12 +71,28 @@ def trial(like: Array, seed: int = 0, **change: Any) -> Trial:
     return Trial(lift.astype(like.dtype), delay.astype(like.dtype), 0.1, 1.2)._replace(**change)
 
 
+def same(array: Array) -> Array:
+    return array
+
+
+def placed(trial: Trial, wrap: Callable[[Array], Any]) -> Trial:
+    """A trial whose arrays are where `wrap` puts them."""
+    lift, delay = (None if array is None else wrap(array) for array in (trial.lift, trial.delay))
+    return trial._replace(lift=lift, delay=delay)
+
+
 def forward(
-    t_in: Array, weights: Array, neuron: LIF, trial: Trial | None, backend: str = "cpu"
+    t_in: Array,
+    weights: Array,
+    neuron: LIF,
+    trial: Trial | None,
+    backend: str = "cpu",
+    wrap: Callable[[Array], Any] = same,
 ) -> LayerState:
-    """A single layer in its trials; None: the ideal one."""
-    trials = None if trial is None else [trial]
-    return load(backend).forward(t_in, None, [weights], [neuron], [()], trials)[0]
+    """A single layer in its trials; None: the ideal one. `wrap` makes the backend's arrays."""
+    trials = None if trial is None else [placed(trial, wrap)]
+    (state,) = load(backend).forward(wrap(t_in), None, [wrap(weights)], [neuron], [()], trials)
+    return LayerState(*map(host, state))
 
 
 def of_shape(t_in: Array, weights: Array) -> Array:
@@ -97,14 +115,14 @@ def unit_of_slope(neuron: LIF) -> Array | float:
 # --- thresholds, delays, ticks and the end -----------------------------------
 
 
-@each_kind
-@pytest.mark.parametrize("window", [4.0, 100.0])
-def test_the_cpu_agrees_with_the_oracle(kind: str, window: float) -> None:
+def check_against_the_oracle(backend: str, wrap: Callable[[Array], Any], kind: str, window: float) -> None:
+    """Crossings, slopes and what is heard, in float64; `wrap` makes the backend's arrays."""
     always_on, silent = 0, []
     for seed, sizes in enumerate([(4, 33), (1, 31), (3, 129), (1, 1), (0, 5), (5, 0)]):
         neuron, t_in, weights = layer(kind, seed, *sizes, window)
         interference = trial(of_shape(t_in, weights), seed)
-        ours, oracle = (forward(t_in, weights, neuron, interference, b) for b in ("cpu", "reference"))
+        ours = forward(t_in, weights, neuron, interference, backend, wrap)
+        oracle = forward(t_in, weights, neuron, interference, "reference")
         test_kernels.assert_same_spikes(ours.t_cross, oracle.t_cross, LIF(), TOLERANCE["spike time"])
         unit = unit_of_slope(neuron)
         np.testing.assert_allclose(ours.slope / unit, oracle.slope / unit, rtol=1e-9, atol=TOLERANCE["slope"])
@@ -119,6 +137,12 @@ def test_the_cpu_agrees_with_the_oracle(kind: str, window: float) -> None:
             silent.append(np.isinf(ours.t_cross[~on]).mean())
     assert always_on > 50
     assert 0.02 < np.mean(silent) < 0.98
+
+
+@each_kind
+@pytest.mark.parametrize("window", [4.0, 100.0])
+def test_the_cpu_agrees_with_the_oracle(kind: str, window: float) -> None:
+    check_against_the_oracle("cpu", same, kind, window)
 
 
 @each_kind
@@ -206,30 +230,40 @@ def test_a_wide_layer_is_cut_into_ranges_of_neurons_without_changing_a_bit(
     test_kernels.assert_same_spikes(states[0].t_cross, oracle.t_cross, LIF(), TOLERANCE["spike time"])
 
 
-@pytest.mark.parametrize("kind", ["equal", "general", "levels", "both"])
-@pytest.mark.parametrize("n_batch", [1, 9])
-def test_layers_hear_what_the_layer_before_sends(kind: str, n_batch: int) -> None:
+def check_two_layers(backend: str, wrap: Callable[[Array], Any], kind: str, n_batch: int) -> None:
+    """A stack, its trials and its gradients against the oracle; `wrap` makes the backend's arrays."""
     neuron, t_in, weights = layer(kind, 6, n_batch=n_batch)
     second = np.abs(np.random.default_rng(6).normal(0.3, 0.3, (N_REPLICA, N_POST + 2, N_POST)))
     bias = (0.3, 0.7)
     trials = [trial(of_shape(t_in, weights), 6), trial(of_shape(t_in, second), 7, grid=0.0)]
-    stack = [[weights, second], [neuron, neuron], [(), bias], trials]
-    ours, oracle = (load(b).forward(t_in, None, *stack) for b in ("cpu", "reference"))
+    rest, both = ([neuron, neuron], [(), bias]), [weights, second]
+    oracle = load("reference").forward(t_in, None, both, *rest, trials)
+    on_device = [placed(one, wrap) for one in trials]
+    given = load(backend).forward(wrap(t_in), None, [wrap(w) for w in both], *rest, on_device)
+    ours = [LayerState(*map(host, state)) for state in given]
     np.testing.assert_array_equal(ours[1].t_in, with_bias(ours[0].t_out, bias))
     for state, expected in zip(ours, oracle, strict=True):
         test_kernels.assert_same_spikes(state.t_cross, expected.t_cross, LIF(), TOLERANCE["spike time"])
         np.testing.assert_allclose(state.t_out, expected.t_out, rtol=0.0, atol=TOLERANCE["spike time"])
-    assert_same(ours[1], forward(ours[1].t_in, second, neuron, trials[1]))
+    assert_same(ours[1], forward(ours[1].t_in, second, neuron, trials[1], backend, wrap))
     grad = np.random.default_rng(8).normal(size=ours[1].t_out.shape)
     grads = []
-    for kernels, states in ((load("cpu"), ours), (load("reference"), oracle)):
-        grads.append(kernels.backward(
-            states, stack[0], stack[1], grad.copy(), active=np.ones(N_REPLICA, np.bool_),
+    active = np.ones(N_REPLICA, np.bool_)
+    for name, put, states in ((backend, wrap, given), ("reference", same, oracle)):
+        first, others = load(name).backward(
+            states, [put(w) for w in both], rest[0], put(grad.copy()), active=put(active),
             max_weight_grad=math.inf, need_t_in_grad=True,
-        ))  # fmt: skip
-    for got, wanted in zip((grads[0][0], *grads[0][1]), (grads[1][0], *grads[1][1]), strict=True):
+        )  # fmt: skip
+        grads.append([host(g) for g in (first, *others)])
+    for got, wanted in zip(*grads, strict=True):
         test_kernels.assert_close(got, wanted, TOLERANCE["gradient"])
         assert wanted.any()
+
+
+@pytest.mark.parametrize("kind", ["equal", "general", "levels", "both"])
+@pytest.mark.parametrize("n_batch", [1, 9])
+def test_layers_hear_what_the_layer_before_sends(kind: str, n_batch: int) -> None:
+    check_two_layers("cpu", same, kind, n_batch)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
@@ -320,21 +354,34 @@ def somebody_else_s_times(t_in: Array, weights: Array, neuron: LIF) -> Array:
     return times
 
 
-@pytest.mark.parametrize("kind", [*RATIOS, "levels"])
-@pytest.mark.parametrize("window", [4.0, 100.0])
-def test_slopes_at_the_crossing_agree_with_the_oracle(kind: str, window: float) -> None:
+def crossing_slopes(
+    t_in: Array, weights: Array, neuron: LIF, times: Array, backend: str, wrap: Callable[[Array], Any] = same
+) -> Array:
+    """In units of (threshold - leak)/tau_fast; `wrap` makes the backend's arrays."""
+    slope = load(backend).crossing_slopes(wrap(t_in), wrap(weights), neuron, wrap(times))
+    return host(slope) / unit_of_slope(neuron)
+
+
+def check_slopes_at_the_crossing(
+    backend: str, wrap: Callable[[Array], Any], kind: str, window: float
+) -> None:
+    """Against the oracle, in float64; `wrap` makes the backend's arrays."""
     shares = []
     for seed, sizes in enumerate([(3, 33), (1, 31), (2, 65)]):
         neuron, t_in, weights = layer(kind, seed, *sizes, window)
         times = somebody_else_s_times(t_in, weights, neuron)
-        ours, oracle = (
-            load(b).crossing_slopes(t_in, weights, neuron, times) / unit_of_slope(neuron)
-            for b in ("cpu", "reference")
-        )
+        ours = crossing_slopes(t_in, weights, neuron, times, backend, wrap)
+        oracle = crossing_slopes(t_in, weights, neuron, times, "reference")
         np.testing.assert_allclose(ours, oracle, rtol=1e-8, atol=TOLERANCE["slope at the crossing"])
         assert (ours >= 0.0).all()
         shares.append(np.mean(ours > 0.0))
     assert 0.05 < np.mean(shares) < 0.95
+
+
+@pytest.mark.parametrize("kind", [*RATIOS, "levels"])
+@pytest.mark.parametrize("window", [4.0, 100.0])
+def test_slopes_at_the_crossing_agree_with_the_oracle(kind: str, window: float) -> None:
+    check_slopes_at_the_crossing("cpu", same, kind, window)
 
 
 def published_slopes(t_in: Array, weights: Array, neuron: LIF, times: Array) -> Array:
@@ -433,23 +480,41 @@ SEEDS = (7, 2**63 - 5)
 
 
 def normals(
-    shape: tuple[int, ...], dtype: Any = np.float64, *, backend: str = "cpu", **address: Any
+    shape: tuple[int, ...],
+    dtype: Any = np.float64,
+    *,
+    backend: str = "cpu",
+    wrap: Callable[[Array], Any] = same,
+    **address: Any,
 ) -> Array:
-    """Numbers of two replicas at one address."""
+    """Numbers of two replicas at one address; `wrap` makes the backend's arrays."""
     at = {"purpose": Purpose.SPIKE_JITTER, "layer": 3, "epoch": 2, "batch": 5, "first": 0} | address
-    return load(backend).normals(np.empty(shape, dtype), SEEDS, *at.values())
+    return host(load(backend).normals(wrap(np.zeros(shape, dtype)), SEEDS, *at.values()))
 
 
-@each_dtype
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 31, 129])
-@pytest.mark.parametrize("n_batch", [0, 1, 33])
-@pytest.mark.parametrize("epoch", [0, 2**32 - 1])
-def test_backends_draw_the_documented_numbers(dtype: Any, n: int, n_batch: int, epoch: int) -> None:
-    numbers, oracle = (normals((2, n_batch, n), dtype, backend=b, epoch=epoch) for b in ("cpu", "reference"))
+def check_the_documented_numbers(
+    backend: str, wrap: Callable[[Array], Any], dtype: Any, n: int, n_batch: int, epoch: int
+) -> None:
+    """Against the definition; `wrap` makes the backend's arrays."""
+    numbers = normals((2, n_batch, n), dtype, backend=backend, wrap=wrap, epoch=epoch)
+    oracle = normals((2, n_batch, n), dtype, backend="reference", epoch=epoch)
     assert numbers.dtype == oracle.dtype == dtype
     written_out = [rng.normals(s, Purpose.SPIKE_JITTER, epoch, 5, n_batch, n, 3) for s in SEEDS]
     np.testing.assert_array_equal(oracle, np.asarray(written_out, dtype))
     np.testing.assert_allclose(numbers, oracle, rtol=0.0, atol=TOLERANCE["normal"])
+
+
+each_number = pytest.mark.parametrize("n", [1, 2, 3, 4, 31, 129])
+each_batch = pytest.mark.parametrize("n_batch", [0, 1, 33])
+each_epoch = pytest.mark.parametrize("epoch", [0, 2**32 - 1])
+
+
+@each_dtype
+@each_number
+@each_batch
+@each_epoch
+def test_backends_draw_the_documented_numbers(dtype: Any, n: int, n_batch: int, epoch: int) -> None:
+    check_the_documented_numbers("cpu", same, dtype, n, n_batch, epoch)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

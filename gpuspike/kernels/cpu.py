@@ -197,7 +197,7 @@ class _OneByOne:
 
     spike_order, slopes = staticmethod(spike_order), staticmethod(slopes)
     crossing_slopes = staticmethod(crossing_slopes)
-    jitter, adam = staticmethod(jitter), staticmethod(adam)
+    jitter, normals, adam = staticmethod(jitter), staticmethod(normals), staticmethod(adam)
     cross_entropy = staticmethod(cross_entropy)
 
     def forward(

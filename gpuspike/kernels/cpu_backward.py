@@ -72,8 +72,8 @@ def _terms(
     g,
     a1,
     a2,
-    p1,
-    p2,
+    x,
+    p,
     q1,
     q2,
 ):
@@ -102,16 +102,18 @@ def _terms(
         if short[r, b]:
             for j in range(n_post):
                 t = np.float64(spikes[j]) - anchor if gate[r, b, j] > -math.inf else 0.0
-                p1[r, b, j] = t
-                p2[r, b, j] = exp_vectorised(-t * rate_fast) * np.float64(q1[r, b, j])
+                x[r, b, j] = t
+                p[r, b, j] = exp_vectorised(-t * rate_fast) * np.float64(q1[r, b, j])
             if mode != EQUAL:
                 for j in range(n_post):
-                    p1[r, b, j] = rise(np.float64(p1[r, b, j]), mode, rate)
+                    x[r, b, j] = rise(np.float64(x[r, b, j]), mode, rate)
             for j in range(n_post):
-                x, decay = p1[r, b, j], p2[r, b, j]
-                p1[r, b, j] = -decay * x
-                q1[r, b, j] = decay * (1.0 - x * rate_slow)
+                decay = p[r, b, j]
+                q1[r, b, j] = decay * (1.0 - x[r, b, j] * rate_slow)
                 q2[r, b, j] = decay * rate_fast
+        else:
+            for j in range(n_post):
+                x[r, b, j] = p[r, b, j] = 0.0
         for j in range(n_post if again > 0 else 0):
             if abs(g[r, b, j]) * peak > limit:  # look closer
                 early, late = _around(times, t_in.dtype.type(spikes[j] - peak_delay))
@@ -123,7 +125,7 @@ def _terms(
                     delay = np.float64(spikes[j]) - late
                     steepest = max(steepest, kernel(delay, mode, tau_slow, tau_fast, rate))
                 if abs(g[r, b, j]) * steepest > limit:
-                    g[r, b, j] = p1[r, b, j] = p2[r, b, j] = 0.0
+                    g[r, b, j] = p[r, b, j] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
@@ -165,21 +167,21 @@ def _backward_job(control, is_caller, like, tables, constants, active, limit, n_
             t_in = cube(at_t_in, like, n_received, n_batch, n_pre)
             post = cube(at_post, like, 6 * n_replica, n_batch, n_post)
             gate, g = post[:n_replica], post[n_replica : 2 * n_replica]
-            p1, p2 = post[2 * n_replica : 3 * n_replica], post[3 * n_replica : 4 * n_replica]
+            x, p = post[2 * n_replica : 3 * n_replica], post[3 * n_replica : 4 * n_replica]
             q1, q2 = post[4 * n_replica : 5 * n_replica], post[5 * n_replica :]
             pre = cube(at_pre, like, 2 * n_replica, n_batch, n_pre)
             a1, a2 = pre[:n_replica], pre[n_replica:]
             short = cube(at_short, truths, 1, n_replica, n_batch)[0]
             if in_weights:
                 weight_products(
-                    first, last, WEIGHT_PARTS, t_in, active, mode, numbers, short, gate, g, a1, a2, p1, p2,
+                    first, last, WEIGHT_PARTS, t_in, active, mode, numbers, short, gate, g, a1, a2, x, p,
                     cube(at_weights_grad, like, n_replica, n_pre, n_post),
                 )  # fmt: skip
                 continue
             _terms(
                 first, last, t_in, cube(at_t_out, like, n_replica, n_batch, n_post),
                 cube(at_slope, like, n_replica, n_batch, n_post), cube(at_grad, like, n_replica, n_batch, n_post),
-                active, limit, c[7], c[8], mode, numbers, short, gate, g, a1, a2, p1, p2, q1, q2,
+                active, limit, c[7], c[8], mode, numbers, short, gate, g, a1, a2, x, p, q1, q2,
             )  # fmt: skip
             if n_grad > 0:
                 input_products(
@@ -212,11 +214,11 @@ def backward(
         expected = (n_replica, state.t_in.shape[2], state.t_out.shape[2])
         if w.shape != expected or w.dtype != dtype:
             raise ShapeError(f"weights of layer {number} must be {expected} {dtype}, got {w.shape} {w.dtype}")
-    grads = [np.zeros(w.shape, dtype) for w in weights]
     n_inputs = states[0].t_in.shape[2] if need_t_in_grad else 0
     t_in_grad = np.zeros((n_replica, n_batch, n_inputs), dtype) if need_t_in_grad else None
     if n_replica * n_batch == 0 or any(w.size == 0 for w in weights):
-        return t_in_grad, grads
+        return t_in_grad, [np.zeros(w.shape, dtype) for w in weights]
+    grads = [np.empty(w.shape, dtype) for w in weights]
     tables, kept = [], []
     below: Array | None = t_in_grad
     for number, (state, w, grad) in enumerate(zip(states, weights, grads, strict=True)):
@@ -224,7 +226,7 @@ def backward(
         above = t_out_grad if number + 1 == len(states) else np.empty(state.t_out.shape, dtype)
         n_grad = states[number - 1].t_out.shape[2] if number else n_inputs
         n_pre, n_post = w.shape[1:]
-        post = np.empty((6 * n_replica, n_batch, n_post), dtype)  # gate, g, p1, p2, q1, q2
+        post = np.empty((6 * n_replica, n_batch, n_post), dtype)  # gate, g, x, p, q1, q2
         pre = np.empty((2 * n_replica, n_batch, n_pre), dtype)  # a1, a2
         short = np.zeros((n_replica, n_batch), np.bool_)
         weights_t = np.ascontiguousarray(w.swapaxes(1, 2)) if n_grad else None

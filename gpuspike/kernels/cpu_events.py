@@ -137,6 +137,38 @@ def polish(
 
 
 @njit(error_model="numpy", fastmath={"contract"})
+def _segment(times, growth, position, a1, a2, c1, c2, drive, mode, rate_slow, rate_fast, rate):
+    """`prepare` for the events of one segment, but for the last one's test.
+
+    Arrays are the segment's parts of rows: loops that begin at 0 vectorise, others do not.
+    """
+    n, anchor = times.size, times[0]
+    if mode == EQUAL:
+        for k in range(n):
+            x = times[k] - anchor
+            a = exp_vectorised(x * rate_slow)
+            growth[k], position[k] = a, x
+            a1[k], a2[k] = a, a * x
+    else:
+        if mode == GENERAL:
+            for k in range(n):  # d may be small: expm1 keeps its digits
+                position[k] = math.expm1(rate * (times[k] - anchor)) / rate
+        else:
+            for k in range(n):
+                position[k] = (exp_vectorised(rate * (times[k] - anchor)) - 1.0) / rate
+        for k in range(n):
+            a = exp_vectorised((times[k] - anchor) * rate_slow)
+            growth[k] = a
+            a1[k], a2[k] = a, a * position[k]
+    for k in range(n - 1):
+        x, x_next = position[k], position[k + 1]
+        bound = drive * growth[k] * (1.0 + rate * x + (x_next - x) * rate_fast)
+        c1[k] = x_next
+        # Of simultaneous events, only the last one closes a causal set.
+        c2[k] = bound if times[k + 1] > times[k] else math.inf
+
+
+@njit(error_model="numpy", fastmath={"contract"})
 def prepare(
     t_in,
     order,
@@ -166,7 +198,7 @@ def prepare(
         n_events, n_segments: (n_samples,) out.
     """
     n_samples, n_pre = t_in.shape
-    rate_slow, rate_fast, step = 1.0 / tau_slow, 1.0 / tau_fast, 0.0 if mode == EQUAL else 1.0 / rate
+    rate_slow, rate_fast = 1.0 / tau_slow, 1.0 / tau_fast
     for b in range(n_samples):
         for k in range(n_pre):
             times[b, k] = t_in[b, order[b, k]]
@@ -186,33 +218,17 @@ def prepare(
                     last += 1
             starts[b, segments] = first
             segments += 1
-            for k in range(first, last):
-                growth[b, k] = exp_vectorised((times[b, k] - anchor) * rate_slow)
-            if mode == EQUAL:
-                for k in range(first, last):
-                    position[b, k] = times[b, k] - anchor
-            elif mode == GENERAL:
-                for k in range(first, last):  # d may be small: expm1 keeps its digits
-                    position[b, k] = math.expm1(rate * (times[b, k] - anchor)) * step
-            else:
-                for k in range(first, last):
-                    position[b, k] = (exp_vectorised(rate * (times[b, k] - anchor)) - 1.0) * step
-            for k in range(first, last):
-                a, x = growth[b, k], position[b, k]
-                coefficients[0, b, k] = a
-                coefficients[1, b, k] = a * x
-            for k in range(first, last - 1):
-                a, x, x_next = growth[b, k], position[b, k], position[b, k + 1]
-                bound = drive * a * (1.0 + rate * x + (x_next - x) * rate_fast)
-                coefficients[2, b, k] = x_next
-                # Of simultaneous events, only the last one closes a causal set.
-                coefficients[3, b, k] = bound if times[b, k + 1] > times[b, k] else math.inf
+            _segment(
+                times[b, first:last], growth[b, first:last], position[b, first:last],
+                coefficients[0, b, first:last], coefficients[1, b, first:last],
+                coefficients[2, b, first:last], coefficients[3, b, first:last],
+                drive, mode, rate_slow, rate_fast, rate,
+            )  # fmt: skip
             k = last - 1
-            a, x = growth[b, k], position[b, k]
-            following = times[b, last]
-            x_next = rise(min(following - anchor, 1e3 * tau_fast), mode, rate)
+            x = position[b, k]
+            x_next = rise(min(times[b, last] - anchor, 1e3 * tau_fast), mode, rate)
             coefficients[2, b, k] = x_next
-            coefficients[3, b, k] = drive * a * (1.0 + rate * x + (x_next - x) * rate_fast)
+            coefficients[3, b, k] = drive * growth[b, k] * (1.0 + rate * x + (x_next - x) * rate_fast)
             first = last
         starts[b, segments] = count
         n_events[b], n_segments[b] = count, segments

@@ -14,17 +14,13 @@ from gpuspike.kernels.cpu_events import FLAT, next_stops, polish, prepare
 from gpuspike.kernels.cpu_solve import EQUAL, moved, solve, solve_equal
 from gpuspike.kernels.simd import (
     VECTOR_BYTES,
-    lifted_1,
-    lifted_2,
-    lifted_4,
-    lifted_6,
     sweep_1,
     sweep_2,
     sweep_4,
     sweep_6,
 )
 
-SWEEP_EVENTS = 64
+SWEEP_EVENTS = 128
 """Events between two looks at whether a tile has any silent neuron left."""
 
 WHOLE = 16
@@ -32,25 +28,14 @@ WHOLE = 16
 
 
 @njit(error_model="numpy")
-def _sweep_tile(n_vectors, kind, tile, tile_last, events, state, k_first, n_events):
+def _sweep_tile(n_vectors, kind, tile, tile_last, events, state, factor, k_first, n_events):
     if n_vectors == 6:
-        return sweep_6(kind, tile, tile_last, events, state, k_first, n_events)
+        return sweep_6(kind, tile, tile_last, events, state, factor, k_first, n_events)
     if n_vectors == 4:
-        return sweep_4(kind, tile, tile_last, events, state, k_first, n_events)
+        return sweep_4(kind, tile, tile_last, events, state, factor, k_first, n_events)
     if n_vectors == 2:
-        return sweep_2(kind, tile, tile_last, events, state, k_first, n_events)
-    return sweep_1(kind, tile, tile_last, events, state, k_first, n_events)
-
-
-@njit(error_model="numpy")
-def _lifted_tile(n_vectors, kind, tile, tile_last, events, state, k_first, n_events):
-    if n_vectors == 6:
-        return lifted_6(kind, tile, tile_last, events, state, k_first, n_events)
-    if n_vectors == 4:
-        return lifted_4(kind, tile, tile_last, events, state, k_first, n_events)
-    if n_vectors == 2:
-        return lifted_2(kind, tile, tile_last, events, state, k_first, n_events)
-    return lifted_1(kind, tile, tile_last, events, state, k_first, n_events)
+        return sweep_2(kind, tile, tile_last, events, state, factor, k_first, n_events)
+    return sweep_1(kind, tile, tile_last, events, state, factor, k_first, n_events)
 
 
 @njit(error_model="numpy")
@@ -146,8 +131,8 @@ def _solve(
         lane = (vector - first_vector) * width
         for b in range(n_samples):
             at = b * n_lanes + lane
-            state = (p_data + size * at, q_data + size * at, count_data + 4 * at)
             lifted = 0 if factor is None else factor.ctypes.data + size * at
+            state = (p_data + size * at, q_data + size * at, count_data + 4 * at, lifted)
             silent = True
             for segment in range(n_segments[b]):
                 k = np.int64(starts[b, segment])
@@ -167,13 +152,7 @@ def _solve(
                         event + 2 * plane,
                         event + 3 * plane,
                     )
-                    if factor is None:
-                        silent = _sweep_tile(n_vectors, kind, tile, tile_last, events, state, k, run) != 0
-                    else:
-                        silent = (
-                            _lifted_tile(n_vectors, kind, tile, tile_last, events, (*state, lifted), k, run)
-                            != 0
-                        )
+                    silent = _sweep_tile(n_vectors, kind, tile, tile_last, events, state, factor, k, run) != 0
                     k += run
                 if not silent:
                     break

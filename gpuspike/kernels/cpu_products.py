@@ -11,12 +11,14 @@ import numpy as np
 from numba import njit
 
 from gpuspike.kernels.cpu_solve import EQUAL
+from gpuspike.kernels.simd import VECTOR_BYTES
+from gpuspike.kernels.simd_products import FEW_INPUTS, MOST_INPUTS, products_few, products_most
 
 NARROW = 16
 """Neurons of a layer below which its weights' gradient is vectorised over the inputs instead."""
 
-SAMPLES_PER_BLOCK = 64
-"""Samples whose coefficients stay in the second-level cache while the weights pass by."""
+SAMPLES_PER_BLOCK = 128
+"""Samples whose factors, of one tile's inputs, stay in the first-level cache while the neurons pass by."""
 
 
 @njit(error_model="numpy")
@@ -28,89 +30,95 @@ def kernel(delay, mode, tau_slow, tau_fast, rate):
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def weight_products(first, last, n_parts, t_in, active, mode, constants, short, gate, g, a1, a2, p1, p2, out):
-    """out[i, j] = sum_b [t_bi < gate_bj] (p1_bj a1_bi + p2_bj a2_bi), four inputs at a time."""
+def weight_products(first, last, n_parts, t_in, active, mode, constants, short, gate, g, a1, a2, x, p, out):
+    """out[i, j] = sum_b [t_bi < gate_bj] p_bj (a2_bi - x_bj a1_bi), tile by tile; p is 0 where not short."""
     n_batch, n_post = gate.shape[1:]
     n_pre = out.shape[1]
     tau_slow, tau_fast, rate = constants[:3]
-    n_blocks = (n_pre + 3) // 4
     for task in range(first, last):
         r, part = task // n_parts, task % n_parts
+        n_tiles = (n_pre + MOST_INPUTS - 1) // MOST_INPUTS
+        i0 = MOST_INPUTS * (part * n_tiles // n_parts)
+        i1 = min(MOST_INPUTS * ((part + 1) * n_tiles // n_parts), n_pre)
         if not active[r]:
+            out[r, i0:i1] = 0.0
             continue
         r_in = r if t_in.shape[0] > 1 else 0
-        zero = a1.dtype.type(0.0)
         if n_post < NARROW:
-            i0, i1 = 4 * (part * n_blocks // n_parts), min(4 * ((part + 1) * n_blocks // n_parts), n_pre)
-            _narrow(r, i0, i1, t_in, short, gate, a1, a2, p1, p2, out)
-        for b0 in range(0, n_batch if n_post >= NARROW else 0, SAMPLES_PER_BLOCK):
-            b1 = min(b0 + SAMPLES_PER_BLOCK, n_batch)
-            for block in range(part * n_blocks // n_parts, (part + 1) * n_blocks // n_parts):
-                i = 4 * block
-                if i + 4 <= n_pre:
-                    out0, out1, out2, out3 = out[r, i], out[r, i + 1], out[r, i + 2], out[r, i + 3]
-                    for b in range(b0, b1):
-                        if not short[r, b]:
-                            continue
-                        t0, t1 = t_in[r_in, b, i], t_in[r_in, b, i + 1]
-                        t2, t3 = t_in[r_in, b, i + 2], t_in[r_in, b, i + 3]
-                        u0, u1, u2, u3 = (
-                            a1[r, b, i],
-                            a1[r, b, i + 1],
-                            a1[r, b, i + 2],
-                            a1[r, b, i + 3],
-                        )
-                        v0, v1, v2, v3 = (
-                            a2[r, b, i],
-                            a2[r, b, i + 1],
-                            a2[r, b, i + 2],
-                            a2[r, b, i + 3],
-                        )
-                        for j in range(n_post):
-                            t, x, y = gate[r, b, j], p1[r, b, j], p2[r, b, j]
-                            out0[j] += x * u0 + y * v0 if t0 < t else zero
-                            out1[j] += x * u1 + y * v1 if t1 < t else zero
-                            out2[j] += x * u2 + y * v2 if t2 < t else zero
-                            out3[j] += x * u3 + y * v3 if t3 < t else zero
-                else:
-                    for i in range(4 * block, n_pre):
-                        for b in range(b0, b1):
-                            if not short[r, b]:
-                                continue
-                            t0, u0, v0 = t_in[r_in, b, i], a1[r, b, i], a2[r, b, i]
-                            for j in range(n_post):
-                                term = p1[r, b, j] * u0 + p2[r, b, j] * v0
-                                out[r, i, j] += term if t0 < gate[r, b, j] else zero
+            _narrow(r, i0, i1, t_in, gate, a1, a2, x, p, out)
+        else:
+            _wide(i0, i1, t_in[r_in], gate[r], a1[r], a2[r], x[r], p[r], out[r])
         for b in range(n_batch):
             if short[r, b]:
                 continue
-            for i in range(
-                4 * (part * n_blocks // n_parts), min(4 * ((part + 1) * n_blocks // n_parts), n_pre)
-            ):
+            for i in range(i0, i1):
                 for j in range(n_post):
                     delay = np.float64(gate[r, b, j]) - t_in[r_in, b, i]
                     if delay > 0.0:
                         out[r, i, j] += g[r, b, j] * kernel(delay, mode, tau_slow, tau_fast, rate)
 
 
+@njit(error_model="numpy")
+def _wide(i0, i1, t_in, gate, a1, a2, x, p, out):
+    """The sum for inputs i0 to i1 of a replica, vectorised over neurons.
+
+    Vectors of a last few neurons read on into the next row, or the next array of `post`; nobody reads their sums.
+    """
+    kind, far = out.dtype.type(0.0), t_in.dtype.type(math.inf)
+    n_batch, n_post = gate.shape
+    width = VECTOR_BYTES // out.itemsize
+    n_vectors = (n_post + width - 1) // width
+    pre = np.empty((SAMPLES_PER_BLOCK, 3 * MOST_INPUTS), out.dtype)
+    sums = np.empty((MOST_INPUTS, n_vectors * width), out.dtype)
+    pre_data, sums_data, sums_row, post_row = (
+        pre.ctypes.data,
+        sums.ctypes.data,
+        sums.strides[0],
+        gate.strides[0],
+    )
+    i = i0
+    while i < i1:
+        tile = MOST_INPUTS if i1 - i >= MOST_INPUTS // 2 else FEW_INPUTS
+        n = min(tile, i1 - i)
+        for b0 in range(0, n_batch, SAMPLES_PER_BLOCK):
+            b1 = min(b0 + SAMPLES_PER_BLOCK, n_batch)
+            packed = pre.reshape(-1)[: (b1 - b0) * 3 * tile].reshape(b1 - b0, 3, tile)
+            for b in range(b0, b1):
+                row = packed[b - b0]
+                for c in range(n):
+                    row[0, c], row[1, c], row[2, c] = t_in[b, i + c], a1[b, i + c], a2[b, i + c]
+                for c in range(n, tile):
+                    row[0, c], row[1, c], row[2, c] = far, kind, kind
+            for vector in range(n_vectors):
+                at = vector * VECTOR_BYTES + b0 * post_row
+                post = (gate.ctypes.data + at, x.ctypes.data + at, p.ctypes.data + at)
+                total = sums_data + vector * VECTOR_BYTES
+                if tile == MOST_INPUTS:
+                    products_most(kind, pre_data, post, post_row, total, sums_row, b1 - b0, b0 == 0)
+                else:
+                    products_few(kind, pre_data, post, post_row, total, sums_row, b1 - b0, b0 == 0)
+        for c in range(n):
+            for j in range(n_post):
+                out[i + c, j] = sums[c, j]
+        i += tile
+
+
 @njit(error_model="numpy", fastmath={"contract"})
-def _narrow(r, i0, i1, t_in, short, gate, a1, a2, p1, p2, out):
+def _narrow(r, i0, i1, t_in, gate, a1, a2, x, p, out):
     """The same sum for inputs i0 to i1 of replica r, vectorised over these: for layers of few neurons."""
     n_batch, n_post = gate.shape[1:]
     r_in = r if t_in.shape[0] > 1 else 0
     zero = a1.dtype.type(0.0)
     sums = np.zeros((n_post, i1 - i0), out.dtype)
     for b in range(n_batch):
-        if not short[r, b]:
-            continue
         times, u, v = t_in[r_in, b, i0:i1], a1[r, b, i0:i1], a2[r, b, i0:i1]
         for j in range(n_post):
-            t, x, y = gate[r, b, j], p1[r, b, j], p2[r, b, j]
+            t, x_j, p_j = gate[r, b, j], x[r, b, j], p[r, b, j]
             if t == -math.inf:
                 continue
             row = sums[j]
             for i in range(i1 - i0):
-                row[i] += x * u[i] + y * v[i] if times[i] < t else zero
+                row[i] += p_j * (v[i] - x_j * u[i]) if times[i] < t else zero
     for i in range(i1 - i0):
         for j in range(n_post):
             out[r, i0 + i, j] = sums[j, i]

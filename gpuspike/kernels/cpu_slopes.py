@@ -14,6 +14,7 @@ from gpuspike.kernels import Array
 from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD
 from gpuspike.kernels.cpu_products import kernel
 from gpuspike.kernels.cpu_solve import EQUAL, exp_vectorised, rise, solve, solve_equal
+from gpuspike.kernels.cpu_sort import finite_range
 from gpuspike.kernels.cpu_team import enter, finish, leave, run, samples_of_a_piece, take
 
 WINDOW = 16.0
@@ -27,12 +28,8 @@ def input_terms(t_in, t_out, mode, tau_slow, tau_fast, rate, a1, a2):
     Returns:
         (anchor, last spike, whether one anchor serves the window).
     """
-    anchor, latest = math.inf, -math.inf
-    for i in range(t_in.size):
-        anchor = min(anchor, t_in[i])
-    for j in range(t_out.size):
-        if t_out[j] < math.inf:
-            latest = max(latest, t_out[j])
+    anchor = np.float64(finite_range(t_in)[0])
+    latest = np.float64(finite_range(t_out)[1])
     short = latest - anchor <= WINDOW * tau_fast
     end = latest if short else -math.inf
     rate_slow = 1.0 / tau_slow
@@ -61,14 +58,15 @@ def _slopes_at_crossing(p, v, room, delay, slope, mode, tau_slow, tau_fast, rate
         p, v: (n,) sum p and potential at any time, in units of C (threshold - leak); changed.
         room, delay: (n,) room for work;  slope: (n,) out.
     """
+    if mode == EQUAL:
+        for j in range(p.size):
+            pull = p[j] if p[j] > 0.0 else 1.0
+            p[j] = pull * exp_vectorised(v[j] / pull / tau_slow) if p[j] > 0.0 else 0.0
+    else:
+        for j in range(p.size):
+            growth = 1.0 - rate * v[j] / p[j] if p[j] > 0.0 else 0.0
+            p[j] = p[j] * math.exp(-math.log(growth) / rate / tau_slow) if growth > 0.0 else 0.0
     for j in range(p.size):
-        growth = 1.0 - rate * v[j] / p[j] if p[j] > 0.0 else 0.0
-        if growth > 0.0:
-            room[j] = v[j] / p[j] if mode == EQUAL else -math.log(growth) / rate
-        else:
-            p[j] = room[j] = 0.0
-    for j in range(p.size):
-        p[j] *= exp_vectorised(room[j] / tau_slow)
         v[j], room[j] = 0.0, math.inf
     if mode == EQUAL:
         solve_equal(v, p, room, delay, slope, p.size, tau_fast)
@@ -85,14 +83,17 @@ def _slopes(first, last, like, t_in, weights, t_out, at_crossing, mode, constant
     n_batch, n_post = t_out.shape[1:]
     n_pre = weights.shape[1]
     tau_slow, tau_fast, rate, drive, span, _, tangent = constants
+    a1, a2 = np.empty(n_pre, like.dtype), np.empty(n_pre, like.dtype)
+    p_sum, q_sum = np.empty(n_post, like.dtype), np.empty(n_post, like.dtype)
+    p, q, slope = np.empty(n_post), np.empty(n_post), np.empty(n_post)
+    room, wait = np.empty(n_post), np.empty(n_post)
     for task in range(first, last):
         r, b = task // n_batch, task % n_batch
         r_in = r if t_in.shape[0] > 1 else 0
         times, spikes = t_in[r_in, b], t_out[r, b]
-        a1, a2 = np.empty(n_pre, like.dtype), np.empty(n_pre, like.dtype)
-        p_sum, q_sum = np.zeros(n_post, like.dtype), np.zeros(n_post, like.dtype)
-        p, q = np.zeros(n_post), np.zeros(n_post)
-        room, wait, slope = np.empty(n_post), np.empty(n_post), np.empty(n_post)
+        for j in range(n_post):
+            p_sum[j] = q_sum[j] = 0.0
+            p[j] = q[j] = 0.0
         anchor, latest, short = input_terms(times, spikes, mode, tau_slow, tau_fast, rate, a1, a2)
         for i in range(n_pre):
             if not times[i] < latest:
@@ -115,10 +116,12 @@ def _slopes(first, last, like, t_in, weights, t_out, at_crossing, mode, constant
                 room[j] = np.float64(spikes[j]) - anchor if spikes[j] < math.inf else 0.0
                 p[j] = np.float64(p_sum[j]) * exp_vectorised(-room[j] / tau_slow)
                 q[j] = np.float64(q_sum[j]) * exp_vectorised(-room[j] / tau_fast)
+            # exp(-t/tau_fast) E(t) = exp(-t/tau_slow) (1 - exp(-d t))/d
+            if mode != EQUAL:
+                for j in range(n_post):
+                    room[j] = -math.expm1(-rate * room[j]) / rate
             for j in range(n_post):
-                # exp(-t/tau_fast) E(t) = exp(-t/tau_slow) (1 - exp(-d t))/d
-                risen = room[j] if mode == EQUAL else -math.expm1(-rate * room[j]) / rate
-                q[j] = risen * p[j] - q[j]
+                q[j] = room[j] * p[j] - q[j]
         for j in range(n_post):
             heard = spikes[j] < math.inf
             p[j] = p[j] / drive if heard else 0.0

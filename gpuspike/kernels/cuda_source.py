@@ -63,42 +63,53 @@ def prepare_kernel(regime: int) -> Elementwise:
     )
 
 
-def forward_kernel(regime: int) -> Elementwise:
+def _lift(lifted: bool) -> tuple[str, str, str]:
+    """What a forward kernel's name, parameters and arguments say of thresholds that a trial lifts."""
+    return ("_lifted", ", raw T lift", "&lift[0]") if lifted else ("", "", "nullptr")
+
+
+def forward_kernel(regime: int, lifted: bool = False) -> Elementwise:
     """First spikes of neurons that share their time constants."""
+    name, parameter, lift = _lift(lifted)
     return Elementwise(
-        f"gpuspike_first_spike_{regime}",
+        f"gpuspike_first_spike_{regime}{name}",
         f"int32 width, {_SIZES}, {_TAUS}, float64 drive, float64 span, float64 tangent, raw T weights, "
-        f"{_EVENTS}",
+        f"{_EVENTS}{parameter}",
         "raw T t_out, raw T slope",
         f"""gpuspike::first_spike<T, {regime}>(
             i, width, {_SIZES_PASSED}, {_MEMBRANE}, drive, span, tangent, &weights[0],
             &times[0], &rows[0], &ends[0], reinterpret_cast<const gpuspike::Event<T>*>(&events[0]),
             reinterpret_cast<const gpuspike::Carry<T>*>(&carries[0]),
-            reinterpret_cast<const gpuspike::Exact*>(&exact[0]), &t_out[0], &slope[0])""",
+            reinterpret_cast<const gpuspike::Exact*>(&exact[0]), {lift}, &t_out[0], &slope[0])""",
     )
 
 
-def mixed_kernel() -> Elementwise:
+def mixed_kernel(lifted: bool = False) -> Elementwise:
     """First spikes of neurons with time constants of their own."""
+    name, parameter, lift = _lift(lifted)
     return Elementwise(
-        "gpuspike_first_spike_mixed",
+        f"gpuspike_first_spike_mixed{name}",
         f"int32 width, {_SIZES}, float64 tangent, raw T weights, raw float64 taus, raw T times, "
-        "raw int32 rows",
+        f"raw int32 rows{parameter}",
         "raw T t_out, raw T slope",
         f"""gpuspike::first_spike_mixed<T>(
-            i, width, {_SIZES_PASSED}, tangent, &weights[0], &taus[0], &times[0], &rows[0], &t_out[0],
-            &slope[0])""",
+            i, width, {_SIZES_PASSED}, tangent, &weights[0], &taus[0], &times[0], &rows[0], {lift},
+            &t_out[0], &slope[0])""",
     )
 
 
-def slopes_kernel(regime: int) -> Elementwise:
-    """Slopes at given spike times."""
+def slopes_kernel(regime: int, at_crossing: bool = False) -> Elementwise:
+    """Slopes at given spike times, or at the crossing of the membrane that the inputs before them make.
+
+    The latter goes with every step of a training on a chip: its sums are of the working type.
+    """
+    name, real, sums = ("crossing_slope", "T", "T, T") if at_crossing else ("slope", "float64", "T, double")
     return Elementwise(
-        f"gpuspike_slope_{regime}",
+        f"gpuspike_{name}_{regime}",
         f"{_SIZES}, {_TAUS}, float64 drive, float64 span, float64 tangent, raw T t_in, raw T weights, "
-        "raw float64 taus, raw T t_out, raw float64 anchors, raw bool wide, raw float64 a1, raw float64 a2",
+        f"raw float64 taus, raw T t_out, raw float64 anchors, raw bool wide, raw {real} a1, raw {real} a2",
         "raw T slope",
-        f"""gpuspike::slope_at<T, {regime}>(
+        f"""gpuspike::slope_at<{sums}, {regime}, {str(at_crossing).lower()}>(
             i, {_SIZES_PASSED}, {_MEMBRANE}, drive, span, tangent, &t_in[0], &weights[0], &taus[0], &t_out[0],
             &anchors[0], &wide[0], &a1[0], &a2[0], &slope[0])""",
     )
@@ -114,6 +125,18 @@ def sum_kernel() -> Elementwise:
     )
 
 
+def normals_kernel(jitter: bool) -> Elementwise:
+    """Normal numbers, or jitter of input times by them."""
+    return Elementwise(
+        "gpuspike_jitter" if jitter else "gpuspike_normals",
+        "int32 n_batch, int32 n_row, int32 n, float64 std, raw int64 seeds, int64 first_block, "
+        "int64 first_sample, int64 epoch, int64 batch",
+        "raw T out",
+        f"""gpuspike::normal_block<T, {str(jitter).lower()}>(
+            i, n_batch, n_row, n, std, &seeds[0], first_block, first_sample, epoch, batch, &out[0])""",
+    )
+
+
 NO_REGIME = -1
 """Stands for the regime of kernels that know no neurons."""
 
@@ -124,10 +147,11 @@ def block_kernels(dtype: np.dtype[Any], regime: int) -> dict[str, str]:
     if regime == NO_REGIME:
         generic = {name: f"gpuspike::{name}<{real}>" for name in ("sort_row", "count_silent", "judge")}
         return generic | {"draw_corners": "gpuspike::draw_corners"}
-    names = ["gradient_terms", "weights_gradient", "times_gradient"]
-    if regime != MIXED:
-        names.append("sample_windows")
-    return {name: f"gpuspike::{name}<{real}, {regime}>" for name in names}
+    names = ("gradient_terms", "weights_gradient", "times_gradient")
+    kernels = {name: f"gpuspike::{name}<{real}, {regime}>" for name in names}
+    for factor in dict.fromkeys(("double", real)) if regime != MIXED else ():
+        kernels[f"sample_windows_{factor}"] = f"gpuspike::sample_windows<{real}, {factor}, {regime}>"
+    return kernels
 
 
 TILE = 64

@@ -16,7 +16,8 @@ from gpuspike.backend import cupy_module
 from gpuspike.errors import ShapeError
 from gpuspike.kernels import cuda_source as src
 from gpuspike.kernels import cuda_step_source as step_src
-from gpuspike.kernels.cuda_launch import Array, block_kernel, check, elementwise, send
+from gpuspike.kernels.cuda_call import Array, check, send
+from gpuspike.kernels.cuda_launch import block_kernel, elementwise
 
 MOST_SORTED = 2048
 """Inputs of a row that one block sorts, as in `step.cu`."""
@@ -163,22 +164,8 @@ def jitter_now(times: Array, n_jittered: int, std: float, seeds: Array, purpose:
     size = n_replica * n_batch * -(-n_jittered // 4)
     if size:
         elementwise(step_src.JITTER)(
-            n_batch, n_pre, n_jittered, std, seeds, int(purpose), clock, times, size=size
+            n_batch, n_pre, n_jittered, std, seeds, int(purpose) << 24, clock, times, size=size
         )
-
-
-def jitter(
-    times: Array, n_jittered: int, std: float, seeds: Sequence[int], purpose: int, epoch: int, batch: int
-) -> None:
-    """Adds normal jitter to input times, in place; see `kernels.Kernels.jitter`."""
-    cupy = cupy_module()
-    n_replica, _, n_pre = times.shape
-    if len(seeds) != n_replica or not 0 <= n_jittered <= n_pre:
-        raise ShapeError(
-            f"jitter needs {n_replica} seeds and at most {n_pre} inputs, got {len(seeds)} and {n_jittered}"
-        )
-    addresses = (cupy.asarray(np.array(numbers, np.int64)) for numbers in (seeds, (epoch, batch)))
-    jitter_now(times, n_jittered, std, next(addresses), purpose, next(addresses))
 
 
 # --- losses ----------------------------------------------------------

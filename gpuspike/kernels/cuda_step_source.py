@@ -15,12 +15,12 @@ TAKE = Elementwise(
 )
 
 JITTER = Elementwise(
-    "gpuspike_jitter",
-    "int32 n_batch, int32 n_pre, int32 n_jittered, float64 std, raw int64 seeds, int64 purpose, "
+    "gpuspike_jitter_now",
+    "int32 n_batch, int32 n_pre, int32 n_jittered, float64 std, raw int64 seeds, int64 first_block, "
     "raw int64 clock",
     "raw T times",
-    """gpuspike::jitter_block<T>(
-        i, n_batch, n_pre, n_jittered, std, &seeds[0], purpose, clock[0], clock[1], &times[0])""",
+    """gpuspike::normal_block<T, true>(
+        i, n_batch, n_pre, n_jittered, std, &seeds[0], first_block, 0, clock[0], clock[1], &times[0])""",
 )
 
 APPEND = Elementwise(

@@ -11,8 +11,8 @@
 // What is computed in float64 although the inputs are float32, and what that costs: the coefficients of every event
 // and the factors of every gradient, O(batch (n_pre + n_post)) exponentials, because float32 would lose e^16 ulps in
 // them; and the sums and the solution of crossings flatter than FLAT, because an error of the sums is divided by the
-// slope. Pair by pair in float64, and so slow on a device with few such units, are only slopes at given times
-// (slope_at), windows longer than one anchor serves, neurons with time constants of their own (MIXED), and the look at
+// slope. Pair by pair in float64, and so slow on a device with few such units, are only slopes at given times (not
+// those at the crossing), windows longer than one anchor serves, neurons with time constants of their own (MIXED), and the look at
 // gradients beyond max_weight_grad. All else that is done for each pair (event, neuron) stays in float32.
 
 namespace gpuspike {
@@ -66,7 +66,8 @@ GPUSPIKE_INLINE Real rise(Real t, const Membrane<Real>& m) {
 // --- the sums and the tangent test ----------------------------------------------------------------------------
 
 // One input event for all neurons of a sample: what it adds to the sums, and the tangent of R at it, taken at the
-// next event. A crossing between the two is possible only where ahead * p - q >= bound.
+// next event. A crossing between the two is possible only where ahead * p - q >= bound, or high * bound where a trial
+// has lifted threshold - leak by that factor.
 template <typename Real>
 struct alignas(16) Event {
     Real growth, moment;  // a and a E(t)
@@ -101,7 +102,9 @@ struct Sums {
         q = by.fade * q + by.shift * p;
         p *= by.keep;
     }
-    GPUSPIKE_INLINE bool may_cross(const Event<Real>& event) const { return fma(event.ahead, p, -q) >= event.bound; }
+    GPUSPIKE_INLINE bool may_cross(const Event<Real>& event, Real high) const {
+        return fma(event.ahead, p, -q) >= high * event.bound;
+    }
 };
 
 template <int REGIME>
@@ -257,6 +260,18 @@ GPUSPIKE_INLINE Factors factors(double t, double scale, const Membrane<double>& 
 //   pull: sum w_i exp(-(T - t_i)/tau_slow),  potential: C (u(T) - leak), drive: C (threshold - leak).
 GPUSPIKE_INLINE double steepness(double pull, double potential, double drive, double tangent, const Membrane<double>& m) {
     const double rising = (pull * m.fast - potential) / drive;
+    return rising > tangent ? rising : 0.0;
+}
+
+// Likewise where the membrane of this state, continued to all times, meets the threshold from below.
+template <int REGIME>
+GPUSPIKE_INLINE double steepness_at_crossing(const Start<double>& now, double tangent, const Membrane<double>& m) {
+    // Where x = -v/p the potential is 0, left of every crossing. Without such a time the membrane comes from above.
+    const double back = now.v / now.p, shrinks = m.rate * back;
+    if (!(now.p > 0.0 && shrinks < 1.0)) return 0.0;
+    const double age = equal<REGIME>(m) ? back : -log1p(-shrinks) / m.rate;
+    const Start<double> origin = {0.0, now.p * exp(age / m.slow)};
+    const double rising = solve<double, REGIME>(origin, infinity<double>(), m).slope * m.fast;
     return rising > tangent ? rising : 0.0;
 }
 

@@ -17,12 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import lambertw
 
-from gpuspike.kernels import reference_step
+from gpuspike.kernels import reference_step as step
 from gpuspike.neuron import LIF, NO_SPIKE
 
 Array = NDArray[np.float64]
 
-jitter, adam, cross_entropy = reference_step.jitter, reference_step.adam, reference_step.cross_entropy
+jitter, normals, adam, cross_entropy = step.jitter, step.normals, step.adam, step.cross_entropy
 
 SLOPE_FLOOR = 16 * float(np.finfo(np.float64).eps)
 """A slope counts as tangential up to this multiple of (threshold - leak)/tau_fast."""

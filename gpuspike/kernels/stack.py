@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.backend import array_module
-from gpuspike.errors import BackendError, DtypeError, ShapeError
+from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial, reference_step
 from gpuspike.neuron import LIF
 
@@ -69,6 +69,19 @@ class LayerKernels(Protocol):
         """Adds normal jitter to input times, in place."""
         ...
 
+    def normals(
+        self,
+        like: Array,
+        seeds: Sequence[int],
+        purpose: int,
+        layer: int,
+        epoch: int,
+        batch: int,
+        first: int,
+    ) -> Array:
+        """Normal numbers of the shape and type of `like`."""
+        ...
+
     def adam(
         self,
         weights: Array,
@@ -97,15 +110,6 @@ class LayerKernels(Protocol):
         ...
 
 
-def unavailable(what: str) -> Callable[..., Any]:
-    """Stands for kernels that exist on a CPU only; says so when called."""
-
-    def refuse(*_: Any) -> Any:
-        raise BackendError(f"{what} needs backend=cpu or reference, got cuda")
-
-    return refuse
-
-
 def check_trial(trial: Trial, shape: tuple[int, ...], dtype: Any) -> None:
     """Refuses arrays that are not like a layer's spike times: compiled kernels would read beyond them.
 
@@ -121,7 +125,8 @@ def check_trial(trial: Trial, shape: tuple[int, ...], dtype: Any) -> None:
 
 def heard(t_cross: Array, trial: Trial) -> Array:
     """A layer's spikes as whoever listens gets them."""
-    xp = array_module(t_cross=t_cross)
+    given = {} if trial.delay is None else {"delay": trial.delay}
+    xp = array_module(t_cross=t_cross, **given)
     times = t_cross
     if trial.delay is not None:
         times = xp.maximum(times + trial.delay, xp.minimum(times, 0.0))
@@ -139,7 +144,7 @@ class Stack:
         self.slopes = layer.slopes
         self.crossing_slopes = layer.crossing_slopes
         self.jitter = layer.jitter
-        self.normals = reference_step.normals
+        self.normals = layer.normals
         self.adam = layer.adam
         self.cross_entropy = layer.cross_entropy
 

@@ -87,12 +87,13 @@ inline constexpr int LOOK_AHEAD = 4;  // events loaded together, so that their l
 
 // First spike of one neuron; one thread a (replica, sample, neuron). `width` neighbouring neurons of a sample are
 // neighbouring threads, and all samples meet one such tile of neurons before the next: its weights stay in the cache.
+//   lift: null, or (n_replica, n_batch, n_post) factors of threshold - leak; at 0 or below the neuron spikes at time 0.
 template <typename Real, int REGIME>
 GPUSPIKE_INLINE void first_spike(
     Index i, int width, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
     Membrane<double> m, double drive, double span, double tangent, const Real* weights, const Real* times,
     const int* rows, const int* ends, const Event<Real>* events, const Carry<Real>* carries, const Exact* exact,
-    Real* t_out, Real* slope) {
+    const Real* lift, Real* t_out, Real* slope) {
     const int n_tiles = (n_post + width - 1) / width;
     const Index group = i / width, b = group % n_samples, tile = group / n_samples % n_tiles;
     const Index r = group / n_samples / n_tiles;
@@ -102,8 +103,10 @@ GPUSPIKE_INLINE void first_spike(
     const Index out = (r * n_batch + first_sample + b) * n_post + j;
     const Real* column = weights + r * n_pre * n_post + j;
     times += row, rows += row, ends += row, events += row, carries += row, exact += row;
-    t_out[out] = infinity<Real>();
+    const Real high = lift == nullptr ? Real(1) : lift[out];  // null is known when compiling: no product with 1
+    t_out[out] = high > Real(0) ? infinity<Real>() : Real(0);
     slope[out] = Real(0);
+    if (!(high > Real(0))) return;
     const Membrane<Real> near = {Real(m.slow), Real(m.fast), Real(m.rate)};
     Sums<Real> sums = {Real(0), Real(0)};
     for (int first = 0, end = 0; first < n_pre && times[first] < infinity<Real>(); first = end) {
@@ -118,7 +121,7 @@ GPUSPIKE_INLINE void first_spike(
                 for (int n = 0; n < LOOK_AHEAD; ++n) {
                     const Event<Real> event = events[k + n];
                     ahead.add(column[rows[k + n]], event);
-                    crosses |= ahead.may_cross(event);
+                    crosses |= ahead.may_cross(event, high);
                 }
                 if (crosses) break;  // the steps below tell where
                 sums = ahead;
@@ -127,38 +130,39 @@ GPUSPIKE_INLINE void first_spike(
             for (; k < end && !crosses; ++k) {
                 const Event<Real> event = events[k];
                 sums.add(column[rows[k]], event);
-                crosses = sums.may_cross(event);
+                crosses = sums.may_cross(event, high);
             }
             if (!crosses) break;
             const int last = k - 1;
             const Real at = times[last], room = (k < n_pre ? times[k] : infinity<Real>()) - at;
             const Event<Real> event = events[last];
-            const Start<Real> from = start(sums, event.growth, event.moment / event.growth, Real(drive), near);
+            const Real level = high * Real(drive);
+            const Start<Real> from = start(sums, event.growth, event.moment / event.growth, level, near);
             Crossing<Real> crossing = solve<Real, REGIME>(from, room, near);
             if (!(crossing.delay < infinity<Real>())) continue;
             if constexpr (sizeof(Real) == 4) {
                 if (crossing.slope * near.fast < Real(FLAT)) {
                     const Crossing<double> again = solve_exactly<Real, REGIME>(
-                        last, room, drive, m, column, times, rows, ends, exact);
+                        last, room, high * drive, m, column, times, rows, ends, exact);
                     // Else float32 has the last word on whether there is a spike.
                     if (again.delay < infinity<double>()) crossing = {Real(again.delay), Real(again.slope)};
                 }
             }
             t_out[out] = at + crossing.delay;
             // Where the potential only touches the threshold, the slope is rounding: no gradient.
-            if (crossing.slope * near.fast > Real(tangent)) slope[out] = crossing.slope * Real(span);
+            if (crossing.slope * near.fast > Real(tangent)) slope[out] = crossing.slope * (high * Real(span));
             return;
         }
     }
 }
 
 // First spike of one neuron with time constants of its own, weights in units of C (threshold - leak), slope of
-// threshold - leak. `taus`: (n_replica, n_post, 2), tau_mem and tau_syn.
+// threshold - leak. `taus`: (n_replica, n_post, 2), tau_mem and tau_syn. `lift` as above.
 template <typename Real>
 GPUSPIKE_INLINE void first_spike_mixed(
     Index i, int width, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
-    double tangent, const Real* weights, const double* taus, const Real* times, const int* rows, Real* t_out,
-    Real* slope) {
+    double tangent, const Real* weights, const double* taus, const Real* times, const int* rows, const Real* lift,
+    Real* t_out, Real* slope) {
     const int n_tiles = (n_post + width - 1) / width;
     const Index group = i / width, b = group % n_samples, tile = group / n_samples % n_tiles;
     const Index r = group / n_samples / n_tiles;
@@ -169,13 +173,15 @@ GPUSPIKE_INLINE void first_spike_mixed(
     const Real* column = weights + r * n_pre * n_post + j;
     const double* tau = taus + 2 * (r * n_post + j);
     const Membrane<double> m = membrane(tau[0], tau[1]);
-    t_out[out] = infinity<Real>();
+    const double high = lift == nullptr ? 1.0 : double(lift[out]), share = 1.0 / high;
+    t_out[out] = high > 0.0 ? infinity<Real>() : Real(0);
     slope[out] = Real(0);
+    if (!(high > 0.0)) return;
     Start<double> now = {0.0, 0.0};
     for (int k = 0; k < n_pre; ++k) {
         const double t = times[row + k], next = k + 1 < n_pre ? double(times[row + k + 1]) : infinity<double>();
         if (!(t < infinity<double>())) return;
-        now.p += column[rows[row + k]];
+        now.p += share * double(column[rows[row + k]]);
         if (next == t) continue;  // of simultaneous events only the last one closes a causal set
         const bool ends_here = !(next < infinity<double>());
         const Step step(ends_here ? 0.0 : next - t, m);
@@ -183,7 +189,7 @@ GPUSPIKE_INLINE void first_spike_mixed(
             const Crossing<double> crossing = solve<double, MIXED>(now, next - t, m);
             if (crossing.delay < infinity<double>()) {
                 t_out[out] = Real(t + crossing.delay);
-                if (crossing.slope * m.fast > tangent) slope[out] = Real(crossing.slope);
+                if (crossing.slope * m.fast > tangent) slope[out] = Real(high * crossing.slope);
                 return;
             }
         }
@@ -191,14 +197,15 @@ GPUSPIKE_INLINE void first_spike_mixed(
     }
 }
 
-// Slope of the membrane at given spike times; one thread a (replica, sample, neuron), n_samples from first_sample on.
+// Slope of the membrane that the inputs before given spike times make: at these times, or where it meets the threshold.
+// One thread a (replica, sample, neuron), n_samples from first_sample on. Within a narrow window sums are of type Sum.
 //   anchors (n_replica, n_samples), wide likewise, a1, a2 (n_replica, n_samples, n_pre): of `window`.
 //   taus: as above where REGIME is MIXED, else not looked at.
-template <typename Real, int REGIME>
+template <typename Real, typename Sum, int REGIME, bool AT_CROSSING>
 GPUSPIKE_INLINE void slope_at(
     Index i, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
     Membrane<double> shared, double drive, double span, double tangent, const Real* t_in, const Real* weights,
-    const double* taus, const Real* t_out, const double* anchors, const bool* wide, const double* a1, const double* a2,
+    const double* taus, const Real* t_out, const double* anchors, const bool* wide, const Sum* a1, const Sum* a2,
     Real* slope) {
     const Index r = i / (Index(n_samples) * n_post), b = i / n_post % n_samples;
     const int j = int(i % n_post);
@@ -211,44 +218,50 @@ GPUSPIKE_INLINE void slope_at(
         REGIME == MIXED ? membrane(taus[2 * (r * n_post + j)], taus[2 * (r * n_post + j) + 1]) : shared;
     const Real* times = t_in + ((n_in_replicas > 1 ? r : 0) * n_batch + first_sample + b) * n_pre;
     const Real* column = weights + r * n_pre * n_post + j;
-    Sums<double> sums = {0.0, 0.0};  // over a wide window: pull and potential at the spike itself
+    double pull = 0.0, potential = 0.0;  // at the spike, see `steepness`
     if (REGIME == MIXED || wide[row]) {
         for (int k = 0; k < n_pre; ++k) {
             const double delay = spike - double(times[k]);
             if (!(delay > 0.0)) continue;
             const double w = column[Index(k) * n_post];
-            sums.p += w * exp(-delay / m.slow);
-            sums.q += w * kernel<REGIME>(delay, m);
+            pull += w * exp(-delay / m.slow);
+            potential += w * kernel<REGIME>(delay, m);
         }
     } else {
         a1 += row * n_pre, a2 += row * n_pre;
+        Sums<Sum> sums = {Sum(0), Sum(0)};
         for (int k = 0; k < n_pre; ++k) {
-            if (!(double(times[k]) < spike)) continue;
-            const double w = column[Index(k) * n_post];
+            if (!(times[k] < t_out[out])) continue;
+            const Sum w = column[Index(k) * n_post];
             sums.p += w * a1[k];
             sums.q += w * a2[k];
         }
         const double t = spike - anchors[row], p = sums.p;
-        sums.p = p * exp(-t / m.slow);
-        sums.q = exp(-t / m.fast) * (rise<REGIME>(t, m) * p - sums.q);
+        pull = p * exp(-t / m.slow);
+        potential = exp(-t / m.fast) * (rise<REGIME>(t, m) * p - double(sums.q));
     }
-    slope[out] = Real(steepness(sums.p, sums.q, drive, tangent, m) * span / m.fast);
+    const double rising = AT_CROSSING
+        ? steepness_at_crossing<REGIME>({potential / drive, pull / drive}, tangent, m)
+        : steepness(pull, potential, drive, tangent, m);
+    slope[out] = Real(rising * span / m.fast);
 }
 
-// Jitter of input times, reflected at 0; one thread a (replica, sample, block of four numbers).
-template <typename Real>
-GPUSPIKE_INLINE void jitter_block(
-    Index i, int n_batch, int n_pre, int n_jittered, double std, const Index* seeds, Index purpose, Index epoch,
-    Index batch, Real* times) {
-    const int n_blocks = (n_jittered + 3) / 4, block = int(i % n_blocks);
+// The first n of each row's n_row numbers: normal ones, or times to which such jitter is added, reflected at 0. One
+// thread a (replica, sample, block of four numbers). From `first_block` on: the address, see gpuspike.rng.normals.
+template <typename Real, bool JITTER>
+GPUSPIKE_INLINE void normal_block(
+    Index i, int n_batch, int n_row, int n, double std, const Index* seeds, Index first_block, Index first_sample,
+    Index epoch, Index batch, Real* out) {
+    const int n_blocks = (n + 3) / 4, block = int(i % n_blocks);
     const Index row = i / n_blocks, r = row / n_batch, b = row % n_batch;
-    const Normals numbers = normals(unsigned(seeds[r]), unsigned(seeds[r] >> 32), unsigned((purpose << 24) + block),
-                                    unsigned(b), unsigned(batch), unsigned(epoch));
+    const Normals numbers = normals(unsigned(seeds[r]), unsigned(seeds[r] >> 32), unsigned(first_block + block),
+                                    unsigned(first_sample + b), unsigned(batch), unsigned(epoch));
     for (int word = 0; word < 4; ++word) {
         const int k = word * n_blocks + block;
-        if (k >= n_jittered) return;
-        const Real t = times[row * n_pre + k] + Real(std) * Real(numbers.at[word]);
-        times[row * n_pre + k] = t < Real(0) ? -t : t;
+        if (k >= n) return;
+        Real number = Real(std) * Real(numbers.at[word]);
+        if (JITTER) number += out[row * n_row + k];
+        out[row * n_row + k] = JITTER && number < Real(0) ? -number : number;
     }
 }
 
@@ -301,16 +314,16 @@ __device__ void input_factors(
 }
 
 // For `slope_at`: block x is the sample n = r n_samples + b.
-template <typename Real, int REGIME>
+template <typename Real, typename Factor, int REGIME>
 __global__ void __launch_bounds__(SAMPLE_THREADS) sample_windows(
     int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples, double tau_slow,
-    double tau_fast, double rate, const Real* t_in, const Real* t_out, double* anchors, bool* wide, double* a1,
-    double* a2) {
+    double tau_fast, double rate, const Real* t_in, const Real* t_out, double* anchors, bool* wide, Factor* a1,
+    Factor* a2) {
     const Membrane<double> m = {tau_slow, tau_fast, rate};
     const Index row = blockIdx.x, r = row / n_samples, b = first_sample + row % n_samples;
     const Real* times = t_in + ((n_in_replicas > 1 ? r : 0) * n_batch + b) * n_pre;
     const Window w = window(n_pre, n_post, m.fast, times, t_out + (r * n_batch + b) * n_post);
-    input_factors<Real, double, REGIME>(n_pre, w, m, times, a1 + row * n_pre, a2 + row * n_pre);
+    input_factors<Real, Factor, REGIME>(n_pre, w, m, times, a1 + row * n_pre, a2 + row * n_pre);
     if (threadIdx.x == 0) {
         anchors[row] = w.anchor;
         wide[row] = w.wide;

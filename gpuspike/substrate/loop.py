@@ -109,37 +109,16 @@ class OnChip:
     ) -> list[Array]:
         """Gradients of all weights, by the mode; see `Network.backward`."""
         chip = self.chip
-        if self.gradient == EXACT and isinstance(chip, EmulatedChip):
-            grads = self._backward(
-                chip.effective(weights), chip.neurons, states, t_out_grad, active, max_weight_grad
-            )
-            return chip.pull_back(grads)
-        weights, neurons = chip.program(weights), [layer.neuron for layer in self.layers]
-        slopes = self.kernels.crossing_slopes
-        believed = [
-            state._replace(t_cross=state.t_out, slope=slopes(state.t_in, w, neuron, state.t_out))
-            for state, w, neuron in zip(states, weights, neurons, strict=True)
-        ]
-        return self._backward(weights, neurons, believed, t_out_grad, active, max_weight_grad)
-
-    @property
-    def dead_fraction(self) -> float | Array:
-        """(n_layer, n_chip) shares of neurons that never spike, as far as they are known."""
-        return self.chip.dead_fraction if isinstance(self.chip, EmulatedChip) else 0.0
-
-    def after_step(self, weights: Sequence[Array]) -> None:
-        """Keeps the trainer's weights, in place, in the range that the chip can hold."""
-        self.chip.limit(weights)
-
-    def _backward(
-        self,
-        weights: Sequence[Array],
-        neurons: Sequence[Any],
-        states: Sequence[LayerState],
-        t_out_grad: Array,
-        active: NDArray[np.bool_],
-        max_weight_grad: float,
-    ) -> list[Array]:
+        exact = chip if self.gradient == EXACT and isinstance(chip, EmulatedChip) else None
+        if exact is not None:
+            weights, neurons = exact.effective(weights), exact.neurons
+        else:  # what the trainer believes
+            weights, neurons = chip.program(weights), [layer.neuron for layer in self.layers]
+            slopes = self.kernels.crossing_slopes
+            states = [
+                state._replace(t_cross=state.t_out, slope=slopes(state.t_in, w, neuron, state.t_out))
+                for state, w, neuron in zip(states, weights, neurons, strict=True)
+            ]
         _, grads = self.kernels.backward(
             states,
             weights,
@@ -149,7 +128,16 @@ class OnChip:
             max_weight_grad=max_weight_grad,
             need_t_in_grad=False,
         )
-        return grads
+        return grads if exact is None else exact.pull_back(grads)
+
+    @property
+    def dead_fraction(self) -> float | Array:
+        """(n_layer, n_chip) shares of neurons that never spike, as far as they are known."""
+        return self.chip.dead_fraction if isinstance(self.chip, EmulatedChip) else 0.0
+
+    def after_step(self, weights: Sequence[Array]) -> None:
+        """Keeps the trainer's weights, in place, in the range that the chip can hold."""
+        self.chip.limit(weights)
 
 
 def gradient_angles(

@@ -28,9 +28,11 @@ SHIM = Path(__file__).with_name("shim.h")
 C_TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long", "bool": "bool"}
 ELEMENTWISE = [
     *(make(regime) for make in (src.prepare_kernel, src.slopes_kernel) for regime in range(5)),
-    *(src.forward_kernel(regime) for regime in range(4)),
-    src.mixed_kernel(),
+    *(src.slopes_kernel(regime, at_crossing=True) for regime in range(5)),
+    *(src.forward_kernel(regime, lifted) for lifted in (False, True) for regime in range(4)),
+    *(src.mixed_kernel(lifted) for lifted in (False, True)),
     src.sum_kernel(),
+    *(src.normals_kernel(jitter) for jitter in (False, True)),
     *cuda_step_source.ALL,
 ]
 REGIMES = (src.NO_REGIME, *range(5))
@@ -421,6 +423,15 @@ def module(library: Path) -> ModuleType:
         )
         return made_by(np.array)(array, dtype)
 
+    def of_device_arrays(function: Any) -> Any:
+        def call(*args: Any) -> FakeArray:
+            assert all(np.isscalar(arg) or isinstance(arg, FakeArray) for arg in args), (
+                "CuPy takes no NumPy array"
+            )
+            return fake(function(*args))
+
+        return call
+
     for name in makers:
         setattr(cupy, name, made_by(getattr(np, name)))
     vars(cupy).update(
@@ -447,20 +458,20 @@ def module(library: Path) -> ModuleType:
         get_default_memory_pool=lambda: default_pool,
         __version__="0.0",
     )
-    for name in ("isnan", "isinf", "isfinite", "where"):
-        setattr(cupy, name, getattr(np, name))
+    for name in ("isnan", "isinf", "isfinite", "where", "maximum", "minimum", "ceil"):
+        setattr(cupy, name, of_device_arrays(getattr(np, name)))
     return cupy
 
 
 @contextlib.contextmanager
 def installed(library: Path) -> Iterator[ModuleType]:
     """The stand-in in CuPy's place, and gpuspike's kernels bound to it."""
-    from gpuspike.kernels import cuda_launch, cuda_step
+    from gpuspike.kernels import cuda_call, cuda_launch, cuda_step
 
     before = sys.modules.get("cupy")
     cupy = sys.modules["cupy"] = module(library)
-    caches = [getattr(cuda_launch, name) for name in ("elementwise", "block_kernel", "_module", "on_device")]
-    caches.append(cuda_step.constants)
+    caches = [getattr(cuda_launch, name) for name in ("elementwise", "block_kernel", "_module")]
+    caches += [cuda_call.on_device, cuda_step.constants]
     device.recorded, device.stream, device.busy, device.pool = None, None, (), default_pool
     device.launches.clear()
     try:

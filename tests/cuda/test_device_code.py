@@ -448,6 +448,8 @@ with device_on_cpu.installed(pathlib.Path(sys.argv[1])):
         neuron = t.test_per_neuron.neurons("both")
         t_out, _ = t.forward(t_in, weights, neuron)
         t.backward(t_in, weights, neuron, t_out, t.np.ones_like(t_out), 0.5)
+    import test_device_trials
+    test_device_trials.use_all()
 print("clean")
 """
 
