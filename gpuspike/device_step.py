@@ -118,7 +118,7 @@ class DeviceStep:
                     data.received.t_in, data.labels, shuffled, self._clock, self._seeds, full
                 )
             self._batches.order.set(order)
-            self._clock.set(np.array([epoch, 0]))
+            self._clock.set(np.array([epoch, 0], np.int64))
             self._learning_rate.set(np.array([learning_rate]))
             self._judgement.totals.set(np.zeros(self._judgement.totals.shape))
 
