@@ -56,6 +56,11 @@ class Bumping:
         self.layer = np.full(self.n_replica, NO_LAYER)
         self.size = np.full(self.n_replica, self.value)
 
+    @property
+    def most(self) -> float:
+        """The largest bump."""
+        return MOST_BUMPED * self.value
+
     def choose(self, silent_fraction: Array) -> NDArray[np.int64]:
         """(n_replica,) the layer to bump in this batch, NO_LAYER for none.
 
@@ -70,7 +75,7 @@ class Bumping:
     ) -> None:
         """Bumps the chosen layers' weights in place and remembers what was bumped."""
         repeated = self.exponential & (chosen == self.layer) & (chosen != NO_LAYER)
-        self.size = np.where(repeated, np.minimum(2.0 * self.size, MOST_BUMPED * self.value), self.value)
+        self.size = np.where(repeated, np.minimum(2.0 * self.size, self.most), self.value)
         self.layer = chosen
         for r in np.flatnonzero(chosen != NO_LAYER):
             number = chosen[r]

@@ -77,6 +77,7 @@ def _plan(arguments: Sequence[str]) -> None:
 def _show(job: Job, console: Console) -> None:
     """Memory and time of one run."""
     from gpuspike.experiment import build
+    from gpuspike.kernels.cuda_graph import free_memory
     from gpuspike.planning import memory_of, time_of
 
     parts = build(job.config)
@@ -93,7 +94,10 @@ def _show(job: Job, console: Console) -> None:
     table.add_section()
     table.add_row("most at any one time", in_words(needed.peak))
     table.add_row("beside that: Python, libraries, kernels, figures, about", in_words(PROGRAM))
-    table.add_row("memory of this machine", in_words(_installed()))
+    if parts.backend.name == "cuda":
+        table.add_row("free memory of the device", in_words(free_memory()))
+    else:
+        table.add_row("memory of this machine", in_words(_installed()))
     console.print(table)
     with console.status("timing some steps"):
         timing = time_of(parts, console)

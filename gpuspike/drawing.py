@@ -14,6 +14,7 @@ from gpuspike.datasets import yin_yang_class
 from gpuspike.experiment import Experiment
 from gpuspike.layers import Moment
 from gpuspike.losses import decide
+from gpuspike.network import answer
 from gpuspike.trainer import Evaluation, Labelled, evaluate
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _plane(parts: Experiment, weights: Sequence[Array], test: Labelled, result: 
     grid = np.stack(np.meshgrid(axis, axis), axis=-1)
     points = grid.reshape(-1, 2)
     features = np.concatenate([points, 1.0 - points], axis=1)
-    received = parts.network.receive(parts.encode(features))
+    received = parts.receive(features)
     answers = evaluate(
         parts.on_chip(parts.chip_seeds[:1]),
         weights,
@@ -83,7 +84,7 @@ def _raster(parts: Experiment, weights: Sequence[Array], test: Labelled) -> Figu
     spikes = []
     for sample in shown:
         # At its own number, a chip's trial is the one that it was evaluated in.
-        states = machine.forward(weights, test.received.part(sample, sample + 1), Moment(first=sample))
+        states = answer(machine, weights, test.received.part(sample, sample + 1), Moment(first=sample))
         n_in = parts.network.layers[0].n_in
         times = [states[0].t_in[0, 0, :n_in], *(state.t_out[0, 0] for state in states)]
         spikes.append([t.astype(np.float64) / unit for t in times])
@@ -94,7 +95,7 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     """Traces of the first test sample that is classified correctly (else of the first)."""
     right = np.flatnonzero(decide(t_out) == test.labels)
     sample = int(right[0]) if right.size else 0
-    activities = parts.network.forward(weights, test.received.part(sample, sample + 1))
+    activities = answer(parts.network, weights, test.received.part(sample, sample + 1))
     inputs = [activity.t_in[0, 0].astype(np.float64) for activity in activities]
     spikes = [activity.t_out[0, 0].astype(np.float64) for activity in activities]
     events = np.concatenate([*inputs, *spikes])

@@ -72,7 +72,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     if config.chip_seed is not None:
         trained.chip_seed = config.chip_seed
     arrays, header = checkpoint.load(folder / "checkpoint.npz")
-    parts = build(trained)
+    parts = build(trained, to_train=False)
     machine = parts.on_chip(parts.chip_seeds)
     if same_chip and isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip):
         machine.chip.take({name[5:]: array for name, array in arrays.items() if name.startswith("chip_")})
@@ -106,7 +106,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     parts = prepared.parts
     prepare_kernels(parts, console, training=False)
     samples = parts.dataset.splits[split]
-    data = {split: Labelled(parts.network.receive(parts.encode(samples.features)), samples.labels)}
+    data = {split: Labelled(parts.receive(samples.features, again=True), samples.labels)}
     measured = measure(parts, prepared.machine, prepared.weights, data, split, prepared.prices)
     result = measured.results[split]
     accounts = {prices.key: on_chip(parts, measured, prices) for prices in prepared.prices}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike import trackers
+from gpuspike import memory, trackers
 from gpuspike.accountant import Prices, find, read_prices
 from gpuspike.augmentation import RandomShift
 from gpuspike.backend import Backend, select
@@ -28,11 +28,12 @@ from gpuspike.config import (
     conf_folder,
 )
 from gpuspike.datasets import FASHION_MNIST, MNIST, Dataset, load_arrays, load_images, yin_yang
+from gpuspike.device_step import DeviceStep
 from gpuspike.encoding import latency, pixel_latency
 from gpuspike.errors import BackendError, ConfigError
-from gpuspike.kernels import load
+from gpuspike.kernels import cuda_graph, load
 from gpuspike.kernels.threads import thread_count
-from gpuspike.layers import Moment
+from gpuspike.layers import LayerInput, Moment
 from gpuspike.losses import Loss, TimeMSE, TTFSCrossEntropy
 from gpuspike.network import Machine, Network
 from gpuspike.neuron import LIF
@@ -90,6 +91,14 @@ class Experiment:
         if isinstance(machine, OnChip) and self.config.substrate.new_chip is NewChip.step:
             machine.fresh = self._fresh_chip
         return machine
+
+    def receive(self, features: Array, *, again: bool = False) -> LayerInput:
+        """What the first layer gets of (n_samples, n_features) features or pixels, on the host.
+
+        Args:
+            again: the same times will come more than once, so that a host had better keep their order.
+        """
+        return self.network.receive(self.encode(features), sort=again and self.backend.name != "cuda")
 
     def _fresh_chip(self, moment: Moment) -> EmulatedChip:
         """The chips of one training batch; each has an address of its own."""
@@ -165,19 +174,66 @@ def _substrate(config: Config) -> Substrate:
     return substrate
 
 
-def build(config: Config) -> Experiment:
+def _backend(name: BackendName, substrate: Substrate) -> Backend:
+    """What computes: a device knows no chips, and `auto` asks none for one.
+
+    Raises:
+        BackendError: a backend that this machine does not have, or a chip on a device.
+    """
+    if name is BackendName.auto and not substrate.ideal:
+        return select("cpu")
+    backend = select(name.value)
+    if backend.name == "cuda" and not substrate.ideal:
+        raise BackendError(
+            "an emulated chip needs backend=cpu or reference, got cuda: the device's step knows no chips yet"
+        )
+    return backend
+
+
+def bytes_on_device(config: Config, dataset: Dataset, network: Network) -> int:
+    """What a training keeps in a device's memory beside its step: data, shuffles, a validation's answers."""
+    first, last = network.layers[0], network.layers[-1]
+    item = np.dtype(config.dtype.value).itemsize
+    n_train, n_validation = (len(dataset.splits[name].labels) for name in ("train", "validation"))
+    labelled = first.n_pre * item + 8
+    answered = config.replicas * (last.n_out + 1) * item
+    return n_train * (labelled + 8 * config.replicas) + n_validation * (labelled + answered)
+
+
+def _evaluated_together(config: Config, dataset: Dataset, network: Network, to_train: bool) -> int:
+    """Samples of a forward pass in evaluations: as asked for, but no more than a device's memory holds.
+
+    Raises:
+        ConfigError: a training that the device's memory does not hold.
+    """
+    return memory.fit_device(
+        [(layer.n_pre, layer.n_out) for layer in network.layers],
+        config.training.batch_size,
+        config.training.evaluation_batch_size,
+        bytes_on_device(config, dataset, network),
+        cuda_graph.free_memory(),
+        training=to_train,
+        n_replica=config.replicas,
+        dtype=config.dtype.value,
+        state_arrays=2 if config.optimizer.name is OptimizerName.adam else 1,
+    )
+
+
+def build(config: Config, *, to_train: bool = True) -> Experiment:
     """Builds every part of a run, so that a value that cannot work is refused before any work.
+
+    Args:
+        to_train: False where only the network is asked: a device then need not hold a training.
 
     Raises:
         GpuspikeError: what was expected, and what was got.
     """
     model, training, optimizer, data = config.model, config.training, config.optimizer, config.dataset
-    if config.backend is BackendName.cuda:  # the kernels exist, the trainer keeps to the CPU
-        raise BackendError("training runs on backend=cpu or reference, got cuda")
-    backend = select("reference" if config.backend is BackendName.reference else "cpu")
     prices = read_prices(find(config.substrate.prices, conf_folder() / "prices"))
     pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
+    substrate = _substrate(config)
+    backend = _backend(config.backend, substrate)
     if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):
         raise ConfigError(f"model.weight_std must be 0 or more, got {model.weight_std}")
     if not np.isfinite(model.weight_mean).all():
@@ -190,12 +246,11 @@ def build(config: Config) -> Experiment:
     thread_count()
     trackers.check(config)
     network = Network.build(sizes, bias_times, neuron, load(backend.name))
-    substrate = _substrate(config)
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
     loss: Loss
     if training.loss is LossName.time_mse:
-        loss = TimeMSE(model.tau_syn, training.t_correct, training.t_wrong)
+        loss = TimeMSE(model.tau_syn, training.t_correct, training.t_wrong, kernel=network.kernels.time_mse)
     else:
         loss = TTFSCrossEntropy(
             model.tau_syn, training.xi, training.alpha, training.beta, kernel=network.kernels.cross_entropy
@@ -215,6 +270,9 @@ def build(config: Config) -> Experiment:
             training.bump_targeted,
         )
 
+    together = training.evaluation_batch_size
+    if backend.name == "cuda":
+        together = _evaluated_together(config, dataset, network, to_train)
     make_bumping()
     make_optimizer([np.zeros((1, 1, 1))])
     return Experiment(
@@ -226,7 +284,7 @@ def build(config: Config) -> Experiment:
         loss=loss,
         rule=TrainingRule(
             batch_size=training.batch_size,
-            evaluation_batch_size=training.evaluation_batch_size,
+            evaluation_batch_size=together,
             max_weight_grad=training.max_weight_grad,
             bump_replaces_step=training.bump_replaces_step,
             input_noise=training.input_noise * model.tau_syn,
@@ -254,14 +312,28 @@ def new_trainer(parts: Experiment) -> Trainer:
     trained = parts.trained_machine()
     # Examined is always the chip that the run is for.
     new = trained is parts.network or parts.config.substrate.new_chip is NewChip.step
+    optimizer, bumping = parts.make_optimizer(weights), parts.make_bumping()
+    step = None
+    if parts.backend.name == "cuda":
+        step = DeviceStep(
+            parts.network,
+            weights,
+            parts.loss,
+            optimizer,
+            bumping,
+            parts.rule,
+            parts.seeds,
+            graph=parts.config.training.cuda_graph,
+        )
     return Trainer(
         trained,
         weights,
         parts.loss,
-        parts.make_optimizer(weights),
+        optimizer,
         parts.schedule,
-        parts.make_bumping(),
+        bumping,
         parts.rule,
         parts.seeds,
         parts.on_chip(parts.chip_seeds) if new else trained,
+        step,
     )

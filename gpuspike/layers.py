@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -55,7 +56,15 @@ class LayerInput:
     def part(self, first: int, last: int) -> LayerInput:
         """Samples `first` to `last` (not included)."""
         t_in, order = self.t_in[:, first:last], None if self.order is None else self.order[:, first:last]
-        return LayerInput(np.ascontiguousarray(t_in), None if order is None else np.ascontiguousarray(order))
+        return LayerInput(_contiguous(t_in), None if order is None else _contiguous(order))
+
+    def to(self, place: Callable[[Array], Array]) -> LayerInput:
+        """The same in arrays of another place."""
+        return LayerInput(place(self.t_in), None if self.order is None else place(self.order))
+
+
+def _contiguous(array: Array) -> Array:
+    return array if array.flags.c_contiguous else array.copy()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpuspike.errors import ConfigError, ValueRangeError
-from gpuspike.kernels import cuda, cuda_source
+from gpuspike.kernels import cuda, cuda_source, cuda_step
 
 ORDER_BYTES = 8
 """An index of a sorted input, int64 as the libraries' sorts return it."""
@@ -101,8 +101,9 @@ def plan(
         arrays[name + "order"] = inputs * ORDER_BYTES
         arrays[name + "output times and slopes"] = 2 * outputs * real
         if backend == "cuda":
-            # A copy of the times, a key for the row, and as much again with the order for a merge.
-            passing[name + "sort"] = inputs * (2 * real + 3 * ORDER_BYTES)
+            if not cuda_step.sorts_by_itself(n_pre):
+                # A copy of the times, a key for the row, and as much again with the order for a merge.
+                passing[name + "sort"] = inputs * (2 * real + 3 * ORDER_BYTES)
             sample = n_in_replicas * n_pre * cuda_source.event_bytes(real)
             passing[name + "forward"] = min(n_batch * sample, max(cuda.WORKSPACE, sample))
         if training:
@@ -110,7 +111,7 @@ def plan(
             arrays[name + "optimiser"] = state_arrays * weights
             arrays[name + "output times' gradient"] = outputs * real
             factors = n_replica * n_batch * (2 * n_pre + (5 if backend == "cuda" else 6) * n_post) * real
-            parts = cuda_source.gradient_parts(n_replica, n_pre, n_post, n_batch) if backend == "cuda" else 0
+            parts = cuda_source.gradient_parts(n_pre, n_post, n_batch) if backend == "cuda" else 0
             down = 0
             if number > 1:  # the input times' gradient, that of the bias spikes too, and weights transposed
                 down = n_replica * n_batch * n_pre * real + (weights if backend != "cuda" else 0)
@@ -154,7 +155,7 @@ def evaluation_chunk(layers: Sequence[tuple[int, int]], n_samples: int, budget: 
     if most == 0:
         needed = plan(layers, 1, training=False, **options).total
         raise ConfigError(
-            f"one sample's forward pass needs {in_words(needed)}, got {in_words(budget)} of memory"
+            f"one sample's forward pass needs {in_words(needed)}, got {in_words(max(budget, 0))} of memory"
         )
     return max(1, min(n_samples, most))
 
@@ -173,9 +174,44 @@ def require(layers: Sequence[tuple[int, int]], n_batch: int, budget: int, **opti
         f"the largest that fits is {most}" if most else "no batch fits: use fewer replicas or smaller layers"
     )
     raise ConfigError(
-        f"training.batch_size={n_batch} needs {in_words(planned.total)} of memory, got {in_words(budget)}: "
+        f"training.batch_size={n_batch} needs {in_words(planned.total)} of memory, got "
+        f"{in_words(max(budget, 0))}: "
         f"{advice}"
     )
+
+
+ROOM = 0.9
+"""Share of a device's free memory that is planned with: its pools cut blocks, and kernels take some."""
+
+
+def fit_device(
+    layers: Sequence[tuple[int, int]],
+    n_batch: int,
+    n_evaluated: int,
+    data_bytes: int,
+    free: int,
+    *,
+    training: bool = True,
+    state_arrays: int = 2,
+    **options: Any,
+) -> int:
+    """Samples of each forward pass of an evaluation, beside a training that fits into a device's memory.
+
+    Args:
+        layers: as for `plan`;  n_batch: samples of a step;  n_evaluated: most samples of a forward pass.
+        data_bytes: of what a training keeps there beside its step.
+        free: bytes that the device still has.
+        training: False where nothing is trained.
+        options: what else `plan` takes.
+
+    Raises:
+        ConfigError: a batch that does not fit, with the largest one that does, or not even one sample does.
+    """
+    budget = int(ROOM * free)
+    if training:
+        budget -= data_bytes
+        budget -= require(layers, n_batch, budget, state_arrays=state_arrays, **options).total
+    return evaluation_chunk(layers, n_evaluated, budget, shared_input=True, **options)
 
 
 def in_words(n_bytes: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import ValueRangeError
-from gpuspike.kernels import Kernels, LayerState, with_bias
+from gpuspike.kernels import Kernels, LayerState, on_host, with_bias
 from gpuspike.layers import Layer, LayerInput, Moment
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose, stream
@@ -178,3 +178,11 @@ class Machine(Protocol):
     def after_step(self, weights: Sequence[Array]) -> None:
         """Makes of the weights, in place, what the machine can have."""
         ...
+
+
+def answer(
+    machine: Machine, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
+) -> list[LayerState]:
+    """What a machine answers, from arrays on the host and in arrays on the host."""
+    place = machine.kernels.place
+    return on_host(machine.forward([place(w) for w in weights], received.to(place), moment))

@@ -54,7 +54,7 @@ class Adam:
         if not epsilon > 0.0:
             raise ValueRangeError(f"epsilon must be positive, got {epsilon!r}")
         self._kernels = kernels
-        self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self._mean = [np.zeros(w.shape, w.dtype) for w in weights]
         self._square = [np.zeros(w.shape, w.dtype) for w in weights]
         self._steps = np.zeros(len(weights[0]), np.int64)
@@ -70,19 +70,19 @@ class Adam:
         self._steps += active
         for r in np.flatnonzero(active):
             count = int(self._steps[r])
-            rate = learning_rate / (1.0 - self._beta1**count)
-            correction = 1.0 / math.sqrt(1.0 - self._beta2**count)
+            rate = learning_rate / (1.0 - self.beta1**count)
+            correction = 1.0 / math.sqrt(1.0 - self.beta2**count)
             for w, grad, mean, square in zip(weights, grads, self._mean, self._square, strict=True):
                 self._kernels.adam(
                     w[r],
                     grad[r],
                     mean[r],
                     square[r],
-                    self._beta1,
-                    self._beta2,
+                    self.beta1,
+                    self.beta2,
                     rate,
                     correction,
-                    self._epsilon,
+                    self.epsilon,
                 )
 
     def state(self) -> dict[str, Array]:
@@ -97,7 +97,7 @@ class SGD:
     def __init__(self, weights: Sequence[Array], momentum: float = 0.0) -> None:
         if not 0.0 <= momentum < 1.0:
             raise ValueRangeError(f"momentum must lie in [0, 1), got {momentum!r}")
-        self._momentum = momentum
+        self.momentum = momentum
         self._velocity = [np.zeros(w.shape, w.dtype) for w in weights]
 
     def step(
@@ -110,7 +110,7 @@ class SGD:
         """See `Optimizer.step`."""
         for r in np.flatnonzero(active):
             for w, grad, velocity in zip(weights, grads, self._velocity, strict=True):
-                velocity[r] *= self._momentum
+                velocity[r] *= self.momentum
                 velocity[r] += grad[r]
                 w[r] -= learning_rate * velocity[r]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gpuspike import memory
 from gpuspike.config import OptimizerName
-from gpuspike.experiment import Experiment, new_trainer
+from gpuspike.experiment import Experiment, bytes_on_device, new_trainer
 from gpuspike.run import prepare_kernels
 from gpuspike.substrate import OnChip
 from gpuspike.trainer import Labelled
@@ -64,15 +64,17 @@ class Timing:
 
 
 def memory_of(parts: Experiment) -> Memory:
-    """Bytes of the arrays that a run keeps, and of those that its steps take."""
+    """Bytes of the arrays that a run keeps, and of those that its steps take; on a device, of those there."""
     config, network = parts.config, parts.network
+    on_device = parts.backend.name == "cuda"
     real, replicas = config.dtype.value, config.replicas
     sizes = [(layer.n_pre, layer.n_out) for layer in network.layers]
     n_optimiser = 2 if config.optimizer.name is OptimizerName.adam else 1
-    options = {"n_replica": replicas, "dtype": real, "backend": "cpu", "state_arrays": n_optimiser}
+    options = {"n_replica": replicas, "dtype": real, "state_arrays": n_optimiser}
+    options |= {"backend": "cuda" if on_device else "cpu"}
     step = memory.plan(sizes, config.training.batch_size, **options)
     longest = max(len(split.labels) for split in parts.dataset.splits.values())
-    n_chunk = min(longest, config.training.evaluation_batch_size)
+    n_chunk = min(longest, parts.rule.evaluation_batch_size)
     forward = memory.plan(sizes, n_chunk, training=False, shared_input=True, **options)
     item = 8 if real == "float64" else 4
     n_samples = {name: len(split.labels) for name, split in parts.dataset.splits.items()}
@@ -90,6 +92,17 @@ def memory_of(parts: Experiment) -> Memory:
 
     weights, optimiser = total(step, "weights"), total(step, "optimiser")
     gradients = total(step, "gradient", "backward")
+    if on_device:  # a step and an evaluation have pools of their own there
+        kept = bytes_on_device(config, parts.dataset, network)
+        told = {
+            "data: training and validation samples, shuffles, answers": kept,
+            "weights": weights,
+            "optimiser": optimiser,
+            "activations of a step": step.total - weights - optimiser - gradients,
+            "gradients of a step": gradients,
+            "activations of an evaluation": forward.total - weights,
+        }
+        return Memory(told, sum(told.values()))
     told = {
         "data: spike times of all splits, the order of the training ones": data,
         "weights": weights,
@@ -130,7 +143,8 @@ def time_of(parts: Experiment, console: Console, seconds: float = SECONDS) -> Ti
         """Seconds of a step and of the validation, from short epochs."""
         train = _first(parts, "train", min(n_steps * batch, n_train))
         trainer.epoch = 0
-        records = list(trainer.train(train, validation, n_epochs))
+        first = 1 if parts.backend.name == "cuda" else 0  # the epoch that sends the data there
+        records = list(trainer.train(train, validation, first + n_epochs))[first:]
         step = sum(record.train_seconds for record in records) / n_epochs / -(-len(train) // batch)
         return step, sum(record.validation.seconds for record in records) / n_epochs
 
@@ -156,6 +170,6 @@ def time_of(parts: Experiment, console: Console, seconds: float = SECONDS) -> Ti
 def _first(parts: Experiment, name: str, n_samples: int) -> Labelled:
     """The first samples of a split, as a run prepares them."""
     split = parts.dataset.splits[name]
-    sort = name == "train" and parts.rule.keeps_inputs
-    received = parts.network.receive(parts.encode(split.features[:n_samples]), sort=sort)
+    again = name == "train" and parts.rule.keeps_inputs
+    received = parts.receive(split.features[:n_samples], again=again)
     return Labelled(received, split.labels[:n_samples])

@@ -16,7 +16,7 @@ from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.identity import differences, within
 from gpuspike.run_folder import CHECKPOINT, CONFIG, METRICS, replace_text
 
-FREE = ("resume", "backend", "tracking", "training.epochs")
+FREE = ("resume", "backend", "tracking", "training.epochs", "training.cuda_graph")
 """Keys that a resumed run may change: none of them says what is computed, except for how long."""
 
 

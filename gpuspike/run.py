@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from gpuspike.run_folder import (
 )
 from gpuspike.trackers import Tracking
 from gpuspike.tracking import MetricsFile, ProgressDisplay, plain, record_line
-from gpuspike.trainer import Labelled, Trainer
+from gpuspike.trainer import Labelled, Trainer, evaluate
 
 Array = NDArray[Any]
 
@@ -155,11 +156,8 @@ def _run(
     prepare_kernels(parts, console)
     data = {
         name: Labelled(
-            parts.network.receive(
-                parts.encode(split.features),
-                # Training alone sees the same times often enough for their order to be worth its memory.
-                sort=name == "train" and parts.rule.keeps_inputs,
-            ),
+            # Training alone sees the same times often enough for their order to be worth its memory.
+            parts.receive(split.features, again=name == "train" and parts.rule.keeps_inputs),
             split.labels,
         )
         for name, split in parts.dataset.splits.items()
@@ -227,6 +225,26 @@ def prepare_kernels(parts: Experiment, console: Console, *, training: bool = Tru
         training: those that only training needs, too.
     """
     start = time.perf_counter()
+    rehearse = _on_a_device if parts.backend.name == "cuda" else _on_the_host
+    evaluating, learning = rehearse(parts)
+    with (
+        console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
+        _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
+    ):
+        for prepare in evaluating + (learning if training else ()):
+            prepare()
+            if stop.asked:
+                raise KeyboardInterrupt
+    seconds = time.perf_counter() - start
+    if seconds > 2.0:
+        console.print(f"kernels  compiled in {seconds:.0f} s, kept for later runs")
+
+
+Rehearsal = tuple[tuple[Callable[[], object], ...], tuple[Callable[[], object], ...]]
+"""What runs the kernels of an evaluation, and those of a training, on nothing much."""
+
+
+def _on_the_host(parts: Experiment) -> Rehearsal:
     network, dtype, everybody = parts.network, parts.config.dtype.value, np.ones(1, np.bool_)
     machines = {parts.network, parts.on_chip(parts.chip_seeds[:1])}
     weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
@@ -242,27 +260,30 @@ def prepare_kernels(parts: Experiment, console: Console, *, training: bool = Tru
         for machine in machines:
             machine.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
 
-    with (
-        console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
-        _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
-    ):
-        evaluating = (
-            there,
-            lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
-            lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
-        )
-        learning = (
-            back,
-            lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], Purpose.INPUT_NOISE, 0, 0),
-            lambda: parts.make_optimizer(weights).step(weights, weights, 1.0, everybody),
-        )
-        for prepare in evaluating + (learning if training else ()):
-            prepare()
-            if stop.asked:
-                raise KeyboardInterrupt
-    seconds = time.perf_counter() - start
-    if seconds > 2.0:
-        console.print(f"kernels  compiled in {seconds:.0f} s, kept for later runs")
+    evaluating = (
+        there,
+        lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
+        lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
+    )
+    learning = (
+        back,
+        lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], Purpose.INPUT_NOISE, 0, 0),
+        lambda: parts.make_optimizer(weights).step(weights, weights, 1.0, everybody),
+    )
+    return evaluating, learning
+
+
+def _on_a_device(parts: Experiment) -> Rehearsal:
+    network, dtype = parts.network, parts.config.dtype.value
+    t_in = np.zeros((1, 2, network.layers[0].n_in), dtype)
+    data = Labelled(network.receive(t_in, sort=False), np.zeros(2, np.int64))
+    weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
+    counter = Counter(network.layers, weights, 2, [1.0])
+
+    def train() -> None:  # one sample kernel by kernel, the other as a graph
+        next(new_trainer(replace(parts, rule=replace(parts.rule, batch_size=1))).train(data, data, 1))
+
+    return (lambda: evaluate(network, weights, data, parts.loss, 2, counter),), (train,)
 
 
 class _StopRequest:

@@ -12,6 +12,9 @@ Kinds beside those of the CPU's benchmark:
     step         the kernels of a training step of 784-350-10: sort, forward, sort, forward, both gradients of
                  the second layer, the weights' gradient of the first. Loss and optimiser are not in it
 
+Whole training steps, kernel by kernel and as a CUDA graph, have a table of their own: see
+`benchmark_gpu_training.py`.
+
 `peak MiB` is what the memory pool held, inputs and outputs included. A network's spikes are those of its
 first layer.
 """
@@ -33,6 +36,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parent))  # where the other benchmark is, however this one is started
 
 import benchmark
+import benchmark_gpu_training as training
 from benchmark import EARLY, LATE, SILENT, Case, Measurement
 
 from gpuspike import backend
@@ -156,8 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
     options = parser.parse_args(arguments)
     cases = [case for case in CASES if options.case in case.name]
-    if not cases or options.repeats < 1:
-        names = "\n  ".join(case.name for case in CASES)
+    trained = [case for case in training.CASES if options.case in case.name]
+    if not (cases or trained) or options.repeats < 1:
+        names = "\n  ".join(case.name for case in (*CASES, *training.CASES))
         parser.error(f"--repeats must be at least 1 and --case a part of one of these names:\n  {names}")
     problem = backend.cuda_problem()
     if problem is not None:
@@ -168,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bandwidth = copied_bytes_per_second(cupy)
     measurements = [measure(cupy, case, options.repeats) for case in cases]
     rows = [benchmark.row(m, speed[m.case.dtype] / 2.0) for m in measurements]
+    steps = [training.measure(case, options.repeats) for case in trained]
     report = {
         "machine": f"device: {backend.device_name()}",
         "threads": "all",
@@ -181,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
             for m, r in zip(measurements, rows, strict=True)
         ],
+        "training": training.report(trained, steps),
     }
     console = Console(highlight=False, width=160)
     console.print(f"{backend.device_name()}; {bandwidth / 1e9:.0f} GB/s read and written by a copy")
@@ -188,9 +195,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(
             f"{dtype}: {value / 1e12:.2f} T multiply-adds/s, at most {value / 2e12:.2f} T pair-events/s"
         )
-    console.print(benchmark.table(rows))
+    if rows:
+        console.print(benchmark.table(rows))
+    if steps:
+        console.print(training.table(steps))
     if options.markdown is not None:
-        options.markdown.write_text(benchmark.markdown(report), encoding="utf-8")
+        text = benchmark.markdown(report) + ("\n" + training.markdown(steps) if steps else "")
+        options.markdown.write_text(text, encoding="utf-8")
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return 0

@@ -174,15 +174,3 @@ def test_the_driver_s_version_comes_from_its_library(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(cuDriverGetVersion=get_version))
     assert backend.driver_cuda() == (13, 1)
-
-
-def test_training_stays_on_the_cpu_where_there_is_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpuspike.config import jobs
-    from gpuspike.experiment import build
-
-    auto, cuda = (jobs([f"backend={name}"], multirun=False)[0].config for name in ("auto", "cuda"))
-    fake_cupy(monkeypatch)
-    parts = build(auto)
-    assert parts.backend.name == "cpu"
-    with pytest.raises(BackendError, match="training runs on backend=cpu or reference, got cuda"):
-        build(cuda)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import test_per_neuron
 import test_trials
 from numpy.typing import NDArray
+from small_training import Setup, assert_close_runs, assert_same_runs, each_variant
 from test_kernels import (
     TOLERANCE,
     assert_close,
@@ -27,8 +29,9 @@ from test_trials import each_kind
 
 import gpuspike
 from gpuspike import backend
+from gpuspike.device_step import DeviceStep
 from gpuspike.errors import BackendError, ShapeError
-from gpuspike.kernels import Trial, cuda, load, reference
+from gpuspike.kernels import Trial, cuda, cuda_step, load, reference
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -225,3 +228,72 @@ def test_a_large_step_stays_within_half_a_gibibyte(cupy: Any) -> None:
         cupy.cuda.Device().synchronize()
         assert bool(cupy.isfinite(t_out).any())
         assert pool.total_bytes() < 0.5 * (1 << 30)
+
+
+# --- training ----------------------------------------------------------
+
+
+@each_dtype
+@pytest.mark.parametrize("n", [1, 5, 33, 784, cuda_step.MOST_SORTED, cuda_step.MOST_SORTED + 1])
+def test_rows_are_sorted_as_numpy_does(cupy: Any, n: int, dtype: Any) -> None:
+    rng = np.random.default_rng(n)
+    times = np.round(rng.uniform(0.0, 2.0, (2, 30, n)), 2).astype(dtype)
+    times[rng.random(times.shape) < 0.2] = np.inf
+    order = cuda.spike_order(cupy.asarray(times)).get()
+    np.testing.assert_array_equal(order, np.argsort(times, axis=-1, kind="stable"))
+
+
+@each_variant
+def test_training_is_the_cpu_s_to_rounding(cupy: Any, setup: Setup) -> None:
+    ours, theirs = setup.trained(), replace(setup, backend="cpu").trained()
+    assert_close_runs(ours, theirs, 1e-3 if setup.input_noise else 1e-7)  # the noise is drawn in float32
+
+
+@each_variant
+@each_dtype
+def test_training_gives_the_same_bits_twice_with_a_graph_and_without(
+    cupy: Any, setup: Setup, dtype: Any
+) -> None:
+    setup = replace(setup, dtype=dtype)
+    first = setup.trained()
+    step = first[0]._step
+    assert isinstance(step, DeviceStep)
+    assert step._graph is not None
+    for other in (setup.trained(), replace(setup, graph=False).trained()):
+        for r in range(2):
+            assert_same_runs(first, other, r, r)
+
+
+@each_variant
+def test_a_replica_is_the_run_of_its_seed_alone(cupy: Any, setup: Setup) -> None:
+    together = setup.trained()
+    for r, seed in enumerate(setup.seeds):
+        assert_same_runs(together, replace(setup, seeds=(seed,)).trained(), r, 0)
+
+
+def test_a_run_stopped_on_the_device_goes_on_there_and_on_the_cpu(cupy: Any) -> None:
+    setup = Setup(input_noise=0.1)
+    whole = setup.trained(4)
+    first, records = setup.trained(2)
+    arrays = {name: array.copy() for name, array in first.state().items()}
+    for backend_name in ("cuda", "cpu"):
+        second = replace(setup, backend=backend_name).trainer()
+        second.restore(arrays, 2)
+        data = setup.labelled(0, setup.n_train), setup.labelled(1, 40)
+        run = second, [*records, *second.train(*data, 4)]
+        if backend_name == "cpu":
+            assert_close_runs(run, whole, 1e-3)
+            continue
+        for r in range(2):
+            assert_same_runs(run, whole, r, r)
+
+
+def test_two_trainings_beside_each_other_do_not_touch_each_other(cupy: Any) -> None:
+    setup = Setup(n_train=64)
+    alone = setup.trained(3)
+    data = setup.labelled(0, 64), setup.labelled(1, 40)
+    pairs = [(trainer, trainer.train(*data, 3)) for trainer in (setup.trainer(), setup.trainer())]
+    records = [[next(run) for _, run in pairs] for _ in range(3)]
+    for number, (trainer, _) in enumerate(pairs):
+        for r in range(2):
+            assert_same_runs((trainer, [epoch[number] for epoch in records]), alone, r, r)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import resource
 import subprocess
@@ -71,12 +72,15 @@ def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyP
         empty=empty,
         empty_like=lambda array: empty(array.shape, array.dtype),
         asarray=lambda array: np.asarray(array).view(Array),
-        cuda=SimpleNamespace(Device=lambda: SimpleNamespace(id=0)),
+        cuda=SimpleNamespace(
+            Device=lambda: SimpleNamespace(id=0), using_allocator=lambda _: contextlib.nullcontext()
+        ),
+        get_default_memory_pool=lambda: SimpleNamespace(malloc=None),
     )
     for module in (cuda, cuda_call):
         monkeypatch.setattr(module, "cupy_module", lambda: fake)
-    monkeypatch.setattr(cuda, "_elementwise", lambda _: lambda *args, **options: None)
-    monkeypatch.setattr(cuda, "_block_kernel", lambda *_: lambda *args: None)
+    monkeypatch.setattr(cuda, "elementwise", lambda _: lambda *args, **options: None)
+    monkeypatch.setattr(cuda, "block_kernel", lambda *_: lambda *args: None)
     cuda_call.on_device.cache_clear()
     n_batch, n_pre, n_post, n_replica = 300, 100, 70, 2
     t_in, weights = (

@@ -104,7 +104,7 @@ def test_a_sweep_has_a_row_a_job(
         (["trainig.epochs=1"], "trainig"),
         (["--cfg"], "takes KEY=VALUE and -m, got --cfg"),
         (["resume=somewhere"], "got resume"),
-        (["backend=cuda"], "backend=cpu or reference, got cuda"),
+        (["backend=gpu"], "gpu"),
         (["-m", "replicas=1,0"], "replicas must be at least 1, got 0"),
     ],
 )

@@ -347,6 +347,7 @@ class Recorder:
         self.backward = self._kernels.backward
         self.spike_order = self._kernels.spike_order
         self.jitter, self.adam = self._kernels.jitter, self._kernels.adam
+        self.count_silent, self.place = self._kernels.count_silent, self._kernels.place
 
     def forward(self, t_in: Array, *arguments: Any) -> list[LayerState]:
         """As the CPU's."""

@@ -20,6 +20,7 @@ def test_the_device_code_and_the_configuration_are_in_the_wheel(tmp_path: Path) 
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
         "kernels/lif.cuh",
+        "kernels/step.cu",
         "kernels/ttfs.cu",
         "kernels/cuda.py",
         "conf/config.yaml",

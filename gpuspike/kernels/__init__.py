@@ -188,6 +188,49 @@ class Kernels(Protocol):
         """
         ...
 
+    @staticmethod
+    def time_mse(
+        t_out: Array, labels: NDArray[np.int64], tau_syn: float, correct: float, wrong: float, penalty: float
+    ) -> tuple[Array, Array]:
+        """Loss of every sample (n_replica, n_batch), and the gradient of each replica's mean loss.
+
+            L = 1/2 sum_n ((t_n - target_n)/tau_syn)^2,    `penalty` for each n that is silent
+
+        Args:
+            t_out, labels: as for `cross_entropy`.
+            correct, wrong: targets of the label's neuron and of the others, in the unit of time.
+        """
+        ...
+
+    @staticmethod
+    def count_silent(t_out: Array) -> Array:
+        """How many (sample, neuron) pairs are silent: (n_replica, n), to be added up for each replica."""
+        ...
+
+    @staticmethod
+    def place(array: Array) -> Array:
+        """The array where these kernels compute: itself, or a copy on the device."""
+        ...
+
+
+def host(array: Array) -> NDArray[Any]:
+    """The array on the host: itself, or a copy of one on a device, which is waited for."""
+    elsewhere: Any = array
+    return array if array_module(array=array) is np else elsewhere.get()
+
+
+def on_host(states: Sequence[LayerState]) -> list[LayerState]:
+    """What layers have answered, in arrays on the host; those from a device come without their order."""
+    copies: list[LayerState] = []
+    for state in states:
+        if array_module(t_out=state.t_out) is not np:
+            t_out = host(state.t_out)
+            t_cross = t_out if state.t_cross is state.t_out else host(state.t_cross)
+            order = np.empty(0, np.int64)
+            state = LayerState(host(state.t_in), order, t_out, t_cross, host(state.slope))
+        copies.append(state)
+    return copies
+
 
 def with_bias(spikes: Array, bias_times: Sequence[float]) -> Array:
     """(n_replica, n_batch, n) spike times with bias spikes at the end, the same for every sample."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from gpuspike.errors import BackendError
-from gpuspike.kernels import Array, LayerState, Trial
+from gpuspike.kernels import Array, LayerState, Trial, reference_step
 from gpuspike.kernels.per_neuron import Own, own
 from gpuspike.kernels.stack import Stack
 from gpuspike.neuron import LIF
@@ -90,7 +90,8 @@ def _constants_and_peak(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
 
 spike_order = _sort.spike_order
 jitter, normals, adam = _update.jitter, _update.normals, _update.adam
-cross_entropy = _loss.cross_entropy
+cross_entropy, time_mse = _loss.cross_entropy, reference_step.time_mse
+count_silent, place = reference_step.count_silent, reference_step.place
 
 
 def forward(

@@ -1,4 +1,4 @@
-"""The CUDA backend: the only file that launches kernels, through CuPy, and that knows how.
+"""The CUDA backend's neurons. Kernels are launched in this file and in `cuda_step`, through CuPy.
 
 What is compiled is said in `cuda_source`. Every argument is checked (`cuda_call`) and cast here, since no
 kernel can. Nothing waits for the device, and every sum is added up in one fixed order: the same input, the
@@ -10,18 +10,21 @@ CuPy compiles with -ftz=true: float32 numbers below 1e-38 count as 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
 import numpy as np
 
 from gpuspike.backend import cupy_module
 from gpuspike.errors import ShapeError
 from gpuspike.kernels import cuda_source as src
-from gpuspike.kernels import reference_step
+from gpuspike.kernels import cuda_step
 from gpuspike.kernels.cuda_call import Array, Call, check
+from gpuspike.kernels.cuda_launch import block_kernel, elementwise
 from gpuspike.neuron import LIF
 from gpuspike.rng import LAYER_BLOCKS
+
+spike_order, with_bias, without_bias = cuda_step.spike_order, cuda_step.with_bias, cuda_step.without_bias
+cross_entropy, time_mse, count_silent = cuda_step.cross_entropy, cuda_step.time_mse, cuda_step.count_silent
+adam, place = cuda_step.adam, cuda_step.place
 
 WORKSPACE = 128 << 20
 """Bytes that the events of a forward pass may take; a larger batch passes through in such parts."""
@@ -31,30 +34,6 @@ TILE_THREADS = 256
 """Shapes of blocks, as in `ttfs.cu`."""
 
 
-@cache
-def _elementwise(kernel: src.Elementwise) -> Any:
-    return cupy_module().ElementwiseKernel(
-        kernel.in_params,
-        kernel.out_params,
-        kernel.operation,
-        kernel.name,
-        preamble=src.source(),
-        options=src.OPTIONS,
-    )
-
-
-@cache
-def _block_kernel(name: str, dtype: np.dtype[Any], regime: int) -> Any:
-    names = src.block_kernels(dtype, regime)
-    return _module(dtype, regime).get_function(names[name])
-
-
-@cache
-def _module(dtype: np.dtype[Any], regime: int) -> Any:
-    names = tuple(src.block_kernels(dtype, regime).values())
-    return cupy_module().RawModule(code=src.source(), options=src.OPTIONS, name_expressions=names)
-
-
 def _parts(call: Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]:
     """(first sample, samples) of each part of a batch whose workspace stays within WORKSPACE."""
     most = max(1, WORKSPACE // max(1, rows * call.n_pre * bytes_an_entry))
@@ -62,12 +41,6 @@ def _parts(call: Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]:
 
 
 # --- the protocol ----------------------------------------------------------
-
-
-def spike_order(t_in: Array) -> Array:
-    """The order that sorts each sample's spikes by time, silent inputs last: (..., n_pre), int64."""
-    cupy = cupy_module()  # its sort is stable, and like NumPy's puts inf behind every number
-    return cupy.argsort(t_in, axis=-1) if t_in.size else cupy.empty(t_in.shape, np.int64)
 
 
 def forward(
@@ -106,7 +79,7 @@ def forward(
         carries = cupy.empty((rest, 3), call.dtype)
         exact = cupy.empty((rest, 2), np.float64)
         reach = 4.0 if real == 4 else 8.0
-        _elementwise(src.prepare_kernel(call.regime))(
+        elementwise(src.prepare_kernel(call.regime))(
             call.n_batch, call.n_pre, call.n_post, first, n_samples, *call.taus, drive, reach, t_in, order,
             times, rows, ends, events, carries, exact, size=n_events,
         )  # fmt: skip
@@ -114,12 +87,12 @@ def forward(
         sizes = (call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, first, n_samples)
         n_threads = call.n_replica * n_samples * -(-call.n_post // width) * width
         if mixed:
-            _elementwise(src.mixed_kernel(lifted))(
+            elementwise(src.mixed_kernel(lifted))(
                 width, *sizes, call.tangent, weights, call.own_taus(), times, rows, *lifts, t_out, slope,
                 size=n_threads,
             )  # fmt: skip
         else:
-            _elementwise(src.forward_kernel(call.regime, lifted))(
+            elementwise(src.forward_kernel(call.regime, lifted))(
                 width, *sizes, *call.taus, drive, span, call.tangent, weights,
                 times, rows, ends, events, carries, exact, *lifts, t_out, slope, size=n_threads,
             )  # fmt: skip
@@ -157,11 +130,11 @@ def _slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array, *, at_crossi
         anchors, wide = cupy.empty(rows, np.float64), cupy.empty(rows, np.bool_)
         a1, a2 = (cupy.empty((rows, 1 if mixed else call.n_pre), factor) for _ in range(2))
         if not mixed:
-            _block_kernel(windows, call.dtype, call.regime)(
+            block_kernel(windows, call.dtype, call.regime)(
                 (rows,), (SAMPLE_THREADS,),
                 (*map(np.int32, sizes), *map(np.float64, call.taus), t_in, t_out, anchors, wide, a1, a2),
             )  # fmt: skip
-        _elementwise(src.slopes_kernel(call.regime, at_crossing))(
+        elementwise(src.slopes_kernel(call.regime, at_crossing))(
             *sizes, *call.taus, drive, span, call.tangent, t_in, weights, call.own_taus(), t_out,
             anchors, wide, a1, a2, slope, size=call.n_replica * n_samples * call.n_post,
         )  # fmt: skip
@@ -206,7 +179,7 @@ def backward(
     a1, a2 = (cupy.empty((1, 1, 1) if mixed else in_shape, call.dtype) for _ in range(2))
     gate, p1, p2, q1, q2 = (cupy.empty(call.out_shape, call.dtype) for _ in range(5))
     sizes = tuple(map(np.int32, (call.n_in_replicas, call.n_batch, call.n_pre, call.n_post)))
-    _block_kernel("gradient_terms", call.dtype, call.regime)(
+    block_kernel("gradient_terms", call.dtype, call.regime)(
         (call.n_replica * call.n_batch,), (SAMPLE_THREADS,),
         (
             *sizes, *constants, np.float64(capacitance), np.float64(max_weight_grad), taus, active, t_in,
@@ -215,9 +188,9 @@ def backward(
     )  # fmt: skip
     tiles_i, tiles_j, tiles_b = (-(-n // src.TILE) for n in (call.n_pre, call.n_post, call.n_batch))
     blocks = call.n_replica * tiles_i * tiles_j
-    n_splits = src.gradient_parts(call.n_replica, call.n_pre, call.n_post, call.n_batch)
+    n_splits = src.gradient_parts(call.n_pre, call.n_post, call.n_batch)
     parts = cupy.empty((n_splits, *weights.shape), call.dtype)
-    _block_kernel("weights_gradient", call.dtype, call.regime)(
+    block_kernel("weights_gradient", call.dtype, call.regime)(
         (blocks * n_splits,), (TILE_THREADS,),
         (
             np.int32(call.n_replica), *sizes, np.int32(n_splits), *constants, taus, active, t_in, wide,
@@ -227,11 +200,11 @@ def backward(
     weights_grad = parts[0]
     if n_splits > 1:
         weights_grad = cupy.empty_like(weights)
-        _elementwise(src.sum_kernel())(parts, n_splits, weights.size, weights_grad)
+        elementwise(src.sum_kernel())(parts, n_splits, weights.size, weights_grad)
     if not need_t_in_grad:
         return None, weights_grad
     t_in_grad = cupy.empty(in_shape, call.dtype)
-    _block_kernel("times_gradient", call.dtype, call.regime)(
+    block_kernel("times_gradient", call.dtype, call.regime)(
         (call.n_replica * tiles_b * tiles_i,), (TILE_THREADS,),
         (*sizes, *constants, taus, active, t_in, weights, wide, a1, a2, gate, q1, q2, t_in_grad),
     )  # fmt: skip
@@ -287,34 +260,7 @@ def _draw(
     n_replica, n_batch, n_row = out.shape
     size = n_replica * n_batch * -(-n // 4)
     if size:
-        _elementwise(src.normals_kernel(jitter))(
+        elementwise(src.normals_kernel(jitter))(
             n_batch, n_row, n, std, cupy_module().asarray(np.array(seeds, np.int64)),
             first_block, first_sample, epoch, batch, out, size=size,
         )  # fmt: skip
-
-
-def adam(
-    weights: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
-    keep_mean: float,
-    keep_square: float,
-    rate: float,
-    correction: float,
-    epsilon: float,
-) -> None:
-    """One step of Adam, in place; see `kernels.Kernels.adam`."""
-    arrays = {"weights": weights, "grad": grad, "mean": mean, "square": square}
-    check(weights.dtype, {name: (array, weights.shape) for name, array in arrays.items()})
-    if weights.size:
-        _elementwise(src.adam_kernel())(
-            grad, keep_mean, keep_square, rate, correction, epsilon, weights, mean, square
-        )
-
-
-def cross_entropy(
-    t_out: Array, labels: Array, unit: float, late: float, alpha: float, penalty: float
-) -> tuple[Array, Array]:
-    """Loss and its gradient on the device, array by array; see `kernels.Kernels.cross_entropy`."""
-    return reference_step.cross_entropy(t_out, labels, unit, late, alpha, penalty, xp=cupy_module())

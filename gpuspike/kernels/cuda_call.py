@@ -154,4 +154,12 @@ class Call:
 @lru_cache(maxsize=256)
 def on_device(data: bytes, dtype: str, shape: tuple[int, ...], device: int) -> Array:
     """Parameters, sent to a device once."""
-    return cupy_module().asarray(np.frombuffer(data, dtype).reshape(shape).copy())
+    del device
+    return send(np.frombuffer(data, dtype).reshape(shape))
+
+
+def send(values: np.ndarray[Any, Any]) -> Array:
+    """A copy on the current device, in the memory of all: it may outlive the pool of a training."""
+    cupy = cupy_module()
+    with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
+        return cupy.asarray(values.copy())

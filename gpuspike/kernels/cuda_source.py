@@ -1,8 +1,8 @@
-"""What the CUDA backend compiles: the text of `lif.cuh` and `ttfs.cu`, and how each kernel calls it.
+"""What the CUDA backend compiles: the text of its device code, and how each kernel of the neurons calls it.
 
-The two files (mathematics, indexing) are put together into one text, so that CuPy's cache of compiled kernels
-sees every edit of either. An elementwise kernel calls one device function a thread; kernels whose threads
-work together are templates in that text.
+Its files (mathematics, the neurons' indexing, the rest of a step) are put together into one text, so that
+CuPy's cache of compiled kernels sees every edit of any. An elementwise kernel calls one device function a
+thread; kernels whose threads work together are templates in that text.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ EQUAL, DOUBLE, NON_LEAKY, GENERAL, MIXED = range(5)
 
 OPTIONS = ("--std=c++17",)
 
+FILES = ("lif.cuh", "ttfs.cu", "step.cu")
+
 
 @cache
 def source() -> str:
     """Text of all device code."""
     folder = Path(__file__).parent
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in ("lif.cuh", "ttfs.cu"))
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in FILES)
 
 
 @dataclass(frozen=True)
@@ -135,22 +137,16 @@ def normals_kernel(jitter: bool) -> Elementwise:
     )
 
 
-def adam_kernel() -> Elementwise:
-    """One step of Adam."""
-    return Elementwise(
-        "gpuspike_adam",
-        "raw T grad, float64 keep_mean, float64 keep_square, float64 rate, float64 correction, "
-        "float64 epsilon",
-        "T weights, T mean, T square",
-        """mean += T(1.0 - keep_mean) * (grad[i] - mean);
-        square += T(1.0 - keep_square) * (grad[i] * grad[i] - square);
-        weights -= T(rate) * mean / (T(correction) * sqrt(square) + T(epsilon))""",
-    )
+NO_REGIME = -1
+"""Stands for the regime of kernels that know no neurons."""
 
 
 def block_kernels(dtype: np.dtype[Any], regime: int) -> dict[str, str]:
     """Names of the kernels whose threads work together, and of their instances."""
     real = "float" if dtype == np.float32 else "double"
+    if regime == NO_REGIME:
+        generic = {name: f"gpuspike::{name}<{real}>" for name in ("sort_row", "count_silent", "judge")}
+        return generic | {"draw_corners": "gpuspike::draw_corners"}
     names = ("gradient_terms", "weights_gradient", "times_gradient")
     kernels = {name: f"gpuspike::{name}<{real}, {regime}>" for name in names}
     for factor in dict.fromkeys(("double", real)) if regime != MIXED else ():
@@ -173,7 +169,10 @@ def event_bytes(itemsize: int) -> int:
     return 8 * itemsize + 24
 
 
-def gradient_parts(n_replica: int, n_pre: int, n_post: int, n_batch: int) -> int:
-    """Parts that the batch is cut into for the weight gradient; one array of weights each."""
-    blocks = n_replica * -(-n_pre // TILE) * -(-n_post // TILE)
+def gradient_parts(n_pre: int, n_post: int, n_batch: int) -> int:
+    """Parts that the batch is cut into for the weight gradient; one array of weights each.
+
+    The number of replicas has no say: a replica's sums must be those that it would have alone.
+    """
+    blocks = -(-n_pre // TILE) * -(-n_post // TILE)
     return max(1, min(SPLIT_BLOCKS // max(blocks, 1), n_batch // SPLIT_SAMPLES))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import array_module
 from gpuspike.errors import DtypeError, ShapeError
-from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial, with_bias
+from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial, reference_step
 from gpuspike.neuron import LIF
 
 
@@ -148,6 +148,13 @@ class Stack:
         self.adam = layer.adam
         self.cross_entropy = layer.cross_entropy
 
+        def own(name: str) -> Any:
+            """The layer's, if it keeps its arrays elsewhere; else NumPy's."""
+            return getattr(layer, name, getattr(reference_step, name))
+
+        self.time_mse, self.count_silent, self.place = own("time_mse"), own("count_silent"), own("place")
+        self._with_bias, self._without_bias = own("with_bias"), own("without_bias")
+
     def forward(
         self,
         t_in: Array,
@@ -162,7 +169,7 @@ class Stack:
         each = trials or [Trial()] * len(weights)
         for layer_weights, neuron, times, trial in zip(weights, neurons, bias_times, each, strict=True):
             if states:
-                t_in, order = with_bias(states[-1].t_out, times), None
+                t_in, order = self._with_bias(states[-1].t_out, times), None
             if order is None:
                 order = self.spike_order(t_in)
             n_replica, _, n_post = layer_weights.shape
@@ -195,7 +202,7 @@ class Stack:
                 neurons[number],
                 state.t_cross,
                 state.slope,
-                t_in_grad[:, :, : state.t_out.shape[2]].copy(),
+                self._without_bias(t_in_grad, state.t_out.shape[2]),
                 active=active,
                 max_weight_grad=max_weight_grad,
                 need_t_in_grad=need_t_in_grad or number > 0,

@@ -1,7 +1,8 @@
 """The CUDA backend without a GPU: its device code built by g++, and a module that stands for CuPy.
 
 The stand-in keeps arrays in the computer's memory and runs kernels as shim.h says. It is strict where CuPy
-and the driver are silent: every argument's type is compared with the kernel's.
+and the driver are silent: every argument's type is compared with the kernel's, work on one stream must be
+waited for before another touches anything, and a graph may hold no memory that is not its own or kept alive.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import importlib.machinery
 import subprocess
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from gpuspike.kernels import cuda_source as src
+from gpuspike.kernels import cuda_step_source
 
 SHIM = Path(__file__).with_name("shim.h")
 C_TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long", "bool": "bool"}
@@ -29,7 +33,16 @@ ELEMENTWISE = [
     *(src.mixed_kernel(lifted) for lifted in (False, True)),
     src.sum_kernel(),
     *(src.normals_kernel(jitter) for jitter in (False, True)),
-    src.adam_kernel(),
+    *cuda_step_source.ALL,
+]
+REGIMES = (src.NO_REGIME, *range(5))
+INSTANCES = [
+    *dict.fromkeys(
+        name
+        for dtype in ("float32", "float64")
+        for regime in REGIMES
+        for name in src.block_kernels(np.dtype(dtype), regime).values()
+    )
 ]
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
@@ -54,7 +67,8 @@ def elementwise_code(kernel: src.Elementwise, dtype: str) -> str:
                 arguments.append(f"{c_type}* shim_{name}")
                 inside += f"{c_type}& {name} = shim_{name}[i]; "
     return (
-        f'extern "C" void {kernel.name}_{dtype}({", ".join(arguments)}) {{\n  typedef {C_TYPES[dtype]} T;\n'
+        f'extern "C" void {kernel.name}_{dtype}({", ".join(arguments)}) {{\n'
+        f"  [[maybe_unused]] typedef {C_TYPES[dtype]} T;\n"
         f"  for (ptrdiff_t i = 0; i < shim_size; ++i) {{ {inside}{kernel.operation}; }}\n}}\n"
     )
 
@@ -69,12 +83,11 @@ def translation_unit() -> str:
     parts = [f'#include "{SHIM}"\n', src.source()]
     for dtype in ("float32", "float64"):
         parts += [elementwise_code(kernel, dtype) for kernel in ELEMENTWISE]
-        for regime in range(5):
-            for instance in src.block_kernels(np.dtype(dtype), regime).values():
-                parts.append(
-                    f'extern "C" int {symbol(instance)}(unsigned grid, unsigned block, void** args, '
-                    f"const char* codes) {{ return shim::launch({instance}, grid, block, args, codes); }}\n"
-                )
+    parts += [
+        f'extern "C" int {symbol(instance)}(unsigned grid, unsigned block, void** args, const char* codes) '
+        f"{{ return shim::launch({instance}, grid, block, args, codes); }}\n"
+        for instance in INSTANCES
+    ]
     return "\n".join(parts)
 
 
@@ -93,6 +106,160 @@ def build(folder: Path, *options: str) -> Path:
     return library
 
 
+# --- the device ----------------------------------------------------------
+
+
+class Device:
+    """What the device is doing.
+
+    Attributes:
+        recorded: what is being captured, or None.
+        closed: whether the host may neither look nor send anything, nor launch what is not a kernel of ours.
+        stream: the current stream, None for the default one;  busy: the one with work nobody has waited for.
+        launches: kernels and graphs launched.
+    """
+
+    recorded: list[tuple[Callable[[], None], list[Any]]] | None = None
+    closed = False
+    stream: FakeStream | None = None
+    busy: Any = ()
+    pool: FakeMemoryPool
+    launches: list[str]
+
+    def work(self, what: str) -> None:
+        """Something is asked of the device that is no kernel of ours."""
+        assert self.recorded is None, f"{what} cannot be captured"
+        assert not self.closed, f"{what} in a step"
+        self.touch()
+
+    def touch(self) -> None:
+        """The current stream uses memory."""
+        assert self.busy in ((), self.stream), "another stream's work was not waited for"
+        self.busy = self.stream
+
+    def launch(self, name: str, run: Callable[[], None], arrays: list[FakeArray], ready: set[str]) -> None:
+        """Runs a kernel, or notes it down in a capture."""
+        self.touch()
+        if self.recorded is None:
+            ready.add(name)
+            self.launches.append(name)
+            run()
+            return
+        assert name in ready, f"{name} would be compiled in a capture"
+        used = [owner(array) for array in arrays]
+        others = [weakref.ref(one) for one in used if getattr(one, "pool", None) != id(self.pool)]
+        self.recorded.append((run, others))
+
+
+device = Device()
+
+
+@contextlib.contextmanager
+def closed() -> Iterator[None]:
+    """Nothing but kernels of ours may run in here, and nothing may cross to the host or from there."""
+    device.closed = True
+    try:
+        yield
+    finally:
+        device.closed = False
+
+
+class FakeStream:
+    def __init__(self, *, non_blocking: bool) -> None:
+        self.non_blocking = non_blocking
+
+    def __enter__(self) -> FakeStream:
+        self.before, device.stream = device.stream, self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        device.stream = self.before
+
+    def synchronize(self) -> None:
+        assert device.recorded is None
+        assert not device.closed, "waiting in a step"
+        if device.busy is self:
+            device.busy = ()
+
+    def begin_capture(self) -> None:
+        assert device.stream is self
+        assert self.non_blocking
+        assert device.recorded is None
+        assert device.pool is not default_pool, "a graph needs memory of its own"
+        device.recorded = []
+
+    def end_capture(self) -> FakeGraph:
+        assert device.recorded is not None
+        recorded, device.recorded = device.recorded, None
+        return FakeGraph(recorded, weakref.ref(device.pool))
+
+
+class FakeGraph:
+    def __init__(self, recorded: Any, pool: Any) -> None:
+        self.recorded, self.pool = recorded, pool
+
+    def launch(self, stream: FakeStream | None = None) -> None:
+        assert stream in (None, device.stream)
+        assert device.recorded is None
+        assert self.pool() is not None, "the graph's memory is gone"
+        device.touch()
+        device.launches.append("graph")
+        for run, others in self.recorded:
+            assert all(other() is not None for other in others), "memory that a graph uses was freed"
+            run()
+
+
+class FakeMemoryPool:
+    """Hands freed memory out again, as it is: full of somebody else's numbers."""
+
+    def __init__(self) -> None:
+        self.free: dict[int, list[Any]] = {}
+        self.held = self.live = self.peak = 0
+
+    def malloc(self, size: int) -> Any:
+        blocks = self.free.setdefault(size, [])
+        if not blocks:
+            self.held += size
+            blocks.append((ctypes.c_byte * size)())
+        storage = blocks.pop()
+        lease = (ctypes.c_byte * size).from_buffer(storage)
+        weakref.finalize(lease, self.give_back, storage)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        lease.pool = id(self)
+        return lease
+
+    def give_back(self, storage: Any) -> None:
+        self.live -= len(storage)
+        self.free[len(storage)].append(storage)
+
+    def total_bytes(self) -> int:
+        return self.held
+
+    def free_bytes(self) -> int:
+        return sum(size * len(blocks) for size, blocks in self.free.items())
+
+
+default_pool = FakeMemoryPool()
+device.pool, device.launches = default_pool, []
+
+
+@contextlib.contextmanager
+def using_allocator(allocator: Any) -> Iterator[None]:
+    before, device.pool = device.pool, allocator.__self__
+    try:
+        yield
+    finally:
+        device.pool = before
+
+
+def owner(array: Any) -> Any:
+    """Whose memory an array has."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array.obj if isinstance(array, memoryview) else array
+
+
 # --- a module that stands for CuPy ----------------------------------------------------------
 
 
@@ -104,8 +271,37 @@ class FakeArray(np.ndarray):
     def __array_finalize__(self, other: Any) -> None:
         self.device_id = getattr(other, "device_id", 0)
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        device.work(ufunc.__name__)
+        plain = [np.asarray(one) if isinstance(one, FakeArray) else one for one in inputs]
+        if out is not None:
+            options["out"] = tuple(np.asarray(one) for one in out)
+        answer = getattr(ufunc, method)(*plain, **options)
+        return out[0] if out is not None else fake(answer) if isinstance(answer, np.ndarray) else answer
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        device.work("assignment")
+        super().__setitem__(key, value)
+
+    def copy(self, *order: Any) -> Any:
+        device.work("copy")
+        return super().copy(*order)
+
+    def fill(self, value: Any) -> None:
+        device.work("fill")
+        super().fill(value)
+
     def get(self) -> np.ndarray:
-        return np.asarray(self)
+        device.work("a look at an array")
+        device.busy = ()
+        return np.array(self)
+
+    def set(self, array: Any) -> None:
+        device.work("sending an array")
+        assert type(array) is np.ndarray
+        assert (array.dtype, array.shape) == (self.dtype, self.shape)
+        assert self.flags.c_contiguous
+        np.copyto(np.asarray(self), array)
 
     @property
     def device(self) -> SimpleNamespace:  # type: ignore[override]
@@ -114,6 +310,9 @@ class FakeArray(np.ndarray):
 
 def fake(array: Any) -> FakeArray:
     return np.ascontiguousarray(array).view(FakeArray)
+
+
+_ready: set[str] = set()
 
 
 class FakeElementwiseKernel:
@@ -127,7 +326,7 @@ class FakeElementwiseKernel:
         wanted = [*parameters(self.kernel.in_params), *parameters(self.kernel.out_params)]
         n_in = len(parameters(self.kernel.in_params))
         assert len(args) == len(wanted), f"{self.kernel.name} takes {len(wanted)} arguments, got {len(args)}"
-        real, passed = "", []
+        real, passed, arrays, given = "", [], [], size
         for number, (arg, (raw, kind, name)) in enumerate(zip(args, wanted, strict=True)):
             if not raw and number < n_in:
                 make = {"int32": ctypes.c_int, "int64": ctypes.c_longlong, "float64": ctypes.c_double}[kind]
@@ -140,11 +339,15 @@ class FakeElementwiseKernel:
                 real = real or arg.dtype.name
             assert arg.dtype.name == (real if kind == "T" else kind), name
             passed.append(ctypes.c_void_p(arg.ctypes.data))
+            arrays.append(arg)
             if not raw:
+                assert given is None, "CuPy takes a size only where all arrays are raw"
                 assert size in (None, arg.size), name
                 size = arg.size
         assert size is not None
-        getattr(_library, f"{self.kernel.name}_{real}")(ctypes.c_longlong(size), *passed)
+        symbol_name = f"{self.kernel.name}_{real or 'float32'}"
+        function, n_threads = getattr(_library, symbol_name), ctypes.c_longlong(size)
+        device.launch(symbol_name, lambda: function(n_threads, *passed), arrays, _ready)
 
 
 class FakeRawModule:
@@ -158,7 +361,7 @@ class FakeRawModule:
         function = getattr(_library, symbol(name))
 
         def launch(grid: tuple[int], block: tuple[int], args: tuple[Any, ...]) -> None:
-            codes, values = "", []
+            codes, values, arrays = "", [], []
             for arg in args:
                 if isinstance(arg, FakeArray):
                     assert arg.flags.c_contiguous
@@ -166,15 +369,20 @@ class FakeRawModule:
                         arg.dtype.name
                     ]
                     values.append(ctypes.c_void_p(arg.ctypes.data))
+                    arrays.append(arg)
                 else:  # a Python number's type would be CuPy's guess
                     assert isinstance(arg, (np.int32, np.float64)), type(arg)
                     codes += "I" if isinstance(arg, np.int32) else "D"
                     values.append(np.ctypeslib.as_ctypes_type(arg.dtype)(arg))
-            pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
             assert 0 < grid[0] < 1 << 31
-            answer = function(grid[0], block[0], pointers, ctypes.c_char_p(codes.encode()))
-            assert answer != 1, f"{name} was called with {codes}, which are not its arguments' types"
-            assert answer != 2, f"some threads of {name} met a barrier that others did not"
+
+            def run() -> None:
+                pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+                answer = function(grid[0], block[0], pointers, ctypes.c_char_p(codes.encode()))
+                assert answer != 1, f"{name} was called with {codes}, which are not its arguments' types"
+                assert answer != 2, f"some threads of {name} met a barrier that others did not"
+
+            device.launch(name, run, arrays, _ready)
 
         return launch
 
@@ -187,16 +395,33 @@ def module(library: Path) -> ModuleType:
     global _library  # noqa: PLW0603 - one library a process, as there is one device
     _library = ctypes.CDLL(str(library))
     cupy = ModuleType("cupy")
-    makers = ("zeros", "zeros_like", "asarray", "ones", "full", "broadcast_to", "concatenate")
+    cupy.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
+    makers = ("zeros", "zeros_like", "ones", "full", "broadcast_to", "concatenate")
 
     def poisoned(shape: Any, dtype: Any) -> FakeArray:
         """Memory as a device hands it out: full of somebody else's numbers."""
-        array = np.empty(shape, dtype)
-        array.fill(1 if array.dtype == np.bool_ else 77 if array.dtype.kind == "i" else np.nan)
-        return fake(array)
+        dtype, shape = np.dtype(dtype), (shape,) if isinstance(shape, int) else tuple(shape)
+        size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        assert device.recorded is None or device.pool is not default_pool
+        array = np.frombuffer(device.pool.malloc(max(size, 1)), np.int8)[:size].view(dtype).reshape(shape)
+        if device.recorded is None:
+            array.fill(1 if array.dtype == np.bool_ else 77 if array.dtype.kind == "i" else np.nan)
+        return array.view(FakeArray)
 
     def made_by(function: Any) -> Any:
-        return lambda *args, **options: fake(function(*args, **options))
+        def make(*args: Any, **options: Any) -> FakeArray:
+            device.work(function.__name__)
+            return fake(function(*args, **options))
+
+        return make
+
+    def asarray(array: Any, dtype: Any = None) -> FakeArray:
+        if isinstance(array, FakeArray):
+            return array
+        assert device.stream is None or device.pool is default_pool, (
+            "what is sent may outlive a training's own memory"
+        )
+        return made_by(np.array)(array, dtype)
 
     def of_device_arrays(function: Any) -> Any:
         def call(*args: Any) -> FakeArray:
@@ -211,16 +436,26 @@ def module(library: Path) -> ModuleType:
         setattr(cupy, name, made_by(getattr(np, name)))
     vars(cupy).update(
         empty=poisoned,
+        asarray=asarray,
         empty_like=lambda array: poisoned(array.shape, array.dtype),
-        argsort=lambda array, axis: fake(np.argsort(array, axis=axis, kind="stable")),
-        ascontiguousarray=fake,
+        argsort=made_by(lambda array, axis: np.argsort(np.asarray(array), axis=axis, kind="stable")),
+        ascontiguousarray=made_by(np.ascontiguousarray),
         ndarray=FakeArray,
         ElementwiseKernel=FakeElementwiseKernel,
         RawModule=FakeRawModule,
         cuda=SimpleNamespace(
-            Device=lambda: SimpleNamespace(id=0),
-            runtime=SimpleNamespace(getDeviceCount=lambda: 1),
+            Device=lambda: SimpleNamespace(id=0, mem_info=(64 << 30, 80 << 30)),
+            runtime=SimpleNamespace(
+                getDeviceCount=lambda: 1,
+                getDevice=lambda: 0,
+                getDeviceProperties=lambda _: {"name": b"a stand-in"},
+                runtimeGetVersion=lambda: 12090,
+            ),
+            Stream=FakeStream,
+            MemoryPool=FakeMemoryPool,
+            using_allocator=using_allocator,
         ),
+        get_default_memory_pool=lambda: default_pool,
         __version__="0.0",
     )
     for name in ("isnan", "isinf", "isfinite", "where", "maximum", "minimum", "ceil"):
@@ -231,12 +466,14 @@ def module(library: Path) -> ModuleType:
 @contextlib.contextmanager
 def installed(library: Path) -> Iterator[ModuleType]:
     """The stand-in in CuPy's place, and gpuspike's kernels bound to it."""
-    from gpuspike.kernels import cuda, cuda_call
+    from gpuspike.kernels import cuda_call, cuda_launch, cuda_step
 
     before = sys.modules.get("cupy")
     cupy = sys.modules["cupy"] = module(library)
-    caches = [getattr(cuda, name) for name in ("_elementwise", "_block_kernel", "_module")]
-    caches.append(cuda_call.on_device)
+    caches = [getattr(cuda_launch, name) for name in ("elementwise", "block_kernel", "_module")]
+    caches += [cuda_call.on_device, cuda_step.constants]
+    device.recorded, device.stream, device.busy, device.pool = None, None, (), default_pool
+    device.launches.clear()
     try:
         for cached in caches:
             cached.cache_clear()

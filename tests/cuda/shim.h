@@ -24,10 +24,15 @@ static inline double __longlong_as_double(long long bits) {
     return number;
 }
 
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    __extension__ typedef unsigned __int128 Wide;
+    return static_cast<unsigned long long>(Wide(a) * b >> 64);
+}
+
 struct Dim {
     unsigned x, y, z;
 };
-static Dim threadIdx, blockIdx;
+static Dim threadIdx, blockIdx, blockDim;
 
 namespace shim {
 
@@ -99,6 +104,7 @@ int launch(void (*kernel)(A...), unsigned grid, unsigned block, void** args, con
         if (expected[n] != codes[n]) return 1;
     }
     entry = [=] { kernel(*static_cast<A*>(args[I])...); };
+    blockDim.x = block;
     for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x) {
         if (!run_block(block)) return 2;
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -40,13 +40,6 @@ def test_every_kind_of_case_is_measured(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    class Pool:
-        malloc = None
-
-        def total_bytes(self) -> int:
-            return 1 << 20
-
-    cupy.cuda.MemoryPool, cupy.cuda.using_allocator = Pool, contextlib.nullcontext
     cupy.cuda.Event = lambda: SimpleNamespace(record=lambda: None, synchronize=lambda: None)
     cupy.cuda.get_elapsed_time = lambda *_: 1.0
     cupy.ones_like = lambda array: cupy.ones(array.shape, array.dtype)
@@ -57,10 +50,30 @@ def test_every_kind_of_case_is_measured(
     kinds = {case.kind for case in script.CASES}
     small = [script.Case(kind, 70, 33, 65, "float32", 1.0, **script.LATE) for kind in sorted(kinds)]
     monkeypatch.setattr(script, "CASES", small)
+    monkeypatch.setattr(script.training, "INPUTS", 9)
+    monkeypatch.setattr(script.training, "STEPS", 3)
+    monkeypatch.setattr(script.training, "relu_step", lambda *_: None)
+    steps = [
+        replace(case, overrides=(*case.overrides, "model.hidden=[4]", "training.batch_size=6"))
+        for case in script.training.CASES
+        if "replicas" not in case.name
+    ]
+    monkeypatch.setattr(script.training, "CASES", steps)
     file, page = tmp_path / "gpu.json", tmp_path / "gpu.md"
     assert script.main(["--repeats", "2", "--json", str(file), "--markdown", str(page)]) == 0
     report = json.loads(file.read_text())
     assert {case["case"]["kind"] for case in report["cases"]} == kinds
     assert all(len(case["seconds"]) == 2 for case in report["cases"])
     said, written = capsys.readouterr().out, page.read_text()
-    assert all(case.name in said and case.name in written for case in small)
+    assert all(case.name in said and case.name in written for case in (*small, *steps))
+    for case in report["training"]:
+        assert case["columns"]["step us"] > 0.0
+        assert case["columns"]["PyTorch us"] is None
+    assert " - |" in written
+
+
+def test_the_yardstick_is_not_measured_without_pytorch(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script.training.importlib.util, "find_spec", lambda _: None)
+    assert script.training.relu_step([4, 3, 2], 5, 1) is None

@@ -15,9 +15,7 @@ from gpuspike.kernels import cuda_source as src
 
 DTYPES = ("float32", "float64")
 HOT = ("first_spike_", "weights_gradient", "times_gradient")
-INSTANCES = [
-    name for dtype in DTYPES for r in range(5) for name in src.block_kernels(np.dtype(dtype), r).values()
-]
+INSTANCES = device_on_cpu.INSTANCES
 
 pytestmark = pytest.mark.skipif(
     not nvrtc.compilers(), reason="NVIDIA's compiler is not installed: pip install nvidia-cuda-nvrtc-cu12"

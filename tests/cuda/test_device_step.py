@@ -1,0 +1,237 @@
+"""What a training step does beside the neurons, on the device, against what the CPU does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from device_on_cpu import closed, fake
+
+from gpuspike.augmentation import RandomShift
+from gpuspike.bumping import NO_LAYER, Bumping
+from gpuspike.errors import ShapeError
+from gpuspike.kernels import LayerState, cuda, cuda_source, cuda_step, load
+from gpuspike.kernels.cuda_launch import block_kernel
+from gpuspike.losses import Loss, TimeMSE, TTFSCrossEntropy, decide
+from gpuspike.optim import SGD, Adam, Optimizer
+from gpuspike.rng import Purpose, stream
+
+pytestmark = pytest.mark.usefixtures("cupy")
+each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def spikes(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, silent: float = 0.2) -> Any:
+    """Spike times with ties and silence among them."""
+    times = np.round(rng.uniform(0.0, 2.0, shape), 2).astype(dtype)
+    times[rng.random(shape) < silent] = np.inf
+    return times
+
+
+@each_dtype
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 31, 32, 33, 257, 785, cuda_step.MOST_SORTED])
+def test_rows_are_sorted_as_numpy_does(n: int, dtype: Any) -> None:
+    times = spikes(np.random.default_rng(n), (2, 3, n), dtype)
+    times[0, 0], times[0, 1, ::2], times[1, 2, : n // 2] = np.inf, 0.0, -0.0
+    with closed():
+        order = cuda.spike_order(fake(times))
+    np.testing.assert_array_equal(np.asarray(order), np.argsort(times, axis=-1, kind="stable"))
+
+
+def test_rows_that_no_block_can_hold_are_left_to_the_library() -> None:
+    assert not cuda_step.sorts_by_itself(cuda_step.MOST_SORTED + 1)
+    times = spikes(np.random.default_rng(0), (1, 2, cuda_step.MOST_SORTED + 1), np.float32)
+    np.testing.assert_array_equal(np.asarray(cuda.spike_order(fake(times))), times.argsort(kind="stable"))
+
+
+def test_even_not_a_number_leaves_an_order() -> None:
+    times = np.array([[[3.0, np.nan, 1.0, -np.inf, np.inf]]])
+    np.testing.assert_array_equal(np.asarray(cuda.spike_order(fake(times))), [[[3, 2, 0, 1, 4]]])
+
+
+@each_dtype
+@pytest.mark.parametrize("n_bias", [0, 1, 3])
+def test_bias_spikes_come_and_their_gradients_go(n_bias: int, dtype: Any) -> None:
+    times = spikes(np.random.default_rng(1), (2, 3, 4), dtype)
+    bias = [0.5, 0.25, -0.75][:n_bias]
+    cuda.with_bias(fake(times), bias)  # the constants are there
+    with closed():
+        everything = cuda.with_bias(fake(times), bias)
+        back = cuda.without_bias(everything, 4)
+    np.testing.assert_array_equal(np.asarray(everything)[..., 4:], np.broadcast_to(bias, (2, 3, n_bias)))
+    np.testing.assert_array_equal(np.asarray(back), times)
+    assert cuda.with_bias(fake(times[:, :0]), bias).shape == (2, 0, 4 + n_bias)
+
+
+def batches(n_replica: int, n_train: int, n_pre: int, full: int, seeds: list[int], dtype: Any) -> Any:
+    rng = np.random.default_rng(5)
+    order = np.stack([rng.permutation(n_train) for _ in range(n_replica)])
+    arrays = spikes(rng, (1, n_train, n_pre), dtype), rng.integers(3, size=n_train), order
+    clock = np.array([4, 1])
+    return cuda_step.Batches(*map(fake, (*arrays, clock, np.array(seeds))), full)
+
+
+@each_dtype
+@pytest.mark.parametrize(("n_batch", "most"), [(1, 0), (7, 0), (7, 1), (7, 3), (3, 4)])
+def test_a_batch_is_taken_and_shifted_as_on_the_cpu(n_batch: int, most: int, dtype: Any) -> None:
+    seeds = [3, 2**62 + 5]
+    of = batches(2, 20, 27, 7, seeds, dtype)
+    shift = cuda_step.Shift(5, most, math.inf, Purpose.AUGMENTATION) if most else cuda_step.Shift()
+    with closed():
+        t_in, labels = cuda_step.take(of, n_batch, shift)
+        cuda_step.advance(of.clock)
+    samples = np.asarray(of.order)[:, 7 : 7 + n_batch]
+    expected = np.asarray(of.t_in)[0][samples]
+    if most:
+        RandomShift(5, most, math.inf)(expected, seeds, 4, 1)
+    np.testing.assert_array_equal(np.asarray(t_in), expected)
+    np.testing.assert_array_equal(np.asarray(labels), np.asarray(of.labels)[samples])
+    assert np.asarray(of.clock).tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("n_choices", [1, 2, 3, 5, 55, 3 << 29, (1 << 31) - 1])
+def test_numbers_are_drawn_as_numpy_draws_them(n_choices: int) -> None:
+    seeds, corners = [0, 2**63 - 1], fake(np.empty((2, 2, 150), np.int32))
+    block_kernel("draw_corners", np.dtype(np.float32), cuda_source.NO_REGIME)(
+        (2,),
+        (cuda_step.STEP_THREADS,),
+        (
+            *map(np.int32, (150, n_choices, Purpose.AUGMENTATION)),
+            *map(fake, (np.array(seeds), np.array([7, 9]))),
+            corners,
+        ),
+    )
+    for r, seed in enumerate(seeds):
+        drawn = stream(seed, Purpose.AUGMENTATION, 7, 9).integers(n_choices, size=(2, 150))
+        np.testing.assert_array_equal(np.asarray(corners)[r], drawn)
+
+
+LOSSES: dict[str, Callable[[Any], Loss]] = {
+    "cross entropy": lambda k: TTFSCrossEntropy(0.7, 0.2, 0.005, 0.9, 100.0, kernel=k.cross_entropy),
+    "no early spikes": lambda k: TTFSCrossEntropy(alpha=0.0, kernel=k.cross_entropy),
+    "steep early spikes": lambda k: TTFSCrossEntropy(beta=0.05, kernel=k.cross_entropy),
+    "squares": lambda k: TimeMSE(0.7, 0.5, 1.5, 50.0, kernel=k.time_mse),
+}
+
+
+@each_dtype
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_the_reference_s(name: str, shared: bool, dtype: Any) -> None:
+    rng = np.random.default_rng(2)
+    t_out = spikes(rng, (3, 40, 5), dtype)
+    t_out[0, 0], t_out[1, 1] = np.inf, 3e3
+    labels = rng.integers(5, size=(1 if shared else 3, 40))
+    wanted = LOSSES[name](load("reference"))(t_out.astype(np.float64), labels)
+    with closed():
+        got = LOSSES[name](load("cuda"))(fake(t_out), fake(labels))
+    held = wanted[0] < 1e30  # past what float32 holds, the exponential is clipped
+    for ours, exact in zip(got, wanted, strict=True):
+        assert ours.dtype == dtype
+        assert np.isfinite(np.asarray(ours)).all()
+        tolerance = 2e-6 if dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(np.asarray(ours)[held], exact[held], rtol=tolerance, atol=tolerance)
+    assert (
+        load("cuda").cross_entropy(fake(t_out[:, :0]), fake(labels[:, :0]), 1.0, 1.0, 0.0, 1.0)[0].size == 0
+    )
+
+
+@each_dtype
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 13, 33), (2, 130, 65)])
+def test_silent_samples_are_counted_for_every_neuron(shape: tuple[int, int, int], dtype: Any) -> None:
+    t_out = spikes(np.random.default_rng(3), shape, dtype)
+    with closed():
+        counts = cuda.count_silent(fake(t_out))
+    np.testing.assert_array_equal(np.asarray(counts), np.isinf(t_out).sum(axis=1))
+    np.testing.assert_array_equal(load("cpu").count_silent(t_out)[:, 0], np.isinf(t_out).sum(axis=(1, 2)))
+
+
+@each_dtype
+@pytest.mark.parametrize("targeted", [True, False])
+@pytest.mark.parametrize("exponential", [True, False])
+@pytest.mark.parametrize("replaces", [True, False])
+def test_bumping_and_figures_are_those_of_the_cpu(
+    replaces: bool, exponential: bool, targeted: bool, dtype: Any
+) -> None:
+    rng = np.random.default_rng(4)
+    sizes, n_replica, n_batch = (37, 4), 3, 9
+    bumping = Bumping((0.3, 0.25), 0.002, n_replica, exponential, targeted)
+    weights = [rng.normal(size=(n_replica, 5, n)).astype(dtype) for n in sizes]
+    ours = [fake(w.copy()) for w in weights]
+    at = cuda_step.Judgement(
+        fake(np.cumsum(sizes).astype(np.int32)), fake(np.array(bumping.max_silent)), bumping.value,
+        bumping.most, exponential, replaces, fake(bumping.layer.copy()), fake(bumping.size.copy()),
+        fake(np.ones(n_replica, np.bool_)), fake(np.zeros((5, n_replica))),
+    )  # fmt: skip
+    totals, seen = np.zeros((5, n_replica)), []
+    for step in range(12):
+        silent = [(0.5, 0.1, 0.1), (0.5, 0.5, 0.1)] if step % 4 == 0 else [(0.1, 0.1, 0.5), (0.5, 0.1, 0.5)]
+        outputs = [
+            np.stack([spikes(rng, (n_batch, n), dtype, share) for share in shares])
+            for n, shares in zip(sizes, silent, strict=True)
+        ]
+        labels, losses = (
+            rng.integers(4, size=(n_replica, n_batch)),
+            rng.random((n_replica, n_batch)).astype(dtype),
+        )
+        fractions = np.array([np.isinf(t).mean(axis=(1, 2)) for t in outputs])
+        chosen = bumping.choose(fractions)
+        bumping.apply(weights, [LayerState(t, t, t, t, t) for t in outputs], chosen)
+        bumped = chosen != NO_LAYER
+        accuracy = (decide(outputs[-1]) == labels).mean(axis=1)
+        totals += 0.25 * np.vstack([losses.mean(axis=1), accuracy, bumped, fractions])
+        seen.append(chosen)
+        given = [fake(array) for array in (labels, outputs[1], losses)]
+        layers, counts = [fake(t) for t in outputs], fake(np.full((n_replica, 41), 77, np.int32))
+        with closed():
+            for t, first in zip(layers, (0, 37), strict=True):
+                cuda_step.count_silent(t, counts, first)
+            cuda_step.judge(at, counts, *given, 0.25)
+            for number, first in enumerate((0, 37)):
+                cuda_step.bump(ours[number], number, first, targeted, at.layer, at.size, counts)
+        np.testing.assert_array_equal(np.asarray(at.layer), bumping.layer)
+        np.testing.assert_array_equal(np.asarray(at.size), bumping.size)
+        np.testing.assert_array_equal(np.asarray(at.active), ~bumped | (not replaces))
+    assert len(np.unique(seen)) == 3
+    np.testing.assert_allclose(np.asarray(at.totals), totals, rtol=1e-12 if dtype == np.float64 else 1e-6)
+    for got, expected in zip(ours, weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(got), expected)
+
+
+@each_dtype
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_optimisers_step_the_active_replicas_as_on_the_cpu(name: str, dtype: Any) -> None:
+    rng = np.random.default_rng(6)
+    weights = [rng.normal(size=(3, n, 7)).astype(dtype) for n in (5, 2)]
+    ours, rate = [fake(w.copy()) for w in weights], fake(np.array([0.01]))
+    optimizer: Optimizer = (
+        Adam(weights, load("cpu"), 0.8, 0.99, 1e-7) if name == "adam" else SGD(weights, 0.9)
+    )
+    state = {key: fake(array.copy()) for key, array in optimizer.state().items()}
+    for step in range(6):
+        grads = [rng.normal(size=w.shape).astype(dtype) for w in weights]
+        active = np.array([True, step % 2 == 1, step > 3])
+        optimizer.step(weights, grads, 0.01, active)
+        theirs, mask = [fake(grad) for grad in grads], fake(active)
+        with closed():
+            if name == "adam":
+                means, squares = ([state[f"{key}_{i}"] for i in range(2)] for key in ("mean", "square"))
+                cuda_step.adam_active(
+                    ours, theirs, means, squares, state["steps"], rate, mask, (0.8, 0.99, 1e-7)
+                )
+            else:
+                velocities = [state[f"velocity_{i}"] for i in range(2)]
+                cuda_step.sgd_active(ours, theirs, velocities, 0.9, rate, mask)
+    pairs = [*zip(ours, weights, strict=True), *((state[key], a) for key, a in optimizer.state().items())]
+    for got, expected in pairs:
+        np.testing.assert_allclose(
+            np.asarray(got), expected, rtol=2e-5 if dtype == np.float32 else 1e-12, atol=1e-7
+        )
+
+
+def test_jitter_behind_the_inputs_is_refused() -> None:
+    of = batches(1, 5, 4, 2, [3], np.float32)
+    with pytest.raises(ShapeError, match="jitter needs at most 4 inputs, got 5"):
+        cuda_step.jitter_now(fake(np.zeros((1, 2, 4))), 5, 0.1, of.seeds, Purpose.INPUT_NOISE, of.clock)

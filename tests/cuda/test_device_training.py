@@ -1,0 +1,157 @@
+"""Training on the device against training on the CPU, step by step and as a graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from device_on_cpu import closed, device
+from small_training import Setup, assert_close_runs, assert_same_runs, each_variant
+
+from gpuspike import memory
+from gpuspike.device_step import DeviceStep
+from gpuspike.errors import ConfigError, DataError
+from gpuspike.kernels import cuda_graph, cuda_step
+from gpuspike.trainer import Labelled, TrainingRule
+
+pytestmark = pytest.mark.usefixtures("cupy")
+
+
+@each_variant
+def test_training_on_the_device_is_training_on_the_cpu(setup: Setup) -> None:
+    ours, theirs = setup.trained(), replace(setup, backend="cpu").trained()
+    # The noise is drawn in float32.
+    assert_close_runs(ours, theirs, 1e-3 if setup.input_noise else 1e-8)
+    bumped = np.array([record.bump_fraction for record in ours[1]])
+    assert bumped.any()
+    assert not bumped.all() or setup.batch_size == setup.n_train
+
+
+def test_in_float32_it_is_the_same_to_rounding() -> None:
+    setup = Setup(dtype=np.float32)
+    assert_close_runs(setup.trained(1), replace(setup, backend="cpu").trained(1), 2e-4)
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_graph_gives_the_bits_of_its_kernels_launched_one_by_one(setup: Setup, dtype: Any) -> None:
+    setup = replace(setup, dtype=dtype)
+    replayed = setup.trained()
+    n_replayed = device.launches.count("graph")
+    device.launches.clear()
+    one_by_one = replace(setup, graph=False).trained()
+    full = setup.n_train // setup.batch_size
+    assert n_replayed == 3 * full - 1
+    assert "graph" not in device.launches
+    for r in range(2):
+        assert_same_runs(replayed, one_by_one, r, r)
+
+
+@each_variant
+def test_a_replica_is_the_run_of_its_seed_alone(setup: Setup) -> None:
+    together = setup.trained(2)
+    for r, seed in enumerate(setup.seeds):
+        assert_same_runs(together, replace(setup, seeds=(seed,)).trained(2), r, 0)
+
+
+def test_nothing_crosses_to_the_host_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = DeviceStep.batch
+    seen = []
+
+    def closed_batch(step: DeviceStep, number: int) -> None:
+        if step._warm:  # constants are sent by the first
+            with closed():
+                batch(step, number)
+            seen.append(number)
+        else:
+            batch(step, number)
+
+    monkeypatch.setattr(DeviceStep, "batch", closed_batch)
+    for graph in (True, False):
+        Setup(graph=graph, input_noise=0.1, shift=1).trained(2)
+    assert seen == [1, 2, 3, 4, 0, 1, 2, 3, 4] * 2
+
+
+@pytest.mark.parametrize(("bias", "expected"), [(((), ()), 23), (((0.9,), (0.4, 0.9)), 25)])
+def test_a_step_has_few_launches(bias: Any, expected: int) -> None:
+    Setup(graph=False, input_noise=0.1, n_train=16, bias=bias).trained(1)
+    names = device.launches
+    first, last = (next(n for n, name in enumerate(names) if key in name) for key in ("take", "advance"))
+    assert last + 1 - first == expected, names
+
+
+def test_what_looks_at_the_device_cannot_be_captured(cupy: Any) -> None:
+    lane, array = cuda_graph.Lane(), cupy.zeros(3)
+    for step in (array.get, lambda: array + 1.0, lambda: array.fill(1.0), lambda: cupy.zeros(2)):
+        device.busy = ()
+        with pytest.raises(AssertionError, match="cannot be captured"):
+            lane.capture(step)
+        assert device.recorded is None
+
+
+def test_training_in_two_goes_and_on_two_backends(cupy: Any) -> None:
+    setup = Setup(input_noise=0.1)
+    whole = setup.trained(4)
+    first, records = setup.trained(2)
+    arrays = {name: array.copy() for name, array in first.state().items()}
+    second = setup.trainer()
+    second.restore(arrays, 2)
+    records += second.train(setup.labelled(0, setup.n_train), setup.labelled(1, 40), 4)
+    for r in range(2):
+        assert_same_runs((second, records), whole, r, r)
+    host = replace(setup, backend="cpu").trainer()
+    assert {name: (a.shape, a.dtype) for name, a in host.state().items()} == {
+        name: (a.shape, a.dtype) for name, a in arrays.items()
+    }
+    host.restore(arrays, 2)
+    records = records[:2] + list(host.train(setup.labelled(0, setup.n_train), setup.labelled(1, 40), 4))
+    assert_close_runs((host, records), whole, 1e-3)
+
+
+def test_another_data_set_gets_another_graph() -> None:
+    setup = Setup()
+    trainer = setup.trainer()
+    validation = setup.labelled(1, 40)
+    host = replace(setup, backend="cpu").trainer()
+    for n_epochs, (seed, n_train) in enumerate([(0, 70), (5, 48), (6, 48)], start=1):
+        data = setup.labelled(seed, n_train)
+        ours, theirs = ([*t.train(data, validation, n_epochs)] for t in (trainer, host))
+        assert_close_runs((trainer, ours), (host, theirs), 1e-8)
+
+
+def test_rows_that_the_library_sorts_are_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Setup().trained(1)
+    monkeypatch.setattr(cuda_step, "MOST_SORTED", 9)
+    device.launches.clear()
+    assert_same_runs(Setup().trained(1), expected)
+    assert "graph" not in device.launches
+
+
+def test_labels_that_no_neuron_has_are_refused() -> None:
+    setup = Setup()
+    data = setup.labelled(0, 20)
+    bad = Labelled(data.received, np.where(np.arange(20) == 7, 3, data.labels))
+    with pytest.raises(DataError, match="labels must lie from 0 to 2, got 0 to 3"):
+        next(iter(setup.trainer().train(bad, data, 1)))
+
+
+def test_an_optimiser_without_kernels_is_refused() -> None:
+    trainer = replace(Setup(), backend="cpu").trainer()
+    parts: Any = Setup().network(), trainer.weights, Setup().made_loss(), object()
+    with pytest.raises(ConfigError, match="must be Adam or SGD, got object"):
+        DeviceStep(*parts, trainer.bumping, TrainingRule(1, 1), (3, 4))
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_step_takes_the_memory_that_was_planned(dtype: Any, graph: bool) -> None:
+    setup = Setup(dtype=dtype, graph=graph, n_train=400, batch_size=200, input_noise=0.1, shift=1)
+    trainer, _ = setup.trained(2)
+    assert isinstance(trainer._step, DeviceStep)
+    layers = [(layer.n_pre, layer.n_out) for layer in trainer.network.layers]
+    planned = memory.plan(layers, 200, 2, dtype)
+    lasting = sum(size for name, size in planned.arrays.items() if name.endswith((" weights", "optimiser")))
+    small = 2 * 200 * (8 + 8 + 2)  # labels, losses, corners, flags
+    assert trainer._step._lane._pool.peak <= planned.total - lasting + small  # type: ignore[attr-defined]

@@ -1,0 +1,120 @@
+"""A small training on any backend, and what two of them must share; for tests with a device and without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gpuspike.augmentation import RandomShift
+from gpuspike.bumping import Bumping
+from gpuspike.device_step import DeviceStep
+from gpuspike.kernels import load
+from gpuspike.losses import Loss, TimeMSE, TTFSCrossEntropy
+from gpuspike.network import Network
+from gpuspike.neuron import LIF
+from gpuspike.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.trainer import EpochRecord, Labelled, Trainer, TrainingRule
+
+Array = NDArray[Any]
+
+FIGURES = ("train_loss", "train_accuracy", "bump_fraction", "silent_fraction")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the tests vary; the rest is a 9-12-3 network on images of 3 x 3 pixels in three classes."""
+
+    backend: str = "cuda"
+    graph: bool = True
+    seeds: tuple[int, ...] = (3, 4)
+    optimizer: str = "adam"
+    loss: str = "cross entropy"
+    dtype: Any = np.float64
+    bias: tuple[tuple[float, ...], ...] = ((0.9,), (0.4, 0.9))
+    max_silent: tuple[float, float] = (0.3, 0.1)
+    bump_replaces_step: bool = True
+    input_noise: float = 0.0
+    shift: int = 0
+    n_train: int = 70
+    batch_size: int = 16
+
+    def network(self) -> Network:
+        return Network.build((9, 12, 3), self.bias, LIF(2.0, 1.0), load(self.backend))
+
+    def labelled(self, seed: int, n_samples: int) -> Labelled:
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(3, size=n_samples)
+        t_in = rng.uniform(0.0, 2.0, (n_samples, 9))
+        t_in[np.arange(n_samples), labels] *= 0.2
+        t_in[rng.random(t_in.shape) < 0.1] = np.inf
+        return Labelled(self.network().receive(t_in[None].astype(self.dtype), sort=False), labels)
+
+    def trainer(self) -> Trainer:
+        network, loss = self.network(), self.made_loss()
+        weights = network.initial_weights(self.seeds, (0.6, 0.3), (0.8, 0.5), self.dtype)
+        optimizer: Optimizer = (
+            Adam(weights, network.kernels) if self.optimizer == "adam" else SGD(weights, 0.9)
+        )
+        shift = RandomShift(3, self.shift, 1.9) if self.shift else None
+        rule = TrainingRule(self.batch_size, 33, 0.2, self.bump_replaces_step, self.input_noise, shift)
+        bumping = Bumping(self.max_silent, 0.002, len(self.seeds))
+        parts = network, weights, loss, optimizer
+        step = None
+        if self.backend == "cuda":
+            step = DeviceStep(*parts, bumping, rule, self.seeds, graph=self.graph)
+        schedule = Schedule(0.01, "step", step_size=2, gamma=0.5)
+        return Trainer(*parts, schedule, bumping, rule, self.seeds, step=step)
+
+    def made_loss(self) -> Loss:
+        kernels = load(self.backend)
+        if self.loss == "squares":
+            return TimeMSE(kernel=kernels.time_mse)
+        return TTFSCrossEntropy(kernel=kernels.cross_entropy)
+
+    def trained(self, n_epochs: int = 3) -> tuple[Trainer, list[EpochRecord]]:
+        trainer = self.trainer()
+        records = trainer.train(self.labelled(0, self.n_train), self.labelled(1, 40), n_epochs)
+        return trainer, list(records)
+
+
+Run = tuple[Trainer, list[EpochRecord]]
+
+
+def assert_close_runs(a: Run, b: Run, tolerance: float) -> None:
+    """Weights, optimiser and records agree to rounding; what was decided on the way agrees exactly."""
+    for name, array in a[0].state().items():
+        np.testing.assert_allclose(array, b[0].state()[name], rtol=tolerance, atol=tolerance, err_msg=name)
+    for one, other in zip(a[1], b[1], strict=True):
+        assert (one.epoch, one.learning_rate) == (other.epoch, other.learning_rate)
+        for name in FIGURES:
+            ours, theirs = getattr(one, name), getattr(other, name)
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance, err_msg=name)
+        for name in ("loss", "accuracy", "silent_fraction", "t_out"):
+            ours, theirs = getattr(one.validation, name), getattr(other.validation, name)
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def assert_same_runs(a: Run, b: Run, r_a: int = 0, r_b: int = 0) -> None:
+    """Replica r_a of one is replica r_b of the other, bit for bit."""
+    for name, array in a[0].state().items():
+        np.testing.assert_array_equal(array[r_a], b[0].state()[name][r_b], err_msg=name)
+    for one, other in zip(a[1], b[1], strict=True):
+        for name in FIGURES:
+            ours, theirs = getattr(one, name), getattr(other, name)
+            np.testing.assert_array_equal(ours[..., r_a], theirs[..., r_b], err_msg=name)
+        np.testing.assert_array_equal(one.validation.t_out[r_a], other.validation.t_out[r_b])
+
+
+VARIANTS = {
+    "adam": Setup(),
+    "sgd, bump and step": Setup(optimizer="sgd", bump_replaces_step=False),
+    "noise": Setup(input_noise=0.1),
+    "shifts, no bias": Setup(shift=1, bias=((), ())),
+    "shifts and noise, squares": Setup(shift=2, input_noise=0.2, loss="squares"),
+    "one batch": Setup(batch_size=70),
+}
+each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.keys())
