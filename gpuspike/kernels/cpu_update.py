@@ -59,6 +59,17 @@ def _cos_sin(word):
     return x, y
 
 
+@njit(inline="always", error_model="numpy")
+def _philox(c0, c1, c2, c3, k0, k1):
+    """The four words of Philox 4x32-10 for a counter and a key; in registers, where loops vectorise."""
+    for _ in range(10):
+        p0, p1 = _M0 * np.uint64(c0), _M1 * np.uint64(c2)
+        c0, c1 = np.uint32(p1 >> _HALF) ^ c1 ^ k0, np.uint32(p1 & _LOW)
+        c2, c3 = np.uint32(p0 >> _HALF) ^ c3 ^ k1, np.uint32(p0 & _LOW)
+        k0, k1 = np.uint32(k0 + _W0), np.uint32(k1 + _W1)
+    return c0, c1, c2, c3
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _jitter_job(
     control,
@@ -90,23 +101,11 @@ def _jitter_job(
         seed_low, seed_high = np.uint32(seeds[r] & _LOW), np.uint32(seeds[r] >> _HALF)
         for b in range(first, min(first + samples_per_task, n_batch)):
             w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
-            start = np.uint32(first_block)
+            start, sample = np.uint32(first_block), np.uint32(first_sample + b)
             for m in range(n_block):
-                w0[m] = start + np.uint32(m)
-                w1[m] = first_sample + b
-                w2[m] = batch
-                w3[m] = epoch
-            k0, k1 = seed_low, seed_high
-            for _ in range(10):
-                for m in range(n_block):
-                    p0, p1 = _M0 * np.uint64(w0[m]), _M1 * np.uint64(w2[m])
-                    c1, c3 = w1[m], w3[m]
-                    w0[m] = np.uint32(p1 >> _HALF) ^ c1 ^ k0
-                    w1[m] = np.uint32(p1 & _LOW)
-                    w2[m] = np.uint32(p0 >> _HALF) ^ c3 ^ k1
-                    w3[m] = np.uint32(p0 & _LOW)
-                k0 = np.uint32(k0 + _W0)
-                k1 = np.uint32(k1 + _W1)
+                w0[m], w1[m], w2[m], w3[m] = _philox(
+                    start + np.uint32(m), sample, np.uint32(batch), np.uint32(epoch), seed_low, seed_high
+                )
             for pair in range(2):
                 for m in range(n_block):
                     radius = _radius(words[2 * pair, m])
