@@ -246,7 +246,7 @@ Rehearsal = tuple[tuple[Callable[[], object], ...], tuple[Callable[[], object], 
 
 def _on_the_host(parts: Experiment) -> Rehearsal:
     network, dtype, everybody = parts.network, parts.config.dtype.value, np.ones(1, np.bool_)
-    machines = {parts.network, parts.on_chip(parts.chip_seeds[:1])}
+    machines = dict.fromkeys([parts.network, parts.on_chip(parts.chip_seeds[:1])])  # one, if ideal
     weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
     t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
     states: list[LayerState] = []

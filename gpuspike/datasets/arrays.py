@@ -27,7 +27,9 @@ def load_arrays(path: Path, n_train: int, n_validation: int, n_test: int) -> Dat
         ValueRangeError: a split without samples.
     """
     check_sizes(n_train, n_validation, n_test)
-    arrays = _read(path)
+    if not path.exists():
+        raise DataError(f"dataset.path must be an .npz file, got {str(path)!r}, which is not there")
+    arrays = read_npz(path)
     found = [kind for kind in KINDS if f"train_{kind}" in arrays]
     if len(found) != 1:
         wanted = " or ".join(f"train_{kind}" for kind in KINDS)
@@ -46,12 +48,18 @@ def load_arrays(path: Path, n_train: int, n_validation: int, n_test: int) -> Dat
     return Dataset(path.stem, **splits, class_names=names, image_shape=image, spike_times=kind == "times")
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an .npz file.
+
+    Raises:
+        DataError: a file that is missing or damaged.
+    """
     try:
+        # Opened here: of a damaged archive NumPy would leave the file open.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
-        raise DataError(f"dataset.path must be an .npz file, got {str(path)!r}, which is not there") from None
+        raise DataError(f"no {path}") from None
     except Exception as error:  # a damaged archive raises nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is not a readable .npz file: {reason}") from None

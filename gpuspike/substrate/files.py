@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.datasets.arrays import read_npz
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.layers import Layer, LayerInput, Moment
 from gpuspike.substrate.spec import Substrate
@@ -75,7 +76,7 @@ class FileChip:
             self._write(question, request)
             self._wait(answer)
         self.presented += 1
-        found = _read(answer)
+        found = read_npz(answer)
         times = []
         for number, layer in enumerate(self._layers):
             name, shape = f"t_out_{number}", (received.t_in.shape[1], layer.n_out)
@@ -105,22 +106,10 @@ class FileChip:
             time.sleep(LOOK_EVERY_S)
 
     def _check_same(self, question: Path, request: dict[str, Array]) -> None:
-        recorded = _read(question)
+        recorded = read_npz(question)
         for name, array in request.items():
             if name not in recorded or not np.array_equal(recorded[name], array):
                 raise DataError(
                     f"the recording {self.folder} answers another question: {name} of presentation "
                     f"{self.presented} differs from {question.name}"
                 )
-
-
-def _read(path: Path) -> dict[str, Array]:
-    try:
-        # Opened here: of a damaged archive NumPy would leave the file open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise DataError(f"no {path}") from None
-    except Exception as error:  # a damaged archive raises nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is not a readable .npz file: {reason}") from None
