@@ -59,6 +59,7 @@ class DeviceStep:
         self._graphs = graph and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in network.layers)
         self._graph: Any = None
         self._warm = False
+        self._batches: cuda_step.Batches | None = None
         self._lane = cuda_graph.Lane()
         sizes = [layer.n_out for layer in network.layers]
         self._first = [0, *np.cumsum(sizes)[:-1].tolist()]
@@ -84,6 +85,7 @@ class DeviceStep:
                 size=self._arrays["bump_size"],
                 active=place(np.ones(n_replica, np.bool_)),
                 totals=place(np.zeros((3 + len(sizes), n_replica))),
+                clock=self._clock,
             )
         self._lane.wait()
 
@@ -109,21 +111,27 @@ class DeviceStep:
 
     def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
         """See `trainer.Step.begin`."""
-        new, data = self._on_device("train", train)
+        if not self._knows(
+            "train", train
+        ):  # the graph knows the old arrays' addresses; another size, other kernels
+            self._graph, self._warm, self._batches = None, False, None
+        data = self._on_device("train", train)
         with self._lane.entered():
-            if new:
-                self._graph = None  # which knows the old arrays' addresses
+            if self._batches is None:
                 shuffled, full = self._place(order), self._rule.batch_size
                 self._batches = cuda_step.Batches(
                     data.received.t_in, data.labels, shuffled, self._clock, self._seeds, full
                 )
-            self._batches.order.set(order)
+            else:
+                self._batches.order.set(order)
             self._clock.set(np.array([epoch, 0], np.int64))
             self._learning_rate.set(np.array([learning_rate]))
             self._judgement.totals.set(np.zeros(self._judgement.totals.shape))
+        self._lane.wait()  # the host's arrays may go now
 
     def batch(self, number: int) -> None:
         """See `trainer.Step.batch`."""
+        assert self._batches is not None, "begin comes first"
         full, n_train = self._rule.batch_size, len(self._batches.labels)
         n_batch = min(full, n_train - number * full)
         if n_batch < full or not self._graphs or not self._warm:
@@ -137,6 +145,7 @@ class DeviceStep:
     def _step(self, n_batch: int) -> None:
         """One batch, in the order of `trainer.HostStep.batch`; kernels only."""
         network, rule, at, batches = self._network, self._rule, self._judgement, self._batches
+        assert batches is not None
         weights = self._named("weights")
         t_in, labels = cuda_step.take(batches, n_batch, self._shift)
         if rule.input_noise:
@@ -155,7 +164,6 @@ class DeviceStep:
         for number, first in enumerate(self._first):
             targeted = self._bumping.targeted
             cuda_step.bump(weights[number], number, first, targeted, at.layer, at.size, self._silent)
-        cuda_step.advance(self._clock)
 
     def _descend(self, weights: list[Any], grads: list[Any]) -> None:
         optimizer, rate, active = self._optimizer, self._learning_rate, self._judgement.active
@@ -175,20 +183,23 @@ class DeviceStep:
 
     def evaluate(self, data: Labelled) -> Evaluation:
         """See `trainer.Step.evaluate`."""
-        _, there = self._on_device("examined", data)
+        there = self._on_device("examined", data)
         with self._lane.entered():
             size = self._rule.evaluation_batch_size
             return evaluate(self._network, self._named("weights"), there, self._loss, size)
 
-    def _on_device(self, role: str, data: Labelled) -> tuple[bool, Labelled]:
-        """Whether a split is new in its role, and its twin; the one before is dropped.
+    def _knows(self, role: str, data: Labelled) -> bool:
+        known = self._twins.get(role)
+        return known is not None and known[0] is data
+
+    def _on_device(self, role: str, data: Labelled) -> Labelled:
+        """A split's twin; the one before in its role is dropped.
 
         Raises:
             DataError: a label that no output neuron has, where a kernel would read beyond the spike times.
         """
-        known = self._twins.get(role)
-        if known is not None and known[0] is data:
-            return False, known[1]
+        if self._knows(role, data):
+            return self._twins[role][1]
         n_classes = self._network.layers[-1].n_out
         low, high = int(data.labels.min(initial=0)), int(data.labels.max(initial=0))
         if low < 0 or high >= n_classes:
@@ -198,4 +209,4 @@ class DeviceStep:
             received = LayerInput(self._place(data.received.t_in), None)
             twin = Labelled(received, self._place(data.labels))
         self._twins[role] = data, twin
-        return True, twin
+        return twin

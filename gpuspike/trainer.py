@@ -149,6 +149,7 @@ def evaluate(
         counts.append([kernels.count_silent(activity.t_out) for activity in activities])
         if on_batch is not None:
             on_batch(first, last, on_host(activities))
+        del received, activities  # which would stand beside those of the next batch
     # Nothing above has waited for a device.
     t_out = np.concatenate([host(part) for part in outputs], axis=1)
     silent = np.zeros((len(network.layers), len(weights[0])))

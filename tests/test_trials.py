@@ -536,3 +536,27 @@ def test_another_address_draws_other_numbers(other: dict[str, Any]) -> None:
     assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5.0 / math.sqrt(a.size)
     assert abs(a.mean()) < 5.0 / math.sqrt(a.size)
     assert abs(a.std() - 1.0) < 5.0 / math.sqrt(2.0 * a.size)
+
+
+@each_dtype
+def test_slopes_do_not_depend_on_how_the_weights_lie_in_memory(dtype: Any) -> None:
+    """A laboratory's chip may hand over a transposed array, whose rows no address and step describe."""
+    numbers = np.random.default_rng(0)
+    t_in = numbers.uniform(0.0, 2.0, (1, 4, 20)).astype(dtype)
+    weights = numbers.normal(0.3, 0.5, (1, 20, 18)).astype(dtype)
+    times = numbers.uniform(2.0, 4.0, (1, 4, 18)).astype(dtype)
+    transposed = np.ascontiguousarray(weights.swapaxes(1, 2)).swapaxes(1, 2)
+    kernels, neuron = load("cpu"), LIF()
+    for slopes in (kernels.slopes, kernels.crossing_slopes):
+        np.testing.assert_array_equal(
+            slopes(t_in, weights, neuron, times), slopes(t_in, transposed, neuron, times)
+        )
+
+
+def test_a_crossing_too_steep_for_any_number_has_no_slope() -> None:
+    """Two inputs that leave nearly no current: the membrane that they make has come down for ages."""
+    t_in, times = np.array([[[0.0, 1.0]]]), np.array([[[2.0]]])
+    weights = np.array([[[1.0], [-math.exp(-1.0) + 1e-4]]])
+    assert load("reference").crossing_slopes(t_in, weights, LIF(), times) == 0.0
+    narrow = (array.astype(np.float32) for array in (t_in, weights))
+    assert load("cpu").crossing_slopes(*narrow, LIF(), times.astype(np.float32)) == 0.0

@@ -31,7 +31,7 @@ def _cache_folder() -> Path:
     """
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in (folder / "simd.py", *sorted(folder.glob("cpu_*.py"))):
+    for source in sorted(folder.glob("*.py")):
         digest.update(source.read_bytes())
     base = Path(_given or user_cache_path("gpuspike") / "kernels")
     cache = base / digest.hexdigest()[:16]

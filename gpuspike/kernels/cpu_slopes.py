@@ -86,34 +86,22 @@ def _sums(n_early, early, t, a1, a2, gate, weights, tail, p_sum, q_sum):
 
     Args:
         gate, p_sum, q_sum: as many as whole vectors hold.
-        tail: the columns of the weights past the last whole vector, zero-padded; unused where sums are taken in
-            another type than that of the weights.
+        tail: the columns of the weights past the last whole vector, zero-padded.
     """
-    n_post = weights.shape[1]
-    if weights.itemsize == p_sum.itemsize:
-        kind, size = p_sum.dtype.type(0.0), p_sum.itemsize
-        width = VECTOR_BYTES // size
-        events = (early.ctypes.data, t.ctypes.data, a1.ctypes.data, a2.ctypes.data)
-        first = 0
-        while first < n_post:
-            at, wide = size * first, first + 4 * width <= n_post
-            neurons = (gate.ctypes.data + at, p_sum.ctypes.data + at, q_sum.ctypes.data + at)
-            if wide:
-                causal_sums_4(kind, weights.ctypes.data + at, weights.strides[0], events, neurons, n_early)
-            elif first + width <= n_post:
-                causal_sums_1(kind, weights.ctypes.data + at, weights.strides[0], events, neurons, n_early)
-            else:
-                causal_sums_1(kind, tail.ctypes.data, tail.strides[0], events, neurons, n_early)
-            first += 4 * width if wide else width
-        return
-    for j in range(n_post):
-        p_sum[j] = q_sum[j] = 0.0
-    for m in range(n_early):
-        row = weights[early[m]]
-        for j in range(n_post):
-            w = p_sum.dtype.type(row[j]) if t[m] < gate[j] else p_sum.dtype.type(0.0)
-            p_sum[j] += w * a1[m]
-            q_sum[j] += w * a2[m]
+    kind, size, n_post = p_sum.dtype.type(0.0), p_sum.itemsize, weights.shape[1]
+    width = VECTOR_BYTES // size
+    events = (early.ctypes.data, t.ctypes.data, a1.ctypes.data, a2.ctypes.data)
+    first = 0
+    while first < n_post:
+        at, wide = size * first, first + 4 * width <= n_post
+        neurons = (gate.ctypes.data + at, p_sum.ctypes.data + at, q_sum.ctypes.data + at)
+        if wide:
+            causal_sums_4(kind, weights.ctypes.data + at, weights.strides[0], events, neurons, n_early)
+        elif first + width <= n_post:
+            causal_sums_1(kind, weights.ctypes.data + at, weights.strides[0], events, neurons, n_early)
+        else:
+            causal_sums_1(kind, tail.ctypes.data, tail.strides[0], events, neurons, n_early)
+        first += 4 * width if wide else width
 
 
 @njit(error_model="numpy", fastmath={"contract"})
@@ -176,7 +164,8 @@ def _slopes(first, last, like, t_in, weights, tails, t_out, at_crossing, mode, c
             for j in range(n_post):
                 slope[j] = p[j] - q[j] / tau_fast
         for j in range(n_post):
-            slope_out[r, b, j] = slope[j] * span if slope[j] * tau_fast > tangent else 0.0
+            steep = slope_out.dtype.type(slope[j] * span)
+            slope_out[r, b, j] = steep if (slope[j] * tau_fast > tangent) & (steep < math.inf) else 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -223,6 +212,7 @@ def slopes(
         n_samples = t_out.shape[0] * t_out.shape[1]
         # A crossing's sums go as in the forward pass, in the working type.
         like = np.empty(0, weights.dtype if at_crossing else np.float64)
+        weights = np.ascontiguousarray(weights, like.dtype)  # known by its address
         arrays = t_in, weights, column_tails(weights), t_out, at_crossing, mode, constants, slope
         run(
             _slopes_job,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,7 @@ class Call:
         return on_device(values.tobytes(), dtype.name, values.shape, cupy_module().cuda.Device().id)
 
 
-@lru_cache(maxsize=256)
+@cache  # not a bounded one: captured graphs hold the addresses
 def on_device(data: bytes, dtype: str, shape: tuple[int, ...], device: int) -> Array:
     """Parameters, sent to a device once."""
     del device
@@ -162,4 +162,6 @@ def send(values: np.ndarray[Any, Any]) -> Array:
     """A copy on the current device, in the memory of all: it may outlive the pool of a training."""
     cupy = cupy_module()
     with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
-        return cupy.asarray(values.copy())
+        sent = cupy.asarray(values.copy())
+    cupy.cuda.get_current_stream().synchronize()  # other streams will read it
+    return sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +11,11 @@ from gpuspike.backend import cupy_module
 
 
 def free_memory() -> int:
-    """Bytes of the current device that can still be had."""
+    """Bytes of the current device that can still be had, by a lane's pool too."""
     cupy = cupy_module()
+    cupy.get_default_memory_pool().free_all_blocks()
     free, _ = cupy.cuda.Device().mem_info
-    return int(free) + int(cupy.get_default_memory_pool().free_bytes())
+    return int(free)
 
 
 class Lane:
@@ -28,6 +30,8 @@ class Lane:
         cupy = cupy_module()
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._pool = cupy.cuda.MemoryPool()
+        # CuPy 14 never gives back the blocks of a pool that nobody has any more.
+        weakref.finalize(self, self._pool.free_all_blocks).atexit = False
 
     @contextmanager
     def entered(self) -> Iterator[None]:

@@ -239,6 +239,7 @@ class Judgement(NamedTuple):
         layer: (n_replica,) int64, the layer bumped last, and size: float64, the bump it got.
         active: (n_replica,) whether the weights take a step.
         totals: (3 + n_layer, n_replica) float64, added to: loss, accuracy, bumps, silent fractions.
+        clock: as of `Batches`; goes on to the next batch.
     """
 
     ends: Array
@@ -251,6 +252,7 @@ class Judgement(NamedTuple):
     size: Array
     active: Array
     totals: Array
+    clock: Array
 
 
 def judge(at: Judgement, silent: Array, labels: Array, t_out: Array, losses: Array, share: float) -> None:
@@ -264,6 +266,7 @@ def judge(at: Judgement, silent: Array, labels: Array, t_out: Array, losses: Arr
     n_layer, n_all = len(at.ends), silent.shape[1]
     check(np.int32, {"ends": (at.ends, (n_layer,)), "silent": (silent, (n_replica, n_all))})
     check(np.int64, {"layer": (at.layer, (n_replica,)), "labels": (labels, (n_replica, n_batch))})
+    check(np.int64, {"clock": (at.clock, (2,))})
     check(np.bool_, {"active": (at.active, (n_replica,))})
     check(np.float64, {
         "max_silent": (at.max_silent, (n_layer,)), "size": (at.size, (n_replica,)),
@@ -276,6 +279,7 @@ def judge(at: Judgement, silent: Array, labels: Array, t_out: Array, losses: Arr
             *map(np.int32, (n_replica, n_batch, n_class, n_layer, n_all)),
             *map(np.float64, (share, at.value, at.most)), np.int32(at.exponential), np.int32(at.replaces),
             at.ends, at.max_silent, silent, labels, t_out, losses, at.layer, at.size, at.active, at.totals,
+            at.clock,
         ),
     )  # fmt: skip
 
@@ -364,8 +368,3 @@ def sgd_active(
     for w, grad, velocity in zip(weights, grads, velocities, strict=True):
         check(w.dtype, {name: (a, w.shape) for name, a in (("grad", grad), ("velocity", velocity))})
         elementwise(step_src.SGD_ACTIVE)(w.size // len(w), momentum, learning_rate, active, grad, w, velocity)
-
-
-def advance(clock: Array) -> None:
-    """The next batch."""
-    elementwise(step_src.ADVANCE)(1, clock[1:])

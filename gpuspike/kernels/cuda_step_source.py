@@ -106,9 +106,6 @@ SGD_ACTIVE = Elementwise(
     }""",
 )
 
-ADVANCE = Elementwise("gpuspike_advance", "int64 by", "int64 batch", "batch += by")
-
 ALL = (
     TAKE, JITTER, APPEND, CUT, CROSS_ENTROPY, TIME_MSE, BUMP, ADAM, ADAM_RATES, ADAM_ACTIVE, SGD_ACTIVE,
-    ADVANCE,
 )  # fmt: skip

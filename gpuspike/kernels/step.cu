@@ -197,11 +197,12 @@ __device__ inline double block_sum(double mine) {
 //   share: of the epoch's samples;  value, most: first and largest bump;  exponential, replaces: 0 or 1.
 //   ends: (n_layer,) first neuron behind each layer;  silent: (n_replica, n_all), of `count_silent`.
 //   layer, size, active: (n_replica,);  totals: (3 + n_layer, n_replica) loss, accuracy, bumps, silent fractions.
+//   clock: goes on to the next batch.
 template <typename Real>
 __global__ void __launch_bounds__(STEP_THREADS) judge(
     int n_replica, int n_batch, int n_class, int n_layer, int n_all, double share, double value, double most,
     int exponential, int replaces, const int* ends, const double* max_silent, const int* silent, const Index* labels,
-    const Real* t_out, const Real* losses, Index* layer, double* size, bool* active, double* totals) {
+    const Real* t_out, const Real* losses, Index* layer, double* size, bool* active, double* totals, Index* clock) {
     const Index r = blockIdx.x, rows = r * n_batch;
     double loss = 0.0, correct = 0.0;
     for (int b = threadIdx.x; b < n_batch; b += STEP_THREADS) {
@@ -229,6 +230,7 @@ __global__ void __launch_bounds__(STEP_THREADS) judge(
     totals[r] += loss / n_batch * share;
     totals[n_replica + r] += correct / n_batch * share;
     totals[2 * n_replica + r] += bumped ? share : 0.0;
+    if (r == 0) ++clock[1];  // all that is drawn for this batch has been
 }
 
 // A weight's bump, if its layer is the bumped one; one thread a weight.

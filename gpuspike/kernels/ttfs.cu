@@ -83,7 +83,7 @@ GPUSPIKE_INLINE Crossing<double> solve_exactly(
     return solve<double, REGIME>(start(sums, exact[last].growth, exact[last].position, drive, m), room, m);
 }
 
-inline constexpr int LOOK_AHEAD = 4;  // events loaded together, so that their latencies overlap
+inline constexpr int LOOK_AHEAD = 8;  // events loaded together, so that their latencies overlap
 
 // First spike of one neuron; one thread a (replica, sample, neuron). `width` neighbouring neurons of a sample are
 // neighbouring threads, and all samples meet one such tile of neurons before the next: its weights stay in the cache.

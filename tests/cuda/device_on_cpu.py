@@ -231,13 +231,14 @@ class FakeMemoryPool:
 
     def give_back(self, storage: Any) -> None:
         self.live -= len(storage)
-        self.free[len(storage)].append(storage)
+        self.free.setdefault(len(storage), []).append(storage)
 
     def total_bytes(self) -> int:
         return self.held
 
-    def free_bytes(self) -> int:
-        return sum(size * len(blocks) for size, blocks in self.free.items())
+    def free_all_blocks(self) -> None:
+        self.held -= sum(size * len(blocks) for size, blocks in self.free.items())
+        self.free.clear()
 
 
 default_pool = FakeMemoryPool()
@@ -454,6 +455,7 @@ def module(library: Path) -> ModuleType:
             Stream=FakeStream,
             MemoryPool=FakeMemoryPool,
             using_allocator=using_allocator,
+            get_current_stream=lambda: device.stream or FakeStream(non_blocking=False),
         ),
         get_default_memory_pool=lambda: default_pool,
         __version__="0.0",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_on_cpu import default_pool, device
+from device_on_cpu import device
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -40,7 +40,6 @@ def trained(folder: Path, *overrides: str) -> dict[str, Any]:
 
 
 def with_memory(cupy: Any, free: int) -> None:
-    free -= default_pool.free_bytes()  # which can be had, too
     cupy.cuda.Device = lambda: SimpleNamespace(id=0, mem_info=(free, 80 << 30))
 
 
