@@ -56,7 +56,8 @@ class DeviceStep:
         self._bumping = bumping
         self._host = training_state(weights, optimizer, bumping)
         self._twins: dict[str, tuple[Labelled, Labelled]] = {}
-        self._graphs = graph and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in network.layers)
+        sorted_here = network.layers[1 if rule.keeps_inputs else 0 :]
+        self._graphs = graph and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)
         self._graph: Any = None
         self._warm = False
         self._batches: cuda_step.Batches | None = None
@@ -118,9 +119,11 @@ class DeviceStep:
         data = self._on_device("train", train)
         with self._lane.entered():
             if self._batches is None:
-                shuffled, full = self._place(order), self._rule.batch_size
+                t_in, full = data.received.t_in, self._rule.batch_size
+                # Times that no noise moves are sorted once.
+                known = self._network.kernels.spike_order(t_in) if self._rule.keeps_inputs else None
                 self._batches = cuda_step.Batches(
-                    data.received.t_in, data.labels, shuffled, self._clock, self._seeds, full
+                    t_in, known, data.labels, self._place(order), self._clock, self._seeds, full
                 )
             else:
                 self._batches.order.set(order)
@@ -147,11 +150,11 @@ class DeviceStep:
         network, rule, at, batches = self._network, self._rule, self._judgement, self._batches
         assert batches is not None
         weights = self._named("weights")
-        t_in, labels = cuda_step.take(batches, n_batch, self._shift)
+        t_in, order, labels = cuda_step.take(batches, n_batch, self._shift)
         if rule.input_noise:
             n_in, purpose = network.layers[0].n_in, Purpose.INPUT_NOISE
             cuda_step.jitter_now(t_in, n_in, rule.input_noise, self._seeds, purpose, self._clock)
-        states = network.forward(weights, LayerInput(t_in, None))
+        states = network.forward(weights, LayerInput(t_in, order))
         losses, t_out_grad = self._loss(states[-1].t_out, labels)
         for state, first in zip(states, self._first, strict=True):
             cuda_step.count_silent(state.t_out, self._silent, first)

@@ -196,8 +196,10 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Network) -> int:
     item = np.dtype(config.dtype.value).itemsize
     n_train, n_validation = (len(dataset.splits[name].labels) for name in ("train", "validation"))
     labelled = first.n_pre * item + 8
+    unchanged = config.training.max_shift == 0 and config.training.input_noise == 0.0
+    order = 8 * first.n_pre if unchanged else 0
     answered = config.replicas * (last.n_out + 1) * item
-    return n_train * (labelled + 8 * config.replicas) + n_validation * (labelled + answered)
+    return n_train * (labelled + order + 8 * config.replicas) + n_validation * (labelled + answered)
 
 
 def _evaluated_together(config: Config, dataset: Dataset, network: Network, to_train: bool) -> int:

@@ -143,7 +143,7 @@ def time_of(parts: Experiment, console: Console, seconds: float = SECONDS) -> Ti
         """Seconds of a step and of the validation, from short epochs."""
         train = _first(parts, "train", min(n_steps * batch, n_train))
         trainer.epoch = 0
-        first = 1 if parts.backend.name == "cuda" else 0  # the epoch that sends the data there
+        first = 2 if parts.backend.name == "cuda" else 0  # the data are sent, the step is captured
         records = list(trainer.train(train, validation, first + n_epochs))[first:]
         step = sum(record.train_seconds for record in records) / n_epochs / -(-len(train) // batch)
         return step, sum(record.validation.seconds for record in records) / n_epochs

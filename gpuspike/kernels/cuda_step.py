@@ -112,6 +112,7 @@ class Batches(NamedTuple):
 
     Attributes:
         t_in: (1, n_train, n_pre);  labels: (n_train,).
+        sorted: what sorts the rows of `t_in`, of its shape, where batches see them as they are; else None.
         order: (n_replica, n_train).
         clock: (2,) epoch, and number of the batch.
         seeds: (n_replica,).
@@ -119,6 +120,7 @@ class Batches(NamedTuple):
     """
 
     t_in: Array
+    sorted: Array | None
     labels: Array
     order: Array
     clock: Array
@@ -126,8 +128,8 @@ class Batches(NamedTuple):
     full: int
 
 
-def take(batches: Batches, n_batch: int, shift: Shift) -> tuple[Array, Array]:
-    """Input times (n_replica, n_batch, n_pre) and labels (n_replica, n_batch) of the clock's batch."""
+def take(batches: Batches, n_batch: int, shift: Shift) -> tuple[Array, Array | None, Array]:
+    """Input times (n_replica, n_batch, n_pre), what sorts them if known, and labels of the clock's batch."""
     cupy = cupy_module()
     _, n_train, n_pre = batches.t_in.shape
     n_replica = len(batches.order)
@@ -146,12 +148,17 @@ def take(batches: Batches, n_batch: int, shift: Shift) -> tuple[Array, Array]:
             ),
         )  # fmt: skip
     t_in = cupy.empty((n_replica, n_batch, n_pre), batches.t_in.dtype)
+    known = batches.sorted is not None
+    order = cupy.empty(t_in.shape if known else (1, 1, 1), np.int64)
+    if known:
+        check(np.int64, {"sorted": (batches.sorted, batches.t_in.shape)})
     labels = cupy.empty((n_replica, n_batch), np.int64)
     elementwise(step_src.TAKE)(
-        n_train, batches.full, n_batch, n_pre, shift.side, shift.most, shift.background, batches.clock,
-        batches.order, corners, batches.t_in, batches.labels, t_in, labels, size=t_in.size,
+        n_train, batches.full, n_batch, n_pre, shift.side, shift.most, shift.background, int(known),
+        batches.clock, batches.order, corners, batches.t_in, batches.sorted if known else order,
+        batches.labels, t_in, order, labels, size=t_in.size,
     )  # fmt: skip
-    return t_in, labels
+    return t_in, order if known else None, labels
 
 
 def jitter_now(times: Array, n_jittered: int, std: float, seeds: Array, purpose: int, clock: Array) -> None:

@@ -68,9 +68,13 @@ def test_bias_spikes_come_and_their_gradients_go(n_bias: int, dtype: Any) -> Non
 def batches(n_replica: int, n_train: int, n_pre: int, full: int, seeds: list[int], dtype: Any) -> Any:
     rng = np.random.default_rng(5)
     order = np.stack([rng.permutation(n_train) for _ in range(n_replica)])
-    arrays = spikes(rng, (1, n_train, n_pre), dtype), rng.integers(3, size=n_train), order
-    clock = np.array([4, 1])
-    return cuda_step.Batches(*map(fake, (*arrays, clock, np.array(seeds))), full)
+    t_in, labels, clock = (
+        spikes(rng, (1, n_train, n_pre), dtype),
+        rng.integers(3, size=n_train),
+        np.array([4, 1]),
+    )
+    ordered = np.argsort(t_in, axis=-1, kind="stable")
+    return cuda_step.Batches(*map(fake, (t_in, ordered, labels, order, clock, np.array(seeds))), full)
 
 
 @each_dtype
@@ -80,13 +84,17 @@ def test_a_batch_is_taken_and_shifted_as_on_the_cpu(n_batch: int, most: int, dty
     of = batches(2, 20, 27, 7, seeds, dtype)
     shift = cuda_step.Shift(5, most, math.inf, Purpose.AUGMENTATION) if most else cuda_step.Shift()
     with closed():
-        t_in, labels = cuda_step.take(of, n_batch, shift)
+        t_in, order, labels = cuda_step.take(of if not most else of._replace(sorted=None), n_batch, shift)
     samples = np.asarray(of.order)[:, 7 : 7 + n_batch]
     expected = np.asarray(of.t_in)[0][samples]
     if most:
         RandomShift(5, most, math.inf)(expected, seeds, 4, 1)
     np.testing.assert_array_equal(np.asarray(t_in), expected)
     np.testing.assert_array_equal(np.asarray(labels), np.asarray(of.labels)[samples])
+    if most:
+        assert order is None
+    else:
+        np.testing.assert_array_equal(np.asarray(order), np.asarray(of.sorted)[0][samples])
 
 
 @pytest.mark.parametrize("n_choices", [1, 2, 3, 5, 55, 3 << 29, (1 << 31) - 1])

@@ -83,6 +83,16 @@ def test_a_step_has_few_launches(bias: Any, expected: int) -> None:
     assert last + 1 - first == expected, names
 
 
+@pytest.mark.parametrize(("input_noise", "expected"), [(0.0, 1 + 4), (0.1, 2 * 4)])
+def test_a_data_set_without_noise_is_sorted_once(input_noise: float, expected: int) -> None:
+    trainer = Setup(graph=False, input_noise=input_noise, n_train=64).trainer()
+    data = Setup().labelled(1, 64)
+    trainer._step.begin(data, np.arange(64)[None].repeat(2, axis=0), 0, 0.01)
+    for number in range(4):
+        trainer._step.batch(number)
+    assert sum("sort_row" in name for name in device.launches) == expected
+
+
 def test_what_looks_at_the_device_cannot_be_captured(cupy: Any) -> None:
     lane, array = cuda_graph.Lane(), cupy.zeros(3)
     for step in (array.get, lambda: array + 1.0, lambda: array.fill(1.0), lambda: cupy.zeros(2)):
