@@ -73,7 +73,9 @@ def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyP
         empty_like=lambda array: empty(array.shape, array.dtype),
         asarray=lambda array: np.asarray(array).view(Array),
         cuda=SimpleNamespace(
-            Device=lambda: SimpleNamespace(id=0), using_allocator=lambda _: contextlib.nullcontext()
+            Device=lambda: SimpleNamespace(id=0),
+            using_allocator=lambda _: contextlib.nullcontext(),
+            get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
         ),
         get_default_memory_pool=lambda: SimpleNamespace(malloc=None),
     )

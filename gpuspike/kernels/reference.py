@@ -130,9 +130,7 @@ def _slope_of_crossing(start: float, current: float, neuron: LIF) -> float:
         peak += step
     while slope(peak) <= 0.0 and peak > -far:
         peak -= step
-    if slope(peak) <= 0.0:
-        return 0.0  # so long ago that no number holds how steep it was
-    if slope(peak + step) <= 0.0:
+    if slope(peak) > 0.0 >= slope(peak + step):  # else so long ago that no number holds it
         peak = root(slope, peak, peak + step)
     low = peak - step
     while potential(low) >= level and low > -far:
