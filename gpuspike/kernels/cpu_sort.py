@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from gpuspike.kernels import Array
 from gpuspike.kernels.cpu_team import enter, finish, leave, run, samples_of_a_piece, take
+from gpuspike.kernels.simd import VECTOR_BYTES
+from gpuspike.kernels.simd_sort import LANES, running_sums, vector_range
 
 BUCKETS = 4
-"""Buckets a spike: about as fast from 2 to 8; more are rarely shared, fewer are sooner summed up."""
+"""Buckets a spike, at least; their number is a power of two. More are rarely shared, fewer are sooner summed up."""
 
 WORTHWHILE = 32
 """Steps of the insertion sort per spike, from where a merge sort is better: all spikes in a few buckets."""
@@ -28,34 +30,39 @@ TINY = 1e-30
 """Spread of the times below which the width of a bucket could not be told from 0."""
 
 
-@njit(error_model="numpy", fastmath={"nnan", "nsz"})
+@njit(error_model="numpy")
 def finite_range(times):
-    """The least and the largest of the finite times; inf and -inf if there is none.
-
-    Four at a time: LLVM does not vectorise a minimum, and each waits for the one before.
-    """
+    """The least and the largest of the finite times, none of which is NaN; inf and -inf if there is none."""
+    width = VECTOR_BYTES // times.itemsize
     inf = times.dtype.type(math.inf)
-    low0 = low1 = low2 = low3 = inf
-    high0 = high1 = high2 = high3 = -inf
-    n = times.size
-    for i in range(0, n - 3, 4):
-        t0, t1, t2, t3 = times[i], times[i + 1], times[i + 2], times[i + 3]
-        low0, low1, low2, low3 = min(low0, t0), min(low1, t1), min(low2, t2), min(low3, t3)
-        high0, high1 = max(high0, t0 if t0 < inf else -inf), max(high1, t1 if t1 < inf else -inf)
-        high2, high3 = max(high2, t2 if t2 < inf else -inf), max(high3, t3 if t3 < inf else -inf)
-    for i in range(n // 4 * 4, n):
-        low0, high0 = min(low0, times[i]), max(high0, times[i] if times[i] < inf else -inf)
-    return min(low0, low1, low2, low3), max(high0, high1, high2, high3)
+    low, high = vector_range(inf, times.ctypes.data, np.int64(times.size // width))
+    for i in range(times.size // width * width, times.size):
+        low, high = min(low, times[i]), max(high, times[i] if times[i] < inf else -inf)
+    return low, high
+
+
+@njit(error_model="numpy")
+def bucket_rows(n):
+    """Into how many rows of LANES buckets n times are sorted, as a power of 2."""
+    power = 0
+    while LANES << power < BUCKETS * n:
+        power += 1
+    return power
 
 
 @njit(error_model="numpy", fastmath={"nnan", "nsz"})
-def _place(times, origin, scale, n_buckets, bucket):
-    """The bucket of each time: evenly over the finite ones, one more for inf."""
-    last, inf = times.dtype.type(n_buckets - 1), times.dtype.type(math.inf)
+def _place(times, origin, scale, power, bucket):
+    """The bucket of each time: evenly over the finite ones, one more for inf.
+
+    The next bucket of a column lies a row further on, and the first of the next column follows the last of one.
+    """
+    n_buckets, in_column = np.int32(LANES << power), np.int32((1 << power) - 1)
+    last, inf, power = times.dtype.type(n_buckets - 1), times.dtype.type(math.inf), np.int32(power)
     for i in range(times.size):
         # A scale of 0 says that the times cannot be told apart, or that their spread is infinite.
         place = np.int32(min((times[i] - origin) * scale, last)) if scale > 0 else np.int32(0)
-        bucket[i] = place if times[i] < inf else np.int32(n_buckets)
+        place = (place & in_column) * np.int32(LANES) + (place >> power)
+        bucket[i] = place if times[i] < inf else n_buckets
 
 
 @njit(error_model="numpy")
@@ -79,29 +86,26 @@ def _insert(times, order, most):
 
 
 @njit(error_model="numpy")
-def sort_row(times, order, bucket, heads, ahead):
+def sort_row(times, order, bucket, heads, power, ahead):
     """The order that sorts one sample's spikes by time, silent inputs (inf) last.
 
     Args:
         times: (n,) spike times.
         order: (n,) out.
-        bucket, heads, ahead: (n,) and (BUCKETS n + 2,) int32 and (n,) like `times`, space to work in.
+        power: `bucket_rows(n)`.
+        bucket, heads, ahead: (n,) and ((LANES << power) + 1,) int32 and (n,) like `times`, space to work in.
     """
-    n = times.size
+    n, n_buckets = times.size, LANES << power
     earliest, latest = finite_range(times)
-    n_buckets = BUCKETS * n
     spread = np.float64(latest) - earliest
     zero = times.dtype.type(0.0)
     scale = times.dtype.type(n_buckets / spread) if TINY < spread < math.inf else zero
-    _place(times, earliest if earliest < math.inf else zero, scale, n_buckets, bucket)
-    for b in range(n_buckets + 2):
+    _place(times, earliest if earliest < math.inf else zero, scale, power, bucket)
+    for b in range(n_buckets + 1):
         heads[b] = 0
     for i in range(n):
-        heads[np.uint32(bucket[i]) + np.uint32(1)] += np.int32(1)
-    total = np.int32(0)
-    for b in range(n_buckets + 1):
-        total += heads[b]
-        heads[b] = total
+        heads[np.uint32(bucket[i])] += np.int32(1)
+    heads[n_buckets] = running_sums(heads.ctypes.data, np.int64(1 << power))
     for i in range(n):
         b = np.uint32(bucket[i])
         k = np.uint32(heads[b])
@@ -115,11 +119,12 @@ def sort_row(times, order, bucket, heads, ahead):
 def sort_rows(times, order):
     """`sort_row` for every row of (n_rows, n) `times`."""
     n = times.shape[1]
+    power = bucket_rows(n)
     bucket = np.empty(n, np.int32)
-    heads = np.empty(BUCKETS * n + 2, np.int32)
+    heads = np.empty((LANES << power) + 1, np.int32)
     ahead = np.empty(n, times.dtype)
     for b in range(times.shape[0]):
-        sort_row(times[b], order[b], bucket, heads, ahead)
+        sort_row(times[b], order[b], bucket, heads, power, ahead)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -141,7 +146,7 @@ def spike_order(t_in: Array) -> NDArray[np.int64]:
     order = np.empty(t_in.shape, np.int64)
     n_pre = t_in.shape[-1]
     if t_in.size:
-        rows = (t_in.reshape(-1, n_pre), order.reshape(-1, n_pre))
+        rows = (np.ascontiguousarray(t_in).reshape(-1, n_pre), order.reshape(-1, n_pre))
         n_rows = samples_of_a_piece(len(rows[0]))
         run(_order_job, (*rows, n_rows), parallel=t_in.size > WORTH_A_THREAD)
     return order
