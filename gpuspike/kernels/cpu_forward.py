@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial, with_bias
-from gpuspike.kernels.cpu_arrays import address, cube
+from gpuspike.kernels.cpu_arrays import address, cube, in_vectors
 from gpuspike.kernels.cpu_neurons import solve_samples
 from gpuspike.kernels.cpu_sort import sort_rows, spike_order
 from gpuspike.kernels.cpu_team import enter, finish, leave, run, samples_of_a_piece, take
@@ -53,66 +53,70 @@ def _receive(spikes, bias, sort, t_in, order):
         sort_rows(t_in, order)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _forward_job(
-    control, is_caller, like, bias, tables, constants, trials, n_replica, n_batch, samples_per_task, n_ranges
-):
-    """A stack of layers; a piece of work is a few samples of a replica and, of a single layer, a range of its neurons.
+@njit(error_model="numpy")
+def forward_piece(r, b0, b1, part, n_ranges, like, bias, tables, constants, trials, n_replica, n_batch):
+    """Samples b0 to b1 of replica r through a stack of layers; of a single layer, one of `n_ranges` of its neurons.
 
     Args:
         like: any array of the working type.
         bias: bias times of all layers, one after the other.
-        tables: (n_layer, ...) sizes and addresses, see `_table`;  constants: (n_layer, 7).
+        tables: (n_layer, ...) sizes and addresses, see `table_row`;  constants: (n_layer, 7).
         trials: None, or of each layer the numbers of its trials, (n_layer, 3): grid, end, tolerance of the grid.
     """
-    enter(control, is_caller)
     indices = np.empty(0, np.int64)
-    nothing = np.empty((0, 0), like.dtype)
+    spikes = np.empty((0, 0), like.dtype)
     width = VECTOR_BYTES // like.itemsize
+    first_bias = 0
+    for layer in range(len(tables)):
+        n_received, n_pre, n_post, n_bias, mode, sort = tables[layer, :6]
+        at_t_in, at_order, at_weights, at_t_cross, at_slope = tables[layer, 6:11]
+        at_t_out, at_lift, at_delay = tables[layer, 11:]
+        r_in = r if n_received > 1 else 0
+        t_in = cube(at_t_in, like, n_received, n_batch, n_pre)[r_in, b0:b1]
+        order = cube(at_order, indices, n_received, n_batch, n_pre)[r_in, b0:b1]
+        t_out = cube(at_t_out, like, n_replica, n_batch, n_post)[r, b0:b1]
+        _receive(spikes, bias[first_bias : first_bias + n_bias], sort, t_in, order)
+        n_vectors = (n_post + width - 1) // width
+        c = constants[layer]
+        first, end = part * n_vectors // n_ranges, (part + 1) * n_vectors // n_ranges
+        w = cube(at_weights, like, n_replica, n_pre, n_vectors * width)[r]
+        t_cross = cube(at_t_cross, like, n_replica, n_batch, n_post)[r, b0:b1]
+        slope = cube(at_slope, like, n_replica, n_batch, n_post)[r, b0:b1]
+        numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
+        if trials is None:
+            solve_samples(
+                t_in, order, w, first, end, mode, numbers, None, t_out, t_cross, slope
+            )  # fmt: skip
+        else:
+            trial = (
+                cube(at_lift, like, n_replica, n_batch, n_post)[r, b0:b1],
+                cube(at_delay, like, n_replica, n_batch, n_post)[r, b0:b1],
+                trials[layer, 0], trials[layer, 1], trials[layer, 2],
+            )  # fmt: skip
+            solve_samples(
+                t_in, order, w, first, end, mode, numbers, trial, t_out, t_cross, slope
+            )  # fmt: skip
+        first_bias += n_bias
+        spikes = t_out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _forward_job(
+    control, is_caller, like, bias, tables, constants, trials, n_replica, n_batch, samples_per_task, n_ranges
+):
+    """`forward_piece` for all samples, and all ranges of neurons."""
+    enter(control, is_caller)
     n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
     n_pieces = n_replica * n_chunks * n_ranges
     while True:
         piece = take(control)
         if piece >= n_pieces:
             break
-        r = piece // (n_chunks * n_ranges)
-        part = piece % n_ranges
         b0 = (piece // n_ranges) % n_chunks * samples_per_task
-        b1 = min(b0 + samples_per_task, n_batch)
-        first_bias = 0
-        spikes = nothing
-        for layer in range(len(tables)):
-            n_received, n_pre, n_post, n_bias, mode, sort = tables[layer, :6]
-            at_t_in, at_order, at_weights, at_tail, at_t_cross, at_slope = tables[layer, 6:12]
-            at_t_out, at_lift, at_delay = tables[layer, 12:]
-            r_in = r if n_received > 1 else 0
-            t_in = cube(at_t_in, like, n_received, n_batch, n_pre)[r_in, b0:b1]
-            order = cube(at_order, indices, n_received, n_batch, n_pre)[r_in, b0:b1]
-            t_out = cube(at_t_out, like, n_replica, n_batch, n_post)[r, b0:b1]
-            _receive(spikes, bias[first_bias : first_bias + n_bias], sort, t_in, order)
-            n_vectors = (n_post + width - 1) // width
-            c = constants[layer]
-            first, end = part * n_vectors // n_ranges, (part + 1) * n_vectors // n_ranges
-            w = cube(at_weights, like, n_replica, n_pre, n_post)[r]
-            tail = cube(at_tail, like, n_replica, n_pre, width)[r]
-            t_cross = cube(at_t_cross, like, n_replica, n_batch, n_post)[r, b0:b1]
-            slope = cube(at_slope, like, n_replica, n_batch, n_post)[r, b0:b1]
-            numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
-            if trials is None:
-                solve_samples(
-                    t_in, order, w, tail, first, end, n_post // width, mode, numbers, None, t_out, t_cross, slope
-                )  # fmt: skip
-            else:
-                trial = (
-                    cube(at_lift, like, n_replica, n_batch, n_post)[r, b0:b1],
-                    cube(at_delay, like, n_replica, n_batch, n_post)[r, b0:b1],
-                    trials[layer, 0], trials[layer, 1], trials[layer, 2],
-                )  # fmt: skip
-                solve_samples(
-                    t_in, order, w, tail, first, end, n_post // width, mode, numbers, trial, t_out, t_cross, slope
-                )  # fmt: skip
-            first_bias += n_bias
-            spikes = t_out
+        forward_piece(
+            piece // (n_chunks * n_ranges), b0, min(b0 + samples_per_task, n_batch), piece % n_ranges, n_ranges,
+            like, bias, tables, constants, trials, n_replica, n_batch,
+        )  # fmt: skip
         finish(control)
     return leave(control, is_caller, n_pieces)
 
@@ -136,23 +140,14 @@ def check_stack(t_in: Array, weights: Sequence[Array], bias_times: Sequence[Sequ
         raise ShapeError(f"t_in must have 1 or {len(weights[0])} replicas, got {len(t_in)}")
 
 
-def column_tails(weights: Array) -> Array:
-    """(n_replica, n_pre, one vector) columns of the weights past the last whole vector, zero-padded."""
-    width = VECTOR_BYTES // weights.itemsize
-    tails = np.zeros((*weights.shape[:2], width), weights.dtype)
-    n_tail = weights.shape[2] % width
-    tails[:, :, :n_tail] = weights[:, :, weights.shape[2] - n_tail :]
-    return tails
-
-
-def _table(
-    state: LayerState, weights: Array, tail: Array, n_bias: int, mode: int, sort: bool, trial: Trial
+def table_row(
+    state: LayerState, vectors: Array, n_bias: int, mode: int, sort: bool, trial: Trial
 ) -> list[int]:
-    """A row of `_forward_job`'s tables."""
+    """A row of the tables of `forward_piece`; `vectors` are the weights, `in_vectors`."""
     arrays = (
-        state.t_in, state.order, weights, tail, state.t_cross, state.slope, state.t_out, trial.lift, trial.delay,
+        state.t_in, state.order, vectors, state.t_cross, state.slope, state.t_out, trial.lift, trial.delay,
     )  # fmt: skip
-    sizes = [len(state.t_in), *weights.shape[1:], n_bias, mode, int(sort)]
+    sizes = [len(state.t_in), state.t_in.shape[2], state.t_out.shape[2], n_bias, mode, int(sort)]
     return sizes + [address(array) for array in arrays]
 
 
@@ -212,7 +207,7 @@ def forward(
     if order is None and (few or empty or len(t_in) < n_replica):
         order = spike_order(t_in)
 
-    states, tails, sorts = [], [], []
+    states, sorts = [], []
     for w in weights:
         if states:
             t_in, order = np.empty((n_replica, n_batch, w.shape[1]), dtype), None
@@ -222,7 +217,6 @@ def forward(
         t_cross = np.empty((n_replica, n_batch, w.shape[2]), dtype)
         t_out = t_cross if trials is None else np.empty_like(t_cross)
         states.append(LayerState(t_in, order, t_out, t_cross, np.empty_like(t_cross)))
-        tails.append(column_tails(w))
     if empty:
         states[0].t_cross.fill(np.inf)
         states[0].slope.fill(0.0)
@@ -235,16 +229,17 @@ def forward(
     if trials is not None:
         numbers = np.array([[trial.grid, trial.end, SAME_TICK] for trial in trials])
         trials = [_whole(trial, state.t_out) for trial, state in zip(trials, states, strict=True)]
-    layers = zip(
-        states, weights, tails, n_biases, modes, sorts, trials or [Trial()] * len(weights), strict=True
-    )
-    tables = np.array([_table(*layer) for layer in layers])
+    for w in weights:
+        address(w)  # refuses what the gradient and the optimiser would
+    vectors = [in_vectors(w) for w in weights]
+    layers = zip(states, vectors, n_biases, modes, sorts, trials or [Trial()] * len(weights), strict=True)
+    tables = np.array([table_row(*layer) for layer in layers])
     pairs = sum(w.shape[1] * w.shape[2] + EVENTS_A_SOLUTION * (w.shape[2] + w.shape[1] // 3) for w in weights)
     like = np.empty((0, 0, 0), dtype)
     run(
         _forward_job,
         (like, bias, tables, np.array(constants), numbers, n_replica, n_batch, samples_per_task, n_ranges),
-        keep=(states, weights, tails, trials),
+        keep=(states, vectors, trials),
         parallel=n_replica * n_batch * pairs > PAIRS_WORTH_A_THREAD,
     )
     return states

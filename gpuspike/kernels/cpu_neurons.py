@@ -20,22 +20,19 @@ from gpuspike.kernels.simd import (
     sweep_6,
 )
 
-SWEEP_EVENTS = 128
-"""Events between two looks at whether a tile has any silent neuron left."""
-
 WHOLE = 16
 """Neurons are solved for by this many at once: the few left over would cost as much one by one."""
 
 
 @njit(error_model="numpy")
-def _sweep_tile(n_vectors, kind, tile, tile_last, events, state, factor, k_first, n_events):
+def _sweep_tile(n_vectors, kind, tile, row, events, state, factor, k_first, n_events):
     if n_vectors == 6:
-        return sweep_6(kind, tile, tile_last, events, state, factor, k_first, n_events)
+        return sweep_6(kind, tile, row, events, state, factor, k_first, n_events)
     if n_vectors == 4:
-        return sweep_4(kind, tile, tile_last, events, state, factor, k_first, n_events)
+        return sweep_4(kind, tile, row, events, state, factor, k_first, n_events)
     if n_vectors == 2:
-        return sweep_2(kind, tile, tile_last, events, state, factor, k_first, n_events)
-    return sweep_1(kind, tile, tile_last, events, state, factor, k_first, n_events)
+        return sweep_2(kind, tile, row, events, state, factor, k_first, n_events)
+    return sweep_1(kind, tile, row, events, state, factor, k_first, n_events)
 
 
 @njit(error_model="numpy")
@@ -69,10 +66,8 @@ def _solve(
     t_in,
     order,
     weights,
-    weights_tail,
     first_vector,
     end_vector,
-    n_whole,
     mode,
     constants,
     factor,
@@ -83,16 +78,16 @@ def _solve(
 
     Args:
         t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
-        weights: (n_pre, n_post);  weights_tail: (n_pre, one vector), the columns past the last whole vector.
-        first_vector, end_vector: the neurons' range, in vectors; n_whole vectors lie in `weights` itself.
+        weights: (n_pre, whole vectors), see `cpu_arrays.in_vectors`.
+        first_vector, end_vector: the neurons' range, in vectors.
         factor: None, or (n_samples, lanes) factors of the thresholds.
         t_cross, slope_out: (n_samples, n_post).
     """
     tau_slow, tau_fast, rate, drive, span, reach, tangent = constants
     n_samples, n_pre = t_in.shape
-    n_post = weights.shape[1]
-    kind = weights_tail.dtype.type(0.0)
-    size = weights_tail.itemsize
+    n_post = t_cross.shape[1]
+    kind = weights.dtype.type(0.0)
+    size = weights.itemsize
     width = VECTOR_BYTES // size
     base = first_vector * width
     n_lanes = (end_vector - first_vector) * width
@@ -101,6 +96,7 @@ def _solve(
     p = np.zeros((n_samples, n_lanes), weights.dtype)
     q = np.zeros((n_samples, n_lanes), weights.dtype)
     count = np.zeros((n_samples, n_lanes), np.int32)
+    count[:, n_used:] = -1  # frozen from the start: nobody's lanes would never stop
     # One array for all four: an array that is used no more except by its address would be freed at once.
     coefficients = np.empty((4, n_samples, n_pre), weights.dtype)
     times = np.empty((n_samples, n_pre + 1), np.float64)
@@ -115,7 +111,7 @@ def _solve(
     )  # fmt: skip
 
     # Addresses, taken once: a view of every row would cost more than a short row's sweep.
-    row, weights_data, tail_data = weights.strides[0], weights.ctypes.data, weights_tail.ctypes.data
+    row, weights_data = weights.strides[0], weights.ctypes.data
     order_row, order_data = order.strides[0], order.ctypes.data
     p_data, q_data, count_data = p.ctypes.data, q.ctypes.data, count.ctypes.data
     coefficients_data, plane = coefficients.ctypes.data, coefficients.strides[0]
@@ -123,17 +119,12 @@ def _solve(
     while vector < end_vector:
         left = end_vector - vector
         n_vectors = 6 if left >= 6 else 4 if left >= 4 else 2 if left >= 2 else 1
-        tile = (weights_data + vector * VECTOR_BYTES, row)
-        if vector + n_vectors > n_whole:
-            tile_last = (tail_data, VECTOR_BYTES)
-        else:
-            tile_last = (tile[0] + (n_vectors - 1) * VECTOR_BYTES, row)
+        tile = weights_data + vector * VECTOR_BYTES
         lane = (vector - first_vector) * width
         for b in range(n_samples):
             at = b * n_lanes + lane
             lifted = 0 if factor is None else factor.ctypes.data + size * at
             state = (p_data + size * at, q_data + size * at, count_data + 4 * at, lifted)
-            silent = True
             for segment in range(n_segments[b]):
                 k = np.int64(starts[b, segment])
                 end = np.int64(starts[b, segment + 1])
@@ -142,18 +133,15 @@ def _solve(
                     for j in range(lane, lane + n_vectors * width):
                         if count[b, j] == k:  # still swept
                             p[b, j], q[b, j] = moved(p[b, j], q[b, j], gap, mode, tau_slow, tau_fast, rate)
-                while silent and k < end:
-                    run = min(SWEEP_EVENTS, end - k)
-                    event = coefficients_data + size * (b * n_pre + k)
-                    events = (
-                        order_data + b * order_row + 8 * k,
-                        event,
-                        event + plane,
-                        event + 2 * plane,
-                        event + 3 * plane,
-                    )
-                    silent = _sweep_tile(n_vectors, kind, tile, tile_last, events, state, factor, k, run) != 0
-                    k += run
+                event = coefficients_data + size * (b * n_pre + k)
+                events = (
+                    order_data + b * order_row + 8 * k,
+                    event,
+                    event + plane,
+                    event + 2 * plane,
+                    event + 3 * plane,
+                )
+                silent = _sweep_tile(n_vectors, kind, tile, row, events, state, factor, k, end - k) != 0
                 if not silent:
                     break
         vector += n_vectors
@@ -240,10 +228,8 @@ def solve_samples(
     t_in,
     order,
     weights,
-    weights_tail,
     first_vector,
     end_vector,
-    n_whole,
     mode,
     constants,
     trial,
@@ -260,7 +246,7 @@ def solve_samples(
     """
     if trial is None:
         _solve(
-            t_in, order, weights, weights_tail, first_vector, end_vector, n_whole, mode, constants, None, t_cross,
+            t_in, order, weights, first_vector, end_vector, mode, constants, None, t_cross,
             slope_out,
         )  # fmt: skip
     else:
@@ -268,7 +254,7 @@ def solve_samples(
         base, n_lanes = first_vector * width, (end_vector - first_vector) * width
         factor = _factors(trial[0], base, n_lanes, weights)
         _solve(
-            t_in, order, weights, weights_tail, first_vector, end_vector, n_whole, mode, constants, factor, t_cross,
+            t_in, order, weights, first_vector, end_vector, mode, constants, factor, t_cross,
             slope_out,
         )  # fmt: skip
-        _interfere(trial, base, min(n_lanes, weights.shape[1] - base), t_out, t_cross, slope_out)
+        _interfere(trial, base, min(n_lanes, t_cross.shape[1] - base), t_out, t_cross, slope_out)

@@ -11,7 +11,8 @@ import numpy as np
 from numba import njit
 
 from gpuspike.kernels import Array
-from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD, column_tails
+from gpuspike.kernels.cpu_arrays import in_vectors
+from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD
 from gpuspike.kernels.cpu_products import kernel
 from gpuspike.kernels.cpu_solve import EQUAL, exp_vectorised, rise, solve, solve_equal
 from gpuspike.kernels.cpu_sort import finite_range
@@ -81,31 +82,35 @@ def _slopes_at_crossing(p, v, room, delay, slope, mode, tau_slow, tau_fast, rate
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def _sums(n_early, early, t, a1, a2, gate, weights, tail, p_sum, q_sum):
+def _sums(n_early, early, t, a1, a2, gate, weights, p_sum, q_sum):
     """p_sum[j] = sum_m [t[m] < gate[j]] weights[early[m], j] a1[m], and q_sum with a2.
 
     Args:
-        gate, p_sum, q_sum: as many as whole vectors hold.
-        tail: the columns of the weights past the last whole vector, zero-padded.
+        weights: (n_pre, whole vectors);  gate, p_sum, q_sum: at least as many.
     """
-    kind, size, n_post = p_sum.dtype.type(0.0), p_sum.itemsize, weights.shape[1]
+    kind, size, n_lanes = p_sum.dtype.type(0.0), p_sum.itemsize, weights.shape[1]
     width = VECTOR_BYTES // size
     events = (early.ctypes.data, t.ctypes.data, a1.ctypes.data, a2.ctypes.data)
     first = 0
-    while first < n_post:
-        at, wide = size * first, first + 4 * width <= n_post
+    while first < n_lanes:
+        at, wide = size * first, first + 4 * width <= n_lanes
         neurons = (gate.ctypes.data + at, p_sum.ctypes.data + at, q_sum.ctypes.data + at)
         if wide:
             causal_sums_4(kind, weights.ctypes.data + at, weights.strides[0], events, neurons, n_early)
-        elif first + width <= n_post:
-            causal_sums_1(kind, weights.ctypes.data + at, weights.strides[0], events, neurons, n_early)
         else:
-            causal_sums_1(kind, tail.ctypes.data, tail.strides[0], events, neurons, n_early)
+            causal_sums_1(kind, weights.ctypes.data + at, weights.strides[0], events, neurons, n_early)
         first += 4 * width if wide else width
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def _slopes(first, last, like, t_in, weights, tails, t_out, at_crossing, mode, constants, slope_out):
+def slopes_of_samples(first, last, like, t_in, weights, t_out, at_crossing, mode, constants, slope_out):
+    """`slopes` of samples first to last, counted over all replicas.
+
+    Args:
+        like: any array of the type that sums are taken in.
+        t_in: (n_replica or 1, n_batch, n_pre);  weights: (n_replica, n_pre, whole vectors), see `cpu_arrays.in_vectors`.
+        t_out, slope_out: (n_replica, n_batch, n_post); the other arguments as for `slopes`.
+    """
     n_batch, n_post = t_out.shape[1:]
     n_pre = weights.shape[1]
     tau_slow, tau_fast, rate, drive, span, _, tangent = constants
@@ -132,7 +137,7 @@ def _slopes(first, last, like, t_in, weights, tails, t_out, at_crossing, mode, c
                 t[m], a1[m], a2[m] = times[early[m]], a1[early[m]], a2[early[m]]
             for j in range(n_post):
                 gate[j] = spikes[j]
-            _sums(n_early, early, t, a1, a2, gate, weights[r], tails[r], p_sum, q_sum)
+            _sums(n_early, early, t, a1, a2, gate, weights[r], p_sum, q_sum)
         else:  # p is then the slope's own sum and q the potential, both at the spike
             for m in range(n_early):
                 i = early[m]
@@ -176,7 +181,6 @@ def _slopes_job(
     like,
     t_in,
     weights,
-    tails,
     t_out,
     at_crossing,
     mode,
@@ -192,7 +196,7 @@ def _slopes_job(
             break
         last = min((piece + 1) * samples_per_task, n_samples)
         first = piece * samples_per_task
-        _slopes(first, last, like, t_in, weights, tails, t_out, at_crossing, mode, constants, slope_out)
+        slopes_of_samples(first, last, like, t_in, weights, t_out, at_crossing, mode, constants, slope_out)
         finish(control)
     return leave(control, is_caller, n_pieces)
 
@@ -212,8 +216,16 @@ def slopes(
         n_samples = t_out.shape[0] * t_out.shape[1]
         # A crossing's sums go as in the forward pass, in the working type.
         like = np.empty(0, weights.dtype if at_crossing else np.float64)
-        weights = np.ascontiguousarray(weights, like.dtype)  # known by its address
-        arrays = t_in, weights, column_tails(weights), t_out, at_crossing, mode, constants, slope
+        t_in, t_out = np.ascontiguousarray(t_in), np.ascontiguousarray(t_out)
+        arrays = (
+            t_in,
+            in_vectors(weights.astype(like.dtype, copy=False)),
+            t_out,
+            at_crossing,
+            mode,
+            constants,
+            slope,
+        )
         run(
             _slopes_job,
             (samples_of_a_piece(n_samples), like, *arrays),

@@ -28,6 +28,9 @@ PREFETCHED = 5
 """Events ahead of which a row of weights is asked for: it comes from the second-level cache, in an order
 that no hardware foresees. 4 to 8 are equally good; without, a wide tile takes a third longer."""
 
+LOOK = 32
+"""Events after which a tile looks whether any of its neurons is still silent; a power of 2."""
+
 _INT64 = ir.IntType(64)
 _INT32 = ir.IntType(32)
 
@@ -75,26 +78,34 @@ def prefetch(builder: ir.IRBuilder, address: Any) -> None:
     builder.call(function, [builder.inttoptr(address, pointer), read, keep, data])
 
 
+def any_lane(builder: ir.IRBuilder, masks: list[Any], width: int) -> Any:
+    """Whether any lane of any of the masks is set."""
+    some = masks[0]
+    for mask in masks[1:]:
+        some = builder.or_(some, mask)
+    bits = builder.bitcast(some, ir.IntType(width))
+    return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(width), 0))
+
+
 def _make_sweep(n_vectors: int) -> Any:
     """Builds `sweep` for tiles of `n_vectors` vectors."""
 
     @intrinsic
-    def sweep(typingctx, kind, tile, tile_last, events, state, factor, k_first, n_events):
+    def sweep(typingctx, kind, tile, row_bytes, events, state, factor, k_first, n_events):
         """Sweeps one tile of neurons through `n_events` sorted events, starting with event `k_first`.
 
         With the two sums p and q of a neuron, every event k does
 
             p += w a1[k];  q += w a2[k];  stop if c1[k] p - q >= c2[k];  else count += 1
 
-        (c2[k] times the neuron's own factor, if it has one),
-        and a neuron that has stopped is frozen: its sums are those of its causal set, its count is the index
-        of the last event in it. There is no branch in the loop.
+        (c2[k] times the neuron's own factor, if it has one), and a neuron that has stopped is frozen: its
+        sums are those of its causal set, its count is the index of the last event in it. No branch depends on
+        a neuron, except that every LOOK events the sweep ends if all have stopped.
 
         Args:
             kind: any scalar of the working type (float32 or float64).
-            tile: (address of the first input's weight onto the tile's first neuron, bytes from one
-                input's weights to the next one's).
-            tile_last: the same for the tile's last vector, which may stand in a zero-padded copy.
+            tile: address of the first input's weight onto the tile's first neuron.
+            row_bytes: bytes from one input's weights to the next one's.
             events: addresses of the order (int64), a1, a2, c1, c2, each at event `k_first`.
             state: addresses of p, q (working type), count (int32) and factor (working type) of the tile's
                 first neuron.
@@ -106,11 +117,10 @@ def _make_sweep(n_vectors: int) -> Any:
         Returns:
             1 if any neuron of the tile is still silent, else 0.
         """
-        pair = types.UniTuple(types.int64, 2)
         signature = types.int64(
             kind,
-            pair,
-            pair,
+            types.int64,
+            types.int64,
             types.UniTuple(types.int64, 5),
             types.UniTuple(types.int64, 4),
             factor,
@@ -125,7 +135,8 @@ def _make_sweep(n_vectors: int) -> Any:
             vector = ir.VectorType(scalar, width)
             counts = ir.VectorType(_INT32, width)
             mask = ir.VectorType(ir.IntType(1), width)
-            tile, tile_last, events, state = (cgutils.unpack_tuple(builder, a) for a in args[1:5])
+            tile, row_bytes = args[1], args[2]
+            events, state = (cgutils.unpack_tuple(builder, a) for a in args[3:5])
             k_first, n_events = args[6], args[7]
 
             def at(address: Any, offset: Any, step: int) -> Any:
@@ -173,20 +184,18 @@ def _make_sweep(n_vectors: int) -> Any:
 
             following_here = builder.add(here, ir.Constant(counts, [1] * width))
             index = load(at(events[0], step, 8), _INT64, 8)
-            row = builder.add(tile[0], builder.mul(index, tile[1]))
-            row_last = builder.add(tile_last[0], builder.mul(index, tile_last[1]))
+            row = builder.add(tile, builder.mul(index, row_bytes))
             a1, a2, c1, c2 = (
                 splat(builder, load(at(e, step, size), scalar, size), width) for e in events[1:]
             )
             soon = builder.add(step, constant(PREFETCHED))
             soon = builder.select(builder.icmp_signed("<", soon, n_events), soon, step)
-            row_soon = builder.add(tile[0], builder.mul(load(at(events[0], soon, 8), _INT64, 8), tile[1]))
+            row_soon = builder.add(tile, builder.mul(load(at(events[0], soon, 8), _INT64, 8), row_bytes))
             for v in lanes:
                 prefetch(builder, builder.add(row_soon, constant(v * VECTOR_BYTES)))
             p_new, q_new, count_new, alive_new, p_run_new, q_run_new = [], [], [], [], [], []
             for v in lanes:
-                address = row_last if v == n_vectors - 1 else builder.add(row, constant(v * VECTOR_BYTES))
-                w = load(address, vector, size)
+                w = load(builder.add(row, constant(v * VECTOR_BYTES)), vector, size)
                 p_all = multiply_add(builder, vector, w, a1, p_run[v])
                 q_all = multiply_add(builder, vector, w, a2, q_run[v])
                 p_next = builder.select(alive[v], p_all, p[v])
@@ -202,27 +211,34 @@ def _make_sweep(n_vectors: int) -> Any:
                 count_new.append(builder.select(still, following_here, count[v]))
                 alive_new.append(still)
             following = builder.add(step, constant(1))
-            step.add_incoming(following, loop)
-            here.add_incoming(following_here, loop)
+            look, more = builder.append_basic_block("look"), builder.append_basic_block("more")
+            builder.cbranch(builder.icmp_signed("<", following, n_events), more, done)
+            builder.position_at_end(more)
+            in_between = builder.icmp_signed("!=", builder.and_(following, constant(LOOK - 1)), constant(0))
+            builder.cbranch(in_between, loop, look)
+            builder.position_at_end(look)
+            builder.cbranch(any_lane(builder, alive_new, width), loop, done)
             sums = [(p, p_new), (q, q_new)]
             if n_vectors < 4:
                 sums += [(p_run, p_run_new), (q_run, q_run_new)]
-            for nodes, values in (*sums, (count, count_new), (alive, alive_new)):
+            carry = [
+                ([step], [following]),
+                ([here], [following_here]),
+                *sums,
+                (count, count_new),
+                (alive, alive_new),
+            ]
+            for nodes, values in carry:
                 for node, value in zip(nodes, values, strict=True):
-                    node.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", following, n_events), loop, done)
+                    node.add_incoming(value, more)
+                    node.add_incoming(value, look)
 
             builder.position_at_end(done)
-            any_alive = alive_new[0]
             for v in lanes:
                 store(p_new[v], p_at[v], size)
                 store(q_new[v], q_at[v], size)
                 store(count_new[v], count_at[v], 4)
-                if v:
-                    any_alive = builder.or_(any_alive, alive_new[v])
-            bits = builder.bitcast(any_alive, ir.IntType(width))
-            some = builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(width), 0))
-            return builder.zext(some, _INT64)
+            return builder.zext(any_lane(builder, alive_new, width), _INT64)
 
         return signature, codegen
 
