@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -26,7 +27,7 @@ from gpuspike.errors import ShapeError
 from gpuspike.kernels import Array, LayerState
 from gpuspike.kernels.cpu_arrays import address, cube
 from gpuspike.kernels.cpu_forward import PAIRS_WORTH_A_THREAD
-from gpuspike.kernels.cpu_products import input_products, kernel, weight_products
+from gpuspike.kernels.cpu_products import input_products, inputs_of_part, kernel, weight_products
 from gpuspike.kernels.cpu_slopes import input_terms
 from gpuspike.kernels.cpu_solve import EQUAL, exp_vectorised, rise
 from gpuspike.kernels.cpu_team import enter, finish, leave, run, samples_of_a_piece, take, wait_for
@@ -128,16 +129,87 @@ def _terms(
                     g[r, b, j] = p[r, b, j] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _backward_job(control, is_caller, like, tables, constants, active, limit, n_batch, samples_per_task):
-    """A stack of layers: first samples, from the last layer to the first, then weights.
+@njit(error_model="numpy")
+def factors_of(table, like, n_replica, n_batch):
+    """A layer's arrays in both halves of its gradient: t_in, gate, g, x, p, q1, q2, a1, a2, short."""
+    n_received, n_pre, n_post = table[:3]
+    post = cube(table[9], like, 6 * n_replica, n_batch, n_post)
+    pre = cube(table[10], like, 2 * n_replica, n_batch, n_pre)
+    return (
+        cube(table[5], like, n_received, n_batch, n_pre),
+        post[:n_replica], post[n_replica : 2 * n_replica], post[2 * n_replica : 3 * n_replica],
+        post[3 * n_replica : 4 * n_replica], post[4 * n_replica : 5 * n_replica], post[5 * n_replica :],
+        pre[:n_replica], pre[n_replica:],
+        cube(table[11], np.empty(0, np.bool_), 1, n_replica, n_batch)[0],
+    )  # fmt: skip
+
+
+@njit(error_model="numpy")
+def backward_piece(first, last, like, tables, constants, active, limit, n_batch):
+    """From the last layer to the first, all but the weights' gradients of samples first to last, over all replicas.
 
     Args:
         like: any array of the working type.
-        tables: (n_layer, ...) sizes and addresses, see `backward`;  constants: (n_layer, 9).
+        tables: (n_layer, ...) sizes and addresses, see `tables_of`;  constants: (n_layer, 9).
     """
+    n_replica = len(active)
+    for layer in range(len(tables) - 1, -1, -1):
+        table, c = tables[layer], constants[layer]
+        _, n_pre, n_post, mode, n_grad = table[:5]
+        at_t_out, at_slope, at_grad, at_weights_t, at_t_in_grad = (
+            table[6],
+            table[7],
+            table[8],
+            table[12],
+            table[13],
+        )
+        numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
+        t_in, gate, g, x, p, q1, q2, a1, a2, short = factors_of(table, like, n_replica, n_batch)
+        _terms(
+            first, last, t_in, cube(at_t_out, like, n_replica, n_batch, n_post),
+            cube(at_slope, like, n_replica, n_batch, n_post), cube(at_grad, like, n_replica, n_batch, n_post),
+            active, limit, c[7], c[8], mode, numbers, short, gate, g, a1, a2, x, p, q1, q2,
+        )  # fmt: skip
+        if n_grad > 0:
+            input_products(
+                first, last, t_in, cube(at_weights_t, like, n_replica, n_post, n_pre), active, mode, numbers,
+                short, gate, a1, a2, q1, q2, cube(at_t_in_grad, like, n_replica, n_batch, n_grad),
+            )  # fmt: skip
+
+
+@njit(error_model="numpy")
+def weights_piece(r, i0, i1, like, table, c, n_replica, n_batch, out):
+    """The gradient (i1 - i0, n_post) of the weights of inputs i0 to i1 of replica r, of one layer; see `backward_piece`."""
+    numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
+    t_in, gate, g, x, p, _, _, a1, a2, short = factors_of(table, like, n_replica, n_batch)
+    weight_products(
+        i0,
+        i1,
+        t_in[r if len(t_in) > 1 else 0],
+        table[3],
+        numbers,
+        short[r],
+        gate[r],
+        g[r],
+        a1[r],
+        a2[r],
+        x[r],
+        p[r],
+        out,
+    )
+
+
+@njit(error_model="numpy")
+def weights_of_piece(number, n_replica):
+    """Layer, replica and part of a piece of the weights."""
+    rest = number % (n_replica * WEIGHT_PARTS)
+    return number // (n_replica * WEIGHT_PARTS), rest // WEIGHT_PARTS, rest % WEIGHT_PARTS
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _backward_job(control, is_caller, like, tables, constants, active, limit, n_batch, samples_per_task):
+    """`backward_piece` for all samples, from the last layer to the first, then for all weights."""
     enter(control, is_caller)
-    truths = np.empty(0, np.bool_)
     n_replica, n_layer = len(active), len(tables)
     n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
     n_sample_pieces = n_replica * n_chunks
@@ -146,50 +218,74 @@ def _backward_job(control, is_caller, like, tables, constants, active, limit, n_
         piece = take(control)
         if piece >= n_pieces:
             break
-        in_weights = piece >= n_sample_pieces
-        if in_weights:
-            wait_for(control, n_sample_pieces)  # a weight's gradient is a sum over all samples
-            task = piece - n_sample_pieces
-            top = task // (n_replica * WEIGHT_PARTS)
-            bottom = top
-            first = task % (n_replica * WEIGHT_PARTS)
-            last = first + 1
-        else:
-            top, bottom = n_layer - 1, 0
+        if piece < n_sample_pieces:
             first = piece // n_chunks * n_batch + piece % n_chunks * samples_per_task
             last = min(first + samples_per_task, (piece // n_chunks + 1) * n_batch)
-        for layer in range(top, bottom - 1, -1):
-            n_received, n_pre, n_post, mode, n_grad = tables[layer, :5]
-            at_t_in, at_t_out, at_slope, at_grad, at_post, at_pre, at_short = tables[layer, 5:12]
-            at_weights_t, at_t_in_grad, at_weights_grad = tables[layer, 12:]
-            c = constants[layer]
-            numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
-            t_in = cube(at_t_in, like, n_received, n_batch, n_pre)
-            post = cube(at_post, like, 6 * n_replica, n_batch, n_post)
-            gate, g = post[:n_replica], post[n_replica : 2 * n_replica]
-            x, p = post[2 * n_replica : 3 * n_replica], post[3 * n_replica : 4 * n_replica]
-            q1, q2 = post[4 * n_replica : 5 * n_replica], post[5 * n_replica :]
-            pre = cube(at_pre, like, 2 * n_replica, n_batch, n_pre)
-            a1, a2 = pre[:n_replica], pre[n_replica:]
-            short = cube(at_short, truths, 1, n_replica, n_batch)[0]
-            if in_weights:
-                weight_products(
-                    first, last, WEIGHT_PARTS, t_in, active, mode, numbers, short, gate, g, a1, a2, x, p,
-                    cube(at_weights_grad, like, n_replica, n_pre, n_post),
-                )  # fmt: skip
-                continue
-            _terms(
-                first, last, t_in, cube(at_t_out, like, n_replica, n_batch, n_post),
-                cube(at_slope, like, n_replica, n_batch, n_post), cube(at_grad, like, n_replica, n_batch, n_post),
-                active, limit, c[7], c[8], mode, numbers, short, gate, g, a1, a2, x, p, q1, q2,
-            )  # fmt: skip
-            if n_grad > 0:
-                input_products(
-                    first, last, t_in, cube(at_weights_t, like, n_replica, n_post, n_pre), active, mode, numbers,
-                    short, gate, a1, a2, q1, q2, cube(at_t_in_grad, like, n_replica, n_batch, n_grad),
-                )  # fmt: skip
+            backward_piece(first, last, like, tables, constants, active, limit, n_batch)
+        else:
+            wait_for(control, n_sample_pieces)  # a weight's gradient is a sum over all samples
+            layer, r, part = weights_of_piece(piece - n_sample_pieces, n_replica)
+            table = tables[layer]
+            n_pre, n_post = table[1], table[2]
+            i0, i1 = inputs_of_part(n_pre, part, WEIGHT_PARTS)
+            out = cube(table[14], like, n_replica, n_pre, n_post)[r, i0:i1]
+            if active[r]:
+                weights_piece(r, i0, i1, like, table, constants[layer], n_replica, n_batch, out)
+            else:
+                out[:] = 0.0
         finish(control)
     return leave(control, is_caller, n_pieces)
+
+
+def transpose(weights: Array) -> Array:
+    """(n_replica, n_post, n_pre) copy of the weights."""
+    return np.ascontiguousarray(weights.swapaxes(1, 2))
+
+
+def tables_of(
+    states: Sequence[LayerState],
+    transposed: Sequence[Array | None],
+    t_out_grad: Array,
+    t_in_grad: Array | None,
+    grads: Sequence[Array] | None,
+    modes: Sequence[int],
+) -> tuple[NDArray[np.int64], list[Any]]:
+    """The tables of `backward_piece`, and what must be kept as long as they are in use.
+
+    Args:
+        transposed: of each layer `transpose(weights)`; of the first None where nobody wants `t_in_grad`.
+        t_in_grad, grads: for the results, or None for those that nobody wants there.
+    """
+    n_replica, n_batch, _ = t_out_grad.shape
+    dtype = t_out_grad.dtype
+    tables, kept = [], []
+    below: Array | None = t_in_grad
+    for number, state in enumerate(states):
+        # The gradient of a layer's input times is that of the spikes below; bias spikes have no time to learn.
+        above = t_out_grad if number + 1 == len(states) else np.empty(state.t_out.shape, dtype)
+        n_grad = 0 if below is None else below.shape[2]
+        n_pre, n_post = state.t_in.shape[2], state.t_out.shape[2]
+        # gate, g, x, p, q1, q2; where whole vectors of p are read beyond its end, q1 must follow.
+        post = np.empty((6 * n_replica, n_batch, n_post), dtype)
+        pre = np.empty((2 * n_replica, n_batch, n_pre), dtype)  # a1, a2
+        short = np.zeros((n_replica, n_batch), np.bool_)
+        grad = None if grads is None else grads[number]
+        arrays = (
+            state.t_in,
+            state.t_cross,
+            state.slope,
+            above,
+            post,
+            pre,
+            short,
+            transposed[number],
+            below,
+            grad,
+        )
+        tables.append([len(state.t_in), n_pre, n_post, modes[number], n_grad] + [address(a) for a in arrays])
+        kept.append(arrays)
+        below = above
+    return np.array(tables), kept
 
 
 def backward(
@@ -219,21 +315,8 @@ def backward(
     if n_replica * n_batch == 0 or any(w.size == 0 for w in weights):
         return t_in_grad, [np.zeros(w.shape, dtype) for w in weights]
     grads = [np.empty(w.shape, dtype) for w in weights]
-    tables, kept = [], []
-    below: Array | None = t_in_grad
-    for number, (state, w, grad) in enumerate(zip(states, weights, grads, strict=True)):
-        # The gradient of a layer's input times is that of the spikes below; bias spikes have no time to learn.
-        above = t_out_grad if number + 1 == len(states) else np.empty(state.t_out.shape, dtype)
-        n_grad = states[number - 1].t_out.shape[2] if number else n_inputs
-        n_pre, n_post = w.shape[1:]
-        post = np.empty((6 * n_replica, n_batch, n_post), dtype)  # gate, g, x, p, q1, q2
-        pre = np.empty((2 * n_replica, n_batch, n_pre), dtype)  # a1, a2
-        short = np.zeros((n_replica, n_batch), np.bool_)
-        weights_t = np.ascontiguousarray(w.swapaxes(1, 2)) if n_grad else None
-        arrays = (state.t_in, state.t_cross, state.slope, above, post, pre, short, weights_t, below, grad)
-        tables.append([len(state.t_in), n_pre, n_post, modes[number], n_grad] + [address(a) for a in arrays])
-        kept.append(arrays)
-        below = above
+    transposed = [transpose(w) if number or need_t_in_grad else None for number, w in enumerate(weights)]
+    tables, kept = tables_of(states, transposed, t_out_grad, t_in_grad, grads, modes)
     n_active = int(np.count_nonzero(active))
     pairs = (
         n_active * n_batch * sum(w.shape[1] * w.shape[2] + TERMS_A_NEURON * sum(w.shape[1:]) for w in weights)
@@ -241,7 +324,7 @@ def backward(
     run(
         _backward_job,
         (
-            np.empty((0, 0, 0), dtype), np.array(tables), np.array(constants), active, max_weight_grad, n_batch,
+            np.empty((0, 0, 0), dtype), tables, np.array(constants), active, max_weight_grad, n_batch,
             samples_of_a_piece(n_replica * n_batch),
         ),
         keep=kept,

@@ -12,14 +12,21 @@ from numba import njit
 
 from gpuspike.kernels.cpu_solve import EQUAL
 from gpuspike.kernels.simd import VECTOR_BYTES
-from gpuspike.kernels.simd_products import FEW_INPUTS, MOST_INPUTS, products_few, products_most
+from gpuspike.kernels.simd_products import (
+    TILE_INPUTS,
+    TILE_VECTORS,
+    pack_1,
+    pack_inputs,
+    pack_wide,
+    products_1,
+    products_wide,
+)
 
 NARROW = 16
 """Neurons of a layer below which its weights' gradient is vectorised over the inputs instead."""
 
-SAMPLES_PER_BLOCK = 128
-"""Samples whose neurons' factors stay in the second-level cache while the inputs pass by, and those of a tile's
-inputs in the first."""
+SAMPLES_PER_BLOCK = 96
+"""Samples whose factors for a tile's neurons stay in the first-level cache while the inputs' pass by."""
 
 
 @njit(error_model="numpy")
@@ -30,91 +37,113 @@ def kernel(delay, mode, tau_slow, tau_fast, rate):
     return math.exp(-delay / tau_slow) * -math.expm1(-rate * delay) / rate
 
 
+@njit(error_model="numpy")
+def inputs_of_part(n_pre, part, n_parts):
+    """The first input of one of `n_parts` parts of the weights, and the one after its last: whole tiles."""
+    n_tiles = (n_pre + TILE_INPUTS - 1) // TILE_INPUTS
+    i0 = TILE_INPUTS * (part * n_tiles // n_parts)
+    return i0, min(TILE_INPUTS * ((part + 1) * n_tiles // n_parts), n_pre)
+
+
 @njit(error_model="numpy", fastmath={"contract"})
-def weight_products(first, last, n_parts, t_in, active, mode, constants, short, gate, g, a1, a2, x, p, out):
-    """out[i, j] = sum_b [t_bi < gate_bj] p_bj (a2_bi - x_bj a1_bi), tile by tile; p is 0 where not short."""
-    n_batch, n_post = gate.shape[1:]
-    n_pre = out.shape[1]
+def weight_products(i0, i1, t_in, mode, constants, short, gate, g, a1, a2, x, p, out):
+    """out[i - i0, j] = sum_b [t_bi < gate_bj] p_bj (a2_bi - x_bj a1_bi) for inputs i0 to i1; p is 0 where not short."""
+    n_batch, n_post = gate.shape
     tau_slow, tau_fast, rate = constants[:3]
-    for task in range(first, last):
-        r, part = task // n_parts, task % n_parts
-        n_tiles = (n_pre + MOST_INPUTS - 1) // MOST_INPUTS
-        i0 = MOST_INPUTS * (part * n_tiles // n_parts)
-        i1 = min(MOST_INPUTS * ((part + 1) * n_tiles // n_parts), n_pre)
-        if not active[r]:
-            out[r, i0:i1] = 0.0
+    if n_post < NARROW:
+        _narrow(i0, i1, t_in, gate, a1, a2, x, p, out)
+    else:
+        _wide(i0, i1, t_in, gate, a1, a2, x, p, out)
+    for b in range(n_batch):
+        if short[b]:
             continue
-        r_in = r if t_in.shape[0] > 1 else 0
-        if n_post < NARROW:
-            _narrow(r, i0, i1, t_in, gate, a1, a2, x, p, out)
-        else:
-            _wide(i0, i1, t_in[r_in], gate[r], a1[r], a2[r], x[r], p[r], out[r])
-        for b in range(n_batch):
-            if short[r, b]:
-                continue
-            for i in range(i0, i1):
-                for j in range(n_post):
-                    delay = np.float64(gate[r, b, j]) - t_in[r_in, b, i]
-                    if delay > 0.0:
-                        out[r, i, j] += g[r, b, j] * kernel(delay, mode, tau_slow, tau_fast, rate)
+        for i in range(i0, i1):
+            for j in range(n_post):
+                delay = np.float64(gate[b, j]) - t_in[b, i]
+                if delay > 0.0:
+                    out[i - i0, j] += g[b, j] * kernel(delay, mode, tau_slow, tau_fast, rate)
+
+
+@njit(error_model="numpy")
+def _pack_inputs(i0, i1, t_in, a1, a2, packed):
+    """(n_tiles, n_samples, 3, TILE_INPUTS) times and factors of inputs i0 to i1, tile by tile."""
+    kind, far = packed.dtype.type(0.0), packed.dtype.type(math.inf)
+    n_whole = (i1 - i0) // TILE_INPUTS
+    at, size = i0 * packed.itemsize, TILE_INPUTS * packed.itemsize
+    for b in range(packed.shape[1]):
+        place = packed[0, b].ctypes.data
+        for times in (t_in, a1, a2):
+            # A row's tiles one after the other: other threads have written it, and it comes in streams.
+            pack_inputs(kind, times[b].ctypes.data + at, size, place, packed.strides[0], n_whole)
+            place += size
+    for tile in range(n_whole, len(packed)):
+        for b in range(packed.shape[1]):
+            for c in range(TILE_INPUTS):
+                i = i0 + tile * TILE_INPUTS + c
+                packed[tile, b, 0, c] = t_in[b, i] if i < i1 else far  # which is never causal
+                packed[tile, b, 1, c] = a1[b, i] if i < i1 else kind
+                packed[tile, b, 2, c] = a2[b, i] if i < i1 else kind
 
 
 @njit(error_model="numpy")
 def _wide(i0, i1, t_in, gate, a1, a2, x, p, out):
     """The sum for inputs i0 to i1 of a replica, vectorised over neurons.
 
-    Vectors of a last few neurons read on into the next row, or the next array of `post`; nobody reads their sums.
+    Vectors of a last few neurons read on into the next row, or the next array of `cpu_backward.tables_of`; nobody
+    reads their sums.
     """
-    kind, far = out.dtype.type(0.0), t_in.dtype.type(math.inf)
+    kind = out.dtype.type(0.0)
     n_batch, n_post = gate.shape
     width = VECTOR_BYTES // out.itemsize
     n_vectors = (n_post + width - 1) // width
-    pre = np.empty(SAMPLES_PER_BLOCK * 3 * MOST_INPUTS, out.dtype)
-    sums = np.empty((i1 - i0 + MOST_INPUTS, n_vectors * width), out.dtype)
-    pre_data, sums_data, sums_row, post_row = (
-        pre.ctypes.data,
-        sums.ctypes.data,
-        sums.strides[0],
-        gate.strides[0],
-    )
+    n_tiles = (i1 - i0 + TILE_INPUTS - 1) // TILE_INPUTS
+    most = min(n_batch, SAMPLES_PER_BLOCK)
+    pre = np.empty(n_tiles * most * 3 * TILE_INPUTS, out.dtype)
+    post = np.empty(most * 3 * TILE_VECTORS * width, out.dtype)
+    sums = np.empty((n_tiles * TILE_INPUTS, n_vectors * width), out.dtype)
+    pre_data, sums_data, sums_row = pre.ctypes.data, sums.ctypes.data, sums.strides[0]
+    row = gate.strides[0]
     for b0 in range(0, n_batch, SAMPLES_PER_BLOCK):
-        b1 = min(b0 + SAMPLES_PER_BLOCK, n_batch)
-        i = i0
-        while i < i1:
-            tile = MOST_INPUTS if i1 - i >= MOST_INPUTS // 2 else FEW_INPUTS
-            n = min(tile, i1 - i)
-            packed = pre[: (b1 - b0) * 3 * tile].reshape(b1 - b0, 3, tile)
-            for b in range(b0, b1):
-                row = packed[b - b0]
-                for c in range(n):
-                    row[0, c], row[1, c], row[2, c] = t_in[b, i + c], a1[b, i + c], a2[b, i + c]
-                for c in range(n, tile):
-                    row[0, c], row[1, c], row[2, c] = far, kind, kind
-            for vector in range(n_vectors):
-                at = vector * VECTOR_BYTES + b0 * post_row
-                post = (gate.ctypes.data + at, x.ctypes.data + at, p.ctypes.data + at)
-                total = sums_data + (i - i0) * sums_row + vector * VECTOR_BYTES
-                if tile == MOST_INPUTS:
-                    products_most(kind, pre_data, post, post_row, total, sums_row, b1 - b0, b0 == 0)
+        n = min(SAMPLES_PER_BLOCK, n_batch - b0)
+        inputs = pre[: n_tiles * n * 3 * TILE_INPUTS].reshape(n_tiles, n, 3, TILE_INPUTS)
+        _pack_inputs(i0, i1, t_in[b0 : b0 + n], a1[b0 : b0 + n], a2[b0 : b0 + n], inputs)
+        vector = 0
+        while vector < n_vectors:
+            post_data = post.ctypes.data  # here: an array that is used no more but by its address is freed
+            wide = n_vectors - vector >= TILE_VECTORS
+            block = VECTOR_BYTES * (TILE_VECTORS if wide else 1)
+            place = post_data
+            for array in (gate, x, p):
+                at = array.ctypes.data + b0 * row + vector * VECTOR_BYTES
+                if wide:
+                    pack_wide(kind, at, row, place, 3 * block, n)
                 else:
-                    products_few(kind, pre_data, post, post_row, total, sums_row, b1 - b0, b0 == 0)
-            i += tile
-    for i in range(i0, i1):
+                    pack_1(kind, at, row, place, 3 * block, n)
+                place += block
+            total = sums_data + vector * VECTOR_BYTES
+            for tile in range(n_tiles):
+                pre_tile = pre_data + tile * inputs.strides[0]
+                if wide:
+                    products_wide(kind, pre_tile, post_data, total, sums_row, n, b0 == 0)
+                else:
+                    products_1(kind, pre_tile, post_data, total, sums_row, n, b0 == 0)
+                total += TILE_INPUTS * sums_row
+            vector += TILE_VECTORS if wide else 1
+    for i in range(i1 - i0):
         for j in range(n_post):
-            out[i, j] = sums[i - i0, j]
+            out[i, j] = sums[i, j]
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def _narrow(r, i0, i1, t_in, gate, a1, a2, x, p, out):
-    """The same sum for inputs i0 to i1 of replica r, vectorised over these: for layers of few neurons."""
-    n_batch, n_post = gate.shape[1:]
-    r_in = r if t_in.shape[0] > 1 else 0
+def _narrow(i0, i1, t_in, gate, a1, a2, x, p, out):
+    """The same sum, vectorised over the inputs: for layers of few neurons."""
+    n_batch, n_post = gate.shape
     zero = a1.dtype.type(0.0)
     sums = np.zeros((n_post, i1 - i0), out.dtype)
     for b in range(n_batch):
-        times, u, v = t_in[r_in, b, i0:i1], a1[r, b, i0:i1], a2[r, b, i0:i1]
+        times, u, v = t_in[b, i0:i1], a1[b, i0:i1], a2[b, i0:i1]
         for j in range(n_post):
-            t, x_j, p_j = gate[r, b, j], x[r, b, j], p[r, b, j]
+            t, x_j, p_j = gate[b, j], x[b, j], p[b, j]
             if t == -math.inf:
                 continue
             row = sums[j]
@@ -122,7 +151,7 @@ def _narrow(r, i0, i1, t_in, gate, a1, a2, x, p, out):
                 row[i] += p_j * (v[i] - x_j * u[i]) if times[i] < t else zero
     for i in range(i1 - i0):
         for j in range(n_post):
-            out[r, i0 + i, j] = sums[j, i]
+            out[i, j] = sums[j, i]
 
 
 @njit(error_model="numpy", fastmath={"contract"})
