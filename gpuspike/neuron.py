@@ -97,6 +97,11 @@ class LIF:
         """Whether all neurons have the same parameters, each given as one number."""
         return all(isinstance(value, float) for value in self._values())
 
+    @property
+    def shares_taus(self) -> bool:
+        """Whether all neurons have the same time constants, each given as one number."""
+        return isinstance(self.tau_mem, float) and isinstance(self.tau_syn, float)
+
     def table(self, n_replica: int, n_post: int) -> NDArray[np.float64]:
         """Every neuron's parameters, (5, n_replica, n_post), in the order in which they are declared.
 

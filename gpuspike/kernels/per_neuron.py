@@ -41,7 +41,7 @@ def own(neuron: LIF, n_replica: int, n_post: int) -> Own:
         ShapeError: an array that is not for this many neurons.
     """
     tau_mem, tau_syn, threshold, leak, capacitance = neuron.table(n_replica, n_post)
-    shared = isinstance(neuron.tau_mem, float) and isinstance(neuron.tau_syn, float)
+    shared = neuron.shares_taus
     span = (threshold - leak)[:, None]
     return Own(
         unit=LIF(neuron.tau_mem, neuron.tau_syn) if shared else LIF(),

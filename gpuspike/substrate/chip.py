@@ -169,12 +169,45 @@ class EmulatedChip:
 
     def pull_back(self, grads: Sequence[Array]) -> list[Array]:
         """Gradients of the effective weights as those of the programmed ones."""
-        pulled = []
-        for grad, gain, stuck in zip(grads, self._gains, self._stuck, strict=True):
-            pulled.append(grad if gain is None else (grad * gain).astype(grad.dtype))
-            if stuck is not None:
-                pulled[-1] = np.where(np.isnan(stuck), pulled[-1], 0.0).astype(grad.dtype)
-        return pulled
+        return [
+            grad if factor is None else (grad * factor).astype(grad.dtype)
+            for grad, factor in zip(grads, self.pull_factors(), strict=True)
+        ]
+
+    def pull_factors(self) -> list[Array | None]:
+        """Derivatives (n_chip, n_pre, n_out) of the effective weights by the programmed ones; None for 1."""
+        factors = []
+        for gain, stuck in zip(self._gains, self._stuck, strict=True):
+            factors.append(gain if stuck is None else np.isnan(stuck) * (1.0 if gain is None else gain))
+        return factors
+
+    @property
+    def draws_alone(self) -> bool:
+        """Whether trials draw nothing but thresholds and delays, and neurons share their time constants."""
+        substrate = self.substrate
+        more = substrate.input_jitter or substrate.lost_inputs or substrate.lost_spikes or substrate.time_grid
+        return not more and all(neuron.shares_taus for neuron in self.neurons)
+
+    def thresholds(self, number: int, dtype: Any) -> tuple[Array, Array]:
+        """(n_chip, n_out) base and factor: a trial's threshold is the chip's times base + factor * normal.
+
+        No noise reaches dead neurons, nor those that are always on.
+        """
+        shape = (len(self.seeds), self._layers[number].n_out)
+        base, factor = np.ones(shape, dtype), np.zeros(shape, dtype)
+        if self.substrate.threshold_noise:
+            factor[:] = dtype.type(self.substrate.threshold_noise) / np.asarray(
+                self.neurons[number].span, dtype
+            )
+        if (dead := self._dead[number]) is not None:
+            factor[dead] = 0.0
+        if (on := self._always_on[number]) is not None:
+            base[on], factor[on] = -1.0, 0.0
+        return base, factor
+
+    def bias_times(self) -> list[tuple[float, ...]]:
+        """Of each layer, when its bias spikes come on the chip."""
+        return [self._on_grid(layer.bias_times) for layer in self._layers]
 
     def states(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[LayerState]:
         """What happens on the chip, its membranes' own crossings included.
@@ -193,8 +226,7 @@ class EmulatedChip:
             received.order,
             self.effective(weights),
             self.neurons,
-            # Bias spikes of the first layer are in the input already.
-            [self._on_grid(layer.bias_times) for layer in self._layers],
+            self.bias_times(),  # those of the first layer are in the input already
             trials,
         )
 
@@ -272,16 +304,13 @@ class EmulatedChip:
         """What the trials of a batch draw for one layer."""
         substrate, on, lift, delay = self.substrate, self._always_on[number], None, None
         like = np.empty((len(self.seeds), n_batch, self._layers[number].n_out), dtype)
-        if substrate.threshold_noise:
-            span = np.asarray(self.neurons[number].span, dtype)
-            noise = self._normals(like, Purpose.THRESHOLD_NOISE, number, moment)
-            noise *= dtype.type(substrate.threshold_noise) / (span[:, None] if span.ndim == 2 else span)
-            lift = noise
-            lift += 1.0
-        if lift is not None and (dead := self._dead[number]) is not None:
-            lift[np.broadcast_to(dead[:, None], lift.shape)] = 1.0  # no noise wakes them
-        if on is not None:
-            lift = np.where(on[:, None], -1.0, np.ones_like(like) if lift is None else lift).astype(dtype)
+        if substrate.threshold_noise or on is not None:
+            base, factor = (x[:, None] for x in self.thresholds(number, like.dtype))
+            lift = np.broadcast_to(base, like.shape)
+            if substrate.threshold_noise:
+                lift = self._normals(like, Purpose.THRESHOLD_NOISE, number, moment)
+                lift *= factor
+                lift += base
         if substrate.spike_jitter:
             delay = self._normals(like, Purpose.SPIKE_JITTER, number, moment)
             delay *= dtype.type(substrate.spike_jitter)

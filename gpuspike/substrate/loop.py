@@ -12,6 +12,7 @@ from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, with_bias
 from gpuspike.layers import EVALUATION, Layer, LayerInput, Moment
 from gpuspike.network import Network
+from gpuspike.neuron import LIF
 from gpuspike.substrate.chip import Chip, EmulatedChip
 
 Array = NDArray[Any]
@@ -108,12 +109,8 @@ class OnChip:
         max_weight_grad: float,
     ) -> list[Array]:
         """Gradients of all weights, by the mode; see `Network.backward`."""
-        chip = self.chip
-        exact = chip if self.gradient == EXACT and isinstance(chip, EmulatedChip) else None
-        if exact is not None:
-            weights, neurons = exact.effective(weights), exact.neurons
-        else:  # what the trainer believes
-            weights, neurons = chip.program(weights), [layer.neuron for layer in self.layers]
+        weights, neurons = self.believed(weights)
+        if self.exact is None:
             slopes = self.kernels.crossing_slopes
             states = [
                 state._replace(t_cross=state.t_out, slope=slopes(state.t_in, w, neuron, state.t_out))
@@ -128,7 +125,18 @@ class OnChip:
             max_weight_grad=max_weight_grad,
             need_t_in_grad=False,
         )
-        return grads if exact is None else exact.pull_back(grads)
+        return grads if self.exact is None else self.exact.pull_back(grads)
+
+    @property
+    def exact(self) -> EmulatedChip | None:
+        """The chip that the gradient is of; None where it is the nominal network's."""
+        return self.chip if self.gradient == EXACT and isinstance(self.chip, EmulatedChip) else None
+
+    def believed(self, weights: Sequence[Array]) -> tuple[list[Array], list[LIF]]:
+        """The weights and the neurons of every layer that the gradient is taken of."""
+        if self.exact is not None:
+            return self.exact.effective(weights), self.exact.neurons
+        return self.chip.program(weights), [layer.neuron for layer in self.layers]
 
     @property
     def dead_fraction(self) -> float | Array:
