@@ -16,6 +16,7 @@ from gpuspike.accountant import Prices, find, read_prices
 from gpuspike.augmentation import RandomShift
 from gpuspike.backend import Backend, select
 from gpuspike.bumping import Bumping
+from gpuspike.compiled_step import compiled_step
 from gpuspike.config import (
     BackendName,
     Config,
@@ -315,7 +316,7 @@ def new_trainer(parts: Experiment) -> Trainer:
     # Examined is always the chip that the run is for.
     new = trained is parts.network or parts.config.substrate.new_chip is NewChip.step
     optimizer, bumping = parts.make_optimizer(weights), parts.make_bumping()
-    step = None
+    examined = parts.on_chip(parts.chip_seeds) if new else trained
     if parts.backend.name == "cuda":
         step = DeviceStep(
             parts.network,
@@ -327,6 +328,10 @@ def new_trainer(parts: Experiment) -> Trainer:
             parts.seeds,
             graph=parts.config.training.cuda_graph,
         )
+    else:
+        step = compiled_step(
+            trained, examined, weights, parts.loss, optimizer, bumping, parts.rule, parts.seeds
+        )
     return Trainer(
         trained,
         weights,
@@ -336,6 +341,6 @@ def new_trainer(parts: Experiment) -> Trainer:
         bumping,
         parts.rule,
         parts.seeds,
-        parts.on_chip(parts.chip_seeds) if new else trained,
+        examined,
         step,
     )

@@ -67,11 +67,10 @@ class Adam:
         active: NDArray[np.bool_],
     ) -> None:
         """See `Optimizer.step`."""
+        rates = self.rates(learning_rate)
         self._steps += active
         for r in np.flatnonzero(active):
-            count = int(self._steps[r])
-            rate = learning_rate / (1.0 - self.beta1**count)
-            correction = 1.0 / math.sqrt(1.0 - self.beta2**count)
+            rate, correction = rates[r]
             for w, grad, mean, square in zip(weights, grads, self._mean, self._square, strict=True):
                 self._kernels.adam(
                     w[r],
@@ -84,6 +83,14 @@ class Adam:
                     correction,
                     self.epsilon,
                 )
+
+    def rates(self, learning_rate: float) -> list[tuple[float, float]]:
+        """Of each replica's next step, the rate and the correction that `kernels.Kernels.adam` takes."""
+        counts = [int(count) + 1 for count in self._steps]
+        return [
+            (learning_rate / (1.0 - self.beta1**count), 1.0 / math.sqrt(1.0 - self.beta2**count))
+            for count in counts
+        ]
 
     def state(self) -> dict[str, Array]:
         """See `Optimizer.state`."""

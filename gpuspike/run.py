@@ -29,7 +29,6 @@ from gpuspike.measure import Measured, chip_arrays, examine, measure, on_chip, s
 from gpuspike.memory import keep_freed_memory
 from gpuspike.provenance import provenance_of
 from gpuspike.resume import Stopped
-from gpuspike.rng import Purpose
 from gpuspike.run_folder import (
     CHECKPOINT,
     METRICS,
@@ -228,7 +227,7 @@ def prepare_kernels(parts: Experiment, console: Console, *, training: bool = Tru
     rehearse = _on_a_device if parts.backend.name == "cuda" else _on_the_host
     evaluating, learning = rehearse(parts)
     with (
-        console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
+        console.status("preparing kernels (the first run on a machine compiles them: up to a minute)"),
         _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
     ):
         for prepare in evaluating + (learning if training else ()):
@@ -245,19 +244,20 @@ Rehearsal = tuple[tuple[Callable[[], object], ...], tuple[Callable[[], object], 
 
 
 def _on_the_host(parts: Experiment) -> Rehearsal:
-    network, dtype, everybody = parts.network, parts.config.dtype.value, np.ones(1, np.bool_)
+    network, dtype = parts.network, parts.config.dtype.value
     machines = dict.fromkeys([parts.network, parts.on_chip(parts.chip_seeds[:1])])  # one, if ideal
     weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
     t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
+    data = Labelled(network.receive(t_in, sort=parts.rule.keeps_inputs), np.zeros(1, np.int64))
     states: list[LayerState] = []
 
     def there() -> None:
         for machine in machines:
             states[:] = machine.forward(weights, network.receive(t_in))
 
-    def back() -> None:
-        t_out_grad = np.zeros_like(states[-1].t_out)
-        for machine in machines:
+    def back() -> None:  # gradients of a chip are compared after the training
+        everybody, t_out_grad = np.ones(1, np.bool_), np.zeros_like(states[-1].t_out)
+        for machine in list(machines)[1:]:
             machine.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
 
     evaluating = (
@@ -265,12 +265,7 @@ def _on_the_host(parts: Experiment) -> Rehearsal:
         lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
         lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
     )
-    learning = (
-        back,
-        lambda: network.kernels.jitter(t_in, t_in.shape[2], 1.0, [0], Purpose.INPUT_NOISE, 0, 0),
-        lambda: parts.make_optimizer(weights).step(weights, weights, 1.0, everybody),
-    )
-    return evaluating, learning
+    return evaluating, (lambda: next(new_trainer(parts).train(data, data, 1)), back)
 
 
 def _on_a_device(parts: Experiment) -> Rehearsal:

@@ -15,11 +15,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "errors", "backend", "neuron", "rng", "kernels", "memory", "doctor", "datasets", "encoding",
     "augmentation", "layers", "network", "losses", "optim", "bumping", "substrate", "trainer",
-    "device_step", "accountant", "checkpoint", "composition", "config", "evaluate_config", "run_folder",
-    "identity", "provenance", "resume", "tracking", "trackers", "experiment", "plots", "image_plots",
-    "chip_plots", "raster_plots", "drawing", "page", "report", "comparison", "gpu_energy", "measure",
-    "population", "run", "evaluate", "planning", "sweep_folder", "sweep", "sweep_plots", "sweep_report",
-    "tune", "cli", "cli_plan", "cli_report", "cli_tune",
+    "device_step", "compiled_step", "accountant", "checkpoint", "composition", "config",
+    "evaluate_config", "run_folder", "identity", "provenance", "resume", "tracking", "trackers",
+    "experiment", "plots", "image_plots", "chip_plots", "raster_plots", "drawing", "page", "report",
+    "comparison", "gpu_energy", "measure", "population", "run", "evaluate", "planning", "sweep_folder",
+    "sweep", "sweep_plots", "sweep_report", "tune", "cli", "cli_plan", "cli_report", "cli_tune",
 ]  # fmt: skip
 """A module imports only modules that stand before it."""
 

@@ -55,6 +55,7 @@ try:  # the folder is read when a kernel is declared, that is, while these modul
     _backward = importlib.import_module("gpuspike.kernels.cpu_backward")
     _mixed = importlib.import_module("gpuspike.kernels.cpu_mixed")
     _slopes = importlib.import_module("gpuspike.kernels.cpu_slopes")
+    _training = importlib.import_module("gpuspike.kernels.cpu_training")
     _solve = importlib.import_module("gpuspike.kernels.cpu_solve")
 finally:
     numba_config.CACHE_DIR = _given  # type: ignore[attr-defined]
@@ -189,6 +190,56 @@ def backward(
         need_t_in_grad,
         [_regime(neuron) for neuron in neurons],
         [_constants_and_peak(neuron, dtype) for neuron in neurons],
+    )
+
+
+Noise, Rule, Chip = _training.Noise, _training.Rule, _training.Chip
+
+
+def training(
+    weights: Sequence[Array],
+    mean: Sequence[Array],
+    square: Sequence[Array],
+    rule: Any,
+    noise: Any,
+    *,
+    sort: bool,
+    neurons: Sequence[LIF],
+    bias_times: Sequence[Sequence[float]],
+    answering: Sequence[LIF] | None = None,
+    chip: Any = None,
+) -> Any:
+    """A stack of layers whose training step is one job, see `cpu_training.Stack`.
+
+    Args:
+        neurons: that the gradient is taken of;  answering: those of the chip, if there is one. Those of a
+            layer share their time constants.
+        chip: without its scales.
+    """
+    dtype = weights[0].dtype
+    answering = neurons if answering is None else answering
+    if chip is not None and not all(neuron.uniform for neuron in answering):
+        units = [own(neuron, w.shape[0], w.shape[2]) for neuron, w in zip(answering, weights, strict=True)]
+        shapes = [(w.shape[0], w.shape[2]) for w in weights]
+        scale = [
+            (1.0 / unit.drive, *(np.broadcast_to(x[:, 0], shape) for x in (unit.span, unit.capacitance)))
+            for unit, shape in zip(units, shapes, strict=True)
+        ]
+        chip, answering = chip._replace(scale=scale), [unit.unit for unit in units]
+        neurons = neurons if chip.factors is None else answering
+    return _training.Stack(
+        weights,
+        mean,
+        square,
+        bias_times,
+        [_regime(neuron) for neuron in answering],
+        [_constants(neuron, dtype) for neuron in answering],
+        [_regime(neuron) for neuron in neurons],
+        [_constants_and_peak(neuron, dtype) for neuron in neurons],
+        rule,
+        noise,
+        sort,
+        chip,
     )
 
 

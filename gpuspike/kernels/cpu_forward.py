@@ -121,6 +121,11 @@ def _forward_job(
     return leave(control, is_caller, n_pieces)
 
 
+def pair_events(weights: Sequence[Array]) -> int:
+    """Pair-events that a sample costs in a stack of layers, its solutions and events counted as some, roughly."""
+    return sum(w.shape[1] * w.shape[2] + EVENTS_A_SOLUTION * (w.shape[2] + w.shape[1] // 3) for w in weights)
+
+
 def check_stack(t_in: Array, weights: Sequence[Array], bias_times: Sequence[Sequence[float]]) -> None:
     """Refuses arrays that do not fit each other: jobs know them by their addresses.
 
@@ -234,7 +239,7 @@ def forward(
     vectors = [in_vectors(w) for w in weights]
     layers = zip(states, vectors, n_biases, modes, sorts, trials or [Trial()] * len(weights), strict=True)
     tables = np.array([table_row(*layer) for layer in layers])
-    pairs = sum(w.shape[1] * w.shape[2] + EVENTS_A_SOLUTION * (w.shape[2] + w.shape[1] // 3) for w in weights)
+    pairs = pair_events(weights)
     like = np.empty((0, 0, 0), dtype)
     run(
         _forward_job,

@@ -16,15 +16,36 @@ SPIKES_PER_TASK = 1 << 12
 """Output spikes of one piece of work."""
 
 
+@njit(error_model="numpy")
+def cross_entropy_row(t_out, label, n_batch, unit, late, alpha, penalty, grad):
+    """The loss of one sample; its share of the gradient of the mean over `n_batch`, into `grad`."""
+    n_class = t_out.size
+    t_label = np.float64(t_out[label])
+    if t_label == math.inf:
+        grad[:] = 0.0
+        return penalty
+    last = math.log(np.finfo(t_out.dtype).max) - 1.0
+    t_first, total = math.inf, 0.0
+    for n in range(n_class):
+        t_first = min(t_first, np.float64(t_out[n]))
+    for n in range(n_class):
+        total += math.exp((t_first - t_out[n]) / unit)
+    early = alpha * math.exp(min(t_label / late, last)) if alpha > 0.0 else 0.0
+    for n in range(n_class):
+        share = math.exp((t_first - t_out[n]) / unit)
+        pull = 1.0 / unit + early / late if n == label else 0.0
+        grad[n] = (pull - share / (total * unit)) / n_batch
+    return math.log(total) + (t_label - t_first) / unit + early
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _cross_entropy_job(
     control, is_caller, t_out, labels, unit, late, alpha, penalty, samples_per_task, loss, grad
 ):
+    """`cross_entropy_row` for all samples."""
     enter(control, is_caller)
-    n_replica, n_batch, n_class = t_out.shape
+    n_replica, n_batch = t_out.shape[:2]
     n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
-    shares = np.empty(n_class)
-    last = math.log(np.finfo(t_out.dtype).max) - 1.0
     while True:
         piece = take(control)
         if piece >= n_replica * n_chunks:
@@ -33,25 +54,23 @@ def _cross_entropy_job(
         r_label = r if labels.shape[0] > 1 else 0
         for b in range(first, min(first + samples_per_task, n_batch)):
             label = labels[r_label, b]
-            t_label = np.float64(t_out[r, b, label])
-            if t_label == math.inf:
-                loss[r, b] = penalty
-                for n in range(n_class):
-                    grad[r, b, n] = 0.0
-                continue
-            t_first, total = math.inf, 0.0
-            for n in range(n_class):
-                t_first = min(t_first, np.float64(t_out[r, b, n]))
-            for n in range(n_class):
-                shares[n] = math.exp((t_first - t_out[r, b, n]) / unit)
-                total += shares[n]
-            early = alpha * math.exp(min(t_label / late, last)) if alpha > 0.0 else 0.0
-            loss[r, b] = math.log(total) + (t_label - t_first) / unit + early
-            for n in range(n_class):
-                pull = 1.0 / unit + early / late if n == label else 0.0
-                grad[r, b, n] = (pull - shares[n] / (total * unit)) / n_batch
+            loss[r, b] = cross_entropy_row(
+                t_out[r, b], label, n_batch, unit, late, alpha, penalty, grad[r, b]
+            )
         finish(control)
     return leave(control, is_caller, n_replica * n_chunks)
+
+
+def check_labels(labels: NDArray[np.int64], n_classes: int) -> None:
+    """Refuses labels that no output neuron has: compiled kernels would read beyond the spike times.
+
+    Raises:
+        ValueRangeError: what was expected, and what was got.
+    """
+    if not (0 <= labels.min(initial=0) and labels.max(initial=0) < max(n_classes, 1)):
+        raise ValueRangeError(
+            f"labels must lie from 0 to {n_classes - 1}, got {labels.min()} to {labels.max()}"
+        )
 
 
 def cross_entropy(
@@ -65,10 +84,7 @@ def cross_entropy(
         unit, late: xi and beta in the unit of time;  alpha, penalty: as there.
     """
     loss, grad = np.empty(t_out.shape[:2], t_out.dtype), np.empty_like(t_out)
-    if not (0 <= labels.min(initial=0) and labels.max(initial=0) < max(t_out.shape[2], 1)):
-        raise ValueRangeError(
-            f"labels must lie from 0 to {t_out.shape[2] - 1}, got {labels.min()} to {labels.max()}"
-        )
+    check_labels(labels, t_out.shape[2])
     if loss.size:
         n_samples = max(1, SPIKES_PER_TASK // t_out.shape[2])
         arguments = (t_out, labels, unit, late, alpha, penalty, n_samples, loss, grad)

@@ -154,12 +154,13 @@ def finish(control):
 
 @njit(error_model="numpy")
 def wait_for(control, n_pieces):
-    """Waits until `n_pieces` are done, or a helper has failed."""
+    """Waits until `n_pieces` are done, or a helper has failed; whether they are done."""
     done, failed = control.ctypes.data + 8 * _DONE, control.ctypes.data + 8 * _FAILED
     turns = 0
     while _load(done) < n_pieces and _load(failed) == 0:
         turns += 1
         _pause(turns > PATIENCE)
+    return _load(failed) == 0
 
 
 @njit(error_model="numpy")

@@ -70,6 +70,32 @@ def _philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
+@njit(error_model="numpy")
+def jitter_row(times, n_jittered, std, reflect, seed, first_block, sample, epoch, batch, words, numbers):
+    """Adds one sample's normal numbers to its times; see `gpuspike.rng.normals` for the addresses.
+
+    Args:
+        words, numbers: (4, blocks) uint32 and float32, space to work in.
+    """
+    n_block = words.shape[1]
+    seed_low, seed_high = np.uint32(seed & _LOW), np.uint32(seed >> _HALF)
+    w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
+    start, sample = np.uint32(first_block), np.uint32(sample)
+    for m in range(n_block):
+        w0[m], w1[m], w2[m], w3[m] = _philox(
+            start + np.uint32(m), sample, np.uint32(batch), np.uint32(epoch), seed_low, seed_high
+        )
+    for pair in range(2):
+        for m in range(n_block):
+            radius = _radius(words[2 * pair, m])
+            x, y = _cos_sin(words[2 * pair + 1, m])
+            numbers[2 * pair, m] = radius * x
+            numbers[2 * pair + 1, m] = radius * y
+    flat = numbers.reshape(4 * n_block)
+    for i in range(n_jittered):
+        times[i] = abs(times[i] + std * flat[i]) if reflect else times[i] + std * flat[i]
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _jitter_job(
     control,
@@ -85,36 +111,23 @@ def _jitter_job(
     batch,
     samples_per_task,
 ):
-    """Philox 4x32-10 and Box and Muller's normal numbers; see `gpuspike.rng.normals` for the addresses."""
+    """`jitter_row` for all samples."""
     enter(control, is_caller)
     n_replica, n_batch = times.shape[:2]
     n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
     n_block = (n_jittered + 3) // 4
     words = np.empty((4, n_block), np.uint32)
-    normals = np.empty((4, n_block), np.float32)
-    flat = normals.reshape(4 * n_block)
+    numbers = np.empty((4, n_block), np.float32)
     while True:
         piece = take(control)
         if piece >= n_replica * n_chunks:
             break
         r, first = piece // n_chunks, piece % n_chunks * samples_per_task
-        seed_low, seed_high = np.uint32(seeds[r] & _LOW), np.uint32(seeds[r] >> _HALF)
         for b in range(first, min(first + samples_per_task, n_batch)):
-            w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
-            start, sample = np.uint32(first_block), np.uint32(first_sample + b)
-            for m in range(n_block):
-                w0[m], w1[m], w2[m], w3[m] = _philox(
-                    start + np.uint32(m), sample, np.uint32(batch), np.uint32(epoch), seed_low, seed_high
-                )
-            for pair in range(2):
-                for m in range(n_block):
-                    radius = _radius(words[2 * pair, m])
-                    x, y = _cos_sin(words[2 * pair + 1, m])
-                    normals[2 * pair, m] = radius * x
-                    normals[2 * pair + 1, m] = radius * y
-            t = times[r, b]
-            for i in range(n_jittered):
-                t[i] = abs(t[i] + std * flat[i]) if reflect else t[i] + std * flat[i]
+            jitter_row(
+                times[r, b], n_jittered, std, reflect, seeds[r], first_block, first_sample + b, epoch, batch,
+                words, numbers,
+            )  # fmt: skip
         finish(control)
     return leave(control, is_caller, n_replica * n_chunks)
 
@@ -163,7 +176,16 @@ def _add_normals(
         run(_jitter_job, arguments, parallel=times.size > NUMBERS_PER_TASK)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@njit(error_model="numpy", fastmath={"contract"})
+def adam_run(w, g, m, s, gain_mean, gain_square, rate, correction, epsilon):
+    """One step of Adam on a run of weights."""
+    for i in range(w.size):
+        m[i] += gain_mean * (g[i] - m[i])
+        s[i] += gain_square * (g[i] * g[i] - s[i])
+        w[i] -= rate * m[i] / (w.dtype.type(math.sqrt(s[i])) * correction + epsilon)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _adam_job(
     control, is_caller, weights, grad, mean, square, gain_mean, gain_square, rate, correction, epsilon
 ):
@@ -174,11 +196,10 @@ def _adam_job(
         if piece >= n_pieces:
             break
         first, last = piece * NUMBERS_PER_TASK, min((piece + 1) * NUMBERS_PER_TASK, weights.size)
-        w, g, m, s = weights[first:last], grad[first:last], mean[first:last], square[first:last]
-        for i in range(last - first):
-            m[i] += gain_mean * (g[i] - m[i])
-            s[i] += gain_square * (g[i] * g[i] - s[i])
-            w[i] -= rate * m[i] / (weights.dtype.type(math.sqrt(s[i])) * correction + epsilon)
+        adam_run(
+            weights[first:last], grad[first:last], mean[first:last], square[first:last], gain_mean, gain_square,
+            rate, correction, epsilon,
+        )  # fmt: skip
         finish(control)
     return leave(control, is_caller, n_pieces)
 
