@@ -30,10 +30,10 @@ run: $(VENV)/.run
 	$(BIN)/gpuspike-train $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow and not gpu" $(ARGS)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not gpu" $(ARGS)
 
 # For a machine with a CUDA device, whose driver says which of the extras cuda12 and cuda13 it needs.
 test-gpu: $(VENV)/.dev

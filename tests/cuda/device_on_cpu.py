@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import hashlib
 import importlib.machinery
+import os
 import subprocess
 import sys
 import weakref
@@ -97,12 +98,13 @@ def build(folder: Path, *options: str) -> Path:
     digest = hashlib.sha256("\n".join([text, SHIM.read_text(), *options]).encode()).hexdigest()[:16]
     library = folder / f"device-{digest}.so"
     if not library.exists():
-        unit = folder / f"device-{digest}.cpp"
+        own = f"device-{digest}-{os.getpid()}"  # another process may be building it, too
+        unit, built = folder / f"{own}.cpp", folder / f"{own}.so"
         unit.write_text(text)
         command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
-        command += ["-Wno-unknown-pragmas", *options, str(unit), "-o", f"{library}.new"]
+        command += ["-Wno-unknown-pragmas", *options, str(unit), "-o", str(built)]
         subprocess.run(command, check=True)
-        Path(f"{library}.new").rename(library)
+        built.replace(library)
     return library
 
 
