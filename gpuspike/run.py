@@ -248,12 +248,15 @@ def _on_the_host(parts: Experiment) -> Rehearsal:
     machines = dict.fromkeys([parts.network, parts.on_chip(parts.chip_seeds[:1])])  # one, if ideal
     weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
     t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
-    data = Labelled(network.receive(t_in, sort=parts.rule.keeps_inputs), np.zeros(1, np.int64))
     states: list[LayerState] = []
 
     def there() -> None:
         for machine in machines:
             states[:] = machine.forward(weights, network.receive(t_in))
+
+    def train() -> None:
+        data = Labelled(network.receive(t_in, sort=parts.rule.keeps_inputs), np.zeros(1, np.int64))
+        next(new_trainer(parts).train(data, data, 1))
 
     def back() -> None:  # gradients of a chip are compared after the training
         everybody, t_out_grad = np.ones(1, np.bool_), np.zeros_like(states[-1].t_out)
@@ -265,7 +268,7 @@ def _on_the_host(parts: Experiment) -> Rehearsal:
         lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
         lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
     )
-    return evaluating, (lambda: next(new_trainer(parts).train(data, data, 1)), back)
+    return evaluating, (train, back)
 
 
 def _on_a_device(parts: Experiment) -> Rehearsal:
