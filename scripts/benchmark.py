@@ -60,8 +60,8 @@ from rich.table import Table
 
 from gpuspike import backend
 from gpuspike.kernels import load
-from gpuspike.kernels.cpu_team import PIECES_PER_THREAD
-from gpuspike.kernels.simd import VECTOR_BYTES, multiply_add, splat
+from gpuspike.kernels.cpu.simd import VECTOR_BYTES, multiply_add, splat
+from gpuspike.kernels.cpu.team import PIECES_PER_THREAD
 from gpuspike.kernels.threads import thread_count
 from gpuspike.neuron import LIF
 

@@ -12,10 +12,10 @@ import argparse
 import statistics
 from collections.abc import Iterator
 
-from gpuspike.config import jobs
-from gpuspike.experiment import build, new_trainer
-from gpuspike.memory import keep_freed_memory
-from gpuspike.trainer import EpochRecord, Labelled
+from gpuspike.config.schema import jobs
+from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.runs.memory import keep_freed_memory
+from gpuspike.training.trainer import EpochRecord, Labelled
 
 CASES = (
     ("20-120-3, batch 100, 1 replica", ["experiment=yin_yang_bss2"]),

@@ -31,10 +31,10 @@ import numpy as np
 from rich.table import Table
 
 from gpuspike import backend
-from gpuspike.config import jobs
-from gpuspike.experiment import build, new_trainer
-from gpuspike.kernels.cuda_graph import free_memory
-from gpuspike.trainer import Labelled
+from gpuspike.config.schema import jobs
+from gpuspike.kernels.cuda.graph import free_memory
+from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.training.trainer import Labelled
 
 INPUTS, STEPS, LEAST_SAMPLES = 784, 100, 8_000
 """Pixels of an image; most steps of an epoch; samples that these steps need not exceed."""

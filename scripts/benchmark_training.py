@@ -38,10 +38,10 @@ from rich.console import Console
 from rich.table import Table
 
 from gpuspike import backend
-from gpuspike.config import jobs
-from gpuspike.experiment import build, new_trainer
+from gpuspike.config.schema import jobs
 from gpuspike.kernels.threads import thread_count
-from gpuspike.trainer import Labelled, evaluate
+from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.training.trainer import Labelled, evaluate
 
 N_SAMPLES = 8_000
 """Fewest samples that a case has."""

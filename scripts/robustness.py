@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from gpuspike import plots
-from gpuspike.config import Config, Job, jobs
+from gpuspike.config.schema import Config, Job, jobs
 from gpuspike.errors import GpuspikeError
-from gpuspike.experiment import Experiment, build, new_trainer
-from gpuspike.memory import keep_freed_memory
-from gpuspike.provenance import git_revision
-from gpuspike.trainer import Labelled, evaluate
+from gpuspike.report.figures import run as plots
+from gpuspike.runs.experiment import Experiment, build, new_trainer
+from gpuspike.runs.memory import keep_freed_memory
+from gpuspike.store.provenance import git_revision
+from gpuspike.training.trainer import Labelled, evaluate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from gpuspike.chip_plots import tradeoff
-from gpuspike.plots import save
-from gpuspike.report import readable
+from gpuspike.report.figures.chips import tradeoff
+from gpuspike.report.figures.run import save
+from gpuspike.report.run_page import readable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpuspike.augmentation import RandomShift
-from gpuspike.bumping import Bumping
-from gpuspike.device_step import DeviceStep
 from gpuspike.kernels import load
-from gpuspike.losses import Loss, TimeMSE, TTFSCrossEntropy
-from gpuspike.network import Network
+from gpuspike.network.network import Network
 from gpuspike.neuron import LIF
-from gpuspike.optim import SGD, Adam, Optimizer, Schedule
-from gpuspike.trainer import EpochRecord, Labelled, Trainer, TrainingRule
+from gpuspike.training.augmentation import RandomShift
+from gpuspike.training.bumping import Bumping
+from gpuspike.training.device import DeviceStep
+from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
+from gpuspike.training.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.training.trainer import EpochRecord, Labelled, Trainer, TrainingRule
 
 Array = NDArray[Any]
 

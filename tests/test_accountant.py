@@ -28,14 +28,14 @@ from gpuspike.accountant import (
     read_prices,
 )
 from gpuspike.accountant import activity as activities
-from gpuspike.accountant.chip import Clock, Use, hops
-from gpuspike.config import conf_folder
+from gpuspike.accountant.account import Clock, Use, hops
+from gpuspike.config.schema import conf_folder
 from gpuspike.errors import PriceError
 from gpuspike.kernels import LayerState, load
-from gpuspike.losses import TTFSCrossEntropy
-from gpuspike.network import Network
+from gpuspike.network.network import Network
 from gpuspike.neuron import LIF
-from gpuspike.trainer import Labelled, evaluate
+from gpuspike.training.losses import TTFSCrossEntropy
+from gpuspike.training.trainer import Labelled, evaluate
 
 Array = NDArray[Any]
 INF = math.inf

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpuspike.augmentation import RandomShift
 from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.training.augmentation import RandomShift
 
 SIDE, MOST, BLACK = 5, 2, 2.0
 
@@ -73,8 +73,8 @@ def test_an_impossible_shift_is_refused(most: int) -> None:
 
 
 def test_only_images_are_shifted() -> None:
-    from gpuspike.config import jobs
-    from gpuspike.experiment import build
+    from gpuspike.config.schema import jobs
+    from gpuspike.runs.experiment import build
 
     (job,) = jobs(["training.max_shift=1"], False)
     with pytest.raises(ConfigError, match=r"training\.max_shift needs images, got dataset\.name=yin_yang"):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpuspike.bumping import NO_LAYER, Bumping
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import LayerState
+from gpuspike.training.bumping import NO_LAYER, Bumping
 
 Array = NDArray[Any]
 INF = math.inf

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpuspike.checkpoint import FORMAT, load, previous, recover, save, set_aside
 from gpuspike.errors import DataError, OutputError
+from gpuspike.store.checkpoint import FORMAT, load, previous, recover, save, set_aside
 
 HEADER = {"epoch": 3, "config": {"seed": 0, "lists": [[0.9], []], "name": "Göltz \n é"}, "seeds": [0, 1]}
 

@@ -14,13 +14,13 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gpuspike import checkpoint
-from gpuspike import run as runs
-from gpuspike.config import Config, conf_folder, jobs
+from gpuspike.config.schema import Config, conf_folder, jobs
 from gpuspike.errors import GpuspikeError
-from gpuspike.experiment import Experiment, build, new_trainer
-from gpuspike.layers import Moment
-from gpuspike.network import Network
+from gpuspike.network.layers import Moment
+from gpuspike.network.network import Network
+from gpuspike.runs import run as runs
+from gpuspike.runs.experiment import Experiment, build, new_trainer
+from gpuspike.store import checkpoint
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 
 Array = NDArray[Any]

@@ -22,10 +22,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gpuspike import backend, checkpoint
-from gpuspike import run as runs
-from gpuspike.config import Config, jobs
-from gpuspike.tracking import MetricsFile
+from gpuspike import backend
+from gpuspike.config.schema import Config, jobs
+from gpuspike.runs import run as runs
+from gpuspike.runs.progress import MetricsFile
+from gpuspike.store import checkpoint
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = ["training.epochs=2", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
@@ -515,7 +516,7 @@ def test_ctrl_c_in_the_first_epoch_keeps_what_the_user_had_in_the_folder(
     def stop(*_: Any) -> Iterator[Any]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gpuspike.trainer.Trainer.train", stop)
+    monkeypatch.setattr("gpuspike.training.trainer.Trainer.train", stop)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(KeyboardInterrupt):
         runs.run(small_config(), "test", tmp_path, quiet())
@@ -588,10 +589,10 @@ def test_the_wheel_holds_the_configuration_and_the_type_marker_and_works(tmp_pat
     assert not any(name.endswith((".pyc", ".nbi", ".nbc")) for name in names)
     assert not any(name.startswith(("tests", "scripts", "docs", "outputs")) for name in names)
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
-    assert "gpuspike-train = gpuspike.cli:train" in (inside / entry_points).read_text()
+    assert "gpuspike-train = gpuspike.cli.train:train" in (inside / entry_points).read_text()
 
     # The wheel's own package must come before the checkout's.
-    code = "import gpuspike, gpuspike.cli as c; print(gpuspike.__file__, flush=True); c.train()"
+    code = "import gpuspike, gpuspike.cli.train as c; print(gpuspike.__file__, flush=True); c.train()"
     answer = subprocess.run(
         [sys.executable, "-c", code, "--cfg", "job"],
         cwd=tmp_path,

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from small_training import FIGURES, Run, Setup, assert_same_runs, each_variant
 
-from gpuspike.augmentation import RandomShift
-from gpuspike.bumping import Bumping
-from gpuspike.compiled_step import ChipStep, CompiledStep, compiled_step
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
 from gpuspike.kernels import load
-from gpuspike.layers import Moment
-from gpuspike.losses import Loss, TimeMSE, TTFSCrossEntropy
-from gpuspike.network import Machine, Network
+from gpuspike.network.layers import Moment
+from gpuspike.network.network import Machine, Network
 from gpuspike.neuron import LIF
-from gpuspike.optim import SGD, Adam, Optimizer, Schedule
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
-from gpuspike.trainer import Labelled, Trainer, TrainingRule
+from gpuspike.training.augmentation import RandomShift
+from gpuspike.training.bumping import Bumping
+from gpuspike.training.compiled import ChipStep, CompiledStep, compiled_step
+from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
+from gpuspike.training.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.training.trainer import Labelled, Trainer, TrainingRule
 
 
 @dataclass(frozen=True)

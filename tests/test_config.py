@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from gpuspike import experiment
-from gpuspike.cli_tune import read
-from gpuspike.config import Config, Job, conf_folder, jobs, to_yaml
+from gpuspike.cli.tune import read
+from gpuspike.config.schema import Config, Job, conf_folder, jobs, to_yaml
 from gpuspike.datasets import Dataset, Split
 from gpuspike.datasets.files import Source
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
-from gpuspike.experiment import build
-from gpuspike.losses import TimeMSE, TTFSCrossEntropy
-from gpuspike.optim import SGD, Adam
-from gpuspike.tune import check, corners
+from gpuspike.runs import experiment
+from gpuspike.runs.experiment import build
+from gpuspike.runs.tune import check, corners
+from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy
+from gpuspike.training.optim import SGD, Adam
 
 EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "experiment").glob("*.yaml"))
 OPTIONS = sorted(

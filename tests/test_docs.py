@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 
 from gpuspike.accountant import read_prices
-from gpuspike.cli_tune import read as read_search
-from gpuspike.config import jobs, read_substrate
+from gpuspike.cli.tune import read as read_search
+from gpuspike.config.evaluate import as_lists, evaluations
+from gpuspike.config.schema import jobs, read_substrate
 from gpuspike.datasets import FASHION_MNIST, MNIST, load_images
 from gpuspike.datasets.files import Source
 from gpuspike.errors import DataError
-from gpuspike.evaluate_config import as_lists, evaluations
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = re.compile(r"(gpuspike-[a-z]+|python scripts/|make |pip |pre-commit )")
 SMALL = ["training.epochs=1", "dataset.n_train=300", "dataset.n_validation=60", "dataset.n_test=60"]
-MAIN = {"train": "cli:train", "evaluate": "cli:evaluate", "tune": "cli_tune:tune", "plan": "cli_plan:plan",
-        "report": "cli_report:report", "doctor": "doctor:main"}  # fmt: skip
+MAIN = {"train": "train:train", "evaluate": "train:evaluate", "tune": "tune:tune", "plan": "plan:plan",
+        "report": "report:report", "doctor": "doctor:main"}  # fmt: skip
 ELSEWHERE = ("hydra/launcher=slurm", "tune.storage=postgresql", "hydra.launcher.partition")
 """What needs a cluster or a server."""
 
@@ -222,7 +222,8 @@ def small(command: Command) -> list[str]:
 def run(folder: Path, program: str, *arguments: str) -> None:
     """Runs one of the commands in a folder."""
     module, function = MAIN[program.removeprefix("gpuspike-")].split(":")
-    code = f"import sys; sys.argv[0] = '{program}'; from gpuspike.{module} import {function}; {function}()"
+    code = f"import sys; sys.argv[0] = '{program}'; from gpuspike.cli.{module} import {function}"
+    code += f"; {function}()"
     answer = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=folder,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gpuspike import backend, doctor
+from gpuspike import backend
 from gpuspike.backend import Problem
+from gpuspike.cli import doctor
 
 
 def examine() -> tuple[int, str]:

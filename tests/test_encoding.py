@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gpuspike.encoding import latency, pixel_latency
+from gpuspike.datasets.encoding import latency, pixel_latency
 from gpuspike.errors import ValueRangeError
 
 

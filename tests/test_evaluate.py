@@ -17,15 +17,18 @@ import pytest
 import yaml
 from rich.console import Console
 
-from gpuspike import checkpoint, chip_plots, cli, gpu_energy
-from gpuspike import evaluate as evaluation
-from gpuspike import run as runs
-from gpuspike.comparison import comparison, published
-from gpuspike.config import conf_folder, jobs
-from gpuspike.evaluate_config import EvaluateConfig, as_lists, evaluations
-from gpuspike.gpu_energy import GpuEnergy
-from gpuspike.plots import save
-from gpuspike.tracking import plain
+from gpuspike.cli import train as cli
+from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
+from gpuspike.config.schema import conf_folder, jobs
+from gpuspike.report.comparison import comparison, published
+from gpuspike.report.figures import chips as chip_plots
+from gpuspike.report.figures.run import save
+from gpuspike.runs import evaluate as evaluation
+from gpuspike.runs import gpu_energy
+from gpuspike.runs import run as runs
+from gpuspike.runs.gpu_energy import GpuEnergy
+from gpuspike.runs.progress import plain
+from gpuspike.store import checkpoint
 
 SMALL = [
     "training.epochs=2", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100",
@@ -151,7 +154,7 @@ def test_a_sweep_evaluates_every_split(
 
 
 def test_the_command_tells_its_values_and_leaves_nothing(tmp_path: Path) -> None:
-    code = "from gpuspike.cli import evaluate; evaluate()"
+    code = "from gpuspike.cli.train import evaluate; evaluate()"
     for flags in (["--help"], ["--cfg", "job"]):
         answer = subprocess.run(
             [sys.executable, "-c", code, *flags, "prices=loihi"],

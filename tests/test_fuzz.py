@@ -17,17 +17,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from gpuspike import checkpoint, cli_tune, resume
-from gpuspike import run as runs
 from gpuspike.accountant import read_prices
-from gpuspike.composition import conf_folder
-from gpuspike.config import Config, jobs
+from gpuspike.cli import tune as cli_tune
+from gpuspike.config.composition import conf_folder
+from gpuspike.config.schema import Config, jobs
 from gpuspike.datasets import download, load_arrays
 from gpuspike.datasets.files import IdxFile
 from gpuspike.errors import GpuspikeError
-from gpuspike.experiment import build
-from gpuspike.identity import flat, to_values
-from gpuspike.tune import check, corners
+from gpuspike.runs import run as runs
+from gpuspike.runs.experiment import build
+from gpuspike.runs.tune import check, corners
+from gpuspike.store import checkpoint, resume
+from gpuspike.store.identity import flat, to_values
 
 SMALL = ["backend=cpu", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
 SECONDS = 20

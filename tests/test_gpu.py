@@ -29,10 +29,11 @@ from test_trials import each_kind
 
 import gpuspike
 from gpuspike import backend
-from gpuspike.device_step import DeviceStep
 from gpuspike.errors import BackendError, ShapeError
-from gpuspike.kernels import Trial, cuda, cuda_step, load, reference
+from gpuspike.kernels import Trial, cuda, load, reference
+from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.neuron import LIF
+from gpuspike.training.device import DeviceStep
 
 Array = NDArray[Any]
 

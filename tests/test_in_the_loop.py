@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpuspike.bumping import Bumping
 from gpuspike.datasets import yin_yang
-from gpuspike.encoding import latency
+from gpuspike.datasets.encoding import latency
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.kernels import first_spikes, load
-from gpuspike.layers import Layer, LayerInput, Moment
-from gpuspike.losses import TTFSCrossEntropy
-from gpuspike.network import Machine, Network
+from gpuspike.network.layers import Layer, LayerInput, Moment
+from gpuspike.network.network import Machine, Network
 from gpuspike.neuron import LIF
-from gpuspike.optim import Adam, Schedule
 from gpuspike.substrate import FileChip, OnChip, Substrate, files
-from gpuspike.trainer import EpochRecord, Labelled, Trainer, TrainingRule, evaluate
+from gpuspike.training.bumping import Bumping
+from gpuspike.training.losses import TTFSCrossEntropy
+from gpuspike.training.optim import Adam, Schedule
+from gpuspike.training.trainer import EpochRecord, Labelled, Trainer, TrainingRule, evaluate
 
 Array = NDArray[Any]
 

@@ -85,7 +85,7 @@ def test_a_replica_jitters_as_it_would_alone_with_any_number_of_threads(
     times = np.full((2, 200, 129), 1.0)
     together = jitter("cpu", times, 129)
     for count in (1, 2, 5):
-        monkeypatch.setattr("gpuspike.kernels.cpu_team.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.cpu.team.thread_count", lambda n=count: n)
         np.testing.assert_array_equal(jitter("cpu", times, 129), together)
         np.testing.assert_array_equal(jitter("cpu", times[:1], 129), together[:1])
 

@@ -732,7 +732,7 @@ def test_results_do_not_depend_on_time_or_threads(
     t_in, weights = network(neuron, 13, *size, 4.0, n_replica=2, dtype=dtype)
     first = everything(t_in, weights, neuron)
     for count in (1, 2, 5):
-        monkeypatch.setattr("gpuspike.kernels.cpu_team.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.cpu.team.thread_count", lambda n=count: n)
         for _ in range(2):
             for again, once in zip(everything(t_in, weights, neuron), first, strict=True):
                 assert_same_bits(again, once)
@@ -749,8 +749,8 @@ def test_a_neuron_does_not_depend_on_its_company(
     weights = rng.normal(1.5, 0.8, (2, 5, 120)).astype(dtype)
     first = forward(t_in, weights, plain(1.0))
     for count in (1, 2, 16, 64):
-        monkeypatch.setattr("gpuspike.kernels.cpu_forward.thread_count", lambda n=count: n)
-        monkeypatch.setattr("gpuspike.kernels.cpu_team.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.cpu.forward.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.cpu.team.thread_count", lambda n=count: n)
         for r in range(2):
             for alone, together in zip(
                 forward(t_in[r : r + 1], weights[r : r + 1], plain(1.0)), first, strict=True
@@ -958,7 +958,8 @@ def test_freed_memory_is_not_read() -> None:
     # glibc can fill what is freed, which makes sure; elsewhere this is one more comparison.
     script = """
         import numpy as np
-        from gpuspike.kernels import first_spikes, first_spikes_vjp, reference
+        from gpuspike.kernels import first_spikes, first_spikes_vjp
+        from gpuspike.kernels import reference
         from gpuspike.neuron import LIF
 
         rng = np.random.default_rng(0)

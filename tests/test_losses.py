@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import load
-from gpuspike.losses import TimeMSE, TTFSCrossEntropy, decide
+from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy, decide
 
 Array = NDArray[Any]
 AnyLoss = TTFSCrossEntropy | TimeMSE

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuspike import memory
 from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.runs import memory
 
 MNIST = [(785, 350), (351, 10)]
 GIB = 1 << 30
@@ -54,7 +54,8 @@ def test_a_large_batch_of_the_mnist_layer_stays_far_below_an_entry_for_every_pai
 
 
 def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpuspike.kernels import cuda, cuda_call
+    from gpuspike.kernels import cuda
+    from gpuspike.kernels.cuda import call as cuda_call
     from gpuspike.neuron import LIF
 
     class Array(np.ndarray):
@@ -161,7 +162,7 @@ def test_the_memory_of_freed_arrays_is_kept_for_the_next_ones() -> None:
         pytest.skip("only glibc gives memory back at once and can be told not to")
     code = """
 import resource, numpy as np
-from gpuspike.memory import keep_freed_memory
+from gpuspike.runs.memory import keep_freed_memory
 keep_freed_memory()
 def step():
     return sum(a.size for a in [np.ones(n << 17) for n in (1, 3, 2, 5)])

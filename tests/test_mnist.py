@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 from test_images import bilinear
 
-from gpuspike import experiment
-from gpuspike.config import jobs
+from gpuspike.config.schema import jobs
 from gpuspike.datasets import MNIST, Dataset, Split, images, load_images
 from gpuspike.datasets.files import Source
-from gpuspike.experiment import build, new_trainer
-from gpuspike.run import run
-from gpuspike.trainer import Labelled
+from gpuspike.runs import experiment
+from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.runs.run import run
+from gpuspike.training.trainer import Labelled
 
 FIGURES = {
     "learning_curves",

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import GpuspikeError, ValueRangeError
 from gpuspike.kernels import LayerState, first_spikes, load
-from gpuspike.losses import TTFSCrossEntropy
-from gpuspike.network import Network
+from gpuspike.network.network import Network
 from gpuspike.neuron import LIF
+from gpuspike.training.losses import TTFSCrossEntropy
 
 Array = NDArray[Any]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import load
-from gpuspike.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.training.optim import SGD, Adam, Optimizer, Schedule
 
 Array = NDArray[Any]
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpuspike.config import jobs
+from gpuspike.config.schema import jobs
 from gpuspike.datasets import load_arrays
 from gpuspike.errors import ConfigError, DataError, GpuspikeError
-from gpuspike.experiment import build
+from gpuspike.runs.experiment import build
 
 SIZES = {"train": 6, "validation": 3, "test": 4}
 

@@ -10,8 +10,9 @@ import test_report
 import test_sweep_report
 from browser import Browser, chromium
 
-from gpuspike import plots, report
-from gpuspike.sweep_report import write_sweep_report
+from gpuspike.report import run_page as report
+from gpuspike.report.figures import run as plots
+from gpuspike.report.sweep_page import write_sweep_report
 
 pytestmark = pytest.mark.skipif(
     chromium() is None, reason="needs Chromium: apt-get install chromium, or one of its names on the PATH"

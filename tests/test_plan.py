@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gpuspike import cli_plan
-from gpuspike.config import jobs
-from gpuspike.experiment import Experiment, build, new_trainer
-from gpuspike.planning import memory_of, time_of
+from gpuspike.cli import plan as cli_plan
+from gpuspike.config.schema import jobs
+from gpuspike.runs.experiment import Experiment, build, new_trainer
+from gpuspike.runs.planning import memory_of, time_of
 
 SMALL = ["backend=cpu", "dataset.n_train=600", "dataset.n_validation=100", "dataset.n_test=200"]
 

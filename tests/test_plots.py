@@ -15,8 +15,10 @@ import pytest
 from matplotlib.colors import to_rgba
 from numpy.typing import NDArray
 
-from gpuspike import image_plots, plots, raster_plots
 from gpuspike.neuron import LIF
+from gpuspike.report.figures import images as image_plots
+from gpuspike.report.figures import run as plots
+from gpuspike.report.figures import samples as raster_plots
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +89,9 @@ def test_matplotlib_is_lazy_and_pyplot_is_never_imported(tmp_path: Path) -> None
     code = f"""
 import sys
 from pathlib import Path
-from gpuspike import image_plots, plots, raster_plots
+from gpuspike.report.figures import images as image_plots
+from gpuspike.report.figures import run as plots
+from gpuspike.report.figures import samples as raster_plots
 assert "matplotlib" not in sys.modules
 import matplotlib
 before = {{key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}}

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpuspike import population
-from gpuspike.config import jobs
+from gpuspike.config.schema import jobs
 from gpuspike.errors import DataError
-from gpuspike.experiment import Experiment, build, new_trainer
+from gpuspike.runs import population
+from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
-from gpuspike.trainer import Labelled, evaluate
+from gpuspike.training.trainer import Labelled, evaluate
 
 SMALL = ["experiment=yin_yang_bss2", "model.hidden=[12]", "dataset.n_test=40", "replicas=2", "seed=3"]
 

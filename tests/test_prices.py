@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gpuspike.accountant import PER_TERM, find, read_prices
 from gpuspike.accountant.prices import GRADES
 from gpuspike.accountant.units import UNITS, band, plain_band
-from gpuspike.config import conf_folder
+from gpuspike.config.schema import conf_folder
 from gpuspike.errors import ConfigError
 
 FOLDER = conf_folder() / "prices"

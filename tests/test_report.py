@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gpuspike import report
+from gpuspike.report import run_page as report
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"

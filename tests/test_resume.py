@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gpuspike import checkpoint, resume
-from gpuspike import run as runs
-from gpuspike.config import Config, jobs, to_yaml
+from gpuspike.config.schema import Config, jobs, to_yaml
 from gpuspike.errors import ConfigError, DataError, GpuspikeError, OutputError
-from gpuspike.identity import to_values
-from gpuspike.run_folder import locked
-from gpuspike.tracking import MetricsFile
+from gpuspike.runs import run as runs
+from gpuspike.runs.progress import MetricsFile
+from gpuspike.store import checkpoint, resume
+from gpuspike.store.identity import to_values
+from gpuspike.store.run_folder import locked
 
 SMALL = ["backend=cpu", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
 EPOCHS = 6

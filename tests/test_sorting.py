@@ -61,6 +61,6 @@ def test_many_samples_are_sorted_by_several_threads(monkeypatch: pytest.MonkeyPa
     t_in = RNG.uniform(size=(2, 300, 129))
     expected = np.argsort(t_in, axis=-1, kind="stable")
     for count in (1, 2, 5):
-        monkeypatch.setattr("gpuspike.kernels.cpu_team.thread_count", lambda n=count: n)
-        monkeypatch.setattr("gpuspike.kernels.cpu_forward.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.cpu.team.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.cpu.forward.thread_count", lambda n=count: n)
         np.testing.assert_array_equal(load("cpu").spike_order(t_in), expected)

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.kernels import LayerState, cpu, load
-from gpuspike.layers import EVALUATION, Layer, LayerInput, Moment
-from gpuspike.losses import TTFSCrossEntropy
-from gpuspike.network import Network
+from gpuspike.network.layers import EVALUATION, Layer, LayerInput, Moment
+from gpuspike.network.network import Network
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate, gradient_angles
 from gpuspike.substrate import chip as chips
+from gpuspike.training.losses import TTFSCrossEntropy
 
 Array = NDArray[Any]
 

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gpuspike import checkpoint, sweep
-from gpuspike import run as runs
-from gpuspike.config import Config, jobs
+from gpuspike.config.schema import Config, jobs
 from gpuspike.errors import ConfigError, DataError
-from gpuspike.tracking import MetricsFile
+from gpuspike.runs import run as runs
+from gpuspike.runs import sweep
+from gpuspike.runs.progress import MetricsFile
+from gpuspike.store import checkpoint
 
 SMALL = ["backend=cpu", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
 

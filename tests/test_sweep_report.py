@@ -13,11 +13,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuspike import cli_report
+from gpuspike.cli import report as cli_report
 from gpuspike.errors import DataError, OutputError
-from gpuspike.sweep_folder import differences, read_sweep
-from gpuspike.sweep_plots import Point, scatter
-from gpuspike.sweep_report import write_sweep_report
+from gpuspike.report.figures.scatter import Point, scatter
+from gpuspike.report.sweep_page import write_sweep_report
+from gpuspike.store.sweep_folder import differences, read_sweep
 
 HOSTILE = test_report.HOSTILE
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from gpuspike.kernels import cpu_team
-from gpuspike.kernels.cpu_team import enter, finish, leave, run, take, wait_for
+from gpuspike.kernels.cpu import team as cpu_team
+from gpuspike.kernels.cpu.team import enter, finish, leave, run, take, wait_for
 
 
 @njit(nogil=True)

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gpuspike import run as runs
-from gpuspike import trackers
-from gpuspike.config import Config, TrackerName, jobs
+from gpuspike.config.schema import Config, TrackerName, jobs
 from gpuspike.errors import ConfigError
-from gpuspike.tracking import MetricsFile
+from gpuspike.runs import dashboards as trackers
+from gpuspike.runs import run as runs
+from gpuspike.runs.progress import MetricsFile
 
 SMALL = ["backend=cpu", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
 FIGURES = {
@@ -301,7 +301,7 @@ def test_a_run_without_a_single_epoch_leaves_nothing_of_its_tracker_either(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trackers, "check", lambda _: None)
-    monkeypatch.setattr("gpuspike.trainer.Trainer.train", stop)
+    monkeypatch.setattr("gpuspike.training.trainer.Trainer.train", stop)
     monkeypatch.setitem(trackers.MAKERS, TrackerName.wandb, lambda: Writer("never"))
     with pytest.raises(KeyboardInterrupt):
         runs.run(small("tracking=wandb"), "test", tmp_path / "run", Console(file=io.StringIO()))

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpuspike.bumping import NO_LAYER, Bumping
 from gpuspike.datasets import yin_yang
-from gpuspike.encoding import latency
+from gpuspike.datasets.encoding import latency
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import Kernels, LayerState, load
-from gpuspike.losses import TTFSCrossEntropy, decide
-from gpuspike.network import Network
+from gpuspike.network.network import Network
 from gpuspike.neuron import LIF
-from gpuspike.optim import SGD, Adam, Optimizer, Schedule
 from gpuspike.rng import Purpose, normals, stream
-from gpuspike.trainer import (
+from gpuspike.training.bumping import NO_LAYER, Bumping
+from gpuspike.training.losses import TTFSCrossEntropy, decide
+from gpuspike.training.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.training.trainer import (
     EpochRecord,
     Evaluation,
     Labelled,

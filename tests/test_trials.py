@@ -18,7 +18,7 @@ from test_per_neuron import host
 from gpuspike import rng
 from gpuspike.errors import BackendError, DtypeError, ShapeError
 from gpuspike.kernels import LayerState, Trial, first_spikes, load, with_bias
-from gpuspike.kernels.stack import heard
+from gpuspike.kernels.layerwise import heard
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose
 
@@ -224,7 +224,7 @@ def test_a_wide_layer_is_cut_into_ranges_of_neurons_without_changing_a_bit(
     oracle = forward(t_in, weights, neuron, interference, "reference")
     states = []
     for count in (1, 2, 5):
-        monkeypatch.setattr("gpuspike.kernels.cpu_forward.thread_count", lambda n=count: n)
+        monkeypatch.setattr("gpuspike.kernels.cpu.forward.thread_count", lambda n=count: n)
         states.append(forward(t_in, weights, neuron, interference))
         assert_same(states[-1], states[0])
     test_kernels.assert_same_spikes(states[0].t_cross, oracle.t_cross, LIF(), TOLERANCE["spike time"])

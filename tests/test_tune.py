@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gpuspike import cli_tune
-from gpuspike import run as runs
-from gpuspike import tune as tuning
-from gpuspike.config import Job, jobs
+from gpuspike.cli import tune as cli_tune
+from gpuspike.config.schema import Job, jobs
 from gpuspike.errors import ConfigError, OutputError
-from gpuspike.tracking import MetricsFile
-from gpuspike.tune import Parameter, Search, check, corners, tune
+from gpuspike.runs import run as runs
+from gpuspike.runs import tune as tuning
+from gpuspike.runs.progress import MetricsFile
+from gpuspike.runs.tune import Parameter, Search, check, corners, tune
 
 optuna = pytest.importorskip("optuna", reason="needs the extra sweep")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpuspike.config import jobs
-from gpuspike.experiment import build, new_trainer
+from gpuspike.config.schema import jobs
+from gpuspike.runs.experiment import build, new_trainer
 
 
 def test_a_network_in_another_unit_of_time_is_the_same_network() -> None:

@@ -19,10 +19,10 @@ def test_the_device_code_and_the_configuration_are_in_the_wheel(tmp_path: Path) 
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
-        "kernels/lif.cuh",
-        "kernels/step.cu",
-        "kernels/ttfs.cu",
-        "kernels/cuda.py",
+        "kernels/cuda/lif.cuh",
+        "kernels/cuda/step.cu",
+        "kernels/cuda/ttfs.cu",
+        "kernels/cuda/__init__.py",
         "conf/config.yaml",
         "conf/evaluate/evaluate.yaml",
         "conf/prices/brainscales2.yaml",

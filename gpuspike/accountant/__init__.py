@@ -1,8 +1,8 @@
 """The accountant: counts first, prices after; from activity to a real chip's seconds and joules."""
 
+from gpuspike.accountant.account import account, energy_terms, fit
 from gpuspike.accountant.activity import Activity, Counter, Counts
 from gpuspike.accountant.anytime import anytime
-from gpuspike.accountant.chip import account, energy_terms, fit
 from gpuspike.accountant.neurobench import neurobench
 from gpuspike.accountant.prices import ALL_IN, PER_TERM, Prices, find, read_prices
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import LayerState, load
-from gpuspike.layers import Layer
-from gpuspike.losses import decide
+from gpuspike.network.layers import Layer
+from gpuspike.training.losses import decide
 
 Array = NDArray[Any]
 

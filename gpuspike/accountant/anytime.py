@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.accountant.account import Clock, Use, energy_terms, overhead
 from gpuspike.accountant.activity import Activity, Counts
-from gpuspike.accountant.chip import Clock, Use, energy_terms, overhead
 from gpuspike.accountant.prices import Prices
 from gpuspike.errors import PriceError
 

@@ -247,7 +247,7 @@ def load(name: str) -> Kernels:
         raise BackendError(f"kernels exist for the backends cuda, cpu and reference, got {name!r}")
     kernels: Any = importlib.import_module(f"gpuspike.kernels.{name}")
     if name != "cpu":
-        kernels = importlib.import_module("gpuspike.kernels.stack").Stack(kernels)
+        kernels = importlib.import_module("gpuspike.kernels.layerwise").Stack(kernels)
     return cast(Kernels, kernels)
 
 
@@ -349,7 +349,7 @@ def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
         raise DtypeError(f"neuron must be a gpuspike.LIF, got {type(neuron).__name__}")
     xp = array_module(**arrays)
     if xp is not np:
-        importlib.import_module("gpuspike.kernels.cuda_call").refuse_foreign(**arrays)
+        importlib.import_module("gpuspike.kernels.cuda.call").refuse_foreign(**arrays)
     t_in = arrays["t_in"]
     sizes: dict[str, int] = {}
     for name, array in arrays.items():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import DataError, ValueRangeError
 from gpuspike.kernels import SAME_TICK, Kernels, LayerState, Trial
-from gpuspike.layers import Layer, LayerInput, Moment
+from gpuspike.network.layers import Layer, LayerInput, Moment
 from gpuspike.neuron import LIF, Parameter
 from gpuspike.rng import Purpose, stream
 from gpuspike.substrate.spec import Substrate

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpuspike.datasets.arrays import read_npz
 from gpuspike.errors import ConfigError, DataError, OutputError
-from gpuspike.layers import Layer, LayerInput, Moment
+from gpuspike.network.layers import Layer, LayerInput, Moment
 from gpuspike.substrate.spec import Substrate
 
 Array = NDArray[Any]

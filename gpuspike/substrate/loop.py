@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, with_bias
-from gpuspike.layers import EVALUATION, Layer, LayerInput, Moment
-from gpuspike.network import Network
+from gpuspike.network.layers import EVALUATION, Layer, LayerInput, Moment
+from gpuspike.network.network import Network
 from gpuspike.neuron import LIF
 from gpuspike.substrate.chip import Chip, EmulatedChip
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.kernels import SAME_TICK
-from gpuspike.layers import Layer
+from gpuspike.network.layers import Layer
 
 Array = NDArray[Any]
 

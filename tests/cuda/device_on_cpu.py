@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuspike.kernels import cuda_source as src
-from gpuspike.kernels import cuda_step_source
+from gpuspike.kernels.cuda import source as src
+from gpuspike.kernels.cuda import step_source as cuda_step_source
 
 SHIM = Path(__file__).with_name("shim.h")
 C_TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long", "bool": "bool"}
@@ -470,7 +470,9 @@ def module(library: Path) -> ModuleType:
 @contextlib.contextmanager
 def installed(library: Path) -> Iterator[ModuleType]:
     """The stand-in in CuPy's place, and gpuspike's kernels bound to it."""
-    from gpuspike.kernels import cuda_call, cuda_launch, cuda_step
+    from gpuspike.kernels.cuda import call as cuda_call
+    from gpuspike.kernels.cuda import launch as cuda_launch
+    from gpuspike.kernels.cuda import step as cuda_step
 
     before = sys.modules.get("cupy")
     cupy = sys.modules["cupy"] = module(library)

@@ -33,7 +33,8 @@ from test_kernels import (
 
 import gpuspike
 from gpuspike.errors import BackendError, DtypeError, GpuspikeError, ShapeError
-from gpuspike.kernels import cuda, cuda_source, load, reference
+from gpuspike.kernels import cuda, load, reference
+from gpuspike.kernels.cuda import source as cuda_source
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]

@@ -14,14 +14,16 @@ from device_on_cpu import device
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from gpuspike import checkpoint, cli_plan, drawing
-from gpuspike.config import Config, jobs
+from gpuspike.cli import plan as cli_plan
+from gpuspike.config.evaluate import EvaluateConfig
+from gpuspike.config.schema import Config, jobs
 from gpuspike.errors import BackendError, ConfigError
-from gpuspike.evaluate import evaluate
-from gpuspike.evaluate_config import EvaluateConfig
-from gpuspike.experiment import build
-from gpuspike.planning import memory_of, time_of
-from gpuspike.run import go_on, run
+from gpuspike.runs import drawing
+from gpuspike.runs.evaluate import evaluate
+from gpuspike.runs.experiment import build
+from gpuspike.runs.planning import memory_of, time_of
+from gpuspike.runs.run import go_on, run
+from gpuspike.store import checkpoint
 
 pytestmark = pytest.mark.usefixtures("cupy")
 
@@ -46,7 +48,7 @@ def with_memory(cupy: Any, free: int) -> None:
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plane of 90,000 points would take the stand-in a minute."""
-    monkeypatch.setattr("gpuspike.run.draw", lambda *_: None)
+    monkeypatch.setattr("gpuspike.runs.run.draw", lambda *_: None)
 
 
 def test_a_run_on_the_device_is_the_run_on_the_cpu(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_what_a_run_will_take_is_planned(capsys: pytest.CaptureFixture[str]) -> 
 def test_figures_are_drawn_of_what_the_device_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpuspike.run.draw", drawing.draw)
+    monkeypatch.setattr("gpuspike.runs.run.draw", drawing.draw)
     monkeypatch.setattr(drawing, "_plane", lambda *_: Figure())
     trained(tmp_path, "backend=cuda")
     assert (tmp_path / "figures" / "spike_raster.png").exists()

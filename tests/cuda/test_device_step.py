@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from device_on_cpu import closed, fake
 
-from gpuspike.augmentation import RandomShift
-from gpuspike.bumping import NO_LAYER, Bumping
 from gpuspike.errors import ShapeError
-from gpuspike.kernels import LayerState, cuda, cuda_source, cuda_step, load
-from gpuspike.kernels.cuda_launch import block_kernel
-from gpuspike.losses import Loss, TimeMSE, TTFSCrossEntropy, decide
-from gpuspike.optim import SGD, Adam, Optimizer
+from gpuspike.kernels import LayerState, cuda, load
+from gpuspike.kernels.cuda import source as cuda_source
+from gpuspike.kernels.cuda import step as cuda_step
+from gpuspike.kernels.cuda.launch import block_kernel
 from gpuspike.rng import Purpose, stream
+from gpuspike.training.augmentation import RandomShift
+from gpuspike.training.bumping import NO_LAYER, Bumping
+from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy, decide
+from gpuspike.training.optim import SGD, Adam, Optimizer
 
 pytestmark = pytest.mark.usefixtures("cupy")
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])

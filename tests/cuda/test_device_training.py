@@ -10,11 +10,12 @@ import pytest
 from device_on_cpu import closed, default_pool, device
 from small_training import Setup, assert_close_runs, assert_same_runs, each_variant
 
-from gpuspike import memory
-from gpuspike.device_step import DeviceStep
 from gpuspike.errors import ConfigError, DataError
-from gpuspike.kernels import cuda_graph, cuda_step
-from gpuspike.trainer import Labelled, TrainingRule, evaluate
+from gpuspike.kernels.cuda import graph as cuda_graph
+from gpuspike.kernels.cuda import step as cuda_step
+from gpuspike.runs import memory
+from gpuspike.training.device import DeviceStep
+from gpuspike.training.trainer import Labelled, TrainingRule, evaluate
 
 pytestmark = pytest.mark.usefixtures("cupy")
 

@@ -35,7 +35,7 @@ from test_trials import (
 
 from gpuspike.errors import DtypeError, GpuspikeError, ShapeError
 from gpuspike.kernels import LayerState, Trial, cuda, load, reference
-from gpuspike.kernels.stack import heard
+from gpuspike.kernels.layerwise import heard
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose
 

@@ -11,7 +11,7 @@ import numpy as np
 import nvrtc
 import pytest
 
-from gpuspike.kernels import cuda_source as src
+from gpuspike.kernels.cuda import source as src
 
 DTYPES = ("float32", "float64")
 HOT = ("first_spike_", "weights_gradient", "times_gradient")

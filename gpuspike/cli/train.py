@@ -1,0 +1,146 @@
+"""Console commands. Each is a Hydra application that refuses bad input in one line, before any work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from gpuspike.config.composition import conf_folder, one_line, register
+from gpuspike.config.schema import Config, experiment_name, jobs, to_config
+from gpuspike.errors import ConfigError, GpuspikeError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def train() -> None:
+    """`gpuspike-train`: see README.md."""
+    try:
+        before = _check(sys.argv[1:])
+        register("schema", Config)
+
+        def task(cfg: DictConfig) -> float:
+            return _train(cfg, before)
+
+        # Otherwise Hydra would print the traceback of a failed job itself.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(task)()
+    except GpuspikeError as error:
+        refuse("gpuspike-train", error)
+    except (HydraException, OmegaConfBaseException) as error:
+        refuse("gpuspike-train", ConfigError(one_line(error)))
+    except MemoryError as error:
+        refuse("gpuspike-train", ConfigError(f"the run does not fit into memory: {error}"))
+    except KeyboardInterrupt as stop:
+        print(f"gpuspike-train: interrupted {stop}".rstrip(), file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def evaluate() -> None:
+    """`gpuspike-evaluate`: see README.md."""
+    from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
+    from gpuspike.runs.evaluate import evaluate, prepare
+
+    command = "gpuspike-evaluate"
+    try:
+        arguments = as_lists(sys.argv[1:])
+        flags = [a for a in arguments if a.startswith("-")]
+        if any(flag not in ("-m", "--multirun") for flag in flags):
+            # Flags that only tell (--help, --cfg, ...) are Hydra's.
+            sys.argv[1:] = arguments
+            register("evaluate_schema", EvaluateConfig)
+            folder = str((conf_folder() / "evaluate").resolve())
+            hydra.main(version_base="1.3", config_path=folder, config_name="evaluate")(lambda _: None)()
+            return
+        configs = evaluations([a for a in arguments if not a.startswith("-")], multirun=bool(flags))
+        for config in configs:  # all of them before any work
+            prepare(config)
+        for config in configs:
+            evaluate(config, Console())
+    except GpuspikeError as error:
+        refuse(command, error)
+    except MemoryError as error:
+        refuse(command, ConfigError(f"the evaluation does not fit into memory: {error}"))
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def refuse(command: str, error: GpuspikeError) -> NoReturn:
+    """Ends a command with an error in one line."""
+    print(f"{command}: error: {error}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def _check(arguments: Sequence[str]) -> set[Path]:
+    """Checks all jobs of a command line; leaves Hydra's own flags (--help, --cfg, ...) to Hydra.
+
+    Returns:
+        The folders around the jobs' outputs that are there already.
+    """
+    from gpuspike.runs.experiment import build
+    from gpuspike.runs.sweep import check_sweep
+    from gpuspike.store import resume
+    from gpuspike.store.run_folder import check_folder, check_writable, existing, locked
+
+    before = existing(Path())
+    flags = [a for a in arguments if a.startswith("-")]
+    if any(flag not in ("-m", "--multirun") for flag in flags):
+        return before
+    for job in jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags)):
+        if job.config.resume is not None:
+            check_writable(Path(job.config.resume))
+            with locked(Path(job.config.resume)):
+                build(resume.read(Path(job.config.resume), job.config, job.overrides).config)
+            continue
+        build(job.config)
+        check_sweep(job.folder) if job.sweep else check_folder(job.folder)
+        before |= existing(job.folder)
+    return before
+
+
+def _train(cfg: DictConfig, before: set[Path]) -> float:
+    """One job; returns the mean validation accuracy, for sweepers.
+
+    Args:
+        before: folders that were there before Hydra made the job's.
+    """
+    from gpuspike.runs.run import go_on, run
+    from gpuspike.runs.sweep import run_once
+    from gpuspike.store.run_folder import remove_empty
+
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    try:
+        overrides = list(hydra_config.overrides.task)
+        config, console = to_config(cfg), Console()
+        if config.resume is not None:
+            summary = go_on(Path(config.resume), console, config, overrides)
+        elif hydra_config.mode is RunMode.MULTIRUN:
+            sweep = Path(hydra_config.runtime.cwd) / hydra_config.sweep.dir
+            summary = run_once(config, experiment_name(), sweep, folder, console, overrides)
+        else:
+            summary = run(config, experiment_name(), folder, console, overrides)
+    except (GpuspikeError, MemoryError) as error:
+        if isinstance(error, MemoryError):
+            error = ConfigError(f"the run does not fit into memory: {error}")
+        if hydra_config.mode is not RunMode.MULTIRUN:
+            refuse("gpuspike-train", error)  # here, since Hydra would print a line of its own
+        print(f"gpuspike-train: job {hydra_config.job.num} failed: {error}", file=sys.stderr)
+        raise error from None  # Hydra keeps it until the other jobs are done
+    finally:
+        remove_empty(folder, before)  # the one that Hydra made, if nothing was written to it
+    if summary["run"]["interrupted"]:
+        raise KeyboardInterrupt(f"after epoch {summary['run']['epochs_done']}; its checkpoint is kept")
+    return float(summary["accuracy"]["validation"]["mean"])

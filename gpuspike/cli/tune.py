@@ -1,0 +1,137 @@
+"""`gpuspike-tune`: from the command line and conf/tune to a search."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from gpuspike.cli.train import INTERRUPTED, refuse
+from gpuspike.config.composition import conf_folder, one_line
+from gpuspike.config.schema import Job, jobs
+from gpuspike.errors import ConfigError, GpuspikeError
+
+if TYPE_CHECKING:
+    import optuna
+
+    from gpuspike.runs.tune import Search
+
+HELP = """gpuspike-tune searches for the values with the best validation accuracy.
+
+    gpuspike-tune [tune=NAME] [tune.KEY=VALUE ...] [KEY=VALUE ...]
+
+tune       a file of conf/tune ({names}), or the path of a YAML file of your own
+tune.KEY   trials, storage, name, folder, prune, warm_up_trials, warm_up_epochs, seed, parameters
+KEY        any value of gpuspike-train, the same in every trial: replicas=3 training.epochs=30
+
+The same command goes on with a search that was stopped; the same storage on several machines shares one."""
+SHOWN = 5
+"""Trials in the final table."""
+
+
+def tune() -> None:
+    """`gpuspike-tune`: see README.md."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(HELP.format(names=", ".join(_names())))
+        return
+    try:
+        _tune(arguments)
+    except GpuspikeError as error:
+        refuse("gpuspike-tune", error)
+    except KeyboardInterrupt as stop:
+        print(f"gpuspike-tune: interrupted {stop}".rstrip(), file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _tune(arguments: Sequence[str]) -> None:
+    if util.find_spec("optuna") is None:
+        raise ConfigError("gpuspike-tune needs the package optuna: pip install 'gpuspike[sweep]'")
+    from gpuspike.runs import tune as tuning
+    from gpuspike.runs.experiment import build
+    from gpuspike.runs.sweep import check_sweep
+
+    search, others = read(arguments)
+    tuning.check(search)
+    folder = Path(search.folder or f"outputs/tune/{search.name}")
+
+    def compose(given: Sequence[str]) -> Job:
+        (job,) = jobs([*search.overrides, *others, *given], multirun=False)
+        return job
+
+    for given in tuning.corners(search):
+        job = compose(given)
+        build(job.config)
+        if job.config.resume is not None:
+            raise ConfigError("gpuspike-tune goes on by itself, got resume; leave it out")
+    check_sweep(folder)
+    console = Console()
+    study = tuning.tune(search, compose, folder, console)
+    _show(study, [*search.overrides, *others], console)
+
+
+def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
+    """The search that a command line asks for, and the overrides that belong to its trials.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key or a mistyped value.
+    """
+    from gpuspike.runs.tune import Search
+
+    ours = [text for text in arguments if text.startswith(("tune=", "tune."))]
+    others = [text for text in arguments if text not in ours]
+    for text in arguments:
+        if text.startswith("-") or "=" not in text:
+            raise ConfigError(f"gpuspike-tune takes KEY=VALUE, got {text}")
+    names = [text.removeprefix("tune=") for text in ours if text.startswith("tune=")]
+    name = names[-1] if names else "yin_yang"
+    own = name.endswith((".yaml", ".yml"))
+    path = Path(name) if own else conf_folder() / "tune" / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"tune must be one of {', '.join(_names())}, or a YAML file, got {name}")
+    try:
+        dotted = [text.removeprefix("tune.") for text in ours if text.startswith("tune.")]
+        values = OmegaConf.merge(
+            OmegaConf.structured(Search), OmegaConf.load(path), OmegaConf.from_dotlist(dotted)
+        )
+        search = OmegaConf.to_object(values)
+    except Exception as error:  # the YAML reader has errors of its own
+        raise ConfigError(f"cannot use tune={name}: {one_line(error)}") from None
+    assert isinstance(search, Search)
+    return search, others
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in (conf_folder() / "tune").glob("*.yaml"))
+
+
+def _show(study: optuna.Study, overrides: Sequence[str], console: Console) -> None:
+    """The best trials, and the command that trains with the best values."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False)
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    complete.sort(key=lambda trial: -(trial.value or 0.0))
+    pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+    table = Table(title=f"{study.study_name}: {len(complete)} trials complete, {pruned} pruned")
+    table.add_column("trial", justify="right")
+    table.add_column("validation accuracy", justify="right")
+    table.add_column("values")
+    for trial in complete[:SHOWN]:
+        values = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+        table.add_row(str(trial.number), f"{100 * (trial.value or 0.0):.2f} %", values)
+    console.print(table)
+    if complete:
+        best = [f"{key}={value}" for key, value in complete[0].params.items()]
+        last = {text.split("=", 1)[0]: text for text in [*overrides, *best]}  # of a key given twice
+        console.print(f"gpuspike-train {' '.join(last.values())}", soft_wrap=True, markup=False)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

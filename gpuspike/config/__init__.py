@@ -1,0 +1,1 @@
+"""Values: what stands in conf/, composed and typed."""

@@ -1,0 +1,150 @@
+"""How a command line becomes plain dataclasses: Hydra's part, for any schema.
+
+The values stand in conf/. Below this module, `config` and the command line nobody sees Hydra or OmegaConf.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from gpuspike.errors import ConfigError
+
+T = TypeVar("T")
+
+MOST_JOBS = 10_000
+"""Jobs of a sweep: each is checked before the first one starts."""
+
+
+def conf_folder() -> Path:
+    """Where the YAML files are: in the wheel inside the package, in a checkout beside it."""
+    package = Path(__file__).parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def register(name: str, schema: type[Any]) -> None:
+    """Makes a schema known to Hydra."""
+    ConfigStore.instance().store(name=name, node=schema)
+
+
+def typed(cfg: Any, schema: type[T]) -> T:
+    """A composed configuration, or plain values, as the dataclass of its schema, without Hydra's own node.
+
+    Raises:
+        ConfigError: a missing or mistyped value.
+    """
+    try:
+        # As plain values, so that keys that "+" has added meet the schema again.
+        values = OmegaConf.to_container(cfg, enum_to_str=True) if OmegaConf.is_config(cfg) else cfg
+        assert isinstance(values, dict)
+        values = {key: value for key, value in values.items() if key != "hydra"}
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(one_line(error)) from None
+    assert isinstance(config, schema)
+    return config
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: no such file, or another content.
+    """
+    try:
+        cfg = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{path} holds no configuration of a run")
+    return cfg
+
+
+def composed(
+    overrides: Sequence[str], multirun: bool, folder: Path, name: str, make: Callable[[DictConfig], T]
+) -> list[T]:
+    """What `make` makes of each configuration that a command line composes; arguments as for `jobs`.
+
+    Args:
+        folder, name: of the primary configuration.
+    """
+    try:
+        with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+            if not multirun and (sweep := _own_sweep(name, overrides)):
+                overrides, multirun = [*overrides, *sweep], True
+            # The loader knows the options that glob(*) stands for.
+            parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides(list(overrides))
+            choices = [_alternatives(o) if multirun else [o.input_line or ""] for o in parsed]
+            for override, alternatives in zip(parsed, choices, strict=True):
+                if not alternatives:
+                    raise ConfigError(f"{override.input_line} stands for no option at all")
+            if (count := math.prod(len(alternatives) for alternatives in choices)) > MOST_JOBS:
+                raise ConfigError(f"a sweep has at most {MOST_JOBS} jobs, got {count} or more")
+            return [make(_compose(name, list(chosen))) for chosen in itertools.product(*choices)]
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        hint = "; pip install 'gpuspike[sweep]' has them all" if "hydra/launcher" in str(error) else ""
+        raise ConfigError(one_line(error) + hint) from None
+    except (ValueError, TypeError, AttributeError) as error:
+        # Hydra lets some mistakes through as plain errors of Python that do not say where.
+        raise ConfigError(f"cannot use {' '.join(overrides)}: {one_line(error)}") from None
+
+
+def _own_sweep(name: str, overrides: Sequence[str]) -> list[str]:
+    """What the composed configuration itself sweeps over, as overrides, but for what is given."""
+    try:
+        hydra = compose(name, overrides=list(overrides), return_hydra_config=True).hydra
+    except (HydraException, OmegaConfBaseException):
+        return []  # said again, with its key, where the job is composed
+    if hydra.mode is None or hydra.mode.name != "MULTIRUN":
+        return []
+    given = {override.split("=")[0] for override in overrides}
+    return [f"{key}={value}" for key, value in hydra.sweeper.params.items() if key not in given]
+
+
+def _alternatives(override: Override) -> list[str]:
+    if not override.is_sweep_override() or not override.is_discrete_sweep():
+        return [override.input_line or ""]
+    key = override.get_key_element()
+    values = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)  # a range may have no end
+    return [f"{key}={value}" for value in values]
+
+
+def _compose(name: str, overrides: list[str]) -> DictConfig:
+    cfg = compose(name, overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)  # what the folder's ${hydra:...} reads
+    return cfg
+
+
+_NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")
+
+
+def one_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's words on one line, with the keys that would have been valid."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    lines = [line.strip() for line in str(cause).splitlines()]
+    if cause is not error:
+        lines.insert(0, str(error).splitlines()[0].strip())
+    node_type = getattr(cause, "object_type", None)
+    if any(" not in " in line for line in lines) and is_dataclass(node_type):
+        lines.append(f"valid keys: {', '.join(item.name for item in fields(node_type))}")
+    lines = [line.rstrip(".") for line in lines if line and not line.startswith(_NOISE)]
+    return "; ".join(lines).replace(":; ", ": ").replace("\t", " ")

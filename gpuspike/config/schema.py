@@ -1,0 +1,382 @@
+"""The configuration: a typed schema for Hydra, and how it becomes plain dataclasses.
+
+The values stand in conf/. Below this module and the command line nobody sees Hydra or OmegaConf.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from gpuspike.config.composition import composed, conf_folder, read_yaml, register, typed
+from gpuspike.errors import ConfigError
+
+MOST_SAMPLES = 1_000_000
+"""Samples of a generated split: drawing more would take minutes before the run could be checked."""
+
+
+MOST_REPLICAS = 100_000
+"""Networks side by side: more would have filled the memory before the run could be checked."""
+
+MOST_NEURONS = 1_000_000
+"""Neurons of a hidden layer: a larger number is a mistake."""
+
+
+class BackendName(enum.Enum):
+    """What computes."""
+
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+    reference = "reference"
+
+
+class Dtype(enum.Enum):
+    """Type of times and weights."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+class DatasetName(enum.Enum):
+    """Data sets that exist."""
+
+    yin_yang = "yin_yang"
+    mnist = "mnist"
+    fashion_mnist = "fashion_mnist"
+    npz = "npz"
+
+
+class OptimizerName(enum.Enum):
+    """Optimisers that exist."""
+
+    adam = "adam"
+    sgd = "sgd"
+
+
+class ScheduleName(enum.Enum):
+    """Courses of the learning rate."""
+
+    constant = "constant"
+    step = "step"
+    cosine = "cosine"
+
+
+class LossName(enum.Enum):
+    """Losses that exist."""
+
+    ttfs_cross_entropy = "ttfs_cross_entropy"
+    time_mse = "time_mse"
+
+
+class GradientName(enum.Enum):
+    """What a network on a chip learns from."""
+
+    nominal = "nominal"
+    exact = "exact"
+    ideal = "ideal"
+
+
+class NewChip(enum.Enum):
+    """When a training gets a new piece of silicon."""
+
+    run = "run"
+    step = "step"
+
+
+class TrackerName(enum.Enum):
+    """Where a run can be watched, beside its own folder."""
+
+    none = "none"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+
+
+class TrackingMode(enum.Enum):
+    """Whether Weights & Biases sends what it has, or keeps it in the run's folder."""
+
+    online = "online"
+    offline = "offline"
+
+
+@dataclass
+class DatasetConfig:
+    """Group `dataset`: which samples, and how they become spike times."""
+
+    name: DatasetName = MISSING
+    n_train: int = MISSING
+    n_validation: int = MISSING
+    n_test: int = MISSING
+    t_early: float = MISSING  # spike time of the smallest value, or of the brightest pixel [tau_syn]
+    t_late: float = MISSING  # spike time of the largest value, or of a black pixel [tau_syn]
+    image_size: int = 28  # pixels a side: 28, or 16 shrunk from the central 24; images
+    full_scale: float = 256.0  # pixel value that spikes at t_early; images
+    silent_black: bool = False  # black pixels do not spike at all; images
+    path: str = ""  # of the .npz file; npz
+
+
+@dataclass
+class ModelConfig:
+    """Group `model`: layers, initial weights and neurons."""
+
+    hidden: list[int] = MISSING  # neurons of each hidden layer
+    bias_times: list[list[float]] = MISSING  # for each layer, the times of its bias spikes
+    weight_mean: list[float] = MISSING  # of the initial weights, by layer
+    weight_std: list[float] = MISSING
+    tau_mem: float = MISSING  # inf: no leak
+    tau_syn: float = MISSING
+    threshold: float = MISSING
+    leak: float = MISSING
+    capacitance: float = MISSING
+    input_repeats: int = 1  # inputs, each with weights of its own, that every value is sent to
+
+
+@dataclass
+class OptimizerConfig:
+    """Group `optimizer`."""
+
+    name: OptimizerName = MISSING
+    learning_rate: float = MISSING
+    schedule: ScheduleName = MISSING
+    step_size: int = 20  # epochs; schedule=step
+    gamma: float = 0.95  # schedule=step
+    beta1: float = 0.9  # adam
+    beta2: float = 0.999  # adam
+    epsilon: float = 1e-8  # adam
+    momentum: float = 0.0  # sgd
+
+
+@dataclass
+class TrainingConfig:
+    """Group `training`: length, loss, bumping and guards."""
+
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    evaluation_batch_size: int = MISSING
+    loss: LossName = MISSING
+    xi: float = 0.2  # softmax temperature [tau_syn]; ttfs_cross_entropy
+    alpha: float = 0.005  # weight of the early-spike term; ttfs_cross_entropy
+    beta: float = 1.0  # its time scale [tau_syn]; ttfs_cross_entropy
+    t_correct: float = 0.5  # target of the label's neuron [tau_syn]; time_mse
+    t_wrong: float = 1.5  # target of the others [tau_syn]; time_mse
+    max_silent: list[float] = MISSING  # silent fraction of each layer above which it is bumped
+    bump_value: float = MISSING
+    bump_exponential: bool = True
+    bump_targeted: bool = True
+    bump_replaces_step: bool = True
+    max_weight_grad: float = MISSING  # inf: none
+    input_noise: float = 0.0  # standard deviation [tau_syn]
+    max_shift: int = 0  # largest random shift of training images [pixels]; 0: none
+    cuda_graph: bool = True  # replay a device's step as a CUDA graph; changes nothing but speed
+
+
+@dataclass
+class SubstrateConfig:
+    """Group `substrate`: a kind of chip, see gpuspike/substrate/spec.py; what is 0, empty or inf is off.
+
+    Times in tau_syn, weights and thresholds in the model's units.
+    """
+
+    name: str = MISSING
+    prices: str = "brainscales2"  # of the accountant: a name in conf/prices, or a path to a YAML file
+    max_fan_in: int = 0  # inputs of a neuron, bias spikes included
+    max_neurons: int = 0  # on one chip
+    max_synapses: int = 0  # on one chip
+    weight_max: list[float] = field(default_factory=list)  # largest |weight|: one, or one a layer
+    weight_bits: int = 0  # sign included
+    weight_lsb: float = 0.0  # step of the grid, instead of weight_bits
+    gain_std: float = 0.0  # of a synapse's gain, relative
+    dead_synapses: float = 0.0  # share
+    stuck_synapses: float = 0.0  # share
+    dead_neurons: float = 0.0  # share
+    threshold_shift: float = 0.0  # of the chip's mean
+    threshold_std: float = 0.0  # from neuron to neuron
+    tau_mem_shift: float = 0.0
+    tau_mem_std: float = 0.0
+    tau_syn_shift: float = 0.0
+    tau_syn_std: float = 0.0
+    input_jitter: float = 0.0  # in each trial
+    lost_inputs: float = 0.0  # share, in each trial
+    threshold_noise: float = 0.0  # in each trial
+    spike_jitter: float = 0.0
+    lost_spikes: float = 0.0  # share
+    time_grid: float = 0.0
+    trial_end: float = float("inf")
+    gradient: GradientName = GradientName.nominal
+    new_chip: NewChip = NewChip.run  # step: each batch is trained on another chip
+
+
+@dataclass
+class TrackingConfig:
+    """Group `tracking`; all but the name is for wandb."""
+
+    name: TrackerName = MISSING
+    mode: TrackingMode = TrackingMode.online
+    project: str = "gpuspike"
+    entity: str | None = None  # account or team; null: the user's default
+    group: str | None = None  # runs shown together; null: the experiment's name
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    substrate: SubstrateConfig = field(default_factory=SubstrateConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: int = 0
+    replicas: int = 1
+    chip_seed: int | None = None  # of the first replica's chip; null: seed
+    backend: BackendName = BackendName.auto
+    dtype: Dtype = Dtype.float64
+    resume: str | None = None  # folder of a stopped run to go on with
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that a command line asks for; `folder` is its own, or that of the `sweep` it is part of."""
+
+    config: Config
+    experiment: str
+    folder: Path
+    overrides: Sequence[str] = ()
+    sweep: bool = False
+
+
+def experiment_name() -> str:
+    """Name of the experiment file that the running Hydra job composes; "custom" without one."""
+    return str(HydraConfig.get().runtime.choices.get("experiment") or "custom")
+
+
+def to_config(cfg: DictConfig) -> Config:
+    """The composed configuration as plain dataclasses, without Hydra's own node.
+
+    Raises:
+        ConfigError: a missing or mistyped value, or one outside of its range.
+    """
+    return _checked(typed(cfg, Config))
+
+
+def from_values(values: dict[str, Any]) -> Config:
+    """A configuration from plain values, as `identity.to_values` gives them.
+
+    Raises:
+        ConfigError: a missing or mistyped value, one outside of its range, or an unknown key.
+    """
+    return _checked(typed(values, Config))
+
+
+def _checked(config: Config) -> Config:
+    _check(config)
+    return config
+
+
+def read_config(path: Path) -> Config:
+    """The configuration that a run has left.
+
+    Raises:
+        ConfigError: no such file, or not one of a run.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no run at {path.parent}: it has no {path.name}")
+    try:
+        return to_config(read_yaml(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not of a run of this version: {error}") from None
+
+
+def read_substrate(path: Path) -> SubstrateConfig:
+    """A chip's YAML file.
+
+    Raises:
+        ConfigError: no such file, or one that does not describe a chip.
+    """
+    if not path.is_file():
+        known = sorted(file.stem for file in (conf_folder() / "substrate").glob("*.yaml"))
+        raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}")
+    try:
+        return typed(read_yaml(path), SubstrateConfig)
+    except ConfigError as error:
+        raise ConfigError(f"{path} describes no chip: {error}") from None
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML that can be read back with Hydra."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
+    """What a command line asks for, checked before any work starts.
+
+    Args:
+        overrides: as given to Hydra, for example ["replicas=10", "seed=0,1"].
+        multirun: expand comma-separated values, as Hydra's `-m` does; so does an experiment that is a sweep.
+
+    Raises:
+        ConfigError: a typo, a wrong type or an impossible value in any of the jobs.
+    """
+    register("schema", Config)
+    return composed(overrides, multirun, conf_folder(), "config", lambda cfg: _job(cfg, multirun))
+
+
+def _job(cfg: DictConfig, multirun: bool) -> Job:
+    sweeps = multirun or cfg.hydra.mode is RunMode.MULTIRUN
+    folder = Path(cfg.hydra.sweep.dir if sweeps else cfg.hydra.run.dir)
+    return Job(to_config(cfg), experiment_name(), folder, list(cfg.hydra.overrides.task), sweeps)
+
+
+def _check(config: Config) -> None:
+    """Ranges that no constructor further down the house checks, and lists whose lengths must agree."""
+    training, dataset = config.training, config.dataset
+    for key, value, least in (
+        ("replicas", config.replicas, 1),
+        ("seed", config.seed, 0),
+        ("chip_seed", config.chip_seed or 0, 0),
+        ("model.input_repeats", config.model.input_repeats, 1),
+        ("training.epochs", training.epochs, 1),
+        ("training.batch_size", training.batch_size, 1),
+        ("training.evaluation_batch_size", training.evaluation_batch_size, 1),
+        ("dataset.n_train", dataset.n_train, 1),
+        ("dataset.n_validation", dataset.n_validation, 1),
+        ("dataset.n_test", dataset.n_test, 1),
+    ):
+        if value < least:
+            raise ConfigError(f"{key} must be at least {least}, got {value}")
+        if key.startswith("dataset.") and value > MOST_SAMPLES:
+            raise ConfigError(f"{key} must be at most {MOST_SAMPLES}, got {value}")
+    if config.replicas > MOST_REPLICAS:
+        raise ConfigError(f"replicas must be at most {MOST_REPLICAS}, got {config.replicas}")
+    if max(config.model.hidden, default=0) > MOST_NEURONS:
+        raise ConfigError(f"model.hidden must be at most {MOST_NEURONS} a layer, got {config.model.hidden}")
+    if config.seed + config.replicas > 2**63:
+        raise ConfigError(f"seed + replicas must stay below 2**63, got seed={config.seed}")
+    if (config.chip_seed or 0) + config.replicas > 2**32:
+        raise ConfigError(f"chip_seed + replicas must stay below 2**32, got chip_seed={config.chip_seed}")
+    if training.batch_size > dataset.n_train:
+        raise ConfigError(
+            f"training.batch_size must not exceed the {dataset.n_train} training samples, "
+            f"got {training.batch_size}"
+        )
+    n_layers = len(config.model.hidden) + 1
+    lists: tuple[tuple[str, Sequence[Any]], ...] = (
+        ("model.bias_times", config.model.bias_times),
+        ("model.weight_mean", config.model.weight_mean),
+        ("model.weight_std", config.model.weight_std),
+        ("training.max_silent", training.max_silent),
+    )
+    for key, values in lists:
+        if len(values) != n_layers:
+            raise ConfigError(
+                f"{key} needs one entry for each of the {n_layers} layers after the inputs, got {len(values)}"
+            )

@@ -1,0 +1,333 @@
+"""Gradients of the first spike times on the CPU: masked rank-2 products (Numba).
+
+In the coordinates of `gpuspike.kernels.cpu.forward`, with one anchor a sample, the kernel and its slope are sums of
+two products, of a function of T and a function of t_i:
+
+    C k(T - t_i)  = e (E(T) a_i - a_i E(t_i)),                          e = exp(-T/tau_fast)
+    C k'(T - t_i) = e ((1 - E(T)/tau_slow) a_i + a_i E(t_i)/tau_fast)
+
+so that, with dT/dw_i = -k(T - t_i)/u'(T) and dT/dt_i = w_i k'(T - t_i)/u'(T) (the implicit function theorem), no
+number is ever needed for every (sample, input, neuron). Samples whose window is too long for one anchor take the
+kernel pair by pair instead.
+
+Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); the product form is derived above.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from gpuspike.errors import ShapeError
+from gpuspike.kernels import Array, LayerState
+from gpuspike.kernels.cpu.arrays import address, cube
+from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD
+from gpuspike.kernels.cpu.products import input_products, inputs_of_part, kernel, weight_products
+from gpuspike.kernels.cpu.slopes import input_terms
+from gpuspike.kernels.cpu.solve import EQUAL, exp_vectorised, rise
+from gpuspike.kernels.cpu.team import enter, finish, leave, run, samples_of_a_piece, take, wait_for
+
+TERMS_A_NEURON = 30
+"""Pair-events that an input's or a neuron's factors cost, roughly."""
+
+WEIGHT_PARTS = 8
+"""Ranges of inputs that the weight gradient of a replica is cut into, for as many threads."""
+
+
+@njit(error_model="numpy", fastmath={"nnan", "nsz"})
+def _around(times, t):
+    """The last of a sample's times up to `t`, -inf if there is none, and the first behind it, else inf.
+
+    The kernel rises up to its peak and falls behind it: of all inputs, one of the two next to the peak's delay has
+    the largest gradient. No time is NaN, which lets the loop vectorise.
+    """
+    early, late = times.dtype.type(-math.inf), times.dtype.type(math.inf)
+    for i in range(times.size):
+        behind = times[i] > t
+        early = max(early, times.dtype.type(-math.inf) if behind else times[i])
+        late = min(late, times[i] if behind else times.dtype.type(math.inf))
+    return early, late
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _terms(
+    first,
+    last,
+    t_in,
+    t_out,
+    slope,
+    t_out_grad,
+    active,
+    limit,
+    peak,
+    peak_delay,
+    mode,
+    constants,
+    short,
+    gate,
+    g,
+    a1,
+    a2,
+    x,
+    p,
+    q1,
+    q2,
+):
+    """The factors of the rank-2 products, and the zeroing of exploding rows; all by (replica, sample)."""
+    n_batch, n_post = t_out.shape[1:]
+    tau_slow, tau_fast, rate, drive, span, _, _ = constants
+    capacitance = drive / span
+    rate_slow, rate_fast = 1.0 / tau_slow, 1.0 / tau_fast
+    for task in range(first, last):
+        r, b = task // n_batch, task % n_batch
+        if not active[r]:
+            continue
+        r_in = r if t_in.shape[0] > 1 else 0
+        times, spikes = t_in[r_in, b], t_out[r, b]
+        anchor, _, short[r, b] = input_terms(
+            times, spikes, mode, tau_slow, tau_fast, rate, a1[r, b], a2[r, b]
+        )
+        again = 0
+        for j in range(n_post):
+            heard = (slope[r, b, j] > 0.0) & (spikes[j] < math.inf) & (t_out_grad[r, b, j] != 0.0)
+            gate[r, b, j] = spikes[j] if heard else -math.inf
+            scale = np.float64(t_out_grad[r, b, j]) / (slope[r, b, j] * capacitance) if heard else 0.0
+            g[r, b, j] = -scale
+            q1[r, b, j] = scale
+            again += 1 if abs(scale) * peak > limit else 0  # the kernel's peak bounds every |dL/dw|
+        if short[r, b]:
+            for j in range(n_post):
+                t = np.float64(spikes[j]) - anchor if gate[r, b, j] > -math.inf else 0.0
+                x[r, b, j] = t
+                p[r, b, j] = exp_vectorised(-t * rate_fast) * np.float64(q1[r, b, j])
+            if mode != EQUAL:
+                for j in range(n_post):
+                    x[r, b, j] = rise(np.float64(x[r, b, j]), mode, rate)
+            for j in range(n_post):
+                decay = p[r, b, j]
+                q1[r, b, j] = decay * (1.0 - x[r, b, j] * rate_slow)
+                q2[r, b, j] = decay * rate_fast
+        else:
+            for j in range(n_post):
+                x[r, b, j] = p[r, b, j] = 0.0
+        for j in range(n_post if again > 0 else 0):
+            if abs(g[r, b, j]) * peak > limit:  # look closer
+                early, late = _around(times, t_in.dtype.type(spikes[j] - peak_delay))
+                steepest = 0.0
+                if early > -math.inf:
+                    delay = np.float64(spikes[j]) - early
+                    steepest = kernel(delay, mode, tau_slow, tau_fast, rate)
+                if late < spikes[j]:
+                    delay = np.float64(spikes[j]) - late
+                    steepest = max(steepest, kernel(delay, mode, tau_slow, tau_fast, rate))
+                if abs(g[r, b, j]) * steepest > limit:
+                    g[r, b, j] = p[r, b, j] = 0.0
+
+
+@njit(error_model="numpy")
+def factors_of(table, like, n_replica, n_batch):
+    """A layer's arrays in both halves of its gradient: t_in, gate, g, x, p, q1, q2, a1, a2, short."""
+    n_received, n_pre, n_post = table[:3]
+    post = cube(table[9], like, 6 * n_replica, n_batch, n_post)
+    pre = cube(table[10], like, 2 * n_replica, n_batch, n_pre)
+    return (
+        cube(table[5], like, n_received, n_batch, n_pre),
+        post[:n_replica], post[n_replica : 2 * n_replica], post[2 * n_replica : 3 * n_replica],
+        post[3 * n_replica : 4 * n_replica], post[4 * n_replica : 5 * n_replica], post[5 * n_replica :],
+        pre[:n_replica], pre[n_replica:],
+        cube(table[11], np.empty(0, np.bool_), 1, n_replica, n_batch)[0],
+    )  # fmt: skip
+
+
+@njit(error_model="numpy")
+def backward_piece(first, last, like, tables, constants, active, limit, n_batch):
+    """From the last layer to the first, all but the weights' gradients of samples first to last, over all replicas.
+
+    Args:
+        like: any array of the working type.
+        tables: (n_layer, ...) sizes and addresses, see `tables_of`;  constants: (n_layer, 9).
+    """
+    n_replica = len(active)
+    for layer in range(len(tables) - 1, -1, -1):
+        table, c = tables[layer], constants[layer]
+        _, n_pre, n_post, mode, n_grad = table[:5]
+        at_t_out, at_slope, at_grad, at_weights_t, at_t_in_grad = (
+            table[6],
+            table[7],
+            table[8],
+            table[12],
+            table[13],
+        )
+        numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
+        t_in, gate, g, x, p, q1, q2, a1, a2, short = factors_of(table, like, n_replica, n_batch)
+        _terms(
+            first, last, t_in, cube(at_t_out, like, n_replica, n_batch, n_post),
+            cube(at_slope, like, n_replica, n_batch, n_post), cube(at_grad, like, n_replica, n_batch, n_post),
+            active, limit, c[7], c[8], mode, numbers, short, gate, g, a1, a2, x, p, q1, q2,
+        )  # fmt: skip
+        if n_grad > 0:
+            input_products(
+                first, last, t_in, cube(at_weights_t, like, n_replica, n_post, n_pre), active, mode, numbers,
+                short, gate, a1, a2, q1, q2, cube(at_t_in_grad, like, n_replica, n_batch, n_grad),
+            )  # fmt: skip
+
+
+@njit(error_model="numpy")
+def weights_piece(r, i0, i1, like, table, c, n_replica, n_batch, out):
+    """The gradient (i1 - i0, n_post) of the weights of inputs i0 to i1 of replica r, of one layer; see `backward_piece`."""
+    numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
+    t_in, gate, g, x, p, _, _, a1, a2, short = factors_of(table, like, n_replica, n_batch)
+    weight_products(
+        i0,
+        i1,
+        t_in[r if len(t_in) > 1 else 0],
+        table[3],
+        numbers,
+        short[r],
+        gate[r],
+        g[r],
+        a1[r],
+        a2[r],
+        x[r],
+        p[r],
+        out,
+    )
+
+
+@njit(error_model="numpy")
+def weights_of_piece(number, n_replica):
+    """Layer, replica and part of a piece of the weights."""
+    rest = number % (n_replica * WEIGHT_PARTS)
+    return number // (n_replica * WEIGHT_PARTS), rest // WEIGHT_PARTS, rest % WEIGHT_PARTS
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _backward_job(control, is_caller, like, tables, constants, active, limit, n_batch, samples_per_task):
+    """`backward_piece` for all samples, from the last layer to the first, then for all weights."""
+    enter(control, is_caller)
+    n_replica, n_layer = len(active), len(tables)
+    n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
+    n_sample_pieces = n_replica * n_chunks
+    n_pieces = n_sample_pieces + n_layer * n_replica * WEIGHT_PARTS
+    while True:
+        piece = take(control)
+        if piece >= n_pieces:
+            break
+        if piece < n_sample_pieces:
+            first = piece // n_chunks * n_batch + piece % n_chunks * samples_per_task
+            last = min(first + samples_per_task, (piece // n_chunks + 1) * n_batch)
+            backward_piece(first, last, like, tables, constants, active, limit, n_batch)
+        else:
+            wait_for(control, n_sample_pieces)  # a weight's gradient is a sum over all samples
+            layer, r, part = weights_of_piece(piece - n_sample_pieces, n_replica)
+            table = tables[layer]
+            n_pre, n_post = table[1], table[2]
+            i0, i1 = inputs_of_part(n_pre, part, WEIGHT_PARTS)
+            out = cube(table[14], like, n_replica, n_pre, n_post)[r, i0:i1]
+            if active[r]:
+                weights_piece(r, i0, i1, like, table, constants[layer], n_replica, n_batch, out)
+            else:
+                out[:] = 0.0
+        finish(control)
+    return leave(control, is_caller, n_pieces)
+
+
+def transpose(weights: Array) -> Array:
+    """(n_replica, n_post, n_pre) copy of the weights."""
+    return np.ascontiguousarray(weights.swapaxes(1, 2))
+
+
+def tables_of(
+    states: Sequence[LayerState],
+    transposed: Sequence[Array | None],
+    t_out_grad: Array,
+    t_in_grad: Array | None,
+    grads: Sequence[Array] | None,
+    modes: Sequence[int],
+) -> tuple[NDArray[np.int64], list[Any]]:
+    """The tables of `backward_piece`, and what must be kept as long as they are in use.
+
+    Args:
+        transposed: of each layer `transpose(weights)`; of the first None where nobody wants `t_in_grad`.
+        t_in_grad, grads: for the results, or None for those that nobody wants there.
+    """
+    n_replica, n_batch, _ = t_out_grad.shape
+    dtype = t_out_grad.dtype
+    tables, kept = [], []
+    below: Array | None = t_in_grad
+    for number, state in enumerate(states):
+        # The gradient of a layer's input times is that of the spikes below; bias spikes have no time to learn.
+        above = t_out_grad if number + 1 == len(states) else np.empty(state.t_out.shape, dtype)
+        n_grad = 0 if below is None else below.shape[2]
+        n_pre, n_post = state.t_in.shape[2], state.t_out.shape[2]
+        # gate, g, x, p, q1, q2; where whole vectors of p are read beyond its end, q1 must follow.
+        post = np.empty((6 * n_replica, n_batch, n_post), dtype)
+        pre = np.empty((2 * n_replica, n_batch, n_pre), dtype)  # a1, a2
+        short = np.zeros((n_replica, n_batch), np.bool_)
+        grad = None if grads is None else grads[number]
+        arrays = (
+            state.t_in,
+            state.t_cross,
+            state.slope,
+            above,
+            post,
+            pre,
+            short,
+            transposed[number],
+            below,
+            grad,
+        )
+        tables.append([len(state.t_in), n_pre, n_post, modes[number], n_grad] + [address(a) for a in arrays])
+        kept.append(arrays)
+        below = above
+    return np.array(tables), kept
+
+
+def backward(
+    states: Sequence[LayerState],
+    weights: Sequence[Array],
+    t_out_grad: Array,
+    active: NDArray[np.bool_],
+    max_weight_grad: float,
+    need_t_in_grad: bool,
+    modes: Sequence[int],
+    constants: Sequence[tuple[float, ...]],
+) -> tuple[Array | None, list[Array]]:
+    """Gradients with respect to the input times (if needed) and the weights; see `kernels.Kernels.backward`.
+
+    Args:
+        modes, constants: of each layer, see `gpuspike.kernels.cpu`; the last two constants are the kernel's
+            maximum times the capacitance, and its delay.
+    """
+    n_replica, n_batch, _ = t_out_grad.shape
+    dtype = t_out_grad.dtype
+    for number, (state, w) in enumerate(zip(states, weights, strict=True)):
+        expected = (n_replica, state.t_in.shape[2], state.t_out.shape[2])
+        if w.shape != expected or w.dtype != dtype:
+            raise ShapeError(f"weights of layer {number} must be {expected} {dtype}, got {w.shape} {w.dtype}")
+    n_inputs = states[0].t_in.shape[2] if need_t_in_grad else 0
+    t_in_grad = np.zeros((n_replica, n_batch, n_inputs), dtype) if need_t_in_grad else None
+    if n_replica * n_batch == 0 or any(w.size == 0 for w in weights):
+        return t_in_grad, [np.zeros(w.shape, dtype) for w in weights]
+    grads = [np.empty(w.shape, dtype) for w in weights]
+    transposed = [transpose(w) if number or need_t_in_grad else None for number, w in enumerate(weights)]
+    tables, kept = tables_of(states, transposed, t_out_grad, t_in_grad, grads, modes)
+    n_active = int(np.count_nonzero(active))
+    pairs = (
+        n_active * n_batch * sum(w.shape[1] * w.shape[2] + TERMS_A_NEURON * sum(w.shape[1:]) for w in weights)
+    )
+    run(
+        _backward_job,
+        (
+            np.empty((0, 0, 0), dtype), tables, np.array(constants), active, max_weight_grad, n_batch,
+            samples_of_a_piece(n_replica * n_batch),
+        ),
+        keep=kept,
+        parallel=pairs > PAIRS_WORTH_A_THREAD,
+    )  # fmt: skip
+    return t_in_grad, grads

@@ -1,0 +1,260 @@
+"""A few samples of one layer on the CPU: events prepared, neurons swept, crossings solved for (Numba).
+
+The notation is that of `gpuspike.kernels.cpu.forward`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from gpuspike.kernels.cpu.events import FLAT, next_stops, polish, prepare
+from gpuspike.kernels.cpu.simd import (
+    VECTOR_BYTES,
+    sweep_1,
+    sweep_2,
+    sweep_4,
+    sweep_6,
+)
+from gpuspike.kernels.cpu.solve import EQUAL, moved, solve, solve_equal
+
+WHOLE = 16
+"""Neurons are solved for by this many at once: the few left over would cost as much one by one."""
+
+
+@njit(error_model="numpy")
+def _sweep_tile(n_vectors, kind, tile, row, events, state, factor, k_first, n_events):
+    if n_vectors == 6:
+        return sweep_6(kind, tile, row, events, state, factor, k_first, n_events)
+    if n_vectors == 4:
+        return sweep_4(kind, tile, row, events, state, factor, k_first, n_events)
+    if n_vectors == 2:
+        return sweep_2(kind, tile, row, events, state, factor, k_first, n_events)
+    return sweep_1(kind, tile, row, events, state, factor, k_first, n_events)
+
+
+@njit(error_model="numpy")
+def _factors(lift, base, n_lanes, kind):
+    """(n_samples, n_lanes) factors of the thresholds, 1 where the lane is nobody's or the neuron always on."""
+    factor = np.ones((len(lift), n_lanes), kind.dtype)
+    for b in range(len(lift)):
+        for j in range(min(n_lanes, lift.shape[1] - base)):
+            if lift[b, base + j] > 0.0:
+                factor[b, j] = lift[b, base + j]
+    return factor
+
+
+@njit(error_model="numpy")
+def _interfere(trial, base, n_used, t_out, t_cross, slope):
+    """What a chip makes of the crossings of neurons `base` and following; see `kernels.Trial`."""
+    lift, delay, grid, end, same_tick = trial
+    for b in range(len(t_cross)):
+        for j in range(base, base + n_used):
+            if not lift[b, j] > 0.0:
+                t_cross[b, j] = slope[b, j] = 0.0
+            zero = t_cross.dtype.type(0.0)
+            t = max(t_cross[b, j] + delay[b, j], min(t_cross[b, j], zero))
+            if grid > 0.0:
+                t = np.ceil(t / grid - same_tick) * grid
+            t_out[b, j] = t if t <= end else math.inf
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _solve(
+    t_in,
+    order,
+    weights,
+    first_vector,
+    end_vector,
+    mode,
+    constants,
+    factor,
+    t_cross,
+    slope_out,
+):
+    """`solve_samples`, but for what becomes of the spikes.
+
+    Args:
+        t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
+        weights: (n_pre, whole vectors), see `arrays.in_vectors`.
+        first_vector, end_vector: the neurons' range, in vectors.
+        factor: None, or (n_samples, lanes) factors of the thresholds.
+        t_cross, slope_out: (n_samples, n_post).
+    """
+    tau_slow, tau_fast, rate, drive, span, reach, tangent = constants
+    n_samples, n_pre = t_in.shape
+    n_post = t_cross.shape[1]
+    kind = weights.dtype.type(0.0)
+    size = weights.itemsize
+    width = VECTOR_BYTES // size
+    base = first_vector * width
+    n_lanes = (end_vector - first_vector) * width
+    n_used = min(n_lanes, n_post - base)
+
+    p = np.zeros((n_samples, n_lanes), weights.dtype)
+    q = np.zeros((n_samples, n_lanes), weights.dtype)
+    count = np.zeros((n_samples, n_lanes), np.int32)
+    count[:, n_used:] = -1  # frozen from the start: nobody's lanes would never stop
+    # One array for all four: an array that is used no more except by its address would be freed at once.
+    coefficients = np.empty((4, n_samples, n_pre), weights.dtype)
+    times = np.empty((n_samples, n_pre + 1), np.float64)
+    growth = np.empty((n_samples, n_pre), np.float64)
+    position = np.empty((n_samples, n_pre), np.float64)
+    starts = np.empty((n_samples, n_pre + 1), np.int32)
+    n_events = np.empty(n_samples, np.int64)
+    n_segments = np.empty(n_samples, np.int64)
+    prepare(
+        t_in, order, drive, mode, tau_slow, tau_fast, rate, reach,
+        times, starts, growth, position, coefficients, n_events, n_segments,
+    )  # fmt: skip
+
+    # Addresses, taken once: a view of every row would cost more than a short row's sweep.
+    row, weights_data = weights.strides[0], weights.ctypes.data
+    order_row, order_data = order.strides[0], order.ctypes.data
+    p_data, q_data, count_data = p.ctypes.data, q.ctypes.data, count.ctypes.data
+    coefficients_data, plane = coefficients.ctypes.data, coefficients.strides[0]
+    vector = first_vector
+    while vector < end_vector:
+        left = end_vector - vector
+        n_vectors = 6 if left >= 6 else 4 if left >= 4 else 2 if left >= 2 else 1
+        tile = weights_data + vector * VECTOR_BYTES
+        lane = (vector - first_vector) * width
+        for b in range(n_samples):
+            at = b * n_lanes + lane
+            lifted = 0 if factor is None else factor.ctypes.data + size * at
+            state = (p_data + size * at, q_data + size * at, count_data + 4 * at, lifted)
+            for segment in range(n_segments[b]):
+                k = np.int64(starts[b, segment])
+                end = np.int64(starts[b, segment + 1])
+                if segment > 0:
+                    gap = times[b, k] - times[b, starts[b, segment - 1]]
+                    for j in range(lane, lane + n_vectors * width):
+                        if count[b, j] == k:  # still swept
+                            p[b, j], q[b, j] = moved(p[b, j], q[b, j], gap, mode, tau_slow, tau_fast, rate)
+                event = coefficients_data + size * (b * n_pre + k)
+                events = (
+                    order_data + b * order_row + 8 * k,
+                    event,
+                    event + plane,
+                    event + 2 * plane,
+                    event + 3 * plane,
+                )
+                silent = _sweep_tile(n_vectors, kind, tile, row, events, state, factor, k, end - k) != 0
+                if not silent:
+                    break
+        vector += n_vectors
+
+    lanes = np.empty(n_used, np.int64)
+    n_most = (n_used + WHOLE - 1) // WHOLE * WHOLE
+    start, room, v = np.empty(n_most), np.empty(n_most), np.empty(n_most)
+    pull, delay, slope = np.empty(n_most), np.empty(n_most), np.empty(n_most)
+    a, x = np.empty(n_used), np.empty(n_used)
+    high = np.empty(n_used)
+    for b in range(n_samples):
+        last = n_events[b] - 1
+        # Most neurons stop once. So all of them first, in order (those that never stopped come out silent), then the
+        # few that go on, by their numbers.
+        n_stops, first_stop = n_used, True
+        while n_stops > 0:
+            for m in range(n_stops):
+                j = np.uint64(m if first_stop else lanes[m])
+                k = np.uint64(max(min(np.int64(count[b, j]), last), 0))
+                start[m] = times[b, k]
+                room[m] = times[b, k + np.uint64(1)]
+                a[m] = growth[b, k] if count[b, j] <= last else math.inf  # which makes the sums 0
+                x[m] = position[b, k]
+                pull[m] = p[b, j]
+                v[m] = q[b, j]
+                if factor is not None:
+                    high[m] = factor[b, j]
+            for m in range(n_stops):
+                scale = 1.0 / (a[m] * drive)
+                if factor is not None:
+                    scale /= high[m]
+                room[m] -= start[m]
+                v[m] = (x[m] * pull[m] - v[m]) * scale
+                pull[m] *= scale
+            if mode != EQUAL:
+                for m in range(n_stops):
+                    v[m] /= 1.0 + rate * x[m]
+            if mode == EQUAL:
+                n_whole_stops = (n_stops + WHOLE - 1) // WHOLE * WHOLE
+                for m in range(n_stops, n_whole_stops):
+                    pull[m] = v[m] = room[m] = 0.0
+                solve_equal(v, pull, room, delay, slope, n_whole_stops, tau_fast)
+            else:
+                for m in range(n_stops):
+                    delay[m] = solve(v[m], pull[m], room[m], mode, tau_slow, tau_fast, rate)
+                    slope[m] = pull[m] * math.exp(-delay[m] / tau_slow) - 1.0 / tau_fast
+            if size == 4:
+                flat = 0
+                for m in range(n_stops):
+                    flat += 1 if (slope[m] * tau_fast < FLAT) & (delay[m] < math.inf) else 0
+                if flat > 0:
+                    polish(
+                        n_stops, lanes, first_stop, b, base, count, room, times, order, starts, growth, position,
+                        weights, drive, factor, mode, tau_slow, tau_fast, rate, delay, slope,
+                    )  # fmt: skip
+            n_missed = 0
+            for m in range(n_stops):
+                # Where the potential only touches the threshold, the slope is rounding: no gradient.
+                steep = (slope[m] * tau_fast > tangent) & (delay[m] < math.inf)
+                slope[m] = slope[m] * span if steep else 0.0
+                if factor is not None:
+                    slope[m] *= high[m]
+                start[m] += delay[m]
+                n_missed += 1 if delay[m] == math.inf else 0
+            for m in range(n_stops):
+                j = base + (m if first_stop else lanes[m])
+                t_cross[b, j] = start[m]
+                slope_out[b, j] = slope[m]
+            n_stops_before, n_stops = n_stops, 0
+            if n_missed > 0:
+                for m in range(n_stops_before):
+                    j = m if first_stop else lanes[m]
+                    lanes[n_stops] = j
+                    n_stops += 1 if (delay[m] == math.inf) & (count[b, j] < last) else 0
+                n_stops = next_stops(
+                    n_stops, lanes, b, base, count, p, q, times, order, starts, growth, position,
+                    coefficients, last + 1, weights, factor, mode, tau_slow, tau_fast, rate,
+                )  # fmt: skip
+            first_stop = False
+
+
+@njit(error_model="numpy")
+def solve_samples(
+    t_in,
+    order,
+    weights,
+    first_vector,
+    end_vector,
+    mode,
+    constants,
+    trial,
+    t_out,
+    t_cross,
+    slope_out,
+):
+    """A few samples of one replica, a range of its neurons.
+
+    Args:
+        trial: what `kernels.Trial` tells of the samples, arrays (n_samples, n_post) and numbers; or None, and then
+            `t_cross` alone is written to. Each is compiled for itself: an ideal network pays nothing.
+        t_out, t_cross, slope_out: (n_samples, n_post) out; the other arguments as for `_solve`.
+    """
+    if trial is None:
+        _solve(
+            t_in, order, weights, first_vector, end_vector, mode, constants, None, t_cross,
+            slope_out,
+        )  # fmt: skip
+    else:
+        width = VECTOR_BYTES // weights.itemsize
+        base, n_lanes = first_vector * width, (end_vector - first_vector) * width
+        factor = _factors(trial[0], base, n_lanes, weights)
+        _solve(
+            t_in, order, weights, first_vector, end_vector, mode, constants, factor, t_cross,
+            slope_out,
+        )  # fmt: skip
+        _interfere(trial, base, min(n_lanes, t_cross.shape[1] - base), t_out, t_cross, slope_out)

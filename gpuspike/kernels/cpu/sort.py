@@ -1,0 +1,152 @@
+"""Sorting each sample's spikes on the CPU (Numba): by buckets, stable, as fast as a library's vectorised sort.
+
+It runs inside the forward pass, on the samples that a thread has at hand, and gives the same order on every
+processor: simultaneous spikes stay in the order of their inputs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from gpuspike.kernels import Array
+from gpuspike.kernels.cpu.simd import VECTOR_BYTES
+from gpuspike.kernels.cpu.simd_sort import LANES, running_sums, vector_range
+from gpuspike.kernels.cpu.team import enter, finish, leave, run, samples_of_a_piece, take
+
+BUCKETS = 4
+"""Buckets a spike, at least; their number is a power of two. More are rarely shared, fewer are sooner summed up."""
+
+WORTHWHILE = 32
+"""Steps of the insertion sort per spike, from where a merge sort is better: all spikes in a few buckets."""
+
+WORTH_A_THREAD = 1 << 13
+"""Spikes, some 50 us of work, below which sharing them with another thread does not pay."""
+
+TINY = 1e-30
+"""Spread of the times below which the width of a bucket could not be told from 0."""
+
+
+@njit(error_model="numpy")
+def finite_range(times):
+    """The least and the largest of the finite times, none of which is NaN; inf and -inf if there is none."""
+    width = VECTOR_BYTES // times.itemsize
+    inf = times.dtype.type(math.inf)
+    low, high = vector_range(inf, times.ctypes.data, np.int64(times.size // width))
+    for i in range(times.size // width * width, times.size):
+        low, high = min(low, times[i]), max(high, times[i] if times[i] < inf else -inf)
+    return low, high
+
+
+@njit(error_model="numpy")
+def bucket_rows(n):
+    """Into how many rows of LANES buckets n times are sorted, as a power of 2."""
+    power = 0
+    while LANES << power < BUCKETS * n:
+        power += 1
+    return power
+
+
+@njit(error_model="numpy", fastmath={"nnan", "nsz"})
+def _place(times, origin, scale, power, bucket):
+    """The bucket of each time: evenly over the finite ones, one more for inf.
+
+    The next bucket of a column lies a row further on, and the first of the next column follows the last of one.
+    """
+    n_buckets, in_column = np.int32(LANES << power), np.int32((1 << power) - 1)
+    last, inf, power = times.dtype.type(n_buckets - 1), times.dtype.type(math.inf), np.int32(power)
+    for i in range(times.size):
+        # A scale of 0 says that the times cannot be told apart, or that their spread is infinite.
+        place = np.int32(min((times[i] - origin) * scale, last)) if scale > 0 else np.int32(0)
+        place = (place & in_column) * np.int32(LANES) + (place >> power)
+        bucket[i] = place if times[i] < inf else n_buckets
+
+
+@njit(error_model="numpy")
+def _insert(times, order, most):
+    """Sorts times, and the order with them, that are nearly sorted; False if that takes more than `most` steps."""
+    left = most
+    for k in range(1, times.size):
+        t = times[k]
+        if times[k - 1] > t:
+            i, m = order[k], k
+            while m > 0 and times[m - 1] > t:
+                times[m] = times[m - 1]
+                order[m] = order[m - 1]
+                m -= 1
+            times[m] = t
+            order[m] = i
+            left -= k - m
+            if left < 0:
+                return False
+    return True
+
+
+@njit(error_model="numpy")
+def sort_row(times, order, bucket, heads, power, ahead):
+    """The order that sorts one sample's spikes by time, silent inputs (inf) last.
+
+    Args:
+        times: (n,) spike times.
+        order: (n,) out.
+        power: `bucket_rows(n)`.
+        bucket, heads, ahead: (n,) and ((LANES << power) + 1,) int32 and (n,) like `times`, space to work in.
+    """
+    n, n_buckets = times.size, LANES << power
+    earliest, latest = finite_range(times)
+    spread = np.float64(latest) - earliest
+    zero = times.dtype.type(0.0)
+    scale = times.dtype.type(n_buckets / spread) if TINY < spread < math.inf else zero
+    _place(times, earliest if earliest < math.inf else zero, scale, power, bucket)
+    for b in range(n_buckets + 1):
+        heads[b] = 0
+    for i in range(n):
+        heads[np.uint32(bucket[i])] += np.int32(1)
+    heads[n_buckets] = running_sums(heads.ctypes.data, np.int64(1 << power))
+    for i in range(n):
+        b = np.uint32(bucket[i])
+        k = np.uint32(heads[b])
+        order[k], ahead[k] = i, times[i]
+        heads[b] += np.int32(1)
+    if not _insert(ahead, order, WORTHWHILE * n):
+        order[:] = np.argsort(times, kind="mergesort")
+
+
+@njit(error_model="numpy")
+def sort_rows(times, order):
+    """`sort_row` for every row of (n_rows, n) `times`."""
+    n = times.shape[1]
+    power = bucket_rows(n)
+    bucket = np.empty(n, np.int32)
+    heads = np.empty((LANES << power) + 1, np.int32)
+    ahead = np.empty(n, times.dtype)
+    for b in range(times.shape[0]):
+        sort_row(times[b], order[b], bucket, heads, power, ahead)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _order_job(control, is_caller, times, order, rows_per_task):
+    enter(control, is_caller)
+    n_pieces = (len(times) + rows_per_task - 1) // rows_per_task
+    while True:
+        piece = take(control)
+        if piece >= n_pieces:
+            break
+        rows = slice(piece * rows_per_task, min((piece + 1) * rows_per_task, len(times)))
+        sort_rows(times[rows], order[rows])
+        finish(control)
+    return leave(control, is_caller, n_pieces)
+
+
+def spike_order(t_in: Array) -> NDArray[np.int64]:
+    """What sorts each sample's spikes; see `kernels.Kernels.spike_order`."""
+    order = np.empty(t_in.shape, np.int64)
+    n_pre = t_in.shape[-1]
+    if t_in.size:
+        rows = (np.ascontiguousarray(t_in).reshape(-1, n_pre), order.reshape(-1, n_pre))
+        n_rows = samples_of_a_piece(len(rows[0]))
+        run(_order_job, (*rows, n_rows), parallel=t_in.size > WORTH_A_THREAD)
+    return order

@@ -1,0 +1,337 @@
+"""A stack of layers in training on the CPU: what lasts from step to step, and the steps, each one compiled job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.errors import DtypeError, ShapeError
+from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial
+from gpuspike.kernels.cpu.arrays import address, in_vectors
+from gpuspike.kernels.cpu.backward import tables_of, transpose
+from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD, check_stack, pair_events, table_row
+from gpuspike.kernels.cpu.loss import check_labels
+from gpuspike.kernels.cpu.step import step_job
+from gpuspike.kernels.cpu.team import run, samples_of_a_piece
+
+
+class Noise(NamedTuple):
+    """Normal jitter of the first inputs' times; see `kernels.Kernels.jitter`.
+
+    Attributes:
+        n_jittered: inputs that jitter;  std: standard deviation, 0 for none.
+        seeds: (n_replica,);  first_block: the address but for epoch and batch, see `rng.normals`.
+    """
+
+    n_jittered: int
+    std: float
+    seeds: NDArray[np.uint64]
+    first_block: int
+
+
+class Rule(NamedTuple):
+    """What stays the same from step to step.
+
+    Attributes:
+        loss: unit, late, alpha, penalty of `kernels.Kernels.cross_entropy`.
+        max_weight_grad: see `kernels.first_spikes_vjp`.
+        max_silent: silent share of each layer above which a replica is bumped.
+        dead: (n_layer, n_replica) share that is dead and not counted.
+        bumping: whether that replica then makes no step, the first bump, the largest, and whether bumps double,
+            and go to silent neurons only; see `gpuspike.training.bumping`.
+        most: of each layer, the largest weight that a step leaves; inf for none.
+        adam: beta1, beta2, epsilon.
+    """
+
+    loss: tuple[float, float, float, float]
+    max_weight_grad: float
+    max_silent: NDArray[np.float64]
+    dead: NDArray[np.float64]
+    bumping: tuple[bool, float, float, bool, bool]
+    most: NDArray[np.float64]
+    adam: tuple[float, float, float]
+
+
+class Chip(NamedTuple):
+    """Chips that answer in the network's place, one a replica; see `kernels.Trial`.
+
+    Attributes:
+        seeds: (n_replica,);  base, factor: of each layer (n_replica, n_post): a threshold's factor in a trial is
+            base + factor times a normal number.
+        thresholds, delays: of each layer, the address of these numbers and of those of the spikes' delays but for
+            epoch and batch, see `rng.normals`; -1 where nothing is drawn.
+        jitter: standard deviation of the delays.
+        grid, end: on which spikes are seen, and until when.
+        scale: of each layer (n_replica, 1, n_post) what the weights are multiplied by to make neurons of threshold 1
+            of these, their spans and capacitances; None where all neurons are the same.
+        factors: None: the gradient is the nominal network's; else it is the chip's, and these are of each layer the
+            derivatives (n_replica, n_pre, n_post) of its weights by the trainer's, None for 1.
+    """
+
+    seeds: NDArray[np.uint64]
+    base: Sequence[Array]
+    factor: Sequence[Array]
+    thresholds: Sequence[int]
+    delays: Sequence[int]
+    jitter: float
+    grid: float
+    end: float
+    scale: Sequence[tuple[Array, Array, Array]] | None
+    factors: Sequence[Array | None] | None
+
+
+class Epoch(NamedTuple):
+    """The data of an epoch, and what becomes of them; samples in the order in which they come.
+
+    Attributes:
+        source: (n_samples, n_pre) spike times of the data set.
+        known: (n_samples, n_pre) what sorts them, (0, n_pre) where each step sorts.
+        order: (n_replica, n_samples) which sample comes when;  labels: (n_samples,).
+        number: counted from 0.
+        losses, correct: (n_replica, n_samples) of each sample.
+        silent: (n_layer, n_replica, n_samples) silent neurons.
+        chosen, sizes: (1 + n_batches, n_replica) which layer was bumped, and by how much; first before the epoch.
+    """
+
+    source: Array
+    known: NDArray[np.int64]
+    order: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    number: int
+    losses: Array
+    correct: NDArray[np.bool_]
+    silent: NDArray[np.int32]
+    chosen: NDArray[np.int64]
+    sizes: NDArray[np.float64]
+
+
+class Batch(NamedTuple):
+    """Arrays for batches of one size, and the tables of their addresses.
+
+    Attributes:
+        t_in, order: of the first layer;  t_out_grad: of the last layer's spikes.
+        heard: of each layer, its neurons and the address of their spikes as they are heard.
+        backward_tables, forward_tables: see `backward.tables_of` and `forward.table_row`.
+        kept: what is known by its address.
+    """
+
+    t_in: Array
+    order: NDArray[np.int64]
+    t_out_grad: Array
+    heard: NDArray[np.int64]
+    backward_tables: NDArray[np.int64]
+    forward_tables: NDArray[np.int64]
+    kept: list[Any]
+
+
+class Stack:
+    """A stack of layers in training: its weights, Adam's state, and room for a batch, kept from step to step.
+
+    Args:
+        weights, mean, square: of each layer (n_replica, n_pre, n_post); changed in place by `step`.
+        bias_times: of each layer.
+        modes, constants: of each layer, see `gpuspike.kernels.cpu`.
+        gradient_modes, gradient_constants: those that the gradient is taken with, the kernel's peak among them.
+        sort: whether each step sorts its input, else the order is known.
+        chip: what answers, if it is not the network itself.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Array],
+        mean: Sequence[Array],
+        square: Sequence[Array],
+        bias_times: Sequence[Sequence[float]],
+        modes: Sequence[int],
+        constants: Sequence[tuple[float, ...]],
+        gradient_modes: Sequence[int],
+        gradient_constants: Sequence[tuple[float, ...]],
+        rule: Rule,
+        noise: Noise,
+        sort: bool,
+        chip: Chip | None,
+    ) -> None:
+        dtype, self._n_replica = weights[0].dtype, len(weights[0])
+        self._weights, self._modes, self._gradient_modes = tuple(weights), modes, gradient_modes
+        self._rule, self._sort, self._chip = rule, sort, chip
+        self._noise = tuple(noise._replace(std=dtype.type(noise.std)))
+        self._constants, self._gradient_constants = np.array(constants), np.array(gradient_constants)
+        self._n_biases = [
+            0,
+            *(len(times) for times in bias_times[1:]),
+        ]  # those of the first layer are in t_in
+        self._pairs = pair_events(weights)
+        self._bias = np.array([time for times in bias_times[1:] for time in times], dtype)
+        beta1, beta2, epsilon = rule.adam
+        self._gains = tuple(dtype.type(x) for x in (1.0 - beta1, 1.0 - beta2, epsilon))
+        check_stack(np.empty((1, 0, weights[0].shape[1]), dtype), weights, bias_times)
+        self._vectors = [in_vectors(w) for w in weights]
+        self._transposed = [transpose(w) if number else None for number, w in enumerate(weights)]
+        self._nominal = [in_vectors(w) for w in weights] if chip is not None and chip.factors is None else []
+        factors = [None] * len(weights) if chip is None or chip.factors is None else chip.factors
+        follow = (self._vectors, self._transposed) if chip is None else ([None] * len(weights),) * 2
+        each = zip(weights, mean, square, *follow, factors, strict=True)
+        self._update_tables = np.array([[address(array) for array in arrays] for arrays in each])
+        self._kept = mean, square, factors
+        self._told_of_chip = None if chip is None else self._tell(chip)
+        self._batches: dict[int, Batch] = {}
+
+    def _tell(self, chip: Chip) -> tuple[Any, ...]:
+        """The chip as `step_job` knows it."""
+        dtype, n_layer = self._weights[0].dtype, len(self._weights)
+        nominal = self._nominal or [None] * n_layer
+        scales = [(None, None)] * n_layer
+        if chip.scale is not None and not self._nominal:
+            scales = [tuple(np.ascontiguousarray(x, dtype) for x in scale[1:]) for scale in chip.scale]
+        numbers = np.array([[chip.grid, chip.end, SAME_TICK]] * n_layer)
+        arrays = [np.ascontiguousarray(x, dtype) for x in (*chip.base, *chip.factor)]
+        self._kept = self._kept, scales, arrays
+        places = [
+            [
+                address(base),
+                address(factor),
+                lift,
+                delay,
+                address(vectors),
+                address(span),
+                address(capacitance),
+            ]
+            for base, factor, lift, delay, vectors, (span, capacitance) in zip(
+                arrays[:n_layer], arrays[n_layer:], chip.thresholds, chip.delays, nominal, scales, strict=True
+            )
+        ]
+        return numbers, chip.seeds, np.array(places), dtype.type(chip.jitter), dtype.type(chip.end)
+
+    def follow(self) -> None:
+        """Takes over weights that something else than `step` has changed."""
+        for w, vectors, transposed in zip(self._weights, self._vectors, self._transposed, strict=True):
+            vectors[:, :, : w.shape[2]] = w
+            if transposed is not None:
+                transposed[...] = w.swapaxes(1, 2)
+
+    def program(self, effective: Sequence[Array], believed: Sequence[Array]) -> None:
+        """Takes over the weights that the chip has, and those that the gradient is taken of."""
+        assert self._chip is not None
+        for number, (has, w) in enumerate(zip(effective, believed, strict=True)):
+            if self._chip.scale is not None:
+                has = has * self._chip.scale[number][0].astype(has.dtype)
+            self._vectors[number][:, :, : w.shape[2]] = has
+            if self._nominal:
+                self._nominal[number][:, :, : w.shape[2]] = w
+            transposed = self._transposed[number]
+            if transposed is not None:
+                transposed[...] = w.swapaxes(1, 2)
+
+    def epoch(
+        self,
+        source: Array,
+        known: NDArray[np.int64],
+        order: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        number: int,
+        n_batches: int,
+    ) -> Epoch:
+        """Room for an epoch; see `Epoch` for the arguments.
+
+        Raises:
+            DtypeError, ShapeError: data that do not fit the network.
+            ValueRangeError: a label that no output neuron has.
+        """
+        n_layer, (n_replica, n_samples) = len(self._weights), order.shape
+        _, n_pre, _ = self._weights[0].shape
+        if source.dtype != self._weights[0].dtype:
+            raise DtypeError(f"t_in must be {self._weights[0].dtype} like the weights, got {source.dtype}")
+        for name, array, expected in (
+            ("t_in", source, (n_samples, n_pre)),
+            ("labels", labels, (n_samples,)),
+            ("order", order, (self._n_replica, n_samples)),
+            ("the order of spikes", known, (n_samples if len(known) else 0, n_pre)),
+        ):
+            if array.shape != expected:
+                raise ShapeError(f"{name} must be {expected}, got shape {array.shape}")
+        check_labels(labels, self._weights[-1].shape[2])
+        return Epoch(
+            np.ascontiguousarray(source),
+            known,
+            np.ascontiguousarray(order),
+            labels,
+            number,
+            np.empty(order.shape, source.dtype),
+            np.empty(order.shape, np.bool_),
+            np.empty((n_layer, n_replica, n_samples), np.int32),
+            np.empty((1 + n_batches, n_replica), np.int64),
+            np.empty((1 + n_batches, n_replica)),
+        )
+
+    def _batch(self, n_batch: int) -> Batch:
+        found = self._batches.get(n_batch)
+        if found is not None:
+            return found
+        n_replica, dtype = self._n_replica, self._weights[0].dtype
+        states, tables, trials = [], [], []
+        for number, w in enumerate(self._weights):
+            received = np.empty((n_replica, n_batch, w.shape[1]), dtype)
+            t_cross = np.empty((n_replica, n_batch, w.shape[2]), dtype)
+            t_out, trial = t_cross, Trial()
+            if self._chip is not None:
+                t_out, trial = np.empty_like(t_cross), Trial(np.empty_like(t_cross), np.empty_like(t_cross))
+            order = np.empty(received.shape, np.int64)
+            states.append(LayerState(received, order, t_out, t_cross, np.empty_like(t_cross)))
+            sort = self._sort or number > 0
+            vectors, n_bias, mode = self._vectors[number], self._n_biases[number], self._modes[number]
+            tables.append(table_row(states[-1], vectors, n_bias, mode, sort, trial))
+            trials.append(trial)
+        grad = np.empty_like(states[-1].t_out)
+        # The nominal network sees the spikes as they are heard.
+        seen = [state._replace(t_cross=state.t_out) for state in states] if self._nominal else states
+        backward_tables, kept = tables_of(seen, self._transposed, grad, None, None, self._gradient_modes)
+        t_in, order = states[0].t_in, states[0].order
+        heard = np.array([[state.t_out.shape[2], address(state.t_out)] for state in states])
+        batch = Batch(t_in, order, grad, heard, backward_tables, np.array(tables), [states, trials, kept])
+        self._batches[n_batch] = batch
+        return batch
+
+    def step(
+        self,
+        epoch: Epoch,
+        number: int,
+        first: int,
+        n_batch: int,
+        rates: Sequence[tuple[float, float]],
+        t_in: Array | None = None,
+    ) -> None:
+        """One step of training, told in `epoch`.
+
+        Args:
+            number: of the batch;  first, n_batch: its samples, in the order of the epoch.
+            rates: of each replica Adam's rate and correction; see `kernels.Kernels.adam`.
+            t_in: (n_replica, n_batch, n_pre) the batch's spike times, where they are not simply those of the data set.
+        """
+        batch, rule, dtype = self._batch(n_batch), self._rule, self._weights[0].dtype
+        if t_in is not None:
+            batch.t_in[...] = t_in
+        source = epoch.source if t_in is None else epoch.source[:0]
+        run(
+            step_job,
+            (
+                (number, first, epoch.number),
+                (source, epoch.known, epoch.order, epoch.labels),
+                batch[:6],
+                epoch[5:],
+                self._noise,
+                self._bias,
+                self._constants,
+                self._gradient_constants,
+                self._update_tables,
+                np.array(rates, dtype),
+                self._gains,
+                rule[:6],
+                self._told_of_chip,
+                samples_of_a_piece(self._n_replica * n_batch),
+            ),
+            keep=(self, batch),
+            parallel=self._n_replica * n_batch * self._pairs > PAIRS_WORTH_A_THREAD,
+        )

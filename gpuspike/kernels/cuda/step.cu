@@ -1,0 +1,261 @@
+// Kernel shells of what a training step does beside the neurons: its batch, the order of spikes, the loss, bumping and
+// the optimiser. gpuspike/kernels/cuda/step.py launches them. Nothing here is asked by the host before an epoch is over:
+// the number of the batch, the learning rate and what is decided on the way lie in the device's memory.
+//
+// Arrays are as in ttfs.cu; `clock` holds the epoch and the number of the batch. Every sum has one fixed order.
+
+namespace gpuspike {
+
+// --- the batch --------------------------------------------------------------------------------------------------
+
+// 32-bit word n of NumPy's generator Philox(key=[seed, purpose], counter=[0, 0, batch, epoch]); see gpuspike.rng.stream.
+struct Stream {
+    unsigned long long seed, purpose, batch, epoch;
+
+    GPUSPIKE_INLINE unsigned operator()(unsigned long long n) const {
+        unsigned long long c0 = 1 + n / 8, c1 = 0, c2 = batch, c3 = epoch, k0 = seed, k1 = purpose;
+        for (int turn = 0; turn < 10; ++turn) {
+            const unsigned long long m0 = 0xD2E7470EE14C6C93ull, m1 = 0xCA5A826395121157ull;
+            const unsigned long long h0 = __umul64hi(m0, c0), h1 = __umul64hi(m1, c2);
+            const unsigned long long l0 = m0 * c0, l1 = m1 * c2;
+            c0 = h1 ^ c1 ^ k0;
+            c1 = l1;
+            c2 = h0 ^ c3 ^ k1;
+            c3 = l0;
+            k0 += 0x9E3779B97F4A7C15ull;
+            k1 += 0xBB67AE8584CAA73Bull;
+        }
+        const unsigned at = unsigned(n / 2 % 4);
+        const unsigned long long word = at == 0 ? c0 : at == 1 ? c1 : at == 2 ? c2 : c3;
+        return unsigned(n % 2 ? word >> 32 : word);
+    }
+};
+
+inline constexpr int STEP_THREADS = 128;
+
+// Where the shifted images begin, as NumPy's `integers(n_choices, size=(2, n_batch))` draws it; block x is the replica.
+//   corners: (n_replica, 2, n_batch), rows and columns
+__global__ void __launch_bounds__(STEP_THREADS) draw_corners(
+    int n_batch, int n_choices, int purpose, const Index* seeds, const Index* clock, int* corners) {
+    typedef unsigned long long Wide;
+    const Stream words = {Wide(seeds[blockIdx.x]), Wide(purpose), Wide(clock[1]), Wide(clock[0])};
+    const unsigned least = (0u - unsigned(n_choices)) % unsigned(n_choices);  // a smaller remainder favours some
+    __shared__ bool rejected;
+    corners += Index(blockIdx.x) * 2 * n_batch;
+    if (threadIdx.x == 0) rejected = false;
+    __syncthreads();
+    for (int n = threadIdx.x; n < 2 * n_batch; n += STEP_THREADS) {
+        const Wide product = Wide(words(n)) * unsigned(n_choices);
+        corners[n] = int(product >> 32);
+        if (unsigned(product) < least) rejected = true;
+    }
+    __syncthreads();
+    if (!rejected || threadIdx.x != 0) return;
+    // A word that is not taken, one in some 10^8, moves all that come after it.
+    for (int n = 0, word = 0; n < 2 * n_batch; ++word) {
+        const Wide product = Wide(words(word)) * unsigned(n_choices);
+        if (unsigned(product) >= least) corners[n++] = int(product >> 32);
+    }
+}
+
+// A replica's samples of the batch with their labels; one thread a (replica, sample, input).
+//   order: (n_replica, n_train) of the epoch;  full: samples of a full batch, of which this one may have fewer.
+//   side: pixels a side where images are shifted, by corners - most; else 0. background: time of pixels from outside.
+//   known: whether the order that sorts the data's rows goes along, from data_sorted to sorted.
+template <typename Real>
+GPUSPIKE_INLINE void take_input(
+    Index i, int n_train, int full, int n_batch, int n_pre, int side, int most, double background, int known,
+    const Index* clock, const Index* order, const int* corners, const Real* data, const Index* data_sorted,
+    const Index* data_labels, Real* t_in, Index* sorted, Index* labels) {
+    const int k = int(i % n_pre);
+    const Index row = i / n_pre, r = row / n_batch, b = row % n_batch;
+    const Index sample = order[r * n_train + clock[1] * full + b];
+    if (k == 0) labels[row] = data_labels[sample];
+    if (known) sorted[i] = data_sorted[sample * n_pre + k];
+    int from = k;
+    if (k < side * side) {
+        const int y = k / side + corners[2 * r * n_batch + b] - most;
+        const int x = k % side + corners[(2 * r + 1) * n_batch + b] - most;
+        from = y >= 0 && y < side && x >= 0 && x < side ? y * side + x : -1;
+    }
+    t_in[i] = from < 0 ? Real(background) : data[sample * n_pre + from];
+}
+
+// --- the order of spikes ----------------------------------------------------------------------------------------
+
+inline constexpr int MOST_SORTED = 2048;  // inputs of a row that shared memory holds
+
+// The order of a row's spikes by time, ties by number; block x is the row. A bitonic sort of the row filled up to
+// `padded` inputs, a power of two.
+template <typename Real>
+__global__ void __launch_bounds__(256) sort_row(int n_pre, int padded, const Real* t_in, Index* order) {
+    __shared__ Real times[MOST_SORTED];
+    __shared__ int inputs[MOST_SORTED];
+    const Index row = Index(blockIdx.x) * n_pre;
+    for (int k = threadIdx.x; k < padded; k += blockDim.x) {
+        const Real t = k < n_pre ? t_in[row + k] : infinity<Real>();
+        times[k] = t < infinity<Real>() ? t : infinity<Real>();  // NaN would leave no order
+        inputs[k] = k;
+    }
+    for (int size = 2; size <= padded; size *= 2) {
+        for (int stride = size / 2; stride > 0; stride /= 2) {
+            __syncthreads();
+            for (int n = threadIdx.x; n < padded / 2; n += blockDim.x) {
+                const int low = 2 * n - (n & (stride - 1)), high = low + stride;
+                const Real a = times[low], b = times[high];
+                const int i = inputs[low], j = inputs[high];
+                const bool falls = b < a || (a == b && j < i), wanted = (low & size) != 0;
+                if (falls == wanted) continue;
+                times[low] = b, times[high] = a;
+                inputs[low] = j, inputs[high] = i;
+            }
+        }
+    }
+    __syncthreads();
+    for (int k = threadIdx.x; k < n_pre; k += blockDim.x) order[row + k] = inputs[k];
+}
+
+// --- the loss ---------------------------------------------------------------------------------------------------
+
+// See gpuspike.training.losses.TTFSCrossEntropy; one thread a (replica, sample). n_labels: fewer than samples where replicas
+// share them;  last: largest exponent of the early-spike term, so that it stays finite.
+template <typename Real>
+GPUSPIKE_INLINE void cross_entropy(
+    Index i, int n_batch, int n_class, Index n_labels, double unit, double late, double alpha, double penalty,
+    double last, const Index* labels, const Real* t_out, Real* loss, Real* grad) {
+    const Index label = labels[i % n_labels];
+    t_out += i * n_class, grad += i * n_class;
+    const double t_label = t_out[label];
+    if (!(t_label < infinity<double>())) {
+        loss[i] = Real(penalty);
+        for (int n = 0; n < n_class; ++n) grad[n] = Real(0);
+        return;
+    }
+    double t_first = t_label, total = 0.0;
+    for (int n = 0; n < n_class; ++n) t_first = smaller(t_first, double(t_out[n]));
+    for (int n = 0; n < n_class; ++n) total += exp((t_first - double(t_out[n])) / unit);
+    const double early = alpha > 0.0 ? alpha * exp(smaller(t_label / late, last)) : 0.0;
+    loss[i] = Real(log(total) + (t_label - t_first) / unit + early);
+    for (int n = 0; n < n_class; ++n) {
+        const double share = exp((t_first - double(t_out[n])) / unit) / (total * unit);
+        grad[n] = Real(((n == label ? 1.0 / unit + early / late : 0.0) - share) / n_batch);
+    }
+}
+
+// See gpuspike.training.losses.TimeMSE; one thread a (replica, sample), targets in the unit of time.
+template <typename Real>
+GPUSPIKE_INLINE void time_mse(
+    Index i, int n_batch, int n_class, Index n_labels, double tau_syn, double correct, double wrong, double penalty,
+    const Index* labels, const Real* t_out, Real* loss, Real* grad) {
+    const Index label = labels[i % n_labels];
+    double total = 0.0;
+    for (int n = 0; n < n_class; ++n) {
+        const double t = t_out[i * n_class + n];
+        const bool spikes = t < infinity<double>();
+        const double error = spikes ? (t - (n == label ? correct : wrong)) / tau_syn : 0.0;
+        total += spikes ? 0.5 * error * error : penalty;
+        grad[i * n_class + n] = Real(error / (tau_syn * n_batch));
+    }
+    loss[i] = Real(total);
+}
+
+// --- figures and bumping ----------------------------------------------------------------------------------------
+
+// Samples in which each neuron is silent. A block is 32 neurons of a replica, with four warps for the samples.
+//   silent: (n_replica, n_all), this layer's neurons from `first` on.
+template <typename Real>
+__global__ void __launch_bounds__(STEP_THREADS) count_silent(
+    int n_batch, int n_post, int first, int n_all, const Real* t_out, int* silent) {
+    constexpr int WIDTH = 32, LANES = STEP_THREADS / WIDTH;
+    __shared__ int counts[LANES][WIDTH];
+    const int tiles = (n_post + WIDTH - 1) / WIDTH, x = threadIdx.x % WIDTH, lane = threadIdx.x / WIDTH;
+    const int j = int(blockIdx.x % tiles) * WIDTH + x;
+    const Index r = blockIdx.x / tiles;
+    int count = 0;
+    for (int b = lane; j < n_post && b < n_batch; b += LANES) {
+        count += t_out[(r * n_batch + b) * n_post + j] == infinity<Real>();
+    }
+    counts[lane][x] = count;
+    __syncthreads();
+    if (lane > 0 || j >= n_post) return;
+    for (int other = 1; other < LANES; ++other) count += counts[other][x];
+    silent[r * n_all + first + j] = count;
+}
+
+// The sum of all threads' numbers, for all of them.
+__device__ inline double block_sum(double mine) {
+    __shared__ double sums[STEP_THREADS];
+    __syncthreads();
+    sums[threadIdx.x] = mine;
+    for (int half = STEP_THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (int(threadIdx.x) < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    }
+    __syncthreads();
+    return sums[0];
+}
+
+// A batch's figures, added to the epoch's, and what follows from them: which layer is bumped, by how much, and whether
+// the weights take a step; see gpuspike.training.bumping. Block x is the replica.
+//   share: of the epoch's samples;  value, most: first and largest bump;  exponential, replaces: 0 or 1.
+//   ends: (n_layer,) first neuron behind each layer;  silent: (n_replica, n_all), of `count_silent`.
+//   layer, size, active: (n_replica,);  totals: (3 + n_layer, n_replica) loss, accuracy, bumps, silent fractions.
+//   clock: goes on to the next batch.
+template <typename Real>
+__global__ void __launch_bounds__(STEP_THREADS) judge(
+    int n_replica, int n_batch, int n_class, int n_layer, int n_all, double share, double value, double most,
+    int exponential, int replaces, const int* ends, const double* max_silent, const int* silent, const Index* labels,
+    const Real* t_out, const Real* losses, Index* layer, double* size, bool* active, double* totals, Index* clock) {
+    const Index r = blockIdx.x, rows = r * n_batch;
+    double loss = 0.0, correct = 0.0;
+    for (int b = threadIdx.x; b < n_batch; b += STEP_THREADS) {
+        const Real* t = t_out + (rows + b) * n_class;
+        int first = 0;
+        for (int n = 1; n < n_class; ++n) first = t[n] < t[first] ? n : first;
+        correct += t[first] < infinity<Real>() && first == labels[rows + b];
+        loss += double(losses[rows + b]);
+    }
+    loss = block_sum(loss);
+    correct = block_sum(correct);
+    int chosen = -1;
+    for (int number = 0, begin = 0; number < n_layer; begin = ends[number++]) {
+        double count = 0.0;
+        for (int j = begin + int(threadIdx.x); j < ends[number]; j += STEP_THREADS) count += silent[r * n_all + j];
+        const double fraction = block_sum(count) / (double(n_batch) * (ends[number] - begin));
+        if (chosen < 0 && fraction > max_silent[number]) chosen = number;
+        if (threadIdx.x == 0) totals[(3 + number) * n_replica + r] += fraction * share;
+    }
+    if (threadIdx.x != 0) return;
+    const bool bumped = chosen >= 0, again = exponential && bumped && layer[r] == chosen;
+    size[r] = again ? smaller(2.0 * size[r], most) : value;
+    layer[r] = chosen;
+    active[r] = !(bumped && replaces);
+    totals[r] += loss / n_batch * share;
+    totals[n_replica + r] += correct / n_batch * share;
+    totals[2 * n_replica + r] += bumped ? share : 0.0;
+    if (r == 0) ++clock[1];  // all that is drawn for this batch has been
+}
+
+// A weight's bump, if its layer is the bumped one; one thread a weight.
+//   n_pre, n_post: of the layer `number`;  targeted: 0 or 1;  first, n_all, silent: as above.
+template <typename Real>
+GPUSPIKE_INLINE void bump(
+    Index i, int number, int n_pre, int n_post, int targeted, int first, int n_all, const Index* layer,
+    const double* size, const int* silent, Real* weights) {
+    const Index r = i / (Index(n_pre) * n_post);
+    if (layer[r] != number) return;
+    if (!targeted || silent[r * n_all + first + i % n_post] > 0) weights[i] += Real(size[r]);
+}
+
+// --- optimisers -------------------------------------------------------------------------------------------------
+
+template <typename Real>
+GPUSPIKE_INLINE void adam(
+    Real grad, double keep_mean, double keep_square, double rate, double correction, double epsilon, Real& weight,
+    Real& mean, Real& square) {
+    mean += Real(1.0 - keep_mean) * (grad - mean);
+    square += Real(1.0 - keep_square) * (grad * grad - square);
+    weight -= Real(rate) * mean / (Real(correction) * sqrt(square) + Real(epsilon));
+}
+
+}  // namespace gpuspike

@@ -1,0 +1,377 @@
+"""What a training step does beside the neurons, on a device: see `step.cu`, and `device` for who calls it.
+
+Arguments are checked and cast here. Nothing waits for the device, and everything is a launch of a kernel, so
+that a step can be captured as a CUDA graph; only rows longer than MOST_SORTED are sorted by the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpuspike.backend import cupy_module
+from gpuspike.errors import ShapeError
+from gpuspike.kernels.cuda import source as src
+from gpuspike.kernels.cuda import step_source as step_src
+from gpuspike.kernels.cuda.call import Array, check, send
+from gpuspike.kernels.cuda.launch import block_kernel, elementwise
+
+MOST_SORTED = 2048
+"""Inputs of a row that one block sorts, as in `step.cu`."""
+
+STEP_THREADS, COUNTED = 128, 32
+"""Threads of a block, and neurons that one of `count_silent` has, as in `step.cu`."""
+
+
+@cache
+def constants(values: bytes, dtype: str, device: int) -> Array:
+    """Numbers on a device, sent once and never freed: captured graphs hold their address."""
+    del device
+    return send(np.frombuffer(values, dtype))
+
+
+def _constants(values: Any, dtype: Any) -> Array:
+    array = np.asarray(values, dtype)
+    return constants(array.tobytes(), array.dtype.name, cupy_module().cuda.Device().id)
+
+
+# --- spikes ----------------------------------------------------------
+
+
+def place(array: Array) -> Array:
+    """The array on the current device; see `kernels.Kernels.place`."""
+    return cupy_module().asarray(array)
+
+
+def sorts_by_itself(n_pre: int) -> bool:
+    """Whether a row of so many inputs is sorted by a kernel, not by the library."""
+    return n_pre <= MOST_SORTED
+
+
+def spike_order(t_in: Array) -> Array:
+    """The order that sorts each sample's spikes by time, silent inputs last: (..., n_pre), int64."""
+    cupy = cupy_module()
+    if not t_in.size:
+        return cupy.empty(t_in.shape, np.int64)
+    n_pre = t_in.shape[-1]
+    if not sorts_by_itself(n_pre):
+        return cupy.argsort(t_in, axis=-1)  # stable, and like NumPy's puts inf behind every number
+    check(t_in.dtype, {"t_in": (t_in, t_in.shape)})
+    order = cupy.empty(t_in.shape, np.int64)
+    padded = 1 << (n_pre - 1).bit_length()
+    block_kernel("sort_row", t_in.dtype, src.NO_REGIME)(
+        (t_in.size // n_pre,), (min(256, max(32, padded // 2)),),
+        (np.int32(n_pre), np.int32(padded), t_in, order),
+    )  # fmt: skip
+    return order
+
+
+def with_bias(spikes: Array, bias_times: Sequence[float]) -> Array:
+    """(n_replica, n_batch, n) spike times with bias spikes at the end; see `kernels.with_bias`."""
+    if not bias_times:
+        return spikes
+    n_spikes = spikes.shape[2]
+    everything = cupy_module().empty((*spikes.shape[:2], n_spikes + len(bias_times)), spikes.dtype)
+    check(spikes.dtype, {"spikes": (spikes, spikes.shape)})
+    if everything.size:
+        elementwise(step_src.APPEND)(
+            n_spikes, everything.shape[2], spikes, _constants(bias_times, spikes.dtype), everything
+        )
+    return everything
+
+
+def without_bias(t_in_grad: Array, n_spikes: int) -> Array:
+    """The first (n_replica, n_batch, n_spikes) of gradients of input times, contiguous."""
+    n_all = t_in_grad.shape[2]
+    if n_all == n_spikes:
+        return t_in_grad
+    check(t_in_grad.dtype, {"t_in_grad": (t_in_grad, t_in_grad.shape)})
+    first = cupy_module().empty((*t_in_grad.shape[:2], n_spikes), t_in_grad.dtype)
+    if first.size:
+        elementwise(step_src.CUT)(n_all, n_spikes, t_in_grad, first)
+    return first
+
+
+# --- the batch ----------------------------------------------------------
+
+
+class Shift(NamedTuple):
+    """Random shifts of images, as `augmentation.RandomShift` says; side 0: none."""
+
+    side: int = 0
+    most: int = 0
+    background: float = 0.0
+    purpose: int = 0
+
+
+class Batches(NamedTuple):
+    """A data set on the device, and the order in which an epoch takes its samples.
+
+    Attributes:
+        t_in: (1, n_train, n_pre);  labels: (n_train,).
+        sorted: what sorts the rows of `t_in`, of its shape, where batches see them as they are; else None.
+        order: (n_replica, n_train).
+        clock: (2,) epoch, and number of the batch.
+        seeds: (n_replica,).
+        full: samples of a full batch.
+    """
+
+    t_in: Array
+    sorted: Array | None
+    labels: Array
+    order: Array
+    clock: Array
+    seeds: Array
+    full: int
+
+
+def take(batches: Batches, n_batch: int, shift: Shift) -> tuple[Array, Array | None, Array]:
+    """Input times (n_replica, n_batch, n_pre), what sorts them if known, and labels of the clock's batch."""
+    cupy = cupy_module()
+    _, n_train, n_pre = batches.t_in.shape
+    n_replica = len(batches.order)
+    check(np.int64, {
+        "labels": (batches.labels, (n_train,)), "order": (batches.order, (n_replica, n_train)),
+        "clock": (batches.clock, (2,)), "seeds": (batches.seeds, (n_replica,)),
+    })  # fmt: skip
+    check(batches.t_in.dtype, {"t_in": (batches.t_in, (1, n_train, n_pre))})
+    corners = cupy.empty((n_replica, 2, n_batch) if shift.side else (1, 1, 1), np.int32)
+    if shift.side:
+        block_kernel("draw_corners", batches.t_in.dtype, src.NO_REGIME)(
+            (n_replica,), (STEP_THREADS,),
+            (
+                np.int32(n_batch), np.int32(2 * shift.most + 1), np.int32(shift.purpose), batches.seeds,
+                batches.clock, corners,
+            ),
+        )  # fmt: skip
+    t_in = cupy.empty((n_replica, n_batch, n_pre), batches.t_in.dtype)
+    known = batches.sorted is not None
+    order = cupy.empty(t_in.shape if known else (1, 1, 1), np.int64)
+    if known:
+        check(np.int64, {"sorted": (batches.sorted, batches.t_in.shape)})
+    labels = cupy.empty((n_replica, n_batch), np.int64)
+    elementwise(step_src.TAKE)(
+        n_train, batches.full, n_batch, n_pre, shift.side, shift.most, shift.background, int(known),
+        batches.clock, batches.order, corners, batches.t_in, batches.sorted if known else order,
+        batches.labels, t_in, order, labels, size=t_in.size,
+    )  # fmt: skip
+    return t_in, order if known else None, labels
+
+
+def jitter_now(times: Array, n_jittered: int, std: float, seeds: Array, purpose: int, clock: Array) -> None:
+    """Jitter of the clock's batch, in place; see `kernels.Kernels.jitter`."""
+    n_replica, n_batch, n_pre = times.shape
+    check(times.dtype, {"times": (times, times.shape)})
+    if not 0 <= n_jittered <= n_pre:
+        raise ShapeError(f"jitter needs at most {n_pre} inputs, got {n_jittered}")
+    check(np.int64, {"seeds": (seeds, (n_replica,)), "clock": (clock, (2,))})
+    size = n_replica * n_batch * -(-n_jittered // 4)
+    if size:
+        elementwise(step_src.JITTER)(
+            n_batch, n_pre, n_jittered, std, seeds, int(purpose) << 24, clock, times, size=size
+        )
+
+
+# --- losses ----------------------------------------------------------
+
+
+def _loss_arrays(t_out: Array, labels: Array) -> tuple[Array, Array]:
+    """Empty arrays of the losses and their gradient, after a look at what they are of."""
+    cupy = cupy_module()
+    n_replica, n_batch, _ = t_out.shape
+    check(t_out.dtype, {"t_out": (t_out, t_out.shape)})
+    shape = (1 if len(labels) == 1 else n_replica, n_batch)
+    check(np.int64, {"labels": (labels, shape)})
+    return cupy.empty((n_replica, n_batch), t_out.dtype), cupy.empty(t_out.shape, t_out.dtype)
+
+
+def cross_entropy(
+    t_out: Array, labels: Array, unit: float, late: float, alpha: float, penalty: float
+) -> tuple[Array, Array]:
+    """Loss and its gradient; see `kernels.Kernels.cross_entropy`. Labels are trusted to be classes."""
+    loss, grad = _loss_arrays(t_out, labels)
+    last = float(np.log(np.finfo(t_out.dtype).max)) - 1.0
+    if loss.size:
+        elementwise(step_src.CROSS_ENTROPY)(
+            *t_out.shape[1:], labels.size, unit, late, alpha, penalty, last, labels, t_out, loss, grad,
+            size=loss.size,
+        )  # fmt: skip
+    return loss, grad
+
+
+def time_mse(
+    t_out: Array, labels: Array, tau_syn: float, correct: float, wrong: float, penalty: float
+) -> tuple[Array, Array]:
+    """Loss and its gradient; see `kernels.Kernels.time_mse`. Labels are trusted to be classes."""
+    loss, grad = _loss_arrays(t_out, labels)
+    if loss.size:
+        elementwise(step_src.TIME_MSE)(
+            *t_out.shape[1:], labels.size, tau_syn, correct, wrong, penalty, labels, t_out, loss, grad,
+            size=loss.size,
+        )  # fmt: skip
+    return loss, grad
+
+
+# --- figures and bumping ----------------------------------------------------------
+
+
+def count_silent(t_out: Array, silent: Array | None = None, first: int = 0) -> Array:
+    """(n_replica, n_post) samples in which each neuron is silent; see `kernels.Kernels.count_silent`.
+
+    Args:
+        silent: (n_replica, n_all), where the counts go from neuron `first` on; new unless given.
+    """
+    n_replica, n_batch, n_post = t_out.shape
+    counts: Any = cupy_module().empty((n_replica, n_post), np.int32) if silent is None else silent
+    check(t_out.dtype, {"t_out": (t_out, t_out.shape)})
+    check(np.int32, {"silent": (counts, (n_replica, counts.shape[1]))})
+    if t_out.size:
+        block_kernel("count_silent", t_out.dtype, src.NO_REGIME)(
+            (n_replica * -(-n_post // COUNTED),), (STEP_THREADS,),
+            (*map(np.int32, (n_batch, n_post, first, counts.shape[1])), t_out, counts),
+        )  # fmt: skip
+    return counts
+
+
+class Judgement(NamedTuple):
+    """Where `judge` reads the rule of bumping, and leaves what it finds; see there.
+
+    Attributes:
+        ends: (n_layer,) int32, the first neuron behind each layer, and max_silent: (n_layer,) float64.
+        value, most: first and largest bump;  exponential: whether bumps double.
+        replaces: whether a bumped batch takes no step.
+        layer: (n_replica,) int64, the layer bumped last, and size: float64, the bump it got.
+        active: (n_replica,) whether the weights take a step.
+        totals: (3 + n_layer, n_replica) float64, added to: loss, accuracy, bumps, silent fractions.
+        clock: as of `Batches`; goes on to the next batch.
+    """
+
+    ends: Array
+    max_silent: Array
+    value: float
+    most: float
+    exponential: bool
+    replaces: bool
+    layer: Array
+    size: Array
+    active: Array
+    totals: Array
+    clock: Array
+
+
+def judge(at: Judgement, silent: Array, labels: Array, t_out: Array, losses: Array, share: float) -> None:
+    """A batch's figures, and what follows from them for the weights, replica by replica.
+
+    Args:
+        silent: (n_replica, n_all) of all layers;  losses: (n_replica, n_batch).
+        share: of the epoch's samples that the batch has.
+    """
+    n_replica, n_batch, n_class = t_out.shape
+    n_layer, n_all = len(at.ends), silent.shape[1]
+    check(np.int32, {"ends": (at.ends, (n_layer,)), "silent": (silent, (n_replica, n_all))})
+    check(np.int64, {"layer": (at.layer, (n_replica,)), "labels": (labels, (n_replica, n_batch))})
+    check(np.int64, {"clock": (at.clock, (2,))})
+    check(np.bool_, {"active": (at.active, (n_replica,))})
+    check(np.float64, {
+        "max_silent": (at.max_silent, (n_layer,)), "size": (at.size, (n_replica,)),
+        "totals": (at.totals, (3 + n_layer, n_replica)),
+    })  # fmt: skip
+    check(t_out.dtype, {"t_out": (t_out, t_out.shape), "losses": (losses, (n_replica, n_batch))})
+    block_kernel("judge", t_out.dtype, src.NO_REGIME)(
+        (n_replica,), (STEP_THREADS,),
+        (
+            *map(np.int32, (n_replica, n_batch, n_class, n_layer, n_all)),
+            *map(np.float64, (share, at.value, at.most)), np.int32(at.exponential), np.int32(at.replaces),
+            at.ends, at.max_silent, silent, labels, t_out, losses, at.layer, at.size, at.active, at.totals,
+            at.clock,
+        ),
+    )  # fmt: skip
+
+
+def bump(
+    weights: Array, number: int, first: int, targeted: bool, layer: Array, size: Array, silent: Array
+) -> None:
+    """Raises the weights (n_replica, n_pre, n_post) of layer `number` where it is the one to be bumped.
+
+    Args:
+        first: the layer's first neuron in `silent`.
+        targeted: only weights onto neurons that were silent in some sample.
+        layer, size, silent: as for `judge`.
+    """
+    _, n_pre, n_post = weights.shape
+    check(weights.dtype, {"weights": (weights, weights.shape)})
+    elementwise(step_src.BUMP)(
+        number, n_pre, n_post, int(targeted), first, silent.shape[1], layer, size, silent, weights,
+        size=weights.size,
+    )  # fmt: skip
+
+
+# --- optimisers ----------------------------------------------------------
+
+
+def adam(
+    weights: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    keep_mean: float,
+    keep_square: float,
+    rate: float,
+    correction: float,
+    epsilon: float,
+) -> None:
+    """One step of Adam, in place; see `kernels.Kernels.adam`."""
+    arrays = {"weights": weights, "grad": grad, "mean": mean, "square": square}
+    check(weights.dtype, {name: (array, weights.shape) for name, array in arrays.items()})
+    if weights.size:
+        elementwise(step_src.ADAM)(
+            grad, keep_mean, keep_square, rate, correction, epsilon, weights, mean, square
+        )
+
+
+def adam_active(
+    weights: Sequence[Array],
+    grads: Sequence[Array],
+    means: Sequence[Array],
+    squares: Sequence[Array],
+    steps: Array,
+    learning_rate: Array,
+    active: Array,
+    constants: tuple[float, float, float],
+) -> None:
+    """One step of Adam of the active replicas, in place.
+
+    Args:
+        weights, grads, means, squares: of each layer (n_replica, n_pre, n_post).
+        steps: (n_replica,) int64, counted on where active.
+        learning_rate: (1,) float64;  active: (n_replica,).
+        constants: keep_mean, keep_square, epsilon.
+    """
+    cupy, (keep_mean, keep_square, epsilon) = cupy_module(), constants
+    n_replica = len(steps)
+    rate, correction = (cupy.empty(n_replica, np.float64) for _ in range(2))
+    elementwise(step_src.ADAM_RATES)(keep_mean, keep_square, learning_rate, active, steps, rate, correction)
+    for w, grad, mean, square in zip(weights, grads, means, squares, strict=True):
+        arrays = {"weights": w, "grad": grad, "mean": mean, "square": square}
+        check(w.dtype, {name: (array, w.shape) for name, array in arrays.items()})
+        elementwise(step_src.ADAM_ACTIVE)(
+            w.size // n_replica, keep_mean, keep_square, epsilon, active, rate, correction, grad,
+            w, mean, square,
+        )  # fmt: skip
+
+
+def sgd_active(
+    weights: Sequence[Array],
+    grads: Sequence[Array],
+    velocities: Sequence[Array],
+    momentum: float,
+    learning_rate: Array,
+    active: Array,
+) -> None:
+    """One step of gradient descent of the active replicas, in place; arguments as for `adam_active`."""
+    for w, grad, velocity in zip(weights, grads, velocities, strict=True):
+        check(w.dtype, {name: (a, w.shape) for name, a in (("grad", grad), ("velocity", velocity))})
+        elementwise(step_src.SGD_ACTIVE)(w.size // len(w), momentum, learning_rate, active, grad, w, velocity)

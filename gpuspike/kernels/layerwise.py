@@ -1,0 +1,212 @@
+"""A stack of layers for backends whose kernels serve one layer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.backend import array_module
+from gpuspike.errors import DtypeError, ShapeError
+from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial
+from gpuspike.kernels.reference import draws as reference_step
+from gpuspike.neuron import LIF
+
+
+class LayerKernels(Protocol):
+    """Kernels for one layer; arguments as in `gpuspike.kernels.Kernels`."""
+
+    def spike_order(self, t_in: Array) -> NDArray[np.int64]:
+        """The order that sorts each sample's spikes."""
+        ...
+
+    def forward(
+        self,
+        t_in: Array,
+        order: NDArray[np.int64],
+        weights: Array,
+        neuron: LIF,
+        lift: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Spike times and the membranes' slopes there; (n_replica, n_batch, n_post) both, as is `lift`."""
+        ...
+
+    def slopes(self, t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+        """Slope of the membrane at given spike times."""
+        ...
+
+    def crossing_slopes(self, t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+        """Slope of the membrane where it would have spiked itself."""
+        ...
+
+    def backward(
+        self,
+        t_in: Array,
+        weights: Array,
+        neuron: LIF,
+        t_out: Array,
+        slope: Array,
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+        need_t_in_grad: bool,
+    ) -> tuple[Array | None, Array]:
+        """Gradients with respect to the input times (if needed) and the weights."""
+        ...
+
+    def jitter(
+        self,
+        times: Array,
+        n_jittered: int,
+        std: float,
+        seeds: Sequence[int],
+        purpose: int,
+        epoch: int,
+        batch: int,
+    ) -> None:
+        """Adds normal jitter to input times, in place."""
+        ...
+
+    def normals(
+        self,
+        like: Array,
+        seeds: Sequence[int],
+        purpose: int,
+        layer: int,
+        epoch: int,
+        batch: int,
+        first: int,
+    ) -> Array:
+        """Normal numbers of the shape and type of `like`."""
+        ...
+
+    def adam(
+        self,
+        weights: Array,
+        grad: Array,
+        mean: Array,
+        square: Array,
+        keep_mean: float,
+        keep_square: float,
+        rate: float,
+        correction: float,
+        epsilon: float,
+    ) -> None:
+        """One step of Adam, in place."""
+        ...
+
+    def cross_entropy(
+        self,
+        t_out: Array,
+        labels: NDArray[np.int64],
+        unit: float,
+        late: float,
+        alpha: float,
+        penalty: float,
+    ) -> tuple[Array, Array]:
+        """Loss of every sample, and the gradient of each replica's mean loss."""
+        ...
+
+
+def check_trial(trial: Trial, shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuses arrays that are not like a layer's spike times: compiled kernels would read beyond them.
+
+    Raises:
+        DtypeError, ShapeError: what was expected, and what was got.
+    """
+    for name, array in (("lift", trial.lift), ("delay", trial.delay)):
+        if array is not None and array.dtype != dtype:
+            raise DtypeError(f"{name} must be {dtype} like the spike times, got {array.dtype}")
+        if array is not None and array.shape != shape:
+            raise ShapeError(f"{name} must be (n_replica, n_batch, n_post) = {shape}, got {array.shape}")
+
+
+def heard(t_cross: Array, trial: Trial) -> Array:
+    """A layer's spikes as whoever listens gets them."""
+    given = {} if trial.delay is None else {"delay": trial.delay}
+    xp = array_module(t_cross=t_cross, **given)
+    times = t_cross
+    if trial.delay is not None:
+        times = xp.maximum(times + trial.delay, xp.minimum(times, 0.0))
+    if trial.grid > 0.0:
+        times = xp.ceil(times.astype(np.float64) / trial.grid - SAME_TICK) * trial.grid
+    return xp.where(times > trial.end, np.inf, times).astype(t_cross.dtype)
+
+
+class Stack:
+    """Takes such kernels from layer to layer; see `gpuspike.kernels.Kernels` for its methods."""
+
+    def __init__(self, layer: LayerKernels) -> None:
+        self._layer = layer
+        self.spike_order = layer.spike_order
+        self.slopes = layer.slopes
+        self.crossing_slopes = layer.crossing_slopes
+        self.jitter = layer.jitter
+        self.normals = layer.normals
+        self.adam = layer.adam
+        self.cross_entropy = layer.cross_entropy
+
+        def own(name: str) -> Any:
+            """The layer's, if it keeps its arrays elsewhere; else NumPy's."""
+            return getattr(layer, name, getattr(reference_step, name))
+
+        self.time_mse, self.count_silent, self.place = own("time_mse"), own("count_silent"), own("place")
+        self._with_bias, self._without_bias = own("with_bias"), own("without_bias")
+
+    def forward(
+        self,
+        t_in: Array,
+        order: NDArray[np.int64] | None,
+        weights: Sequence[Array],
+        neurons: Sequence[LIF],
+        bias_times: Sequence[Sequence[float]],
+        trials: Sequence[Trial] | None = None,
+    ) -> list[LayerState]:
+        """See `Kernels.forward`."""
+        states: list[LayerState] = []
+        each = trials or [Trial()] * len(weights)
+        for layer_weights, neuron, times, trial in zip(weights, neurons, bias_times, each, strict=True):
+            if states:
+                t_in, order = self._with_bias(states[-1].t_out, times), None
+            if order is None:
+                order = self.spike_order(t_in)
+            n_replica, _, n_post = layer_weights.shape
+            check_trial(trial, (n_replica, t_in.shape[1], n_post), layer_weights.dtype)
+            t_cross, slope = self._layer.forward(t_in, order, layer_weights, neuron, trial.lift)
+            t_out = heard(t_cross, trial) if trials else t_cross
+            states.append(LayerState(t_in, order, t_out, t_cross, slope))
+        return states
+
+    def backward(
+        self,
+        states: Sequence[LayerState],
+        weights: Sequence[Array],
+        neurons: Sequence[LIF],
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+        need_t_in_grad: bool,
+    ) -> tuple[Array | None, list[Array]]:
+        """See `Kernels.backward`."""
+        weights_grads: list[Array] = []
+        t_in_grad: Any = t_out_grad
+        for number in reversed(range(len(weights))):
+            state = states[number]
+            # The bias spikes, the last inputs, have no time to learn.
+            t_in_grad, weights_grad = self._layer.backward(
+                state.t_in,
+                weights[number],
+                neurons[number],
+                state.t_cross,
+                state.slope,
+                self._without_bias(t_in_grad, state.t_out.shape[2]),
+                active=active,
+                max_weight_grad=max_weight_grad,
+                need_t_in_grad=need_t_in_grad or number > 0,
+            )
+            weights_grads.append(weights_grad)
+        return t_in_grad, weights_grads[::-1]

@@ -1,0 +1,188 @@
+"""A feed-forward network of LIF layers: initial weights, forward and backward over all replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpuspike.errors import ValueRangeError
+from gpuspike.kernels import Kernels, LayerState, on_host, with_bias
+from gpuspike.network.layers import Layer, LayerInput, Moment
+from gpuspike.neuron import LIF
+from gpuspike.rng import Purpose, stream
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers and the kernels that compute them; the weights are passed in, a list of one array a layer."""
+
+    layers: tuple[Layer, ...]
+    kernels: Kernels
+
+    @classmethod
+    def build(
+        cls,
+        sizes: Sequence[int],
+        bias_times: Sequence[Sequence[float]],
+        neuron: LIF,
+        kernels: Kernels,
+    ) -> Network:
+        """A network of the given sizes, inputs first.
+
+        Args:
+            sizes: neurons by layer, inputs included: (4, 120, 3).
+            bias_times: for each layer after the inputs, the times of its bias spikes.
+
+        Raises:
+            ValueRangeError: fewer than two sizes, a size below 1, or bias times for another number of layers.
+        """
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ValueRangeError(f"layer sizes must be two or more positive numbers, got {list(sizes)}")
+        if len(bias_times) != len(sizes) - 1:
+            raise ValueRangeError(
+                f"bias_times needs one list for each of the {len(sizes) - 1} layers, got {len(bias_times)}"
+            )
+        layers = tuple(
+            Layer(n_in, n_out, tuple(times), neuron)
+            for n_in, n_out, times in zip(sizes[:-1], sizes[1:], bias_times, strict=True)
+        )
+        return cls(layers, kernels)
+
+    @property
+    def sizes(self) -> str:
+        """Neurons by layer, inputs first: 4-120-3."""
+        return "-".join(str(n) for n in (self.layers[0].n_in, *(layer.n_out for layer in self.layers)))
+
+    def initial_weights(
+        self, seeds: Sequence[int], means: Sequence[float], stds: Sequence[float], dtype: DTypeLike
+    ) -> list[Array]:
+        """Normally distributed weights, one seed a replica.
+
+        Args:
+            seeds: of the replicas.
+            means, stds: of each layer's weights, those of its bias spikes included.
+
+        Returns:
+            For each layer (n_replica, n_pre, n_out).
+        """
+        return [
+            np.stack(
+                [
+                    stream(seed, Purpose.WEIGHTS, number).normal(mean, std, (layer.n_pre, layer.n_out))
+                    for seed in seeds
+                ]
+            ).astype(dtype)
+            for number, (layer, mean, std) in enumerate(zip(self.layers, means, stds, strict=True))
+        ]
+
+    def receive(self, t_in: Array, *, sort: bool = True) -> LayerInput:
+        """The first layer's input for (n_replica or 1, n_batch, n_inputs) spike times.
+
+        Args:
+            sort: find the order of the spikes now, which pays where the same input comes again.
+        """
+        t_in = with_bias(t_in, self.layers[0].bias_times)
+        return LayerInput(t_in, self.kernels.spike_order(t_in) if sort else None)
+
+    def forward(
+        self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
+    ) -> list[LayerState]:
+        """Spike times of every layer; the moment changes nothing without a chip."""
+        del moment
+        return self.kernels.forward(
+            received.t_in,
+            received.order,
+            weights,
+            [layer.neuron for layer in self.layers],
+            [layer.bias_times for layer in self.layers],
+        )
+
+    def backward(
+        self,
+        weights: Sequence[Array],
+        states: Sequence[LayerState],
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+    ) -> list[Array]:
+        """Gradients of all weights from that of the last layer's spike times.
+
+        Args:
+            t_out_grad: (n_replica, n_batch, n_classes).
+            active: (n_replica,) replicas whose gradient is wanted; the others' is zero.
+            max_weight_grad: limit of |dL/dw| for one (sample, neuron); see `kernels.first_spikes_vjp`.
+        """
+        _, grads = self.kernels.backward(
+            states,
+            weights,
+            [layer.neuron for layer in self.layers],
+            t_out_grad,
+            active=active,
+            max_weight_grad=max_weight_grad,
+            need_t_in_grad=False,
+        )
+        return grads
+
+    @property
+    def dead_fraction(self) -> float:
+        """None of the neurons is dead."""
+        return 0.0
+
+    def after_step(self, weights: Sequence[Array]) -> None:
+        """Nothing: what the optimiser leaves is what the network has."""
+
+
+class Machine(Protocol):
+    """What is trained and examined: a `Network`, or one on a chip; see there for what it does."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Sizes and constants."""
+        ...
+
+    @property
+    def kernels(self) -> Kernels:
+        """What computes."""
+        ...
+
+    def forward(
+        self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
+    ) -> list[LayerState]:
+        """Spike times of every layer."""
+        ...
+
+    def backward(
+        self,
+        weights: Sequence[Array],
+        states: Sequence[LayerState],
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+    ) -> list[Array]:
+        """Gradients of all weights."""
+        ...
+
+    @property
+    def dead_fraction(self) -> float | Array:
+        """(n_layer, n_replica) shares of neurons that never spike, whatever their weights; or one for all."""
+        ...
+
+    def after_step(self, weights: Sequence[Array]) -> None:
+        """Makes of the weights, in place, what the machine can have."""
+        ...
+
+
+def answer(
+    machine: Machine, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
+) -> list[LayerState]:
+    """What a machine answers, from arrays on the host and in arrays on the host."""
+    place = machine.kernels.place
+    return on_host(machine.forward([place(w) for w in weights], received.to(place), moment))

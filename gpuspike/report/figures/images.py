@@ -1,0 +1,93 @@
+"""Figures of answers: which classes are taken for which, and the images that are misread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gpuspike.report.figures.run import TIME_UNITS, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS, MOST_ROWS = 6, 6
+"""Images of the sheet."""
+
+
+@styled()
+def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Sequence[str]) -> Figure:
+    """Samples by true class (rows) and answer (columns), the mistakes shaded by their number.
+
+    Args:
+        labels: (m,) true classes.
+        predictions: (m,) classes answered; -1 undecided, which gets a column of its own where there are any.
+        class_names: of the classes.
+    """
+    truth, answer, n_class = np.asarray(labels), np.asarray(predictions), len(class_names)
+    counts = np.zeros((n_class, n_class + 1), np.int64)
+    np.add.at(counts, (truth, np.where(answer < 0, n_class, answer)), 1)
+    answers = [*class_names, "none"]
+    if not counts[:, n_class].any():
+        counts, answers = counts[:, :n_class], answers[:n_class]
+    mistakes = np.where(np.eye(*counts.shape, dtype=bool), 0, counts)
+    figure = new_figure(height=3.6)
+    axes = figure.subplots()
+    axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(2 * mistakes.max(), 1))
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row, f"{count}", ha="center", va="center", fontsize=5.5, fontweight=weight)
+    longest = max(map(len, answers))
+    axes.set_xticks(range(len(answers)), answers, rotation=0 if longest <= 4 else 60)
+    axes.set_yticks(range(n_class), class_names)
+    axes.tick_params(length=0)
+    axes.set(xlabel="answer", ylabel="class")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    wrong = int(mistakes.sum())
+    share = 100 * (1 - wrong / max(len(truth), 1))
+    axes.set_title(f"accuracy {share:.2f} %, {wrong} of {len(truth)} misclassified")
+    return figure
+
+
+@styled()
+def misclassified(
+    images: ArrayLike,
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    t_out: ArrayLike,
+    class_names: Sequence[str],
+    unit: str = "tau_syn",
+) -> Figure:
+    """The first misclassified images, each with its class and its two earliest output spikes.
+
+    Args:
+        images: (m, rows, columns) pixels.
+        labels: (m,) true classes.
+        predictions: (m,) classes answered, -1 undecided.
+        t_out: (m, n_class) output spike times in `unit`; inf is a silent neuron.
+        class_names: of the classes.
+    """
+    truth, pictures, times = np.asarray(labels), np.asarray(images), np.asarray(t_out, dtype=float)
+    wrong = np.flatnonzero(truth != np.asarray(predictions))
+    shown = wrong[: COLUMNS * MOST_ROWS]
+    n_row = max(-(-len(shown) // COLUMNS), 1)
+    figure = new_figure(height=0.35 + 0.88 * n_row)
+    panels = figure.subplots(n_row, COLUMNS, squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for panel, sample in zip(panels.flat, shown, strict=False):
+        panel.imshow(pictures[sample], cmap="gray_r", vmin=0, vmax=255)
+        panel.set_title(class_names[int(truth[sample])], fontsize=6, fontweight="bold", pad=1.5)
+        early = np.argsort(times[sample], kind="stable")[:2].tolist()
+        spikes = [(class_names[k], times[sample, k]) for k in early if np.isfinite(times[sample, k])]
+        note = "\n".join(f"{name}: {time:.3f}" for name, time in spikes) or "no spike"
+        panel.text(0.5, -0.04, note, transform=panel.transAxes, ha="center", va="top", fontsize=5)
+    name = TIME_UNITS.get(unit, unit)
+    figure.suptitle(
+        f"{len(shown)} of {len(wrong)} misclassified; the two earliest spikes ({name})", fontsize=7
+    )
+    return figure

@@ -1,0 +1,295 @@
+"""What a run hands to its reader: a table for the terminal and a page to keep, without scripts or links."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from gpuspike.report.page import NONE, is_number, readable, section, table, write_page
+
+SPLITS = ("train", "validation", "test")
+IDEAL = "<p>No chip was emulated: the substrate is ideal.</p>"
+PRICED = (
+    "<p>No chip was emulated: the substrate is ideal. This is what the chip would have needed, had it made"
+    " the network's spikes on the test samples.</p>"
+)
+UNPRICED = "no total: a price is not known"
+CAPTIONS = {
+    "learning_curves": "Error, loss, silent neurons of each layer and steps with raised weights,"
+    " epoch by epoch: mean over the replicas, and the band from the lowest to the highest.",
+    "yin_yang_plane": "Answers of the network over the plane, with the true boundaries. Dots are"
+    " test samples in the colour of their class; rings mark the misclassified.",
+    "confusion_matrix": "Test samples by class and answer of the network; the mistakes are shaded by"
+    " their number, answers without an output spike are under none.",
+    "misclassified": "Misclassified test images, each under its class, with the times of the two"
+    " earliest output spikes.",
+    "spike_time_histograms": "Spike times of the output neurons, one panel for the samples of"
+    " each class. The neuron of the class itself is filled: it should be the first.",
+    "spike_raster": "The first test samples of each class on their way through the network, a panel each:"
+    " spikes of the inputs, the hidden neurons and, in their class's colour, the output neurons. The dashed"
+    " line is the first output spike, the answer.",
+    "anytime": "If one stops listening early: the share of test samples that have an answer by then, and the"
+    " right one; the energy if every sample ran until then, and if each stopped at its decision.",
+    "membrane_traces": "One sample on its way through the network: input spikes, membranes of"
+    " the hidden neurons (grey: silent) with their spikes above, membranes of the output.",
+}
+CHIP_ROWS = (
+    ("setting", "setting", ""),
+    ("time_to_decision_s", "time to decision", "s"),
+    ("undecided_share", "without a decision", "%"),
+    ("slowest", "slowest class", ""),
+    ("seconds_per_sample", "time per sample", "s"),
+    ("samples_per_s", "throughput", "samples/s"),
+    ("energy_per_classification_J", "energy per classification", "J"),
+    ("energy_until_decision_J", "energy, stopping at the decision", "J"),
+    ("energy_terms_J", "energy by term", "J"),
+    ("energy_delay_product_Js", "energy x time per sample", "J s"),
+    ("refused", "refused", ""),
+    ("spikes_per_sample", "spikes per sample", ""),
+    ("synaptic_events_per_sample", "synaptic events per sample", ""),
+    ("chips_needed", "chips needed, at least", ""),
+    ("chip_share", "share of them in use", "%"),
+    ("does_not_fit", "does not fit", ""),
+    ("emulator_time_ratio", "emulation's time / chip's", ""),
+    ("emulator_energy_ratio", "emulation's energy / chip's", ""),
+    ("evidence", "evidence", ""),
+    ("time_evidence", "evidence for times", ""),
+)
+DRAWS = (
+    ("time_constants_drawn_again", "time constants drawn again"),
+    ("neurons_always_on", "neurons always on"),
+)
+"""Draws that left the physics, shown where there were any."""
+
+ALWAYS = {
+    "time_to_decision_s", "seconds_per_sample", "samples_per_s", "energy_per_classification_J",
+    "energy_terms_J", "spikes_per_sample", "synaptic_events_per_sample", "evidence",
+}  # fmt: skip
+"""Rows of a chip that are shown even if there is nothing to show."""
+
+
+def _accuracies(summary: Mapping[str, Any]) -> list[tuple[str, str, str, int]]:
+    """Split, mean, standard deviation ("-" for one replica) and replicas, of each known split."""
+    rows = []
+    for split in SPLITS:
+        if part := section(summary, "accuracy", split):
+            count = len(part.get("per_replica") or ())
+            std = part.get("std") if count > 1 else None
+            rows.append((split, readable(part.get("mean"), "%"), readable(std, "%"), count))
+    return rows
+
+
+def _emulator_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    part = section(summary, "emulator")
+    wall = readable(seconds := part.get("wall_s"), "s")
+    if is_number(seconds) and seconds >= 60:
+        wall = "{} min {} s".format(*divmod(round(seconds), 60))
+    return [
+        ("training", readable(part.get("train_samples_per_s"), "samples/s")),
+        ("inference", readable(part.get("inference_samples_per_s"), "samples/s")),
+        ("wall time", wall),
+        ("backend", readable(part.get("backend"))),
+        ("device", readable(part.get("device"))),
+    ]
+
+
+def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if chip.get("name") is None:
+        return []
+    values = {**chip, "energy_until_decision_J": section(chip, "until_decision").get("energy_J")}
+    if slowest := section(chip, "slowest_class"):
+        values["slowest"] = f"{slowest.get('class')}, mean {readable(slowest.get('mean_s'), 's')}"
+    rows = [
+        (name, readable(values.get(key), unit))
+        for key, name, unit in CHIP_ROWS
+        if key in ALWAYS or values.get(key) is not None
+    ]
+    return [("chip", str(chip["name"])), *rows]
+
+
+def _substrate_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the emulated chip did to the network; empty where there was none."""
+    part = section(summary, "substrate")
+    if not part.get("chip_seeds"):
+        return []
+
+    def spread(key: str, unit: str) -> str:
+        known = section(part, key)
+        std = known.get("std")
+        return readable(known.get("mean"), unit) + (f" ± {readable(std, unit)}" if is_number(std) else "")
+
+    seeds, counts = part["chip_seeds"], {key: part.get(key) for key, _ in DRAWS}
+    return [
+        ("substrate", f"{part.get('name')}, gradient {part.get('gradient')}"),
+        ("chip seeds", f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])),
+        *((name, readable(counts[key])) for key, name in DRAWS if counts[key]),
+        ("test accuracy without it", spread("test_accuracy_without_chip", "%")),
+        ("nominal to exact gradient", spread("gradient_angle_degrees", "°")),
+    ]
+
+
+def final_table(summary: Mapping[str, Any]) -> Table:
+    """Accuracies and time to solution of a summary.json, for the terminal."""
+    lines = Table("", "result", "std", "replicas", title="Result")
+    for split, mean, std, count in _accuracies(summary):
+        lines.add_row(f"{split} accuracy", mean, std, str(count))
+    for rows in (_substrate_rows(summary), _emulator_rows(summary)):
+        lines.add_section()
+        # A device's name may hold brackets, which a plain string would make markup.
+        for name, value in rows:
+            lines.add_row(name, Text(value))
+    return lines
+
+
+def chip_table(chip: Mapping[str, Any]) -> Table | None:
+    """What a chip would have needed, for the terminal; None if no chip was accounted for."""
+    rows = _chip_rows(chip)
+    if not rows:
+        return None
+    lines = Table("for one classification", Column(Text(rows[0][1])), title="On the chip")
+    for name, value in rows[1:]:
+        lines.add_row(name, Text(value))
+    return lines
+
+
+def _headline(summary: Mapping[str, Any]) -> str:
+    """Accuracy, energy and time to decision, each with its evidence, then what the emulation took."""
+    tiles = []
+    emulated = section(summary, "substrate").get("name") or "ideal"
+    seen = "simulated" if emulated == "ideal" else f"simulated, on an emulated {emulated}"
+    for split, mean, std, count in _accuracies(summary)[-1:]:  # the others stand below
+        band = f" (± {std}, {count} replicas)" if count > 1 else ""
+        tiles.append((mean, f"{split} accuracy{band}", seen))
+    tiles += _chip_tiles(section(summary, "chip"))
+    tiles += [(value, name, "emulation; measured") for name, value in _emulator_rows(summary)[:3]]
+    cells = (
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span>'
+        f'<i class="soft">{escape(evidence)}</i></div>'
+        for value, name, evidence in tiles
+    )
+    return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+def _chip_tiles(chip: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Value, name and evidence of what the chip would have needed; none without a chip."""
+    name = chip.get("name")
+    if name is None:
+        return []
+    joules = chip.get("energy_per_classification_J")
+    known = f"simulated; prices {chip.get('evidence') or NONE}"
+    time = section(chip, "time_to_decision_s").get("mean")
+    grade = f"simulated; chip's times {chip.get('time_evidence') or chip.get('evidence') or NONE}"
+    return [
+        (
+            readable(joules, "J"),
+            f"energy per classification on {name}",
+            known if joules is not None else UNPRICED,
+        ),
+        (readable(time, "s"), f"mean time to decision on {name}", grade),
+    ]
+
+
+def _accuracy(summary: Mapping[str, Any]) -> str:
+    known = _accuracies(summary)
+    values = [section(summary, "accuracy", row[0]).get("per_replica") or () for row in known]
+    rows = [[i, *(readable(v, "%") for v in row)] for i, row in enumerate(zip_longest(*values))]
+    rows += [["mean", *(row[1] for row in known)], ["std", *(row[2] for row in known)]]
+    losses = (section(summary, "loss", row[0]).get("mean") for row in known)
+    rows.append(["mean loss", *map(readable, losses)])
+    return table(rows, ["replica", *(row[0] for row in known)], style="accuracy")
+
+
+def _chip(chip: Mapping[str, Any]) -> str:
+    """The chip's figures, then every number behind them with its evidence."""
+    if chip.get("name") is None:
+        return IDEAL
+    text = (PRICED if chip.get("substrate") == "ideal" else "") + table(_chip_rows(chip))
+    numbers = section(chip, "numbers")
+    if not numbers:
+        return text
+    rows = [
+        (name, _with_unit(entry), entry.get("grade"), entry.get("source"), entry.get("includes", ""))
+        for name, entry in numbers.items()
+    ]
+    return f"{text}\n<p></p>" + table(
+        rows, ["number", "value", "grade", "source", "includes"], style="numbers"
+    )
+
+
+def _with_unit(entry: Mapping[str, Any]) -> str:
+    """A price as its file writes it, "-" where no figure is known."""
+    value, unit = entry.get("value"), str(entry.get("unit"))
+    ends = value if isinstance(value, list | tuple) else [value]
+    return NONE if value is None else f"{' to '.join(map(str, ends))} {'' if unit == '1' else unit}".rstrip()
+
+
+def _figures(folder: Path) -> str:
+    """Every PNG of the folder as a data URI, those of `CAPTIONS` first and in its order."""
+    known = [path for name in CAPTIONS if (path := folder / f"{name}.png").is_file()]
+    shown = []
+    for path in known + sorted(set(folder.glob("*.png")) - set(known)):
+        caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ")))
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+        shown.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
+    return f'<div class="figures">{"".join(shown)}</div>' if shown else "<p>No figures.</p>"
+
+
+def _ending(records: Sequence[Mapping[str, Any]]) -> str:
+    """The last record: mean over the replicas and their range."""
+    rows = []
+    for key, value in records[-1].items() if records else ():
+        unit, name = "%" if key.endswith(("accuracy", "fraction")) else "", key.replace("_", " ")
+        layers = {name: value}
+        if key == "silent_fraction":
+            layers = {f"{name}, layer {k}": entry for k, entry in enumerate(value or (), 1)}
+        for label, entry in layers.items():
+            replicas = entry if isinstance(entry, list | tuple) else [entry]
+            known = [number for number in replicas if is_number(number)]
+            mean = sum(known) / len(known) if len(known) > 1 else (*known, *replicas, None)[0]
+            span = readable((min(known), max(known)), unit) if len(known) > 1 else ""
+            rows.append((label, readable(mean, unit), span))
+    return table(rows, ["", "mean", "range"]) if rows else "<p>No epoch was finished.</p>"
+
+
+def write_report(
+    folder: Path,
+    experiment: str,
+    summary: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    config_yaml: str,
+) -> Path:
+    """Writes folder/report.html, whole or not at all.
+
+    Args:
+        folder: of the run; its figures/*.png go into the page.
+        summary: what summary.json holds; accuracies in 0..1.
+        records: one an epoch; the last of them tells how the run ended.
+    """
+    run, chip = section(summary, "run"), section(summary, "chip")
+    facts = [f"{readable(run.get('epochs'))} epochs", readable(run.get("dtype"))]
+    facts += [value for _, value in _emulator_rows(summary)[3:]]
+    notice = "The run was interrupted: these are the numbers it had reached by then."
+    sections = {
+        "Accuracy": _accuracy(summary),
+        "Substrate": table(_substrate_rows(summary)) if _substrate_rows(summary) else "",
+        "Chip": _chip(chip),
+        "Figures": _figures(Path(folder, "figures")),
+        "How it ended": _ending(records),
+        "Configuration": f"<pre>{escape(config_yaml)}</pre>",
+        "Provenance": table(section(summary, "provenance").items()),
+    }
+    parts = (f"<section><h2>{name}</h2>\n{text}</section>" for name, text in sections.items() if text)
+    body = f"""<h1>{escape(experiment)}</h1>
+<p class="soft">{escape(", ".join(facts))}</p>
+{f'<p class="notice">{notice}</p>' if run.get("interrupted") else ""}
+{_headline(summary)}
+{"".join(parts)}"""
+    return write_page(Path(folder, "report.html"), f"{experiment} - gpuspike", body)

@@ -1,0 +1,264 @@
+"""Dashboards beside the run's own files. One that fails is said once and then left out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from importlib import util
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+
+from gpuspike.config.schema import Config, TrackerName, TrackingMode, to_yaml
+from gpuspike.errors import ConfigError
+from gpuspike.store.identity import fingerprint, flat, to_values
+from gpuspike.store.resume import FREE
+
+LIBRARIES = {TrackerName.wandb: "wandb", TrackerName.tensorboard: "tensorboardX"}
+PATIENCE = 60.0
+"""Seconds that a service may keep a run waiting when it begins, and when it ends."""
+
+
+class Tracker(Protocol):
+    """What can follow a run. It may raise anything: `Tracking` keeps that from the run."""
+
+    def start(self, config: Config, experiment: str, folder: Path, run_id: str, epoch: int) -> str:
+        """Begins, or goes on after an epoch of the run of that id; returns where to look, for the user."""
+        ...
+
+    def log(self, figures: Mapping[str, float], epoch: int) -> None:
+        """One epoch, as `epoch_figures` gives it."""
+        ...
+
+    def finish(self, summary: Mapping[str, Any], figures: Sequence[Path], checkpoint: Path) -> None:
+        """What the run has come to: summary.json, its pictures (PNG) and its last checkpoint."""
+        ...
+
+    def close(self, error: BaseException | None) -> None:
+        """The run is over, well or with an error."""
+        ...
+
+
+def check(config: Config) -> None:
+    """Makes sure that the library of the chosen tracker is installed, without importing it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    library = LIBRARIES.get(config.tracking.name)
+    if library is not None and util.find_spec(library) is None:
+        name = config.tracking.name.value
+        raise ConfigError(f"tracking={name} needs the package {library}: pip install 'gpuspike[{name}]'")
+
+
+def run_id(config: Config, folder: Path) -> str:
+    """A name for a run that stays the same when it is resumed, with more epochs or on another backend too.
+
+    The folder's own name may be as plain as a job's number, so the one around it counts as well.
+    """
+    place = "/".join(folder.absolute().parts[-2:])
+    return hashlib.sha256(f"{fingerprint(config, FREE)} {place}".encode()).hexdigest()[:16]
+
+
+def epoch_figures(line: Mapping[str, Any]) -> dict[str, float]:
+    """A line of metrics.jsonl as single numbers: mean over the replicas, and their deviation as `..._std`."""
+    numbers: dict[str, float] = {}
+
+    def add(name: str, value: Any) -> None:
+        values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
+        if values:
+            numbers[name] = float(np.mean(values))
+        if len(values) > 1:
+            numbers[f"{name}_std"] = float(np.std(values, ddof=1))
+
+    for name, value in line.items():
+        if isinstance(value, list) and value and isinstance(value[0], list):
+            for layer, part in enumerate(value, start=1):
+                add(f"{name}/layer_{layer}", part)
+        else:
+            add(name, value)
+    return numbers
+
+
+def final_figures(summary: Mapping[str, Any]) -> dict[str, float | str]:
+    """The single numbers and words of summary.json by dotted name, without lists and what is unknown."""
+    return {name: value for name, value in flat(summary) if isinstance(value, (int, float, str))}
+
+
+def replica_table(summary: Mapping[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
+    """Columns and rows of a table with a row for each replica: its seed and its accuracies."""
+    splits = list(summary["accuracy"])
+    accuracies = [summary["accuracy"][split]["per_replica"] for split in splits]
+    seed = summary["provenance"]["seed"]
+    rows = [[r, seed + r, *row] for r, row in enumerate(zip(*accuracies, strict=True))]
+    return ["replica", "seed", *(f"{split} accuracy" for split in splits)], rows
+
+
+class WandbTracker:
+    """Weights & Biases. Source: docs.wandb.ai, "wandb.init", "Resume a run"."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def start(self, config: Config, experiment: str, folder: Path, run_id: str, epoch: int) -> str:
+        """See `Tracker.start`."""
+        import wandb
+
+        tracking = config.tracking
+        # As a context: the jobs of a sweep share a process, and each must end its own run.
+        self._run = self._stack.enter_context(
+            wandb.init(
+                project=tracking.project,
+                entity=tracking.entity,
+                group=tracking.group or experiment,
+                tags=tracking.tags,
+                name=f"{experiment}/{folder.name}",
+                id=run_id,
+                resume="allow",
+                mode=tracking.mode.value,
+                dir=folder,
+                config=to_values(config),
+                # Our own line says where to look; a progress bar is nothing to record.
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    login_timeout=PATIENCE,
+                    init_timeout=PATIENCE,
+                    finish_timeout=PATIENCE,
+                ),
+            )
+        )
+        self._run.define_metric("*", step_metric="epoch")
+        if tracking.mode is TrackingMode.offline:
+            return f"offline: wandb sync {Path(self._run.dir).parent}"
+        return str(self._run.url)
+
+    def log(self, figures: Mapping[str, float], epoch: int) -> None:
+        """See `Tracker.log`."""
+        self._run.log(dict(figures), step=epoch)
+
+    def finish(self, summary: Mapping[str, Any], figures: Sequence[Path], checkpoint: Path) -> None:
+        """See `Tracker.finish`."""
+        import wandb
+
+        columns, rows = replica_table(summary)
+        epoch = summary["run"]["epochs_done"]
+        pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
+        self._run.log({**pictures, "replicas": wandb.Table(columns=columns, data=rows)}, step=epoch)
+        self._run.summary.update(final_figures(summary))
+        artifact = wandb.Artifact(f"checkpoint-{self._run.id}", type="model", metadata={"epoch": epoch})
+        artifact.add_file(str(checkpoint))
+        self._run.log_artifact(artifact)
+
+    def close(self, error: BaseException | None) -> None:
+        """See `Tracker.close`."""
+        self._stack.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+
+
+class TensorboardTracker:
+    """Event files in the folder `tensorboard` of the run."""
+
+    def __init__(self) -> None:
+        self._writer: Any = None
+
+    def start(self, config: Config, experiment: str, folder: Path, run_id: str, epoch: int) -> str:
+        """See `Tracker.start`."""
+        from tensorboardX import SummaryWriter
+
+        place = folder / "tensorboard"
+        # What a killed run had logged beyond its last checkpoint comes again.
+        self._writer = SummaryWriter(str(place), purge_step=epoch + 1 if epoch else None)
+        self._writer.add_text("config", f"```yaml\n{to_yaml(config)}```", epoch)
+        return f"tensorboard --logdir {place}"
+
+    def log(self, figures: Mapping[str, float], epoch: int) -> None:
+        """See `Tracker.log`."""
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, epoch)
+
+    def finish(self, summary: Mapping[str, Any], figures: Sequence[Path], checkpoint: Path) -> None:
+        """See `Tracker.finish`."""
+        from PIL import Image
+
+        epoch = summary["run"]["epochs_done"]
+        for path in figures:
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            self._writer.add_image(f"figures/{path.stem}", pixels, epoch, dataformats="HWC")
+        columns, rows = replica_table(summary)
+        lines = [columns, ["---"] * len(columns), *rows]
+        table = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+        self._writer.add_text("replicas", table, epoch)
+        for name, value in final_figures(summary).items():
+            if not isinstance(value, str):
+                self._writer.add_scalar(f"summary/{name}", float(value), epoch)
+
+    def close(self, error: BaseException | None) -> None:
+        """See `Tracker.close`."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+MAKERS: dict[TrackerName, Callable[[], Tracker]] = {
+    TrackerName.wandb: WandbTracker,
+    TrackerName.tensorboard: TensorboardTracker,
+}
+
+
+class Tracking:
+    """The chosen tracker, if any, for the time of a run. The first thing that goes wrong is the last."""
+
+    def __init__(
+        self, config: Config, console: Console, watch: Callable[[Mapping[str, Any]], None] | None = None
+    ) -> None:
+        self._config, self._console, self._watch = config, console, watch
+        maker = MAKERS.get(config.tracking.name)
+        self._tracker = maker() if maker is not None else None
+
+    def start(self, experiment: str, folder: Path, epoch: int) -> None:
+        """Begins to follow the run in a folder, after an epoch."""
+        config = self._config
+
+        def begin(tracker: Tracker) -> None:
+            where = tracker.start(config, experiment, folder, run_id(config, folder), epoch)
+            self._console.print(f"tracking {where}", soft_wrap=True, markup=False)
+
+        self._attempt(begin)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl. Who watches may end the run by what it raises."""
+        self._attempt(lambda tracker: tracker.log(epoch_figures(line), line["epoch"]))
+        if self._watch is not None:
+            self._watch(line)
+
+    def finish(self, summary: Mapping[str, Any], figures: Path, checkpoint: Path) -> None:
+        """The summary, the folder of the figures, and the checkpoint."""
+        pictures = sorted(figures.glob("*.png"))
+        self._attempt(lambda tracker: tracker.finish(summary, pictures, checkpoint))
+
+    def __enter__(self) -> Tracking:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._attempt(lambda tracker: tracker.close(error))
+
+    def _attempt(self, action: Callable[[Tracker], None]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            action(self._tracker)
+        except Exception as error:  # whatever a library, a network or a disk comes up with
+            tracker, self._tracker = self._tracker, None
+            with suppress(Exception):  # the next job of a sweep must not find it open
+                tracker.close(error)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            name = self._config.tracking.name.value
+            warning = f"tracking={name} failed and is left out from here on; metrics.jsonl has all: {reason}"
+            self._console.print(f"[yellow]warning[/yellow]  {escape(warning)}", soft_wrap=True)

@@ -1,0 +1,120 @@
+"""What a run draws: computes what the figures of `gpuspike.report.figures.run` show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.datasets import yin_yang_class
+from gpuspike.network.layers import Moment
+from gpuspike.network.network import answer
+from gpuspike.report.figures import images as image_plots
+from gpuspike.report.figures import run as plots
+from gpuspike.report.figures import samples as raster_plots
+from gpuspike.runs.experiment import Experiment
+from gpuspike.training.losses import decide
+from gpuspike.training.trainer import Evaluation, Labelled, evaluate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[Any]
+
+
+def draw(
+    parts: Experiment,
+    weights: Sequence[Array],
+    test: Labelled,
+    result: Evaluation,
+    records: Sequence[Mapping[str, Any]],
+    folder: Path,
+) -> None:
+    """Figures of the run; where there are replicas, those of single samples show the first.
+
+    On a chip, spike times and decisions are the chip's; membrane traces are the nominal network's.
+    """
+    names = parts.dataset.class_names
+    plots.save(plots.learning_curves(records), folder, "learning_curves")
+    t_out = result.t_out[0].astype(np.float64) / parts.config.model.tau_syn
+    plots.save(plots.spike_time_histograms(t_out, test.labels, names), folder, "spike_time_histograms")
+    first = [w[:1] for w in weights]
+    plots.save(_membranes(parts, first, test, t_out), folder, "membrane_traces")
+    plots.save(_raster(parts, first, test), folder, "spike_raster")
+    plots.save(image_plots.confusion_matrix(test.labels, decide(t_out), names), folder, "confusion_matrix")
+    if parts.dataset.name == "yin_yang":
+        plots.save(_plane(parts, first, test, result), folder, "yin_yang_plane")
+    if parts.dataset.image_shape is not None:
+        images = parts.dataset.test.features.reshape(-1, *parts.dataset.image_shape)
+        sheet = image_plots.misclassified(images, test.labels, decide(t_out), t_out, names)
+        plots.save(sheet, folder, "misclassified")
+
+
+def _plane(parts: Experiment, weights: Sequence[Array], test: Labelled, result: Evaluation) -> Figure:
+    axis = (np.arange(300) + 0.5) / 300
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1)
+    points = grid.reshape(-1, 2)
+    features = np.concatenate([points, 1.0 - points], axis=1)
+    received = parts.receive(features)
+    answers = evaluate(
+        parts.on_chip(parts.chip_seeds[:1]),
+        weights,
+        Labelled(received, yin_yang_class(points[:, 0], points[:, 1])),
+        parts.loss,
+        parts.rule.evaluation_batch_size,
+    )
+    return plots.yin_yang_plane(
+        grid,
+        decide(answers.t_out[0]).reshape(grid.shape[:2]),
+        parts.dataset.test.features[:, :2],
+        test.labels,
+        decide(result.t_out[0]),
+        float(result.accuracy[0]),
+    )
+
+
+def _raster(parts: Experiment, weights: Sequence[Array], test: Labelled) -> Figure:
+    """Spikes of the first test samples of each class, on the chip if there is one."""
+    names, unit = parts.dataset.class_names, parts.config.model.tau_syn
+    machine = parts.on_chip(parts.chip_seeds[:1])
+    classes = [np.flatnonzero(test.labels == label) for label in range(len(names))]
+    rounds = range(max(1, 6 // len(names)))  # the first of each class, then the second
+    shown = [int(own[k]) for k in rounds for own in classes if k < len(own)][: raster_plots.PANELS]
+    spikes = []
+    for sample in shown:
+        # At its own number, a chip's trial is the one that it was evaluated in.
+        states = answer(machine, weights, test.received.part(sample, sample + 1), Moment(first=sample))
+        n_in = parts.network.layers[0].n_in
+        times = [states[0].t_in[0, 0, :n_in], *(state.t_out[0, 0] for state in states)]
+        spikes.append([t.astype(np.float64) / unit for t in times])
+    return raster_plots.spike_raster(spikes, [int(test.labels[k]) for k in shown], names)
+
+
+def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_out: Array) -> Figure:
+    """Traces of the first test sample that is classified correctly (else of the first)."""
+    right = np.flatnonzero(decide(t_out) == test.labels)
+    sample = int(right[0]) if right.size else 0
+    activities = answer(parts.network, weights, test.received.part(sample, sample + 1))
+    inputs = [activity.t_in[0, 0].astype(np.float64) for activity in activities]
+    spikes = [activity.t_out[0, 0].astype(np.float64) for activity in activities]
+    events = np.concatenate([*inputs, *spikes])
+    neuron = parts.network.layers[0].neuron
+    end = events[np.isfinite(events)].max(initial=0.0) + neuron.tau_syn
+    times = np.linspace(min(0.0, events.min()), end, 1500)
+    membranes = [
+        neuron.leak + np.einsum("tp,pj->tj", neuron.kernel(times[:, None] - t_in), w[0].astype(np.float64))
+        for t_in, w in zip(inputs, weights, strict=True)
+    ]
+    unit = parts.config.model.tau_syn  # what the figure's axis counts in
+    return plots.membrane_traces(
+        times / unit,
+        membranes,
+        [t / unit for t in spikes],
+        inputs[0] / unit,
+        float(neuron.threshold),
+        parts.dataset.class_names,
+        int(test.labels[sample]),
+    )

@@ -1,0 +1,198 @@
+"""What `gpuspike-evaluate` does: a finished run's network on a split, and on chips. Glue."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from gpuspike.accountant import Prices, find, neurobench, read_prices
+from gpuspike.config.composition import conf_folder
+from gpuspike.config.evaluate import EvaluateConfig
+from gpuspike.config.schema import read_config, read_substrate
+from gpuspike.errors import ConfigError, DataError, OutputError
+from gpuspike.network.network import Machine
+from gpuspike.report.comparison import comparison, published
+from gpuspike.report.figures import chips as chip_plots
+from gpuspike.report.figures import run as plots
+from gpuspike.runs.experiment import Experiment, build
+from gpuspike.runs.measure import measure, on_chip
+from gpuspike.runs.population import accuracies, yields
+from gpuspike.runs.progress import plain
+from gpuspike.runs.run import prepare_kernels
+from gpuspike.store import checkpoint
+from gpuspike.store.provenance import provenance_of
+from gpuspike.substrate import EmulatedChip, OnChip
+from gpuspike.training.trainer import Labelled
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What an evaluation needs, read and checked.
+
+    Attributes:
+        folder: of the run.
+        machine: what answers: the network, or its chips.
+        epoch: after which the weights were kept.
+        answer: where the result goes.
+    """
+
+    folder: Path
+    parts: Experiment
+    machine: Machine
+    weights: list[Array]
+    epoch: int
+    prices: list[Prices]
+    answer: Path
+
+
+def prepare(config: EvaluateConfig) -> Prepared:
+    """Reads a run and the prices; writes nothing.
+
+    Raises:
+        GpuspikeError: no such run or prices, a damaged checkpoint, or a folder that cannot be written to.
+    """
+    folder = Path(config.run)
+    prices = [read_prices(find(name, conf_folder() / "prices")) for name in dict.fromkeys(config.prices)]
+    trained = read_config(folder / "config.yaml")
+    trained.backend = config.backend
+    same_chip = not config.substrate and config.chip_seed is None
+    if config.substrate:
+        preset = conf_folder() / "substrate" / f"{config.substrate}.yaml"
+        trained.substrate = read_substrate(preset if preset.is_file() else Path(config.substrate))
+    if config.chip_seed is not None:
+        trained.chip_seed = config.chip_seed
+    arrays, header = checkpoint.load(folder / "checkpoint.npz")
+    parts = build(trained, to_train=False)
+    machine = parts.on_chip(parts.chip_seeds)
+    if same_chip and isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip):
+        machine.chip.take({name[5:]: array for name, array in arrays.items() if name.startswith("chip_")})
+    if config.chips and machine is parts.network:
+        raise ConfigError("chips needs a substrate that is not ideal, substrate=bss2 for example")
+    weights = []
+    for number, layer in enumerate(parts.network.layers):
+        name, shape = f"weights_{number}", (trained.replicas, layer.n_pre, layer.n_out)
+        found = arrays.get(name, np.empty(0))
+        if found.shape != shape or found.dtype != trained.dtype.value:
+            raise DataError(
+                f"{folder / 'checkpoint.npz'} does not belong to config.yaml beside it: {name} must be "
+                f"{shape} {trained.dtype.value}, got {found.shape} {found.dtype}"
+            )
+        weights.append(found)
+    answer = folder / "evaluations" / f"{config.name}.json"
+    _check_writable(answer)
+    return Prepared(folder, parts, machine, weights, int(header.get("epoch", 0)), prices, answer)
+
+
+def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
+    """Evaluates, prints the comparison, and writes it to the run's folder evaluations/.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        GpuspikeError: bad input, before anything is written.
+    """
+    prepared, split = prepare(config), config.split.value
+    parts = prepared.parts
+    prepare_kernels(parts, console, training=False)
+    samples = parts.dataset.splits[split]
+    data = {split: Labelled(parts.receive(samples.features, again=True), samples.labels)}
+    measured = measure(parts, prepared.machine, prepared.weights, data, split, prepared.prices)
+    result = measured.results[split]
+    accounts = {prices.key: on_chip(parts, measured, prices) for prices in prepared.prices}
+    chips = [account["chip"] for account in accounts.values()]
+    answer = plain(
+        {
+            "run": str(prepared.folder),
+            "epoch": prepared.epoch,
+            "split": split,
+            "substrate": {
+                "name": parts.config.substrate.name,
+                "chip_seeds": [] if prepared.machine is parts.network else parts.chip_seeds,
+            },
+            "accuracy": {"mean": result.accuracy.mean(), "per_replica": result.accuracy},
+            "loss": {"mean": result.loss.mean(), "per_replica": result.loss},
+            "chips": {key: account["chip"] for key, account in accounts.items()},
+            "anytime": {key: account["anytime"] for key, account in accounts.items()},
+            "neurobench": neurobench(measured.activity),
+            "emulator": {
+                "backend": parts.backend.name,
+                "device": parts.backend.device,
+                **measured.speed,
+            },
+            "provenance": provenance_of(parts.config),
+        }
+    )
+    if config.chips:
+        reached = accuracies(parts, prepared.weights, data[split], parts.chip_seeds[0], config.chips)
+        answer |= {"population": plain(yields(reached))}
+        plots.save(chip_plots.yields(reached), prepared.answer.parent, f"{prepared.answer.stem}_yield")
+    _write(prepared.answer, answer)
+    _show(prepared, split, answer, chips, console)
+    return answer
+
+
+def _show(
+    prepared: Prepared, split: str, answer: dict[str, Any], chips: Sequence[dict[str, Any]], console: Console
+) -> None:
+    speed = answer["emulator"]["inference_samples_per_s"]
+    console.print(
+        f"{prepared.folder}, epoch {prepared.epoch}, on {answer['substrate']['name']}: {split} accuracy "
+        f"{100 * answer['accuracy']['mean']:.2f} %, emulated at {speed:,.0f} samples/s",
+        soft_wrap=True,
+        markup=False,
+    )
+    if population := answer.get("population"):
+        console.print(f"yield of {population['chips']} chips of {answer['substrate']['name']}:")
+        for share, accuracy in population["yield"].items():
+            console.print(
+                f"  {100 * float(share):5.1f} % of them reach {100 * accuracy:.2f} %", highlight=False
+            )
+    file = conf_folder() / "published" / f"{prepared.parts.dataset.name}.yaml"
+    others = published(file)["rows"] if file.exists() else []
+    table, notes = comparison(prepared.parts.network.sizes, chips, others)
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+    console.print(f"answer   {prepared.answer}", soft_wrap=True, markup=False)
+
+
+def _check_writable(path: Path) -> None:
+    place = path.parent if path.parent.exists() else path.parent.parent
+    try:
+        if path.is_dir():
+            raise OutputError(f"the answer must be a file, got the folder {path}")
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"the run's folder must be writable, got {place}: {error.strerror or error}"
+        ) from None
+
+
+def _write(path: Path, answer: dict[str, Any]) -> None:
+    """Writes an answer: whoever reads the path finds the old one or this one, never half of one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        partial.write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

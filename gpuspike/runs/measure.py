@@ -1,0 +1,135 @@
+"""Evaluates a network as run and evaluation report it: counted, timed, and accounted for on a chip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpuspike.accountant import Activity, Counter, Prices, account, anytime
+from gpuspike.network.network import Machine
+from gpuspike.runs.experiment import Experiment
+from gpuspike.runs.gpu_energy import GpuEnergy
+from gpuspike.substrate import EmulatedChip, OnChip, gradient_angles
+from gpuspike.training.trainer import Evaluation, Labelled, evaluate
+
+Array = NDArray[Any]
+
+ANGLE_SAMPLES = 1000
+"""Training samples that the angle between gradients is taken on."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network on some splits.
+
+    Attributes:
+        results: by split.
+        activity: counted on one of them.
+        speed: what the emulation took, for summary.json's "emulator".
+    """
+
+    results: dict[str, Evaluation]
+    activity: Activity
+    speed: dict[str, Any]
+
+
+def measure(
+    parts: Experiment,
+    network: Machine,
+    weights: Sequence[Array],
+    data: Mapping[str, Labelled],
+    counted: str,
+    prices: Sequence[Prices],
+) -> Measured:
+    """Evaluates all splits.
+
+    Args:
+        network: what answers.
+        data: by split;  counted: the split whose spikes are counted.
+        prices: of the chips that are to be accounted for.
+    """
+    trials, unit = [chip.trial for chip in prices], parts.config.model.tau_syn
+    # A weight that the chip's grid has rounded to 0 is no synapse.
+    held = network.chip.program(weights) if isinstance(network, OnChip) else weights
+    counter = Counter(network.layers, held, len(data[counted]), trials, unit)
+    size = parts.rule.evaluation_batch_size
+    with GpuEnergy(parts.backend.name) as gpu:
+        results = {
+            name: evaluate(network, weights, split, parts.loss, size, counter if name == counted else None)
+            for name, split in data.items()
+        }
+    seconds = sum(result.seconds for result in results.values())
+    samples = sum(result.t_out.shape[0] * result.t_out.shape[1] for result in results.values())
+    speed = {
+        "inference_samples_per_s": samples / seconds,
+        "inference_J_per_sample": None if gpu.joules is None else gpu.joules / samples,
+    }
+    activity = counter.activity(results[counted].t_out, data[counted].labels)
+    return Measured(results, activity, speed)
+
+
+def on_chip(parts: Experiment, measured: Measured, prices: Prices) -> dict[str, Any]:
+    """What a chip would have needed, and how the emulation compares.
+
+    Returns:
+        The parts "chip" and "anytime" of summary.json. In "chip", "emulator_time_ratio" and
+        "emulator_energy_ratio" say how many times the chip's time and energy a sample took here.
+    """
+    chip = account(measured.activity, prices, parts.dataset.class_names)
+    chip["substrate"] = parts.config.substrate.name
+    joules = measured.speed["inference_J_per_sample"]
+    chip["emulator_time_ratio"] = _ratio(
+        1.0 / measured.speed["inference_samples_per_s"], chip["seconds_per_sample"]
+    )
+    chip["emulator_energy_ratio"] = _ratio(joules, chip["energy_per_classification_J"])
+    return {"chip": chip, "anytime": anytime(measured.activity, prices)}
+
+
+def _ratio(ours: float | None, chip: float | list[float] | None) -> float | list[float] | None:
+    """Ours by the chip's; a band [low, high] where the chip's is one, None where either is not known."""
+    if ours is None or chip is None:
+        return None
+    return [ours / end for end in reversed(chip)] if isinstance(chip, list) else ours / chip
+
+
+def statistics(values: Array) -> dict[str, Any]:
+    """Mean, deviation and every value of something that each replica has one of."""
+    # The deviation over seeds is that of a sample, as papers report it; one seed has none.
+    std = values.std(ddof=1) if len(values) > 1 else None
+    return {"mean": values.mean(), "std": std, "per_replica": values}
+
+
+def examine(
+    parts: Experiment, machine: Machine, weights: Sequence[Array], data: Mapping[str, Labelled]
+) -> dict[str, Any]:
+    """What an emulated chip does to a network: the part "substrate" of summary.json.
+
+    Returns:
+        The seeds of the chips, the draws that left the physics, the test accuracy of the same weights without
+        a chip, and the angle between the nominal and the exact gradient on the first training samples.
+    """
+    config = parts.config.substrate
+    told: dict[str, Any] = {"name": config.name, "gradient": config.gradient.value}
+    if not isinstance(machine, OnChip) or not isinstance(machine.chip, EmulatedChip):
+        return told
+    size = parts.rule.evaluation_batch_size
+    without = evaluate(parts.network, weights, data["test"], parts.loss, size)
+    received, labels = data["train"].received.part(0, ANGLE_SAMPLES), data["train"].labels[:ANGLE_SAMPLES]
+    angles = gradient_angles(machine, weights, received, lambda t_out: parts.loss(t_out, labels[None])[1])
+    return told | {
+        "new_chip": config.new_chip.value,
+        "chip_seeds": list(machine.chip.seeds),
+        **machine.chip.counts,
+        "test_accuracy_without_chip": statistics(without.accuracy),
+        "gradient_angle_degrees": statistics(angles),
+    }
+
+
+def chip_arrays(machine: Machine) -> dict[str, Array]:
+    """The chip that a machine has, as a checkpoint keeps it."""
+    if not isinstance(machine, OnChip) or not isinstance(machine.chip, EmulatedChip):
+        return {}
+    return {f"chip_{name}": array for name, array in machine.chip.arrays().items()}

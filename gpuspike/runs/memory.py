@@ -1,0 +1,226 @@
+"""What a network needs of memory, array by array, before any work starts; and the largest batch that fits.
+
+Counted are the arrays whose size goes with the batch, the weights or the replicas. What the process takes
+besides (the interpreter, libraries, the CUDA context, what the pool keeps) is not: budgets leave it room.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.kernels import cuda
+from gpuspike.kernels.cuda import source as cuda_source
+from gpuspike.kernels.cuda import step as cuda_step
+
+ORDER_BYTES = 8
+"""An index of a sorted input, int64 as the libraries' sorts return it."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_BLOCK, _MOST_KEPT = 32 << 20, 1 << 30
+"""What glibc keeps for the next step: arrays of up to 32 MiB, the most it allows, and 1 GiB in all."""
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep the memory of freed arrays for the next ones; does nothing outside of glibc.
+
+    A training step frees and takes the same few MiB again. glibc would give them back to the system each
+    time and take a page fault for each 4 KiB of the next step: a quarter to a third of the time of ten
+    Yin-Yang replicas.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes of a step, by array.
+
+    Attributes:
+        arrays: alive during the whole step: weights, their gradients and the optimiser's state, and each
+            layer's input, order, spike times, slopes and gradients.
+        passing: alive during one kernel's work only; no two of them at once.
+    """
+
+    arrays: dict[str, int]
+    passing: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """The peak: everything that lasts and the largest of what passes."""
+        return sum(self.arrays.values()) + max(self.passing.values(), default=0)
+
+
+def plan(
+    layers: Sequence[tuple[int, int]],
+    n_batch: int,
+    n_replica: int = 1,
+    dtype: DTypeLike = np.float32,
+    backend: str = "cuda",
+    *,
+    training: bool = True,
+    state_arrays: int = 2,
+    shared_input: bool = False,
+) -> Plan:
+    """Bytes that one step takes.
+
+    Args:
+        layers: (n_pre, n_post) of each layer, bias spikes counted among its inputs.
+        n_batch: samples of the step, for each replica.
+        n_replica: networks side by side.
+        dtype: float32 or float64.
+        backend: "cuda", "cpu" or "reference"; the last is planned as "cpu".
+        training: with gradients and the optimiser; else a forward pass alone.
+        state_arrays: the optimiser's arrays of the weights' size: 2 for Adam, 1 for momentum, 0 for SGD.
+        shared_input: the first layer's input is the same for all replicas.
+
+    Raises:
+        ValueRangeError: no layer, or a size below 1.
+    """
+    if not layers or min(n_batch, n_replica, *(n for layer in layers for n in layer)) < 1:
+        raise ValueRangeError(
+            f"layers, n_batch and n_replica must be 1 or more, got {list(layers)}, {n_batch} and {n_replica}"
+        )
+    real = np.dtype(dtype).itemsize
+    arrays: dict[str, int] = {}
+    passing: dict[str, int] = {}
+    for number, (n_pre, n_post) in enumerate(layers, start=1):
+        name = f"layer {number} "
+        n_in_replicas = 1 if shared_input and number == 1 else n_replica
+        inputs, outputs = n_in_replicas * n_batch * n_pre, n_replica * n_batch * n_post
+        weights = n_replica * n_pre * n_post * real
+        arrays[name + "weights"] = weights
+        arrays[name + "input times"] = inputs * real
+        arrays[name + "order"] = inputs * ORDER_BYTES
+        arrays[name + "output times and slopes"] = 2 * outputs * real
+        if backend == "cuda":
+            if not cuda_step.sorts_by_itself(n_pre):
+                # A copy of the times, a key for the row, and as much again with the order for a merge.
+                passing[name + "sort"] = inputs * (2 * real + 3 * ORDER_BYTES)
+            sample = n_in_replicas * n_pre * cuda_source.event_bytes(real)
+            passing[name + "forward"] = min(n_batch * sample, max(cuda.WORKSPACE, sample))
+        if training:
+            arrays[name + "weights' gradient"] = weights
+            arrays[name + "optimiser"] = state_arrays * weights
+            arrays[name + "output times' gradient"] = outputs * real
+            factors = n_replica * n_batch * (2 * n_pre + (5 if backend == "cuda" else 6) * n_post) * real
+            parts = cuda_source.gradient_parts(n_pre, n_post, n_batch) if backend == "cuda" else 0
+            down = 0
+            if number > 1:  # the input times' gradient, that of the bias spikes too, and weights transposed
+                down = n_replica * n_batch * n_pre * real + (weights if backend != "cuda" else 0)
+            # On the CPU one job takes all layers back, so that the factors of all are there at once.
+            held = passing if backend == "cuda" else arrays
+            held[name + "backward"] = factors + down + (parts * weights if parts > 1 else 0)
+    return Plan(arrays, passing)
+
+
+def largest_batch(layers: Sequence[tuple[int, int]], budget: int, **options: Any) -> int:
+    """The most samples a step may have within a budget; 0 where not even one fits.
+
+    Args:
+        layers: as for `plan`.
+        budget: bytes.
+        options: what else `plan` takes, but `n_batch`.
+    """
+
+    def fits(n_batch: int) -> bool:
+        return plan(layers, n_batch, **options).total <= budget
+
+    if not fits(1):
+        return 0
+    low = 1
+    while fits(2 * low):
+        low *= 2
+    high = 2 * low  # low fits, high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def evaluation_chunk(layers: Sequence[tuple[int, int]], n_samples: int, budget: int, **options: Any) -> int:
+    """Samples of each forward pass when `n_samples` are evaluated within a budget.
+
+    Raises:
+        ConfigError: not even one sample fits.
+    """
+    most = largest_batch(layers, budget, training=False, **options)
+    if most == 0:
+        needed = plan(layers, 1, training=False, **options).total
+        raise ConfigError(
+            f"one sample's forward pass needs {in_words(needed)}, got {in_words(max(budget, 0))} of memory"
+        )
+    return max(1, min(n_samples, most))
+
+
+def require(layers: Sequence[tuple[int, int]], n_batch: int, budget: int, **options: Any) -> Plan:
+    """The plan of a training step that fits into a budget.
+
+    Raises:
+        ConfigError: it does not fit; the message names the largest batch that does.
+    """
+    planned = plan(layers, n_batch, **options)
+    if planned.total <= budget:
+        return planned
+    most = largest_batch(layers, budget, **options)
+    advice = (
+        f"the largest that fits is {most}" if most else "no batch fits: use fewer replicas or smaller layers"
+    )
+    raise ConfigError(
+        f"training.batch_size={n_batch} needs {in_words(planned.total)} of memory, got "
+        f"{in_words(max(budget, 0))}: "
+        f"{advice}"
+    )
+
+
+ROOM = 0.9
+"""Share of a device's free memory that is planned with: its pools cut blocks, and kernels take some."""
+
+
+def fit_device(
+    layers: Sequence[tuple[int, int]],
+    n_batch: int,
+    n_evaluated: int,
+    data_bytes: int,
+    free: int,
+    *,
+    training: bool = True,
+    state_arrays: int = 2,
+    **options: Any,
+) -> int:
+    """Samples of each forward pass of an evaluation, beside a training that fits into a device's memory.
+
+    Args:
+        layers: as for `plan`;  n_batch: samples of a step;  n_evaluated: most samples of a forward pass.
+        data_bytes: of what a training keeps there beside its step.
+        free: bytes that the device still has.
+        training: False where nothing is trained.
+        options: what else `plan` takes.
+
+    Raises:
+        ConfigError: a batch that does not fit, with the largest one that does, or not even one sample does.
+    """
+    budget = int(ROOM * free)
+    if training:
+        budget -= data_bytes
+        budget -= require(layers, n_batch, budget, state_arrays=state_arrays, **options).total
+    return evaluation_chunk(layers, n_evaluated, budget, shared_input=True, **options)
+
+
+def in_words(n_bytes: int) -> str:
+    """A number of bytes to read: 1536 -> "1.5 KiB"."""
+    size, unit = float(n_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024.0:
+            break
+        size, unit = size / 1024.0, larger
+    return f"{n_bytes} B" if unit == "B" else f"{size:.1f} {unit}"

@@ -1,0 +1,65 @@
+"""One trained network on many pieces of silicon: what share of them reaches which accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.runs.experiment import Experiment
+from gpuspike.training.trainer import Labelled, evaluate
+
+Array = NDArray[Any]
+
+MOST_SPIKES = 1 << 22
+"""Spike times of inputs and neurons, over all chips, that an evaluation holds at once."""
+
+SHARES = (1.0, 0.99, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1)
+"""Shares of the chips whose accuracy is told."""
+
+
+def accuracies(
+    parts: Experiment, weights: Sequence[Array], data: Labelled, first_seed: int, n_chips: int
+) -> Array:
+    """Accuracy of each replica's network on each chip, (n_replica, n_chips).
+
+    Args:
+        weights: (n_replica, n_pre, n_post) of each layer.
+        first_seed: of the chips; the others' follow.
+    """
+    per_sample = sum(layer.n_pre + layer.n_out for layer in parts.network.layers)
+    together = max(1, min(n_chips, MOST_SPIKES // per_sample))
+    batch = max(1, min(len(data), MOST_SPIKES // (per_sample * together)))
+    reached = np.empty((len(weights[0]), n_chips))
+    for first in range(0, n_chips, together):
+        seeds = range(first_seed + first, first_seed + min(first + together, n_chips))
+        machine = parts.on_chip(seeds)
+        for replica, row in enumerate(reached):
+            same = [np.repeat(w[replica : replica + 1], len(seeds), axis=0) for w in weights]
+            result = evaluate(machine, same, data, parts.loss, batch)
+            row[first : first + len(seeds)] = result.accuracy
+    return reached
+
+
+def yields(reached: Array) -> dict[str, Any]:
+    """What a population of chips is worth: the part "population" of an evaluation.
+
+    Args:
+        reached: (n_replica, n_chips) accuracies.
+
+    Returns:
+        Number of chips, mean and deviation over all, every accuracy, and the yield: for each of some shares
+        the accuracy that at least this share of the chips reaches, mean over replicas.
+    """
+    best_first = -np.sort(-reached, axis=1)
+    n_chips = reached.shape[1]
+    curve = {f"{share:g}": float(best_first[:, int(np.ceil(share * n_chips)) - 1].mean()) for share in SHARES}
+    return {
+        "chips": n_chips,
+        "mean": float(reached.mean()),
+        "std": float(reached.std(ddof=1)) if reached.size > 1 else None,
+        "yield": curve,
+        "per_replica_and_chip": reached,
+    }

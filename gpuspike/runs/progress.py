@@ -1,0 +1,118 @@
+"""Where a run's numbers go while it runs: a file that is the truth, and the screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from gpuspike.errors import OutputError
+from gpuspike.training.trainer import EpochRecord
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: arrays as lists, numbers that are not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def record_line(record: EpochRecord) -> dict[str, Any]:
+    """One epoch as a line of metrics.jsonl; lists run over replicas, silent_fraction first over layers."""
+    return plain(
+        {
+            "epoch": record.epoch,
+            "learning_rate": record.learning_rate,
+            "train_loss": record.train_loss,
+            "train_accuracy": record.train_accuracy,
+            "validation_loss": record.validation.loss,
+            "validation_accuracy": record.validation.accuracy,
+            "silent_fraction": record.silent_fraction,
+            "bump_fraction": record.bump_fraction,
+            "train_samples_per_s": record.train_samples_per_s,
+        }
+    )
+
+
+class MetricsFile:
+    """metrics.jsonl: one line an epoch, on disk as soon as the epoch is over."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Appends one line.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from None
+
+
+class ProgressDisplay:
+    """A bar on a terminal; elsewhere (a log file, a pipe) one line every few seconds."""
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, console: Console, n_epochs: int) -> None:
+        self._console = console
+        self._n_epochs = n_epochs
+        self._next_line = 0.0
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[n_epochs]}"),
+            BarColumn(bar_width=24),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID = self._progress.add_task(
+            "train", total=n_epochs, epoch=0, n_epochs=n_epochs, figures=""
+        )
+
+    def __enter__(self) -> ProgressDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def batch(self, epoch: int, done: int, total: int) -> None:
+        """Moves the bar within an epoch (counted from 0)."""
+        self._progress.update(self._task, completed=epoch + done / total)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Shows a finished epoch: means over the replicas, silent neurons by layer."""
+        silent = "/".join(f"{100 * layer.mean():.1f}" for layer in record.silent_fraction)
+        figures = (
+            f"loss {record.train_loss.mean():.3f}  "
+            f"accuracy {100 * record.train_accuracy.mean():.2f} %  "
+            f"validation {100 * record.validation.accuracy.mean():.2f} %  "
+            f"silent {silent} %  {record.train_samples_per_s:,.0f} samples/s"
+        )
+        self._progress.update(self._task, completed=record.epoch, epoch=record.epoch, figures=figures)
+        now = time.monotonic()
+        last = record.epoch == self._n_epochs
+        if not self._console.is_terminal and (last or now >= self._next_line):
+            self._next_line = now + self.SECONDS_BETWEEN_LINES
+            self._console.print(f"epoch {record.epoch}/{self._n_epochs}  {figures}", soft_wrap=True)

@@ -1,0 +1,396 @@
+"""One run from configuration to report: glue, in the order in which values flow."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+
+from gpuspike.accountant import Counter, neurobench
+from gpuspike.config.schema import Config, to_yaml
+from gpuspike.errors import OutputError
+from gpuspike.kernels import LayerState
+from gpuspike.report import run_page as report
+from gpuspike.report.figures import chips as chip_plots
+from gpuspike.report.figures import run as plots
+from gpuspike.runs.dashboards import Tracking
+from gpuspike.runs.drawing import draw
+from gpuspike.runs.experiment import Experiment, build, new_trainer
+from gpuspike.runs.measure import Measured, chip_arrays, examine, measure, on_chip, statistics
+from gpuspike.runs.memory import keep_freed_memory
+from gpuspike.runs.progress import MetricsFile, ProgressDisplay, plain, record_line
+from gpuspike.store import checkpoint, resume
+from gpuspike.store.identity import to_values
+from gpuspike.store.provenance import provenance_of
+from gpuspike.store.resume import Stopped
+from gpuspike.store.run_folder import (
+    CHECKPOINT,
+    METRICS,
+    SUMMARY,
+    check_folder,
+    claim,
+    existing,
+    locked,
+    release,
+    replace_text,
+)
+from gpuspike.training.trainer import Labelled, Trainer, evaluate
+
+Array = NDArray[Any]
+
+
+Watch = Callable[[Mapping[str, Any]], None]
+"""Called with each new line of metrics.jsonl once it is written; what it raises ends the run there."""
+
+
+def run(
+    config: Config,
+    experiment: str,
+    folder: Path,
+    console: Console,
+    overrides: Sequence[str] = (),
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Trains, evaluates, draws and reports.
+
+    Args:
+        experiment: its name, for the report.
+        folder: where the run is written; must not hold a run.
+        overrides: what the command line changed, for the summary.
+        watch: follows the epochs.
+
+    Returns:
+        The summary that summary.json holds.
+
+    Raises:
+        GpuspikeError: bad input, before anything is written.
+        KeyboardInterrupt: again, if the run was interrupted before its first epoch was over.
+    """
+    parts = build(config)
+    check_folder(folder)
+    before = existing(folder)
+    claim(folder, to_yaml(config))
+    try:
+        with locked(folder), _readable(folder), Tracking(config, console, watch) as tracking:
+            return _run(parts, experiment, folder, console, overrides, tracking)
+    finally:
+        if not any(folder.glob("checkpoint*.npz")):  # nothing is worth keeping
+            release(folder, before)
+
+
+def go_on(
+    folder: Path,
+    console: Console,
+    asked: Config | None = None,
+    overrides: Sequence[str] = (),
+    begun: tuple[str, Sequence[str]] = ("custom", ()),
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Goes on with the run in a folder, as `run` would have done.
+
+    Args:
+        asked, overrides: what a command line asks for; see `resume.read` for what it may change.
+        begun: experiment and overrides of a run that was stopped before it could write them down.
+        watch: follows the epochs that are left.
+
+    Raises:
+        GpuspikeError: bad input, before anything is written.
+    """
+    with locked(folder), _readable(folder):
+        stopped = resume.read(folder, asked, overrides, begun)
+        parts = build(stopped.config)
+        with Tracking(stopped.config, console, watch) as tracking:
+            return _run(parts, stopped.experiment, folder, console, stopped.overrides, tracking, stopped)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """What the system says about a file, as an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"cannot write the run to {folder}: {error.strerror or error}") from None
+
+
+def _run(
+    parts: Experiment,
+    experiment: str,
+    folder: Path,
+    console: Console,
+    overrides: Sequence[str],
+    tracking: Tracking,
+    stopped: Stopped | None = None,
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    config = parts.config
+    provenance = provenance_of(config)  # now: the code may be another one by the time that training ends
+    keep_freed_memory()
+    _say_what_runs(parts, experiment, folder, console)
+    trainer = new_trainer(parts)
+    book: dict[str, Any] = {
+        "experiment": experiment,
+        "overrides": list(overrides),
+        "config": to_values(config),
+        "seeds": parts.seeds,
+        "chip_seeds": parts.chip_seeds,
+        "gpuspike": provenance["gpuspike"],
+        "git": provenance["git"],
+        "resumed": [],
+    }
+    records: list[dict[str, Any]] = []
+    if stopped is not None:
+        records = stopped.records
+        book["resumed"] = [*stopped.resumed, stopped.epoch]
+        _restore(trainer, stopped, [book["gpuspike"], book["git"]], folder, console)
+    prepare_kernels(parts, console)
+    data = {
+        name: Labelled(
+            # Training alone sees the same times often enough for their order to be worth its memory.
+            parts.receive(split.features, again=name == "train" and parts.rule.keeps_inputs),
+            split.labels,
+        )
+        for name, split in parts.dataset.splits.items()
+    }
+
+    tracking.start(experiment, folder, trainer.epoch)
+    records, interrupted = _train(parts, trainer, data, folder, console, records, book, tracking)
+    if not records:
+        raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
+
+    weights = _kept_weights(folder / CHECKPOINT, len(parts.network.layers))
+    measured = measure(parts, trainer.examined, weights, data, "test", [parts.prices])
+    results = measured.results
+    summary = _summary(parts, experiment, records, measured, interrupted)
+    summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
+    summary |= {"substrate": examine(parts, trainer.examined, weights, data)} | {"provenance": provenance}
+    summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"]}
+    with console.status("drawing figures"):
+        draw(parts, weights, data["test"], results["test"], records, folder / "figures")
+        curve = chip_plots.anytime(summary["anytime"], summary["chip"]["name"])
+        plots.save(curve, folder / "figures", "anytime")
+    summary["emulator"]["wall_s"] = time.perf_counter() - start
+    summary = plain(summary)
+    replace_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    report.write_report(folder, experiment, summary, records, to_yaml(config))
+    tracking.finish(summary, folder / "figures", folder / CHECKPOINT)
+    console.print(report.final_table(summary))
+    if (chip := report.chip_table(summary["chip"])) is not None:
+        console.print(chip)
+    console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
+    console.print(f"figures  {folder / 'figures'}", soft_wrap=True)
+    return summary
+
+
+def _say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Console) -> None:
+    config = parts.config
+    chosen = " (chosen by backend=auto)" if config.backend.value == "auto" else ""
+    replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
+    sizes = parts.network.sizes
+    console.print(f"[bold]{experiment}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
+    console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
+    console.print(f"folder   {folder}", soft_wrap=True)
+
+
+def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, console: Console) -> None:
+    """Takes over a stopped run, and says what its user should know."""
+    warnings = [stopped.damaged] if stopped.damaged else []
+    if stopped.code not in (None, code):
+        warnings.append(
+            f"begun with another gpuspike, {stopped.code}, now {code}: results may differ from either's"
+        )
+    for warning in warnings:
+        console.print(f"[yellow]warning[/yellow]  {escape(warning)}", soft_wrap=True)
+    if stopped.arrays is not None:
+        trainer.restore(stopped.arrays, stopped.epoch)
+    resume.prepare(stopped, folder)
+    left = stopped.config.training.epochs - stopped.epoch
+    console.print(f"resumed  after epoch {stopped.epoch}, {left or 'none'} to go")
+
+
+def prepare_kernels(parts: Experiment, console: Console, *, training: bool = True) -> None:
+    """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as the work.
+
+    Args:
+        training: those that only training needs, too.
+    """
+    start = time.perf_counter()
+    rehearse = _on_a_device if parts.backend.name == "cuda" else _on_the_host
+    evaluating, learning = rehearse(parts)
+    with (
+        console.status("preparing kernels (the first run on a machine compiles them: up to a minute)"),
+        _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
+    ):
+        for prepare in evaluating + (learning if training else ()):
+            prepare()
+            if stop.asked:
+                raise KeyboardInterrupt
+    seconds = time.perf_counter() - start
+    if seconds > 2.0:
+        console.print(f"kernels  compiled in {seconds:.0f} s, kept for later runs")
+
+
+Rehearsal = tuple[tuple[Callable[[], object], ...], tuple[Callable[[], object], ...]]
+"""What runs the kernels of an evaluation, and those of a training, on nothing much."""
+
+
+def _on_the_host(parts: Experiment) -> Rehearsal:
+    network, dtype = parts.network, parts.config.dtype.value
+    machines = dict.fromkeys([parts.network, parts.on_chip(parts.chip_seeds[:1])])  # one, if ideal
+    weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
+    t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
+    states: list[LayerState] = []
+
+    def there() -> None:
+        for machine in machines:
+            states[:] = machine.forward(weights, network.receive(t_in))
+
+    def train() -> None:
+        data = Labelled(network.receive(t_in, sort=parts.rule.keeps_inputs), np.zeros(1, np.int64))
+        next(new_trainer(parts).train(data, data, 1))
+
+    def back() -> None:  # gradients of a chip are compared after the training
+        everybody, t_out_grad = np.ones(1, np.bool_), np.zeros_like(states[-1].t_out)
+        for machine in list(machines)[1:]:
+            machine.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
+
+    evaluating = (
+        there,
+        lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
+        lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
+    )
+    return evaluating, (train, back)
+
+
+def _on_a_device(parts: Experiment) -> Rehearsal:
+    network, dtype = parts.network, parts.config.dtype.value
+    t_in = np.zeros((1, 2, network.layers[0].n_in), dtype)
+    data = Labelled(network.receive(t_in, sort=False), np.zeros(2, np.int64))
+    weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
+    counter = Counter(network.layers, weights, 2, [1.0])
+
+    def train() -> None:  # one sample kernel by kernel, the other as a graph
+        next(new_trainer(replace(parts, rule=replace(parts.rule, batch_size=1))).train(data, data, 1))
+
+    return (lambda: evaluate(network, weights, data, parts.loss, 2, counter),), (train,)
+
+
+class _StopRequest:
+    """Turns Ctrl-C into a request that is met between two batches, never while a file is written.
+
+    A second Ctrl-C stops at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> _StopRequest:
+        # Only the main thread may set handlers; elsewhere the program around us handles Ctrl-C.
+        self._ours = threading.current_thread() is threading.main_thread()
+        if self._ours:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def _train(
+    parts: Experiment,
+    trainer: Trainer,
+    data: dict[str, Labelled],
+    folder: Path,
+    console: Console,
+    records: list[dict[str, Any]],
+    book: Mapping[str, Any],
+    tracking: Tracking,
+) -> tuple[list[dict[str, Any]], bool]:
+    """Trains and keeps the books; returns the records and whether the user stopped it.
+
+    Args:
+        records: of the epochs that were done before.
+        book: what every checkpoint says beside the state.
+    """
+    n_epochs = parts.config.training.epochs
+    metrics = MetricsFile(folder / METRICS)
+    records = list(records)
+    chip = chip_arrays(trainer.examined)
+    interrupted = False
+    with _StopRequest() as stop, ProgressDisplay(console, n_epochs) as display:
+
+        def on_batch(done: int, total: int) -> None:
+            if stop.asked:
+                raise KeyboardInterrupt
+            display.batch(trainer.epoch, done, total)
+
+        try:
+            for record in trainer.train(data["train"], data["validation"], n_epochs, on_batch):
+                line = record_line(record)
+                # The line is in the checkpoint too: a run killed between the two writes loses neither.
+                header = {**book, "epoch": record.epoch, "record": line}
+                checkpoint.save(folder / CHECKPOINT, trainer.state() | chip, header)
+                metrics.write(line)
+                tracking.log(line)
+                records.append(line)
+                display.epoch(record)
+                if stop.asked:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted and records:
+        console.print(f"stopped by the user; epoch {records[-1]['epoch']} is the last one kept")
+    return records, interrupted
+
+
+def _kept_weights(path: Path, n_layers: int) -> list[Array]:
+    """The weights of the last full epoch, from its checkpoint: a stopped run is already within the next."""
+    arrays, _ = checkpoint.load(path)
+    return [arrays[f"weights_{number}"] for number in range(n_layers)]
+
+
+def _summary(
+    parts: Experiment,
+    experiment: str,
+    records: list[dict[str, Any]],
+    measured: Measured,
+    interrupted: bool,
+) -> dict[str, Any]:
+    config, results = parts.config, measured.results
+    speeds = [record["train_samples_per_s"] for record in records]
+    return {
+        "accuracy": {name: statistics(result.accuracy) for name, result in results.items()},
+        "loss": {name: statistics(result.loss) for name, result in results.items()},
+        "silent_fraction": {name: result.silent_fraction for name, result in results.items()},
+        "emulator": {
+            "backend": parts.backend.name,
+            "device": parts.backend.device,
+            "train_samples_per_s": float(np.median(speeds)),
+            **measured.speed,
+            "wall_s": None,
+        },
+        "run": {
+            "experiment": experiment,
+            "epochs": config.training.epochs,
+            "epochs_done": records[-1]["epoch"],
+            "interrupted": interrupted,
+            "dtype": config.dtype.value,
+        },
+    }  # fmt: skip

@@ -1,0 +1,187 @@
+"""Search for good values with Optuna: trials are jobs of a sweep, pruned by their validation accuracy."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from gpuspike.config.schema import Job
+from gpuspike.errors import ConfigError, GpuspikeError, OutputError
+from gpuspike.runs.sweep import run_once
+
+if TYPE_CHECKING:
+    import optuna
+
+HEARTBEAT = 30
+"""Seconds between two signs of life of a trial; after four without one, another process takes it over."""
+
+
+@dataclass
+class Parameter:
+    """A value to search: one of `choices`, or a number from `low` to `high`."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False  # even on a logarithmic scale
+    integer: bool = False
+    choices: list[Any] | None = None
+
+
+@dataclass
+class Search:
+    """A study: what is searched, how long, and where its results are kept."""
+
+    name: str  # of the study and of its folder
+    parameters: dict[str, Parameter]  # by their key in a configuration
+    overrides: list[str] = field(default_factory=list)  # of every trial
+    trials: int = 50  # to finish or prune, over all processes that share the study
+    folder: str | None = None  # null: outputs/tune/ and the name
+    storage: str | None = None  # URL of a database; null: SQLite in the study's folder
+    prune: bool = True  # stop a trial that is worse than the median of the others at the same epoch
+    warm_up_trials: int = 5  # that are never pruned
+    warm_up_epochs: int = 10  # of a trial before it may be pruned
+    seed: int | None = None  # of the sampler; null: another one each time
+
+
+def check(search: Search) -> None:
+    """Makes sure that a search can be made.
+
+    Raises:
+        ConfigError: a range or number that cannot be used.
+    """
+    if not search.parameters:
+        raise ConfigError("tune.parameters must name a value to search, got none")
+    for name in ("trials", "warm_up_trials", "warm_up_epochs"):
+        least = 1 if name == "trials" else 0
+        if getattr(search, name) < least:
+            raise ConfigError(f"tune.{name} must be at least {least}, got {getattr(search, name)}")
+    for key, item in search.parameters.items():
+        where = f"tune.parameters.{key}"
+        if item.choices is not None:
+            if not item.choices or item.low is not None or item.high is not None:
+                raise ConfigError(f"{where} needs choices, or low and high, got {item}")
+            continue
+        low, high = item.low, item.high
+        if low is None or high is None or not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ConfigError(f"{where} needs choices, or low below high, got low={low} and high={high}")
+        if item.log and low <= 0.0:
+            raise ConfigError(f"{where} must be positive where log is true, got low={low}")
+        if item.integer and not (low.is_integer() and high.is_integer() and (not item.log or low >= 1)):
+            raise ConfigError(f"{where} must run between integers, got low={low} and high={high}")
+
+
+def corners(search: Search) -> list[list[str]]:
+    """Overrides that visit both ends or all choices of every parameter, one parameter at a time."""
+    first = {key: _ends(item)[0] for key, item in search.parameters.items()}
+    return [
+        [f"{name}={value if name == key else start}" for name, start in first.items()]
+        for key, item in search.parameters.items()
+        for value in _ends(item)
+    ]
+
+
+def _ends(item: Parameter) -> list[Any]:
+    if item.choices is not None:
+        return item.choices
+    ends = [item.low or 0.0, item.high or 0.0]
+    return [int(end) for end in ends] if item.integer else ends
+
+
+def tune(
+    search: Search, compose: Callable[[Sequence[str]], Job], folder: Path, console: Console
+) -> optuna.Study:
+    """Runs trials until the study has as many as it should; what is stopped or killed goes on the next time.
+
+    Args:
+        compose: makes a job of a trial's overrides.
+        folder: the study's.
+
+    Raises:
+        GpuspikeError: a storage that cannot be used, or a trial whose folder cannot be written.
+        KeyboardInterrupt: the user has stopped a trial.
+    """
+    import optuna
+    from optuna.trial import TrialState
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    done = (TrialState.COMPLETE, TrialState.PRUNED)
+    study = _open(search, folder)
+
+    def objective(trial: optuna.Trial) -> float:
+        try:
+            given = [f"{key}={_suggest(trial, key, item)}" for key, item in search.parameters.items()]
+        except ValueError as error:  # the study is an older one, with other choices
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"the study {search.name} is another one: {reason}; change tune.name") from None
+        job = compose(given)
+
+        def watch(line: Mapping[str, Any]) -> None:
+            trial.report(float(np.mean(line["validation_accuracy"])), line["epoch"])
+            if search.prune and trial.should_prune():
+                raise optuna.TrialPruned
+
+        console.print(f"trial {trial.number}  {' '.join(given)}", soft_wrap=True)
+        place = folder / f"trial_{trial.number}"
+        summary = run_once(job.config, job.experiment, folder, place, console, job.overrides, watch)
+        if summary["run"]["interrupted"]:
+            study.enqueue_trial(trial.params)  # the next search begins with it
+            raise KeyboardInterrupt(f"in trial {trial.number}; its checkpoint is kept")
+        return float(summary["accuracy"]["validation"]["mean"])
+
+    def said(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trial.state == TrialState.PRUNED:
+            console.print(f"trial {trial.number}  pruned after epoch {trial.last_step}")
+
+    left = search.trials - len(study.get_trials(deepcopy=False, states=done))
+    if left > 0:
+        until = optuna.study.MaxTrialsCallback(search.trials, states=done)
+        study.optimize(objective, n_trials=left, callbacks=[said, until])
+    return study
+
+
+def _open(search: Search, folder: Path) -> optuna.Study:
+    import optuna
+
+    url = search.storage
+    try:
+        if url is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            url = f"sqlite:///{(folder / 'study.db').absolute()}"
+        with warnings.catch_warnings():  # the heartbeat's, which is called experimental
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = optuna.storages.RDBStorage(
+                url,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=4 * HEARTBEAT,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            )
+        pruner = optuna.pruners.MedianPruner(search.warm_up_trials, search.warm_up_epochs)
+        return optuna.create_study(
+            storage=storage,
+            study_name=search.name,
+            sampler=optuna.samplers.TPESampler(seed=search.seed),
+            pruner=pruner if search.prune else optuna.pruners.NopPruner(),
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except GpuspikeError:
+        raise
+    except Exception as error:  # a database, its driver and its server have many errors of their own
+        reason = " ".join(str(error).split())
+        raise OutputError(f"cannot use the storage {url} of the study {search.name}: {reason}") from None
+
+
+def _suggest(trial: optuna.Trial, key: str, item: Parameter) -> Any:
+    if item.choices is not None:
+        return trial.suggest_categorical(key, item.choices)
+    low, high = _ends(item)
+    if item.integer:
+        return trial.suggest_int(key, low, high, log=item.log)
+    return trial.suggest_float(key, low, high, log=item.log)

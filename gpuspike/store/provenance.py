@@ -1,0 +1,54 @@
+"""What a run was made with."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpuspike.config.schema import Config
+
+
+def provenance_of(config: Config) -> dict[str, Any]:
+    """Versions of the code and of what it stands on, and the seeds."""
+    return {
+        "gpuspike": metadata.version("gpuspike"),
+        "git": git_revision(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": metadata.version("numba"),
+        "cupy": _cupy_version(),
+        "seed": config.seed,
+        "replicas": config.replicas,
+    }
+
+
+def _cupy_version() -> str | None:
+    """CuPy's version without importing it; its wheels go by many names (cupy-cuda12x, ...)."""
+    if util.find_spec("cupy") is None:
+        return None
+    names = metadata.packages_distributions().get("cupy", [])
+    return metadata.version(names[0]) if names else "unknown"
+
+
+def git_revision() -> str | None:
+    """Commit of the checkout that the package runs from, "+" added where it was changed; None elsewhere."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,176 @@
+"""Going on with a stopped run: what its folder holds, and what may differ from then on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpuspike.config.schema import Config, from_values, read_config, to_yaml
+from gpuspike.errors import ConfigError, DataError, OutputError
+from gpuspike.store import checkpoint
+from gpuspike.store.identity import differences, within
+from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, replace_text
+
+FREE = ("resume", "backend", "tracking", "training.epochs", "training.cuda_graph")
+"""Keys that a resumed run may change: none of them says what is computed, except for how long."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run as it was found in its folder.
+
+    Attributes:
+        config: what to go on with.
+        experiment, overrides: as it was started with.
+        epoch: epochs done; 0 if it was stopped before its first checkpoint.
+        arrays: its state, None without a checkpoint.
+        records: metrics of the epochs done.
+        resumed: epochs after which it was resumed before.
+        code: version and commit of what made the checkpoint, None without one.
+        damaged: why the newest checkpoint is not the one in use, None if it is.
+    """
+
+    config: Config
+    experiment: str
+    overrides: list[str]
+    epoch: int
+    arrays: dict[str, NDArray[Any]] | None
+    records: list[dict[str, Any]]
+    resumed: list[int]
+    code: list[Any] | None
+    damaged: str | None
+
+
+def read(
+    folder: Path,
+    asked: Config | None = None,
+    overrides: Sequence[str] = (),
+    begun: tuple[str, Sequence[str]] = ("custom", ()),
+) -> Stopped:
+    """Looks at a run's folder, writes nothing.
+
+    Args:
+        asked: the configuration that a command line composes, if one asks for changes.
+        overrides: that command line, for example ["resume=outputs/run", "training.epochs=400"].
+        begun: experiment and overrides of a run without a checkpoint, which would have them.
+
+    Raises:
+        DataError: the folder holds no run, or a damaged one.
+        ConfigError: an override that would change what is computed.
+    """
+    path = folder / CHECKPOINT
+    header: Mapping[str, Any] = {}
+    arrays = damaged = None
+    if path.exists() or checkpoint.previous(path).exists():
+        arrays, header, damaged = checkpoint.recover(path)
+    elif not (folder / CONFIG).is_file():
+        raise DataError(f"resume must be the folder of a run, got {folder}, which holds none")
+    try:
+        config = from_values(header["config"]) if header else read_config(folder / CONFIG)
+        epoch = int(header["epoch"]) if header else 0
+        record = header.get("record")
+        if record is not None and record["epoch"] != epoch:
+            raise ValueError(f"epoch is {epoch} and {record['epoch']}")
+        name, given = str(header.get("experiment", begun[0])), list(header.get("overrides", begun[1]))
+        resumed = [int(number) for number in header.get("resumed", ())]
+        code = [header.get("gpuspike"), header.get("git")] if header else None
+    except ConfigError:
+        raise
+    except Exception as error:  # a whole checkpoint of something else
+        raise DataError(f"{path} cannot be resumed: {error!r}") from None
+    if header and (folder / CONFIG).is_file():
+        config = _edited(config, read_config(folder / CONFIG), folder)
+    if asked is not None:
+        config = _changed(config, asked, overrides, folder)
+    records = _records(folder / METRICS, epoch, record)
+    config = replace(config, resume=None)
+    return Stopped(config, name, given, epoch, arrays, records, resumed, code, damaged)
+
+
+def prepare(stopped: Stopped, folder: Path) -> None:
+    """Makes the folder agree with what was found in it, so that the run can go on there.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    if stopped.damaged:
+        checkpoint.set_aside(folder / CHECKPOINT)
+    lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in stopped.records)
+    texts = [(folder / CONFIG, to_yaml(stopped.config)), (folder / METRICS, lines)]
+    for path, text in texts:
+        try:
+            if text and (not path.exists() or path.read_text(encoding="utf-8") != text):
+                replace_text(path, text)
+            elif not text:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _records(path: Path, epoch: int, last: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl up to an epoch; the last one may still have been on its way there."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]  # a line without its end was cut off
+        records = [json.loads(line) for line in whole.splitlines()]
+        records = [record for record in records if record["epoch"] <= epoch]
+        found = [record["epoch"] for record in records]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if last is not None and len(found) == epoch - 1:
+        records, found = [*records, dict(last)], [*found, epoch]
+    if len(found) != epoch or found != list(range(1, len(found) + 1)):
+        raise DataError(
+            f"{path} must have one line for each of the {epoch} epochs done, got {len(found)} lines"
+        )
+    return records
+
+
+def _edited(kept: Config, written: Config, folder: Path) -> Config:
+    """What config.yaml says: where it differs from the checkpoint, somebody has changed it since."""
+    for name, (old, new) in differences(kept, written, FREE).items():
+        raise ConfigError(
+            f"{folder / CONFIG} says {name}={new}, but the checkpoint beside it was made with {old}"
+        )
+    return _longer(kept, written.training.epochs, written)
+
+
+def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path) -> Config:
+    """The kept configuration with what the command line may change."""
+    keys = [text.split("=", 1)[0].strip().lstrip("+~").split("@")[0] for text in overrides]
+    changes = differences(kept, asked, FREE)
+    for key, text in zip(keys, overrides, strict=True):
+        for name, (old, new) in changes.items():
+            if key == "experiment" or within(name, (key,)):
+                raise ConfigError(
+                    f"resume goes on with the configuration of {folder}: {text} would make {name} {new}, "
+                    f"which is {old} there; only {', '.join(FREE[1:])} may change"
+                )
+    result = kept
+    if "training.epochs" in keys:
+        result = _longer(kept, asked.training.epochs, kept)
+    if "backend" in keys:
+        result = replace(result, backend=asked.backend)
+    if any(key.split(".")[0] == "tracking" for key in keys):
+        result = replace(result, tracking=asked.tracking)
+    return result
+
+
+def _longer(kept: Config, epochs: int, others: Config) -> Config:
+    """`others` with so many epochs, which must be what a longer run from the start would have done."""
+    least = kept.training.epochs
+    if epochs < least:
+        raise ConfigError(
+            f"training.epochs of a resumed run may only be raised: at least {least}, got {epochs}"
+        )
+    if epochs > least and kept.optimizer.schedule.value == "cosine":
+        raise ConfigError(
+            f"training.epochs must stay {least}, got {epochs}: optimizer.schedule=cosine ends there, and a "
+            f"longer run would have had other learning rates from the start"
+        )
+    return replace(others, training=replace(others.training, epochs=epochs))

@@ -1,0 +1,138 @@
+"""What the jobs of a sweep have left: read as far as it can be, so that a damaged job hides no other.
+
+os.path is asked what there is, since a Path raises where a folder may not be entered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gpuspike.errors import DataError
+from gpuspike.store.run_folder import CONFIG, METRICS, SUMMARY
+
+JOBS = "jobs"
+"""Folder of a sweep with a file for each configuration that was begun: where, and whether it is finished."""
+
+FINISHED, UNFINISHED, DAMAGED, GONE = "finished", "unfinished", "damaged", "gone"
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """A job as its folder tells of it.
+
+    Attributes:
+        name: of its folder, within the sweep's.
+        state: "finished", "unfinished", "damaged" or "gone".
+        note: what is missing or cannot be read; "" where all is well.
+        config: its values by dotted key; empty if they cannot be read.
+        summary: what its summary.json holds, empty unless finished.
+    """
+
+    name: str
+    state: str
+    note: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def read_sweep(folder: Path) -> list[JobResult]:
+    """The jobs of a sweep, by the numbers in their names.
+
+    Raises:
+        DataError: no such folder, or one without runs in it.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f"the sweep's folder must exist, got {folder}")
+    if os.path.isfile(folder / CONFIG):
+        raise DataError(f"expected the folder of a sweep, got that of a run: {folder}, see its report.html")
+    try:
+        inside = [path for path in folder.iterdir() if os.path.isdir(path) and path.name != JOBS]
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
+    names = {path.name for path in inside if any(os.path.exists(path / name) for name in (CONFIG, SUMMARY))}
+    names |= _marked(folder)
+    if not names:
+        raise DataError(f"the folder must hold the runs of a sweep, got none in {folder}")
+    return [_read_job(folder, name) for name in sorted(names, key=_by_number)]
+
+
+def differences(jobs: Sequence[JobResult]) -> list[str]:
+    """Keys of the configuration in which readable jobs differ, in the configuration's order."""
+    configs = [job.config for job in jobs if job.config]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
+
+
+def _by_number(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts "trial_10" behind "trial_9"."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
+def _marked(folder: Path) -> set[str]:
+    """Folders of the jobs that the sweep has begun, the gone ones too; unreadable marks tell nothing."""
+    names = set()
+    for mark in (folder / JOBS).glob("*.json"):
+        try:
+            name = json.loads(mark.read_text(encoding="utf-8"))["folder"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\\" not in name:
+            names.add(name)
+    return names
+
+
+def _read_job(sweep: Path, name: str) -> JobResult:
+    folder = sweep / name
+    if not os.path.isdir(folder):
+        return JobResult(name, GONE, "its folder is not there")
+    config: dict[str, Any] = {}
+    notes = []
+    try:
+        config = _flat(_mapping(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        notes.append(f"{CONFIG} cannot be read")
+    if not os.path.exists(folder / SUMMARY):
+        return JobResult(name, UNFINISHED, "; ".join([_progress(folder, config), *notes]), config)
+    try:
+        summary = _mapping(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+        _mapping(summary["accuracy"])["test"]
+    except (OSError, ValueError, KeyError, RecursionError):
+        return JobResult(name, DAMAGED, "; ".join([f"{SUMMARY} cannot be read", *notes]), config)
+    run = summary.get("run")
+    if isinstance(run, Mapping) and run.get("interrupted"):
+        return JobResult(name, UNFINISHED, "; ".join([_progress(folder, config), *notes]), config, summary)
+    return JobResult(name, FINISHED, "; ".join(notes), config, summary)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("expected a mapping")
+    return value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = value if isinstance(value, dict) and value else None
+        flat |= {f"{prefix}{key}": value} if inner is None else _flat(inner, f"{prefix}{key}.")
+    return flat
+
+
+def _progress(folder: Path, config: Mapping[str, Any]) -> str:
+    """How far a job has come, from the lines of its metrics.jsonl."""
+    try:
+        with open(folder / METRICS, "rb") as file:
+            done = sum(1 for line in file if line.endswith(b"\n"))
+    except OSError:
+        done = 0
+    return f"{done} of {config.get('training.epochs', '?')} epochs"

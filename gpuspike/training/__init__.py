@@ -1,0 +1,1 @@
+"""A step, its rule, and its leaves."""

@@ -1,0 +1,226 @@
+"""The training step on a CPU as one compiled job, where the machine, the loss and the optimiser have one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.kernels.threads import thread_count
+from gpuspike.network.network import Machine, Network
+from gpuspike.rng import LAYER_BLOCKS, Purpose
+from gpuspike.substrate import EmulatedChip, OnChip
+from gpuspike.training.bumping import NO_LAYER, Bumping
+from gpuspike.training.losses import Loss, TTFSCrossEntropy
+from gpuspike.training.optim import Adam, Optimizer
+from gpuspike.training.trainer import HostStep, Labelled, TrainingRule
+
+Array = NDArray[Any]
+
+
+def compiled_step(
+    machine: Machine,
+    examined: Machine,
+    weights: list[Array],
+    loss: Loss,
+    optimizer: Optimizer,
+    bumping: Bumping,
+    rule: TrainingRule,
+    seeds: Sequence[int],
+) -> CompiledStep | None:
+    """The step of a `HostStep` of these parts as one job; None where there is none for them."""
+    if not (isinstance(loss, TTFSCrossEntropy) and isinstance(optimizer, Adam)):
+        return None
+    if not hasattr(machine.kernels, "training") or not all(layer.neuron.uniform for layer in machine.layers):
+        return None
+    if len(seeds) * rule.batch_size < thread_count():
+        return None  # there, threads share the neurons of a sample
+    parts = (examined, weights, loss, optimizer, bumping, rule, seeds)
+    if isinstance(machine, Network):
+        return CompiledStep(machine, *parts)
+    if not (isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip) and machine.fresh is None):
+        return None
+    chip = machine.chip
+    return ChipStep(machine, *parts) if chip.draws_alone and len(chip.seeds) == len(seeds) else None
+
+
+class CompiledStep(HostStep):
+    """What `HostStep` does, to the bit, without coming back to Python within a batch; arguments as there.
+
+    It holds the arrays of a batch, and copies of the weights in other layouts: whoever changes the weights
+    in the middle of an epoch calls `push`.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        examined: Machine,
+        weights: list[Array],
+        loss: TTFSCrossEntropy,
+        optimizer: Adam,
+        bumping: Bumping,
+        rule: TrainingRule,
+        seeds: Sequence[int],
+    ) -> None:
+        super().__init__(machine, examined, weights, loss, optimizer, bumping, rule, seeds)
+        kernels: Any = machine.kernels
+        state, n_layer = optimizer.state(), len(weights)
+        self._adam, self._steps = optimizer, state["steps"]
+        self._sorted: tuple[Labelled, Array] | None = None
+        self._told: Any = None
+        numbers = loss.xi * loss.tau_syn, loss.beta * loss.tau_syn, loss.alpha, loss.silent_penalty
+        dead = np.broadcast_to(np.asarray(machine.dead_fraction, np.float64), (n_layer, len(seeds)))
+        self._stack = kernels.training(
+            weights,
+            [state[f"mean_{number}"] for number in range(n_layer)],
+            [state[f"square_{number}"] for number in range(n_layer)],
+            kernels.Rule(
+                loss=tuple(float(x) for x in numbers),
+                max_weight_grad=float(rule.max_weight_grad),
+                max_silent=np.broadcast_to(np.asarray(bumping.max_silent, np.float64), n_layer).copy(),
+                dead=dead.copy(),
+                bumping=(
+                    rule.bump_replaces_step,
+                    float(bumping.value),
+                    float(bumping.most),
+                    bumping.exponential,
+                    bumping.targeted,
+                ),
+                most=np.array([self._most(number) for number in range(n_layer)]),
+                adam=(optimizer.beta1, optimizer.beta2, optimizer.epsilon),
+            ),
+            kernels.Noise(
+                n_jittered=machine.layers[0].n_in,
+                std=rule.input_noise,
+                seeds=np.array(seeds, np.uint64),
+                first_block=int(Purpose.INPUT_NOISE) << 24,
+            ),
+            sort=not rule.keeps_inputs,
+            **self._neurons(),
+        )
+
+    def _neurons(self) -> dict[str, Any]:
+        """What the kernels are told of the neurons, and of a chip."""
+        layers = self._network.layers
+        return {
+            "neurons": [layer.neuron for layer in layers],
+            "bias_times": [layer.bias_times for layer in layers],
+        }
+
+    def _most(self, number: int) -> float:
+        """The largest weight that a layer can have."""
+        return np.inf
+
+    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+        """See `Step.begin`."""
+        super().begin(train, order, epoch, learning_rate)
+        n_batches = -(-len(train) // self._rule.batch_size)
+        known = self._known_order(train)
+        self._told = self._stack.epoch(train.received.t_in[0], known, order, train.labels, epoch, n_batches)
+        self._done = 0  # batches of the epoch
+        self.push()
+
+    def _known_order(self, train: Labelled) -> NDArray[np.int64]:
+        """(n_samples, n_pre) what sorts each sample's spikes, where no noise moves them; else none."""
+        received = train.received
+        if not self._rule.keeps_inputs:
+            return np.empty((0, received.t_in.shape[2]), np.int64)
+        if received.order is not None:
+            return received.order[0]
+        if self._sorted is None or self._sorted[0] is not train:
+            self._sorted = train, self._network.kernels.spike_order(received.t_in)
+        return self._sorted[1][0]
+
+    def batch(self, number: int) -> None:
+        """See `Step.batch`."""
+        told, rule, bumping = self._told, self._rule, self._bumping
+        first = number * rule.batch_size
+        n_batch = min(rule.batch_size, len(self._train) - first)
+        t_in = None
+        if rule.augment is not None:
+            samples = told.order[:, first : first + n_batch]
+            t_in = self._train.received.take(samples, with_order=False).t_in
+            rule.augment(t_in, self._seeds, self._epoch, number)
+        self._stack.step(told, number, first, n_batch, self._adam.rates(self._learning_rate), t_in)
+        self._done = number + 1
+        bumping.layer[...], bumping.size[...] = told.chosen[self._done], told.sizes[self._done]
+        self._steps += bumping.layer == NO_LAYER if rule.bump_replaces_step else 1
+
+    def figures(self) -> Array:
+        """See `Step.figures`."""
+        told, n_train, size = self._told, len(self._train), self._rule.batch_size
+        if not self._done:
+            return np.zeros((3 + len(self._weights), len(self._seeds)))
+        ends = np.minimum(size * np.arange(1, self._done + 1), n_train)
+        sizes = np.diff(ends, prepend=0)
+        n_out = np.array([[[layer.n_out]] for layer in self._network.layers])
+        loss, correct = _means(told.losses, ends, size), _means(told.correct, ends, size)
+        silent = np.add.reduceat(told.silent[:, :, : ends[-1]], ends - sizes, axis=2) / (sizes * n_out)
+        bumped = told.chosen[1 : self._done + 1].T != NO_LAYER
+        rows = np.stack([loss, correct, bumped, *silent]) * (sizes / n_train)
+        return np.add.accumulate(rows, axis=2)[..., -1]  # one after the other, as `HostStep` adds them
+
+    def push(self) -> None:
+        """See `Step.push`."""
+        self._stack.follow()
+        if self._told is not None:
+            self._told.chosen[self._done], self._told.sizes[self._done] = (
+                self._bumping.layer,
+                self._bumping.size,
+            )
+
+
+class ChipStep(CompiledStep):
+    """The same where an emulated chip answers: it is programmed through Python."""
+
+    _network: OnChip
+
+    @property
+    def _chip(self) -> EmulatedChip:
+        assert isinstance(self._network.chip, EmulatedChip)
+        return self._network.chip
+
+    def _neurons(self) -> dict[str, Any]:
+        machine, chip, substrate = self._network, self._chip, self._chip.substrate
+        kernels: Any = machine.kernels
+        layers = range(len(machine.layers))
+        thresholds = [chip.thresholds(number, self._weights[0].dtype) for number in layers]
+
+        def address(purpose: Purpose, drawn: float) -> list[int]:
+            return [(int(purpose) << 24) + number * LAYER_BLOCKS if drawn else -1 for number in layers]
+
+        return {
+            "neurons": machine.believed(self._weights)[1],
+            "bias_times": chip.bias_times(),
+            "answering": chip.neurons,
+            "chip": kernels.Chip(
+                seeds=np.array(chip.seeds, np.uint64),
+                base=[base for base, _ in thresholds],
+                factor=[factor for _, factor in thresholds],
+                thresholds=address(Purpose.THRESHOLD_NOISE, substrate.threshold_noise),
+                delays=address(Purpose.SPIKE_JITTER, substrate.spike_jitter),
+                jitter=substrate.spike_jitter,
+                grid=substrate.time_grid,
+                end=substrate.last_seen,
+                scale=None,
+                factors=None if machine.exact is None else chip.pull_factors(),
+            ),
+        }
+
+    def _most(self, number: int) -> float:
+        return self._chip.substrate.most(number)
+
+    def batch(self, number: int) -> None:
+        """See `Step.batch`."""
+        self._stack.program(self._chip.effective(self._weights), self._network.believed(self._weights)[0])
+        super().batch(number)
+
+
+def _means(values: Array, ends: NDArray[np.int64], size: int) -> Array:
+    """(n_replica, n_batches) means of each batch's samples; all of that size, but for a last smaller one."""
+    whole = len(ends) if ends[-1] == size * len(ends) else len(ends) - 1
+    means = values[:, : whole * size].reshape(len(values), whole, size).mean(axis=2)
+    rest = values[:, whole * size : ends[-1]]
+    return np.hstack([means, rest.mean(axis=1, keepdims=True)]) if rest.size else means

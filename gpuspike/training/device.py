@@ -1,0 +1,217 @@
+"""The training step on a CUDA device: kernels only, replayed as a graph, asked by the host once an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.errors import ConfigError, DataError
+from gpuspike.kernels import host
+from gpuspike.kernels.cuda import graph as cuda_graph
+from gpuspike.kernels.cuda import step as cuda_step
+from gpuspike.network.layers import LayerInput
+from gpuspike.network.network import Network
+from gpuspike.rng import Purpose
+from gpuspike.training.bumping import Bumping
+from gpuspike.training.losses import Loss
+from gpuspike.training.optim import SGD, Adam, Optimizer
+from gpuspike.training.trainer import Evaluation, Labelled, TrainingRule, evaluate, training_state
+
+Array = NDArray[Any]
+
+
+class DeviceStep:
+    """What `trainer.HostStep` does, on a device; arguments as there.
+
+    The arrays of the trainer have a twin on the device, which the steps change; `pull` and `push` copy. A
+    full batch runs kernel by kernel the first time, is then captured as a graph, and replayed from there on.
+    The last, smaller batch of an epoch always runs kernel by kernel: with the same bits.
+
+    Args:
+        network: with the device's kernels, as has the loss.
+        graph: whether full batches are replayed; they are not where a row is left to the library's sort.
+
+    Raises:
+        ConfigError: an optimiser that has no kernels.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        weights: Sequence[Array],
+        loss: Loss,
+        optimizer: Optimizer,
+        bumping: Bumping,
+        rule: TrainingRule,
+        seeds: Sequence[int],
+        *,
+        graph: bool = True,
+    ) -> None:
+        if not isinstance(optimizer, (Adam, SGD)):
+            raise ConfigError(
+                f"the optimiser on a device must be Adam or SGD, got {type(optimizer).__name__}"
+            )
+        self._network, self._loss, self._optimizer, self._rule = network, loss, optimizer, rule
+        self._bumping = bumping
+        self._host = training_state(weights, optimizer, bumping)
+        self._twins: dict[str, tuple[Labelled, Labelled]] = {}
+        sorted_here = network.layers[1 if rule.keeps_inputs else 0 :]
+        self._graphs = graph and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)
+        self._graph: Any = None
+        self._warm = False
+        self._batches: cuda_step.Batches | None = None
+        self._lane = cuda_graph.Lane()
+        sizes = [layer.n_out for layer in network.layers]
+        self._first = [0, *np.cumsum(sizes)[:-1].tolist()]
+        shift = rule.augment
+        self._shift = cuda_step.Shift()
+        if shift is not None:
+            purpose = int(Purpose.AUGMENTATION)
+            self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, purpose)
+        n_replica, place = len(seeds), self._place
+        with self._lane.entered():
+            self._arrays = {name: place(array) for name, array in self._host.items()}
+            self._seeds = place(np.array(seeds, np.int64))
+            self._clock, self._learning_rate = place(np.zeros(2, np.int64)), place(np.zeros(1))
+            self._silent = place(np.zeros((n_replica, sum(sizes)), np.int32))
+            self._judgement = cuda_step.Judgement(
+                ends=place(np.cumsum(sizes).astype(np.int32)),
+                max_silent=place(np.array(bumping.max_silent, np.float64)),
+                value=bumping.value,
+                most=bumping.most,
+                exponential=bumping.exponential,
+                replaces=rule.bump_replaces_step,
+                layer=self._arrays["bump_layer"],
+                size=self._arrays["bump_size"],
+                active=place(np.ones(n_replica, np.bool_)),
+                totals=place(np.zeros((3 + len(sizes), n_replica))),
+                clock=self._clock,
+            )
+        self._lane.wait()
+
+    def _place(self, array: Array) -> Any:
+        return self._network.kernels.place(array)
+
+    def _named(self, name: str) -> list[Any]:
+        """The device's arrays of that name, one a layer."""
+        return [self._arrays[f"{name}_{number}"] for number in range(len(self._network.layers))]
+
+    def pull(self) -> None:
+        """See `trainer.Step.pull`."""
+        with self._lane.entered():
+            for name, array in self._arrays.items():
+                self._host[name][...] = host(array)
+
+    def push(self) -> None:
+        """See `trainer.Step.push`."""
+        with self._lane.entered():
+            for name, array in self._arrays.items():
+                array.set(self._host[name])
+        self._lane.wait()
+
+    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+        """See `trainer.Step.begin`."""
+        if not self._knows(
+            "train", train
+        ):  # the graph knows the old arrays' addresses; another size, other kernels
+            self._graph, self._warm, self._batches = None, False, None
+        data = self._on_device("train", train)
+        with self._lane.entered():
+            if self._batches is None:
+                t_in, full = data.received.t_in, self._rule.batch_size
+                # Times that no noise moves are sorted once.
+                known = self._network.kernels.spike_order(t_in) if self._rule.keeps_inputs else None
+                self._batches = cuda_step.Batches(
+                    t_in, known, data.labels, self._place(order), self._clock, self._seeds, full
+                )
+            else:
+                self._batches.order.set(order)
+            self._clock.set(np.array([epoch, 0], np.int64))
+            self._learning_rate.set(np.array([learning_rate]))
+            self._judgement.totals.set(np.zeros(self._judgement.totals.shape))
+        self._lane.wait()  # the host's arrays may go now
+
+    def batch(self, number: int) -> None:
+        """See `trainer.Step.batch`."""
+        assert self._batches is not None, "begin comes first"
+        full, n_train = self._rule.batch_size, len(self._batches.labels)
+        n_batch = min(full, n_train - number * full)
+        if n_batch < full or not self._graphs or not self._warm:
+            self._lane.run(lambda: self._step(n_batch))
+            self._warm |= n_batch == full
+            return
+        if self._graph is None:
+            self._graph = self._lane.capture(lambda: self._step(full))
+        self._lane.replay(self._graph)
+
+    def _step(self, n_batch: int) -> None:
+        """One batch, in the order of `trainer.HostStep.batch`; kernels only."""
+        network, rule, at, batches = self._network, self._rule, self._judgement, self._batches
+        assert batches is not None
+        weights = self._named("weights")
+        t_in, order, labels = cuda_step.take(batches, n_batch, self._shift)
+        if rule.input_noise:
+            n_in, purpose = network.layers[0].n_in, Purpose.INPUT_NOISE
+            cuda_step.jitter_now(t_in, n_in, rule.input_noise, self._seeds, purpose, self._clock)
+        states = network.forward(weights, LayerInput(t_in, order))
+        losses, t_out_grad = self._loss(states[-1].t_out, labels)
+        for state, first in zip(states, self._first, strict=True):
+            cuda_step.count_silent(state.t_out, self._silent, first)
+        share = n_batch / len(batches.labels)
+        cuda_step.judge(at, self._silent, labels, states[-1].t_out, losses, share)
+        grads = network.backward(
+            weights, states, t_out_grad, active=at.active, max_weight_grad=rule.max_weight_grad
+        )
+        self._descend(weights, grads)
+        for number, first in enumerate(self._first):
+            targeted = self._bumping.targeted
+            cuda_step.bump(weights[number], number, first, targeted, at.layer, at.size, self._silent)
+
+    def _descend(self, weights: list[Any], grads: list[Any]) -> None:
+        optimizer, rate, active = self._optimizer, self._learning_rate, self._judgement.active
+        if isinstance(optimizer, SGD):
+            velocity = self._named("optimizer_velocity")
+            cuda_step.sgd_active(weights, grads, velocity, optimizer.momentum, rate, active)
+        else:
+            mean, square = self._named("optimizer_mean"), self._named("optimizer_square")
+            steps = self._arrays["optimizer_steps"]
+            constants = optimizer.beta1, optimizer.beta2, optimizer.epsilon
+            cuda_step.adam_active(weights, grads, mean, square, steps, rate, active, constants)
+
+    def figures(self) -> Array:
+        """See `trainer.Step.figures`; waits for the device."""
+        with self._lane.entered():
+            return host(self._judgement.totals)
+
+    def evaluate(self, data: Labelled) -> Evaluation:
+        """See `trainer.Step.evaluate`."""
+        there = self._on_device("examined", data)
+        with self._lane.entered():
+            size = self._rule.evaluation_batch_size
+            return evaluate(self._network, self._named("weights"), there, self._loss, size)
+
+    def _knows(self, role: str, data: Labelled) -> bool:
+        known = self._twins.get(role)
+        return known is not None and known[0] is data
+
+    def _on_device(self, role: str, data: Labelled) -> Labelled:
+        """A split's twin; the one before in its role is dropped.
+
+        Raises:
+            DataError: a label that no output neuron has, where a kernel would read beyond the spike times.
+        """
+        if self._knows(role, data):
+            return self._twins[role][1]
+        n_classes = self._network.layers[-1].n_out
+        low, high = int(data.labels.min(initial=0)), int(data.labels.max(initial=0))
+        if low < 0 or high >= n_classes:
+            raise DataError(f"labels must lie from 0 to {n_classes - 1}, got {low} to {high}")
+        self._twins.pop(role, None)
+        with self._lane.entered():
+            received = LayerInput(self._place(data.received.t_in), None)
+            twin = Labelled(received, self._place(data.labels))
+        self._twins[role] = data, twin
+        return twin
