@@ -1,0 +1,62 @@
+"""Losses, optimisers, distortions, data sets by their names: each a file, and a line in a registry."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from gpuspike.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Parts of one kind by their names, imported when they are first asked for.
+
+    Args:
+        kind: what they are, in the singular, as errors call them.
+        parts: of each name the part's module and the part's own name there, "package.module:Part".
+    """
+
+    def __init__(self, kind: str, parts: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._places = dict(parts)
+        self._parts: dict[str, T] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        """Names, in the order in which they were registered."""
+        return iter(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __getitem__(self, name: str) -> T:
+        """The part of that name.
+
+        Raises:
+            ConfigError: there is none; which there are, and which is meant perhaps.
+        """
+        if name not in self._places:
+            close = difflib.get_close_matches(str(name), self._places, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigError(f"there is no {self.kind} {name!r}; there are {', '.join(self)}{hint}")
+        if name not in self._parts:
+            module, _, part = self._places[name].partition(":")
+            self._parts[name] = getattr(importlib.import_module(module), part)
+        return self._parts[name]
+
+    def add(self, name: str, part: T) -> T:
+        """Registers a part of a user's own.
+
+        Raises:
+            ConfigError: the name is no identifier, or another part's.
+        """
+        if not name.isidentifier():
+            raise ConfigError(f"the name of a {self.kind} must be an identifier, got {name!r}")
+        known: Any = self._parts.get(name)
+        if name in self and known is not part:
+            raise ConfigError(f"there is a {self.kind} {name!r} already")
+        self._places[name], self._parts[name] = f"{part.__module__}:{name}", part
+        return part
