@@ -749,7 +749,7 @@ def test_a_neuron_does_not_depend_on_its_company(
     weights = rng.normal(1.5, 0.8, (2, 5, 120)).astype(dtype)
     first = forward(t_in, weights, plain(1.0))
     for count in (1, 2, 16, 64):
-        monkeypatch.setattr("gpuspike.kernels.cpu.forward.thread_count", lambda n=count: n)
+        monkeypatch.setattr(sys.modules["gpuspike.kernels.cpu.forward"], "thread_count", lambda n=count: n)
         monkeypatch.setattr("gpuspike.kernels.cpu.team.thread_count", lambda n=count: n)
         for r in range(2):
             for alone, together in zip(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -62,5 +63,5 @@ def test_many_samples_are_sorted_by_several_threads(monkeypatch: pytest.MonkeyPa
     expected = np.argsort(t_in, axis=-1, kind="stable")
     for count in (1, 2, 5):
         monkeypatch.setattr("gpuspike.kernels.cpu.team.thread_count", lambda n=count: n)
-        monkeypatch.setattr("gpuspike.kernels.cpu.forward.thread_count", lambda n=count: n)
+        monkeypatch.setattr(sys.modules["gpuspike.kernels.cpu.forward"], "thread_count", lambda n=count: n)
         np.testing.assert_array_equal(load("cpu").spike_order(t_in), expected)

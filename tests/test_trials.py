@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -194,8 +195,9 @@ def test_batches_replicas_and_threads_change_no_bit(
     together = forward(t_in, weights, neuron, interference)
     names = ("t_out", "t_cross", "slope")
     for count in (1, 2, 5):
-        for place in ("cpu_forward", "cpu_team"):
-            monkeypatch.setattr(f"gpuspike.kernels.{place}.thread_count", lambda n=count: n)
+        for place in ("forward", "team"):
+            module = sys.modules[f"gpuspike.kernels.cpu.{place}"]
+            monkeypatch.setattr(module, "thread_count", lambda n=count: n)
         assert_same(forward(t_in, weights, neuron, interference), together)
         for first, last in ((0, 1), (1, 20), (20, 37)):  # a single sample is cut into ranges of neurons
             part = interference._replace(
@@ -224,7 +226,7 @@ def test_a_wide_layer_is_cut_into_ranges_of_neurons_without_changing_a_bit(
     oracle = forward(t_in, weights, neuron, interference, "reference")
     states = []
     for count in (1, 2, 5):
-        monkeypatch.setattr("gpuspike.kernels.cpu.forward.thread_count", lambda n=count: n)
+        monkeypatch.setattr(sys.modules["gpuspike.kernels.cpu.forward"], "thread_count", lambda n=count: n)
         states.append(forward(t_in, weights, neuron, interference))
         assert_same(states[-1], states[0])
     test_kernels.assert_same_spikes(states[0].t_cross, oracle.t_cross, LIF(), TOLERANCE["spike time"])
