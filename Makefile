@@ -4,7 +4,7 @@ VENV := .venv
 CUDA ?= cuda12
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-all test-gpu lint bench clean
+.PHONY: help run test test-all test-gpu lint docs bench clean
 
 help:
 	@echo "make run    set up, train Yin-Yang, write a report (ARGS='training.epochs=20 replicas=10' overrides)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-all  the slow ones too"
 	@echo "make test-gpu  those that need a CUDA device (CUDA=cuda13 for a driver of that generation)"
 	@echo "make lint   format, lint and type checks"
+	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make bench  the kernel benchmark"
 
 # A broken or half-made environment has no stamp and is made anew.
@@ -44,6 +45,14 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+$(VENV)/.docs: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open build/site/index.html"
 
 bench: $(VENV)/.dev
 	$(BIN)/python scripts/benchmark.py $(ARGS)
