@@ -173,14 +173,6 @@ def test_a_file_that_a_page_shows_can_be_read(page: str, tmp_path: Path) -> None
         read_substrate(path) if "/substrate/" in name else read_prices(path)
 
 
-def test_links_between_the_pages_lead_somewhere() -> None:
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
-            if not link.startswith("http"):
-                assert (page.parent / link).exists(), f"{page.name} links to {link}"
-
-
 def test_the_figures_in_the_repository_are_small() -> None:
     for figure in (ROOT / "docs").glob("*.png"):
         assert figure.stat().st_size < 100_000
