@@ -12,7 +12,7 @@ from small_training import FIGURES, Run, Setup, assert_same_runs, each_variant
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
 from gpuspike.kernels import load
 from gpuspike.network.layers import Moment
-from gpuspike.network.network import Machine, Network
+from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.augmentation import RandomShift
@@ -47,7 +47,7 @@ class Task:
 
     def machine(self) -> Machine:
         bias = self.bias or ((),) * (len(self.sizes) - 1)
-        network = Network.build(self.sizes, bias, self.neuron, load("cpu"))
+        network = Architecture.build(self.sizes, bias, self.neuron, load("cpu"))
         if self.substrate is None:
             return network
         chip = EmulatedChip(self.substrate, network.layers, network.kernels, self.seeds)
@@ -271,7 +271,7 @@ def test_what_it_does_not_know_is_left_to_the_step_by_pieces() -> None:
     assert refused(task, sgd=True)
     assert refused(task, loss=TimeMSE())
     assert refused(replace(task, neuron=LIF(1.0, 1.0, np.full((2, 40), 1.1)), sizes=(33, 40)))
-    reference = Network.build(task.sizes, ((), ()), task.neuron, load("reference"))
+    reference = Architecture.build(task.sizes, ((), ()), task.neuron, load("reference"))
     assert refused(task, machine=reference)
 
 

@@ -31,7 +31,7 @@ from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.threads import thread_count
 from gpuspike.network.layers import LayerInput, Moment
-from gpuspike.network.network import Machine, Network
+from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
@@ -54,7 +54,7 @@ class Experiment:
     config: Config
     backend: Backend
     dataset: Dataset
-    network: Network
+    network: Architecture
     substrate: Substrate
     loss: Loss
     rule: TrainingRule
@@ -193,7 +193,7 @@ def _backend(name: BackendName, substrate: Substrate) -> Backend:
     return backend
 
 
-def bytes_on_device(config: Config, dataset: Dataset, network: Network) -> int:
+def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> int:
     """What a training keeps in a device's memory beside its step: data, shuffles, a validation's answers."""
     first, last = network.layers[0], network.layers[-1]
     item = np.dtype(config.dtype.value).itemsize
@@ -205,7 +205,7 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Network) -> int:
     return n_train * (labelled + order + 8 * config.replicas) + n_validation * (labelled + answered)
 
 
-def _evaluated_together(config: Config, dataset: Dataset, network: Network, to_train: bool) -> int:
+def _evaluated_together(config: Config, dataset: Dataset, network: Architecture, to_train: bool) -> int:
     """Samples of a forward pass in evaluations: as asked for, but no more than a device's memory holds.
 
     Raises:
@@ -250,7 +250,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()
     trackers.check(config)
-    network = Network.build(sizes, bias_times, neuron, load(backend.name))
+    network = Architecture.build(sizes, bias_times, neuron, load(backend.name))
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
     loss: Loss

@@ -14,6 +14,7 @@ from gpuspike.errors import DataError, ValueRangeError
 from gpuspike.kernels import LayerState, host, on_host
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Machine
+from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose, stream
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import NO_LAYER, Bumping
@@ -171,7 +172,7 @@ def evaluate(
 
 def training_state(weights: Sequence[Array], optimizer: Optimizer, bumping: Bumping) -> dict[str, Array]:
     """All arrays that a resumed run would need, by name; not copied."""
-    arrays = {f"weights_{i}": w for i, w in enumerate(weights)}
+    arrays = Parameters.of_weights(weights).arrays()
     arrays |= {f"optimizer_{name}": a for name, a in optimizer.state().items()}
     return arrays | {"bump_layer": bumping.layer, "bump_size": bumping.size}
 
