@@ -125,7 +125,7 @@ IDEAL = {
 @pytest.mark.parametrize("task", IDEAL.values(), ids=IDEAL.keys())
 def test_one_job_gives_the_bits_of_many(task: Task) -> None:
     trainer, records = assert_same(task)
-    assert isinstance(trainer._step, CompiledStep)
+    assert isinstance(trainer.step, CompiledStep)
     if task.max_silent < 0.1:
         assert sum(record.bump_fraction.sum() for record in records) > 0.0
 
@@ -153,7 +153,7 @@ CHIPS = {
 @pytest.mark.parametrize("task", CHIPS.values(), ids=CHIPS.keys())
 def test_a_chip_answers_in_the_same_job_with_the_same_bits(task: Task) -> None:
     trainer, _ = assert_same(task)
-    assert isinstance(trainer._step, ChipStep)
+    assert isinstance(trainer.step, ChipStep)
 
 
 @each_variant
@@ -165,7 +165,7 @@ def test_it_takes_the_place_of_the_step_that_it_knows(setup: Setup) -> None:
     if setup.optimizer == "sgd" or setup.loss == "squares":
         assert step is None
         return
-    trainer._step = step
+    trainer.step = step
     records = trainer.train(there.labelled(0, there.n_train), there.labelled(1, 40), 3)
     assert_same_runs((trainer, list(records)), there.trained())
 
@@ -202,7 +202,7 @@ def test_figures_are_those_of_the_epoch_so_far() -> None:
     told: dict[bool, list[Any]] = {}
     for compiled in (True, False):
         trainer, data = task.trainer(compiled=compiled), task.labelled()
-        step = trainer._step
+        step = trainer.step
         step.begin(data, np.stack([np.arange(70)] * 2), 0, 0.01)
         told[compiled] = [step.figures().copy()]
         for number in range(n_batches):
@@ -241,7 +241,7 @@ def test_weights_that_are_changed_between_batches_are_taken_over() -> None:
     task, states = Task(mean=0.02, max_silent=0.05), []
     for compiled in (True, False):
         trainer, data = task.trainer(compiled=compiled), task.labelled()
-        step = trainer._step
+        step = trainer.step
         step.begin(data, np.stack([np.arange(70)] * 2), 0, 0.01)
         for number in range(3):
             step.batch(number)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from gpuspike.config.schema import (
     DatasetConfig,
     DatasetName,
     GradientName,
-    LossName,
     NewChip,
     OptimizerName,
     conf_folder,
@@ -37,11 +37,8 @@ from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.augmentation import RandomShift
-from gpuspike.training.bumping import Bumping
-from gpuspike.training.compiled import compiled_step
-from gpuspike.training.device import DeviceStep
-from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
-from gpuspike.training.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.training.fit import Recipe, make_trainer
+from gpuspike.training.losses import Loss
 from gpuspike.training.trainer import Trainer, TrainingRule
 
 Array = NDArray[Any]
@@ -58,10 +55,8 @@ class Experiment:
     substrate: Substrate
     loss: Loss
     rule: TrainingRule
-    schedule: Schedule
+    recipe: Recipe
     prices: Prices
-    make_optimizer: Callable[[list[Array]], Optimizer]
-    make_bumping: Callable[[], Bumping]
 
     @property
     def seeds(self) -> list[int]:
@@ -233,7 +228,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     Raises:
         GpuspikeError: what was expected, and what was got.
     """
-    model, training, optimizer, data = config.model, config.training, config.optimizer, config.dataset
+    model, training, data = config.model, config.training, config.dataset
     prices = read_prices(find(config.substrate.prices, conf_folder() / "prices"))
     pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
@@ -253,59 +248,32 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     network = Architecture.build(sizes, bias_times, neuron, load(backend.name))
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
-    loss: Loss
-    if training.loss is LossName.time_mse:
-        loss = TimeMSE(model.tau_syn, training.t_correct, training.t_wrong, kernel=network.kernels.time_mse)
-    else:
-        loss = TTFSCrossEntropy(
-            model.tau_syn, training.xi, training.alpha, training.beta, kernel=network.kernels.cross_entropy
-        )
-
-    def make_optimizer(weights: list[Array]) -> Optimizer:
-        if optimizer.name is OptimizerName.sgd:
-            return SGD(weights, optimizer.momentum)
-        return Adam(weights, network.kernels, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
-
-    def make_bumping() -> Bumping:
-        return Bumping(
-            training.max_silent,
-            training.bump_value,
-            config.replicas,
-            training.bump_exponential,
-            training.bump_targeted,
-        )
-
+    recipe = recipe_of(config)
+    recipe.make_bumping(len(network.layers), config.replicas)
+    recipe.make_optimizer([np.zeros((1, 1, 1))], network.kernels)
+    recipe.make_schedule()
     together = training.evaluation_batch_size
     if backend.name == "cuda":
         together = _evaluated_together(config, dataset, network, to_train)
-    make_bumping()
-    make_optimizer([np.zeros((1, 1, 1))])
+    rule = replace(recipe, evaluation_batch_size=together).make_rule(model.tau_syn, _augmentation(config))
     return Experiment(
         config=config,
         backend=backend,
         dataset=dataset,
         network=network,
         substrate=substrate,
-        loss=loss,
-        rule=TrainingRule(
-            batch_size=training.batch_size,
-            evaluation_batch_size=together,
-            max_weight_grad=training.max_weight_grad,
-            bump_replaces_step=training.bump_replaces_step,
-            input_noise=training.input_noise * model.tau_syn,
-            augment=_augmentation(config),
-        ),
-        schedule=Schedule(
-            optimizer.learning_rate,
-            optimizer.schedule.value,
-            optimizer.step_size,
-            optimizer.gamma,
-            training.epochs,
-        ),
+        loss=recipe.make_loss(network.kernels, model.tau_syn),
+        rule=rule,
+        recipe=recipe,
         prices=prices,
-        make_optimizer=make_optimizer,
-        make_bumping=make_bumping,
     )
+
+
+def recipe_of(config: Config) -> Recipe:
+    """The training that a configuration describes."""
+    values = vars(config.training) | vars(config.optimizer) | {"optimizer": config.optimizer.name}
+    plain: dict[str, Any] = {name: v.value if isinstance(v, enum.Enum) else v for name, v in values.items()}
+    return Recipe(**{field.name: plain[field.name] for field in fields(Recipe)})
 
 
 def new_trainer(parts: Experiment) -> Trainer:
@@ -317,32 +285,15 @@ def new_trainer(parts: Experiment) -> Trainer:
     trained = parts.trained_machine()
     # Examined is always the chip that the run is for.
     new = trained is parts.network or parts.config.substrate.new_chip is NewChip.step
-    optimizer, bumping = parts.make_optimizer(weights), parts.make_bumping()
     examined = parts.on_chip(parts.chip_seeds) if new else trained
-    if parts.backend.name == "cuda":
-        step = DeviceStep(
-            parts.network,
-            weights,
-            parts.loss,
-            optimizer,
-            bumping,
-            parts.rule,
-            parts.seeds,
-            graph=parts.config.training.cuda_graph,
-        )
-    else:
-        step = compiled_step(
-            trained, examined, weights, parts.loss, optimizer, bumping, parts.rule, parts.seeds
-        )
-    return Trainer(
+    return make_trainer(
+        parts.network,
         trained,
+        examined,
         weights,
+        parts.recipe,
         parts.loss,
-        optimizer,
-        parts.schedule,
-        bumping,
         parts.rule,
         parts.seeds,
-        examined,
-        step,
+        on_device=parts.backend.name == "cuda",
     )
