@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from gpuspike.accountant import Prices, find, read_prices
 from gpuspike.backend import Backend, select
 from gpuspike.config.schema import (
-    BackendName,
     Config,
     DatasetConfig,
     DatasetName,
     GradientName,
     NewChip,
     OptimizerName,
+    SubstrateConfig,
     conf_folder,
 )
 from gpuspike.datasets import FASHION_MNIST, MNIST, Dataset, load_arrays, load_images, yin_yang
 from gpuspike.datasets.encoding import latency, pixel_latency
-from gpuspike.errors import BackendError, ConfigError
+from gpuspike.errors import ConfigError
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.threads import thread_count
@@ -106,18 +106,31 @@ class Experiment:
 
     def encode(self, features: Array) -> Array:
         """(n_samples, n_features) features or pixels as (1, n_samples, n_features) spike times."""
-        data, unit, dtype = self.config.dataset, self.config.model.tau_syn, self.config.dtype.value
-        early, late = data.t_early * unit, data.t_late * unit
-        features = np.repeat(features, self.config.model.input_repeats, axis=1)
-        if self.dataset.spike_times:
-            return (features * unit)[None].astype(dtype)
-        if features.dtype == np.uint8:
-            table = pixel_latency(data.full_scale, early, late, silent_black=data.silent_black)
-            return table.astype(dtype)[features][None]
-        return latency(features, early, late)[None].astype(dtype)
+        config = self.config
+        features = np.repeat(features, config.model.input_repeats, axis=1)
+        times = self.dataset.spike_times
+        return encoded(features, config.dataset, config.model.tau_syn, config.dtype.value, times=times)[None]
 
 
-def _dataset(config: DatasetConfig) -> Dataset:
+def encoded(features: Array, data: DatasetConfig, unit: float, dtype: str, *, times: bool) -> Array:
+    """Features or pixels as spike times, of the same shape.
+
+    Args:
+        data: says how.
+        unit: tau_syn, in the network's unit of time.
+        times: the features are spike times already, in tau_syn.
+    """
+    early, late = data.t_early * unit, data.t_late * unit
+    if times:
+        return (features * unit).astype(dtype)
+    if features.dtype == np.uint8:
+        table = pixel_latency(data.full_scale, early, late, silent_black=data.silent_black)
+        return table.astype(dtype)[features]
+    return latency(features, early, late).astype(dtype)
+
+
+def load_dataset(config: DatasetConfig) -> Dataset:
+    """The data set that a configuration names."""
     sizes = (config.n_train, config.n_validation, config.n_test)
     if config.name is DatasetName.npz:
         if not config.path:
@@ -158,11 +171,16 @@ _TIMES = (
 """What the configuration gives in tau_syn."""
 
 
-def _substrate(config: Config) -> Substrate:
-    values: dict[str, Any] = {f.name: getattr(config.substrate, f.name) for f in fields(Substrate)}
-    values |= {name: values[name] * config.model.tau_syn for name in _TIMES}
+def substrate_of(config: SubstrateConfig, tau_syn: float) -> Substrate:
+    """What a kind of chip does to a network, in the network's unit of time."""
+    values: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(Substrate)}
+    values |= {name: values[name] * tau_syn for name in _TIMES}
     values["weight_max"] = tuple(values["weight_max"])
-    substrate = Substrate(**values)
+    return Substrate(**values)
+
+
+def _substrate(config: Config) -> Substrate:
+    substrate = substrate_of(config.substrate, config.model.tau_syn)
     window = (config.dataset.t_late - config.dataset.t_early) * config.model.tau_syn
     if substrate.time_grid > window:
         raise ConfigError(
@@ -170,22 +188,6 @@ def _substrate(config: Config) -> Substrate:
             f"{window / config.model.tau_syn:g} tau_syn, got {config.substrate.time_grid:g}"
         )
     return substrate
-
-
-def _backend(name: BackendName, substrate: Substrate) -> Backend:
-    """What computes: a device knows no chips, and `auto` asks none for one.
-
-    Raises:
-        BackendError: a backend that this machine does not have, or a chip on a device.
-    """
-    if name is BackendName.auto and not substrate.ideal:
-        return select("cpu")
-    backend = select(name.value)
-    if backend.name == "cuda" and not substrate.ideal:
-        raise BackendError(
-            "an emulated chip needs backend=cpu or reference, got cuda: the device's step knows no chips yet"
-        )
-    return backend
 
 
 def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> int:
@@ -233,14 +235,14 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     substrate = _substrate(config)
-    backend = _backend(config.backend, substrate)
+    backend = select(config.backend.value, chip=not substrate.ideal)
     if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):
         raise ConfigError(f"model.weight_std must be 0 or more, got {model.weight_std}")
     if not np.isfinite(model.weight_mean).all():
         raise ConfigError(f"model.weight_mean must be finite, got {model.weight_mean}")
     if not all(np.isfinite(times).all() for times in model.bias_times):
         raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
-    dataset = _dataset(data)
+    dataset = load_dataset(data)
     sizes = (dataset.n_features * model.input_repeats, *model.hidden, len(dataset.class_names))
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()
