@@ -31,7 +31,8 @@ class Chip:
     Args:
         kind: name of a preset, such as "bss2" (docs/substrates.md has them all), or path of a YAML file.
         seed: of the first replica's chip; that of replica r is seed + r.
-        values: of `gpuspike.substrate.Substrate`, in place of the preset's: weight_bits=4. Times in tau_syn.
+        values: of `gpuspike.substrate.Substrate`, in place of the preset's: weight_bits=4, which takes the
+            place of a weight_lsb too, and the other way round. Times in tau_syn.
 
     Attributes:
         name: of the kind.
@@ -57,6 +58,9 @@ class Chip:
             raise ConfigError(f"{path}: a Chip is one piece of silicon, got new_chip={config['new_chip']}")
         if isinstance(most := values.get("weight_max"), (int, float)):
             values["weight_max"] = [most]
+        for one, other in (("weight_bits", "weight_lsb"), ("weight_lsb", "weight_bits")):
+            if values.get(one) and other not in values:
+                config[other] = 0
         self._set(_plain(typed(config | values, SubstrateConfig)), seed, {})
 
     def _set(self, values: Mapping[str, Any], seed: int, drawn: Mapping[str, Array]) -> None:

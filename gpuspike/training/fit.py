@@ -142,6 +142,16 @@ class Recipe:
         return Schedule(self.learning_rate, self.schedule, self.step_size, self.gamma, self.epochs)
 
 
+@dataclass(frozen=True)
+class _Later(Schedule):
+    """A schedule that begins with a later epoch."""
+
+    first_epoch: int = 0
+
+    def at(self, epoch: int) -> float:
+        return super().at(epoch - self.first_epoch)
+
+
 def make_trainer(
     architecture: Architecture,
     trained: Machine,
@@ -153,6 +163,7 @@ def make_trainer(
     seeds: Sequence[int],
     *,
     on_device: bool,
+    first_epoch: int = 0,
 ) -> Trainer:
     """A trainer with the fastest step that there is for its parts: `step_name` says which.
 
@@ -163,11 +174,12 @@ def make_trainer(
         loss, rule: of the recipe, `make_loss` and `make_rule`.
         seeds: of the replicas.
         on_device: the backend is a device, whose steps stay there.
+        first_epoch: with which the schedule of the learning rate begins.
 
     Raises:
         GpuspikeError: a value of the recipe that cannot be used.
     """
-    schedule = recipe.make_schedule()
+    schedule = _Later(**vars(recipe.make_schedule()), first_epoch=first_epoch)
     optimizer = recipe.make_optimizer(weights, architecture.kernels)
     bumping = recipe.make_bumping(len(weights), len(seeds))
     parts = (weights, loss, optimizer, bumping, rule, seeds)
