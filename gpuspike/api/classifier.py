@@ -1,4 +1,4 @@
-"""A classifier with scikit-learn's conventions. scikit-learn need not be there; where it is, it is the base."""
+"""A classifier with scikit-learn's conventions, on its base classes where it is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.api.checks import one_of
+from gpuspike.api.checks import one_of, whole
 from gpuspike.api.fit import fit
 from gpuspike.api.network import Network
 from gpuspike.datasets.encoding import latency
@@ -66,13 +66,13 @@ else:
 class FirstSpikeClassifier(_Bases):
     """A network of spiking neurons that answers with the class whose neuron spikes first.
 
-    Features become spike times: each is scaled to [0, 1] by its range in the training samples (what lies beyond
-    is cut off), and spikes the later the larger it is. Where the samples are spike times already, encoding="times"
-    passes them on; inf is no spike.
+    Features become spike times: each is scaled to [0, 1] by its range in the training samples (what lies
+    beyond is cut off), and spikes the later the larger it is. Where the samples are spike times already,
+    encoding="times" passes them on; inf is no spike.
 
     Args:
         hidden: neurons of each hidden layer.
-        epochs, batch_size, learning_rate: of the training, with Adam.
+        epochs, batch_size, learning_rate: of the training, with Adam; a rate of None suits the neuron.
         xi: temperature of the softmax over spike times, in training and in `predict_proba` [tau_syn].
         encoding: "latency" or "times".
         mirror: each feature is also given as 1 - x, so that every value has an early spike; "latency" alone.
@@ -94,7 +94,7 @@ class FirstSpikeClassifier(_Bases):
         *,
         epochs: int = 100,
         batch_size: int = 50,
-        learning_rate: float = 0.005,
+        learning_rate: float | None = None,
         xi: float = 0.05,
         encoding: str = "latency",
         mirror: bool = True,
@@ -132,6 +132,8 @@ class FirstSpikeClassifier(_Bases):
             ValueError, TypeError: what was expected and what was got.
         """
         one_of("encoding", self.encoding, ENCODINGS)
+        if y is None:
+            raise ValueRangeError("a classifier requires y to be passed, but the target y is None")
         X, y = self._checked(X, y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if self.encoding == "latency":
@@ -160,7 +162,8 @@ class FirstSpikeClassifier(_Bases):
         Raises:
             ValueError: what was expected and what was got.
         """
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[best]
 
     def predict_proba(self, X: Any) -> Array:
         """(n_samples, n_classes) probabilities: the softmax of -t/(xi tau_syn), even where no neuron spikes.
@@ -200,25 +203,20 @@ class FirstSpikeClassifier(_Bases):
             raise _not_fitted()(f"this {type(self).__name__} is not fitted yet: call fit first")
 
     def _checked(self, X: Any, y: Any = None) -> tuple[Array, Any]:
-        """Samples as (n_samples, n_features) float64, and labels, with scikit-learn's checks where it is there."""
+        """Samples as (n_samples, n_features) float64, and labels; scikit-learn checks where it is there."""
         finite = self.encoding != "times"
         try:
             from sklearn.utils.multiclass import check_classification_targets
             from sklearn.utils.validation import validate_data
         except ImportError:
             return _plain(self, X, y, finite)
-        kind: Any = True if finite else False
-        given = {"dtype": np.float64, "ensure_all_finite": kind}
+        check: Any = validate_data
+        given = {"dtype": np.float64, "ensure_all_finite": finite}
         if y is None:
-            return validate_data(self, X, reset=False, **given), None
-        X, y = validate_data(self, X, y, **given)
+            return check(self, X, reset=False, **given), None
+        X, y = check(self, X, y, **given)
         check_classification_targets(y)
         return X, y
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()  # type: ignore[misc]
-        tags.input_tags.allow_nan = False
-        return tags
 
 
 def _plain(self: Any, X: Any, y: Any, finite: bool) -> tuple[Array, Any]:
@@ -249,11 +247,7 @@ def _seed(random_state: Any) -> int:
         return int(np.random.SeedSequence().generate_state(1)[0])
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))
-    if isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer)) or random_state < 0:
-        raise ValueRangeError(
-            f"random_state must be None, a RandomState or a number from 0, got {random_state!r}"
-        )
-    return int(random_state)
+    return whole("random_state", random_state, 0)
 
 
 def _not_fitted() -> type[Exception]:

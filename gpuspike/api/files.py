@@ -26,8 +26,8 @@ def load(path: str | Path) -> Network:
 
     That of a run stands on the run's chip if it had one. It has the run's weights, seeds, optimiser and
     history; `net.recipe` is the run's training, `net.provenance` what it was made with, and
-    `gs.dataset(folder)` gives the samples as the run saw them. What the command line adds to a recipe, shifted
-    images and a new chip for each step, is not part of it. Nothing in the folder is changed.
+    `gs.dataset(folder)` gives the samples as the run saw them. What a command adds to a recipe, shifted
+    images and a new chip for each step, is not part of it. Nothing in the folder changes.
 
     Args:
         path: of an .npz file, or of a run's folder.

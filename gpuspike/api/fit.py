@@ -61,6 +61,7 @@ def fit(
         one_of("value of a recipe", name, known)
     recipe = replace(recipe or Recipe(), **values)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+    recipe = recipe.suited(net.neuron)
     n_epochs = whole("epochs", recipe.epochs, 1)
     for name in ("batch_size", "evaluation_batch_size"):
         whole(name, getattr(recipe, name), 1)

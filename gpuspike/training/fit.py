@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.kernels import Kernels
 from gpuspike.network.network import Architecture, Machine
+from gpuspike.neuron import LIF
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import CompiledStep, compiled_step
@@ -30,7 +31,10 @@ HIDDEN_SILENT, OUTPUT_SILENT = 0.3, 0.05
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training in plain values; times in tau_syn. What a configuration does not say otherwise is this.
+    """A training in plain values; times in tau_syn.
+
+    learning_rate, bump_value and max_weight_grad are in units of the weights. Where they are None, `suited`
+    to a neuron makes them 0.005, 0.0005 and 0.2 in units of C (threshold - leak)/tau_fast.
 
     Attributes:
         epochs: of the training.
@@ -52,7 +56,7 @@ class Recipe:
     epochs: int = 100
     batch_size: int = 100
     evaluation_batch_size: int = 1000
-    learning_rate: float = 0.005
+    learning_rate: float | None = None
     schedule: str = "constant"
     step_size: int = 20
     gamma: float = 0.95
@@ -68,13 +72,25 @@ class Recipe:
     t_correct: float = 0.5
     t_wrong: float = 1.5
     max_silent: Sequence[float] | None = None
-    bump_value: float = 0.0005
+    bump_value: float | None = None
     bump_exponential: bool = True
     bump_targeted: bool = True
     bump_replaces_step: bool = False
-    max_weight_grad: float = 0.2
+    max_weight_grad: float | None = None
     input_noise: float = 0.0
     cuda_graph: bool = True
+
+    def suited(self, neuron: LIF) -> Recipe:
+        """The same with numbers that suit a neuron of numbers where none are given."""
+        unit = float(neuron.drive) / neuron.tau_fast
+        # A loss has no unit, so that a gradient has the inverse of a weight's.
+        rate = 0.005 * unit if self.optimizer == "adam" else 0.005 * unit**2
+        return replace(
+            self,
+            learning_rate=rate if self.learning_rate is None else self.learning_rate,
+            bump_value=0.0005 * unit if self.bump_value is None else self.bump_value,
+            max_weight_grad=0.2 / unit if self.max_weight_grad is None else self.max_weight_grad,
+        )
 
     def make_loss(self, kernels: Kernels, tau_syn: float) -> Loss:
         """The loss, computed by a backend.
@@ -116,7 +132,7 @@ class Recipe:
                 f"max_silent needs one entry for each of the {n_layer} layers after the inputs, "
                 f"got {len(limits)}"
             )
-        return Bumping(limits, self.bump_value, n_replica, self.bump_exponential, self.bump_targeted)
+        return Bumping(limits, _given(self.bump_value), n_replica, self.bump_exponential, self.bump_targeted)
 
     def make_rule(self, tau_syn: float, augment: RandomShift | None = None) -> TrainingRule:
         """How a step is made.
@@ -127,7 +143,7 @@ class Recipe:
         return TrainingRule(
             batch_size=self.batch_size,
             evaluation_batch_size=self.evaluation_batch_size,
-            max_weight_grad=self.max_weight_grad,
+            max_weight_grad=_given(self.max_weight_grad),
             bump_replaces_step=self.bump_replaces_step,
             input_noise=self.input_noise * tau_syn,
             augment=augment,
@@ -139,7 +155,13 @@ class Recipe:
         Raises:
             ValueRangeError: a value that it cannot have.
         """
-        return Schedule(self.learning_rate, self.schedule, self.step_size, self.gamma, self.epochs)
+        return Schedule(_given(self.learning_rate), self.schedule, self.step_size, self.gamma, self.epochs)
+
+
+def _given(value: float | None) -> float:
+    if value is None:
+        raise ValueRangeError("a recipe without its numbers must be suited to a neuron first")
+    return value
 
 
 @dataclass(frozen=True)
