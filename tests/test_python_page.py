@@ -80,6 +80,7 @@ def test_the_folder_of_a_run_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     small = ["training.epochs=2", "dataset.n_train=300", "dataset.n_validation=60", "dataset.n_test=60"]
     given = ["gpuspike-train", *small, "backend=cpu", "hydra.run.dir=outputs/yin_yang/DATE_TIME"]
+    monkeypatch.setattr("gpuspike.runs.run.draw", lambda *_: None)  # figures would take most of the time
     monkeypatch.setattr("sys.argv", given)
     train()
     (block,) = [text for text in blocks("docs/python.md") if "DATE_TIME" in text]
@@ -95,3 +96,11 @@ def test_the_classifier_of_the_page() -> None:
     names = run(["import gpuspike as gs", block], {})
     assert names["score"] > 0.93
     assert names["search"].best_score_ > 0.8
+
+
+def test_what_the_front_page_shows_in_python_runs() -> None:
+    texts = [text for text in blocks("README.md") if "gs." in text]
+    assert len(texts) == 2
+    names = run(texts, {})
+    assert names["history"].validation_accuracy[-1, 0] > 0.9
+    assert names["weights_grad"].shape == names["weights"].shape

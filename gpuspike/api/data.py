@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.api.checks import one_of
-from gpuspike.config.composition import conf_folder, read_yaml, typed
+from gpuspike.config.composition import conf_folder, typed
 from gpuspike.config.schema import DatasetConfig, read_config
 from gpuspike.errors import DtypeError
 from gpuspike.runs.experiment import encoded, load_dataset
@@ -77,7 +78,7 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
     else:
         folder = conf_folder() / "dataset"
         one_of("data set", str(name), sorted(file.stem for file in folder.glob("*.yaml")))
-        known = dict(read_yaml(folder / f"{name}.yaml"))  # type: ignore[arg-type]
+        known = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     config = typed(known | values, DatasetConfig)
     found = load_dataset(config)
 
