@@ -339,6 +339,7 @@ def test_a_network_survives_files_pickles_and_copies(tmp_path: Path) -> None:
         assert repr(again) == repr(net)
         np.testing.assert_array_equal(again.history.train_loss, net.history.train_loss)
     assert gs.load(tmp_path / "net.npz").provenance["numpy"] == np.__version__
+    assert gs.load(tmp_path / "net.npz", backend="reference").backend.name == "reference"
 
 
 def test_files_that_hold_no_network_are_refused(tmp_path: Path) -> None:
@@ -402,6 +403,7 @@ def test_a_stopped_run_opens_too(run_folder: Path, tmp_path: Path) -> None:
     net = gs.load(tmp_path)
     assert net.epoch == 2
     assert net.provenance["seed"] == 0
+    assert gs.load(tmp_path, backend="reference").backend.name == "reference"
     (tmp_path / "checkpoint.npz").rename(tmp_path / "checkpoint.previous.npz")
     (tmp_path / "checkpoint.npz").write_bytes(b"damaged")
     with pytest.warns(UserWarning, match="going on from the one before"):

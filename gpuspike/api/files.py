@@ -21,7 +21,7 @@ from gpuspike.store.run_folder import CHECKPOINT, SUMMARY
 Array = NDArray[Any]
 
 
-def load(path: str | Path) -> Network:
+def load(path: str | Path, *, backend: str | None = None) -> Network:
     """A network that `net.save` has written, or that of a run, finished or stopped.
 
     That of a run stands on the run's chip if it had one. It has the run's weights, seeds, optimiser and
@@ -31,22 +31,24 @@ def load(path: str | Path) -> Network:
 
     Args:
         path: of an .npz file, or of a run's folder.
+        backend: what computes from now on; None: what it was made for.
 
     Raises:
         DataError: no such file, a damaged one, another content, or a run without a checkpoint.
         ConfigError: a run's configuration that this version cannot read.
+        BackendError: a backend that is not there.
     """
     path = Path(path)
     if path.is_dir():
-        return _of_run(path)
+        return _of_run(path, backend)
     arrays, header = checkpoint.load(path)
     if header.get("kind") != "network":
         kind = header.get("kind", "checkpoint of a run: load its folder")
         raise DataError(f"{path} must hold a network, got a {kind}")
-    return revived(arrays, header, str(path))
+    return revived(arrays, header | ({} if backend is None else {"backend": backend}), str(path))
 
 
-def _of_run(folder: Path) -> Network:
+def _of_run(folder: Path, backend: str | None) -> Network:
     stopped = resume.read(folder)
     if stopped.arrays is None:
         raise DataError(f"{folder} must have a {CHECKPOINT}: that run was stopped before its first one")
@@ -71,7 +73,7 @@ def _of_run(folder: Path) -> Network:
             "seed": config.seed,
             "replicas": config.replicas,
             "dtype": config.dtype.value,
-            "backend": config.backend.value,
+            "backend": backend or config.backend.value,
             "epoch": stopped.epoch,
             "recipe": asdict(recipe_of(config)),
             "step": "",
