@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuspike.kernels import load
-from gpuspike.network.network import Network
+from gpuspike.network.network import Architecture
 from gpuspike.neuron import LIF
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
@@ -42,8 +42,8 @@ class Setup:
     n_train: int = 70
     batch_size: int = 16
 
-    def network(self) -> Network:
-        return Network.build((9, 12, 3), self.bias, LIF(2.0, 1.0), load(self.backend))
+    def network(self) -> Architecture:
+        return Architecture.build((9, 12, 3), self.bias, LIF(2.0, 1.0), load(self.backend))
 
     def labelled(self, seed: int, n_samples: int) -> Labelled:
         rng = np.random.default_rng(seed)

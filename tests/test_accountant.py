@@ -32,7 +32,7 @@ from gpuspike.accountant.account import Clock, Use, hops
 from gpuspike.config.schema import conf_folder
 from gpuspike.errors import PriceError
 from gpuspike.kernels import LayerState, load
-from gpuspike.network.network import Network
+from gpuspike.network.network import Architecture
 from gpuspike.neuron import LIF
 from gpuspike.training.losses import TTFSCrossEntropy
 from gpuspike.training.trainer import Labelled, evaluate
@@ -61,8 +61,8 @@ WEIGHTS = [
 ]
 
 
-def hand_network() -> Network:
-    return Network.build((2, 3, 2), [[BIAS], []], LIF(), load("reference"))
+def hand_network() -> Architecture:
+    return Architecture.build((2, 3, 2), [[BIAS], []], LIF(), load("reference"))
 
 
 def states_of(times: Sequence[Array]) -> list[LayerState]:
@@ -219,10 +219,10 @@ def flat(counts: Counts) -> list[float]:
 
 def real_network(
     dtype: Any = np.float32, n_replica: int = 2
-) -> tuple[Network, list[Array], Labelled, Any, Array]:
+) -> tuple[Architecture, list[Array], Labelled, Any, Array]:
     """A two-layer network with simultaneous inputs, silent neurons and undecided samples."""
     rng = np.random.default_rng(7)
-    network = Network.build((6, 9, 3), [[0.9, 0.9], [0.4]], LIF(), load("cpu"))
+    network = Architecture.build((6, 9, 3), [[0.9, 0.9], [0.4]], LIF(), load("cpu"))
     weights = [
         rng.normal(mean, 0.8, (n_replica, layer.n_pre, layer.n_out))
         for layer, mean in zip(network.layers, (0.4, 0.35), strict=True)
@@ -235,7 +235,12 @@ def real_network(
 
 
 def counted(
-    network: Network, weights: list[Array], data: Labelled, loss: Any, batch: int, trials: Sequence[float]
+    network: Architecture,
+    weights: list[Array],
+    data: Labelled,
+    loss: Any,
+    batch: int,
+    trials: Sequence[float],
 ) -> Activity:
     counter = Counter(network.layers, weights, len(data), trials)
     result = evaluate(network, weights, data, loss, batch, counter)

@@ -17,7 +17,7 @@ from rich.console import Console
 from gpuspike.config.schema import Config, conf_folder, jobs
 from gpuspike.errors import GpuspikeError
 from gpuspike.network.layers import Moment
-from gpuspike.network.network import Network
+from gpuspike.network.network import Architecture
 from gpuspike.runs import run as runs
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.store import checkpoint
@@ -150,7 +150,7 @@ def test_a_population_draws_a_chip_a_batch_and_examines_the_run_s_own(
 
 def test_an_ideal_substrate_is_the_network_itself() -> None:
     parts = build(config(*CHIP, "substrate=ideal"))
-    assert isinstance(parts.trained_machine(), Network)
+    assert isinstance(parts.trained_machine(), Architecture)
     assert new_trainer(parts).examined is parts.network
 
 

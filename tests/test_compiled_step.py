@@ -12,7 +12,7 @@ from small_training import FIGURES, Run, Setup, assert_same_runs, each_variant
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
 from gpuspike.kernels import load
 from gpuspike.network.layers import Moment
-from gpuspike.network.network import Machine, Network
+from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.augmentation import RandomShift
@@ -47,7 +47,7 @@ class Task:
 
     def machine(self) -> Machine:
         bias = self.bias or ((),) * (len(self.sizes) - 1)
-        network = Network.build(self.sizes, bias, self.neuron, load("cpu"))
+        network = Architecture.build(self.sizes, bias, self.neuron, load("cpu"))
         if self.substrate is None:
             return network
         chip = EmulatedChip(self.substrate, network.layers, network.kernels, self.seeds)
@@ -125,7 +125,7 @@ IDEAL = {
 @pytest.mark.parametrize("task", IDEAL.values(), ids=IDEAL.keys())
 def test_one_job_gives_the_bits_of_many(task: Task) -> None:
     trainer, records = assert_same(task)
-    assert isinstance(trainer._step, CompiledStep)
+    assert isinstance(trainer.step, CompiledStep)
     if task.max_silent < 0.1:
         assert sum(record.bump_fraction.sum() for record in records) > 0.0
 
@@ -153,7 +153,7 @@ CHIPS = {
 @pytest.mark.parametrize("task", CHIPS.values(), ids=CHIPS.keys())
 def test_a_chip_answers_in_the_same_job_with_the_same_bits(task: Task) -> None:
     trainer, _ = assert_same(task)
-    assert isinstance(trainer._step, ChipStep)
+    assert isinstance(trainer.step, ChipStep)
 
 
 @each_variant
@@ -165,7 +165,7 @@ def test_it_takes_the_place_of_the_step_that_it_knows(setup: Setup) -> None:
     if setup.optimizer == "sgd" or setup.loss == "squares":
         assert step is None
         return
-    trainer._step = step
+    trainer.step = step
     records = trainer.train(there.labelled(0, there.n_train), there.labelled(1, 40), 3)
     assert_same_runs((trainer, list(records)), there.trained())
 
@@ -202,7 +202,7 @@ def test_figures_are_those_of_the_epoch_so_far() -> None:
     told: dict[bool, list[Any]] = {}
     for compiled in (True, False):
         trainer, data = task.trainer(compiled=compiled), task.labelled()
-        step = trainer._step
+        step = trainer.step
         step.begin(data, np.stack([np.arange(70)] * 2), 0, 0.01)
         told[compiled] = [step.figures().copy()]
         for number in range(n_batches):
@@ -241,7 +241,7 @@ def test_weights_that_are_changed_between_batches_are_taken_over() -> None:
     task, states = Task(mean=0.02, max_silent=0.05), []
     for compiled in (True, False):
         trainer, data = task.trainer(compiled=compiled), task.labelled()
-        step = trainer._step
+        step = trainer.step
         step.begin(data, np.stack([np.arange(70)] * 2), 0, 0.01)
         for number in range(3):
             step.batch(number)
@@ -271,7 +271,7 @@ def test_what_it_does_not_know_is_left_to_the_step_by_pieces() -> None:
     assert refused(task, sgd=True)
     assert refused(task, loss=TimeMSE())
     assert refused(replace(task, neuron=LIF(1.0, 1.0, np.full((2, 40), 1.1)), sizes=(33, 40)))
-    reference = Network.build(task.sizes, ((), ()), task.neuron, load("reference"))
+    reference = Architecture.build(task.sizes, ((), ()), task.neuron, load("reference"))
     assert refused(task, machine=reference)
 
 

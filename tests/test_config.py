@@ -159,7 +159,7 @@ def test_the_default_network_has_the_paper_s_layers() -> None:
         (120, 3, (0.9,)),
     ]
     assert parts.loss == TTFSCrossEntropy(tau_syn=1.0, xi=0.2, alpha=0.005, beta=1.0)
-    assert [parts.schedule.at(epoch) for epoch in (0, 19, 20)] == [0.005, 0.005, 0.005 * 0.95]
+    assert [parts.recipe.make_schedule().at(epoch) for epoch in (0, 19, 20)] == [0.005, 0.005, 0.005 * 0.95]
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,9 @@ def test_values_reach_the_parts_that_they_name() -> None:
     assert parts.rule.batch_size == 20
     assert parts.rule.max_weight_grad == math.inf
     weights = parts.network.initial_weights(parts.seeds, (0.0, 0.0), (1.0, 1.0), "float64")
-    assert isinstance(parts.make_optimizer(weights), SGD)
-    assert isinstance(build(one("backend=cpu")).make_optimizer(weights), Adam)
+    assert isinstance(parts.recipe.make_optimizer(weights, parts.network.kernels), SGD)
+    usual = build(one("backend=cpu"))
+    assert isinstance(usual.recipe.make_optimizer(weights, usual.network.kernels), Adam)
 
 
 @pytest.mark.parametrize(

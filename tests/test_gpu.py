@@ -257,7 +257,7 @@ def test_training_gives_the_same_bits_twice_with_a_graph_and_without(
 ) -> None:
     setup = replace(setup, dtype=dtype)
     first = setup.trained()
-    step = first[0]._step
+    step = first[0].step
     assert isinstance(step, DeviceStep)
     assert step._graph is not None
     for other in (setup.trained(), replace(setup, graph=False).trained()):

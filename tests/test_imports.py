@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
     "errors", "registry", "rng", "backend", "neuron", "kernels", "network", "datasets", "substrate",
-    "training", "accountant", "config", "store", "report", "runs", "cli",
+    "training", "accountant", "config", "store", "report", "runs", "api", "cli",
 ]  # fmt: skip
 """The floors: a file imports only from floors below its own."""
 
@@ -104,7 +104,8 @@ def test_only_the_reference_needs_scipy_and_only_the_cpu_kernels_numba(file: Pat
 
 
 @pytest.mark.parametrize(
-    "heavy", ["numba", "matplotlib", "hydra", "omegaconf", "cupy", "wandb", "scipy", "rich"]
+    "heavy",
+    ["numba", "matplotlib", "hydra", "omegaconf", "cupy", "wandb", "scipy", "rich", "yaml", "sklearn"],
 )
 def test_importing_gpuspike_loads_nothing_heavy(heavy: str, loaded: set[str]) -> None:
     assert heavy not in loaded
@@ -158,8 +159,11 @@ def test_a_run_loads_no_dashboard_and_no_device_that_it_does_not_use(tmp_path: P
 def test_every_name_of_the_package_s_front_door_is_there_and_explained() -> None:
     import gpuspike
 
-    assert set(gpuspike.__all__) == {"LIF", "NO_SPIKE", "first_spikes", "first_spikes_vjp"}
+    assert {"LIF", "NO_SPIKE", "first_spikes", "first_spikes_vjp", "Network", "fit"} <= set(gpuspike.__all__)
     assert all(getattr(gpuspike, name) is not None for name in gpuspike.__all__)
+    assert set(gpuspike.__all__) <= set(dir(gpuspike))
+    with pytest.raises(AttributeError, match="has no attribute 'Netwrok'"):
+        gpuspike.Netwrok  # noqa: B018
 
 
 def unexplained(body: list[ast.stmt], prefix: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from gpuspike.datasets.encoding import latency
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.kernels import first_spikes, load
 from gpuspike.network.layers import Layer, LayerInput, Moment
-from gpuspike.network.network import Machine, Network
+from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF
 from gpuspike.substrate import FileChip, OnChip, Substrate, files
 from gpuspike.training.bumping import Bumping
@@ -73,7 +73,7 @@ class EulerHardware:
         return [t[None] for t in t_out]
 
 
-def labelled(network: Network, n_train: int) -> list[Labelled]:
+def labelled(network: Architecture, n_train: int) -> list[Labelled]:
     """Small Yin-Yang, training and test."""
     dataset = yin_yang(n_train, 1, 400)
     return [
@@ -82,7 +82,9 @@ def labelled(network: Network, n_train: int) -> list[Labelled]:
     ]
 
 
-def make_trainer(machine: Machine, network: Network, weights: list[Array], n_epochs: int = 60) -> Trainer:
+def make_trainer(
+    machine: Machine, network: Architecture, weights: list[Array], n_epochs: int = 60
+) -> Trainer:
     return Trainer(
         machine,
         weights,
@@ -104,7 +106,7 @@ def accuracy(machine: Machine, weights: list[Array], data: Labelled) -> float:
 
 
 def test_the_other_hardware_is_the_nominal_network_but_for_its_steps_and_its_neurons() -> None:
-    network = Network.build((4, 30, 3), ((0.9,), ()), LIF(), load("cpu"))
+    network = Architecture.build((4, 30, 3), ((0.9,), ()), LIF(), load("cpu"))
     weights = network.initial_weights([1], [1.5, 0.5], [0.8, 0.5], np.float64)
     received = network.receive(np.random.default_rng(0).uniform(0.15, 2.0, (1, 20, 4)))
     errors = []
@@ -120,7 +122,7 @@ def test_the_other_hardware_is_the_nominal_network_but_for_its_steps_and_its_neu
 
 
 def test_training_in_the_loop_recovers_what_other_hardware_costs() -> None:
-    network = Network.build((4, 30, 3), ((0.9,), ()), LIF(), load("cpu"))
+    network = Architecture.build((4, 30, 3), ((0.9,), ()), LIF(), load("cpu"))
     data = labelled(network, 600)
     weights = network.initial_weights([1], [1.5, 0.5], [0.8, 0.5], np.float64)
     train(make_trainer(network, network, weights), data, 60)
@@ -173,18 +175,18 @@ def laboratory(folder: Path, answer: Callable[[dict[str, Array]], dict[str, Arra
         thread.join()
 
 
-def run_on(chip: Any, network: Network, request: dict[str, Array]) -> dict[str, Array]:
+def run_on(chip: Any, network: Architecture, request: dict[str, Array]) -> dict[str, Array]:
     """What a chip in memory answers to a request in a file."""
     weights = [request[f"weights_{n}"][None] for n in range(len(network.layers))]
     times = chip(weights, LayerInput(request["t_in"][None], None), Moment())
     return {f"t_out_{n}": t[0] for n, t in enumerate(times)}
 
 
-def make_network() -> Network:
-    return Network.build((4, 10, 3), ((0.9,), ()), LIF(), load("cpu"))
+def make_network() -> Architecture:
+    return Architecture.build((4, 10, 3), ((0.9,), ()), LIF(), load("cpu"))
 
 
-def one_epoch(network: Network, chip: Any) -> list[Array]:
+def one_epoch(network: Architecture, chip: Any) -> list[Array]:
     """Weights after an epoch of two batches in the loop."""
     weights = network.initial_weights([1], [1.5, 0.5], [0.8, 0.5], np.float64)
     train(make_trainer(OnChip(network, chip), network, weights), labelled(network, 100), 1)
@@ -211,7 +213,7 @@ def test_a_laboratory_trains_as_its_hardware_would_in_memory_and_its_recording_a
         np.testing.assert_array_equal(steps, np.round(steps))
 
 
-def ask(folder: Path, network: Network, shift: float = 0.0, **options: Any) -> list[Array]:
+def ask(folder: Path, network: Architecture, shift: float = 0.0, **options: Any) -> list[Array]:
     """One presentation of two samples."""
     weights = network.initial_weights([1], [1.5, 0.5], [0.8, 0.5], np.float64)
     received = network.receive(np.full((1, 2, 4), 0.5 + shift))

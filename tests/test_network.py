@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import GpuspikeError, ValueRangeError
 from gpuspike.kernels import LayerState, first_spikes, load
-from gpuspike.network.network import Network
+from gpuspike.network.network import Architecture
 from gpuspike.neuron import LIF
 from gpuspike.training.losses import TTFSCrossEntropy
 
@@ -35,12 +35,12 @@ TOLERANCE = {
 }
 
 
-def make_network(ratio: float = 1.0, backend: str = "cpu") -> Network:
+def make_network(ratio: float = 1.0, backend: str = "cpu") -> Architecture:
     """4-12-3 with one bias spike on the hidden layer and two on the output."""
-    return Network.build(SIZES, BIAS_TIMES, LIF(tau_mem=ratio, tau_syn=1.0), load(backend))
+    return Architecture.build(SIZES, BIAS_TIMES, LIF(tau_mem=ratio, tau_syn=1.0), load(backend))
 
 
-def make_weights(network: Network, dtype: Any = np.float64) -> list[Array]:
+def make_weights(network: Architecture, dtype: Any = np.float64) -> list[Array]:
     """Weights of two replicas that leave some hidden neurons silent."""
     return network.initial_weights([5, 6], [0.6, 0.5], [0.9, 0.7], dtype)
 
@@ -54,7 +54,7 @@ def make_inputs(n_replica: int = N_REPLICA, dtype: Any = np.float64) -> tuple[Ar
 
 
 def backward(
-    network: Network, weights: list[Array], t_in: Array, labels: NDArray[np.int64], **change: Any
+    network: Architecture, weights: list[Array], t_in: Array, labels: NDArray[np.int64], **change: Any
 ) -> tuple[list[LayerState], list[Array]]:
     """Activities and the gradients of each replica's mean loss."""
     seen = network.forward(weights, network.receive(t_in))
@@ -86,7 +86,7 @@ def test_forward_is_first_spikes_layer_by_layer_with_bias_columns_appended(ratio
 
 
 def test_a_layer_without_bias_spikes_gets_its_inputs_alone() -> None:
-    network = Network.build(SIZES, ((), ()), LIF(), load("cpu"))
+    network = Architecture.build(SIZES, ((), ()), LIF(), load("cpu"))
     weights = make_weights(network)
     t_in, _ = make_inputs()
     assert [w.shape for w in weights] == [(2, 4, 12), (2, 12, 3)]
@@ -187,13 +187,13 @@ def test_initial_weights_of_a_replica_are_those_of_its_seed_alone() -> None:
 
 
 def test_the_layers_do_not_share_their_random_numbers() -> None:
-    network = Network.build((5, 5, 5), ((), ()), LIF(), load("cpu"))
+    network = Architecture.build((5, 5, 5), ((), ()), LIF(), load("cpu"))
     first, second = network.initial_weights([3], [0.0, 0.0], [1.0, 1.0], np.float64)
     assert (first != second).all()
 
 
 def test_initial_weights_have_the_mean_and_deviation_of_their_layer() -> None:
-    network = Network.build((200, 200, 200), ((0.9,), (0.9,)), LIF(), load("cpu"))
+    network = Architecture.build((200, 200, 200), ((0.9,), (0.9,)), LIF(), load("cpu"))
     weights = network.initial_weights([1], [1.5, -0.5], [0.8, 0.1], np.float64)
     for w, mean, std in zip(weights, (1.5, -0.5), (0.8, 0.1), strict=True):
         # 40,000 numbers: five standard deviations of their mean and of their deviation.
@@ -215,14 +215,14 @@ def test_initial_weights_have_a_row_for_every_input_and_bias_spike() -> None:
 @pytest.mark.parametrize("sizes", [(), (4,), (4, 0), (0, 3), (4, -1, 3)], ids=repr)
 def test_layer_sizes_that_make_no_network_are_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(ValueRangeError, match="two or more positive numbers, got") as caught:
-        Network.build(sizes, [()] * max(len(sizes) - 1, 0), LIF(), load("cpu"))
+        Architecture.build(sizes, [()] * max(len(sizes) - 1, 0), LIF(), load("cpu"))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("n_lists", [0, 1, 3])
 def test_bias_times_for_another_number_of_layers_are_refused(n_lists: int) -> None:
     with pytest.raises(ValueRangeError, match=f"each of the 2 layers, got {n_lists}"):
-        Network.build(SIZES, [(0.9,)] * n_lists, LIF(), load("cpu"))
+        Architecture.build(SIZES, [(0.9,)] * n_lists, LIF(), load("cpu"))
 
 
 @pytest.mark.parametrize(

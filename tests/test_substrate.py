@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.kernels import LayerState, cpu, load
 from gpuspike.network.layers import EVALUATION, Layer, LayerInput, Moment
-from gpuspike.network.network import Network
+from gpuspike.network.network import Architecture
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate, gradient_angles
@@ -53,17 +53,17 @@ def substrate(**values: Any) -> Substrate:
 
 def make_network(
     sizes: tuple[int, ...] = SIZES, bias: Any = BIAS_TIMES, neuron: LIF | None = None, backend: str = "cpu"
-) -> Network:
-    return Network.build(sizes, bias, neuron or LIF(), load(backend))
+) -> Architecture:
+    return Architecture.build(sizes, bias, neuron or LIF(), load(backend))
 
 
-def make_weights(network: Network, n_chip: int = 2, dtype: Any = np.float64) -> list[Array]:
+def make_weights(network: Architecture, n_chip: int = 2, dtype: Any = np.float64) -> list[Array]:
     """Weights that leave some hidden neurons silent."""
     n_layer = len(network.layers)
     return network.initial_weights(range(5, 5 + n_chip), [0.9] * n_layer, [0.8] * n_layer, dtype)
 
 
-def make_inputs(network: Network, n_replica: int = 1, dtype: Any = np.float64) -> LayerInput:
+def make_inputs(network: Architecture, n_replica: int = 1, dtype: Any = np.float64) -> LayerInput:
     """Times from 0.15 to 2, a silent input among them."""
     t_in = np.random.default_rng(11).uniform(0.15, 2.0, (n_replica, N_BATCH, network.layers[0].n_in))
     t_in[:, 3, -1] = math.inf
@@ -71,7 +71,7 @@ def make_inputs(network: Network, n_replica: int = 1, dtype: Any = np.float64) -
 
 
 def emulate(
-    network: Network, spec: Substrate, moment: Moment | None = None, seeds: tuple[int, ...] = SEEDS
+    network: Architecture, spec: Substrate, moment: Moment | None = None, seeds: tuple[int, ...] = SEEDS
 ) -> tuple[EmulatedChip, list[LayerState]]:
     """Chips, and what a batch does on them."""
     chip = EmulatedChip(spec, network.layers, network.kernels, seeds)

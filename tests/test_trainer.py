@@ -16,7 +16,7 @@ from gpuspike.datasets import yin_yang
 from gpuspike.datasets.encoding import latency
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import Kernels, LayerState, load
-from gpuspike.network.network import Network
+from gpuspike.network.network import Architecture
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose, normals, stream
 from gpuspike.training.bumping import NO_LAYER, Bumping
@@ -66,9 +66,9 @@ class Setup:
         t_in = latency(data.features, 0.15, 2.0)[None].astype(self.dtype)
         return Labelled(self.network().receive(t_in), data.labels)
 
-    def network(self) -> Network:
+    def network(self) -> Architecture:
         """4-hidden-3 with one bias spike on both layers."""
-        return Network.build(
+        return Architecture.build(
             (4, self.hidden, 3), ((0.9,), (0.9,)), LIF(), self.kernels if self.kernels else load("cpu")
         )
 
@@ -287,7 +287,7 @@ def test_a_bump_may_come_on_top_of_the_step() -> None:
 
 
 def rows_of_gradients(
-    weights: list[Array], data: Labelled, neuron: LIF, network: Network
+    weights: list[Array], data: Labelled, neuron: LIF, network: Architecture
 ) -> list[NDArray[np.float64]]:
     """dL/dw of every (sample, neuron) pair of both layers, (n_batch, n_post, n_pre), from the formulas.
 
@@ -466,7 +466,7 @@ def test_a_few_epochs_of_yin_yang_learn_far_more_than_chance(dtype: Any) -> None
 
 def test_a_training_step_needs_memory_for_batch_times_neurons_and_weights_not_for_their_product() -> None:
     sizes, n_batch = (300, 300, 10), 200
-    network = Network.build(sizes, ((), ()), LIF(), load("cpu"))
+    network = Architecture.build(sizes, ((), ()), LIF(), load("cpu"))
     weights = network.initial_weights([0], [0.05, 0.05], [0.1, 0.1], np.float64)
     rng = np.random.default_rng(0)
     data = Labelled(network.receive(rng.uniform(0.1, 2.0, (1, n_batch, 300))), rng.integers(10, size=n_batch))

@@ -7,6 +7,7 @@ explains the files.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,9 @@ def find(name: str, folder: Path) -> Path:
     if (own or "/" not in name) and path.is_file():
         return path
     shipped = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-    raise ConfigError(f"prices must be one of {shipped}, or a path to a YAML file, got {name!r}")
+    close = difflib.get_close_matches(name, shipped.split(", "), 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ConfigError(f"prices must be one of {shipped}, or a path to a YAML file, got {name!r}{hint}")
 
 
 def read_prices(path: Path) -> Prices:

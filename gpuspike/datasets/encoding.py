@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gpuspike.errors import ValueRangeError
 
 Times = NDArray[np.float64]
 
 
-def latency(values: Times, t_early: float, t_late: float) -> Times:
+def latency(values: ArrayLike, t_early: float, t_late: float) -> Times:
     """Spike times that grow linearly with the value: `t_early` for 0, `t_late` for 1.
 
     Args:
@@ -26,6 +26,7 @@ def latency(values: Times, t_early: float, t_late: float) -> Times:
     """
     if not (math.isfinite(t_early) and math.isfinite(t_late) and t_early < t_late):
         raise ValueRangeError(f"t_early must lie before t_late, got t_early={t_early!r}, t_late={t_late!r}")
+    values = np.asarray(values)
     if values.size and not (values.min() >= 0.0 and values.max() <= 1.0):
         raise ValueRangeError(
             f"features must lie in [0, 1] to be encoded, got {values.min():g} to {values.max():g}"

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Network:
+class Architecture:
     """Layers and the kernels that compute them; the weights are passed in, a list of one array a layer."""
 
     layers: tuple[Layer, ...]
@@ -32,7 +32,7 @@ class Network:
         bias_times: Sequence[Sequence[float]],
         neuron: LIF,
         kernels: Kernels,
-    ) -> Network:
+    ) -> Architecture:
         """A network of the given sizes, inputs first.
 
         Args:
@@ -140,7 +140,7 @@ class Network:
 
 
 class Machine(Protocol):
-    """What is trained and examined: a `Network`, or one on a chip; see there for what it does."""
+    """What is trained and examined: an `Architecture`, or one on a chip; see there for what it does."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.datasets import yin_yang_class
 from gpuspike.network.layers import Moment
+from gpuspike.network.membranes import membranes
 from gpuspike.network.network import answer
 from gpuspike.report.figures import images as image_plots
 from gpuspike.report.figures import run as plots
@@ -104,14 +105,11 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     neuron = parts.network.layers[0].neuron
     end = events[np.isfinite(events)].max(initial=0.0) + neuron.tau_syn
     times = np.linspace(min(0.0, events.min()), end, 1500)
-    membranes = [
-        neuron.leak + np.einsum("tp,pj->tj", neuron.kernel(times[:, None] - t_in), w[0].astype(np.float64))
-        for t_in, w in zip(inputs, weights, strict=True)
-    ]
+    traces = [membranes(times, t_in, w[0], neuron) for t_in, w in zip(inputs, weights, strict=True)]
     unit = parts.config.model.tau_syn  # what the figure's axis counts in
     return plots.membrane_traces(
         times / unit,
-        membranes,
+        traces,
         [t / unit for t in spikes],
         inputs[0] / unit,
         float(neuron.threshold),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -19,8 +18,9 @@ from gpuspike.accountant import Prices, find, neurobench, read_prices
 from gpuspike.config.composition import conf_folder
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.schema import read_config, read_substrate
-from gpuspike.errors import ConfigError, DataError, OutputError
+from gpuspike.errors import ConfigError, OutputError
 from gpuspike.network.network import Machine
+from gpuspike.network.parameters import Parameters
 from gpuspike.report.comparison import comparison, published
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures import run as plots
@@ -80,16 +80,10 @@ def prepare(config: EvaluateConfig) -> Prepared:
         machine.chip.take({name[5:]: array for name, array in arrays.items() if name.startswith("chip_")})
     if config.chips and machine is parts.network:
         raise ConfigError("chips needs a substrate that is not ideal, substrate=bss2 for example")
-    weights = []
-    for number, layer in enumerate(parts.network.layers):
-        name, shape = f"weights_{number}", (trained.replicas, layer.n_pre, layer.n_out)
-        found = arrays.get(name, np.empty(0))
-        if found.shape != shape or found.dtype != trained.dtype.value:
-            raise DataError(
-                f"{folder / 'checkpoint.npz'} does not belong to config.yaml beside it: {name} must be "
-                f"{shape} {trained.dtype.value}, got {found.shape} {found.dtype}"
-            )
-        weights.append(found)
+    place = f"{folder / 'checkpoint.npz'} does not belong to config.yaml beside it"
+    weights = Parameters.from_arrays(
+        arrays, parts.network.layers, trained.replicas, trained.dtype.value, place
+    ).weights
     answer = folder / "evaluations" / f"{config.name}.json"
     _check_writable(answer)
     return Prepared(folder, parts, machine, weights, int(header.get("epoch", 0)), prices, answer)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,34 +15,30 @@ from numpy.typing import NDArray
 from gpuspike.accountant import Prices, find, read_prices
 from gpuspike.backend import Backend, select
 from gpuspike.config.schema import (
-    BackendName,
     Config,
     DatasetConfig,
     DatasetName,
     GradientName,
-    LossName,
     NewChip,
     OptimizerName,
+    SubstrateConfig,
     conf_folder,
 )
 from gpuspike.datasets import FASHION_MNIST, MNIST, Dataset, load_arrays, load_images, yin_yang
 from gpuspike.datasets.encoding import latency, pixel_latency
-from gpuspike.errors import BackendError, ConfigError
+from gpuspike.errors import ConfigError
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.threads import thread_count
 from gpuspike.network.layers import LayerInput, Moment
-from gpuspike.network.network import Machine, Network
+from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.augmentation import RandomShift
-from gpuspike.training.bumping import Bumping
-from gpuspike.training.compiled import compiled_step
-from gpuspike.training.device import DeviceStep
-from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
-from gpuspike.training.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.training.fit import Recipe, make_trainer
+from gpuspike.training.losses import Loss
 from gpuspike.training.trainer import Trainer, TrainingRule
 
 Array = NDArray[Any]
@@ -54,14 +51,12 @@ class Experiment:
     config: Config
     backend: Backend
     dataset: Dataset
-    network: Network
+    network: Architecture
     substrate: Substrate
     loss: Loss
     rule: TrainingRule
-    schedule: Schedule
+    recipe: Recipe
     prices: Prices
-    make_optimizer: Callable[[list[Array]], Optimizer]
-    make_bumping: Callable[[], Bumping]
 
     @property
     def seeds(self) -> list[int]:
@@ -111,18 +106,31 @@ class Experiment:
 
     def encode(self, features: Array) -> Array:
         """(n_samples, n_features) features or pixels as (1, n_samples, n_features) spike times."""
-        data, unit, dtype = self.config.dataset, self.config.model.tau_syn, self.config.dtype.value
-        early, late = data.t_early * unit, data.t_late * unit
-        features = np.repeat(features, self.config.model.input_repeats, axis=1)
-        if self.dataset.spike_times:
-            return (features * unit)[None].astype(dtype)
-        if features.dtype == np.uint8:
-            table = pixel_latency(data.full_scale, early, late, silent_black=data.silent_black)
-            return table.astype(dtype)[features][None]
-        return latency(features, early, late)[None].astype(dtype)
+        config = self.config
+        features = np.repeat(features, config.model.input_repeats, axis=1)
+        times = self.dataset.spike_times
+        return encoded(features, config.dataset, config.model.tau_syn, config.dtype.value, times=times)[None]
 
 
-def _dataset(config: DatasetConfig) -> Dataset:
+def encoded(features: Array, data: DatasetConfig, unit: float, dtype: str, *, times: bool) -> Array:
+    """Features or pixels as spike times, of the same shape.
+
+    Args:
+        data: says how.
+        unit: tau_syn, in the network's unit of time.
+        times: the features are spike times already, in tau_syn.
+    """
+    early, late = data.t_early * unit, data.t_late * unit
+    if times:
+        return (features * unit).astype(dtype)
+    if features.dtype == np.uint8:
+        table = pixel_latency(data.full_scale, early, late, silent_black=data.silent_black)
+        return table.astype(dtype)[features]
+    return latency(features, early, late).astype(dtype)
+
+
+def load_dataset(config: DatasetConfig) -> Dataset:
+    """The data set that a configuration names."""
     sizes = (config.n_train, config.n_validation, config.n_test)
     if config.name is DatasetName.npz:
         if not config.path:
@@ -163,11 +171,16 @@ _TIMES = (
 """What the configuration gives in tau_syn."""
 
 
-def _substrate(config: Config) -> Substrate:
-    values: dict[str, Any] = {f.name: getattr(config.substrate, f.name) for f in fields(Substrate)}
-    values |= {name: values[name] * config.model.tau_syn for name in _TIMES}
+def substrate_of(config: SubstrateConfig, tau_syn: float) -> Substrate:
+    """What a kind of chip does to a network, in the network's unit of time."""
+    values: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(Substrate)}
+    values |= {name: values[name] * tau_syn for name in _TIMES}
     values["weight_max"] = tuple(values["weight_max"])
-    substrate = Substrate(**values)
+    return Substrate(**values)
+
+
+def _substrate(config: Config) -> Substrate:
+    substrate = substrate_of(config.substrate, config.model.tau_syn)
     window = (config.dataset.t_late - config.dataset.t_early) * config.model.tau_syn
     if substrate.time_grid > window:
         raise ConfigError(
@@ -177,23 +190,7 @@ def _substrate(config: Config) -> Substrate:
     return substrate
 
 
-def _backend(name: BackendName, substrate: Substrate) -> Backend:
-    """What computes: a device knows no chips, and `auto` asks none for one.
-
-    Raises:
-        BackendError: a backend that this machine does not have, or a chip on a device.
-    """
-    if name is BackendName.auto and not substrate.ideal:
-        return select("cpu")
-    backend = select(name.value)
-    if backend.name == "cuda" and not substrate.ideal:
-        raise BackendError(
-            "an emulated chip needs backend=cpu or reference, got cuda: the device's step knows no chips yet"
-        )
-    return backend
-
-
-def bytes_on_device(config: Config, dataset: Dataset, network: Network) -> int:
+def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> int:
     """What a training keeps in a device's memory beside its step: data, shuffles, a validation's answers."""
     first, last = network.layers[0], network.layers[-1]
     item = np.dtype(config.dtype.value).itemsize
@@ -205,7 +202,7 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Network) -> int:
     return n_train * (labelled + order + 8 * config.replicas) + n_validation * (labelled + answered)
 
 
-def _evaluated_together(config: Config, dataset: Dataset, network: Network, to_train: bool) -> int:
+def _evaluated_together(config: Config, dataset: Dataset, network: Architecture, to_train: bool) -> int:
     """Samples of a forward pass in evaluations: as asked for, but no more than a device's memory holds.
 
     Raises:
@@ -233,79 +230,52 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     Raises:
         GpuspikeError: what was expected, and what was got.
     """
-    model, training, optimizer, data = config.model, config.training, config.optimizer, config.dataset
+    model, training, data = config.model, config.training, config.dataset
     prices = read_prices(find(config.substrate.prices, conf_folder() / "prices"))
     pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     substrate = _substrate(config)
-    backend = _backend(config.backend, substrate)
+    backend = select(config.backend.value, chip=not substrate.ideal)
     if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):
         raise ConfigError(f"model.weight_std must be 0 or more, got {model.weight_std}")
     if not np.isfinite(model.weight_mean).all():
         raise ConfigError(f"model.weight_mean must be finite, got {model.weight_mean}")
     if not all(np.isfinite(times).all() for times in model.bias_times):
         raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
-    dataset = _dataset(data)
+    dataset = load_dataset(data)
     sizes = (dataset.n_features * model.input_repeats, *model.hidden, len(dataset.class_names))
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()
     trackers.check(config)
-    network = Network.build(sizes, bias_times, neuron, load(backend.name))
+    network = Architecture.build(sizes, bias_times, neuron, load(backend.name))
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
-    loss: Loss
-    if training.loss is LossName.time_mse:
-        loss = TimeMSE(model.tau_syn, training.t_correct, training.t_wrong, kernel=network.kernels.time_mse)
-    else:
-        loss = TTFSCrossEntropy(
-            model.tau_syn, training.xi, training.alpha, training.beta, kernel=network.kernels.cross_entropy
-        )
-
-    def make_optimizer(weights: list[Array]) -> Optimizer:
-        if optimizer.name is OptimizerName.sgd:
-            return SGD(weights, optimizer.momentum)
-        return Adam(weights, network.kernels, optimizer.beta1, optimizer.beta2, optimizer.epsilon)
-
-    def make_bumping() -> Bumping:
-        return Bumping(
-            training.max_silent,
-            training.bump_value,
-            config.replicas,
-            training.bump_exponential,
-            training.bump_targeted,
-        )
-
+    recipe = recipe_of(config)
+    recipe.make_bumping(len(network.layers), config.replicas)
+    recipe.make_optimizer([np.zeros((1, 1, 1))], network.kernels)
+    recipe.make_schedule()
     together = training.evaluation_batch_size
     if backend.name == "cuda":
         together = _evaluated_together(config, dataset, network, to_train)
-    make_bumping()
-    make_optimizer([np.zeros((1, 1, 1))])
+    rule = replace(recipe, evaluation_batch_size=together).make_rule(model.tau_syn, _augmentation(config))
     return Experiment(
         config=config,
         backend=backend,
         dataset=dataset,
         network=network,
         substrate=substrate,
-        loss=loss,
-        rule=TrainingRule(
-            batch_size=training.batch_size,
-            evaluation_batch_size=together,
-            max_weight_grad=training.max_weight_grad,
-            bump_replaces_step=training.bump_replaces_step,
-            input_noise=training.input_noise * model.tau_syn,
-            augment=_augmentation(config),
-        ),
-        schedule=Schedule(
-            optimizer.learning_rate,
-            optimizer.schedule.value,
-            optimizer.step_size,
-            optimizer.gamma,
-            training.epochs,
-        ),
+        loss=recipe.make_loss(network.kernels, model.tau_syn),
+        rule=rule,
+        recipe=recipe,
         prices=prices,
-        make_optimizer=make_optimizer,
-        make_bumping=make_bumping,
     )
+
+
+def recipe_of(config: Config) -> Recipe:
+    """The training that a configuration describes."""
+    values = vars(config.training) | vars(config.optimizer) | {"optimizer": config.optimizer.name}
+    plain: dict[str, Any] = {name: v.value if isinstance(v, enum.Enum) else v for name, v in values.items()}
+    return Recipe(**{field.name: plain[field.name] for field in fields(Recipe)})
 
 
 def new_trainer(parts: Experiment) -> Trainer:
@@ -317,32 +287,15 @@ def new_trainer(parts: Experiment) -> Trainer:
     trained = parts.trained_machine()
     # Examined is always the chip that the run is for.
     new = trained is parts.network or parts.config.substrate.new_chip is NewChip.step
-    optimizer, bumping = parts.make_optimizer(weights), parts.make_bumping()
     examined = parts.on_chip(parts.chip_seeds) if new else trained
-    if parts.backend.name == "cuda":
-        step = DeviceStep(
-            parts.network,
-            weights,
-            parts.loss,
-            optimizer,
-            bumping,
-            parts.rule,
-            parts.seeds,
-            graph=parts.config.training.cuda_graph,
-        )
-    else:
-        step = compiled_step(
-            trained, examined, weights, parts.loss, optimizer, bumping, parts.rule, parts.seeds
-        )
-    return Trainer(
+    return make_trainer(
+        parts.network,
         trained,
+        examined,
         weights,
+        parts.recipe,
         parts.loss,
-        optimizer,
-        parts.schedule,
-        bumping,
         parts.rule,
         parts.seeds,
-        examined,
-        step,
+        on_device=parts.backend.name == "cuda",
     )

@@ -8,7 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gpuspike.accountant import Activity, Counter, Prices, account, anytime
+from gpuspike.accountant import Activity, Prices, account, anytime
+from gpuspike.accountant.price import observe
 from gpuspike.network.network import Machine
 from gpuspike.runs.experiment import Experiment
 from gpuspike.runs.gpu_energy import GpuEnergy
@@ -51,24 +52,17 @@ def measure(
         data: by split;  counted: the split whose spikes are counted.
         prices: of the chips that are to be accounted for.
     """
-    trials, unit = [chip.trial for chip in prices], parts.config.model.tau_syn
-    # A weight that the chip's grid has rounded to 0 is no synapse.
-    held = network.chip.program(weights) if isinstance(network, OnChip) else weights
-    counter = Counter(network.layers, held, len(data[counted]), trials, unit)
-    size = parts.rule.evaluation_batch_size
+    size, unit = parts.rule.evaluation_batch_size, parts.config.model.tau_syn
     with GpuEnergy(parts.backend.name) as gpu:
-        results = {
-            name: evaluate(network, weights, split, parts.loss, size, counter if name == counted else None)
-            for name, split in data.items()
-        }
+        observed = observe(network, weights, data, counted, prices, parts.loss, size, unit)
+    results = observed.results
     seconds = sum(result.seconds for result in results.values())
     samples = sum(result.t_out.shape[0] * result.t_out.shape[1] for result in results.values())
     speed = {
         "inference_samples_per_s": samples / seconds,
         "inference_J_per_sample": None if gpu.joules is None else gpu.joules / samples,
     }
-    activity = counter.activity(results[counted].t_out, data[counted].labels)
-    return Measured(results, activity, speed)
+    return Measured(results, observed.activity, speed)
 
 
 def on_chip(parts: Experiment, measured: Measured, prices: Prices) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def time_of(parts: Experiment, console: Console, seconds: float = SECONDS) -> Ti
         first = 2 if parts.backend.name == "cuda" else 0  # the data are sent, the step is captured
         records = list(trainer.train(train, validation, first + n_epochs))[first:]
         step = sum(record.train_seconds for record in records) / n_epochs / -(-len(train) // batch)
-        return step, sum(record.validation.seconds for record in records) / n_epochs
+        return step, sum(r.validation.seconds for r in records if r.validation) / n_epochs
 
     n_steps = -(-n_train // batch)
     timed(WARM_UP_STEPS)

@@ -33,6 +33,7 @@ def plain(value: Any) -> Any:
 
 def record_line(record: EpochRecord) -> dict[str, Any]:
     """One epoch as a line of metrics.jsonl; lists run over replicas, silent_fraction first over layers."""
+    assert record.validation is not None, "a run validates"
     return plain(
         {
             "epoch": record.epoch,
@@ -103,6 +104,7 @@ class ProgressDisplay:
 
     def epoch(self, record: EpochRecord) -> None:
         """Shows a finished epoch: means over the replicas, silent neurons by layer."""
+        assert record.validation is not None, "a run validates"
         silent = "/".join(f"{100 * layer.mean():.1f}" for layer in record.silent_fraction)
         figures = (
             f"loss {record.train_loss.mean():.3f}  "

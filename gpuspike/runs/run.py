@@ -21,6 +21,7 @@ from gpuspike.accountant import Counter, neurobench
 from gpuspike.config.schema import Config, to_yaml
 from gpuspike.errors import OutputError
 from gpuspike.kernels import LayerState
+from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures import run as plots
@@ -170,7 +171,7 @@ def _run(
     if not records:
         raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
 
-    weights = _kept_weights(folder / CHECKPOINT, len(parts.network.layers))
+    weights = _kept_weights(folder / CHECKPOINT, parts)
     measured = measure(parts, trainer.examined, weights, data, "test", [parts.prices])
     results = measured.results
     summary = _summary(parts, experiment, records, measured, interrupted)
@@ -360,10 +361,11 @@ def _train(
     return records, interrupted
 
 
-def _kept_weights(path: Path, n_layers: int) -> list[Array]:
+def _kept_weights(path: Path, parts: Experiment) -> list[Array]:
     """The weights of the last full epoch, from its checkpoint: a stopped run is already within the next."""
     arrays, _ = checkpoint.load(path)
-    return [arrays[f"weights_{number}"] for number in range(n_layers)]
+    config, layers = parts.config, parts.network.layers
+    return Parameters.from_arrays(arrays, layers, config.replicas, config.dtype.value, str(path)).weights
 
 
 def _summary(

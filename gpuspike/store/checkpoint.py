@@ -33,7 +33,9 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def save(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> None:
+def save(
+    path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any], *, keep_previous: bool = True
+) -> None:
     """Writes a checkpoint and keeps the one before.
 
     At every moment one of the two files is whole; the new one is on the disk before it gets its name.
@@ -41,6 +43,7 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, An
     Args:
         arrays: by name, `header` excepted.
         header: JSON values.
+        keep_previous: False for a file of a user's own, which has no one before.
 
     Raises:
         OutputError: the file cannot be written.
@@ -57,7 +60,10 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, An
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        _rotate(partial, path)
+        if keep_previous:
+            _rotate(partial, path)
+        else:
+            os.replace(partial, path)
     except BaseException as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -14,6 +14,11 @@ from gpuspike.config.schema import Config
 
 
 def provenance_of(config: Config) -> dict[str, Any]:
+    """Versions of the code and of what it stands on, and the seeds of a run."""
+    return provenance(config.seed, config.replicas)
+
+
+def provenance(seed: int, replicas: int) -> dict[str, Any]:
     """Versions of the code and of what it stands on, and the seeds."""
     return {
         "gpuspike": metadata.version("gpuspike"),
@@ -22,8 +27,8 @@ def provenance_of(config: Config) -> dict[str, Any]:
         "numpy": np.__version__,
         "numba": metadata.version("numba"),
         "cupy": _cupy_version(),
-        "seed": config.seed,
-        "replicas": config.replicas,
+        "seed": seed,
+        "replicas": replicas,
     }
 
 

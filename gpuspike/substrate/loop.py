@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, with_bias
 from gpuspike.network.layers import EVALUATION, Layer, LayerInput, Moment
-from gpuspike.network.network import Network
+from gpuspike.network.network import Architecture
 from gpuspike.neuron import LIF
 from gpuspike.substrate.chip import Chip, EmulatedChip
 
@@ -21,7 +21,7 @@ NOMINAL, EXACT = "nominal", "exact"
 
 
 class OnChip:
-    """Stands where a `Network` does, and lets a chip answer in its place.
+    """Stands where an `Architecture` does, and lets a chip answer in its place.
 
     Gradients, with respect to the programmed weights (rounding is passed straight through):
 
@@ -42,7 +42,7 @@ class OnChip:
 
     def __init__(
         self,
-        network: Network,
+        network: Architecture,
         chip: Chip,
         gradient: str = NOMINAL,
         fresh: Callable[[Moment], EmulatedChip] | None = None,
@@ -64,13 +64,13 @@ class OnChip:
         return self.network.kernels
 
     def receive(self, t_in: Array, *, sort: bool = True) -> LayerInput:
-        """The first layer's input; see `Network.receive`."""
+        """The first layer's input; see `Architecture.receive`."""
         return self.network.receive(t_in, sort=sort)
 
     def forward(
         self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
     ) -> list[LayerState]:
-        """What the chip answers, as `Network.forward` tells it.
+        """What the chip answers, as `Architecture.forward` tells it.
 
         Args:
             moment: address of the trials' randomness; those of an evaluation unless given.
@@ -108,7 +108,7 @@ class OnChip:
         active: NDArray[np.bool_],
         max_weight_grad: float,
     ) -> list[Array]:
-        """Gradients of all weights, by the mode; see `Network.backward`."""
+        """Gradients of all weights, by the mode; see `Architecture.backward`."""
         weights, neurons = self.believed(weights)
         if self.exact is None:
             slopes = self.kernels.crossing_slopes

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels.threads import thread_count
-from gpuspike.network.network import Machine, Network
+from gpuspike.network.network import Architecture, Machine
 from gpuspike.rng import LAYER_BLOCKS, Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.bumping import NO_LAYER, Bumping
@@ -38,7 +38,7 @@ def compiled_step(
     if len(seeds) * rule.batch_size < thread_count():
         return None  # there, threads share the neurons of a sample
     parts = (examined, weights, loss, optimizer, bumping, rule, seeds)
-    if isinstance(machine, Network):
+    if isinstance(machine, Architecture):
         return CompiledStep(machine, *parts)
     if not (isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip) and machine.fresh is None):
         return None

@@ -13,7 +13,7 @@ from gpuspike.kernels import host
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.network.layers import LayerInput
-from gpuspike.network.network import Network
+from gpuspike.network.network import Architecture
 from gpuspike.rng import Purpose
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.losses import Loss
@@ -40,7 +40,7 @@ class DeviceStep:
 
     def __init__(
         self,
-        network: Network,
+        network: Architecture,
         weights: Sequence[Array],
         loss: Loss,
         optimizer: Optimizer,

@@ -14,6 +14,7 @@ from gpuspike.errors import DataError, ValueRangeError
 from gpuspike.kernels import LayerState, host, on_host
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Machine
+from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose, stream
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import NO_LAYER, Bumping
@@ -65,7 +66,7 @@ class EpochRecord:
         epoch: counted from 1.
         train_loss, train_accuracy, bump_fraction: (n_replica,).
         silent_fraction: (n_layer, n_replica), of the training batches.
-        validation: evaluation after the epoch.
+        validation: evaluation after the epoch, None where nothing is validated.
         train_seconds: time spent in training steps.
         train_samples_per_s: over all replicas.
     """
@@ -76,7 +77,7 @@ class EpochRecord:
     train_accuracy: Array
     bump_fraction: Array
     silent_fraction: Array
-    validation: Evaluation
+    validation: Evaluation | None
     train_seconds: float
     train_samples_per_s: float
 
@@ -171,7 +172,7 @@ def evaluate(
 
 def training_state(weights: Sequence[Array], optimizer: Optimizer, bumping: Bumping) -> dict[str, Array]:
     """All arrays that a resumed run would need, by name; not copied."""
-    arrays = {f"weights_{i}": w for i, w in enumerate(weights)}
+    arrays = Parameters.of_weights(weights).arrays()
     arrays |= {f"optimizer_{name}": a for name, a in optimizer.state().items()}
     return arrays | {"bump_layer": bumping.layer, "bump_size": bumping.size}
 
@@ -315,13 +316,13 @@ class Trainer:
         self._schedule = schedule
         self._rule = rule
         self._seeds = tuple(seeds)
-        self._step = step or HostStep(
+        self.step: Step = step or HostStep(
             network, self.examined, weights, loss, optimizer, bumping, rule, self._seeds
         )
 
     def state(self) -> dict[str, Array]:
         """All arrays that a resumed run would need, by name; not copied."""
-        self._step.pull()
+        self.step.pull()
         return training_state(self.weights, self.optimizer, self.bumping)
 
     def restore(self, arrays: Mapping[str, Array], epoch: int) -> None:
@@ -343,13 +344,13 @@ class Trainer:
                 raise DataError(f"the checkpoint must hold {name} as {array.dtype} {array.shape}, got {got}")
         for name, array in own.items():
             array[...] = arrays[name]
-        self._step.push()
+        self.step.push()
         self.epoch = epoch
 
     def train(
         self,
         train: Labelled,
-        validation: Labelled,
+        validation: Labelled | None,
         n_epochs: int,
         on_batch: Callable[[int, int], None] | None = None,
     ) -> Iterator[EpochRecord]:
@@ -365,12 +366,12 @@ class Trainer:
             order = np.stack(
                 [stream(s, Purpose.SHUFFLE, self.epoch).permutation(len(train)) for s in self._seeds]
             )
-            self._step.begin(train, order, self.epoch, learning_rate)
+            self.step.begin(train, order, self.epoch, learning_rate)
             for batch in range(n_batches):
-                self._step.batch(batch)
+                self.step.batch(batch)
                 if on_batch is not None:
                     on_batch(batch + 1, n_batches)
-            totals = self._step.figures()
+            totals = self.step.figures()
             seconds = time.perf_counter() - start
             self.epoch += 1
             yield EpochRecord(
@@ -380,7 +381,7 @@ class Trainer:
                 train_accuracy=totals[1],
                 bump_fraction=totals[2],
                 silent_fraction=totals[3:],
-                validation=self._step.evaluate(validation),
+                validation=None if validation is None else self.step.evaluate(validation),
                 train_seconds=seconds,
                 train_samples_per_s=len(self._seeds) * len(train) / seconds,
             )

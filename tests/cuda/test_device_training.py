@@ -88,9 +88,9 @@ def test_a_step_has_few_launches(bias: Any, expected: int) -> None:
 def test_a_data_set_without_noise_is_sorted_once(input_noise: float, expected: int) -> None:
     trainer = Setup(graph=False, input_noise=input_noise, n_train=64).trainer()
     data = Setup().labelled(1, 64)
-    trainer._step.begin(data, np.arange(64)[None].repeat(2, axis=0), 0, 0.01)
+    trainer.step.begin(data, np.arange(64)[None].repeat(2, axis=0), 0, 0.01)
     for number in range(4):
-        trainer._step.batch(number)
+        trainer.step.batch(number)
     assert sum("sort_row" in name for name in device.launches) == expected
 
 
@@ -105,8 +105,8 @@ def test_what_looks_at_the_device_cannot_be_captured(cupy: Any) -> None:
 
 def test_a_lane_gives_its_memory_back() -> None:
     trainer, _ = Setup(n_train=16).trained(1)
-    assert isinstance(trainer._step, DeviceStep)
-    pool: Any = trainer._step._lane._pool
+    assert isinstance(trainer.step, DeviceStep)
+    pool: Any = trainer.step._lane._pool
     assert pool.total_bytes() > 0
     del trainer
     assert pool.total_bytes() == 0
@@ -186,9 +186,9 @@ def test_an_optimiser_without_kernels_is_refused() -> None:
 def test_a_step_takes_the_memory_that_was_planned(dtype: Any, graph: bool) -> None:
     setup = Setup(dtype=dtype, graph=graph, n_train=400, batch_size=200, input_noise=0.1, shift=1)
     trainer, _ = setup.trained(2)
-    assert isinstance(trainer._step, DeviceStep)
+    assert isinstance(trainer.step, DeviceStep)
     layers = [(layer.n_pre, layer.n_out) for layer in trainer.network.layers]
     planned = memory.plan(layers, 200, 2, dtype)
     lasting = sum(size for name, size in planned.arrays.items() if name.endswith((" weights", "optimiser")))
     small = 2 * 200 * (8 + 8 + 2)  # labels, losses, corners, flags
-    assert trainer._step._lane._pool.peak <= planned.total - lasting + small  # type: ignore[attr-defined]
+    assert trainer.step._lane._pool.peak <= planned.total - lasting + small  # type: ignore[attr-defined]

@@ -1,0 +1,128 @@
+"""A network evaluated, counted and priced: the one way of runs, of evaluations and of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpuspike.accountant.account import account
+from gpuspike.accountant.activity import Activity, Counter
+from gpuspike.accountant.anytime import anytime
+from gpuspike.accountant.neurobench import neurobench
+from gpuspike.accountant.prices import Prices
+from gpuspike.network.network import Machine
+from gpuspike.substrate import OnChip
+from gpuspike.training.losses import Loss
+from gpuspike.training.trainer import Evaluation, Labelled, evaluate
+
+Array = NDArray[Any]
+
+Figure = float | list[float] | None
+"""A number; [low, high] where the evidence gives a range; None where a price or a time is not known."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A network on some splits.
+
+    Attributes:
+        results: by split.
+        activity: counted on one of them.
+    """
+
+    results: dict[str, Evaluation]
+    activity: Activity
+
+
+def observe(
+    machine: Machine,
+    weights: Sequence[Array],
+    data: Mapping[str, Labelled],
+    counted: str,
+    prices: Sequence[Prices],
+    loss: Loss,
+    batch_size: int,
+    tau_syn: float,
+) -> Observed:
+    """Evaluates splits, and counts what one of them takes.
+
+    Args:
+        machine: what answers.
+        data: by name;  counted: the one whose spikes are counted.
+        prices: of the chips that are going to be accounted for, whose trials differ.
+        batch_size: samples a forward pass.
+        tau_syn: the network's, in its unit of time.
+    """
+    # A weight that the chip's grid has rounded to 0 is no synapse.
+    held = machine.chip.program(weights) if isinstance(machine, OnChip) else weights
+    counter = Counter(machine.layers, held, len(data[counted]), [chip.trial for chip in prices], tau_syn)
+    results = {
+        name: evaluate(machine, weights, split, loss, batch_size, counter if name == counted else None)
+        for name, split in data.items()
+    }
+    return Observed(results, counter.activity(results[counted].t_out, data[counted].labels))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a chip would have needed for some samples. docs/accounting.md says what each figure covers.
+
+    Attributes:
+        name: of the chip;  setting: what the prices hold for.
+        scope: "all_in" or "per_term".
+        accuracy: share of the samples decided rightly within the chip's trial, mean over replicas.
+        energy_per_classification_J: of whole trials;  energy_terms_J: by term.
+        time_to_decision_s: "mean", "p50" and "p99", of the samples that are decided; None without a time.
+        seconds_per_sample, samples_per_s: reset and transfer included where they are known.
+        evidence, time_evidence: the weakest grade among the prices, and among the times.
+        refused: why there is no energy; None where there is one.
+        summary: all of it, as "chip" in summary.json.
+        anytime: accuracy and energy by the time that one listens, as "anytime" in summary.json.
+        neurobench: the counts under NeuroBench's names.
+    """
+
+    name: str
+    setting: str
+    scope: str
+    accuracy: float
+    energy_per_classification_J: Figure
+    energy_terms_J: dict[str, Figure] | None
+    time_to_decision_s: dict[str, Figure] | None
+    seconds_per_sample: Figure
+    samples_per_s: Figure
+    evidence: str
+    time_evidence: str
+    refused: str | None
+    summary: dict[str, Any]
+    anytime: dict[str, Any]
+    neurobench: dict[str, Any]
+
+    def __repr__(self) -> str:
+        decided = None if self.time_to_decision_s is None else self.time_to_decision_s["mean"]
+        return (
+            f"Cost({self.name}: accuracy {100 * self.accuracy:.2f} %, "
+            f"{_told(self.energy_per_classification_J, 'J')} a classification ({self.evidence}), "
+            f"decided after {_told(decided, 's')}, {_told(self.seconds_per_sample, 's')} a sample)"
+        )
+
+
+def cost_of(activity: Activity, prices: Prices, class_names: Sequence[str]) -> Cost:
+    """Prices what has been counted.
+
+    Args:
+        activity: counted with these prices among those of `observe`.
+    """
+    told = account(activity, prices, class_names)
+    own = ("summary", "anytime", "neurobench")
+    given = {name: told[name] for name in Cost.__dataclass_fields__ if name not in own}
+    return Cost(**given, summary=told, anytime=anytime(activity, prices), neurobench=neurobench(activity))
+
+
+def _told(figure: Figure, unit: str) -> str:
+    if figure is None:
+        return f"unknown {unit}"
+    ends = figure if isinstance(figure, list) else [figure]
+    return f"{' to '.join(f'{end:.3g}' for end in ends)} {unit}"

@@ -1,0 +1,91 @@
+"""What comes in at the door: arrays of spike times and labels, and names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from gpuspike.errors import ConfigError, DtypeError, ShapeError, ValueRangeError
+
+Array = NDArray[Any]
+
+
+def spike_times(name: str, times: ArrayLike, n_in: int, dtype: DTypeLike) -> Array:
+    """(n_samples, n_in) spike times in a network's type; inf = no spike.
+
+    Raises:
+        DtypeError: no array of float32 or float64.
+        ShapeError: another shape, or no samples.
+        ValueRangeError: NaN or -inf.
+    """
+    array = _array(name, times)
+    if array.dtype not in (np.float32, np.float64):
+        raise DtypeError(f"{name} must hold spike times as float32 or float64, got {array.dtype}")
+    if array.ndim != 2 or array.shape[1] != n_in:
+        raise ShapeError(f"{name} must be (n_samples, n_inputs) = (n_samples, {n_in}), got {array.shape}")
+    if not len(array):
+        raise ShapeError(f"{name} must hold at least one sample, got none")
+    if np.isnan(array).any() or (array == -np.inf).any():
+        raise ValueRangeError(f"{name} must not hold NaN or -inf; no spike is +inf")
+    return np.ascontiguousarray(array, dtype)
+
+
+def class_labels(name: str, labels: ArrayLike, n_samples: int, n_classes: int) -> NDArray[np.int64]:
+    """(n_samples,) labels from 0 to n_classes - 1.
+
+    Raises:
+        DtypeError: no array of integers.
+        ShapeError: not one for each sample.
+        ValueRangeError: a label without an output neuron.
+    """
+    array = _array(name, labels)
+    if array.dtype.kind not in "iu":
+        raise DtypeError(f"{name} must be integers from 0 to {n_classes - 1}, got {array.dtype}")
+    if array.shape != (n_samples,):
+        raise ShapeError(f"{name} must be one for each of the {n_samples} samples, got shape {array.shape}")
+    if array.min() < 0 or array.max() >= n_classes:
+        raise ValueRangeError(
+            f"{name} must lie from 0 to {n_classes - 1}, a number for each output neuron, "
+            f"got {array.min()} to {array.max()}"
+        )
+    return array.astype(np.int64)
+
+
+def _array(name: str, values: ArrayLike) -> Array:
+    if isinstance(values, np.ma.MaskedArray):
+        raise DtypeError(f"{name} must not be masked: no spike is inf, got a MaskedArray")
+    if hasattr(values, "__cuda_array_interface__"):
+        raise DtypeError(f"{name} must be a NumPy array, got one on a device: the network places it itself")
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise ShapeError(f"{name} must be an array, got {error}") from None
+
+
+def one_of(kind: str, name: str, known: Iterable[str]) -> str:
+    """The name again, if it is known.
+
+    Raises:
+        ConfigError: it is not; which are, and which is meant perhaps.
+    """
+    names = list(known)
+    if name not in names:
+        close = difflib.get_close_matches(str(name), names, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{hint}")
+    return name
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """A whole number that is not too small.
+
+    Raises:
+        ValueRangeError: something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueRangeError(f"{name} must be a whole number, {least} or more, got {value!r}")
+    return int(value)

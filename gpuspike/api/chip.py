@@ -1,0 +1,136 @@
+"""A chip as a user holds it: a kind, a seed, and once it is under a network, a piece of silicon."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpuspike.api.checks import one_of, whole
+from gpuspike.config.composition import conf_folder, typed
+from gpuspike.config.schema import NewChip, SubstrateConfig, read_substrate
+from gpuspike.errors import ConfigError, DataError, ShapeError
+from gpuspike.kernels import Kernels
+from gpuspike.network.layers import Layer
+from gpuspike.runs.experiment import substrate_of
+from gpuspike.store import checkpoint
+from gpuspike.substrate import EmulatedChip, Substrate
+
+Array = NDArray[Any]
+
+MOST_SEED = 2**32 - 1
+
+
+class Chip:
+    """One emulated chip for each replica of a network, to be put under it with `net.on(chip)`.
+
+    Args:
+        kind: name of a preset, such as "bss2" (docs/substrates.md has them all), or path of a YAML file.
+        seed: of the first replica's chip; that of replica r is seed + r.
+        values: of `gpuspike.substrate.Substrate`, in place of the preset's: weight_bits=4, which takes the
+            place of a weight_lsb too, and the other way round. Times in tau_syn.
+
+    Attributes:
+        name: of the kind.
+        prices: the name of what `gs.price` takes for it.
+        values: all values of the kind.
+        drawn: arrays of the piece of silicon, once it is under a network.
+
+    Raises:
+        ConfigError: an unknown kind or value.
+        ValueRangeError: a value that means nothing.
+    """
+
+    def __init__(self, kind: str | Path = "ideal", *, seed: int = 0, **values: Any) -> None:
+        folder = conf_folder() / "substrate"
+        path = Path(kind)
+        if path.suffix not in (".yaml", ".yml"):
+            path = folder / f"{one_of('chip', str(kind), sorted(f.stem for f in folder.glob('*.yaml')))}.yaml"
+        known = [field.name for field in fields(Substrate)]
+        for name in values:
+            one_of("value of a chip", name, known)
+        config = _plain(read_substrate(path))
+        if config["new_chip"] != NewChip.run.value:
+            raise ConfigError(f"{path}: a Chip is one piece of silicon, got new_chip={config['new_chip']}")
+        if isinstance(most := values.get("weight_max"), (int, float)):
+            values["weight_max"] = [most]
+        for one, other in (("weight_bits", "weight_lsb"), ("weight_lsb", "weight_bits")):
+            if values.get(one) and other not in values:
+                config[other] = 0
+        self._set(_plain(typed(config | values, SubstrateConfig)), seed, {})
+
+    def _set(self, values: Mapping[str, Any], seed: int, drawn: Mapping[str, Array]) -> None:
+        self.seed = whole("seed of a chip", seed, 0)
+        if seed > MOST_SEED:
+            raise ConfigError(f"seed of a chip must be at most {MOST_SEED}, got {seed}")
+        self.values, self.drawn = dict(values), dict(drawn)
+        self.name, self.prices = str(values["name"]), str(values["prices"])
+        self.substrate(1.0)  # refuses what means nothing
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], seed: int, drawn: Mapping[str, Array]) -> Chip:
+        """A chip of all its values, with the arrays of a piece of silicon, if it is one already."""
+        chip = cls.__new__(cls)
+        chip._set(_plain(typed(dict(values), SubstrateConfig)), seed, drawn)
+        return chip
+
+    def substrate(self, tau_syn: float) -> Substrate:
+        """What it does to a network with this time constant."""
+        return substrate_of(typed(dict(self.values), SubstrateConfig), tau_syn)
+
+    def emulated(
+        self, layers: Sequence[Layer], kernels: Kernels, n_replica: int, tau_syn: float
+    ) -> EmulatedChip:
+        """Its emulator under a network: the piece of silicon that it is, or one drawn from its seed.
+
+        Raises:
+            ConfigError: a network that has no room on it.
+            ShapeError: a piece of silicon that was drawn for another network.
+        """
+        substrate = self.substrate(tau_syn)
+        substrate.check_fit(layers)
+        seeds = [(self.seed + r) % (MOST_SEED + 1) for r in range(n_replica)]
+        chip = EmulatedChip(substrate, layers, kernels, seeds)
+        if self.drawn:
+            try:
+                chip.take(self.drawn)
+            except DataError as error:
+                raise ShapeError(f"this piece of silicon was drawn for another network: {error}") from None
+        return chip
+
+    def save(self, path: str | Path) -> None:
+        """Writes the piece of silicon to an .npz file.
+
+        Raises:
+            ConfigError: it has not been drawn yet.
+            OutputError: the file cannot be written.
+        """
+        if not self.drawn:
+            raise ConfigError(
+                "a chip is drawn when it comes under a network: save net.on(chip).chip, got one not drawn yet"
+            )
+        header = {"kind": "chip", "seed": self.seed, "values": self.values}
+        checkpoint.save(Path(path), self.drawn, header, keep_previous=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Chip:
+        """Reads a piece of silicon that `save` has written.
+
+        Raises:
+            DataError: no such file, or another content.
+        """
+        arrays, header = checkpoint.load(Path(path))
+        if header.get("kind") != "chip":
+            raise DataError(f"{path} must hold a chip, got a {header.get('kind', 'checkpoint of a run')}")
+        return cls.of(header["values"], header["seed"], arrays)
+
+    def __repr__(self) -> str:
+        return f"Chip({self.name!r}, seed={self.seed}{', drawn' if self.drawn else ''})"
+
+
+def _plain(config: SubstrateConfig) -> dict[str, Any]:
+    return {name: v.value if isinstance(v, enum.Enum) else v for name, v in asdict(config).items()}

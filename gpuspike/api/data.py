@@ -1,0 +1,90 @@
+"""Named data sets as arrays of spike times and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import DTypeLike, NDArray
+
+from gpuspike.api.checks import one_of
+from gpuspike.config.composition import conf_folder, typed
+from gpuspike.config.schema import DatasetConfig, read_config
+from gpuspike.errors import DtypeError
+from gpuspike.runs.experiment import encoded, load_dataset
+
+
+class Spikes(NamedTuple):
+    """One split of a data set.
+
+    Attributes:
+        t_in: (n_samples, n_inputs) spike times, inf = no spike.
+        labels: (n_samples,) class of each sample.
+    """
+
+    t_in: NDArray[Any]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Data:
+    """A data set as a network sees it: `gs.fit(net, *data.train, validation=data.validation)`.
+
+    Attributes:
+        name: of the data set.
+        train, validation, test: spike times and labels.
+        class_names: in the order of the labels.
+    """
+
+    name: str
+    train: Spikes
+    validation: Spikes
+    test: Spikes
+    class_names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        sizes = " + ".join(str(len(split.labels)) for split in (self.train, self.validation, self.test))
+        n_in, n_class = self.train.t_in.shape[1], len(self.class_names)
+        return f"Data({self.name}: {sizes} samples, {n_in} inputs, {n_class} classes)"
+
+
+def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) -> Data:
+    """A named data set, encoded as the experiments do; or that of a run, as the run saw it.
+
+    Args:
+        name: "yin_yang", "mnist", "mnist16", "fashion_mnist", "npz" (with path="my.npz", docs/own_data.md),
+            or the folder of a run.
+        dtype: of the spike times.
+        values: in place of the data set's own, as conf/dataset has them: n_train=1000, t_late=1.5. In
+            tau_syn.
+
+    Raises:
+        ConfigError: an unknown data set or value.
+        DataError: files that are missing or damaged.
+        ValueRangeError: a split without samples, or times that cannot be.
+    """
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise DtypeError(f"dtype must be float32 or float64, got {dtype!r}")
+    for key in values:
+        one_of("value of a data set", key, [field.name for field in fields(DatasetConfig)])
+    unit, repeats = 1.0, 1
+    if Path(name).is_dir():
+        run = read_config(Path(name) / "config.yaml")
+        unit, repeats = run.model.tau_syn, run.model.input_repeats
+        known: dict[str, Any] = vars(run.dataset)
+    else:
+        folder = conf_folder() / "dataset"
+        one_of("data set", str(name), sorted(file.stem for file in folder.glob("*.yaml")))
+        known = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    config = typed(known | values, DatasetConfig)
+    found = load_dataset(config)
+
+    def split(part: Any) -> Spikes:
+        features = np.repeat(part.features, repeats, axis=1) if repeats > 1 else part.features
+        times = encoded(features, config, unit, np.dtype(dtype).name, times=found.spike_times)
+        return Spikes(times, part.labels)
+
+    return Data(found.name, split(found.train), split(found.validation), split(found.test), found.class_names)

@@ -1,0 +1,111 @@
+"""Networks out of files: those that were saved, and those of runs."""
+
+from __future__ import annotations
+
+import enum
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpuspike.api.network import Network, revived
+from gpuspike.config.schema import Config
+from gpuspike.errors import DataError
+from gpuspike.runs.experiment import recipe_of, substrate_of
+from gpuspike.store import checkpoint, resume
+from gpuspike.store.run_folder import CHECKPOINT, SUMMARY
+
+Array = NDArray[Any]
+
+
+def load(path: str | Path, *, backend: str | None = None) -> Network:
+    """A network that `net.save` has written, or that of a run, finished or stopped.
+
+    That of a run stands on the run's chip if it had one. It has the run's weights, seeds, optimiser and
+    history; `net.recipe` is the run's training, `net.provenance` what it was made with, and
+    `gs.dataset(folder)` gives the samples as the run saw them. What a command adds to a recipe, shifted
+    images and a new chip for each step, is not part of it. Nothing in the folder changes.
+
+    Args:
+        path: of an .npz file, or of a run's folder.
+        backend: what computes from now on; None: what it was made for.
+
+    Raises:
+        DataError: no such file, a damaged one, another content, or a run without a checkpoint.
+        ConfigError: a run's configuration that this version cannot read.
+        BackendError: a backend that is not there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _of_run(path, backend)
+    arrays, header = checkpoint.load(path)
+    if header.get("kind") != "network":
+        kind = header.get("kind", "checkpoint of a run: load its folder")
+        raise DataError(f"{path} must hold a network, got a {kind}")
+    return revived(arrays, header | ({} if backend is None else {"backend": backend}), str(path))
+
+
+def _of_run(folder: Path, backend: str | None) -> Network:
+    stopped = resume.read(folder)
+    if stopped.arrays is None:
+        raise DataError(f"{folder} must have a {CHECKPOINT}: that run was stopped before its first one")
+    if stopped.damaged:
+        warnings.warn(stopped.damaged, stacklevel=3)
+    config, arrays, model = stopped.config, dict(stopped.arrays), stopped.config.model
+    place = str(folder / CHECKPOINT)
+    try:
+        n_in = arrays["weights_0"].shape[1] - len(model.bias_times[0])
+        n_out = arrays[f"weights_{len(model.hidden)}"].shape[2]
+    except (KeyError, IndexError) as error:
+        raise DataError(f"{place} does not belong to its configuration: {error!r}") from None
+    lines = [{**line, "silent_fraction": line["silent_fraction"]} for line in stopped.records]
+    return revived(
+        arrays | _history(lines, config),
+        {
+            "sizes": [n_in, *model.hidden, n_out],
+            "bias_times": [[time * model.tau_syn for time in times] for times in model.bias_times],
+            "neuron": {
+                k: getattr(model, k) for k in ("tau_mem", "tau_syn", "threshold", "leak", "capacitance")
+            },
+            "seed": config.seed,
+            "replicas": config.replicas,
+            "dtype": config.dtype.value,
+            "backend": backend or config.backend.value,
+            "epoch": stopped.epoch,
+            "recipe": asdict(recipe_of(config)),
+            "step": "",
+            "chip": _chip(config),
+            "gradient": config.substrate.gradient.value,
+            "provenance": _provenance(folder, config, stopped.code),
+        },
+        place,
+    )
+
+
+def _history(lines: list[dict[str, Any]], config: Config) -> dict[str, Array]:
+    from gpuspike.api.history import History
+
+    history = History.of_lines(lines, len(config.model.hidden) + 1, config.replicas)
+    return {f"history_{name}": array for name, array in history.arrays().items()}
+
+
+def _chip(config: Config) -> dict[str, Any] | None:
+    if substrate_of(config.substrate, 1.0).ideal:
+        return None
+    values = asdict(config.substrate) | {"new_chip": "run"}
+    plain = {name: v.value if isinstance(v, enum.Enum) else v for name, v in values.items()}
+    return {"values": plain, "seed": config.seed if config.chip_seed is None else config.chip_seed}
+
+
+def _provenance(folder: Path, config: Config, code: list[Any] | None) -> dict[str, Any]:
+    """Of summary.json; of a run that was stopped before it, what the checkpoint knows."""
+    try:
+        return dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["provenance"])
+    except FileNotFoundError:
+        version, git = code or (None, None)
+        return {"gpuspike": version, "git": git, "seed": config.seed, "replicas": config.replicas}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / SUMMARY} cannot be read: {' '.join(str(error).split())}") from None

@@ -1,0 +1,112 @@
+"""Training a network on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpuspike.api.checks import class_labels, one_of, spike_times, whole
+from gpuspike.api.history import History
+from gpuspike.api.network import Network
+from gpuspike.errors import ShapeError
+from gpuspike.training.fit import Recipe, make_trainer, step_name
+from gpuspike.training.trainer import EpochRecord, Labelled
+
+Array = NDArray[Any]
+
+Samples = tuple[ArrayLike, ArrayLike]
+
+
+def fit(
+    net: Network,
+    t_in: ArrayLike,
+    labels: ArrayLike,
+    validation: Samples | None = None,
+    *,
+    epochs: int | None = None,
+    recipe: Recipe | None = None,
+    on_epoch: Callable[[EpochRecord], object] | None = None,
+    **values: Any,
+) -> History:
+    """Trains a network in place, on the chip under it if there is one, with the fastest step that there is.
+
+    A network that was trained goes on: the optimiser keeps its state (unless another one is asked for),
+    shuffles and noise are those of the epochs to come. At a constant learning rate, 20 epochs and then 30 are
+    bit for bit 50 at once. The schedule of the learning rate begins anew. Whatever interrupts it leaves the
+    network as it was after the last whole epoch.
+
+    Args:
+        t_in: (n_samples, n_inputs) spike times, inf = no spike.
+        labels: (n_samples,) integers from 0.
+        validation: spike times and labels of samples that are looked at after each epoch.
+        epochs: to train, in place of the recipe's.
+        recipe: how; None: `gs.Recipe()`. `net.recipe` is that of the last training, or of a loaded run.
+        on_epoch: called after each epoch with its record.
+        values: of the recipe, in place of its own: learning_rate, batch_size, loss, xi, ...; see `gs.Recipe`.
+
+    Returns:
+        The course of these epochs; `net.history` has all. Its `step` says what made the steps: "compiled",
+        "device", or "piecewise" for what neither has, which is several times slower.
+
+    Raises:
+        ConfigError: a value that the recipe does not know, or that cannot be used.
+        ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
+    """
+    known = [field.name for field in fields(Recipe)]
+    for name in values:
+        one_of("value of a recipe", name, known)
+    recipe = replace(recipe or Recipe(), **values)
+    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+    recipe = recipe.suited(net.neuron)
+    n_epochs = whole("epochs", recipe.epochs, 1)
+    for name in ("batch_size", "evaluation_batch_size"):
+        whole(name, getattr(recipe, name), 1)
+    train = _labelled(net, "t_in", "labels", (t_in, labels), sort=recipe.input_noise == 0.0)
+    examined = None
+    if validation is not None:
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise ShapeError("validation must be two arrays, spike times and labels, got something else")
+        examined = _labelled(net, "validation times", "validation labels", (validation[0], validation[1]))
+    weights = net.parameters.map(np.copy)
+    trainer = make_trainer(
+        net.architecture,
+        net.architecture if net.gradient == "ideal" else net.machine,
+        net.machine,
+        weights.weights,
+        recipe,
+        recipe.make_loss(net.architecture.kernels, net.tau_syn),
+        recipe.make_rule(net.tau_syn),
+        net.seeds,
+        on_device=net.backend.name == "cuda",
+        first_epoch=net.epoch,
+    )
+    own, names = trainer.state(), set(weights.arrays())
+    going_on = set(net.state) == set(own) - names
+    trainer.restore(own | (net.state if going_on else {}), net.epoch)
+    records: list[EpochRecord] = []
+    before = net.history
+    try:
+        for record in trainer.train(train, examined, net.epoch + n_epochs):
+            # Whatever ends the training, Ctrl-C too, leaves the network of the last whole epoch.
+            state = {name: array.copy() for name, array in trainer.state().items()}
+            net.parameters = weights.map(np.copy)
+            net.state = {name: array for name, array in state.items() if name not in names}
+            net.epoch, net.recipe = trainer.epoch, recipe
+            records.append(record)
+            if on_epoch is not None:
+                on_epoch(record)
+    finally:
+        history = History.of_records(records, len(weights), net.replicas, step_name(trainer))
+        net.history = before + history
+    return history
+
+
+def _labelled(net: Network, times: str, labels: str, samples: Samples, *, sort: bool = False) -> Labelled:
+    t_in = spike_times(times, samples[0], net.sizes[0], net.dtype)
+    known = class_labels(labels, samples[1], len(t_in), net.sizes[-1])
+    received = net.architecture.receive(t_in[None], sort=sort and net.backend.name != "cuda")
+    return Labelled(received, known)

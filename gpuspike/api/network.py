@@ -1,0 +1,384 @@
+"""A network as a user holds it: architecture, parameters, perhaps a chip, and what it went through."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from gpuspike.api.checks import class_labels, spike_times, whole
+from gpuspike.api.history import History
+from gpuspike.backend import select
+from gpuspike.errors import ConfigError, DataError, DtypeError, ValueRangeError
+from gpuspike.kernels import host, load
+from gpuspike.kernels.threads import thread_count
+from gpuspike.network.layers import Moment
+from gpuspike.network.membranes import membranes
+from gpuspike.network.network import Architecture, Machine, answer
+from gpuspike.network.parameters import Parameters
+from gpuspike.neuron import LIF
+from gpuspike.store import checkpoint
+from gpuspike.substrate import EmulatedChip, OnChip
+from gpuspike.training.fit import Recipe
+from gpuspike.training.losses import decide as first_of
+
+if TYPE_CHECKING:
+    from gpuspike.api.chip import Chip
+
+Array = NDArray[Any]
+
+GRADIENTS = ("nominal", "exact", "ideal")
+TOGETHER = 1000
+"""Samples of a forward pass: no answer depends on it."""
+MEAN, DEVIATION = 4.0, 0.5
+"""Of initial weights, in what all inputs together need to lift a neuron to its threshold; see `Network`."""
+
+
+class Network:
+    """A feed-forward network of LIF neurons that answers with first spike times, or several side by side.
+
+    Initial weights are normal, and scaled so that the size of a layer does not matter. With n = inputs and
+    bias spikes of a neuron, and w1 = (threshold - leak)/(largest value of the kernel), the weight of a single
+    input that just reaches the threshold,
+
+        mean = 4 w1/n,    standard deviation = w1/(2 sqrt(n))
+
+    so that in the mean a quarter of its inputs, coming together, make a neuron spike.
+
+    Args:
+        sizes: neurons by layer, inputs first: [4, 120, 3].
+        bias_times: for each layer after the inputs the times of its bias spikes; None: no bias spikes.
+        seed: of the first replica's initial weights, shuffles and noise; replica r has seed + r.
+        replicas: independent networks side by side.
+        neuron: of all layers, its parameters numbers.
+        dtype: of times and weights, float32 or float64.
+        backend: "auto" (a CUDA device where CuPy finds one, else the CPU), "cuda", "cpu" or "reference".
+        weight_mean, weight_std: of the initial weights, in place of that rule: a number, or one a layer.
+
+    Attributes:
+        parameters: what it has learnt; `parameters.weights` are (n_replica, n_pre, n_post) each.
+        architecture: layers and kernels;  backend: what computes, in words.
+        chip: under it, None without one;  gradient: what it learns from there, see `on`.
+        epoch: epochs that it was trained for;  history: of these;  recipe: of the last training, or None.
+        provenance: what it was made with: filled where it comes from a file, else empty.
+
+    Raises:
+        ValueRangeError: sizes, times, a seed or deviations that mean nothing.
+        DtypeError: another dtype.
+        BackendError: a backend that is not there.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        bias_times: Sequence[Sequence[float]] | None = None,
+        *,
+        seed: int = 0,
+        replicas: int = 1,
+        neuron: LIF | None = None,
+        dtype: DTypeLike = "float64",
+        backend: str = "auto",
+        weight_mean: float | Sequence[float] | None = None,
+        weight_std: float | Sequence[float] | None = None,
+    ) -> None:
+        self._build(sizes, bias_times, seed, replicas, neuron or LIF(), dtype, backend)
+        layers = self.architecture.layers
+        peaks = [float(layer.neuron.span) / layer.neuron.kernel_peak[1] for layer in layers]
+        means = _by_layer(
+            "weight_mean", weight_mean, [MEAN * w / n.n_pre for w, n in zip(peaks, layers, strict=True)]
+        )
+        stds = _by_layer(
+            "weight_std",
+            weight_std,
+            [DEVIATION * w / n.n_pre**0.5 for w, n in zip(peaks, layers, strict=True)],
+        )
+        if min(stds) < 0.0:
+            raise ValueRangeError(f"weight_std must be 0 or more, got {weight_std!r}")
+        self.parameters = Parameters.of_weights(
+            self.architecture.initial_weights(self.seeds, means, stds, self.dtype)
+        )
+
+    def _build(
+        self,
+        sizes: Sequence[int],
+        bias_times: Sequence[Sequence[float]] | None,
+        seed: int,
+        replicas: int,
+        neuron: LIF,
+        dtype: DTypeLike,
+        backend: str,
+    ) -> None:
+        sizes = [whole("a layer's size", size, 1) for size in sizes]
+        bias_times = [[]] * (len(sizes) - 1) if bias_times is None else bias_times
+        if not (isinstance(neuron, LIF) and neuron.uniform):
+            raise ValueRangeError(f"neuron must be a gs.LIF of numbers, got {neuron!r:.80}")
+        try:
+            bias = [tuple(float(t) for t in times) for times in bias_times]
+        except TypeError:
+            raise ValueRangeError(f"bias_times must be a list of times a layer, got {bias_times!r}") from None
+        if not all(np.isfinite(times).all() for times in bias):
+            raise ValueRangeError(f"bias_times must be finite, got {bias_times!r}")
+        try:
+            self.dtype = np.dtype(dtype)
+        except TypeError:
+            raise DtypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
+        if self.dtype not in (np.float32, np.float64):
+            raise DtypeError(f"dtype must be float32 or float64, got {self.dtype}")
+        seed, replicas = whole("seed", seed, 0), whole("replicas", replicas, 1)
+        self.seeds = tuple(range(seed, seed + replicas))
+        self._asked, self.backend = backend, select(backend)
+        thread_count()  # refuses a number of threads that means nothing
+        self.architecture = Architecture.build(sizes, bias, neuron, load(self.backend.name))
+        self.chip: Chip | None = None
+        self.gradient = "nominal"
+        self.machine: Machine = self.architecture
+        self.state: dict[str, Array] = {}
+        self.epoch = 0
+        self.history = History.of_lines([], len(bias), replicas)
+        self.recipe: Recipe | None = None
+        self.provenance: dict[str, Any] = {}
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Neurons by layer, inputs first."""
+        layers = self.architecture.layers
+        return (layers[0].n_in, *(layer.n_out for layer in layers))
+
+    @property
+    def neuron(self) -> LIF:
+        """Of all layers."""
+        return self.architecture.layers[0].neuron
+
+    @property
+    def tau_syn(self) -> float:
+        """The synaptic time constant, in the network's unit of time."""
+        return float(self.neuron.tau_syn)
+
+    @property
+    def replicas(self) -> int:
+        """Networks side by side."""
+        return len(self.seeds)
+
+    @overload
+    def __call__(self, t_in: ArrayLike, *, layers: Literal[False] = False) -> Array: ...
+    @overload
+    def __call__(self, t_in: ArrayLike, *, layers: Literal[True]) -> list[Array]: ...
+    def __call__(self, t_in: ArrayLike, *, layers: bool = False) -> Array | list[Array]:
+        """First spike times of the last layer, or of all layers; inf = no spike.
+
+        On a chip, its trials are those of every evaluation: asked again, it answers the same.
+
+        Args:
+            t_in: (n_samples, n_inputs) spike times, inf = no spike.
+            layers: a list with one array for each layer after the inputs.
+
+        Returns:
+            (n_samples, n_neurons); (n_replica, n_samples, n_neurons) where there are replicas.
+
+        Raises:
+            ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
+        """
+        t_in = spike_times("t_in", t_in, self.sizes[0], self.dtype)
+        parts = []
+        for first in range(0, len(t_in), TOGETHER):
+            received = self.architecture.receive(t_in[None, first : first + TOGETHER], sort=False)
+            states = answer(self.machine, self.parameters.weights, received, Moment(first=first))
+            parts.append([state.t_out for state in (states if layers else states[-1:])])
+        joined = [self._told(np.concatenate(of_layer, axis=1)) for of_layer in zip(*parts, strict=True)]
+        return joined if layers else joined[0]
+
+    def _told(self, array: Array) -> Array:
+        """Without the axis of replicas, where there is one alone."""
+        return array if self.replicas > 1 else array[0]
+
+    def accuracy(self, t_in: ArrayLike, labels: ArrayLike) -> float | Array:
+        """Share of samples whose label's neuron spikes first; (n_replica,) where there are replicas.
+
+        Raises:
+            ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
+        """
+        t_in = spike_times("t_in", t_in, self.sizes[0], self.dtype)
+        labels = class_labels("labels", labels, len(t_in), self.sizes[-1])
+        right = (decide(self, t_in)[0] == labels).mean(axis=-1)
+        return right if self.replicas > 1 else float(right)
+
+    def membranes(self, sample: ArrayLike, times: ArrayLike) -> list[Array]:
+        """Membrane potentials of every neuron for one sample, as if no neuron were reset.
+
+        On an emulated chip they are the chip's, with its weights and time constants, without a trial's noise.
+
+        Args:
+            sample: (n_inputs,) spike times, inf = no spike.
+            times: (n_times,) at which to look.
+
+        Returns:
+            For each layer after the inputs (n_times, n_neurons); a first axis of replicas where there are.
+
+        Raises:
+            ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
+        """
+        times = np.asarray(times, np.float64)
+        if times.ndim != 1 or not np.isfinite(times).all():
+            raise ValueRangeError(f"times must be one axis of finite numbers, got shape {times.shape}")
+        t_in = spike_times("sample", np.asarray(sample)[None], self.sizes[0], self.dtype)
+        weights, neurons = self.parameters.weights, [layer.neuron for layer in self.architecture.layers]
+        if isinstance(self.machine, OnChip) and isinstance(chip := self.machine.chip, EmulatedChip):
+            weights, neurons = chip.effective(weights), chip.neurons
+        states = answer(
+            self.machine, self.parameters.weights, self.architecture.receive(t_in[None], sort=False)
+        )
+        traces = []
+        for state, w, neuron in zip(states, weights, neurons, strict=True):
+            inputs = np.broadcast_to(host(state.t_in)[:, 0], (self.replicas, state.t_in.shape[2]))
+            of_all = [membranes(times, inputs[r], w[r], neuron, r) for r in range(self.replicas)]
+            traces.append(self._told(np.stack(of_all)))
+        return traces
+
+    def on(self, chip: Chip | None, *, gradient: str = "nominal") -> Network:
+        """The same network with a chip under it, which then answers; its weights are a copy.
+
+        Args:
+            chip: one piece of silicon a replica; None: no chip.
+            gradient: what `gs.fit` learns from there. "nominal": the chip's spike times in the network's own
+                equations, as with hardware in the loop; "exact": the chip's own parameters; "ideal": nothing
+                of the chip, which answers in evaluations only.
+
+        Raises:
+            ConfigError: a network that has no room on the chip, or an unknown gradient.
+            BackendError: the network is on a device, which knows no chips.
+        """
+        if gradient not in GRADIENTS:
+            raise ConfigError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+        net = self._copy()
+        net.chip, net.gradient = None, "nominal"
+        net.backend = select(self._asked, chip=chip is not None)
+        net.architecture = replace(self.architecture, kernels=load(net.backend.name))
+        net.machine = net.architecture
+        if chip is None:
+            return net
+        layers, kernels = net.architecture.layers, net.architecture.kernels
+        emulated = chip.emulated(layers, kernels, self.replicas, self.tau_syn)
+        if not emulated.substrate.ideal:
+            net.machine = OnChip(net.architecture, emulated, "exact" if gradient == "exact" else "nominal")
+        net.chip, net.gradient = type(chip).of(chip.values, chip.seed, emulated.arrays()), gradient
+        return net
+
+    def _copy(self) -> Network:
+        net = copy.copy(self)
+        net.parameters = self.parameters.map(np.copy)
+        net.state = {name: array.copy() for name, array in self.state.items()}
+        return net
+
+    def save(self, path: str | Path) -> None:
+        """Writes the network to an .npz file: parameters, chip, history, and what further training needs.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        from gpuspike.store.provenance import provenance
+
+        arrays, header = self.__getstate__()
+        header["provenance"] = self.provenance or provenance(self.seeds[0], self.replicas)
+        checkpoint.save(Path(path), arrays, header, keep_previous=False)
+
+    def __getstate__(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        arrays = self.parameters.arrays() | self.state
+        arrays |= {f"history_{name}": array for name, array in self.history.arrays().items()}
+        if self.chip is not None:
+            arrays |= {f"chip_{name}": array for name, array in self.chip.drawn.items()}
+        return arrays, {
+            "kind": "network",
+            "sizes": self.sizes,
+            "bias_times": [layer.bias_times for layer in self.architecture.layers],
+            "neuron": asdict(self.neuron),
+            "seed": self.seeds[0],
+            "replicas": self.replicas,
+            "dtype": self.dtype.name,
+            "backend": self._asked,
+            "epoch": self.epoch,
+            "recipe": None if self.recipe is None else asdict(self.recipe),
+            "step": self.history.step,
+            "chip": None if self.chip is None else {"values": self.chip.values, "seed": self.chip.seed},
+            "gradient": self.gradient,
+            "provenance": self.provenance,
+        }
+
+    def __setstate__(self, state: tuple[Mapping[str, Array], Mapping[str, Any]]) -> None:
+        self.__dict__.update(revived(*state, "a pickled network").__dict__)
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.sizes))
+        replicas = f", {self.replicas} replicas" if self.replicas > 1 else ""
+        under = f" on {self.chip!r}" if self.chip is not None else ""
+        return (
+            f"Network({sizes}{replicas}, seed {self.seeds[0]}, {self.dtype}, {self.backend.name}, "
+            f"{self.epoch} epochs){under}"
+        )
+
+
+def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) -> Network:
+    """A network out of what `Network.save` writes.
+
+    Raises:
+        DataError: another content.
+    """
+    net = Network.__new__(Network)
+    try:
+        net._build(
+            header["sizes"],
+            header["bias_times"],
+            header["seed"],
+            header["replicas"],
+            LIF(**header["neuron"]),
+            header["dtype"],
+            header["backend"],
+        )
+        layers = net.architecture.layers
+        net.parameters = Parameters.from_arrays(arrays, layers, net.replicas, net.dtype, place)
+        told: Any = {name: arrays[f"history_{name}"] for name in History.names()}
+        net.epoch, net.history = int(header["epoch"]), History(**told, step=header["step"])
+        net.recipe = None if header["recipe"] is None else Recipe(**header["recipe"])
+        net.provenance = dict(header["provenance"])
+        chip = header["chip"]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{place} holds no network of this version: {error!r}") from None
+    net.state = {n: a for n, a in arrays.items() if n.startswith(("optimizer_", "bump_"))}
+    if chip is None:
+        return net
+    from gpuspike.api.chip import Chip
+
+    drawn = {n.removeprefix("chip_"): a for n, a in arrays.items() if n.startswith("chip_")}
+    return net.on(Chip.of(chip["values"], chip["seed"], drawn), gradient=header["gradient"])
+
+
+def decide(net: Network, t_in: ArrayLike) -> tuple[NDArray[np.int64], Array]:
+    """Classes that a network decides for, and when: the output neuron that spikes first.
+
+    Args:
+        t_in: (n_samples, n_inputs) spike times, inf = no spike.
+
+    Returns:
+        (n_samples,) classes, -1 where no output neuron spikes, the lowest at a tie; and (n_samples,) times,
+        inf there. With a first axis of replicas where there are.
+
+    Raises:
+        ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
+    """
+    t_out = net(t_in)
+    return first_of(t_out), t_out.min(axis=-1)
+
+
+def _by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]) -> list[float]:
+    if given is None:
+        return rule
+    values = [given] * len(rule) if isinstance(given, (int, float)) else [float(value) for value in given]
+    if len(values) != len(rule) or not np.isfinite(values).all():
+        raise ValueRangeError(
+            f"{name} must be a finite number, or one for each of the {len(rule)} layers, got {given!r}"
+        )
+    return [float(value) for value in values]
