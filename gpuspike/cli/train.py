@@ -16,8 +16,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from gpuspike.config import schema
 from gpuspike.config.composition import conf_folder, one_line, register
-from gpuspike.config.schema import Config, experiment_name, jobs, to_config
+from gpuspike.config.schema import experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, GpuspikeError
 
 BAD_INPUT = 2
@@ -28,7 +29,7 @@ def train() -> None:
     """`gpuspike-train`: see README.md."""
     try:
         before = _check(sys.argv[1:])
-        register("schema", Config)
+        schema.register()
 
         def task(cfg: DictConfig) -> float:
             return _train(cfg, before)

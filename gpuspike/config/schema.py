@@ -15,7 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from gpuspike.config.composition import composed, conf_folder, read_yaml, register, typed
+from gpuspike.config.composition import composed, conf_folder, read_yaml, typed
+from gpuspike.config.composition import register as register_schema
+from gpuspike.config.parts import group, offer
+from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError
 
 MOST_SAMPLES = 1_000_000
@@ -43,15 +46,6 @@ class Dtype(enum.Enum):
 
     float32 = "float32"
     float64 = "float64"
-
-
-class DatasetName(enum.Enum):
-    """Data sets that exist."""
-
-    yin_yang = "yin_yang"
-    mnist = "mnist"
-    fashion_mnist = "fashion_mnist"
-    npz = "npz"
 
 
 class OptimizerName(enum.Enum):
@@ -108,18 +102,16 @@ class TrackingMode(enum.Enum):
 
 @dataclass
 class DatasetConfig:
-    """Group `dataset`: which samples, and how they become spike times."""
+    """Group `dataset`: which samples, and how they become spike times. The data sets' own come to it."""
 
-    name: DatasetName = MISSING
+    name: str = MISSING  # in gpuspike.datasets.DATASETS
     n_train: int = MISSING
     n_validation: int = MISSING
     n_test: int = MISSING
     t_early: float = MISSING  # spike time of the smallest value, or of the brightest pixel [tau_syn]
     t_late: float = MISSING  # spike time of the largest value, or of a black pixel [tau_syn]
-    image_size: int = 28  # pixels a side: 28, or 16 shrunk from the central 24; images
     full_scale: float = 256.0  # pixel value that spikes at t_early; images
     silent_black: bool = False  # black pixels do not spike at all; images
-    path: str = ""  # of the .npz file; npz
 
 
 @dataclass
@@ -243,6 +235,21 @@ class Config:
     resume: str | None = None  # folder of a stopped run to go on with
 
 
+def schema() -> Config:
+    """The whole schema, with the values of every part that is registered by now.
+
+    Raises:
+        ConfigError: parts that disagree about a value, or a value of a type that a configuration cannot have.
+    """
+    return Config(dataset=group(DatasetConfig, DATASETS)())
+
+
+def register() -> None:
+    """Makes the schema known to Hydra, and parts without a YAML file of theirs."""
+    register_schema("schema", schema())
+    offer("dataset", DATASETS, {"t_early": 0.15, "t_late": 2.0})
+
+
 @dataclass(frozen=True)
 class Job:
     """One run that a command line asks for; `folder` is its own, or that of the `sweep` it is part of."""
@@ -265,7 +272,7 @@ def to_config(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: a missing or mistyped value, or one outside of its range.
     """
-    return _checked(typed(cfg, Config))
+    return _checked(typed(cfg, schema()))
 
 
 def from_values(values: dict[str, Any]) -> Config:
@@ -274,7 +281,7 @@ def from_values(values: dict[str, Any]) -> Config:
     Raises:
         ConfigError: a missing or mistyped value, one outside of its range, or an unknown key.
     """
-    return _checked(typed(values, Config))
+    return _checked(typed(values, schema()))
 
 
 def _checked(config: Config) -> Config:
@@ -326,7 +333,7 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
     Raises:
         ConfigError: a typo, a wrong type or an impossible value in any of the jobs.
     """
-    register("schema", Config)
+    register()
     return composed(overrides, multirun, conf_folder(), "config", lambda cfg: _job(cfg, multirun))
 
 
@@ -339,6 +346,7 @@ def _job(cfg: DictConfig, multirun: bool) -> Job:
 def _check(config: Config) -> None:
     """Ranges that no constructor further down the house checks, and lists whose lengths must agree."""
     training, dataset = config.training, config.dataset
+    _ = DATASETS[dataset.name]  # refuses an unknown one
     for key, value, least in (
         ("replicas", config.replicas, 1),
         ("seed", config.seed, 0),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +14,14 @@ from gpuspike.backend import Backend, select
 from gpuspike.config.schema import (
     BackendName,
     Config,
-    DatasetConfig,
-    DatasetName,
     GradientName,
     LossName,
     NewChip,
     OptimizerName,
     conf_folder,
 )
-from gpuspike.datasets import FASHION_MNIST, MNIST, Dataset, load_arrays, load_images, yin_yang
+from gpuspike.datasets import Dataset
+from gpuspike.datasets import samples as data_sets
 from gpuspike.datasets.encoding import latency, pixel_latency
 from gpuspike.errors import BackendError, ConfigError
 from gpuspike.kernels import load
@@ -122,30 +119,14 @@ class Experiment:
         return latency(features, early, late)[None].astype(dtype)
 
 
-def _dataset(config: DatasetConfig) -> Dataset:
-    sizes = (config.n_train, config.n_validation, config.n_test)
-    if config.name is DatasetName.npz:
-        if not config.path:
-            raise ConfigError("dataset=npz needs dataset.path, an .npz file, got none")
-        return load_arrays(Path(config.path), *sizes)
-    return _load(config.name, config.image_size, *sizes)
-
-
-@lru_cache(maxsize=4)
-def _load(name: DatasetName, image_size: int, n_train: int, n_validation: int, n_test: int) -> Dataset:
-    if name is DatasetName.yin_yang:
-        return yin_yang(n_train, n_validation, n_test)
-    source = MNIST if name is DatasetName.mnist else FASHION_MNIST
-    return load_images(source, image_size, n_train, n_validation, n_test)
-
-
-def _augmentation(config: Config) -> RandomShift | None:
+def _augmentation(config: Config, dataset: Dataset) -> RandomShift | None:
     data, most = config.dataset, config.training.max_shift
     if most == 0:
         return None
-    if data.name not in (DatasetName.mnist, DatasetName.fashion_mnist):
+    rows, columns = dataset.image_shape or (0, 1)
+    if rows != columns or dataset.train.features.dtype != np.uint8:
         raise ConfigError(
-            f"training.max_shift needs images, got dataset.name={data.name.value} and {most} pixels"
+            f"training.max_shift needs square images of pixels, got dataset.name={data.name} and {most}"
         )
     if config.model.input_repeats > 1:
         raise ConfigError(
@@ -153,7 +134,7 @@ def _augmentation(config: Config) -> RandomShift | None:
             f"{config.model.input_repeats}"
         )
     black = np.inf if data.silent_black else data.t_late * config.model.tau_syn
-    return RandomShift(data.image_size, most, black)
+    return RandomShift(rows, most, black)
 
 
 _TIMES = (
@@ -245,7 +226,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         raise ConfigError(f"model.weight_mean must be finite, got {model.weight_mean}")
     if not all(np.isfinite(times).all() for times in model.bias_times):
         raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
-    dataset = _dataset(data)
+    dataset = data_sets.load(data_sets.named(data.name, vars(data)))
     sizes = (dataset.n_features * model.input_repeats, *model.hidden, len(dataset.class_names))
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()
@@ -293,7 +274,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
             max_weight_grad=training.max_weight_grad,
             bump_replaces_step=training.bump_replaces_step,
             input_noise=training.input_noise * model.tau_syn,
-            augment=_augmentation(config),
+            augment=_augmentation(config, dataset),
         ),
         schedule=Schedule(
             optimizer.learning_rate,

@@ -1,0 +1,102 @@
+"""What a data set is in a configuration: values, and how samples come of them."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, ClassVar
+
+from gpuspike.datasets.splits import Dataset
+from gpuspike.errors import ConfigError
+from gpuspike.registry import Registry
+
+
+@dataclass(frozen=True)
+class Samples(ABC):
+    """A data set as a configuration asks for it.
+
+    A data set is a subclass in a file of its own, again a frozen dataclass. Every field that it adds, with a
+    default, is a value of the configuration's group `dataset`: a truth value, a number, a text, or a list.
+
+    Attributes:
+        n_train, n_validation, n_test: samples of the three splits.
+    """
+
+    n_train: int
+    n_validation: int
+    n_test: int
+
+    lasting: ClassVar[bool] = True
+    """Whether equal values always give equal samples, which are then made once; a file's may change."""
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """The samples.
+
+        Raises:
+            GpuspikeError: a value that cannot work: what was expected and what was got.
+        """
+
+
+def check_part(name: str, part: Any) -> None:
+    """Refuses what cannot be registered as a data set.
+
+    Raises:
+        ConfigError: what is wrong with it.
+    """
+    if not (isinstance(part, type) and issubclass(part, Samples) and is_dataclass(part)):
+        raise ConfigError(
+            f"the data set {name} must be a subclass of gpuspike.datasets.Samples, got {part!r}"
+        )
+    if part.__abstractmethods__:
+        raise ConfigError(f"the data set {name} must define {', '.join(sorted(part.__abstractmethods__))}")
+    if not part.__dataclass_params__.frozen or "__dataclass_params__" not in vars(part):  # type: ignore[attr-defined]
+        raise ConfigError(f"the data set {name} must be a @dataclass(frozen=True), got a class that is not")
+    for item in fields(part):
+        if item.name not in SIZES and item.default is MISSING and item.default_factory is MISSING:
+            raise ConfigError(f"the value {item.name} of the data set {name} needs a default, got none")
+
+
+SIZES = ("n_train", "n_validation", "n_test")
+
+DATASETS: Registry[type[Samples]] = Registry(
+    "data set",
+    {
+        "yin_yang": "gpuspike.datasets.yin_yang:YinYang",
+        "mnist": "gpuspike.datasets.mnist:Mnist",
+        "fashion_mnist": "gpuspike.datasets.fashion_mnist:FashionMnist",
+        "npz": "gpuspike.datasets.arrays:Npz",
+    },
+    check_part,
+)
+"""Data sets by the name that `dataset.name` gives."""
+
+
+def named(name: str, values: Mapping[str, Any]) -> Samples:
+    """A data set by its name, with those of some values that are its own.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    part = DATASETS[name]
+    return part(**{item.name: _hashable(values[item.name]) for item in fields(part) if item.name in values})
+
+
+def load(samples: Samples) -> Dataset:
+    """The samples of a data set, made once where they last.
+
+    Raises:
+        GpuspikeError: as its own `load`.
+    """
+    return _kept(samples) if samples.lasting else samples.load()
+
+
+@functools.lru_cache(maxsize=4)
+def _kept(samples: Samples) -> Dataset:
+    return samples.load()
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value
