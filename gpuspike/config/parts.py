@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, field, fields, make_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
@@ -61,6 +61,19 @@ def _group(base: Any, kind: str, parts: tuple[tuple[str, Any], ...]) -> Any:
 
 def _default(item: Field[Any]) -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def own_defaults(config: Any) -> dict[str, Any]:
+    """Defaults of the values that parts have brought to a configuration's groups, by dotted name."""
+    result = {}
+    for item in fields(config):
+        extended = type(getattr(config, item.name))
+        base = extended.__bases__[0]
+        if is_dataclass(base):
+            fixed = {value.name for value in fields(base)}
+            own = {value.name: _default(value) for value in fields(extended) if value.name not in fixed}
+            result |= {f"{item.name}.{name}": value for name, value in own.items()}
+    return result
 
 
 def offer(folder: str, parts: Registry[Any], more: Mapping[str, Any]) -> None:

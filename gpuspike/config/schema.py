@@ -13,8 +13,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
+from gpuspike import plugins
 from gpuspike.config.composition import composed, conf_folder, read_yaml, typed
 from gpuspike.config.composition import register as register_schema
 from gpuspike.config.parts import group, offer
@@ -233,6 +234,7 @@ class Config:
     backend: BackendName = BackendName.auto
     dtype: Dtype = Dtype.float64
     resume: str | None = None  # folder of a stopped run to go on with
+    plugin: list[str] = field(default_factory=list)  # files with a user's own parts, and their digests
 
 
 def schema() -> Config:
@@ -272,7 +274,7 @@ def to_config(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: a missing or mistyped value, or one outside of its range.
     """
-    return _checked(typed(cfg, schema()))
+    return _checked(cfg)
 
 
 def from_values(values: dict[str, Any]) -> Config:
@@ -281,10 +283,15 @@ def from_values(values: dict[str, Any]) -> Config:
     Raises:
         ConfigError: a missing or mistyped value, one outside of its range, or an unknown key.
     """
-    return _checked(typed(values, schema()))
+    return _checked(values)
 
 
-def _checked(config: Config) -> Config:
+def _checked(values: Any) -> Config:
+    entries = values.get(plugins.KEY)
+    # First, since plug-ins declare some of the values.
+    found = plugins.require(entries) if isinstance(entries, (list, ListConfig)) else []
+    config = typed(values, schema())
+    config.plugin = found
     _check(config)
     return config
 
@@ -299,6 +306,8 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"no run at {path.parent}: it has no {path.name}")
     try:
         return to_config(read_yaml(path))
+    except plugins.NotGivenError:
+        raise
     except ConfigError as error:
         raise ConfigError(f"{path} is not of a run of this version: {error}") from None
 

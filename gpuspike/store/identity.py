@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from gpuspike.config.parts import own_defaults
 from gpuspike.config.schema import Config
 
 
@@ -52,7 +53,22 @@ def differences(old: Config, new: Config, leave_out: Sequence[str] = ()) -> dict
     }
 
 
+FIRST = ("dataset.image_size", "dataset.path")
+"""Values of parts that have always counted: sweeps begun before know their jobs by them."""
+
+
 def fingerprint(config: Config, leave_out: Sequence[str] = ("resume", "tracking")) -> str:
-    """16 hexadecimal digits that two configurations share if they agree in all but what is left out."""
-    values = {name: value for name, value in flat(to_values(config)) if not within(name, leave_out)}
+    """16 hexadecimal digits that two configurations share if they agree in all but what is left out.
+
+    Values that parts declare do not count where they are left as they are: one more part in the package, or
+    in a plug-in, then changes no run's name.
+    """
+    unset = {name: value for name, value in own_defaults(config).items() if name not in FIRST} | {
+        "plugin": []
+    }
+    values = {
+        name: value
+        for name, value in flat(to_values(config))
+        if not within(name, leave_out) and not (name in unset and unset[name] == value)
+    }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -22,6 +22,7 @@ def provenance_of(config: Config) -> dict[str, Any]:
         "numpy": np.__version__,
         "numba": metadata.version("numba"),
         "cupy": _cupy_version(),
+        "plugins": list(config.plugin),
         "seed": config.seed,
         "replicas": config.replicas,
     }
