@@ -68,6 +68,7 @@ DATASETS: Registry[type[Samples]] = Registry(
         "mnist": "gpuspike.datasets.mnist:Mnist",
         "fashion_mnist": "gpuspike.datasets.fashion_mnist:FashionMnist",
         "npz": "gpuspike.datasets.arrays:Npz",
+        "patterns": "gpuspike.datasets.patterns:Patterns",
     },
     check_part,
 )
