@@ -96,6 +96,12 @@ def load(entry: str | Path, folder: Path | None = None) -> Plugin:
     return _loaded[key]
 
 
+def forget_all() -> None:
+    """Takes back all parts of all files, as if none had been imported."""
+    for key, plugin in list(_loaded.items()):
+        _forget(key, plugin)
+
+
 def given(arguments: Sequence[str]) -> list[str]:
     """Imports the files that a command line names, plugin=FILE or plugin=[FILE,FILE].
 

@@ -65,8 +65,7 @@ def test_what_no_pattern_can_have_is_refused(override: str, message: str) -> Non
 def test_the_group_s_values_are_the_data_set_s_own() -> None:
     (job,) = jobs(["dataset=patterns", "dataset.n_inputs=7", "dataset.n_patterns=3"], multirun=False)
     parts = build(job.config)
-    assert parts.network.sizes[0] == 7
-    assert parts.network.sizes[-1] == 3
+    assert parts.network.sizes == "7-120-3"
     (plain,) = jobs(["dataset=patterns"], multirun=False)
     defaults = Patterns()
     assert all(getattr(plain.config.dataset, name) == value for name, value in vars(defaults).items())

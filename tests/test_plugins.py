@@ -53,8 +53,7 @@ GIVEN = ["dataset=sides", "training.epochs=1", "training.batch_size=20", "backen
 @pytest.fixture(autouse=True)
 def _no_plugin_of_another_test() -> Iterator[None]:
     yield
-    for path, plugin in list(plugins._loaded.items()):
-        plugins._forget(path, plugin)
+    plugins.forget_all()
 
 
 @pytest.fixture
@@ -254,7 +253,7 @@ def test_a_configuration_never_imports_what_it_names(folder: Path) -> None:
     (job,) = jobs([*plugins.given(["plugin=sides.py"]), *GIVEN], multirun=False)
     values, digest = to_values(job.config), plugins.loaded()[0].digest
     (folder / "config.yaml").write_text(to_yaml(job.config))
-    plugins._forget(*next(iter(plugins._loaded.items())))
+    plugins.forget_all()
     message = rf"^the run used the plug-in sides.py \(digest {digest}\): give it with plugin=sides.py$"
     for read in (lambda: from_values(values), lambda: read_config(folder / "config.yaml")):
         with pytest.raises(ConfigError, match=message):

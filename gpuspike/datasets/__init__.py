@@ -4,7 +4,7 @@ from gpuspike.datasets.arrays import load_arrays
 from gpuspike.datasets.fashion_mnist import FASHION_MNIST
 from gpuspike.datasets.images import IMAGE_SIZES, load_images
 from gpuspike.datasets.mnist import MNIST
-from gpuspike.datasets.samples import DATASETS, Samples
+from gpuspike.datasets.samples import DATASETS, Samples, load_dataset
 from gpuspike.datasets.splits import Dataset, Plane, Split
 from gpuspike.datasets.yin_yang import YIN_YANG_CLASSES, yin_yang, yin_yang_class, yin_yang_split
 
@@ -19,6 +19,7 @@ __all__ = [
     "Samples",
     "Split",
     "load_arrays",
+    "load_dataset",
     "load_images",
     "yin_yang",
     "yin_yang_class",

@@ -28,6 +28,9 @@ class Images(Samples):
         image_size: pixels a side: 28, or 16 shrunk from the central 24.
     """
 
+    n_train: int = 50_000
+    n_validation: int = 10_000
+    n_test: int = 10_000
     image_size: int = 28
 
     source: ClassVar[Source]

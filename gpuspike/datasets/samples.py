@@ -85,6 +85,24 @@ def named(name: str, values: Mapping[str, Any]) -> Samples:
     return part(**{item.name: _hashable(values[item.name]) for item in fields(part) if item.name in values})
 
 
+def load_dataset(name: str, **values: Any) -> Dataset:
+    """The samples of a registered data set.
+
+    Args:
+        name: in `DATASETS`: load_dataset("patterns", n_train=500, jitter=0.1).
+        values: in the place of its defaults.
+
+    Raises:
+        ConfigError: no such data set, or a value that it does not have.
+        GpuspikeError: as its own `load`.
+    """
+    known = [item.name for item in fields(DATASETS[name])]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"the data set {name} has no value {key}; it has {', '.join(known)}")
+    return load(named(name, values))
+
+
 def load(samples: Samples) -> Dataset:
     """The samples of a data set, made once where they last.
 

@@ -81,6 +81,10 @@ def _features(points: NDArray[np.float64]) -> NDArray[np.float64]:
 class YinYang(Samples):
     """The Yin-Yang data set as a configuration asks for it."""
 
+    n_train: int = 5000
+    n_validation: int = 1000
+    n_test: int = 1000
+
     def load(self) -> Dataset:
         """See `yin_yang`."""
         return yin_yang(self.n_train, self.n_validation, self.n_test)
