@@ -13,8 +13,9 @@ import pytest
 
 from gpuspike import plugins, registry
 from gpuspike.config.schema import from_values, jobs, read_config, to_yaml
-from gpuspike.datasets import DATASETS
+from gpuspike.datasets import DATASETS, load_dataset
 from gpuspike.errors import ConfigError
+from gpuspike.runs.experiment import build
 from gpuspike.store.identity import fingerprint, to_values
 
 ROOT = Path(__file__).parents[1]
@@ -234,6 +235,27 @@ def test_a_part_s_values_are_the_configuration_s(folder: Path) -> None:
     assert read_config(folder / "config.yaml") == config
     with pytest.raises(ConfigError, match=r"dataset\.border|border"):
         jobs([*arguments, *GIVEN, "dataset.border=left"], multirun=False)
+
+
+def test_a_value_may_be_a_list(folder: Path) -> None:
+    text = SOURCE.replace("border: float = 0.5", "borders: list[float] = field(default_factory=list)")
+    text = text.replace("import dataclass", "import dataclass, field").replace(
+        "self.border", "self.borders[1]"
+    )
+    (folder / "lists.py").write_text(text)
+    (job,) = jobs([*plugins.given(["plugin=lists.py"]), *GIVEN, "dataset.borders=[0.1,0.6]"], multirun=False)
+    assert from_values(to_values(job.config)) == job.config
+    assert build(job.config).dataset is build(job.config).dataset  # made once
+    x = build(job.config).dataset.train
+    assert ((x.features[:, 0] > 0.6) == x.labels).all()
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_samples_that_do_not_last_are_made_anew(lasting: bool, folder: Path) -> None:
+    text = SOURCE.replace("    border:", f"    lasting: ClassVar[bool] = {lasting}\n    border:")
+    (folder / "sides.py").write_text("from typing import ClassVar\n" + text)
+    plugins.load("sides.py")
+    assert (load_dataset("sides") is load_dataset("sides")) == lasting
 
 
 def test_a_plug_in_does_not_change_the_name_of_a_run_that_does_not_use_it(folder: Path) -> None:
