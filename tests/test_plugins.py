@@ -260,6 +260,7 @@ def test_samples_that_do_not_last_are_made_anew(lasting: bool, folder: Path) -> 
 
 def test_a_plug_in_does_not_change_the_name_of_a_run_that_does_not_use_it(folder: Path) -> None:
     (before,) = jobs([], multirun=False)
+    (folder / "sides.py").write_text(SOURCE.replace("border: float = 0.5", "border: float = float('inf')"))
     plugins.load("sides.py")
     (after,) = jobs([], multirun=False)
     assert fingerprint(after.config) == fingerprint(before.config) == "c8c1834c20839e40"
