@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,6 +18,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from gpuspike.config.composition import composed, conf_folder, read_yaml, register, typed
 from gpuspike.errors import ConfigError
+from gpuspike.substrate.distortions import Distortion
+from gpuspike.substrate.spec import keys, registered
 
 MOST_SAMPLES = 1_000_000
 """Samples of a generated split: drawing more would take minutes before the run could be checked."""
@@ -179,38 +182,35 @@ class TrainingConfig:
 
 @dataclass
 class SubstrateConfig:
-    """Group `substrate`: a kind of chip, see gpuspike/substrate/spec.py; what is 0, empty or inf is off.
+    """Group `substrate`: a kind of chip; `substrate_config` adds the keys of all distortions.
 
     Times in tau_syn, weights and thresholds in the model's units.
     """
 
     name: str = MISSING
     prices: str = "brainscales2"  # of the accountant: a name in conf/prices, or a path to a YAML file
-    max_fan_in: int = 0  # inputs of a neuron, bias spikes included
+    max_fan_in: int = 0  # inputs of a neuron, bias spikes included; 0: no limit
     max_neurons: int = 0  # on one chip
     max_synapses: int = 0  # on one chip
-    weight_max: list[float] = field(default_factory=list)  # largest |weight|: one, or one a layer
-    weight_bits: int = 0  # sign included
-    weight_lsb: float = 0.0  # step of the grid, instead of weight_bits
-    gain_std: float = 0.0  # of a synapse's gain, relative
-    dead_synapses: float = 0.0  # share
-    stuck_synapses: float = 0.0  # share
-    dead_neurons: float = 0.0  # share
-    threshold_shift: float = 0.0  # of the chip's mean
-    threshold_std: float = 0.0  # from neuron to neuron
-    tau_mem_shift: float = 0.0
-    tau_mem_std: float = 0.0
-    tau_syn_shift: float = 0.0
-    tau_syn_std: float = 0.0
-    input_jitter: float = 0.0  # in each trial
-    lost_inputs: float = 0.0  # share, in each trial
-    threshold_noise: float = 0.0  # in each trial
-    spike_jitter: float = 0.0
-    lost_spikes: float = 0.0  # share
-    time_grid: float = 0.0
-    trial_end: float = float("inf")
     gradient: GradientName = GradientName.nominal
     new_chip: NewChip = NewChip.run  # step: each batch is trained on another chip
+
+
+def substrate_config() -> SubstrateConfig:
+    """The group `substrate` as it is before any value is given, with the distortions registered by now."""
+    return _substrate_with(registered())()
+
+
+@lru_cache(maxsize=4)
+def _substrate_with(parts: tuple[type[Distortion], ...]) -> type[SubstrateConfig]:
+    del parts  # which `keys` knows
+    own: list[tuple[str, Any, Any]] = []
+    for key, kind, declared in keys():
+        if isinstance(declared.default, tuple):  # OmegaConf's sequences are lists
+            own.append((key, list[get_args(kind)[0]], field(default_factory=list)))
+        else:
+            own.append((key, kind, field(default=declared.default)))
+    return make_dataclass("SubstrateConfig", own, bases=(SubstrateConfig,))
 
 
 @dataclass
@@ -233,7 +233,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    substrate: SubstrateConfig = field(default_factory=SubstrateConfig)
+    substrate: SubstrateConfig = field(default_factory=substrate_config)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
     replicas: int = 1
@@ -306,7 +306,7 @@ def read_substrate(path: Path) -> SubstrateConfig:
         known = sorted(file.stem for file in (conf_folder() / "substrate").glob("*.yaml"))
         raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}")
     try:
-        return typed(read_yaml(path), SubstrateConfig)
+        return typed(read_yaml(path), type(substrate_config()))
     except ConfigError as error:
         raise ConfigError(f"{path} describes no chip: {error}") from None
 
