@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
 from gpuspike.errors import ConfigError
@@ -72,6 +73,29 @@ class Registry(Generic[T]):
         """Takes back a part that was added."""
         added.remove((self, name))
         del self._places[name], self._parts[name]
+
+
+def extends(kind: str, base: type, needed: Collection[str] = ()) -> Callable[[str, Any], None]:
+    """A registry's check: parts are frozen dataclasses that extend a base, each value with a default.
+
+    Args:
+        kind: of the registry.
+        needed: fields that need no default.
+    """
+
+    def check(name: str, part: Any) -> None:
+        if not (isinstance(part, type) and issubclass(part, base) and is_dataclass(part)):
+            place = f"{base.__module__}.{base.__name__}"
+            raise ConfigError(f"the {kind} {name} must be a subclass of {place}, got {part!r}")
+        if missing := getattr(part, "__abstractmethods__", None):
+            raise ConfigError(f"the {kind} {name} must define {', '.join(sorted(missing))}")
+        if "__dataclass_params__" not in vars(part):
+            raise ConfigError(f"the {kind} {name} must be a @dataclass(frozen=True), got a class that is not")
+        for item in fields(part):
+            if item.name not in needed and item.default is MISSING and item.default_factory is MISSING:
+                raise ConfigError(f"the value {item.name} of the {kind} {name} needs a default, got none")
+
+    return check
 
 
 added: list[tuple[Registry[Any], str]] = []

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gpuspike.cli.tune import read
-from gpuspike.config.schema import Config, Job, conf_folder, jobs, schema, to_yaml
+from gpuspike.config.schema import Config, Job, conf_folder, jobs, to_yaml
 from gpuspike.datasets import Dataset, Split, images, samples
 from gpuspike.datasets.files import Source
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
@@ -485,7 +485,7 @@ def test_composing_leaves_no_trace_in_the_next_one() -> None:
 def test_yaml_gives_the_configuration_back(overrides: list[str]) -> None:
     config = one(*overrides)
     text = to_yaml(config)
-    again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema()), OmegaConf.create(text)))
+    again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text)))
     assert again == config
     assert to_yaml(one(*overrides)) == text
 

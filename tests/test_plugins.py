@@ -134,7 +134,10 @@ def test_an_edited_file_replaces_what_it_registered_before(folder: Path) -> None
         ("\0", r"cannot use the plug-in bad\.py: "),
         (SOURCE.replace('"sides"', '"mnist"'), r"bad\.py: there is a data set 'mnist' already, line 27$"),
         (SOURCE.replace('add("sides"', 'add("my sides"'), r"must be an identifier, got 'my sides', line 27$"),
-        (SOURCE.replace("(Samples)", ""), r"the data set sides must be a subclass of gpuspike\.datasets\.S"),
+        (
+            SOURCE.replace("(Samples)", ""),
+            r"the data set sides must be a subclass of gpuspike\.datasets\.samples\.S",
+        ),
         (SOURCE.replace("def load", "def lod"), r"the data set sides must define load, line 27$"),
         (
             SOURCE.replace("(frozen=True)", "(order=True)"),

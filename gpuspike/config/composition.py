@@ -38,16 +38,13 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def register(name: str, schema: Any) -> None:
+def register(name: str, schema: type[Any]) -> None:
     """Makes a schema known to Hydra."""
     ConfigStore.instance().store(name=name, node=schema)
 
 
-def typed(cfg: Any, schema: type[T] | T) -> T:
+def typed(cfg: Any, schema: type[T]) -> T:
     """A composed configuration, or plain values, as the dataclass of its schema, without Hydra's own node.
-
-    Args:
-        schema: a dataclass, or one with values, whose groups may be dataclasses that extend its own.
 
     Raises:
         ConfigError: a missing or mistyped value.
@@ -60,7 +57,8 @@ def typed(cfg: Any, schema: type[T] | T) -> T:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from None
-    return config  # type: ignore[return-value]
+    assert isinstance(config, schema)
+    return config
 
 
 def read_yaml(path: Path) -> DictConfig:

@@ -21,6 +21,7 @@ from gpuspike.config.composition import register as register_schema
 from gpuspike.config.parts import group, offer
 from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError
+from gpuspike.substrate.distortions import DISTORTIONS
 
 MOST_SAMPLES = 1_000_000
 """Samples of a generated split: drawing more would take minutes before the run could be checked."""
@@ -103,7 +104,7 @@ class TrackingMode(enum.Enum):
 
 @dataclass
 class DatasetConfig:
-    """Group `dataset`: which samples, and how they become spike times. The data sets' own come to it."""
+    """Group `dataset`: which samples, and how they become spike times; `dataset_config` adds data sets' own."""
 
     name: str = MISSING  # in gpuspike.datasets.DATASETS
     n_train: int = MISSING
@@ -172,38 +173,28 @@ class TrainingConfig:
 
 @dataclass
 class SubstrateConfig:
-    """Group `substrate`: a kind of chip, see gpuspike/substrate/spec.py; what is 0, empty or inf is off.
+    """Group `substrate`: a kind of chip; `substrate_config` adds the keys of all distortions.
 
     Times in tau_syn, weights and thresholds in the model's units.
     """
 
     name: str = MISSING
     prices: str = "brainscales2"  # of the accountant: a name in conf/prices, or a path to a YAML file
-    max_fan_in: int = 0  # inputs of a neuron, bias spikes included
+    max_fan_in: int = 0  # inputs of a neuron, bias spikes included; 0: no limit
     max_neurons: int = 0  # on one chip
     max_synapses: int = 0  # on one chip
-    weight_max: list[float] = field(default_factory=list)  # largest |weight|: one, or one a layer
-    weight_bits: int = 0  # sign included
-    weight_lsb: float = 0.0  # step of the grid, instead of weight_bits
-    gain_std: float = 0.0  # of a synapse's gain, relative
-    dead_synapses: float = 0.0  # share
-    stuck_synapses: float = 0.0  # share
-    dead_neurons: float = 0.0  # share
-    threshold_shift: float = 0.0  # of the chip's mean
-    threshold_std: float = 0.0  # from neuron to neuron
-    tau_mem_shift: float = 0.0
-    tau_mem_std: float = 0.0
-    tau_syn_shift: float = 0.0
-    tau_syn_std: float = 0.0
-    input_jitter: float = 0.0  # in each trial
-    lost_inputs: float = 0.0  # share, in each trial
-    threshold_noise: float = 0.0  # in each trial
-    spike_jitter: float = 0.0
-    lost_spikes: float = 0.0  # share
-    time_grid: float = 0.0
-    trial_end: float = float("inf")
     gradient: GradientName = GradientName.nominal
     new_chip: NewChip = NewChip.run  # step: each batch is trained on another chip
+
+
+def dataset_config() -> DatasetConfig:
+    """The group `dataset` before any value is given, with those of the data sets registered by now."""
+    return group(DatasetConfig, DATASETS)()
+
+
+def substrate_config() -> SubstrateConfig:
+    """The group `substrate` before any value is given, with the distortions registered by now."""
+    return group(SubstrateConfig, DISTORTIONS)()
 
 
 @dataclass
@@ -222,11 +213,11 @@ class TrackingConfig:
 class Config:
     """A whole run."""
 
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    dataset: DatasetConfig = field(default_factory=dataset_config)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    substrate: SubstrateConfig = field(default_factory=SubstrateConfig)
+    substrate: SubstrateConfig = field(default_factory=substrate_config)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
     replicas: int = 1
@@ -237,18 +228,9 @@ class Config:
     plugin: list[str] = field(default_factory=list)  # files with a user's own parts, and their digests
 
 
-def schema() -> Config:
-    """The whole schema, with the values of every part that is registered by now.
-
-    Raises:
-        ConfigError: parts that disagree about a value, or a value of a type that a configuration cannot have.
-    """
-    return Config(dataset=group(DatasetConfig, DATASETS)())
-
-
 def register() -> None:
     """Makes the schema known to Hydra, and parts without a YAML file of theirs."""
-    register_schema("schema", schema())
+    register_schema("schema", Config)
     offer("dataset", DATASETS, {"t_early": 0.15, "t_late": 2.0})
 
 
@@ -290,7 +272,7 @@ def _checked(values: Any) -> Config:
     entries = values.get(plugins.KEY)
     # First, since plug-ins declare some of the values.
     found = plugins.require(entries) if isinstance(entries, (list, ListConfig)) else []
-    config = typed(values, schema())
+    config = typed(values, Config)
     config.plugin = found
     _check(config)
     return config
@@ -322,7 +304,7 @@ def read_substrate(path: Path) -> SubstrateConfig:
         known = sorted(file.stem for file in (conf_folder() / "substrate").glob("*.yaml"))
         raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}")
     try:
-        return typed(read_yaml(path), SubstrateConfig)
+        return typed(read_yaml(path), type(substrate_config()))
     except ConfigError as error:
         raise ConfigError(f"{path} describes no chip: {error}") from None
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from gpuspike.datasets.splits import Dataset
 from gpuspike.errors import ConfigError
-from gpuspike.registry import Registry
+from gpuspike.registry import Registry, extends
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,6 @@ class Samples(ABC):
         """
 
 
-def check_part(name: str, part: Any) -> None:
-    """Refuses what cannot be registered as a data set.
-
-    Raises:
-        ConfigError: what is wrong with it.
-    """
-    if not (isinstance(part, type) and issubclass(part, Samples) and is_dataclass(part)):
-        raise ConfigError(
-            f"the data set {name} must be a subclass of gpuspike.datasets.Samples, got {part!r}"
-        )
-    if part.__abstractmethods__:
-        raise ConfigError(f"the data set {name} must define {', '.join(sorted(part.__abstractmethods__))}")
-    if not part.__dataclass_params__.frozen or "__dataclass_params__" not in vars(part):  # type: ignore[attr-defined]
-        raise ConfigError(f"the data set {name} must be a @dataclass(frozen=True), got a class that is not")
-    for item in fields(part):
-        if item.name not in SIZES and item.default is MISSING and item.default_factory is MISSING:
-            raise ConfigError(f"the value {item.name} of the data set {name} needs a default, got none")
-
-
-SIZES = ("n_train", "n_validation", "n_test")
-
 DATASETS: Registry[type[Samples]] = Registry(
     "data set",
     {
@@ -70,7 +49,7 @@ DATASETS: Registry[type[Samples]] = Registry(
         "npz": "gpuspike.datasets.arrays:Npz",
         "patterns": "gpuspike.datasets.patterns:Patterns",
     },
-    check_part,
+    extends("data set", Samples, ("n_train", "n_validation", "n_test")),
 )
 """Data sets by the name that `dataset.name` gives."""
 

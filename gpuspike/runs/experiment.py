@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -137,24 +137,10 @@ def _augmentation(config: Config, dataset: Dataset) -> RandomShift | None:
     return RandomShift(rows, most, black)
 
 
-_TIMES = (
-    "tau_mem_shift", "tau_mem_std", "tau_syn_shift", "tau_syn_std", "input_jitter", "spike_jitter",
-    "time_grid", "trial_end",
-)  # fmt: skip
-"""What the configuration gives in tau_syn."""
-
-
 def _substrate(config: Config) -> Substrate:
-    values: dict[str, Any] = {f.name: getattr(config.substrate, f.name) for f in fields(Substrate)}
-    values |= {name: values[name] * config.model.tau_syn for name in _TIMES}
-    values["weight_max"] = tuple(values["weight_max"])
-    substrate = Substrate(**values)
-    window = (config.dataset.t_late - config.dataset.t_early) * config.model.tau_syn
-    if substrate.time_grid > window:
-        raise ConfigError(
-            "substrate.time_grid must not be coarser than the window of the inputs, "
-            f"{window / config.model.tau_syn:g} tau_syn, got {config.substrate.time_grid:g}"
-        )
+    unit = config.model.tau_syn
+    substrate = Substrate.from_values(vars(config.substrate), unit)
+    substrate.check_window((config.dataset.t_late - config.dataset.t_early) * unit, unit)
     return substrate
 
 
