@@ -21,6 +21,7 @@ class Purpose(enum.IntEnum):
     THRESHOLD_NOISE = 8
     SPIKE_JITTER = 9
     LOST_SPIKES = 10
+    OWN_TRIALS = 255
 
 
 def stream(seed: int, purpose: Purpose, first: int = 0, second: int = 0) -> np.random.Generator:

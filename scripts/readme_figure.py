@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-FIGURES = ("yin_yang_plane", "spike_raster", "anytime")
+FIGURES = ("plane", "spike_raster", "anytime")
 HEIGHT, COLOURS, MOST_BYTES = 420, 128, 100_000
 """Pixels, and what a file in the repository may have."""
 

@@ -77,5 +77,7 @@ def test_only_images_are_shifted() -> None:
     from gpuspike.runs.experiment import build
 
     (job,) = jobs(["training.max_shift=1"], False)
-    with pytest.raises(ConfigError, match=r"training\.max_shift needs images, got dataset\.name=yin_yang"):
+    with pytest.raises(
+        ConfigError, match=r"training\.max_shift needs square images of pixels, got dataset\.name=yin_yang"
+    ):
         build(job.config)

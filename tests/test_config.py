@@ -14,10 +14,9 @@ from omegaconf import OmegaConf
 
 from gpuspike.cli.tune import read
 from gpuspike.config.schema import Config, Job, conf_folder, jobs, to_yaml
-from gpuspike.datasets import Dataset, Split
+from gpuspike.datasets import Dataset, Split, images, samples
 from gpuspike.datasets.files import Source
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
-from gpuspike.runs import experiment
 from gpuspike.runs.experiment import build
 from gpuspike.runs.tune import check, corners
 from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy
@@ -41,10 +40,10 @@ def _images_without_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         split = Split(np.zeros((1, size * size), np.uint8), np.zeros(1, np.int64))
         return Dataset(source.name, split, split, split, source.class_names, (size, size))
 
-    monkeypatch.setattr(experiment, "load_images", load)
-    experiment._load.cache_clear()
+    monkeypatch.setattr(images, "load_images", load)
+    samples._kept.cache_clear()
     yield
-    experiment._load.cache_clear()
+    samples._kept.cache_clear()
 
 
 def one(*overrides: str) -> Config:
@@ -117,7 +116,7 @@ def test_every_option_of_every_group_composes_and_builds(option: str) -> None:
 def test_the_defaults_are_the_paper_s_yin_yang_numbers() -> None:
     config = one()
     data, model, training, optimizer = config.dataset, config.model, config.training, config.optimizer
-    assert (data.name.value, data.n_train, data.n_validation, data.n_test) == ("yin_yang", 5000, 1000, 1000)
+    assert (data.name, data.n_train, data.n_validation, data.n_test) == ("yin_yang", 5000, 1000, 1000)
     assert (data.t_early, data.t_late) == (0.15, 2.0)
 
     assert model.hidden == [120]
@@ -184,7 +183,7 @@ def test_the_experiments_on_mnist_have_the_paper_s_numbers(
     config = one(f"experiment={name}", "backend=cpu")
     data, model, training, optimizer = config.dataset, config.model, config.training, config.optimizer
     small = name != "mnist"
-    assert (data.name.value, data.n_train, data.n_validation, data.n_test) == ("mnist", 50000, 10000, 10000)
+    assert (data.name, data.n_train, data.n_validation, data.n_test) == ("mnist", 50000, 10000, 10000)
     assert (data.t_early, data.t_late) == (0.15, 2.0)
     assert (data.image_size, data.full_scale, data.silent_black) == (
         (16, 255.0, True) if small else (28, 256.0, False)
@@ -211,7 +210,7 @@ def test_the_deep_and_the_fashion_experiment_share_the_rule_of_mnist() -> None:
     assert deep.model.hidden == [400, 400, 400, 400]
     assert deep.dataset == shallow.dataset
     assert deep.optimizer == shallow.optimizer
-    assert fashion.dataset.name.value == "fashion_mnist"
+    assert fashion.dataset.name == "fashion_mnist"
     assert (fashion.model, fashion.training, fashion.optimizer) == (
         shallow.model,
         shallow.training,

@@ -9,8 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpuspike.datasets import YIN_YANG_CLASSES, Split, yin_yang, yin_yang_class, yin_yang_split
-from gpuspike.errors import ValueRangeError
+from gpuspike.datasets import (
+    YIN_YANG_CLASSES,
+    Split,
+    load_dataset,
+    yin_yang,
+    yin_yang_class,
+    yin_yang_split,
+)
+from gpuspike.errors import ConfigError, ValueRangeError
 
 PUBLISHED = {
     "train": (
@@ -149,3 +156,30 @@ def test_the_data_set_knows_its_name_classes_and_features() -> None:
 def test_an_empty_split_is_refused_by_name(name: str, size: int) -> None:
     with pytest.raises(ValueRangeError, match=f"^{name} must be at least 1, got {size}$"):
         yin_yang(**{name: size})
+
+
+def test_a_data_set_is_loaded_by_its_name() -> None:
+    data = load_dataset("yin_yang", n_train=30)
+    assert [len(split) for split in data.splits.values()] == [30, 1000, 1000]
+    np.testing.assert_array_equal(data.train.features, yin_yang_split(30, 42).features)
+    assert load_dataset("yin_yang", n_train=30) is data
+    with pytest.raises(ConfigError, match=r"there is no data set 'yinyang'; .*did you mean yin_yang"):
+        load_dataset("yinyang")
+    message = "the data set yin_yang has no value noise; it has n_train, n_validation, n_test"
+    with pytest.raises(ConfigError, match=message):
+        load_dataset("yin_yang", noise=0.1)
+
+
+def test_the_borders_of_the_plane_are_where_its_class_changes() -> None:
+    plane = load_dataset("yin_yang", n_train=30).plane
+    assert plane is not None
+    assert plane.disc
+    points = np.array([[0.3, 0.4], [0.5, 0.9]])
+    np.testing.assert_array_equal(plane.features(points), [[0.3, 0.4, 0.7, 0.6], [0.5, 0.9, 0.5, 1.0 - 0.9]])
+    for x, y, width, start, end in plane.borders[1:]:
+        angle = np.radians(np.linspace(start, end, 50)[1:-1])
+        for_both = [
+            yin_yang_class(x + (width / 2 + step) * np.cos(angle), y + (width / 2 + step) * np.sin(angle))
+            for step in (-1e-6, 1e-6)
+        ]
+        assert (for_both[0] != for_both[1]).all()

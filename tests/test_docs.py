@@ -8,12 +8,14 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
 import pytest
 
+from gpuspike import plugins
 from gpuspike.accountant import read_prices
 from gpuspike.cli.tune import read as read_search
 from gpuspike.config.evaluate import as_lists, evaluations
@@ -78,7 +80,7 @@ def files(page: str) -> dict[str, str]:
     """Files that a page shows: blocks whose first line is a comment with their name."""
     shown = {}
     for block in blocks((ROOT / page).read_text(encoding="utf-8")):
-        if name := re.match(r"# (\S+/\S+\.yaml)\n", block):
+        if name := re.match(r"# (\S+/\S+\.yaml|\w+\.py)\n", block):
             shown[name[1]] = block
     return shown
 
@@ -107,6 +109,14 @@ def test_the_pages_have_commands() -> None:
     assert len(COMMANDS) > 40
 
 
+@pytest.fixture
+def _no_plugins() -> Iterator[None]:
+    """None of a page's parts stays for another test."""
+    yield
+    plugins.forget_all()
+
+
+@pytest.mark.usefixtures("_no_plugins")
 @each
 def test_a_command_parses(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, arguments = command.program, filled(command.arguments)
@@ -120,6 +130,10 @@ def test_a_command_parses(command: Command, tmp_path: Path, monkeypatch: pytest.
     multirun = "-m" in arguments
     overrides = [word for word in arguments if word not in ("-m", "--cfg", "job", "--help")]
     monkeypatch.chdir(tmp_path)
+    if any(word.startswith("plugin=") for word in overrides):
+        for file, text in files(command.page).items():
+            (tmp_path / file).write_text(text)
+        overrides = plugins.given(overrides)
     if "--config-dir" in overrides:  # the files are made, and read, by the test that runs it
         at = overrides.index("--config-dir")
         folder = overrides[at + 1]

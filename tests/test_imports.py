@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "gpuspike"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    "errors", "registry", "rng", "backend", "neuron", "kernels", "network", "datasets", "substrate",
-    "training", "accountant", "config", "store", "report", "runs", "api", "cli",
+    "errors", "registry", "plugins", "rng", "backend", "neuron", "kernels", "network", "datasets",
+    "substrate", "training", "accountant", "config", "store", "report", "runs", "api", "cli",
 ]  # fmt: skip
 """The floors: a file imports only from floors below its own."""
 

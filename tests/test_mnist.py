@@ -16,9 +16,8 @@ from rich.console import Console
 from test_images import bilinear
 
 from gpuspike.config.schema import jobs
-from gpuspike.datasets import MNIST, Dataset, Split, images, load_images
+from gpuspike.datasets import MNIST, Dataset, Split, images, load_images, samples
 from gpuspike.datasets.files import Source
-from gpuspike.runs import experiment
 from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.runs.run import run
 from gpuspike.training.trainer import Labelled
@@ -46,9 +45,9 @@ SIZES = {"train": 50_000, "validation": 10_000, "test": 10_000}
 
 @pytest.fixture(autouse=True)
 def _no_data_set_of_another_test() -> Iterator[None]:
-    experiment._load.cache_clear()
+    samples._kept.cache_clear()
     yield
-    experiment._load.cache_clear()
+    samples._kept.cache_clear()
 
 
 def runs(folder: Path, *overrides: str) -> dict[str, Any]:
@@ -75,7 +74,7 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
         splits[2].features[0] = 0
         return Dataset(source.name, *splits, source.class_names, (size, size))
 
-    monkeypatch.setattr(experiment, "load_images", load)
+    monkeypatch.setattr(images, "load_images", load)
 
 
 SMALL = ("dataset.n_train=80", "dataset.n_validation=20", "dataset.n_test=20", "training.epochs=1")

@@ -10,7 +10,7 @@ import pytest
 
 from gpuspike.config.schema import jobs
 from gpuspike.datasets import load_arrays
-from gpuspike.errors import ConfigError, DataError, GpuspikeError
+from gpuspike.errors import ConfigError, DataError
 from gpuspike.runs.experiment import build
 
 SIZES = {"train": 6, "validation": 3, "test": 4}
@@ -116,16 +116,18 @@ def test_without_its_path_the_group_is_refused() -> None:
         build(job.config)
 
 
-def test_images_of_ones_own_are_not_shifted(tmp_path: Path) -> None:
-    path = write(tmp_path, arrays("pixels", (2, 3)))
+@pytest.mark.parametrize(("shape", "square"), [((2, 3), False), ((3, 3), True)])
+def test_images_of_ones_own_are_shifted_if_they_are_square(
+    shape: tuple[int, int], square: bool, tmp_path: Path
+) -> None:
+    path = write(tmp_path, arrays("pixels", shape))
     sizes = [f"dataset.n_{split}={n}" for split, n in SIZES.items()]
-    overrides = [
-        "dataset=npz",
-        f"dataset.path={path}",
-        *sizes,
-        "training.batch_size=2",
-        "training.max_shift=1",
-    ]
-    (job,) = jobs(overrides, multirun=False)
-    with pytest.raises(GpuspikeError, match=r"training\.max_shift needs images, got dataset\.name=npz"):
+    given = ["dataset=npz", f"dataset.path={path}", *sizes, "training.batch_size=2", "training.max_shift=1"]
+    (job,) = jobs(given, multirun=False)
+    if square:
+        augment = build(job.config).rule.augment
+        assert augment is not None
+        assert augment.side == 3
+        return
+    with pytest.raises(ConfigError, match=r"max_shift needs square images of pixels, got dataset\.name=npz"):
         build(job.config)

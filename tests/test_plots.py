@@ -15,6 +15,8 @@ import pytest
 from matplotlib.colors import to_rgba
 from numpy.typing import NDArray
 
+from gpuspike.datasets import YIN_YANG_CLASSES
+from gpuspike.datasets.yin_yang import BORDERS
 from gpuspike.neuron import LIF
 from gpuspike.report.figures import images as image_plots
 from gpuspike.report.figures import run as plots
@@ -63,6 +65,10 @@ def plane(n: int = 60, indexing: str = "xy") -> tuple[NDArray[np.float64], NDArr
     return np.stack([x, y], axis=-1), true_class(x, y)
 
 
+def yin_yang_plane(*arguments: Any) -> Any:
+    return plots.plane(*arguments, YIN_YANG_CLASSES, BORDERS, disc=True)
+
+
 def pixels(figure: Any) -> NDArray[np.float64]:
     """The figure as drawn, (height, width, RGB) in 0..1."""
     figure.canvas.draw()
@@ -90,6 +96,8 @@ def test_matplotlib_is_lazy_and_pyplot_is_never_imported(tmp_path: Path) -> None
 import sys
 from pathlib import Path
 from gpuspike.report.figures import images as image_plots
+from gpuspike.datasets import YIN_YANG_CLASSES
+from gpuspike.datasets.yin_yang import BORDERS
 from gpuspike.report.figures import run as plots
 from gpuspike.report.figures import samples as raster_plots
 assert "matplotlib" not in sys.modules
@@ -161,7 +169,7 @@ def test_the_plane_shows_its_regions_inside_the_circle_only(indexing: str) -> No
     grid, answered = plane(indexing=indexing)
     answered = np.where((grid[..., 0] > 0.8) & (np.abs(grid[..., 1] - 0.5) < 0.1), -1, answered)
     none = np.zeros(0, dtype=int)
-    figure = plots.yin_yang_plane(grid, answered, np.zeros((0, 2)), none, none, math.nan)
+    figure = yin_yang_plane(grid, answered, np.zeros((0, 2)), none, none, math.nan)
     image, axes = pixels(figure), figure.axes[0]
 
     def colour(x: float, y: float) -> NDArray[np.float64]:
@@ -181,7 +189,7 @@ def test_the_plane_shows_its_regions_inside_the_circle_only(indexing: str) -> No
 
 def test_the_drawn_boundaries_are_where_the_class_changes() -> None:
     grid, answered = plane(10)
-    figure = plots.yin_yang_plane(grid, answered, np.zeros((0, 2)), [], [], 1.0)
+    figure = yin_yang_plane(grid, answered, np.zeros((0, 2)), [], [], 1.0)
     big, *inner = figure.axes[0].patches
     assert (big.center, big.width) == ((0.5, 0.5), 1.0)
     assert len(inner) == 4
@@ -201,13 +209,13 @@ def test_the_plane_rings_the_misclassified() -> None:
     labels = true_class(*samples.T)
     predictions = labels.copy()
     predictions[:7] = -1
-    figure = plots.yin_yang_plane(grid, answered, samples, labels, predictions, 0.965)
+    figure = yin_yang_plane(grid, answered, samples, labels, predictions, 0.965)
     pixels(figure)
     axes = figure.axes[0]
     assert axes.get_title() == "accuracy 96.5 %, 7 of 200 misclassified"
     drawn = {entry.get_label(): entry.get_offsets() for entry in axes.collections[1:]}
     np.testing.assert_allclose(drawn["misclassified"], samples[:7])
-    for k, name in enumerate(plots.YIN_YANG_CLASSES):
+    for k, name in enumerate(YIN_YANG_CLASSES):
         np.testing.assert_allclose(drawn[name], samples[labels == k])
     assert "undecided" not in drawn
 
@@ -240,7 +248,7 @@ def test_spike_time_histograms_count_every_spike_and_every_silence(n_class: int)
 )  # fmt: skip
 def test_spike_time_histograms_of_odd_samples(times: NDArray[np.float64]) -> None:
     labels = np.zeros(len(times), dtype=int)
-    figure = plots.spike_time_histograms(times, labels, plots.YIN_YANG_CLASSES, unit="us")
+    figure = plots.spike_time_histograms(times, labels, YIN_YANG_CLASSES, unit="us")
     pixels(figure)
     assert "(us)" in figure.get_supxlabel()
     low, high = figure.axes[0].get_xlim()
@@ -266,7 +274,7 @@ def network(n_pre: int, n_hidden: int, scale: float) -> dict[str, Any]:
         "spikes": spikes[1:],
         "t_in": spikes[0],
         "threshold": neuron.threshold,
-        "class_names": plots.YIN_YANG_CLASSES,
+        "class_names": YIN_YANG_CLASSES,
         "label": 1,
     }
 
@@ -290,7 +298,7 @@ def test_membrane_traces_end_at_the_spike(n_hidden: int) -> None:
         assert trace.get_color() == marker.get_color() == plots.PALETTE[k]
         known = np.isfinite(trace.get_ydata())
         assert trace.get_xdata()[known].max() <= spike
-    first = plots.YIN_YANG_CLASSES[int(sample["spikes"][1].argmin())]
+    first = YIN_YANG_CLASSES[int(sample["spikes"][1].argmin())]
     assert raster.get_title(loc="left") == f"sample of class yang, first spike: {first}"
 
 
@@ -386,6 +394,6 @@ def test_the_raster_has_a_panel_a_sample_and_a_mark_a_spike(
 
 def test_the_raster_of_a_silent_sample() -> None:
     silent = [np.full(n, np.inf) for n in (4, 8, 3)]
-    figure = raster_plots.spike_raster([silent], [2], plots.YIN_YANG_CLASSES)
+    figure = raster_plots.spike_raster([silent], [2], YIN_YANG_CLASSES)
     figure.canvas.draw()
     assert figure.axes[0].get_title() == "dot, none"

@@ -19,8 +19,8 @@ from gpuspike.network.layers import EVALUATION, Layer, LayerInput, Moment
 from gpuspike.network.network import Architecture
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose
-from gpuspike.substrate import EmulatedChip, OnChip, Substrate, gradient_angles
-from gpuspike.substrate import chip as chips
+from gpuspike.substrate import EmulatedChip, OnChip, Substrate, gradient_angles, silicon
+from gpuspike.substrate.distortions.weights import Weights
 from gpuspike.training.losses import TTFSCrossEntropy
 
 Array = NDArray[Any]
@@ -96,12 +96,13 @@ def no_draw(*_: Any, **__: Any) -> Any:
 
 
 def test_the_tests_know_all_that_is_drawn() -> None:
-    kinds = {kind.removesuffix("_again") for kind in chips._KINDS} - {"stuck_at"}
+    kinds = {kind.removesuffix("_again") for kind in silicon.KINDS} - {"stuck_at"}
     once = {name.removesuffix("_std") for name in WIDTHS} & kinds
     trials = {Purpose[name.upper()] for name in WIDTHS if name.upper() in Purpose.__members__}
     assert once == kinds
     assert trials == set(Purpose) - {
-        Purpose.WEIGHTS, Purpose.SHUFFLE, Purpose.INPUT_NOISE, Purpose.AUGMENTATION, Purpose.CHIP
+        Purpose.WEIGHTS, Purpose.SHUFFLE, Purpose.INPUT_NOISE, Purpose.AUGMENTATION, Purpose.CHIP,
+        Purpose.OWN_TRIALS,
     }  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def test_the_tests_know_all_that_is_drawn() -> None:
 def test_a_chip_that_does_nothing_is_the_network_bit_for_bit_and_draws_nothing(
     tau_mem: float, dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chips, "stream", no_draw)
+    monkeypatch.setattr(silicon, "stream", no_draw)
     monkeypatch.setattr(cpu, "normals", no_draw)
     network = make_network(neuron=LIF(tau_mem))
     weights, received = make_weights(network, dtype=dtype), make_inputs(network, dtype=dtype)
@@ -133,17 +134,17 @@ def test_a_chip_that_does_nothing_is_the_network_bit_for_bit_and_draws_nothing(
 def test_nothing_is_drawn_for_what_is_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each alone asks for its own numbers only, and at width 0 for none."""
     asked: set[Any] = set()
-    draw, normals = EmulatedChip._draw, cpu.normals
+    draw, normals = silicon.Dice.once, cpu.normals
 
-    def once(chip: EmulatedChip, kind: str, *rest: Any, **more: Any) -> Array:
+    def once(dice: silicon.Dice, kind: str, *rest: Any, **more: Any) -> Array:
         asked.add(kind)
-        return draw(chip, kind, *rest, **more)
+        return draw(dice, kind, *rest, **more)
 
     def each_trial(like: Array, seeds: Any, purpose: Any, *rest: Any) -> Array:
         asked.add(purpose)
         return normals(like, seeds, purpose, *rest)
 
-    monkeypatch.setattr(EmulatedChip, "_draw", once)
+    monkeypatch.setattr(silicon.Dice, "once", once)
     monkeypatch.setattr(cpu, "normals", each_trial)
     network = make_network()
     emulate(network, substrate(**{name: 0.0}))
@@ -481,7 +482,8 @@ def test_grids_and_ranges_by_layer_and_none_at_all() -> None:
     two = Substrate(weight_max=(1.0, 2.0))
     assert [two.programmed(weights, number).max() for number in (0, 1)] == [1.0, 2.0]
     one = Substrate(weight_max=(1.0,), weight_bits=2)
-    assert [one.most(5), one.step(5)] == [1.0, 1.0]
+    assert one.most(5) == 1.0
+    assert Weights(weight_max=(1.0,), weight_bits=2).step(5) == 1.0
     np.testing.assert_array_equal(one.programmed(weights, 5), [-1.0, 0.0, 0.0, 0.0, 1.0])
     bss2 = Substrate(weight_max=(2.1,), weight_lsb=1.0 / 30.0)
     assert bss2.programmed(np.array([9.0]), 0)[0] * 30.0 == pytest.approx(63.0)

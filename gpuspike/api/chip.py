@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.api.checks import one_of, whole
 from gpuspike.config.composition import conf_folder, typed
-from gpuspike.config.schema import NewChip, SubstrateConfig, read_substrate
+from gpuspike.config.schema import NewChip, SubstrateConfig, read_substrate, substrate_config
 from gpuspike.errors import ConfigError, DataError, ShapeError
 from gpuspike.kernels import Kernels
 from gpuspike.network.layers import Layer
@@ -50,7 +50,10 @@ class Chip:
         path = Path(kind)
         if path.suffix not in (".yaml", ".yml"):
             path = folder / f"{one_of('chip', str(kind), sorted(f.stem for f in folder.glob('*.yaml')))}.yaml"
-        known = [field.name for field in fields(Substrate)]
+        asked_of_a_run = {field.name for field in fields(SubstrateConfig)} - {
+            f.name for f in fields(Substrate)
+        }
+        known = [f.name for f in fields(substrate_config()) if f.name not in asked_of_a_run]
         for name in values:
             one_of("value of a chip", name, known)
         config = _plain(read_substrate(path))
@@ -61,7 +64,7 @@ class Chip:
         for one, other in (("weight_bits", "weight_lsb"), ("weight_lsb", "weight_bits")):
             if values.get(one) and other not in values:
                 config[other] = 0
-        self._set(_plain(typed(config | values, SubstrateConfig)), seed, {})
+        self._set(_plain(typed(config | values, type(substrate_config()))), seed, {})
 
     def _set(self, values: Mapping[str, Any], seed: int, drawn: Mapping[str, Array]) -> None:
         self.seed = whole("seed of a chip", seed, 0)
@@ -75,12 +78,12 @@ class Chip:
     def of(cls, values: Mapping[str, Any], seed: int, drawn: Mapping[str, Array]) -> Chip:
         """A chip of all its values, with the arrays of a piece of silicon, if it is one already."""
         chip = cls.__new__(cls)
-        chip._set(_plain(typed(dict(values), SubstrateConfig)), seed, drawn)
+        chip._set(_plain(typed(dict(values), type(substrate_config()))), seed, drawn)
         return chip
 
     def substrate(self, tau_syn: float) -> Substrate:
         """What it does to a network with this time constant."""
-        return substrate_of(typed(dict(self.values), SubstrateConfig), tau_syn)
+        return substrate_of(typed(dict(self.values), type(substrate_config())), tau_syn)
 
     def emulated(
         self, layers: Sequence[Layer], kernels: Kernels, n_replica: int, tau_syn: float

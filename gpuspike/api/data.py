@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.api.checks import one_of
 from gpuspike.config.composition import conf_folder, typed
-from gpuspike.config.schema import DatasetConfig, read_config
+from gpuspike.config.schema import dataset_config, read_config
 from gpuspike.errors import DtypeError
 from gpuspike.runs.experiment import encoded, load_dataset
 
@@ -68,8 +68,9 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
     """
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise DtypeError(f"dtype must be float32 or float64, got {dtype!r}")
+    kind = type(dataset_config())
     for key in values:
-        one_of("value of a data set", key, [field.name for field in fields(DatasetConfig)])
+        one_of("value of a data set", key, [field.name for field in fields(kind)])
     unit, repeats = 1.0, 1
     if Path(name).is_dir():
         run = read_config(Path(name) / "config.yaml")
@@ -79,7 +80,7 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
         folder = conf_folder() / "dataset"
         one_of("data set", str(name), sorted(file.stem for file in folder.glob("*.yaml")))
         known = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-    config = typed(known | values, DatasetConfig)
+    config = typed(known | values, kind)
     found = load_dataset(config)
 
     def split(part: Any) -> Spikes:

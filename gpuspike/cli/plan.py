@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Column, Table
 
+from gpuspike import plugins
 from gpuspike.cli.train import INTERRUPTED, refuse
 from gpuspike.config.schema import Job, jobs
 from gpuspike.errors import ConfigError, GpuspikeError
@@ -48,6 +49,7 @@ def _plan(arguments: Sequence[str]) -> None:
     from gpuspike.runs.memory import keep_freed_memory
     from gpuspike.runs.planning import memory_of, time_of
 
+    arguments = plugins.given(arguments)
     multirun = bool({"-m", "--multirun"} & set(arguments))
     overrides = [text for text in arguments if text not in ("-m", "--multirun")]
     for text in overrides:

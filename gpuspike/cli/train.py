@@ -16,8 +16,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from gpuspike import plugins
+from gpuspike.config import schema
 from gpuspike.config.composition import conf_folder, one_line, register
-from gpuspike.config.schema import Config, experiment_name, jobs, to_config
+from gpuspike.config.schema import experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, GpuspikeError
 
 BAD_INPUT = 2
@@ -27,10 +29,16 @@ INTERRUPTED = 130
 def train() -> None:
     """`gpuspike-train`: see README.md."""
     try:
+        sys.argv[1:] = plugins.given(sys.argv[1:])
         before = _check(sys.argv[1:])
-        register("schema", Config)
+        schema.register()
+        files, here = [plugin.entry for plugin in plugins.loaded()], Path.cwd()
 
         def task(cfg: DictConfig) -> float:
+            for (
+                entry
+            ) in files:  # a launcher's process has not imported them; what a configuration names is not
+                plugins.load(entry, here)
             return _train(cfg, before)
 
         # Otherwise Hydra would print the traceback of a failed job itself.
@@ -54,7 +62,7 @@ def evaluate() -> None:
 
     command = "gpuspike-evaluate"
     try:
-        arguments = as_lists(sys.argv[1:])
+        arguments = plugins.given(as_lists(sys.argv[1:]))
         flags = [a for a in arguments if a.startswith("-")]
         if any(flag not in ("-m", "--multirun") for flag in flags):
             # Flags that only tell (--help, --cfg, ...) are Hydra's.

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from gpuspike import plugins
 from gpuspike.cli.train import INTERRUPTED, refuse
 from gpuspike.config.composition import conf_folder, one_line
 from gpuspike.config.schema import Job, jobs
@@ -57,7 +58,7 @@ def _tune(arguments: Sequence[str]) -> None:
     from gpuspike.runs.experiment import build
     from gpuspike.runs.sweep import check_sweep
 
-    search, others = read(arguments)
+    search, others = read(plugins.given(arguments))
     tuning.check(search)
     folder = Path(search.folder or f"outputs/tune/{search.name}")
 

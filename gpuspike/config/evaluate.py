@@ -35,6 +35,7 @@ class EvaluateConfig:
     chips: int = 0
     backend: BackendName = BackendName.auto
     name: str = ""
+    plugin: list[str] = field(default_factory=list)
 
 
 def evaluations(overrides: Sequence[str], multirun: bool) -> list[EvaluateConfig]:

@@ -13,10 +13,15 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
-from gpuspike.config.composition import composed, conf_folder, read_yaml, register, typed
+from gpuspike import plugins
+from gpuspike.config.composition import composed, conf_folder, read_yaml, typed
+from gpuspike.config.composition import register as register_schema
+from gpuspike.config.parts import group, offer
+from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError
+from gpuspike.substrate.distortions import DISTORTIONS
 
 MOST_SAMPLES = 1_000_000
 """Samples of a generated split: drawing more would take minutes before the run could be checked."""
@@ -43,15 +48,6 @@ class Dtype(enum.Enum):
 
     float32 = "float32"
     float64 = "float64"
-
-
-class DatasetName(enum.Enum):
-    """Data sets that exist."""
-
-    yin_yang = "yin_yang"
-    mnist = "mnist"
-    fashion_mnist = "fashion_mnist"
-    npz = "npz"
 
 
 class OptimizerName(enum.Enum):
@@ -108,18 +104,16 @@ class TrackingMode(enum.Enum):
 
 @dataclass
 class DatasetConfig:
-    """Group `dataset`: which samples, and how they become spike times."""
+    """Group `dataset`: which samples, and how they become spikes; `dataset_config` adds data sets' own."""
 
-    name: DatasetName = MISSING
+    name: str = MISSING  # in gpuspike.datasets.DATASETS
     n_train: int = MISSING
     n_validation: int = MISSING
     n_test: int = MISSING
     t_early: float = MISSING  # spike time of the smallest value, or of the brightest pixel [tau_syn]
     t_late: float = MISSING  # spike time of the largest value, or of a black pixel [tau_syn]
-    image_size: int = 28  # pixels a side: 28, or 16 shrunk from the central 24; images
     full_scale: float = 256.0  # pixel value that spikes at t_early; images
     silent_black: bool = False  # black pixels do not spike at all; images
-    path: str = ""  # of the .npz file; npz
 
 
 @dataclass
@@ -179,38 +173,28 @@ class TrainingConfig:
 
 @dataclass
 class SubstrateConfig:
-    """Group `substrate`: a kind of chip, see gpuspike/substrate/spec.py; what is 0, empty or inf is off.
+    """Group `substrate`: a kind of chip; `substrate_config` adds the keys of all distortions.
 
     Times in tau_syn, weights and thresholds in the model's units.
     """
 
     name: str = MISSING
     prices: str = "brainscales2"  # of the accountant: a name in conf/prices, or a path to a YAML file
-    max_fan_in: int = 0  # inputs of a neuron, bias spikes included
+    max_fan_in: int = 0  # inputs of a neuron, bias spikes included; 0: no limit
     max_neurons: int = 0  # on one chip
     max_synapses: int = 0  # on one chip
-    weight_max: list[float] = field(default_factory=list)  # largest |weight|: one, or one a layer
-    weight_bits: int = 0  # sign included
-    weight_lsb: float = 0.0  # step of the grid, instead of weight_bits
-    gain_std: float = 0.0  # of a synapse's gain, relative
-    dead_synapses: float = 0.0  # share
-    stuck_synapses: float = 0.0  # share
-    dead_neurons: float = 0.0  # share
-    threshold_shift: float = 0.0  # of the chip's mean
-    threshold_std: float = 0.0  # from neuron to neuron
-    tau_mem_shift: float = 0.0
-    tau_mem_std: float = 0.0
-    tau_syn_shift: float = 0.0
-    tau_syn_std: float = 0.0
-    input_jitter: float = 0.0  # in each trial
-    lost_inputs: float = 0.0  # share, in each trial
-    threshold_noise: float = 0.0  # in each trial
-    spike_jitter: float = 0.0
-    lost_spikes: float = 0.0  # share
-    time_grid: float = 0.0
-    trial_end: float = float("inf")
     gradient: GradientName = GradientName.nominal
     new_chip: NewChip = NewChip.run  # step: each batch is trained on another chip
+
+
+def dataset_config() -> DatasetConfig:
+    """The group `dataset` before any value is given, with those of the data sets registered by now."""
+    return group(DatasetConfig, DATASETS)()
+
+
+def substrate_config() -> SubstrateConfig:
+    """The group `substrate` before any value is given, with the distortions registered by now."""
+    return group(SubstrateConfig, DISTORTIONS)()
 
 
 @dataclass
@@ -229,11 +213,11 @@ class TrackingConfig:
 class Config:
     """A whole run."""
 
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    dataset: DatasetConfig = field(default_factory=dataset_config)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    substrate: SubstrateConfig = field(default_factory=SubstrateConfig)
+    substrate: SubstrateConfig = field(default_factory=substrate_config)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
     replicas: int = 1
@@ -241,6 +225,13 @@ class Config:
     backend: BackendName = BackendName.auto
     dtype: Dtype = Dtype.float64
     resume: str | None = None  # folder of a stopped run to go on with
+    plugin: list[str] = field(default_factory=list)  # files with a user's own parts, and their digests
+
+
+def register() -> None:
+    """Makes the schema known to Hydra, and parts without a YAML file of theirs."""
+    register_schema("schema", Config)
+    offer("dataset", DATASETS, {"t_early": 0.15, "t_late": 2.0})
 
 
 @dataclass(frozen=True)
@@ -265,7 +256,7 @@ def to_config(cfg: DictConfig) -> Config:
     Raises:
         ConfigError: a missing or mistyped value, or one outside of its range.
     """
-    return _checked(typed(cfg, Config))
+    return _checked(cfg)
 
 
 def from_values(values: dict[str, Any]) -> Config:
@@ -274,10 +265,15 @@ def from_values(values: dict[str, Any]) -> Config:
     Raises:
         ConfigError: a missing or mistyped value, one outside of its range, or an unknown key.
     """
-    return _checked(typed(values, Config))
+    return _checked(values)
 
 
-def _checked(config: Config) -> Config:
+def _checked(values: Any) -> Config:
+    entries = values.get(plugins.KEY)
+    # First, since plug-ins declare some of the values.
+    found = plugins.require(entries) if isinstance(entries, (list, ListConfig)) else []
+    config = typed(values, Config)
+    config.plugin = found
     _check(config)
     return config
 
@@ -292,6 +288,8 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"no run at {path.parent}: it has no {path.name}")
     try:
         return to_config(read_yaml(path))
+    except plugins.NotGivenError:
+        raise
     except ConfigError as error:
         raise ConfigError(f"{path} is not of a run of this version: {error}") from None
 
@@ -306,7 +304,7 @@ def read_substrate(path: Path) -> SubstrateConfig:
         known = sorted(file.stem for file in (conf_folder() / "substrate").glob("*.yaml"))
         raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}")
     try:
-        return typed(read_yaml(path), SubstrateConfig)
+        return typed(read_yaml(path), type(substrate_config()))
     except ConfigError as error:
         raise ConfigError(f"{path} describes no chip: {error}") from None
 
@@ -326,7 +324,7 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
     Raises:
         ConfigError: a typo, a wrong type or an impossible value in any of the jobs.
     """
-    register("schema", Config)
+    register()
     return composed(overrides, multirun, conf_folder(), "config", lambda cfg: _job(cfg, multirun))
 
 
@@ -339,6 +337,7 @@ def _job(cfg: DictConfig, multirun: bool) -> Job:
 def _check(config: Config) -> None:
     """Ranges that no constructor further down the house checks, and lists whose lengths must agree."""
     training, dataset = config.training, config.dataset
+    _ = DATASETS[dataset.name]  # refuses an unknown one
     for key, value, least in (
         ("replicas", config.replicas, 1),
         ("seed", config.seed, 0),

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.datasets.samples import Samples
 from gpuspike.datasets.splits import Dataset, Split, check_sizes
-from gpuspike.errors import DataError
+from gpuspike.errors import ConfigError, DataError
 
 KINDS = ("times", "pixels", "values")
 """Spike times in tau_syn, inf = no spike; uint8 pixels; numbers in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Npz(Samples):
+    """An .npz file as a configuration asks for it.
+
+    Attributes:
+        path: of the file.
+    """
+
+    path: str = ""
+
+    lasting: ClassVar[bool] = False
+
+    def load(self) -> Dataset:
+        """See `load_arrays`."""
+        if not self.path:
+            raise ConfigError("dataset=npz needs dataset.path, an .npz file, got none")
+        return load_arrays(Path(self.path), self.n_train, self.n_validation, self.n_test)
 
 
 def load_arrays(path: Path, n_train: int, n_validation: int, n_test: int) -> Dataset:
@@ -45,7 +66,15 @@ def load_arrays(path: Path, n_train: int, n_validation: int, n_test: int) -> Dat
     shape = arrays[f"train_{kind}"].shape[1:]
     splits = {name: _split(path, arrays, name, kind, shape, size, len(names)) for name, size in sizes.items()}
     image = (int(shape[0]), int(shape[1])) if kind == "pixels" and len(shape) == 2 else None
-    return Dataset(path.stem, **splits, class_names=names, image_shape=image, spike_times=kind == "times")
+    return Dataset(
+        path.stem,
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        names,
+        image_shape=image,
+        spike_times=kind == "times",
+    )
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +30,28 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """How to draw a data set whose samples are points of the unit square, their first two features.
+
+    Attributes:
+        features: (n, 2) points as (n, n_features) features.
+        borders: between the classes, arcs (x, y, diameter, first and last angle in degrees).
+        disc: samples lie within the circle of diameter 1 alone.
+    """
+
+    features: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    borders: tuple[tuple[float, float, float, float, float], ...] = ()
+    disc: bool = False
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A data set in its three splits.
 
     Attributes:
         image_shape: (rows, columns) of a sample that is an image, else None.
         spike_times: the features are spike times already, in tau_syn, inf = no spike.
+        plane: how the answers over the plane are drawn, if the samples are points of one.
     """
 
     name: str
@@ -44,6 +61,7 @@ class Dataset:
     class_names: tuple[str, ...]
     image_shape: tuple[int, int] | None = None
     spike_times: bool = False
+    plane: Plane | None = None
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.datasets.splits import Dataset, Split, check_sizes
+from gpuspike.datasets.samples import Samples
+from gpuspike.datasets.splits import Dataset, Plane, Split, check_sizes
 
 YIN_YANG_CLASSES = ("yin", "yang", "dot")
+
+# The circle; the S, which is the left circle's lower and the right one's upper half; the dots.
+BORDERS = (
+    (0.5, 0.5, 1.0, 0, 360), (0.25, 0.5, 0.5, 180, 360), (0.75, 0.5, 0.5, 0, 180),
+    (0.25, 0.5, 0.2, 0, 360), (0.75, 0.5, 0.2, 0, 360),
+)  # fmt: skip
 
 
 def yin_yang_class(
@@ -60,4 +69,22 @@ def yin_yang(n_train: int = 5000, n_validation: int = 1000, n_test: int = 1000) 
         yin_yang_split(n_validation, 41),
         yin_yang_split(n_test, 40),
         YIN_YANG_CLASSES,
+        plane=Plane(_features, BORDERS, disc=True),
     )
+
+
+def _features(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([points, 1.0 - points], axis=1)
+
+
+@dataclass(frozen=True)
+class YinYang(Samples):
+    """The Yin-Yang data set as a configuration asks for it."""
+
+    n_train: int = 5000
+    n_validation: int = 1000
+    n_test: int = 1000
+
+    def load(self) -> Dataset:
+        """See `yin_yang`."""
+        return yin_yang(self.n_train, self.n_validation, self.n_test)

@@ -61,6 +61,14 @@ SAME_TICK = 1e-3
 """Share of a tick by which a spike may miss it, by rounding."""
 
 
+def seen(times: Array, grid: float, end: float) -> Array:
+    """Spike times as they are seen: at the next multiple of a grid, if it is not 0; behind the end never."""
+    xp, dtype = array_module(times=times), times.dtype
+    if grid > 0.0:
+        times = xp.ceil(times.astype(np.float64) / grid - SAME_TICK) * grid
+    return xp.where(times > end, np.inf, times).astype(dtype)
+
+
 class Kernels(Protocol):
     """What every backend provides. Arrays are contiguous, of one dtype, and carry the replica axis.
 

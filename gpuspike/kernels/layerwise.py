@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import array_module
 from gpuspike.errors import DtypeError, ShapeError
-from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial
+from gpuspike.kernels import Array, LayerState, Trial, seen
 from gpuspike.kernels.reference import draws as reference_step
 from gpuspike.neuron import LIF
 
@@ -131,9 +131,7 @@ def heard(t_cross: Array, trial: Trial) -> Array:
     times = t_cross
     if trial.delay is not None:
         times = xp.maximum(times + trial.delay, xp.minimum(times, 0.0))
-    if trial.grid > 0.0:
-        times = xp.ceil(times.astype(np.float64) / trial.grid - SAME_TICK) * trial.grid
-    return xp.where(times > trial.end, np.inf, times).astype(t_cross.dtype)
+    return seen(times, trial.grid, trial.end)
 
 
 class Stack:

@@ -24,7 +24,7 @@ UNPRICED = "no total: a price is not known"
 CAPTIONS = {
     "learning_curves": "Error, loss, silent neurons of each layer and steps with raised weights,"
     " epoch by epoch: mean over the replicas, and the band from the lowest to the highest.",
-    "yin_yang_plane": "Answers of the network over the plane, with the true boundaries. Dots are"
+    "plane": "Answers of the network over the plane, with the true boundaries. Dots are"
     " test samples in the colour of their class; rings mark the misclassified.",
     "confusion_matrix": "Test samples by class and answer of the network; the mistakes are shaded by"
     " their number, answers without an output spike are under none.",

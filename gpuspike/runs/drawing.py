@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.datasets import yin_yang_class
+from gpuspike.datasets import Plane
 from gpuspike.network.layers import Moment
 from gpuspike.network.membranes import membranes
 from gpuspike.network.network import answer
@@ -46,34 +46,39 @@ def draw(
     plots.save(_membranes(parts, first, test, t_out), folder, "membrane_traces")
     plots.save(_raster(parts, first, test), folder, "spike_raster")
     plots.save(image_plots.confusion_matrix(test.labels, decide(t_out), names), folder, "confusion_matrix")
-    if parts.dataset.name == "yin_yang":
-        plots.save(_plane(parts, first, test, result), folder, "yin_yang_plane")
+    if parts.dataset.plane is not None:
+        plots.save(_plane(parts, parts.dataset.plane, first, test, result), folder, "plane")
     if parts.dataset.image_shape is not None:
         images = parts.dataset.test.features.reshape(-1, *parts.dataset.image_shape)
         sheet = image_plots.misclassified(images, test.labels, decide(t_out), t_out, names)
         plots.save(sheet, folder, "misclassified")
 
 
-def _plane(parts: Experiment, weights: Sequence[Array], test: Labelled, result: Evaluation) -> Figure:
+def _plane(
+    parts: Experiment, plane: Plane, weights: Sequence[Array], test: Labelled, result: Evaluation
+) -> Figure:
     axis = (np.arange(300) + 0.5) / 300
     grid = np.stack(np.meshgrid(axis, axis), axis=-1)
     points = grid.reshape(-1, 2)
-    features = np.concatenate([points, 1.0 - points], axis=1)
-    received = parts.receive(features)
+    received = parts.receive(plane.features(points))
+    nobody = np.zeros(len(points), np.int64)  # what a point's class is does not matter to its answer
     answers = evaluate(
         parts.on_chip(parts.chip_seeds[:1]),
         weights,
-        Labelled(received, yin_yang_class(points[:, 0], points[:, 1])),
+        Labelled(received, nobody),
         parts.loss,
         parts.rule.evaluation_batch_size,
     )
-    return plots.yin_yang_plane(
+    return plots.plane(
         grid,
         decide(answers.t_out[0]).reshape(grid.shape[:2]),
         parts.dataset.test.features[:, :2],
         test.labels,
         decide(result.t_out[0]),
         float(result.accuracy[0]),
+        parts.dataset.class_names,
+        plane.borders,
+        disc=plane.disc,
     )
 
 

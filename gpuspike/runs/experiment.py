@@ -5,8 +5,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,14 @@ from gpuspike.backend import Backend, select
 from gpuspike.config.schema import (
     Config,
     DatasetConfig,
-    DatasetName,
     GradientName,
     NewChip,
     OptimizerName,
     SubstrateConfig,
     conf_folder,
 )
-from gpuspike.datasets import FASHION_MNIST, MNIST, Dataset, load_arrays, load_images, yin_yang
+from gpuspike.datasets import Dataset
+from gpuspike.datasets import samples as data_sets
 from gpuspike.datasets.encoding import latency, pixel_latency
 from gpuspike.errors import ConfigError
 from gpuspike.kernels import load
@@ -131,29 +129,17 @@ def encoded(features: Array, data: DatasetConfig, unit: float, dtype: str, *, ti
 
 def load_dataset(config: DatasetConfig) -> Dataset:
     """The data set that a configuration names."""
-    sizes = (config.n_train, config.n_validation, config.n_test)
-    if config.name is DatasetName.npz:
-        if not config.path:
-            raise ConfigError("dataset=npz needs dataset.path, an .npz file, got none")
-        return load_arrays(Path(config.path), *sizes)
-    return _load(config.name, config.image_size, *sizes)
+    return data_sets.load(data_sets.named(config.name, vars(config)))
 
 
-@lru_cache(maxsize=4)
-def _load(name: DatasetName, image_size: int, n_train: int, n_validation: int, n_test: int) -> Dataset:
-    if name is DatasetName.yin_yang:
-        return yin_yang(n_train, n_validation, n_test)
-    source = MNIST if name is DatasetName.mnist else FASHION_MNIST
-    return load_images(source, image_size, n_train, n_validation, n_test)
-
-
-def _augmentation(config: Config) -> RandomShift | None:
+def _augmentation(config: Config, dataset: Dataset) -> RandomShift | None:
     data, most = config.dataset, config.training.max_shift
     if most == 0:
         return None
-    if data.name not in (DatasetName.mnist, DatasetName.fashion_mnist):
+    rows, columns = dataset.image_shape or (0, 1)
+    if rows != columns or dataset.train.features.dtype != np.uint8:
         raise ConfigError(
-            f"training.max_shift needs images, got dataset.name={data.name.value} and {most} pixels"
+            f"training.max_shift needs square images of pixels, got dataset.name={data.name} and {most}"
         )
     if config.model.input_repeats > 1:
         raise ConfigError(
@@ -161,32 +147,18 @@ def _augmentation(config: Config) -> RandomShift | None:
             f"{config.model.input_repeats}"
         )
     black = np.inf if data.silent_black else data.t_late * config.model.tau_syn
-    return RandomShift(data.image_size, most, black)
-
-
-_TIMES = (
-    "tau_mem_shift", "tau_mem_std", "tau_syn_shift", "tau_syn_std", "input_jitter", "spike_jitter",
-    "time_grid", "trial_end",
-)  # fmt: skip
-"""What the configuration gives in tau_syn."""
+    return RandomShift(rows, most, black)
 
 
 def substrate_of(config: SubstrateConfig, tau_syn: float) -> Substrate:
     """What a kind of chip does to a network, in the network's unit of time."""
-    values: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(Substrate)}
-    values |= {name: values[name] * tau_syn for name in _TIMES}
-    values["weight_max"] = tuple(values["weight_max"])
-    return Substrate(**values)
+    return Substrate.from_values(vars(config), tau_syn)
 
 
 def _substrate(config: Config) -> Substrate:
-    substrate = substrate_of(config.substrate, config.model.tau_syn)
-    window = (config.dataset.t_late - config.dataset.t_early) * config.model.tau_syn
-    if substrate.time_grid > window:
-        raise ConfigError(
-            "substrate.time_grid must not be coarser than the window of the inputs, "
-            f"{window / config.model.tau_syn:g} tau_syn, got {config.substrate.time_grid:g}"
-        )
+    unit = config.model.tau_syn
+    substrate = substrate_of(config.substrate, unit)
+    substrate.check_window((config.dataset.t_late - config.dataset.t_early) * unit, unit)
     return substrate
 
 
@@ -257,7 +229,9 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     together = training.evaluation_batch_size
     if backend.name == "cuda":
         together = _evaluated_together(config, dataset, network, to_train)
-    rule = replace(recipe, evaluation_batch_size=together).make_rule(model.tau_syn, _augmentation(config))
+    rule = replace(recipe, evaluation_batch_size=together).make_rule(
+        model.tau_syn, _augmentation(config, dataset)
+    )
     return Experiment(
         config=config,
         backend=backend,

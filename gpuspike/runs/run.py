@@ -155,7 +155,7 @@ def _run(
     if stopped is not None:
         records = stopped.records
         book["resumed"] = [*stopped.resumed, stopped.epoch]
-        _restore(trainer, stopped, [book["gpuspike"], book["git"]], folder, console)
+        _restore(trainer, stopped, [book["gpuspike"], book["git"], *config.plugin], folder, console)
     prepare_kernels(parts, console)
     data = {
         name: Labelled(

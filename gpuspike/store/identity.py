@@ -10,22 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from gpuspike.config.parts import own_defaults
 from gpuspike.config.schema import Config
 
 
 def to_values(config: Config) -> dict[str, Any]:
     """The configuration as values that JSON knows; numbers that are not finite as text."""
+    return _plain(asdict(config))
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        if isinstance(value, float) and not math.isfinite(value):
-            return str(value)
-        return value.value if isinstance(value, enum.Enum) else value
 
-    return plain(asdict(config))
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value.value if isinstance(value, enum.Enum) else value
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -52,7 +53,29 @@ def differences(old: Config, new: Config, leave_out: Sequence[str] = ()) -> dict
     }
 
 
+_FIRST = {
+    "dataset": "image_size path",
+    "optimizer": "beta1 beta2 epsilon momentum",
+    "training": "xi alpha beta t_correct t_wrong",
+    "substrate": "weight_max weight_bits weight_lsb gain_std dead_synapses stuck_synapses dead_neurons "
+    "threshold_shift threshold_std tau_mem_shift tau_mem_std tau_syn_shift tau_syn_std input_jitter "
+    "lost_inputs threshold_noise spike_jitter lost_spikes time_grid trial_end",
+}
+_ALWAYS = {f"{group}.{name}" for group, names in _FIRST.items() for name in names.split()}
+"""Values of parts that count whatever they are: by them, sweeps that were begun before know their jobs."""
+
+
 def fingerprint(config: Config, leave_out: Sequence[str] = ("resume", "tracking")) -> str:
-    """16 hexadecimal digits that two configurations share if they agree in all but what is left out."""
-    values = {name: value for name, value in flat(to_values(config)) if not within(name, leave_out)}
+    """16 hexadecimal digits that two configurations share if they agree in all but what is left out.
+
+    Values that parts declare do not count where they are left as they are: one more part in the package, or
+    in a plug-in, then changes no run's name.
+    """
+    unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
+    unset["plugin"] = []
+    values = {
+        name: value
+        for name, value in flat(to_values(config))
+        if not within(name, leave_out) and not (name in unset and unset[name] == value)
+    }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

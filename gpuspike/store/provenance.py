@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from gpuspike.config.schema import Config
 
 def provenance_of(config: Config) -> dict[str, Any]:
     """Versions of the code and of what it stands on, and the seeds of a run."""
-    return provenance(config.seed, config.replicas)
+    return provenance(config.seed, config.replicas, config.plugin)
 
 
-def provenance(seed: int, replicas: int) -> dict[str, Any]:
+def provenance(seed: int, replicas: int, plugins: Sequence[str] = ()) -> dict[str, Any]:
     """Versions of the code and of what it stands on, and the seeds."""
     return {
         "gpuspike": metadata.version("gpuspike"),
@@ -27,6 +28,7 @@ def provenance(seed: int, replicas: int) -> dict[str, Any]:
         "numpy": np.__version__,
         "numba": metadata.version("numba"),
         "cupy": _cupy_version(),
+        "plugins": list(plugins),
         "seed": seed,
         "replicas": replicas,
     }

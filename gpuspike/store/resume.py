@@ -78,7 +78,9 @@ def read(
             raise ValueError(f"epoch is {epoch} and {record['epoch']}")
         name, given = str(header.get("experiment", begun[0])), list(header.get("overrides", begun[1]))
         resumed = [int(number) for number in header.get("resumed", ())]
-        code = [header.get("gpuspike"), header.get("git")] if header else None
+        code = None
+        if header:
+            code = [header.get("gpuspike"), header.get("git"), *header["config"].get("plugin", [])]
     except ConfigError:
         raise
     except Exception as error:  # a whole checkpoint of something else

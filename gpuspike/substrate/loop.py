@@ -138,6 +138,18 @@ class OnChip:
             return self.exact.effective(weights), self.exact.neurons
         return self.chip.program(weights), [layer.neuron for layer in self.layers]
 
+    def programmed(self, weights: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+        """The weights that an emulated chip answers with, and those that the gradient is taken of.
+
+        Raises:
+            ConfigError: a chip that is not emulated, of which nobody knows the former.
+        """
+        if not isinstance(self.chip, EmulatedChip):
+            raise ConfigError(f"only an emulated chip's weights are known, got a {type(self.chip).__name__}")
+        held = self.chip.program(weights)
+        come = self.chip.come(held)
+        return come, held if self.exact is None else come
+
     @property
     def dead_fraction(self) -> float | Array:
         """(n_layer, n_chip) shares of neurons that never spike, as far as they are known."""

@@ -203,7 +203,7 @@ class ChipStep(CompiledStep):
                 delays=address(Purpose.SPIKE_JITTER, substrate.spike_jitter),
                 jitter=substrate.spike_jitter,
                 grid=substrate.time_grid,
-                end=substrate.last_seen,
+                end=substrate.clock.last,
                 scale=None,
                 factors=None if machine.exact is None else chip.pull_factors(),
             ),
@@ -214,7 +214,7 @@ class ChipStep(CompiledStep):
 
     def batch(self, number: int) -> None:
         """See `Step.batch`."""
-        self._stack.program(self._chip.effective(self._weights), self._network.believed(self._weights)[0])
+        self._stack.program(*self._network.programmed(self._weights))
         super().batch(number)
 
 

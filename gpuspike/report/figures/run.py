@@ -1,4 +1,4 @@
-"""Figures of a run: learning curves, the Yin-Yang plane, spike times, membranes.
+"""Figures of a run: learning curves, the plane of the samples, spike times, membranes.
 
 Each function takes plain numbers and returns a Figure one column wide; `save` writes it as PDF
 and PNG. Matplotlib is imported at the first figure; pyplot and displays are never touched.
@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from gpuspike.datasets import YIN_YANG_CLASSES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -170,25 +168,29 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 @styled()
-def yin_yang_plane(
+def plane(
     grid_xy: ArrayLike,
     grid_class: ArrayLike,
     samples_xy: ArrayLike,
     labels: ArrayLike,
     predictions: ArrayLike,
     accuracy: float,
+    class_names: Sequence[str],
+    borders: Sequence[tuple[float, float, float, float, float]] = (),
+    *,
+    disc: bool = False,
 ) -> Figure:
-    """The plane as the network divides it, the true boundaries, and the test samples.
+    """The unit square as the network divides it, the true boundaries, and the test samples.
 
     Args:
         grid_xy: (n, n, 2) points of a regular grid, in either index order.
-        grid_class: (n, n) class answered there: 0 yin, 1 yang, 2 dot, -1 undecided.
+        grid_class: (n, n) class answered there, -1 undecided.
         samples_xy: (m, 2) test samples.
         labels: (m,) their true classes.
         predictions: (m,) the classes answered; what differs from the label gets a ring.
         accuracy: on the test samples, 0..1.
-
-    Source: Kriener, Goeltz and Petrovici, The Yin-Yang dataset, NICE (2022).
+        borders: arcs (x, y, diameter, first and last angle in degrees) to draw.
+        disc: show the answers within the circle of diameter 1 only.
     """
     mpl = lazy_matplotlib()
     grid, answered = np.asarray(grid_xy, dtype=float), np.asarray(grid_class, dtype=int)
@@ -197,19 +199,19 @@ def yin_yang_plane(
     figure, ticks, limits = new_figure(height=3.75), (0, 0.5, 1), (-0.02, 1.02)
     axes = figure.subplots(subplot_kw={"aspect": "equal", "xlabel": "x", "ylabel": "y"})
     axes.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks)
-    full = np.array([mpl.colors.to_rgb(colour) for colour in PALETTE[:3]])
+    colours = [PALETTE[k % len(PALETTE)] for k in range(len(class_names))]
+    full = np.array([mpl.colors.to_rgb(colour) for colour in colours])
     # The last row is what class -1 picks: undecided.
     regions = np.vstack([0.68 + 0.32 * full, np.full((1, 3), 0.88)])[answered]
     mesh = axes.pcolormesh(grid[..., 0], grid[..., 1], regions, shading="nearest", rasterized=True)
-    mesh.set_clip_path(mpl.patches.Circle((0.5, 0.5), 0.5, transform=axes.transData))
-    # Centre, diameter and angles; the S is the left circle's lower, the right one's upper half.
-    arcs = [(0.5, 1.0, 0, 360), (0.25, 0.5, 180, 360), (0.75, 0.5, 0, 180)]
-    for x, width, start, end in [*arcs, (0.25, 0.2, 0, 360), (0.75, 0.2, 0, 360)]:
-        arc = mpl.patches.Arc((x, 0.5), width, width, theta1=start, theta2=end, edgecolor="0.15")
+    if disc:
+        mesh.set_clip_path(mpl.patches.Circle((0.5, 0.5), 0.5, transform=axes.transData))
+    for x, y, width, start, end in borders:
+        arc = mpl.patches.Arc((x, y), width, width, theta1=start, theta2=end, edgecolor="0.15")
         axes.add_patch(arc).set(linewidth=0.6, zorder=3)
     size = float(np.clip(5000 / max(len(samples), 1), 3, 10))
-    for k, name in enumerate(YIN_YANG_CLASSES):
-        axes.scatter(*samples[truth == k].T, s=size, c=PALETTE[k], lw=0, zorder=4, label=name)
+    for k, name in enumerate(class_names):
+        axes.scatter(*samples[truth == k].T, s=size, c=colours[k], lw=0, zorder=4, label=name)
     ring = {"facecolors": "none", "edgecolors": "k", "linewidths": 0.7, "zorder": 5}
     axes.scatter(*samples[wrong].T, s=6 * size, label="misclassified", **ring)
     if -1 in answered:

@@ -1,0 +1,91 @@
+"""Values of parts that go by a name: each part declares its own, and a group's schema is all of them."""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gpuspike.config.composition import conf_folder, one_line
+from gpuspike.errors import ConfigError
+from gpuspike.registry import Registry
+
+T = TypeVar("T")
+
+
+def group(base: type[T], parts: Registry[Any]) -> type[T]:
+    """The schema of a group: the values that stand in its base, and those that the parts declare.
+
+    Args:
+        parts: dataclasses; of their fields those count that the base does not have.
+
+    Raises:
+        ConfigError: parts that disagree about a value, or a value of a type that a configuration cannot have.
+    """
+    return _group(base, parts.kind, tuple((name, parts[name]) for name in parts))
+
+
+@functools.lru_cache(maxsize=32)
+def _group(base: Any, kind: str, parts: tuple[tuple[str, Any], ...]) -> Any:
+    fixed = {item.name for item in fields(base)}
+    found: dict[str, tuple[str, Any, Field[Any]]] = {}
+    for name, part in parts:
+        hints = typing.get_type_hints(part)
+        for item in fields(part):
+            if item.name in fixed:
+                continue
+            first, hint, known = found.setdefault(item.name, (name, hints[item.name], item))
+            if (hint, _default(known)) != (hints[item.name], _default(item)):
+                raise ConfigError(
+                    f"the value {item.name} of the {kind} {name} must have another name: the {kind} {first} "
+                    f"has it with the default {_default(known)!r}, not {_default(item)!r}"
+                )
+    own = [
+        (name, hint, field(default=item.default) if item.default is not MISSING
+         else field(default_factory=item.default_factory))  # type: ignore[arg-type]
+        for name, (_, hint, item) in found.items()
+    ]  # fmt: skip
+    for name, hint, value in own:
+        try:
+            OmegaConf.structured(make_dataclass("Value", [(name, hint, value)]))
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"the value {name} of the {kind} {found[name][0]}: {one_line(error)}") from None
+    return make_dataclass(base.__name__, own, bases=(base,))
+
+
+def _default(item: Field[Any]) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def own_defaults(config: Any) -> dict[str, Any]:
+    """Defaults of the values that parts have brought to a configuration's groups, by dotted name."""
+    result = {}
+    for item in fields(config):
+        extended = type(getattr(config, item.name))
+        base = extended.__bases__[0]
+        if is_dataclass(base):
+            fixed = {value.name for value in fields(base)}
+            own = {value.name: _default(value) for value in fields(extended) if value.name not in fixed}
+            result |= {f"{item.name}.{name}": value for name, value in own.items()}
+    return result
+
+
+def offer(folder: str, parts: Registry[Any], more: Mapping[str, Any]) -> None:
+    """Lets a command line choose parts that have no YAML file: a group's option with the part's own defaults.
+
+    Args:
+        folder: the group.
+        more: defaults of values that the parts do not have.
+    """
+    files = {path.stem for path in (conf_folder() / folder).glob("*.yaml")}
+    for name in parts:
+        if name not in files:
+            own = {item.name: _default(item) for item in fields(parts[name])}
+            node = {key: value for key, value in own.items() if value is not MISSING}
+            ConfigStore.instance().store(group=folder, name=name, node={"name": name, **more, **node})

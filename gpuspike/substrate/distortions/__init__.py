@@ -1,0 +1,30 @@
+"""What a chip does to a network: one distortion a file, with its values and checks, and a line here."""
+
+from gpuspike.registry import Registry, extends
+from gpuspike.substrate.distortions.base import Distortion
+
+_HERE = "gpuspike.substrate.distortions"
+
+DISTORTIONS: Registry[type[Distortion]] = Registry(
+    "distortion",
+    {
+        "weights": f"{_HERE}.weights:Weights",
+        "gain": f"{_HERE}.gain:Gain",
+        "dead_synapses": f"{_HERE}.dead_synapses:DeadSynapses",
+        "dead_neurons": f"{_HERE}.dead_neurons:DeadNeurons",
+        "stuck_synapses": f"{_HERE}.stuck_synapses:StuckSynapses",
+        "threshold": f"{_HERE}.threshold:Threshold",
+        "time_constants": f"{_HERE}.time_constants:TimeConstants",
+        "input_jitter": f"{_HERE}.input_jitter:InputJitter",
+        "lost_inputs": f"{_HERE}.lost_inputs:LostInputs",
+        "threshold_noise": f"{_HERE}.threshold_noise:ThresholdNoise",
+        "spike_jitter": f"{_HERE}.spike_jitter:SpikeJitter",
+        "lost_spikes": f"{_HERE}.lost_spikes:LostSpikes",
+        "time_grid": f"{_HERE}.time_grid:TimeGrid",
+        "trial_end": f"{_HERE}.trial_end:TrialEnd",
+    },
+    extends("distortion", Distortion),
+)
+"""By name, in the order in which the chip asks them; see `base.Distortion`."""
+
+__all__ = ["DISTORTIONS", "Distortion"]

@@ -1,0 +1,226 @@
+"""What distortions write to and draw from: a layer's silicon, its trials, random numbers by address."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.kernels import SAME_TICK, Kernels
+from gpuspike.network.layers import Layer, Moment
+from gpuspike.neuron import LIF, Parameter
+from gpuspike.rng import Purpose, stream
+
+Array = NDArray[Any]
+
+KINDS = (
+    "gain", "dead_synapses", "dead_neurons", "stuck_synapses", "stuck_at", "threshold", "tau_mem",
+    "tau_mem_again", "tau_syn", "tau_syn_again",
+)  # fmt: skip
+"""Drawn once a chip, at addresses older than digests: the place in this list, which must never change."""
+
+TRIAL_KINDS = {
+    "input_jitter": Purpose.INPUT_JITTER,
+    "lost_inputs": Purpose.LOST_INPUTS,
+    "threshold_noise": Purpose.THRESHOLD_NOISE,
+    "spike_jitter": Purpose.SPIKE_JITTER,
+    "lost_spikes": Purpose.LOST_SPIKES,
+}
+"""Drawn in each trial, for a purpose of their own, which must never change."""
+
+
+def digest(text: str) -> int:
+    """64 bits that stand for a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+class Dice:
+    """Random numbers of some chips, each at an address: the chip's seed, what it is drawn for, the layer.
+
+    What it is drawn for is a *kind*, a name that no other distortion uses, as its key is. A kind that is not
+    in the lists above has an address from its digest, which none of those in the lists can meet.
+
+    Args:
+        seeds: of the chips.
+        kernels: what draws in trials.
+    """
+
+    def __init__(self, seeds: Sequence[int], kernels: Kernels) -> None:
+        self.seeds, self._kernels = tuple(seeds), kernels
+
+    def streams(self, kind: str, layer: int) -> Iterator[np.random.Generator]:
+        """Of each chip, the generator at this kind's address, for what is drawn once a chip."""
+        place = KINDS.index(kind) if kind in KINDS else 1 << 63 | digest(kind)
+        return (stream(seed, Purpose.CHIP, layer, place) for seed in self.seeds)
+
+    def once(self, kind: str, layer: int, shape: tuple[int, ...], *, uniform: bool = False) -> Array:
+        """(n_chip, *shape) numbers, drawn once a chip: normal ones, or uniform ones from 0 to 1."""
+        streams = self.streams(kind, layer)
+        return np.stack([s.random(shape) if uniform else s.standard_normal(shape) for s in streams])
+
+    def normals(self, kind: str, like: Array, layer: int, moment: Moment) -> Array:
+        """Normal numbers of the shape (n_chip, n_batch, n) and type of `like`, drawn in each trial."""
+        purpose, seeds = TRIAL_KINDS.get(kind, Purpose.OWN_TRIALS), self.seeds
+        if purpose is Purpose.OWN_TRIALS:  # a purpose has 8 bits: what tells kinds apart is the seed
+            seeds = tuple(digest(f"{kind} {seed}") for seed in seeds)
+        return self._kernels.normals(like, seeds, purpose, layer, *moment)
+
+
+@dataclass
+class Silicon:
+    """One layer on the chips, as it was drawn.
+
+    A synapse comes to (programmed weight + error) * gain, or is stuck.
+
+    Attributes:
+        number, layer: which, and the nominal one;  last: whether its spikes are the answer.
+        dice: what to draw with.
+        counts: draws that left the physics, see `EmulatedChip.counts`.
+        threshold, tau_mem, tau_syn: of its neurons, a number or (n_chip, n_out).
+        error, gain: (n_chip, n_pre, n_out) of each synapse; None for 0 and 1.
+        stuck: of the same shape, weights of synapses that obey nobody, NaN where one does; None: all do.
+        dead: (n_chip, n_out), which neurons never spike; None where all may.
+        always_on: of the same shape, which spike at time 0; None where none does.
+        neuron: made of the parameters by `finish`.
+    """
+
+    number: int
+    layer: Layer
+    last: bool
+    dice: Dice
+    counts: dict[str, int]
+    threshold: Parameter = field(init=False)
+    tau_mem: Parameter = field(init=False)
+    tau_syn: Parameter = field(init=False)
+    error: Array | None = None
+    gain: Array | None = None
+    stuck: Array | None = None
+    dead: Array | None = None
+    always_on: Array | None = None
+    neuron: LIF = field(init=False)
+
+    def __post_init__(self) -> None:
+        model = self.neuron = self.layer.neuron
+        self.threshold, self.tau_mem, self.tau_syn = model.threshold, model.tau_mem, model.tau_syn
+
+    @property
+    def n_chip(self) -> int:
+        """Chips side by side."""
+        return len(self.dice.seeds)
+
+    @property
+    def synapses(self) -> tuple[int, int]:
+        """(n_pre, n_out)."""
+        return self.layer.n_pre, self.layer.n_out
+
+    def draw(self, kind: str, shape: tuple[int, ...], *, uniform: bool = False) -> Array:
+        """(n_chip, *shape) numbers of this layer; see `Dice.once`."""
+        return self.dice.once(kind, self.number, shape, uniform=uniform)
+
+    def amplify(self, factor: Array) -> None:
+        """Multiplies the gains; `factor` fits (n_chip, n_pre, n_out)."""
+        self.gain = factor * (np.ones(self.synapses) if self.gain is None else self.gain)
+
+    def finish(self) -> None:
+        """Makes neurons of what was drawn; those whose threshold is at or below the leak are always on."""
+        model, shape = self.layer.neuron, (self.n_chip, self.layer.n_out)
+        low = np.broadcast_to(np.asarray(self.threshold) <= model.leak, shape)
+        if low.any():
+            self.threshold = np.where(low, model.threshold, self.threshold)
+            self.always_on = low if self.dead is None else low & ~self.dead
+            self.counts["neurons_always_on"] += int(np.count_nonzero(self.always_on))
+        self.neuron = LIF(self.tau_mem, self.tau_syn, self.threshold, model.leak, model.capacitance)
+
+    def effective(self, held: Array) -> Array:
+        """What programmed weights come to."""
+        come = held if self.error is None else (held + self.error).astype(held.dtype)
+        if self.gain is not None:
+            come = (come * self.gain).astype(held.dtype)
+        if self.stuck is not None:
+            come = np.where(np.isnan(self.stuck), come, self.stuck).astype(held.dtype)
+        return come
+
+    @property
+    def fixed(self) -> list[Array]:
+        """Masks (n_chip, n_out) of neurons whose thresholds nothing in a trial moves."""
+        return [mask for mask in (self.dead, self.always_on) if mask is not None]
+
+    @property
+    def pull_factor(self) -> Array | None:
+        """Derivative (n_chip, n_pre, n_out) of an effective weight by the programmed one; None for 1."""
+        if self.stuck is None:
+            return self.gain
+        return np.isnan(self.stuck) * (1.0 if self.gain is None else self.gain)
+
+    def arrays(self) -> dict[str, Array]:
+        """What was drawn, by name."""
+        drawn = {name: getattr(self, name) for name in (*_SYNAPSES, "always_on")}
+        drawn |= {name: getattr(self.neuron, name) for name in _NEURON}
+        return {f"{k}_{self.number}": v for k, v in drawn.items() if isinstance(v, np.ndarray)}
+
+    def take(self, arrays: Mapping[str, Array]) -> None:
+        """Becomes the layer whose `arrays` were kept, all of which are there."""
+        drawn = self.arrays()
+        for name in _SYNAPSES:
+            at = f"{name}_{self.number}"
+            setattr(self, name, arrays[at] if at in drawn else None)
+        self.always_on = arrays.get(f"always_on_{self.number}")
+        kept = {name: arrays[at] for name in _NEURON if (at := f"{name}_{self.number}") in drawn}
+        self.neuron = replace(self.neuron, **kept)
+
+
+_SYNAPSES, _NEURON = ("error", "gain", "stuck", "dead"), ("threshold", "tau_mem", "tau_syn")
+"""What is kept of a layer, beside who is always on: names in checkpoints."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of one batch in one layer, or for the inputs of the first.
+
+    Attributes:
+        dice, moment: what to draw with, and when.
+        number: of the layer.
+        like: (n_chip, n_batch, n) an empty array, of the type of the spike times.
+        neuron: the layer's.
+    """
+
+    dice: Dice
+    moment: Moment
+    number: int
+    like: Array
+    neuron: LIF
+
+    def normals(self, kind: str) -> Array:
+        """A normal number for each neuron, or input, in each trial; see `Dice` for the kind."""
+        return self.dice.normals(kind, self.like, self.number, self.moment)
+
+    def lost(self, kind: str, share: float) -> NDArray[np.bool_]:
+        """Which of many spikes are lost: those whose normal number lies in the tail of that share."""
+        level = NormalDist().inv_cdf(share) if 0.0 < share < 1.0 else math.copysign(math.inf, share - 0.5)
+        return self.normals(kind) < level
+
+
+class Clock(NamedTuple):
+    """When spikes can be seen.
+
+    Attributes:
+        grid: at multiples of it; 0: whenever they come.
+        end: not behind it.
+    """
+
+    grid: float = 0.0
+    end: float = math.inf
+
+    @property
+    def last(self) -> float:
+        """Time after which no spike is seen: the trial's end, or on a grid the last tick in it."""
+        if self.grid == 0.0 or math.isinf(self.end):
+            return self.end
+        # As ticks are computed: 3 * 0.1 lies behind 0.3.
+        return math.floor(self.end / self.grid + SAME_TICK) * self.grid
