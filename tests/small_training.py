@@ -16,7 +16,8 @@ from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.device import DeviceStep
 from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
-from gpuspike.training.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.schedule import Schedule
 from gpuspike.training.trainer import EpochRecord, Labelled, Trainer, TrainingRule
 
 Array = NDArray[Any]
@@ -57,7 +58,7 @@ class Setup:
         network, loss = self.network(), self.made_loss()
         weights = network.initial_weights(self.seeds, (0.6, 0.3), (0.8, 0.5), self.dtype)
         optimizer: Optimizer = (
-            Adam(weights, network.kernels) if self.optimizer == "adam" else SGD(weights, 0.9)
+            Adam(weights, network.kernels) if self.optimizer == "adam" else SGD(weights, momentum=0.9)
         )
         shift = RandomShift(3, self.shift, 1.9) if self.shift else None
         rule = TrainingRule(self.batch_size, 33, 0.2, self.bump_replaces_step, self.input_noise, shift)
@@ -72,8 +73,8 @@ class Setup:
     def made_loss(self) -> Loss:
         kernels = load(self.backend)
         if self.loss == "squares":
-            return TimeMSE(kernel=kernels.time_mse)
-        return TTFSCrossEntropy(kernel=kernels.cross_entropy)
+            return TimeMSE(kernels=kernels)
+        return TTFSCrossEntropy(kernels=kernels)
 
     def trained(self, n_epochs: int = 3) -> tuple[Trainer, list[EpochRecord]]:
         trainer = self.trainer()

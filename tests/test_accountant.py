@@ -231,7 +231,7 @@ def real_network(
     t_in = np.round(rng.uniform(0.0, 2.0, (1, 97, 6)), 1).astype(dtype)  # many are simultaneous
     t_in[rng.random(t_in.shape) < 0.3] = INF
     data = Labelled(network.receive(t_in), rng.integers(0, 3, 97))
-    return network, weights, data, TTFSCrossEntropy(kernel=network.kernels.cross_entropy), t_in
+    return network, weights, data, TTFSCrossEntropy(kernels=network.kernels), t_in
 
 
 def counted(

@@ -20,7 +20,7 @@ from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.runs.experiment import build
 from gpuspike.runs.tune import check, corners
 from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy
-from gpuspike.training.optim import SGD, Adam
+from gpuspike.training.optimizers import SGD, Adam
 
 EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "experiment").glob("*.yaml"))
 OPTIONS = sorted(

@@ -24,7 +24,8 @@ from gpuspike.neuron import LIF
 from gpuspike.substrate import FileChip, OnChip, Substrate, files
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.losses import TTFSCrossEntropy
-from gpuspike.training.optim import Adam, Schedule
+from gpuspike.training.optimizers import Adam
+from gpuspike.training.schedule import Schedule
 from gpuspike.training.trainer import EpochRecord, Labelled, Trainer, TrainingRule, evaluate
 
 Array = NDArray[Any]

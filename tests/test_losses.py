@@ -17,14 +17,14 @@ Array = NDArray[Any]
 AnyLoss = TTFSCrossEntropy | TimeMSE
 INF = math.inf
 
-COMPILED = load("cpu").cross_entropy  # type: ignore[attr-defined]
+COMPILED = load("cpu")
 LOSSES: list[AnyLoss] = [
     TTFSCrossEntropy(),
     TTFSCrossEntropy(tau_syn=0.7, xi=0.5, alpha=0.3, beta=2.0),
     TTFSCrossEntropy(alpha=0.0),
-    TTFSCrossEntropy(kernel=COMPILED),
-    TTFSCrossEntropy(tau_syn=0.7, xi=0.5, alpha=0.3, beta=2.0, kernel=COMPILED),
-    TTFSCrossEntropy(alpha=0.0, kernel=COMPILED),
+    TTFSCrossEntropy(kernels=COMPILED),
+    TTFSCrossEntropy(tau_syn=0.7, xi=0.5, alpha=0.3, beta=2.0, kernels=COMPILED),
+    TTFSCrossEntropy(alpha=0.0, kernels=COMPILED),
     TimeMSE(),
     TimeMSE(tau_syn=0.7, t_correct=0.2, t_wrong=2.5),
 ]

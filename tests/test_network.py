@@ -248,4 +248,4 @@ def test_labels_that_are_no_classes_are_refused() -> None:
     t_out = np.ones((1, 2, 3))
     for labels in ([0, 3], [-1, 0]):
         with pytest.raises(ValueRangeError, match="labels must lie from 0 to 2, got"):
-            load("cpu").cross_entropy(t_out, np.array([labels]), 0.2, 1.0, 0.0, 100.0)
+            load("cpu").score(TTFSCrossEntropy(), t_out, np.array([labels]))

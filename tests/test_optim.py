@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import load
-from gpuspike.training.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.schedule import Schedule
 
 Array = NDArray[Any]
 

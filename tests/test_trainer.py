@@ -21,7 +21,8 @@ from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose, normals, stream
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.losses import TTFSCrossEntropy, decide
-from gpuspike.training.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.schedule import Schedule
 from gpuspike.training.trainer import (
     EpochRecord,
     Evaluation,
@@ -346,7 +347,7 @@ class Recorder:
         self.slopes = self._kernels.slopes
         self.backward = self._kernels.backward
         self.spike_order = self._kernels.spike_order
-        self.jitter, self.adam = self._kernels.jitter, self._kernels.adam
+        self.jitter, self.descend = self._kernels.jitter, self._kernels.descend
         self.count_silent, self.place = self._kernels.count_silent, self._kernels.place
 
     def forward(self, t_in: Array, *arguments: Any) -> list[LayerState]:

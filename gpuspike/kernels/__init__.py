@@ -164,49 +164,25 @@ class Kernels(Protocol):
         ...
 
     @staticmethod
-    def adam(
-        weights: Array,
-        grad: Array,
-        mean: Array,
-        square: Array,
-        keep_mean: float,
-        keep_square: float,
-        rate: float,
-        correction: float,
-        epsilon: float,
-    ) -> None:
-        """One step of Adam on one replica's arrays, all of one shape; all but `grad` change in place.
-
-        mean   += (1 - keep_mean) (grad - mean)
-        square += (1 - keep_square) (grad^2 - square)
-        weights -= rate mean/(correction sqrt(square) + epsilon)
-        """
-        ...
-
-    @staticmethod
-    def cross_entropy(
-        t_out: Array, labels: NDArray[np.int64], unit: float, late: float, alpha: float, penalty: float
-    ) -> tuple[Array, Array]:
+    def score(loss: Any, t_out: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
         """Loss of every sample (n_replica, n_batch), and the gradient of each replica's mean loss.
 
-            L = log sum_n exp(-(t_n - t_*)/unit) + alpha exp(t_*/late),    `penalty` where t_* is silent
-
         Args:
+            loss: its values, and its formula in the form that these kernels compute; see
+                `gpuspike.training.losses.Loss`.
             t_out: (n_replica, n_batch, n_classes) spike times;  labels: (n_replica or 1, n_batch).
         """
         ...
 
     @staticmethod
-    def time_mse(
-        t_out: Array, labels: NDArray[np.int64], tau_syn: float, correct: float, wrong: float, penalty: float
-    ) -> tuple[Array, Array]:
-        """Loss of every sample (n_replica, n_batch), and the gradient of each replica's mean loss.
-
-            L = 1/2 sum_n ((t_n - target_n)/tau_syn)^2,    `penalty` for each n that is silent
+    def descend(
+        optimizer: Any, rates: Sequence[float], weights: Array, grad: Array, state: Sequence[Array]
+    ) -> None:
+        """One step on one replica's arrays, all of one shape; all but `grad` change in place.
 
         Args:
-            t_out, labels: as for `cross_entropy`.
-            correct, wrong: targets of the label's neuron and of the others, in the unit of time.
+            optimizer: its values and its formula, see `gpuspike.training.optimizers.Optimizer`.
+            rates: what this step needs besides;  state: what is kept beside the weights.
         """
         ...
 

@@ -83,33 +83,6 @@ class LayerKernels(Protocol):
         """Normal numbers of the shape and type of `like`."""
         ...
 
-    def adam(
-        self,
-        weights: Array,
-        grad: Array,
-        mean: Array,
-        square: Array,
-        keep_mean: float,
-        keep_square: float,
-        rate: float,
-        correction: float,
-        epsilon: float,
-    ) -> None:
-        """One step of Adam, in place."""
-        ...
-
-    def cross_entropy(
-        self,
-        t_out: Array,
-        labels: NDArray[np.int64],
-        unit: float,
-        late: float,
-        alpha: float,
-        penalty: float,
-    ) -> tuple[Array, Array]:
-        """Loss of every sample, and the gradient of each replica's mean loss."""
-        ...
-
 
 def check_trial(trial: Trial, shape: tuple[int, ...], dtype: Any) -> None:
     """Refuses arrays that are not like a layer's spike times: compiled kernels would read beyond them.
@@ -144,14 +117,13 @@ class Stack:
         self.crossing_slopes = layer.crossing_slopes
         self.jitter = layer.jitter
         self.normals = layer.normals
-        self.adam = layer.adam
-        self.cross_entropy = layer.cross_entropy
 
         def own(name: str) -> Any:
             """The layer's, if it keeps its arrays elsewhere; else NumPy's."""
             return getattr(layer, name, getattr(reference_step, name))
 
-        self.time_mse, self.count_silent, self.place = own("time_mse"), own("count_silent"), own("place")
+        self.score, self.descend = own("score"), own("descend")
+        self.count_silent, self.place = own("count_silent"), own("place")
         self._with_bias, self._without_bias = own("with_bias"), own("without_bias")
 
     def forward(

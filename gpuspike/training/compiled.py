@@ -13,8 +13,8 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.rng import LAYER_BLOCKS, Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.bumping import NO_LAYER, Bumping
-from gpuspike.training.losses import Loss, TTFSCrossEntropy
-from gpuspike.training.optim import Adam, Optimizer
+from gpuspike.training.losses import Loss
+from gpuspike.training.optimizers import Optimizer
 from gpuspike.training.trainer import HostStep, Labelled, TrainingRule
 
 Array = NDArray[Any]
@@ -31,7 +31,7 @@ def compiled_step(
     seeds: Sequence[int],
 ) -> CompiledStep | None:
     """The step of a `HostStep` of these parts as one job; None where there is none for them."""
-    if not (isinstance(loss, TTFSCrossEntropy) and isinstance(optimizer, Adam)):
+    if not (isinstance(loss, Loss) and loss.row() and optimizer.row()):
         return None
     if not hasattr(machine.kernels, "training") or not all(layer.neuron.uniform for layer in machine.layers):
         return None
@@ -58,38 +58,38 @@ class CompiledStep(HostStep):
         machine: Machine,
         examined: Machine,
         weights: list[Array],
-        loss: TTFSCrossEntropy,
-        optimizer: Adam,
+        loss: Loss,
+        optimizer: Optimizer,
         bumping: Bumping,
         rule: TrainingRule,
         seeds: Sequence[int],
     ) -> None:
         super().__init__(machine, examined, weights, loss, optimizer, bumping, rule, seeds)
         kernels: Any = machine.kernels
-        state, n_layer = optimizer.state(), len(weights)
-        self._adam, self._steps = optimizer, state["steps"]
+        n_layer = len(weights)
         self._sorted: tuple[Labelled, Array] | None = None
-        self._told: Any = None
-        numbers = loss.xi * loss.tau_syn, loss.beta * loss.tau_syn, loss.alpha, loss.silent_penalty
+        self._at: Any = None  # the epoch
         dead = np.broadcast_to(np.asarray(machine.dead_fraction, np.float64), (n_layer, len(seeds)))
+        told_loss, told_optimizer = loss.numbers(), optimizer.numbers()
+        kernels.register_leaf(told_loss, loss.row())
+        kernels.register_leaf(told_optimizer, (optimizer.row(), len(optimizer.STATE)))
         self._stack = kernels.training(
             weights,
-            [state[f"mean_{number}"] for number in range(n_layer)],
-            [state[f"square_{number}"] for number in range(n_layer)],
+            optimizer.arrays,
             kernels.Rule(
-                loss=tuple(float(x) for x in numbers),
+                loss=told_loss,
+                optimizer=told_optimizer,
                 max_weight_grad=float(rule.max_weight_grad),
-                max_silent=np.broadcast_to(np.asarray(bumping.max_silent, np.float64), n_layer).copy(),
-                dead=dead.copy(),
-                bumping=(
-                    rule.bump_replaces_step,
-                    float(bumping.value),
-                    float(bumping.most),
-                    bumping.exponential,
-                    bumping.targeted,
+                bumps=kernels.Bumps(
+                    max_silent=np.broadcast_to(np.asarray(bumping.max_silent, np.float64), n_layer).copy(),
+                    dead=dead.copy(),
+                    replaces_step=rule.bump_replaces_step,
+                    value=float(bumping.value),
+                    most=float(bumping.most),
+                    exponential=bumping.exponential,
+                    targeted=bumping.targeted,
                 ),
-                most=np.array([self._most(number) for number in range(n_layer)]),
-                adam=(optimizer.beta1, optimizer.beta2, optimizer.epsilon),
+                most_weight=np.array([self._most(number) for number in range(n_layer)]),
             ),
             kernels.Noise(
                 n_jittered=machine.layers[0].n_in,
@@ -118,7 +118,7 @@ class CompiledStep(HostStep):
         super().begin(train, order, epoch, learning_rate)
         n_batches = -(-len(train) // self._rule.batch_size)
         known = self._known_order(train)
-        self._told = self._stack.epoch(train.received.t_in[0], known, order, train.labels, epoch, n_batches)
+        self._at = self._stack.epoch(train.received.t_in[0], known, order, train.labels, epoch, n_batches)
         self._done = 0  # batches of the epoch
         self.push()
 
@@ -135,22 +135,23 @@ class CompiledStep(HostStep):
 
     def batch(self, number: int) -> None:
         """See `Step.batch`."""
-        told, rule, bumping = self._told, self._rule, self._bumping
+        epoch, rule, bumping = self._at, self._rule, self._bumping
         first = number * rule.batch_size
         n_batch = min(rule.batch_size, len(self._train) - first)
         t_in = None
         if rule.augment is not None:
-            samples = told.order[:, first : first + n_batch]
+            samples = epoch.data.order[:, first : first + n_batch]
             t_in = self._train.received.take(samples, with_order=False).t_in
             rule.augment(t_in, self._seeds, self._epoch, number)
-        self._stack.step(told, number, first, n_batch, self._adam.rates(self._learning_rate), t_in)
+        rates = self._optimizer.rates(self._learning_rate)
+        self._stack.step(epoch, number, first, n_batch, rates, t_in)
         self._done = number + 1
-        bumping.layer[...], bumping.size[...] = told.chosen[self._done], told.sizes[self._done]
-        self._steps += bumping.layer == NO_LAYER if rule.bump_replaces_step else 1
+        bumping.layer[...], bumping.size[...] = epoch.told.chosen[self._done], epoch.told.sizes[self._done]
+        self._optimizer.count(bumping.layer == NO_LAYER if rule.bump_replaces_step else True)
 
     def figures(self) -> Array:
         """See `Step.figures`."""
-        told, n_train, size = self._told, len(self._train), self._rule.batch_size
+        told, n_train, size = self._at.told, len(self._train), self._rule.batch_size
         if not self._done:
             return np.zeros((3 + len(self._weights), len(self._seeds)))
         ends = np.minimum(size * np.arange(1, self._done + 1), n_train)
@@ -165,8 +166,9 @@ class CompiledStep(HostStep):
     def push(self) -> None:
         """See `Step.push`."""
         self._stack.follow()
-        if self._told is not None:
-            self._told.chosen[self._done], self._told.sizes[self._done] = (
+        if self._at is not None:
+            told = self._at.told
+            told.chosen[self._done], told.sizes[self._done] = (
                 self._bumping.layer,
                 self._bumping.size,
             )

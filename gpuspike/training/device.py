@@ -17,7 +17,7 @@ from gpuspike.network.network import Architecture
 from gpuspike.rng import Purpose
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.losses import Loss
-from gpuspike.training.optim import SGD, Adam, Optimizer
+from gpuspike.training.optimizers import SGD, Adam, Optimizer
 from gpuspike.training.trainer import Evaluation, Labelled, TrainingRule, evaluate, training_state
 
 Array = NDArray[Any]

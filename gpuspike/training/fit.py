@@ -17,7 +17,8 @@ from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import CompiledStep, compiled_step
 from gpuspike.training.device import DeviceStep
 from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
-from gpuspike.training.optim import SGD, Adam, Optimizer, Schedule
+from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.schedule import Schedule
 from gpuspike.training.trainer import Trainer, TrainingRule
 
 Array = NDArray[Any]
@@ -40,7 +41,7 @@ class Recipe:
         epochs: of the training.
         batch_size: samples a step.
         evaluation_batch_size: samples a forward pass where nothing is trained; changes memory and speed only.
-        learning_rate: of the first epoch;  schedule: "constant", "step" or "cosine", see `optim.Schedule`;
+        learning_rate: of the first epoch;  schedule: "constant", "step" or "cosine", see `schedule.Schedule`;
             step_size, gamma: of "step".
         optimizer: one of OPTIMIZERS;  beta1, beta2, epsilon: of "adam";  momentum: of "sgd".
         loss: one of LOSSES;  xi, alpha, beta: of "ttfs_cross_entropy";  t_correct, t_wrong: of "time_mse".
@@ -100,9 +101,9 @@ class Recipe:
             ValueRangeError: a value that it cannot have.
         """
         if self.loss == "time_mse":
-            return TimeMSE(tau_syn, self.t_correct, self.t_wrong, kernel=kernels.time_mse)
+            return TimeMSE(tau_syn, self.t_correct, self.t_wrong, kernels=kernels)
         if self.loss == "ttfs_cross_entropy":
-            return TTFSCrossEntropy(tau_syn, self.xi, self.alpha, self.beta, kernel=kernels.cross_entropy)
+            return TTFSCrossEntropy(tau_syn, self.xi, self.alpha, self.beta, kernels=kernels)
         raise ConfigError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
 
     def make_optimizer(self, weights: Sequence[Array], kernels: Kernels) -> Optimizer:
@@ -113,7 +114,7 @@ class Recipe:
             ValueRangeError: a value that it cannot have.
         """
         if self.optimizer == "sgd":
-            return SGD(weights, self.momentum)
+            return SGD(weights, momentum=self.momentum)
         if self.optimizer == "adam":
             return Adam(weights, kernels, self.beta1, self.beta2, self.epsilon)
         raise ConfigError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")

@@ -19,7 +19,8 @@ from gpuspike.rng import Purpose, stream
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.losses import Loss, decide
-from gpuspike.training.optim import Optimizer, Schedule
+from gpuspike.training.optimizers import Optimizer
+from gpuspike.training.schedule import Schedule
 
 Array = NDArray[Any]
 

@@ -19,7 +19,7 @@ from gpuspike.rng import Purpose, stream
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy, decide
-from gpuspike.training.optim import SGD, Adam, Optimizer
+from gpuspike.training.optimizers import SGD, Adam, Optimizer
 
 pytestmark = pytest.mark.usefixtures("cupy")
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -117,10 +117,10 @@ def test_numbers_are_drawn_as_numpy_draws_them(n_choices: int) -> None:
 
 
 LOSSES: dict[str, Callable[[Any], Loss]] = {
-    "cross entropy": lambda k: TTFSCrossEntropy(0.7, 0.2, 0.005, 0.9, 100.0, kernel=k.cross_entropy),
-    "no early spikes": lambda k: TTFSCrossEntropy(alpha=0.0, kernel=k.cross_entropy),
-    "steep early spikes": lambda k: TTFSCrossEntropy(beta=0.05, kernel=k.cross_entropy),
-    "squares": lambda k: TimeMSE(0.7, 0.5, 1.5, 50.0, kernel=k.time_mse),
+    "cross entropy": lambda k: TTFSCrossEntropy(0.7, 0.2, 0.005, 0.9, 100.0, kernels=k),
+    "no early spikes": lambda k: TTFSCrossEntropy(alpha=0.0, kernels=k),
+    "steep early spikes": lambda k: TTFSCrossEntropy(beta=0.05, kernels=k),
+    "squares": lambda k: TimeMSE(0.7, 0.5, 1.5, 50.0, kernels=k),
 }
 
 
@@ -215,7 +215,7 @@ def test_optimisers_step_the_active_replicas_as_on_the_cpu(name: str, dtype: Any
     weights = [rng.normal(size=(3, n, 7)).astype(dtype) for n in (5, 2)]
     ours, rate = [fake(w.copy()) for w in weights], fake(np.array([0.01]))
     optimizer: Optimizer = (
-        Adam(weights, load("cpu"), 0.8, 0.99, 1e-7) if name == "adam" else SGD(weights, 0.9)
+        Adam(weights, load("cpu"), 0.8, 0.99, 1e-7) if name == "adam" else SGD(weights, momentum=0.9)
     )
     state = {key: fake(array.copy()) for key, array in optimizer.state().items()}
     for step in range(6):

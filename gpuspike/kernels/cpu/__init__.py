@@ -30,10 +30,11 @@ def _cache_folder() -> Path:
     Numba notices a change only in the file of the kernel itself, not in what the kernel calls; a folder named
     after all the sources never serves stale code.
     """
-    folder = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for source in sorted(folder.rglob("*.py")):
-        digest.update(source.read_bytes())
+    for folder in ("kernels", "training/losses", "training/optimizers"):
+        for source in sorted((package / folder).rglob("*.py")):
+            digest.update(source.read_bytes())
     base = Path(_given or user_cache_path("gpuspike") / "kernels")
     cache = base / digest.hexdigest()[:16]
     try:
@@ -52,11 +53,14 @@ try:  # the folder is read when a kernel is declared, that is, while these modul
     _sort = importlib.import_module("gpuspike.kernels.cpu.sort")
     _forward = importlib.import_module("gpuspike.kernels.cpu.forward")
     _loss = importlib.import_module("gpuspike.kernels.cpu.loss")
+    _descent = importlib.import_module("gpuspike.kernels.cpu.descent")
     _update = importlib.import_module("gpuspike.kernels.cpu.normals")
     _backward = importlib.import_module("gpuspike.kernels.cpu.backward")
     _mixed = importlib.import_module("gpuspike.kernels.cpu.own_taus")
     _slopes = importlib.import_module("gpuspike.kernels.cpu.slopes")
     _training = importlib.import_module("gpuspike.kernels.cpu.training")
+    _leaves = importlib.import_module("gpuspike.kernels.cpu.leaves")
+    _records = importlib.import_module("gpuspike.kernels.cpu.records")
     _solve = importlib.import_module("gpuspike.kernels.cpu.solve")
 finally:
     numba_config.CACHE_DIR = _given  # type: ignore[attr-defined]
@@ -91,8 +95,8 @@ def _constants_and_peak(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
 
 
 spike_order = _sort.spike_order
-jitter, normals, adam = _update.jitter, _update.normals, _update.adam
-cross_entropy, time_mse = _loss.cross_entropy, reference_step.time_mse
+jitter, normals = _update.jitter, _update.normals
+score, descend = _loss.score, _descent.descend
 count_silent, place = reference_step.count_silent, reference_step.place
 
 
@@ -194,13 +198,13 @@ def backward(
     )
 
 
-Noise, Rule, Chip = _training.Noise, _training.Rule, _training.Chip
+Chip, Noise, Rule, Bumps = _training.Chip, _records.Noise, _records.Rule, _records.Bumps
+register_leaf = _leaves.register
 
 
 def training(
     weights: Sequence[Array],
-    mean: Sequence[Array],
-    square: Sequence[Array],
+    kept: Sequence[Sequence[Array]],
     rule: Any,
     noise: Any,
     *,
@@ -213,6 +217,7 @@ def training(
     """A stack of layers whose training step is one job, see `training.Stack`.
 
     Args:
+        kept: of each layer, what the optimiser keeps beside its weights.
         neurons: that the gradient is taken of;  answering: those of the chip, if there is one. Those of a
             layer share their time constants.
         chip: without its scales.
@@ -230,8 +235,7 @@ def training(
         neurons = neurons if chip.factors is None else answering
     return _training.Stack(
         weights,
-        mean,
-        square,
+        kept,
         bias_times,
         [_regime(neuron) for neuron in answering],
         [_constants(neuron, dtype) for neuron in answering],
@@ -249,8 +253,8 @@ class _OneByOne:
 
     spike_order, slopes = staticmethod(spike_order), staticmethod(slopes)
     crossing_slopes = staticmethod(crossing_slopes)
-    jitter, normals, adam = staticmethod(jitter), staticmethod(normals), staticmethod(adam)
-    cross_entropy = staticmethod(cross_entropy)
+    jitter, normals = staticmethod(jitter), staticmethod(normals)
+    score, descend = staticmethod(score), staticmethod(descend)
 
     def forward(
         self,

@@ -1,8 +1,8 @@
-"""The loss on spike times on the CPU, with its gradient, sample by sample (Numba)."""
+"""A loss on spike times on the CPU, with its gradient, sample by sample (Numba)."""
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -10,39 +10,16 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import Array
+from gpuspike.kernels.cpu.leaves import job_for, loss_row, register
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, take
 
 SPIKES_PER_TASK = 1 << 12
 """Output spikes of one piece of work."""
 
 
-@njit(error_model="numpy")
-def cross_entropy_row(t_out, label, n_batch, unit, late, alpha, penalty, grad):
-    """The loss of one sample; its share of the gradient of the mean over `n_batch`, into `grad`."""
-    n_class = t_out.size
-    t_label = np.float64(t_out[label])
-    if t_label == math.inf:
-        grad[:] = 0.0
-        return penalty
-    last = math.log(np.finfo(t_out.dtype).max) - 1.0
-    t_first, total = math.inf, 0.0
-    for n in range(n_class):
-        t_first = min(t_first, np.float64(t_out[n]))
-    for n in range(n_class):
-        total += math.exp((t_first - t_out[n]) / unit)
-    early = alpha * math.exp(min(t_label / late, last)) if alpha > 0.0 else 0.0
-    for n in range(n_class):
-        share = math.exp((t_first - t_out[n]) / unit)
-        pull = 1.0 / unit + early / late if n == label else 0.0
-        grad[n] = (pull - share / (total * unit)) / n_batch
-    return math.log(total) + (t_label - t_first) / unit + early
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
-def _cross_entropy_job(
-    control, is_caller, t_out, labels, unit, late, alpha, penalty, samples_per_task, loss, grad
-):
-    """`cross_entropy_row` for all samples."""
+def _score_job(control, is_caller, numbers, t_out, labels, samples_per_task, loss, grad):
+    """`loss_row` for all samples."""
     enter(control, is_caller)
     n_replica, n_batch = t_out.shape[:2]
     n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
@@ -53,10 +30,7 @@ def _cross_entropy_job(
         r, first = piece // n_chunks, piece % n_chunks * samples_per_task
         r_label = r if labels.shape[0] > 1 else 0
         for b in range(first, min(first + samples_per_task, n_batch)):
-            label = labels[r_label, b]
-            loss[r, b] = cross_entropy_row(
-                t_out[r, b], label, n_batch, unit, late, alpha, penalty, grad[r, b]
-            )
+            loss[r, b] = loss_row(numbers, t_out[r, b], labels[r_label, b], n_batch, grad[r, b])
         finish(control)
     return leave(control, is_caller, n_replica * n_chunks)
 
@@ -73,20 +47,22 @@ def check_labels(labels: NDArray[np.int64], n_classes: int) -> None:
         )
 
 
-def cross_entropy(
-    t_out: Array, labels: NDArray[np.int64], unit: float, late: float, alpha: float, penalty: float
-) -> tuple[Array, Array]:
-    """Loss of every sample, and the gradient of each replica's mean; see
-    `kernels.Kernels.cross_entropy`.
-
-    Args:
-        t_out: (n_replica, n_batch, n_classes);  labels: (n_replica or 1, n_batch).
-        unit, late: xi and beta in the unit of time;  alpha, penalty: as there.
-    """
-    loss, grad = np.empty(t_out.shape[:2], t_out.dtype), np.empty_like(t_out)
+def score(loss: Any, t_out: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Loss of every sample, and the gradient of each replica's mean; see `kernels.Kernels.score`."""
     check_labels(labels, t_out.shape[2])
-    if loss.size:
+    row = loss.row()
+    if row is None:
+        return loss.reference(t_out, labels)
+    losses, grad = np.empty(t_out.shape[:2], t_out.dtype), np.empty_like(t_out)
+    if losses.size:
+        numbers = in_floats(loss.numbers())
+        register(numbers, row)
         n_samples = max(1, SPIKES_PER_TASK // t_out.shape[2])
-        arguments = (t_out, labels, unit, late, alpha, penalty, n_samples, loss, grad)
-        run(_cross_entropy_job, arguments, parallel=t_out.size > 2 * SPIKES_PER_TASK)
-    return loss, grad
+        arguments = (numbers, t_out, labels, n_samples, losses, grad)
+        run(job_for(_score_job, numbers), arguments, parallel=t_out.size > 2 * SPIKES_PER_TASK)
+    return losses, grad
+
+
+def in_floats(numbers: Any) -> Any:
+    """The same numbers, all of them floats: an integer among them would be another type to compile for."""
+    return type(numbers)(*(float(x) for x in numbers))

@@ -9,7 +9,6 @@ import numpy as np
 from numba import njit
 
 from gpuspike.kernels import Array
-from gpuspike.kernels.cpu.arrays import address
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, take
 from gpuspike.rng import LAYER_BLOCKS
 
@@ -174,51 +173,3 @@ def _add_normals(
             max(1, NUMBERS_PER_TASK // 4 // n),
         )
         run(_jitter_job, arguments, parallel=times.size > NUMBERS_PER_TASK)
-
-
-@njit(error_model="numpy", fastmath={"contract"})
-def adam_run(w, g, m, s, gain_mean, gain_square, rate, correction, epsilon):
-    """One step of Adam on a run of weights."""
-    for i in range(w.size):
-        m[i] += gain_mean * (g[i] - m[i])
-        s[i] += gain_square * (g[i] * g[i] - s[i])
-        w[i] -= rate * m[i] / (w.dtype.type(math.sqrt(s[i])) * correction + epsilon)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _adam_job(
-    control, is_caller, weights, grad, mean, square, gain_mean, gain_square, rate, correction, epsilon
-):
-    enter(control, is_caller)
-    n_pieces = (weights.size + NUMBERS_PER_TASK - 1) // NUMBERS_PER_TASK
-    while True:
-        piece = take(control)
-        if piece >= n_pieces:
-            break
-        first, last = piece * NUMBERS_PER_TASK, min((piece + 1) * NUMBERS_PER_TASK, weights.size)
-        adam_run(
-            weights[first:last], grad[first:last], mean[first:last], square[first:last], gain_mean, gain_square,
-            rate, correction, epsilon,
-        )  # fmt: skip
-        finish(control)
-    return leave(control, is_caller, n_pieces)
-
-
-def adam(
-    weights: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
-    keep_mean: float,
-    keep_square: float,
-    rate: float,
-    correction: float,
-    epsilon: float,
-) -> None:
-    """One step of Adam on one replica's weights, in place; see `kernels.Kernels.adam`."""
-    kind = weights.dtype.type
-    for array in (weights, mean, square):
-        address(array)  # refuses one that reshape would copy
-    arrays = tuple(array.reshape(-1) for array in (weights, grad, mean, square))
-    numbers = tuple(kind(x) for x in (1.0 - keep_mean, 1.0 - keep_square, rate, correction, epsilon))
-    run(_adam_job, arrays + numbers, parallel=weights.size > 2 * NUMBERS_PER_TASK)

@@ -13,46 +13,11 @@ from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial
 from gpuspike.kernels.cpu.arrays import address, in_vectors
 from gpuspike.kernels.cpu.backward import tables_of, transpose
 from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD, check_stack, pair_events, table_row
-from gpuspike.kernels.cpu.loss import check_labels
+from gpuspike.kernels.cpu.leaves import in_type, job_for
+from gpuspike.kernels.cpu.loss import check_labels, in_floats
+from gpuspike.kernels.cpu.records import Data, Drawn, Noise, Room, Rule, Told, When
 from gpuspike.kernels.cpu.step import step_job
 from gpuspike.kernels.cpu.team import run, samples_of_a_piece
-
-
-class Noise(NamedTuple):
-    """Normal jitter of the first inputs' times; see `kernels.Kernels.jitter`.
-
-    Attributes:
-        n_jittered: inputs that jitter;  std: standard deviation, 0 for none.
-        seeds: (n_replica,);  first_block: the address but for epoch and batch, see `rng.normals`.
-    """
-
-    n_jittered: int
-    std: float
-    seeds: NDArray[np.uint64]
-    first_block: int
-
-
-class Rule(NamedTuple):
-    """What stays the same from step to step.
-
-    Attributes:
-        loss: unit, late, alpha, penalty of `kernels.Kernels.cross_entropy`.
-        max_weight_grad: see `kernels.first_spikes_vjp`.
-        max_silent: silent share of each layer above which a replica is bumped.
-        dead: (n_layer, n_replica) share that is dead and not counted.
-        bumping: whether that replica then makes no step, the first bump, the largest, and whether bumps double,
-            and go to silent neurons only; see `gpuspike.training.bumping`.
-        most: of each layer, the largest weight that a step leaves; inf for none.
-        adam: beta1, beta2, epsilon.
-    """
-
-    loss: tuple[float, float, float, float]
-    max_weight_grad: float
-    max_silent: NDArray[np.float64]
-    dead: NDArray[np.float64]
-    bumping: tuple[bool, float, float, bool, bool]
-    most: NDArray[np.float64]
-    adam: tuple[float, float, float]
 
 
 class Chip(NamedTuple):
@@ -84,54 +49,26 @@ class Chip(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """The data of an epoch, and what becomes of them; samples in the order in which they come.
+    """The data of an epoch, which counts from 0, and what becomes of them."""
 
-    Attributes:
-        source: (n_samples, n_pre) spike times of the data set.
-        known: (n_samples, n_pre) what sorts them, (0, n_pre) where each step sorts.
-        order: (n_replica, n_samples) which sample comes when;  labels: (n_samples,).
-        number: counted from 0.
-        losses, correct: (n_replica, n_samples) of each sample.
-        silent: (n_layer, n_replica, n_samples) silent neurons.
-        chosen, sizes: (1 + n_batches, n_replica) which layer was bumped, and by how much; first before the epoch.
-    """
-
-    source: Array
-    known: NDArray[np.int64]
-    order: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    data: Data
+    told: Told
     number: int
-    losses: Array
-    correct: NDArray[np.bool_]
-    silent: NDArray[np.int32]
-    chosen: NDArray[np.int64]
-    sizes: NDArray[np.float64]
 
 
 class Batch(NamedTuple):
-    """Arrays for batches of one size, and the tables of their addresses.
+    """Room for batches of one size, and what is known by its address there."""
 
-    Attributes:
-        t_in, order: of the first layer;  t_out_grad: of the last layer's spikes.
-        heard: of each layer, its neurons and the address of their spikes as they are heard.
-        backward_tables, forward_tables: see `backward.tables_of` and `forward.table_row`.
-        kept: what is known by its address.
-    """
-
-    t_in: Array
-    order: NDArray[np.int64]
-    t_out_grad: Array
-    heard: NDArray[np.int64]
-    backward_tables: NDArray[np.int64]
-    forward_tables: NDArray[np.int64]
+    room: Room
     kept: list[Any]
 
 
 class Stack:
-    """A stack of layers in training: its weights, Adam's state, and room for a batch, kept from step to step.
+    """A stack of layers in training: its weights, the optimiser's arrays, and room for a batch, kept from step to step.
 
     Args:
-        weights, mean, square: of each layer (n_replica, n_pre, n_post); changed in place by `step`.
+        weights: of each layer (n_replica, n_pre, n_post);  kept: of each layer, what the optimiser keeps beside them.
+            Both are changed in place by `step`.
         bias_times: of each layer.
         modes, constants: of each layer, see `gpuspike.kernels.cpu`.
         gradient_modes, gradient_constants: those that the gradient is taken with, the kernel's peak among them.
@@ -142,8 +79,7 @@ class Stack:
     def __init__(
         self,
         weights: Sequence[Array],
-        mean: Sequence[Array],
-        square: Sequence[Array],
+        kept: Sequence[Sequence[Array]],
         bias_times: Sequence[Sequence[float]],
         modes: Sequence[int],
         constants: Sequence[tuple[float, ...]],
@@ -156,8 +92,10 @@ class Stack:
     ) -> None:
         dtype, self._n_replica = weights[0].dtype, len(weights[0])
         self._weights, self._modes, self._gradient_modes = tuple(weights), modes, gradient_modes
-        self._rule, self._sort, self._chip = rule, sort, chip
-        self._noise = tuple(noise._replace(std=dtype.type(noise.std)))
+        self._sort, self._chip = sort, chip
+        self._rule = rule._replace(loss=in_floats(rule.loss), optimizer=in_type(rule.optimizer, dtype))
+        self._job = job_for(step_job, rule.loss, rule.optimizer)
+        self._noise = noise._replace(std=dtype.type(noise.std))
         self._constants, self._gradient_constants = np.array(constants), np.array(gradient_constants)
         self._n_biases = [
             0,
@@ -165,21 +103,19 @@ class Stack:
         ]  # those of the first layer are in t_in
         self._pairs = pair_events(weights)
         self._bias = np.array([time for times in bias_times[1:] for time in times], dtype)
-        beta1, beta2, epsilon = rule.adam
-        self._gains = tuple(dtype.type(x) for x in (1.0 - beta1, 1.0 - beta2, epsilon))
         check_stack(np.empty((1, 0, weights[0].shape[1]), dtype), weights, bias_times)
         self._vectors = [in_vectors(w) for w in weights]
         self._transposed = [transpose(w) if number else None for number, w in enumerate(weights)]
         self._nominal = [in_vectors(w) for w in weights] if chip is not None and chip.factors is None else []
         factors = [None] * len(weights) if chip is None or chip.factors is None else chip.factors
         follow = (self._vectors, self._transposed) if chip is None else ([None] * len(weights),) * 2
-        each = zip(weights, mean, square, *follow, factors, strict=True)
-        self._update_tables = np.array([[address(array) for array in arrays] for arrays in each])
-        self._kept = mean, square, factors
+        each = zip(weights, *follow, factors, kept, strict=True)
+        self._updates = np.array([[address(a) for a in (*arrays, *of_layer)] for *arrays, of_layer in each])
+        self._kept = kept, factors
         self._told_of_chip = None if chip is None else self._tell(chip)
         self._batches: dict[int, Batch] = {}
 
-    def _tell(self, chip: Chip) -> tuple[Any, ...]:
+    def _tell(self, chip: Chip) -> Drawn:
         """The chip as `step_job` knows it."""
         dtype, n_layer = self._weights[0].dtype, len(self._weights)
         nominal = self._nominal or [None] * n_layer
@@ -203,7 +139,7 @@ class Stack:
                 arrays[:n_layer], arrays[n_layer:], chip.thresholds, chip.delays, nominal, scales, strict=True
             )
         ]
-        return numbers, chip.seeds, np.array(places), dtype.type(chip.jitter), dtype.type(chip.end)
+        return Drawn(numbers, chip.seeds, np.array(places), dtype.type(chip.jitter), dtype.type(chip.end))
 
     def follow(self) -> None:
         """Takes over weights that something else than `step` has changed."""
@@ -234,7 +170,7 @@ class Stack:
         number: int,
         n_batches: int,
     ) -> Epoch:
-        """Room for an epoch; see `Epoch` for the arguments.
+        """Room for an epoch; see `records.Data` for the arguments.
 
         Raises:
             DtypeError, ShapeError: data that do not fit the network.
@@ -253,18 +189,15 @@ class Stack:
             if array.shape != expected:
                 raise ShapeError(f"{name} must be {expected}, got shape {array.shape}")
         check_labels(labels, self._weights[-1].shape[2])
-        return Epoch(
-            np.ascontiguousarray(source),
-            known,
-            np.ascontiguousarray(order),
-            labels,
-            number,
+        data = Data(np.ascontiguousarray(source), known, np.ascontiguousarray(order), labels)
+        told = Told(
             np.empty(order.shape, source.dtype),
             np.empty(order.shape, np.bool_),
             np.empty((n_layer, n_replica, n_samples), np.int32),
             np.empty((1 + n_batches, n_replica), np.int64),
             np.empty((1 + n_batches, n_replica)),
         )
+        return Epoch(data, told, number)
 
     def _batch(self, n_batch: int) -> Batch:
         found = self._batches.get(n_batch)
@@ -290,7 +223,8 @@ class Stack:
         backward_tables, kept = tables_of(seen, self._transposed, grad, None, None, self._gradient_modes)
         t_in, order = states[0].t_in, states[0].order
         heard = np.array([[state.t_out.shape[2], address(state.t_out)] for state in states])
-        batch = Batch(t_in, order, grad, heard, backward_tables, np.array(tables), [states, trials, kept])
+        room = Room(t_in, order, grad, heard, backward_tables, np.array(tables))
+        batch = Batch(room, [states, trials, kept])
         self._batches[n_batch] = batch
         return batch
 
@@ -300,35 +234,34 @@ class Stack:
         number: int,
         first: int,
         n_batch: int,
-        rates: Sequence[tuple[float, float]],
+        rates: Sequence[tuple[float, ...]],
         t_in: Array | None = None,
     ) -> None:
         """One step of training, told in `epoch`.
 
         Args:
             number: of the batch;  first, n_batch: its samples, in the order of the epoch.
-            rates: of each replica Adam's rate and correction; see `kernels.Kernels.adam`.
+            rates: of each replica what the optimiser needs for this step.
             t_in: (n_replica, n_batch, n_pre) the batch's spike times, where they are not simply those of the data set.
         """
-        batch, rule, dtype = self._batch(n_batch), self._rule, self._weights[0].dtype
+        batch, data, dtype = self._batch(n_batch), epoch.data, self._weights[0].dtype
         if t_in is not None:
-            batch.t_in[...] = t_in
-        source = epoch.source if t_in is None else epoch.source[:0]
+            batch.room.t_in[...] = t_in
+            data = data._replace(source=data.source[:0])
         run(
-            step_job,
+            self._job,
             (
-                (number, first, epoch.number),
-                (source, epoch.known, epoch.order, epoch.labels),
-                batch[:6],
-                epoch[5:],
+                When(number, first, epoch.number),
+                data,
+                batch.room,
+                epoch.told,
                 self._noise,
                 self._bias,
                 self._constants,
                 self._gradient_constants,
-                self._update_tables,
+                self._updates,
                 np.array(rates, dtype),
-                self._gains,
-                rule[:6],
+                self._rule,
                 self._told_of_chip,
                 samples_of_a_piece(self._n_replica * n_batch),
             ),

@@ -22,7 +22,7 @@ from gpuspike.neuron import LIF, NO_SPIKE
 
 Array = NDArray[np.float64]
 
-jitter, normals, adam, cross_entropy = step.jitter, step.normals, step.adam, step.cross_entropy
+jitter, normals, score, descend = step.jitter, step.normals, step.score, step.descend
 
 SLOPE_FLOOR = 16 * float(np.finfo(np.float64).eps)
 """A slope counts as tangential up to this multiple of (threshold - leak)/tau_fast."""

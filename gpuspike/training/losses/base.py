@@ -1,0 +1,63 @@
+"""What a loss on the output spike times is, and the decision that losses train."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.errors import ValueRangeError
+from gpuspike.training.leaf import Leaf
+
+Array = NDArray[Any]
+
+
+class Loss(Leaf):
+    """A loss of the output spike times: a frozen dataclass with a formula in up to three forms.
+
+    The oracle, `reference`, is enough: training then goes by pieces. With a compiled row the whole step is
+    one job on a CPU. The row is called with the numbers, a sample's (n_classes,) spike times, its label, how
+    many samples the mean is taken over, and (n_classes,) room for its gradient's share; it returns the loss.
+
+    Attributes:
+        CONFIG: values that a configuration gives, under `training`.
+        kernels: the backend that computes it; None: the oracle does.
+    """
+
+    kernels: Any
+
+    def __call__(self, t_out: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Loss of every sample, and the gradient of each replica's mean loss.
+
+        Args:
+            t_out: (n_replica, n_batch, n_classes) spike times, inf = silent.
+            labels: (n_replica or 1, n_batch).
+
+        Returns:
+            (n_replica, n_batch) and (n_replica, n_batch, n_classes).
+        """
+        if self.kernels is None:
+            return self.reference(t_out, labels)
+        return self.kernels.score(self, t_out, labels)
+
+    def reference(self, t_out: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
+        """The formula in NumPy; arguments and answer as when called."""
+        raise NotImplementedError(f"{type(self).__name__} has no formula")
+
+
+def require_positive(**values: float) -> None:
+    """Refuses a value that is not positive and finite, by its name.
+
+    Raises:
+        ValueRangeError: what was got.
+    """
+    for name, value in values.items():
+        if not (value > 0.0 and math.isfinite(value)):
+            raise ValueRangeError(f"{name} must be positive and finite, got {value!r}")
+
+
+def decide(t_out: Array) -> NDArray[np.int64]:
+    """The class whose neuron spikes first (last axis); -1 where all are silent, the lowest at a tie."""
+    return np.where(np.isfinite(t_out.min(axis=-1)), t_out.argmin(axis=-1), -1)

@@ -1,0 +1,87 @@
+"""Adam."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpuspike.errors import ValueRangeError
+from gpuspike.training.optimizers.base import Array, Optimizer
+
+
+class AdamNumbers(NamedTuple):
+    """What the two means take over of the new, and what keeps the division from zero."""
+
+    gain_mean: float
+    gain_square: float
+    epsilon: float
+
+
+class Adam(Optimizer):
+    """Adam.
+
+        mean   += (1 - beta1) (grad - mean)
+        square += (1 - beta2) (grad^2 - square)
+        weights -= rate mean/(correction sqrt(square) + epsilon)
+
+    Source: Kingma and Ba, ICLR 2015 (arXiv 1412.6980), algorithm 1.
+    """
+
+    CONFIG = ("beta1", "beta2", "epsilon")
+    STATE = ("mean", "square")
+    COUNTS = True
+
+    def __init__(
+        self,
+        weights: Sequence[Array],
+        kernels: Any = None,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
+        for name, value in (("beta1", beta1), ("beta2", beta2)):
+            if not 0.0 <= value < 1.0:
+                raise ValueRangeError(f"{name} must lie in [0, 1), got {value!r}")
+        if not epsilon > 0.0:
+            raise ValueRangeError(f"epsilon must be positive, got {epsilon!r}")
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        super().__init__(weights, kernels)
+
+    def numbers(self) -> AdamNumbers:
+        """See `Leaf.numbers`."""
+        return AdamNumbers(1.0 - self.beta1, 1.0 - self.beta2, self.epsilon)
+
+    def rates(self, learning_rate: float) -> list[tuple[float, ...]]:
+        """Of each replica's next step, the rate and the correction of the square's root."""
+        counts = [int(count) + 1 for count in self.steps]
+        return [
+            (learning_rate / (1.0 - self.beta1**count), 1.0 / math.sqrt(1.0 - self.beta2**count))
+            for count in counts
+        ]
+
+    @staticmethod
+    def reference(numbers: Any, rates: Sequence[float], weights: Array, grad: Array, *state: Array) -> None:
+        """See `Optimizer.reference`."""
+        (gain_mean, gain_square, epsilon), (rate, correction), (mean, square) = numbers, rates, state
+        mean += gain_mean * (grad - mean)
+        square += gain_square * (grad * grad - square)
+        weights -= rate * mean / (np.sqrt(square) * correction + epsilon)
+
+    @staticmethod
+    def compiled() -> Any:
+        """See `Leaf.compiled` and `Optimizer`."""
+        from numba import njit
+
+        @njit(error_model="numpy", fastmath={"contract"})
+        def row(numbers: Any, rates: Any, w: Any, g: Any, state: Any) -> None:
+            gain_mean, gain_square, epsilon = numbers
+            rate, correction, m, s = rates[0], rates[1], state[0], state[1]
+            for i in range(w.size):
+                m[i] += gain_mean * (g[i] - m[i])
+                s[i] += gain_square * (g[i] * g[i] - s[i])
+                w[i] -= rate * m[i] / (w.dtype.type(math.sqrt(s[i])) * correction + epsilon)
+
+        return row
