@@ -104,7 +104,7 @@ class TrackingMode(enum.Enum):
 
 @dataclass
 class DatasetConfig:
-    """Group `dataset`: which samples, and how they become spike times; `dataset_config` adds data sets' own."""
+    """Group `dataset`: which samples, and how they become spikes; `dataset_config` adds data sets' own."""
 
     name: str = MISSING  # in gpuspike.datasets.DATASETS
     n_train: int = MISSING
