@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_docs import files, run
 
@@ -66,3 +67,32 @@ def test_loading_the_file_from_python_does_what_the_command_does() -> None:
     importlib.invalidate_caches()
     with pytest.raises(Exception, match="there is a data set 'moons' already"):
         importlib.import_module("moons")
+
+
+def test_the_distortion_delays_the_share_of_inputs_that_it_should(folder: Path) -> None:
+    plugins.load("slow_inputs.py")
+    given = ["substrate.slow_inputs=0.3", "substrate.slow_by=0.25", "model.tau_syn=2.0", "backend=reference"]
+    (job,) = jobs(given, multirun=False)
+    parts = build(job.config)
+    times = parts.encode(parts.dataset.test.features[:500])
+    received = parts.network.receive(times)
+    weights = parts.network.initial_weights([0], [1.5, 0.5], [0.8, 0.8], "float64")
+    arrived = parts.on_chip([0]).forward(weights, received)[0].t_in[:, :, : times.shape[2]]
+    delays = arrived - times
+    slow = delays > 0.1
+    assert slow.mean() == pytest.approx(0.3, abs=0.03)
+    np.testing.assert_allclose(delays[slow], 0.5)
+    np.testing.assert_allclose(delays[~slow], 0.0)
+
+
+def test_the_distortion_is_trained_on(folder: Path) -> None:
+    few = [
+        "training.epochs=10",
+        "training.batch_size=30",
+        "dataset.n_train=600",
+        "dataset.n_test=200",
+        "dataset.n_validation=100",
+    ]
+    accuracy = trained(folder, "plugin=slow_inputs.py", "substrate.slow_inputs=0.1", *few)
+    assert accuracy["test"] > 0.4
+    assert "slow_inputs: 0.1\n" in (folder / "run" / "config.yaml").read_text()
