@@ -25,7 +25,7 @@ from gpuspike.kernels import load
 from gpuspike.network.layers import Moment
 from gpuspike.registry import Registry
 from gpuspike.runs.experiment import build
-from gpuspike.store.identity import to_values
+from gpuspike.store.identity import fingerprint, to_values
 from gpuspike.substrate import EmulatedChip, Substrate
 from gpuspike.substrate.distortions import DISTORTIONS, Distortion, base
 from gpuspike.substrate.silicon import KINDS, TRIAL_KINDS, Dice, Silicon, Trials
@@ -100,6 +100,20 @@ def test_the_compiled_step_trains_on_it_with_the_same_bits_or_says_why_not(name:
     else:
         keys_on = ", ".join(f"substrate.{key}" for key in ON[name])
         assert reason == f"{keys_on} is not in the compiled step"
+
+
+def test_a_distortion_that_is_off_leaves_older_fingerprints_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def name(*more: str) -> str:
+        (job,) = jobs(["experiment=yin_yang_bss2", *more], multirun=False)
+        return fingerprint(job.config)
+
+    before = name()
+    borrow(monkeypatch)
+    DISTORTIONS.add("drift", Drift)
+    assert name() == before
+    assert len({before, name("substrate.drift=0.1")}) == 2
 
 
 def test_neurons_with_time_constants_of_their_own_are_told_as_such() -> None:

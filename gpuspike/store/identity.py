@@ -7,10 +7,18 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from gpuspike.config.schema import Config
+from gpuspike.substrate.spec import registered
+
+_TOLD_WHEN_OFF = (
+    "weight_max", "weight_bits", "weight_lsb", "gain_std", "dead_synapses", "stuck_synapses", "dead_neurons",
+    "threshold_shift", "threshold_std", "tau_mem_shift", "tau_mem_std", "tau_syn_shift", "tau_syn_std",
+    "input_jitter", "lost_inputs", "threshold_noise", "spike_jitter", "lost_spikes", "time_grid", "trial_end",
+)  # fmt: skip
+"""Keys of distortions in every fingerprint; those that came later are in it where they are on."""
 
 
 def to_values(config: Config) -> dict[str, Any]:
@@ -55,4 +63,8 @@ def differences(old: Config, new: Config, leave_out: Sequence[str] = ()) -> dict
 def fingerprint(config: Config, leave_out: Sequence[str] = ("resume", "tracking")) -> str:
     """16 hexadecimal digits that two configurations share if they agree in all but what is left out."""
     values = {name: value for name, value in flat(to_values(config)) if not within(name, leave_out)}
+    for distortion in registered():
+        for key in (f for f in fields(distortion) if f.name not in _TOLD_WHEN_OFF):
+            if values.get(f"substrate.{key.name}") in (key.default, [] if key.default == () else key.default):
+                del values[f"substrate.{key.name}"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
