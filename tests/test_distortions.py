@@ -37,6 +37,7 @@ DOCS = conf_folder().parent / "docs" / "substrates.md"
 
 ON: dict[str, dict[str, Any]] = {
     "weights": {"weight_max": (0.8,), "weight_bits": 5},
+    "write_error": {"write_std": 0.05},
     "gain": {"gain_std": 0.2},
     "dead_synapses": {"dead_synapses": 0.2},
     "dead_neurons": {"dead_neurons": 0.2},
@@ -102,6 +103,22 @@ def test_the_compiled_step_trains_on_it_with_the_same_bits_or_says_why_not(name:
         assert reason == f"{keys_on} is not in the compiled step"
 
 
+def test_an_error_of_writing_comes_before_the_gain_and_is_kept() -> None:
+    network = make_network()
+    spec = Substrate(write_std=0.1, weight_lsb=0.1, gain_std=0.2)
+    chip = EmulatedChip(spec, network.layers, network.kernels, SEEDS)
+    kept, weights = chip.arrays(), make_weights(network)
+    for number, w in enumerate(weights):
+        written, error, gain = np.rint(w / 0.1) * 0.1, kept[f"error_{number}"], kept[f"gain_{number}"]
+        np.testing.assert_allclose(chip.effective(weights)[number], (written + error) * gain, atol=1e-12)
+        assert chip.pull_factors()[number] is gain
+    assert error.std() == pytest.approx(0.1, rel=0.3)
+    other = EmulatedChip(spec, network.layers, network.kernels, (8, 9))
+    other.take(kept)
+    for a, b in zip(other.effective(weights), chip.effective(weights), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_distortion_that_is_off_leaves_older_fingerprints_as_they_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,7 +130,7 @@ def test_a_distortion_that_is_off_leaves_older_fingerprints_as_they_were(
     borrow(monkeypatch)
     DISTORTIONS.add("drift", Drift)
     assert name() == before
-    assert len({before, name("substrate.drift=0.1")}) == 2
+    assert len({before, name("substrate.drift=0.1"), name("substrate.write_std=0.1")}) == 3
 
 
 def test_neurons_with_time_constants_of_their_own_are_told_as_such() -> None:
