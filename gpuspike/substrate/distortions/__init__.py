@@ -9,6 +9,7 @@ DISTORTIONS: Registry[type[Distortion]] = Registry(
     "distortion",
     {
         "weights": f"{_HERE}.weights:Weights",
+        "write_error": f"{_HERE}.write_error:WriteError",
         "gain": f"{_HERE}.gain:Gain",
         "dead_synapses": f"{_HERE}.dead_synapses:DeadSynapses",
         "dead_neurons": f"{_HERE}.dead_neurons:DeadNeurons",

@@ -1,0 +1,322 @@
+"""Distortions by their names: explained, checked, addressed; a user's own, from its key to training."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import pickle
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import test_compiled_step
+from small_training import assert_same_runs
+from test_compiled_step import Task
+from test_substrate import SEEDS, emulate, make_inputs, make_network, make_weights
+
+from gpuspike.config.schema import conf_folder, from_values, jobs, read_substrate
+from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.kernels import load
+from gpuspike.network.layers import Moment
+from gpuspike.registry import Registry
+from gpuspike.runs.experiment import build
+from gpuspike.store.identity import fingerprint, to_values
+from gpuspike.substrate import EmulatedChip, Substrate
+from gpuspike.substrate.distortions import DISTORTIONS, Distortion, base
+from gpuspike.substrate.silicon import KINDS, TRIAL_KINDS, Dice, Silicon, Trials
+from gpuspike.substrate.spec import keys
+
+each = pytest.mark.parametrize("name", list(DISTORTIONS))
+
+DOCS = conf_folder().parent / "docs" / "substrates.md"
+
+ON: dict[str, dict[str, Any]] = {
+    "weights": {"weight_max": (0.8,), "weight_bits": 5},
+    "write_error": {"write_std": 0.05},
+    "gain": {"gain_std": 0.2},
+    "dead_synapses": {"dead_synapses": 0.2},
+    "dead_neurons": {"dead_neurons": 0.2},
+    "stuck_synapses": {"weight_max": (0.8,), "stuck_synapses": 0.2},
+    "threshold": {"threshold_shift": 0.05, "threshold_std": 0.1},
+    "time_constants": {"tau_mem_shift": 0.1, "tau_syn_shift": 0.2},
+    "input_jitter": {"input_jitter": 0.1},
+    "lost_inputs": {"lost_inputs": 0.1},
+    "threshold_noise": {"threshold_noise": 0.1},
+    "spike_jitter": {"spike_jitter": 0.1},
+    "lost_spikes": {"lost_spikes": 0.1},
+    "time_grid": {"time_grid": 0.1},
+    "trial_end": {"trial_end": 1.5},
+}
+"""Values at which each is felt."""
+
+
+def rows() -> dict[str, list[str]]:
+    """Of each key in the table of the documentation, the other cells."""
+    text = DOCS.read_text(encoding="utf-8").split("## What a chip does")[1].split("\n## ")[0]
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            first, *others = (cell.strip() for cell in line.strip("|").split("|"))
+            found |= {key.strip("` "): others for key in first.split(",")}
+    return found
+
+
+@each
+def test_every_key_is_in_the_documentation_s_table_with_its_unit_and_its_scope(name: str) -> None:
+    part = DISTORTIONS[name]
+    for field in dataclasses.fields(part):
+        unit, _, when = rows()[field.name]
+        assert when == part.scope
+        assert (unit == "tau_syn") == field.metadata["time"], field.name
+
+
+def test_the_table_has_the_keys_in_the_order_in_which_the_chip_does_it() -> None:
+    known = [key for key, _, _ in keys()]
+    assert sorted(rows()) == sorted(known)
+    assert list(ON) == list(DISTORTIONS)
+
+
+@each
+def test_off_it_is_not_on_the_chip_and_on_it_is_felt(name: str) -> None:
+    assert Substrate().distortions == ()
+    assert any(type(part) is DISTORTIONS[name] for part in Substrate(**ON[name]).distortions)
+    network = make_network()
+    ideal = network.forward(make_weights(network), make_inputs(network, 2))
+    _, states = emulate(network, Substrate(**ON[name]))
+    assert any((a.t_out != b.t_out).any() for a, b in zip(states, ideal, strict=True))
+
+
+@each
+def test_the_compiled_step_trains_on_it_with_the_same_bits_or_says_why_not(name: str) -> None:
+    task = Task(substrate=Substrate(**ON[name]), n_train=40)
+    reason = task.machine().chip.why_by_pieces()  # type: ignore[union-attr]
+    assert (reason is None) == DISTORTIONS[name].compiled
+    if reason is None:
+        test_compiled_step.assert_same(task)
+    else:
+        keys_on = ", ".join(f"substrate.{key}" for key in ON[name])
+        assert reason == f"{keys_on} is not in the compiled step"
+
+
+def test_an_error_of_writing_comes_before_the_gain_and_is_kept() -> None:
+    network = make_network()
+    spec = Substrate(write_std=0.1, weight_lsb=0.1, gain_std=0.2)
+    chip = EmulatedChip(spec, network.layers, network.kernels, SEEDS)
+    kept, weights = chip.arrays(), make_weights(network)
+    for number, w in enumerate(weights):
+        written, error, gain = np.rint(w / 0.1) * 0.1, kept[f"error_{number}"], kept[f"gain_{number}"]
+        np.testing.assert_allclose(chip.effective(weights)[number], (written + error) * gain, atol=1e-12)
+        assert chip.pull_factors()[number] is gain
+    assert error.std() == pytest.approx(0.1, rel=0.3)
+    other = EmulatedChip(spec, network.layers, network.kernels, (8, 9))
+    other.take(kept)
+    for a, b in zip(other.effective(weights), chip.effective(weights), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_distortion_that_is_off_leaves_older_fingerprints_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def name(*more: str) -> str:
+        (job,) = jobs(["experiment=yin_yang_bss2", *more], multirun=False)
+        return fingerprint(job.config)
+
+    before = name()
+    borrow(monkeypatch)
+    DISTORTIONS.add("drift", Drift)
+    assert name() == before
+    assert len({before, name("substrate.drift=0.1"), name("substrate.write_std=0.1")}) == 3
+
+
+def test_neurons_with_time_constants_of_their_own_are_told_as_such() -> None:
+    network = make_network()
+    chip = EmulatedChip(Substrate(tau_syn_std=0.1), network.layers, network.kernels, SEEDS)
+    assert chip.why_by_pieces() == "neurons with time constants of their own are not in the compiled step"
+    assert not chip.draws_alone
+
+
+def test_a_chip_s_values_survive_copies_and_other_processes() -> None:
+    spec = Substrate(**ON["weights"], name="X")
+    for other in (copy.deepcopy(spec), pickle.loads(pickle.dumps(spec)), replace(spec)):
+        assert other == spec
+        assert other.distortions == spec.distortions
+    assert isinstance(spec, Substrate)
+    assert "weight_bits=5" in repr(spec)
+    with pytest.raises(TypeError, match="gian_std"):
+        Substrate(gian_std=0.1)
+
+
+def test_kinds_without_a_place_in_the_lists_have_numbers_of_their_own() -> None:
+    dice, like = Dice(SEEDS, load("cpu")), np.empty((2, 40, 30))
+    once = [dice.once(kind, 0, (500,)) for kind in (*KINDS, "mine", "yours")]
+    trials = [dice.normals(kind, like, 1, Moment()) for kind in (*TRIAL_KINDS, "mine", "yours")]
+    for drawn in (once, trials):
+        for n, a in enumerate(drawn):
+            for b in drawn[:n]:
+                assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5.0 / np.sqrt(a.size)
+            assert abs(np.corrcoef(a[0].ravel(), a[1].ravel())[0, 1]) < 5.0 / np.sqrt(a[0].size)
+    alone = Dice(SEEDS[1:], load("cpu"))
+    np.testing.assert_array_equal(alone.normals("mine", like[1:], 1, Moment())[0], trials[-2][1])
+    oracle = Dice(SEEDS, load("reference")).normals("mine", like, 1, Moment())
+    np.testing.assert_allclose(trials[-2], oracle, rtol=0.0, atol=1e-5)
+    np.testing.assert_allclose(trials[-2][0, 0, :2], PINNED, rtol=0.0, atol=1e-5)
+
+
+PINNED = [0.494127, -1.807097]
+"""The address of a kind must never change."""
+
+
+# --- one of a user's own ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Drift(Distortion):
+    """Thresholds are higher the later a sample comes in its batch, and inputs come late."""
+
+    scope: ClassVar[str] = base.TRIAL
+
+    drift: float = base.spread()
+    lag: float = base.spread(time=True)
+    levels: tuple[int, ...] = base.value(())
+
+    def check(self, substrate: Substrate) -> None:
+        if self.lag > substrate.clock.end:
+            raise ValueRangeError(f"substrate.lag must be shorter than the trial, got {self.lag!r}")
+
+    def draw(self, silicon: Silicon, substrate: Substrate) -> None:
+        silicon.threshold = silicon.threshold + 0.01 * np.abs(silicon.draw("drift", (silicon.layer.n_out,)))
+
+    def arrive(self, times: Any, trials: Trials) -> None:
+        times += self.lag
+
+    def lift(self, trials: Trials) -> Any:
+        return self.drift * np.abs(trials.normals("drift"))
+
+
+def borrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is registered is forgotten after the test."""
+    monkeypatch.setattr(DISTORTIONS, "_places", dict(DISTORTIONS._places))
+    monkeypatch.setattr(DISTORTIONS, "_parts", dict(DISTORTIONS._parts))
+
+
+@pytest.fixture
+def drift(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Drift]]:
+    """Registered for one test."""
+    borrow(monkeypatch)
+    DISTORTIONS.add("drift", Drift)
+    return Drift  # type: ignore[return-value]
+
+
+@pytest.mark.usefixtures("drift")
+def test_a_user_s_distortion_has_its_keys_everywhere(tmp_path: Path) -> None:
+    given = ["substrate.drift=0.2", "substrate.lag=0.1", "substrate.levels=[1,2]", "model.tau_syn=2"]
+    (job,) = jobs(["experiment=yin_yang_bss2", *given], multirun=False)
+    parts = build(job.config)
+    assert [parts.substrate.drift, parts.substrate.lag, parts.substrate.levels] == [0.2, 0.2, (1, 2)]
+    assert to_values(job.config)["substrate"]["lag"] == 0.1
+    assert from_values(to_values(job.config)) == job.config
+    (tmp_path / "mine.yaml").write_text("name: mine\ndrift: 0.3\n")
+    assert read_substrate(tmp_path / "mine.yaml").drift == 0.3  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"lags.*valid keys:.*lag"):
+        jobs(["+substrate.lags=1"], multirun=False)
+    with pytest.raises(ValueRangeError, match=r"substrate.lag must be 0 or more and finite, got -1"):
+        Substrate(lag=-1.0)
+    with pytest.raises(ValueRangeError, match=r"substrate.lag must be shorter than the trial, got 3"):
+        Substrate(lag=3.0, trial_end=2.0)
+
+
+def test_without_it_nobody_knows_the_key() -> None:
+    with pytest.raises(ConfigError, match="drift"):
+        jobs(["substrate.drift=0.1"], multirun=False)
+
+
+@pytest.mark.usefixtures("drift")
+def test_a_user_s_distortion_is_applied_in_training_and_told() -> None:
+    chip = test_compiled_step.CHIP
+    plain = Task(substrate=Substrate(**{f.name: getattr(chip, f.name) for f in dataclasses.fields(chip)}))
+    assert plain.machine().chip.why_by_pieces() is None  # type: ignore[union-attr]
+    drifting = replace(plain, substrate=replace(plain.substrate, drift=0.1))
+    assert test_compiled_step.refused(drifting)
+    found = drifting.machine().chip  # type: ignore[union-attr]
+    assert found.why_by_pieces() == "substrate.drift is not in the compiled step"
+    without, with_it = (task.trained(compiled=False, n_epochs=1)[0] for task in (plain, drifting))
+    assert all((a != b).any() for a, b in zip(without.weights, with_it.weights, strict=True))
+    both, alone = (t.trained(compiled=False, n_epochs=1) for t in (drifting, replace(drifting, seeds=(4,))))
+    assert_same_runs(both, alone, 1, 0)
+    kept = found.arrays()
+    other = replace(drifting, seeds=(8, 9)).machine().chip  # type: ignore[union-attr]
+    other.take(kept)
+    np.testing.assert_array_equal(other.arrays()["threshold_0"], kept["threshold_0"])
+
+
+@pytest.mark.usefixtures("drift")
+def test_what_it_does_is_what_it_says() -> None:
+    network, silent = make_network(), {"dead_neurons": 0.3, "threshold_shift": -0.9, "threshold_std": 0.5}
+    ideal, (first, *_) = emulate(network, Substrate())[1], emulate(network, Substrate(lag=0.25))[1]
+    np.testing.assert_allclose(first.t_in[..., :4], ideal[0].t_in[..., :4] + 0.25)
+    np.testing.assert_array_equal(first.t_in[..., 4:], ideal[0].t_in[..., 4:])
+    chip, (state, _) = emulate(network, Substrate(drift=5.0, **silent))
+    kept = chip.arrays()
+    for name, time in (("dead_0", np.inf), ("always_on_0", 0.0)):
+        assert kept[name].any()
+        assert (state.t_out[np.broadcast_to(kept[name][:, None], state.t_out.shape)] == time).all()
+
+
+@pytest.mark.parametrize("hook", ["arrive", "lift", "delay", "clock"])
+def test_a_distortion_that_promises_too_much_is_left_to_the_step_by_pieces(
+    hook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saying `compiled` is no way to be left out of the trials without a word."""
+    own = {hook: lambda self, *given: given[0], "compiled": True, "scope": base.TRIAL}
+    made = dataclasses.make_dataclass(
+        "Promise", [("promise", float, base.spread())], bases=(Distortion,), frozen=True, namespace=own
+    )
+    borrow(monkeypatch)
+    DISTORTIONS.add("promise", made)
+    network = make_network()
+    chip = EmulatedChip(Substrate(promise=0.1), network.layers, network.kernels, SEEDS)
+    assert chip.why_by_pieces() == "substrate.promise is not in the compiled step"
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        (("gain_std", float, 0.0), "the distortion mine has the key gain_std, which the distortion gain has"),
+        (("prices", float, 0.0), "the distortion mine has the key prices, which every substrate has"),
+        (("own", float), "own of the distortion mine must have a default, at which it is off"),
+    ],
+)
+def test_keys_that_cannot_be_are_refused(
+    declared: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    borrow(monkeypatch)
+    made = dataclasses.make_dataclass("Mine", [declared], bases=(Distortion,), frozen=True)
+    DISTORTIONS.add("mine", made)
+    with pytest.raises(ConfigError, match=message):
+        Substrate()
+
+
+def test_the_registry_names_what_there_is() -> None:
+    assert isinstance(DISTORTIONS, Registry)
+    with pytest.raises(ConfigError, match=r"there is no distortion 'gian'; .*did you mean gain"):
+        DISTORTIONS["gian"]
+
+
+def test_the_page_s_own_distortion_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    borrow(monkeypatch)
+    page = (conf_folder().parent / "docs" / "own_chip.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "page_s_distortion.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("page_s_distortion").mine
+    network = make_network()
+    _, states = emulate(network, mine)
+    _, still = emulate(network, replace(mine, flicker=0.0))
+    _, ideal = emulate(network, Substrate())
+    for a, b in ((states, still), (still, ideal)):
+        assert any((x.t_out != y.t_out).any() for x, y in zip(a, b, strict=True))
