@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.accountant import Prices, find, read_prices
-from gpuspike.backend import Backend, select
+from gpuspike.backend import Backend, select, thread_count
 from gpuspike.config.schema import (
     BackendName,
     Config,
@@ -29,7 +29,6 @@ from gpuspike.datasets.encoding import latency, pixel_latency
 from gpuspike.errors import BackendError, ConfigError
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
-from gpuspike.kernels.threads import thread_count
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Machine, Network
 from gpuspike.neuron import LIF

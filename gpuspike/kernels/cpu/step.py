@@ -211,13 +211,12 @@ def _observe(r, b0, b1, chip, tables, constants, n_batch, like):
         at_vectors, at_span, at_capacitance = places[layer, 4:7]
         slope = cube(tables[layer, 7], like, n_replica, n_batch, n_post)
         if at_vectors != 0:
-            c = constants[layer]
             slopes_of_samples(
                 r * n_batch + b0, r * n_batch + b1, like,
                 cube(tables[layer, 5], like, n_received, n_batch, n_pre),
                 cube(at_vectors, like, n_replica, n_pre, (n_post + width - 1) // width * width),
                 cube(tables[layer, 6], like, n_replica, n_batch, n_post),
-                True, mode, (c[0], c[1], c[2], c[3], c[4], c[5], c[6]), slope,
+                True, mode, constants[layer], slope,
             )  # fmt: skip
         elif at_span != 0:
             span = cube(at_span, like, 1, n_replica, n_post)[0, r]
