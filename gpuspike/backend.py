@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuspike.errors import BackendError, DtypeError
+from gpuspike.errors import BackendError, ConfigError, DtypeError
 
 BACKENDS = ("auto", "cuda", "cpu", "reference")
 
@@ -53,6 +53,20 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def thread_count() -> int:
+    """Threads that kernels use: NUMBA_NUM_THREADS if set, else all usable cores.
+
+    Raises:
+        ConfigError: NUMBA_NUM_THREADS is no positive number.
+    """
+    given = os.environ.get("NUMBA_NUM_THREADS")
+    if given is None:
+        return usable_cores()
+    if not (given.isascii() and given.isdigit() and int(given) > 0):
+        raise ConfigError(f"NUMBA_NUM_THREADS must be a positive number, got {given!r}")
+    return int(given)
 
 
 def select(name: str, *, chip: bool = False) -> Backend:

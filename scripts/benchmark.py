@@ -59,10 +59,10 @@ from rich.console import Console
 from rich.table import Table
 
 from gpuspike import backend
+from gpuspike.backend import thread_count
 from gpuspike.kernels import load
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES, multiply_add, splat
 from gpuspike.kernels.cpu.team import PIECES_PER_THREAD
-from gpuspike.kernels.threads import thread_count
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]

@@ -41,6 +41,7 @@ from benchmark import EARLY, LATE, SILENT, Case, Measurement
 
 from gpuspike import backend
 from gpuspike.kernels import cuda
+from gpuspike.kernels.unit import unit as unit_of
 
 CASES = [
     *(Case("forward", 10_000, 784, 350, "float32", 1.0, **how) for how in (SILENT, LATE, EARLY)),
@@ -102,6 +103,7 @@ def measure(cupy: Any, case: Case, repeats: int) -> Measurement:
     """Runs a case once to compile and warm up, and then `repeats` times by the clock."""
     host_t_in, host_weights, neuron = benchmark.draw(case)
     kernels: Any = cuda
+    unit = unit_of(neuron, host_weights)
     pool = cupy.cuda.MemoryPool()
     with cupy.cuda.using_allocator(pool.malloc):
         t_in, weights = cupy.asarray(host_t_in), cupy.asarray(host_weights)
@@ -110,18 +112,18 @@ def measure(cupy: Any, case: Case, repeats: int) -> Measurement:
 
         def backward(inputs: Any, w: Any, activity: Any, grad: Any, need_t_in_grad: bool) -> Any:
             return kernels.backward(
-                inputs, w, neuron, *activity, grad,
+                inputs, w, unit, *activity, grad,
                 active=active, max_weight_grad=math.inf, need_t_in_grad=need_t_in_grad,
             )  # fmt: skip
 
         order = cuda.spike_order(t_in)
-        activity = kernels.forward(t_in, order, weights, neuron)
+        activity = kernels.forward(t_in, order, weights, unit)
         ones = cupy.ones_like(activity[0])
         class_ones = cupy.ones((1, case.n_batch, CLASSES), case.dtype)
 
         def network() -> tuple[Any, Any]:
-            hidden = kernels.forward(t_in, cuda.spike_order(t_in), weights, neuron)
-            return hidden, kernels.forward(hidden[0], cuda.spike_order(hidden[0]), second, neuron)
+            hidden = kernels.forward(t_in, cuda.spike_order(t_in), weights, unit)
+            return hidden, kernels.forward(hidden[0], cuda.spike_order(hidden[0]), second, unit)
 
         def step() -> None:
             hidden, out = network()
@@ -129,7 +131,7 @@ def measure(cupy: Any, case: Case, repeats: int) -> Measurement:
             backward(t_in, weights, hidden, grad, False)
 
         call: Callable[[], object] = {
-            "forward": lambda: kernels.forward(t_in, order, weights, neuron),
+            "forward": lambda: kernels.forward(t_in, order, weights, unit),
             "weights gradient": lambda: backward(t_in, weights, activity, ones, False),
             "both gradients": lambda: backward(t_in, weights, activity, ones, True),
             "inference": network,

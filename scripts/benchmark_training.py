@@ -38,8 +38,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gpuspike import backend
+from gpuspike.backend import thread_count
 from gpuspike.config.schema import jobs
-from gpuspike.kernels.threads import thread_count
 from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.training.trainer import Labelled, evaluate
 

@@ -32,6 +32,7 @@ from gpuspike import backend
 from gpuspike.errors import BackendError, ShapeError
 from gpuspike.kernels import Trial, cuda, load, reference
 from gpuspike.kernels.cuda import step as cuda_step
+from gpuspike.kernels.unit import unit as unit_of
 from gpuspike.neuron import LIF
 from gpuspike.training.device import DeviceStep
 
@@ -51,16 +52,17 @@ def cupy(request: pytest.FixtureRequest) -> Any:
 
 def forward(cupy: Any, t_in: Array, weights: Array, neuron: LIF) -> tuple[Any, Any]:
     on_device = cupy.asarray(t_in)
-    return cuda.forward(on_device, cuda.spike_order(on_device), cupy.asarray(weights), neuron)
+    unit = unit_of(neuron, weights)
+    return cuda.forward(on_device, cuda.spike_order(on_device), cupy.asarray(weights), unit)
 
 
 def gradients(cupy: Any, t_in: Array, weights: Array, neuron: LIF, t_out: Any, grad: Array) -> list[Array]:
-    kernels = cuda
+    kernels, unit = cuda, unit_of(neuron, weights)
     t_in, weights, grad = (cupy.asarray(array) for array in (t_in, weights, grad))
-    slope = kernels.slopes(t_in, weights, neuron, t_out)
+    slope = kernels.slopes(t_in, weights, unit, t_out)
     active = cupy.ones(len(weights), np.bool_)
     grads = kernels.backward(
-        t_in, weights, neuron, t_out, slope, grad, active=active, max_weight_grad=3.0, need_t_in_grad=True
+        t_in, weights, unit, t_out, slope, grad, active=active, max_weight_grad=3.0, need_t_in_grad=True
     )
     return [array.get() for array in grads if array is not None]
 
@@ -204,13 +206,13 @@ def test_arrays_that_a_kernel_would_read_wrongly_are_refused(cupy: Any) -> None:
     strided = cupy.asarray(np.swapaxes(weights, 1, 2)).swapaxes(1, 2)
     order = cuda.spike_order(cupy.asarray(t_in))
     with pytest.raises(ShapeError, match="weights must be C-contiguous"):
-        cuda.forward(cupy.asarray(t_in), order, strided, plain(2.0))
+        cuda.forward(cupy.asarray(t_in), order, strided, unit_of(plain(2.0), weights))
     if cupy.cuda.runtime.getDeviceCount() < 2:
         return
     with cupy.cuda.Device(1):
         foreign = cupy.asarray(weights)
     with pytest.raises(BackendError, match="weights must be on the current device, 0, got device 1"):
-        cuda.forward(cupy.asarray(t_in), order, foreign, plain(2.0))
+        cuda.forward(cupy.asarray(t_in), order, foreign, unit_of(plain(2.0), weights))
 
 
 def test_a_large_step_stays_within_half_a_gibibyte(cupy: Any) -> None:
@@ -219,11 +221,11 @@ def test_a_large_step_stays_within_half_a_gibibyte(cupy: Any) -> None:
     with cupy.cuda.using_allocator(pool.malloc):
         t_in = 2.0 * rng.random((1, 10_000, 784), dtype=np.float32)
         weights = (0.004 + 0.01 * rng.standard_normal((1, 784, 350), dtype=np.float32)).astype(np.float32)
-        kernels = cuda
+        kernels, unit = cuda, unit_of(plain(1.0), weights)
         order = cuda.spike_order(t_in)
-        t_out, slope = kernels.forward(t_in, order, weights, plain(1.0))
+        t_out, slope = kernels.forward(t_in, order, weights, unit)
         kernels.backward(
-            t_in, weights, plain(1.0), t_out, slope, cupy.ones_like(t_out),
+            t_in, weights, unit, t_out, slope, cupy.ones_like(t_out),
             active=cupy.ones(1, np.bool_), max_weight_grad=1e3, need_t_in_grad=False,
         )  # fmt: skip
         cupy.cuda.Device().synchronize()

@@ -56,6 +56,7 @@ def test_a_large_batch_of_the_mnist_layer_stays_far_below_an_entry_for_every_pai
 def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyPatch) -> None:
     from gpuspike.kernels import cuda
     from gpuspike.kernels.cuda import call as cuda_call
+    from gpuspike.kernels.unit import unit
     from gpuspike.neuron import LIF
 
     class Array(np.ndarray):
@@ -93,13 +94,13 @@ def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyP
     order, grad = empty(t_in.shape, np.int64), empty((n_replica, n_batch, n_post), np.float32)
     planned = memory.plan([(n_pre, n_post)], n_batch, n_replica, state_arrays=0)
     allocated.clear()
-    t_out, slope = cuda.forward(t_in, order, weights, LIF())  # type: ignore[arg-type]
+    t_out, slope = cuda.forward(t_in, order, weights, unit(LIF(), weights))  # type: ignore[arg-type]
     lasting = t_out.nbytes + slope.nbytes
     assert lasting == planned.arrays["layer 1 output times and slopes"]
     assert sum(allocated) - lasting == planned.passing["layer 1 forward"]
     allocated.clear()
     cuda.backward(
-        t_in, weights, LIF(), t_out, slope, grad,
+        t_in, weights, unit(LIF(), weights), t_out, slope, grad,
         active=np.ones(n_replica, np.bool_), max_weight_grad=1.0, need_t_in_grad=False,
     )  # fmt: skip
     few = n_replica * n_batch  # one flag a sample

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ShapeError, ValueRangeError
 from gpuspike.kernels import Kernels, LayerState, first_spikes, first_spikes_vjp, load, reference
+from gpuspike.kernels.constants import DOUBLE, EQUAL, GENERAL, MIXED, NON_LEAKY
+from gpuspike.kernels.unit import AnyNeurons, Unit, unit
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -201,6 +203,44 @@ def test_the_oracle_s_membrane_has_every_neuron_s_parameters() -> None:
     replica = LIF(*neuron.table(2, N_POST)[:, r])
     u = reference.membrane(t_out[r, b, j, None], t_in[r, b], weights[r], replica)
     assert u[0, j] == pytest.approx(neuron.table(2, N_POST)[2, r, j], rel=1e-12)
+
+
+def test_only_numbers_of_every_neuron_cost_a_pass_over_the_arrays() -> None:
+    seen: list[Array] = []
+
+    class Inner:
+        """Takes whatever it is given for spikes."""
+
+        kind = "inner"
+
+        def slopes(self, t_in: Array, weights: Array, unit: Unit, t_out: Array) -> Array:
+            seen.append(weights)
+            return np.ones_like(t_out)
+
+    kernels, weights, t_out = AnyNeurons(Inner()), np.ones((2, 5, N_POST)), np.zeros((2, 3, N_POST))
+    assert kernels.kind == "inner"  # what knows no neurons is the inner kernels'
+    kernels.slopes(t_out, weights, LIF(threshold=3.0), t_out)
+    assert seen.pop() is weights
+    neuron = neurons("levels")
+    slope = kernels.slopes(t_out, weights, neuron, t_out)
+    drive, span = (np.broadcast_to(x, (2, N_POST))[:, None] for x in (neuron.drive, neuron.span))
+    np.testing.assert_allclose(seen.pop() * drive, weights, rtol=1e-15)
+    np.testing.assert_array_equal(slope, np.broadcast_to(span, slope.shape))
+
+
+@each_dtype
+@pytest.mark.parametrize("tau_mem", [0.7, 1.4, math.inf, 2.0])
+def test_constants_are_those_of_the_neuron(tau_mem: float, dtype: Any) -> None:
+    neuron = LIF(tau_mem, 0.7, 1.3, 0.2, 1.6)
+    known = unit(neuron, np.ones((1, 2, 3), dtype))
+    c = known.constants(dtype)
+    assert known.regime == {0.7: EQUAL, 1.4: DOUBLE, math.inf: NON_LEAKY, 2.0: GENERAL}[tau_mem]
+    assert (c.tau_slow, c.tau_fast, c.rate) == (neuron.tau_slow, neuron.tau_fast, neuron.rate_difference)
+    assert (c.drive, c.span) == (neuron.drive, neuron.span)
+    assert (c.peak_delay, c.peak / 1.6) == pytest.approx(neuron.kernel_peak, rel=1e-15)
+    assert c.tangent == 16.0 * np.finfo(dtype).eps
+    assert c.reach == (4.0 if dtype == np.float32 else 8.0)
+    assert unit(neurons("taus"), np.ones((2, 5, N_POST))).regime == MIXED
 
 
 # --- what LIF accepts ---------------------------------------------------------

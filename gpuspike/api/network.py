@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpuspike.api.checks import class_labels, spike_times, whole
 from gpuspike.api.history import History
-from gpuspike.backend import select
+from gpuspike.backend import select, thread_count
 from gpuspike.errors import ConfigError, DataError, DtypeError, ValueRangeError
 from gpuspike.kernels import host, load
-from gpuspike.kernels.threads import thread_count
 from gpuspike.network.layers import Moment
 from gpuspike.network.membranes import membranes
 from gpuspike.network.network import Architecture, Machine, answer

@@ -231,7 +231,9 @@ def load(name: str) -> Kernels:
         raise BackendError(f"kernels exist for the backends cuda, cpu and reference, got {name!r}")
     kernels: Any = importlib.import_module(f"gpuspike.kernels.{name}")
     if name != "cpu":
-        kernels = importlib.import_module("gpuspike.kernels.layerwise").Stack(kernels)
+        layers = importlib.import_module("gpuspike.kernels.layerwise").Stack(kernels)
+        any_neurons = importlib.import_module("gpuspike.kernels.unit").AnyNeurons
+        kernels = any_neurons(layers, kernels.constant) if name == "cuda" else layers
     return cast(Kernels, kernels)
 
 

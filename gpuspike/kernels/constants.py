@@ -1,52 +1,74 @@
-"""Neurons with parameters of their own, brought to the form that the kernels take."""
+"""The numbers that kernels take of a layer's neurons, and the limits that all backends share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpuspike.neuron import LIF
 
-Array = NDArray[np.float64]
+EQUAL, DOUBLE, NON_LEAKY, GENERAL, MIXED = range(5)
+"""Regimes of the crossing equation, as in `lif.cuh`: tau_slow/tau_fast is 1, 2, infinite, or anything
+else; or the neurons of a layer have time constants of their own."""
 
 
-@dataclass(frozen=True)
-class Own:
-    """A layer's parameters where at least one of them is an array.
-
-    Weights over C (threshold - leak) turn neurons of any threshold, leak and capacitance into neurons of
-    threshold 1, leak 0 and capacitance 1; only time constants need kernels that carry every neuron's own.
+class Constants(NamedTuple):
+    """What kernels know of neurons that share their parameters.
 
     Attributes:
-        unit: the neuron of threshold 1, leak 0 and capacitance 1, with the time constants if they are shared.
-        taus: (n_replica, n_post, 2), tau_mem and tau_syn of each neuron, or None where `unit` has them.
-        drive, span, capacitance: (n_replica, 1, n_post), C (threshold - leak), threshold - leak, and C.
+        tau_slow, tau_fast, rate: the time constants, and 1/tau_fast - 1/tau_slow.
+        drive, span: C (threshold - leak), and threshold - leak.
+        reach: see `reach`;  tangent: see `tangent`.
+        peak, peak_delay: the kernel's maximum times C, and when it is.
     """
 
-    unit: LIF
-    taus: Array | None
-    drive: Array
-    span: Array
-    capacitance: Array
+    tau_slow: float
+    tau_fast: float
+    rate: float
+    drive: float
+    span: float
+    reach: float
+    tangent: float
+    peak: float
+    peak_delay: float
 
 
-@lru_cache(maxsize=64)
-def own(neuron: LIF, n_replica: int, n_post: int) -> Own:
-    """What the kernels need of neurons whose parameters are arrays.
+def regime(neuron: LIF) -> int:
+    """The regime of neurons that share their time constants."""
+    if neuron.tau_slow == neuron.tau_fast:
+        return EQUAL
+    if neuron.tau_slow == 2.0 * neuron.tau_fast:
+        return DOUBLE
+    return NON_LEAKY if np.isinf(neuron.tau_slow) else GENERAL
 
-    Raises:
-        ShapeError: an array that is not for this many neurons.
+
+def tangent(dtype: Any) -> float:
+    """Slope, in (threshold - leak)/tau_fast, up to which a crossing is tangential."""
+    return 16.0 * float(np.finfo(dtype).eps)
+
+
+def reach(dtype: Any) -> float:
+    """Longest time from an anchor, in tau_fast, before it moves on.
+
+    The sums grow with the distance from the anchor, and lose digits with it.
     """
-    tau_mem, tau_syn, threshold, leak, capacitance = neuron.table(n_replica, n_post)
-    shared = neuron.shares_taus
-    span = (threshold - leak)[:, None]
-    return Own(
-        unit=LIF(neuron.tau_mem, neuron.tau_syn) if shared else LIF(),
-        taus=None if shared else np.stack([tau_mem, tau_syn], axis=2),
-        drive=capacitance[:, None] * span,
-        span=span,
-        capacitance=capacitance[:, None],
+    return 4.0 if dtype == np.float32 else 8.0
+
+
+@lru_cache(maxsize=256)
+def constants(neuron: LIF, dtype: np.dtype[Any]) -> Constants:
+    """Those of a neuron of numbers, for kernels of that type."""
+    peak_delay, height = neuron.kernel_peak
+    return Constants(
+        neuron.tau_slow,
+        neuron.tau_fast,
+        neuron.rate_difference,
+        float(neuron.drive),
+        float(neuron.span),
+        reach(dtype),
+        tangent(dtype),
+        height * float(neuron.capacitance),
+        peak_delay,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,11 +12,13 @@ from gpuspike.backend import array_module
 from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import Array, LayerState, Trial, seen
 from gpuspike.kernels.reference import draws as reference_step
-from gpuspike.neuron import LIF
 
 
 class LayerKernels(Protocol):
-    """Kernels for one layer; arguments as in `gpuspike.kernels.Kernels`."""
+    """Kernels for one layer; arguments as in `gpuspike.kernels.Kernels`.
+
+    Its neuron is a `Unit`, but for the reference, which scales for itself.
+    """
 
     def spike_order(self, t_in: Array) -> NDArray[np.int64]:
         """The order that sorts each sample's spikes."""
@@ -27,17 +29,17 @@ class LayerKernels(Protocol):
         t_in: Array,
         order: NDArray[np.int64],
         weights: Array,
-        neuron: LIF,
+        neuron: Any,
         lift: Array | None = None,
     ) -> tuple[Array, Array]:
         """Spike times and the membranes' slopes there; (n_replica, n_batch, n_post) both, as is `lift`."""
         ...
 
-    def slopes(self, t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+    def slopes(self, t_in: Array, weights: Array, neuron: Any, t_out: Array) -> Array:
         """Slope of the membrane at given spike times."""
         ...
 
-    def crossing_slopes(self, t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+    def crossing_slopes(self, t_in: Array, weights: Array, neuron: Any, t_out: Array) -> Array:
         """Slope of the membrane where it would have spiked itself."""
         ...
 
@@ -45,7 +47,7 @@ class LayerKernels(Protocol):
         self,
         t_in: Array,
         weights: Array,
-        neuron: LIF,
+        neuron: Any,
         t_out: Array,
         slope: Array,
         t_out_grad: Array,
@@ -110,28 +112,21 @@ def heard(t_cross: Array, trial: Trial) -> Array:
 class Stack:
     """Takes such kernels from layer to layer; see `gpuspike.kernels.Kernels` for its methods."""
 
+    spike_order: Callable[[Array], NDArray[np.int64]]
+
     def __init__(self, layer: LayerKernels) -> None:
         self._layer = layer
-        self.spike_order = layer.spike_order
-        self.slopes = layer.slopes
-        self.crossing_slopes = layer.crossing_slopes
-        self.jitter = layer.jitter
-        self.normals = layer.normals
 
-        def own(name: str) -> Any:
-            """The layer's, if it keeps its arrays elsewhere; else NumPy's."""
-            return getattr(layer, name, getattr(reference_step, name))
-
-        self.score, self.descend = own("score"), own("descend")
-        self.count_silent, self.place = own("count_silent"), own("place")
-        self._with_bias, self._without_bias = own("with_bias"), own("without_bias")
+    def __getattr__(self, name: str) -> Any:
+        """What knows no neurons: the layer's, if it keeps its arrays elsewhere; else NumPy's."""
+        return getattr(self._layer, name) if hasattr(self._layer, name) else getattr(reference_step, name)
 
     def forward(
         self,
         t_in: Array,
         order: NDArray[np.int64] | None,
         weights: Sequence[Array],
-        neurons: Sequence[LIF],
+        neurons: Sequence[Any],
         bias_times: Sequence[Sequence[float]],
         trials: Sequence[Trial] | None = None,
     ) -> list[LayerState]:
@@ -140,7 +135,7 @@ class Stack:
         each = trials or [Trial()] * len(weights)
         for layer_weights, neuron, times, trial in zip(weights, neurons, bias_times, each, strict=True):
             if states:
-                t_in, order = self._with_bias(states[-1].t_out, times), None
+                t_in, order = self.with_bias(states[-1].t_out, times), None
             if order is None:
                 order = self.spike_order(t_in)
             n_replica, _, n_post = layer_weights.shape
@@ -154,7 +149,7 @@ class Stack:
         self,
         states: Sequence[LayerState],
         weights: Sequence[Array],
-        neurons: Sequence[LIF],
+        neurons: Sequence[Any],
         t_out_grad: Array,
         *,
         active: NDArray[np.bool_],
@@ -173,7 +168,7 @@ class Stack:
                 neurons[number],
                 state.t_cross,
                 state.slope,
-                self._without_bias(t_in_grad, state.t_out.shape[2]),
+                self.without_bias(t_in_grad, state.t_out.shape[2]),
                 active=active,
                 max_weight_grad=max_weight_grad,
                 need_t_in_grad=need_t_in_grad or number > 0,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.accountant import Prices, find, read_prices
-from gpuspike.backend import Backend, select
+from gpuspike.backend import Backend, select, thread_count
 from gpuspike.config.schema import (
     Config,
     DatasetConfig,
@@ -27,7 +27,6 @@ from gpuspike.datasets.encoding import latency, pixel_latency
 from gpuspike.errors import ConfigError
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
-from gpuspike.kernels.threads import thread_count
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.kernels.threads import thread_count
+from gpuspike.backend import thread_count
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.rng import LAYER_BLOCKS, Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
@@ -206,7 +206,7 @@ class ChipStep(CompiledStep):
                 jitter=substrate.spike_jitter,
                 grid=substrate.time_grid,
                 end=substrate.clock.last,
-                scale=None,
+                units=(),
                 factors=None if machine.exact is None else chip.pull_factors(),
             ),
         }

@@ -471,13 +471,11 @@ def module(library: Path) -> ModuleType:
 def installed(library: Path) -> Iterator[ModuleType]:
     """The stand-in in CuPy's place, and gpuspike's kernels bound to it."""
     from gpuspike.kernels.cuda import call as cuda_call
-    from gpuspike.kernels.cuda import launch as cuda_launch
-    from gpuspike.kernels.cuda import step as cuda_step
 
     before = sys.modules.get("cupy")
     cupy = sys.modules["cupy"] = module(library)
-    caches = [getattr(cuda_launch, name) for name in ("elementwise", "block_kernel", "_module")]
-    caches += [cuda_call.on_device, cuda_step.constants]
+    names = ("elementwise", "block_kernel", "_module", "on_device")
+    caches = [getattr(cuda_call, name) for name in names]
     device.recorded, device.stream, device.busy, device.pool = None, None, (), default_pool
     device.launches.clear()
     try:

@@ -35,6 +35,7 @@ import gpuspike
 from gpuspike.errors import BackendError, DtypeError, GpuspikeError, ShapeError
 from gpuspike.kernels import cuda, load, reference
 from gpuspike.kernels.cuda import source as cuda_source
+from gpuspike.kernels.unit import unit as unit_of
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -44,12 +45,12 @@ pytestmark = pytest.mark.usefixtures("cupy")
 
 def forward(t_in: Array, weights: Array, neuron: LIF) -> tuple[Array, Array]:
     t_in = fake(t_in)
-    t_out, slope = cuda.forward(t_in, cuda.spike_order(t_in), fake(weights), neuron)
+    t_out, slope = cuda.forward(t_in, cuda.spike_order(t_in), fake(weights), unit_of(neuron, weights))
     return np.asarray(t_out), np.asarray(slope)
 
 
 def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
-    return np.asarray(cuda.slopes(fake(t_in), fake(weights), neuron, fake(t_out)))
+    return np.asarray(cuda.slopes(fake(t_in), fake(weights), unit_of(neuron, weights), fake(t_out)))
 
 
 def backward(
@@ -61,14 +62,14 @@ def backward(
     limit: float = math.inf,
     active: Any = None,
 ) -> tuple[Array, Array]:
-    slope = slopes(t_in, weights, neuron, t_out)
+    slope, unit = slopes(t_in, weights, neuron, t_out), unit_of(neuron, weights)
     active = np.ones(len(weights), np.bool_) if active is None else active
     arrays = [fake(array) for array in (t_in, weights)], [fake(array) for array in (t_out, slope, grad)]
     t_in_grad, weights_grad = cuda.backward(
-        *arrays[0], neuron, *arrays[1], active=active, max_weight_grad=limit, need_t_in_grad=True
+        *arrays[0], unit, *arrays[1], active=active, max_weight_grad=limit, need_t_in_grad=True
     )
     none, again = cuda.backward(
-        *arrays[0], neuron, *arrays[1], active=active, max_weight_grad=limit, need_t_in_grad=False
+        *arrays[0], unit, *arrays[1], active=active, max_weight_grad=limit, need_t_in_grad=False
     )
     assert none is None
     assert_same_bits(np.asarray(again), np.asarray(weights_grad))
@@ -391,15 +392,15 @@ def test_what_a_kernel_would_read_wrongly_is_refused(
     change: Any, error: type[GpuspikeError], message: str
 ) -> None:
     t_in, weights = (fake(array) for array in network(plain(2.0), 1, 5, 33, 31, 4.0))
-    order = cuda.spike_order(t_in)
-    t_out, slope = cuda.forward(t_in, order, weights, plain(2.0))
+    order, unit = cuda.spike_order(t_in), unit_of(plain(2.0), weights)
+    t_out, slope = cuda.forward(t_in, order, weights, unit)
     ones = fake(np.ones_like(t_out))
     arrays = {"t_in": t_in, "weights": weights, "t_out": t_out, "slope": slope, "t_out_grad": ones}
 
     def call(**changed: Any) -> None:
         a = {**arrays, **changed}
         cuda.backward(
-            a["t_in"], a["weights"], plain(2.0), a["t_out"], a["slope"], a["t_out_grad"],
+            a["t_in"], a["weights"], unit, a["t_out"], a["slope"], a["t_out_grad"],
             active=np.ones(1, np.bool_), max_weight_grad=1.0, need_t_in_grad=True,
         )  # fmt: skip
 
@@ -408,7 +409,7 @@ def test_what_a_kernel_would_read_wrongly_is_refused(
         with pytest.raises(error, match=message):
             call(**{name: change(array)})
     with pytest.raises(error, match=f"order.*{message}|order {message}"):
-        cuda.forward(t_in, change(order), weights, plain(2.0))
+        cuda.forward(t_in, change(order), weights, unit)
 
 
 def test_public_functions_refuse_another_device_s_arrays() -> None:

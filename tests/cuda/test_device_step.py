@@ -14,7 +14,7 @@ from gpuspike.errors import ShapeError
 from gpuspike.kernels import LayerState, cuda, load
 from gpuspike.kernels.cuda import source as cuda_source
 from gpuspike.kernels.cuda import step as cuda_step
-from gpuspike.kernels.cuda.launch import block_kernel
+from gpuspike.kernels.cuda.call import block_kernel
 from gpuspike.rng import Purpose, stream
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import NO_LAYER, Bumping

@@ -36,6 +36,7 @@ from test_trials import (
 from gpuspike.errors import DtypeError, GpuspikeError, ShapeError
 from gpuspike.kernels import LayerState, Trial, cuda, load, reference
 from gpuspike.kernels.layerwise import heard
+from gpuspike.kernels.unit import unit as unit_of
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose
 
@@ -218,8 +219,9 @@ def test_a_lift_that_a_kernel_would_read_wrongly_is_refused(
     with pytest.raises(error, match=message):
         load("cuda").forward(fake(t_in), None, [fake(weights)], [neuron], [()], [Trial(lift)])
     if error is DtypeError:  # the launcher's own check, for whoever asks it
+        order = cuda.spike_order(fake(t_in))
         with pytest.raises(error, match="lift must be"):
-            cuda.forward(fake(t_in), cuda.spike_order(fake(t_in)), fake(weights), neuron, lift)
+            cuda.forward(fake(t_in), order, fake(weights), unit_of(neuron, weights), lift)
 
 
 def test_a_delay_must_be_where_the_spikes_are() -> None:
@@ -280,7 +282,8 @@ def test_slopes_at_the_crossing_of_ugly_sizes(kind: str, dtype: Any, sizes: tupl
     t_in, weights = network(neuron, 6, *sizes, 4.0, N_REPLICA, dtype)
     times = np.random.default_rng(6).uniform(-1.0, 3.0, of_shape(t_in, weights).shape).astype(dtype)
     for inputs in (t_in, t_in[:1]):
-        slope = np.asarray(cuda.crossing_slopes(fake(inputs), fake(weights), neuron, fake(times)))
+        arrays = fake(inputs), fake(weights), unit_of(neuron, weights), fake(times)
+        slope = np.asarray(cuda.crossing_slopes(*arrays))
         assert slope.dtype == dtype
         wide_input = np.broadcast_to(inputs, t_in.shape)
         oracle = reference.crossing_slopes(wide_input, weights, neuron, times)
@@ -298,7 +301,8 @@ def test_silence_and_extremes_have_no_slope_that_is_no_number(dtype: Any) -> Non
         weights = numbers.normal(size=(1, 7, 50)) * 10.0 ** numbers.uniform(-12.0, 12.0, (1, 7, 50))
         times = np.resize(np.array([-1e30, -2.0, 0.5, 30.0, 1e12, np.inf], dtype), (1, 1, 50))
         for inputs in (t_in, np.full_like(t_in, np.inf)):
-            slope = cuda.crossing_slopes(fake(inputs), fake(weights.astype(dtype)), neuron, fake(times))
+            given = fake(weights.astype(dtype))
+            slope = cuda.crossing_slopes(fake(inputs), given, unit_of(neuron, given), fake(times))
             assert not np.isnan(np.asarray(slope)).any()
             assert not np.asarray(slope)[np.isinf(times)].any()
         assert not np.asarray(slope).any()

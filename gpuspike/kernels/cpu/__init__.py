@@ -7,9 +7,8 @@ import importlib
 import os
 import tempfile
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numba.core import config as numba_config
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from gpuspike.errors import BackendError
-from gpuspike.kernels import Array, LayerState, Trial
-from gpuspike.kernels.constants import Own, own
-from gpuspike.kernels.layerwise import Stack
+from gpuspike.kernels import Array, LayerState, Trial, layerwise
+from gpuspike.kernels.constants import regime
 from gpuspike.kernels.reference import draws as reference_step
+from gpuspike.kernels.unit import AnyNeurons, Unit, unit
 from gpuspike.neuron import LIF
 
 
@@ -56,42 +55,13 @@ try:  # the folder is read when a kernel is declared, that is, while these modul
     _descent = importlib.import_module("gpuspike.kernels.cpu.descent")
     _update = importlib.import_module("gpuspike.kernels.cpu.normals")
     _backward = importlib.import_module("gpuspike.kernels.cpu.backward")
-    _mixed = importlib.import_module("gpuspike.kernels.cpu.own_taus")
+    _own_taus = importlib.import_module("gpuspike.kernels.cpu.own_taus")
     _slopes = importlib.import_module("gpuspike.kernels.cpu.slopes")
     _training = importlib.import_module("gpuspike.kernels.cpu.training")
     _leaves = importlib.import_module("gpuspike.kernels.cpu.leaves")
     _records = importlib.import_module("gpuspike.kernels.cpu.records")
-    _solve = importlib.import_module("gpuspike.kernels.cpu.solve")
 finally:
     numba_config.CACHE_DIR = _given  # type: ignore[attr-defined]
-
-
-def _regime(neuron: LIF) -> int:
-    if neuron.tau_slow == neuron.tau_fast:
-        return _solve.EQUAL
-    if neuron.tau_slow == 2.0 * neuron.tau_fast:
-        return _solve.DOUBLE
-    return _solve.NON_LEAKY if np.isinf(neuron.tau_slow) else _solve.GENERAL
-
-
-@lru_cache(maxsize=256)
-def _constants(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
-    """(tau_slow, tau_fast, their rate difference, C span, span, anchor reach, tangential slope).
-
-    Anchors move on after 4 (float32) or 8 (float64) tau_fast: the sums grow with the distance from the
-    anchor, and lose digits with it.
-    """
-    reach = 4.0 if dtype == np.float32 else 8.0
-    span = float(neuron.span)
-    tangent = 16.0 * float(np.finfo(dtype).eps)
-    slow, fast = neuron.tau_slow, neuron.tau_fast
-    return slow, fast, neuron.rate_difference, float(neuron.drive), span, reach, tangent
-
-
-@lru_cache(maxsize=256)
-def _constants_and_peak(neuron: LIF, dtype: np.dtype[Any]) -> tuple[float, ...]:
-    delay, height = neuron.kernel_peak
-    return *_constants(neuron, dtype), height * float(neuron.capacitance), delay
 
 
 spike_order = _sort.spike_order
@@ -100,103 +70,82 @@ score, descend = _loss.score, _descent.descend
 count_silent, place = reference_step.count_silent, reference_step.place
 
 
-def forward(
-    t_in: Array,
-    order: NDArray[np.int64] | None,
-    weights: Sequence[Array],
-    neurons: Sequence[LIF],
-    bias_times: Sequence[Sequence[float]],
-    trials: Sequence[Trial] | None = None,
-) -> list[LayerState]:
-    """First spike times of all layers; see `kernels.Kernels.forward`."""
-    if not all(neuron.uniform for neuron in neurons):
-        units = _units(neurons, weights)
-        if units is None:
-            return Stack(_OneByOne()).forward(t_in, order, weights, neurons, bias_times, trials)
-        weights = [_times(w, 1.0 / unit.drive) for w, unit in zip(weights, units, strict=True)]
-        states = forward(t_in, order, weights, [unit.unit for unit in units], bias_times, trials)
-        return [s._replace(slope=_times(s.slope, unit.span)) for s, unit in zip(states, units, strict=True)]
-    modes = [_regime(neuron) for neuron in neurons]
-    constants = [_constants(neuron, t_in.dtype) for neuron in neurons]
-    return _forward.forward(t_in, order, weights, bias_times, modes, constants, trials)
+class _OneByOne:
+    """Layer after layer, where neurons have time constants of their own; see `layerwise.LayerKernels`."""
+
+    spike_order = staticmethod(spike_order)
+
+    def forward(
+        self, t_in: Array, order: NDArray[np.int64], weights: Array, unit: Unit, lift: Array | None = None
+    ) -> tuple[Array, Array]:
+        if unit.taus is not None:
+            return _own_taus.forward(t_in, order, weights, unit.taus, lift)
+        (layer,) = _forward.forward(t_in, order, [weights], [unit], [()], [Trial(lift)])
+        return layer.t_cross, layer.slope
+
+    def backward(
+        self,
+        t_in: Array,
+        weights: Array,
+        unit: Unit,
+        t_out: Array,
+        slope: Array,
+        t_out_grad: Array,
+        **options: Any,
+    ) -> tuple[Array | None, Array]:
+        if unit.taus is not None:
+            return _own_taus.backward(t_in, weights, unit.taus, t_out, slope, t_out_grad, **options)
+        state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
+        t_in_grad, (grad,) = _backward.backward([state], [weights], [unit], t_out_grad, **options)
+        return t_in_grad, grad
 
 
-def _units(neurons: Sequence[LIF], weights: Sequence[Array]) -> list[Own] | None:
-    """All layers' neurons as ones of threshold 1; None where some do not share their time constants."""
-    units = [own(neuron, w.shape[0], w.shape[2]) for neuron, w in zip(neurons, weights, strict=True)]
-    return None if any(unit.taus is not None for unit in units) else units
+_one_by_one = layerwise.Stack(cast(Any, _OneByOne()))
 
 
-def _times(array: Array, factor: NDArray[np.float64]) -> Array:
-    return array * factor.astype(array.dtype)
+class _Stack:
+    """A stack of layers, in one job where neurons of each share their time constants."""
+
+    def forward(
+        self,
+        t_in: Array,
+        order: NDArray[np.int64] | None,
+        weights: Sequence[Array],
+        units: Sequence[Unit],
+        *others: Any,
+    ) -> list[LayerState]:
+        shared = all(unit.taus is None for unit in units)
+        forward = _forward.forward if shared else _one_by_one.forward
+        return forward(t_in, order, weights, units, *others)
+
+    def backward(
+        self,
+        states: Sequence[LayerState],
+        weights: Sequence[Array],
+        units: Sequence[Unit],
+        t_out_grad: Array,
+        **options: Any,
+    ) -> tuple[Array | None, list[Array]]:
+        shared = all(unit.taus is None for unit in units)
+        backward = _backward.backward if shared else _one_by_one.backward
+        return backward(states, weights, units, t_out_grad, **options)
+
+    def slopes(self, t_in: Array, weights: Array, unit: Unit, t_out: Array) -> Array:
+        if unit.taus is not None:
+            return _own_taus.slopes(t_in, weights, unit.taus, t_out)
+        return _slopes.slopes(t_in, weights, unit, t_out, at_crossing=False)
+
+    def crossing_slopes(self, t_in: Array, weights: Array, unit: Unit, t_out: Array) -> Array:
+        if unit.taus is not None:
+            raise BackendError(
+                "only neurons that share their time constants have slopes at the crossing on a CPU"
+            )
+        return _slopes.slopes(t_in, weights, unit, t_out, at_crossing=True)
 
 
-def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
-    """Slope of the membrane at given spike times; see `kernels.Kernels.slopes`."""
-    return _some_slopes(t_in, weights, neuron, t_out, at_crossing=False)
-
-
-def crossing_slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
-    """Slope where that membrane meets the threshold; see `kernels.Kernels.crossing_slopes`."""
-    return _some_slopes(t_in, weights, neuron, t_out, at_crossing=True)
-
-
-def _some_slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array, *, at_crossing: bool) -> Array:
-    if neuron.uniform:
-        mode, constants = _regime(neuron), _constants(neuron, weights.dtype)
-        return _slopes.slopes(t_in, weights, t_out, at_crossing, mode, constants)
-    one = own(neuron, weights.shape[0], weights.shape[2])
-    weights = _times(weights, 1.0 / one.drive)
-    if one.taus is None:
-        slope = _some_slopes(t_in, weights, one.unit, t_out, at_crossing=at_crossing)
-    elif at_crossing:
-        raise BackendError(
-            "only neurons that share their time constants have slopes at the crossing on a CPU"
-        )
-    else:
-        slope = _mixed.slopes(t_in, weights, one.taus, t_out)
-    return _times(slope, one.span)
-
-
-def backward(
-    states: Sequence[LayerState],
-    weights: Sequence[Array],
-    neurons: Sequence[LIF],
-    t_out_grad: Array,
-    *,
-    active: NDArray[np.bool_],
-    max_weight_grad: float,
-    need_t_in_grad: bool,
-) -> tuple[Array | None, list[Array]]:
-    """Gradients by the implicit function theorem; see `kernels.Kernels.backward`."""
-    if not all(neuron.uniform for neuron in neurons):
-        step: Any = Stack(_OneByOne()).backward
-        if (units := _units(neurons, weights)) is not None:
-            # The product with the slope is all that the capacitance is needed for.
-            scaled = [_times(s.slope, unit.capacitance) for s, unit in zip(states, units, strict=True)]
-            states = [s._replace(slope=slope) for s, slope in zip(states, scaled, strict=True)]
-            step, neurons = backward, [unit.unit for unit in units]
-        return step(
-            states,
-            weights,
-            neurons,
-            t_out_grad,
-            active=active,
-            max_weight_grad=max_weight_grad,
-            need_t_in_grad=need_t_in_grad,
-        )
-    dtype = t_out_grad.dtype
-    return _backward.backward(
-        states,
-        weights,
-        t_out_grad,
-        active,
-        max_weight_grad,
-        need_t_in_grad,
-        [_regime(neuron) for neuron in neurons],
-        [_constants_and_peak(neuron, dtype) for neuron in neurons],
-    )
-
+_neurons = AnyNeurons(_Stack())
+forward, slopes, crossing_slopes = _neurons.forward, _neurons.slopes, _neurons.crossing_slopes
+backward = _neurons.backward
 
 Chip, Noise, Rule, Bumps = _training.Chip, _records.Noise, _records.Rule, _records.Bumps
 register_leaf = _leaves.register
@@ -220,95 +169,25 @@ def training(
         kept: of each layer, what the optimiser keeps beside its weights.
         neurons: that the gradient is taken of;  answering: those of the chip, if there is one. Those of a
             layer share their time constants.
-        chip: without its scales.
+        chip: without its units.
     """
     dtype = weights[0].dtype
     answering = neurons if answering is None else answering
-    if chip is not None and not all(neuron.uniform for neuron in answering):
-        units = [own(neuron, w.shape[0], w.shape[2]) for neuron, w in zip(answering, weights, strict=True)]
-        shapes = [(w.shape[0], w.shape[2]) for w in weights]
-        scale = [
-            (1.0 / unit.drive, *(np.broadcast_to(x[:, 0], shape) for x in (unit.span, unit.capacitance)))
-            for unit, shape in zip(units, shapes, strict=True)
-        ]
-        chip, answering = chip._replace(scale=scale), [unit.unit for unit in units]
-        neurons = neurons if chip.factors is None else answering
+    answer = [unit(neuron, w) for neuron, w in zip(answering, weights, strict=True)]
+    if chip is not None:
+        chip = chip._replace(units=answer)
+    exact = chip is not None and chip.factors is not None
+    learn = answer if exact else [Unit(neuron, regime(neuron)) for neuron in neurons]
     return _training.Stack(
         weights,
         kept,
         bias_times,
-        [_regime(neuron) for neuron in answering],
-        [_constants(neuron, dtype) for neuron in answering],
-        [_regime(neuron) for neuron in neurons],
-        [_constants_and_peak(neuron, dtype) for neuron in neurons],
+        [one.regime for one in answer],
+        [one.constants(dtype) for one in answer],
+        [one.regime for one in learn],
+        [one.constants(dtype) for one in learn],
         rule,
         noise,
         sort,
         chip,
     )
-
-
-class _OneByOne:
-    """Layer after layer, where neurons have parameters of their own; see `stack.LayerKernels`."""
-
-    spike_order, slopes = staticmethod(spike_order), staticmethod(slopes)
-    crossing_slopes = staticmethod(crossing_slopes)
-    jitter, normals = staticmethod(jitter), staticmethod(normals)
-    score, descend = staticmethod(score), staticmethod(descend)
-
-    def forward(
-        self,
-        t_in: Array,
-        order: NDArray[np.int64],
-        weights: Array,
-        neuron: LIF,
-        lift: Array | None = None,
-    ) -> tuple[Array, Array]:
-        one = own(neuron, weights.shape[0], weights.shape[2])
-        if one.taus is None:
-            (layer,) = forward(t_in, order, [weights], [neuron], [()], [Trial(lift)])
-            return layer.t_cross, layer.slope
-        t_out, slope = _mixed.forward(t_in, order, _times(weights, 1.0 / one.drive), one.taus, lift)
-        return t_out, _times(slope, one.span)
-
-    def backward(
-        self,
-        t_in: Array,
-        weights: Array,
-        neuron: LIF,
-        t_out: Array,
-        slope: Array,
-        t_out_grad: Array,
-        *,
-        active: NDArray[np.bool_],
-        max_weight_grad: float,
-        need_t_in_grad: bool,
-    ) -> tuple[Array | None, Array]:
-        if not neuron.uniform:
-            one = own(neuron, weights.shape[0], weights.shape[2])
-            # The product with the slope is all that the capacitance is needed for.
-            slope = _times(slope, one.capacitance)
-            if one.taus is not None:
-                return _mixed.backward(
-                    t_in,
-                    weights,
-                    one.taus,
-                    t_out,
-                    slope,
-                    t_out_grad,
-                    active,
-                    max_weight_grad,
-                    need_t_in_grad,
-                )
-            neuron = one.unit
-        state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
-        t_in_grad, (weights_grad,) = backward(
-            [state],
-            [weights],
-            [neuron],
-            t_out_grad,
-            active=active,
-            max_weight_grad=max_weight_grad,
-            need_t_in_grad=need_t_in_grad,
-        )
-        return t_in_grad, weights_grad

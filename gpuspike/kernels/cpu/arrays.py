@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from gpuspike.errors import ShapeError
+from gpuspike.kernels.constants import Constants
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 
 
@@ -67,3 +68,9 @@ def cube(address, like, n_replica, n_batch, n_neuron):
 def row(address, like, n):
     """The contiguous (n,) array of the type of `like` at an address."""
     return carray(_pointer(address, like), (n,))
+
+
+@njit
+def named(row):
+    """A layer's `Constants`, from its row in an array of them."""
+    return Constants(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8])

@@ -25,12 +25,14 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ShapeError
 from gpuspike.kernels import Array, LayerState
-from gpuspike.kernels.cpu.arrays import address, cube
+from gpuspike.kernels.constants import EQUAL
+from gpuspike.kernels.cpu.arrays import address, cube, named
 from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD
 from gpuspike.kernels.cpu.products import input_products, inputs_of_part, kernel, weight_products
 from gpuspike.kernels.cpu.slopes import input_terms
-from gpuspike.kernels.cpu.solve import EQUAL, exp_vectorised, rise
+from gpuspike.kernels.cpu.solve import exp_vectorised, rise
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, samples_of_a_piece, take, wait_for
+from gpuspike.kernels.unit import Unit
 
 TERMS_A_NEURON = 30
 """Pair-events that an input's or a neuron's factors cost, roughly."""
@@ -64,10 +66,8 @@ def _terms(
     t_out_grad,
     active,
     limit,
-    peak,
-    peak_delay,
     mode,
-    constants,
+    c,
     short,
     gate,
     g,
@@ -80,18 +80,15 @@ def _terms(
 ):
     """The factors of the rank-2 products, and the zeroing of exploding rows; all by (replica, sample)."""
     n_batch, n_post = t_out.shape[1:]
-    tau_slow, tau_fast, rate, drive, span, _, _ = constants
-    capacitance = drive / span
-    rate_slow, rate_fast = 1.0 / tau_slow, 1.0 / tau_fast
+    capacitance = c.drive / c.span
+    rate_slow, rate_fast = 1.0 / c.tau_slow, 1.0 / c.tau_fast
     for task in range(first, last):
         r, b = task // n_batch, task % n_batch
         if not active[r]:
             continue
         r_in = r if t_in.shape[0] > 1 else 0
         times, spikes = t_in[r_in, b], t_out[r, b]
-        anchor, _, short[r, b] = input_terms(
-            times, spikes, mode, tau_slow, tau_fast, rate, a1[r, b], a2[r, b]
-        )
+        anchor, _, short[r, b] = input_terms(times, spikes, mode, c, a1[r, b], a2[r, b])
         again = 0
         for j in range(n_post):
             heard = (slope[r, b, j] > 0.0) & (spikes[j] < math.inf) & (t_out_grad[r, b, j] != 0.0)
@@ -99,7 +96,7 @@ def _terms(
             scale = np.float64(t_out_grad[r, b, j]) / (slope[r, b, j] * capacitance) if heard else 0.0
             g[r, b, j] = -scale
             q1[r, b, j] = scale
-            again += 1 if abs(scale) * peak > limit else 0  # the kernel's peak bounds every |dL/dw|
+            again += 1 if abs(scale) * c.peak > limit else 0  # the kernel's peak bounds every |dL/dw|
         if short[r, b]:
             for j in range(n_post):
                 t = np.float64(spikes[j]) - anchor if gate[r, b, j] > -math.inf else 0.0
@@ -107,7 +104,7 @@ def _terms(
                 p[r, b, j] = exp_vectorised(-t * rate_fast) * np.float64(q1[r, b, j])
             if mode != EQUAL:
                 for j in range(n_post):
-                    x[r, b, j] = rise(np.float64(x[r, b, j]), mode, rate)
+                    x[r, b, j] = rise(np.float64(x[r, b, j]), mode, c.rate)
             for j in range(n_post):
                 decay = p[r, b, j]
                 q1[r, b, j] = decay * (1.0 - x[r, b, j] * rate_slow)
@@ -116,15 +113,15 @@ def _terms(
             for j in range(n_post):
                 x[r, b, j] = p[r, b, j] = 0.0
         for j in range(n_post if again > 0 else 0):
-            if abs(g[r, b, j]) * peak > limit:  # look closer
-                early, late = _around(times, t_in.dtype.type(spikes[j] - peak_delay))
+            if abs(g[r, b, j]) * c.peak > limit:  # look closer
+                early, late = _around(times, t_in.dtype.type(spikes[j] - c.peak_delay))
                 steepest = 0.0
                 if early > -math.inf:
                     delay = np.float64(spikes[j]) - early
-                    steepest = kernel(delay, mode, tau_slow, tau_fast, rate)
+                    steepest = kernel(delay, mode, c)
                 if late < spikes[j]:
                     delay = np.float64(spikes[j]) - late
-                    steepest = max(steepest, kernel(delay, mode, tau_slow, tau_fast, rate))
+                    steepest = max(steepest, kernel(delay, mode, c))
                 if abs(g[r, b, j]) * steepest > limit:
                     g[r, b, j] = p[r, b, j] = 0.0
 
@@ -150,11 +147,11 @@ def backward_piece(first, last, like, tables, constants, active, limit, n_batch)
 
     Args:
         like: any array of the working type.
-        tables: (n_layer, ...) sizes and addresses, see `tables_of`;  constants: (n_layer, 9).
+        tables: (n_layer, ...) sizes and addresses, see `tables_of`;  constants: (n_layer, ...) of `Constants`.
     """
     n_replica = len(active)
     for layer in range(len(tables) - 1, -1, -1):
-        table, c = tables[layer], constants[layer]
+        table, c = tables[layer], named(constants[layer])
         _, n_pre, n_post, mode, n_grad = table[:5]
         at_t_out, at_slope, at_grad, at_weights_t, at_t_in_grad = (
             table[6],
@@ -163,31 +160,29 @@ def backward_piece(first, last, like, tables, constants, active, limit, n_batch)
             table[12],
             table[13],
         )
-        numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
         t_in, gate, g, x, p, q1, q2, a1, a2, short = factors_of(table, like, n_replica, n_batch)
         _terms(
             first, last, t_in, cube(at_t_out, like, n_replica, n_batch, n_post),
             cube(at_slope, like, n_replica, n_batch, n_post), cube(at_grad, like, n_replica, n_batch, n_post),
-            active, limit, c[7], c[8], mode, numbers, short, gate, g, a1, a2, x, p, q1, q2,
+            active, limit, mode, c, short, gate, g, a1, a2, x, p, q1, q2,
         )  # fmt: skip
         if n_grad > 0:
             input_products(
-                first, last, t_in, cube(at_weights_t, like, n_replica, n_post, n_pre), active, mode, numbers,
+                first, last, t_in, cube(at_weights_t, like, n_replica, n_post, n_pre), active, mode, c,
                 short, gate, a1, a2, q1, q2, cube(at_t_in_grad, like, n_replica, n_batch, n_grad),
             )  # fmt: skip
 
 
 @njit(error_model="numpy")
-def weights_piece(r, i0, i1, like, table, c, n_replica, n_batch, out):
+def weights_piece(r, i0, i1, like, table, row, n_replica, n_batch, out):
     """The gradient (i1 - i0, n_post) of the weights of inputs i0 to i1 of replica r, of one layer; see `backward_piece`."""
-    numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
     t_in, gate, g, x, p, _, _, a1, a2, short = factors_of(table, like, n_replica, n_batch)
     weight_products(
         i0,
         i1,
         t_in[r if len(t_in) > 1 else 0],
         table[3],
-        numbers,
+        named(row),
         short[r],
         gate[r],
         g[r],
@@ -291,18 +286,17 @@ def tables_of(
 def backward(
     states: Sequence[LayerState],
     weights: Sequence[Array],
+    units: Sequence[Unit],
     t_out_grad: Array,
+    *,
     active: NDArray[np.bool_],
     max_weight_grad: float,
     need_t_in_grad: bool,
-    modes: Sequence[int],
-    constants: Sequence[tuple[float, ...]],
 ) -> tuple[Array | None, list[Array]]:
     """Gradients with respect to the input times (if needed) and the weights; see `kernels.Kernels.backward`.
 
     Args:
-        modes, constants: of each layer, see `gpuspike.kernels.cpu`; the last two constants are the kernel's
-            maximum times the capacitance, and its delay.
+        units: of each layer, neurons that share their time constants.
     """
     n_replica, n_batch, _ = t_out_grad.shape
     dtype = t_out_grad.dtype
@@ -316,6 +310,8 @@ def backward(
         return t_in_grad, [np.zeros(w.shape, dtype) for w in weights]
     grads = [np.empty(w.shape, dtype) for w in weights]
     transposed = [transpose(w) if number or need_t_in_grad else None for number, w in enumerate(weights)]
+    modes = [unit.regime for unit in units]
+    constants = np.array([unit.constants(dtype) for unit in units])
     tables, kept = tables_of(states, transposed, t_out_grad, t_in_grad, grads, modes)
     n_active = int(np.count_nonzero(active))
     pairs = (
@@ -324,7 +320,7 @@ def backward(
     run(
         _backward_job,
         (
-            np.empty((0, 0, 0), dtype), tables, np.array(constants), active, max_weight_grad, n_batch,
+            np.empty((0, 0, 0), dtype), tables, constants, active, max_weight_grad, n_batch,
             samples_of_a_piece(n_replica * n_batch),
         ),
         keep=kept,

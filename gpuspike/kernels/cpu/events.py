@@ -10,7 +10,8 @@ import math
 import numpy as np
 from numba import njit
 
-from gpuspike.kernels.cpu.solve import EQUAL, GENERAL, anchored, exp_vectorised, moved, rise, solve
+from gpuspike.kernels.constants import EQUAL, GENERAL
+from gpuspike.kernels.cpu.solve import anchored, exp_vectorised, moved, rise, solve
 
 FLAT = 0.02
 """Slope of a crossing, in (threshold - leak)/tau_fast, below which float32 sums are not enough: their error of some

@@ -23,15 +23,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from gpuspike.backend import thread_count
 from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial, with_bias
-from gpuspike.kernels.cpu.arrays import address, cube, in_vectors
+from gpuspike.kernels.cpu.arrays import address, cube, in_vectors, named
 from gpuspike.kernels.cpu.neurons import solve_samples
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.sort import sort_rows, spike_order
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, samples_of_a_piece, take
 from gpuspike.kernels.layerwise import check_trial, heard
-from gpuspike.kernels.threads import thread_count
+from gpuspike.kernels.unit import Unit
 
 EVENTS_A_SOLUTION = 200
 """Pair-events that solving for one spike time costs, roughly; preparing an event costs a third of that."""
@@ -60,7 +61,7 @@ def forward_piece(r, b0, b1, part, n_ranges, like, bias, tables, constants, tria
     Args:
         like: any array of the working type.
         bias: bias times of all layers, one after the other.
-        tables: (n_layer, ...) sizes and addresses, see `table_row`;  constants: (n_layer, 7).
+        tables: (n_layer, ...) sizes and addresses, see `table_row`;  constants: (n_layer, ...) of `Constants`.
         trials: None, or of each layer the numbers of its trials, (n_layer, 3): grid, end, tolerance of the grid.
     """
     indices = np.empty(0, np.int64)
@@ -77,25 +78,20 @@ def forward_piece(r, b0, b1, part, n_ranges, like, bias, tables, constants, tria
         t_out = cube(at_t_out, like, n_replica, n_batch, n_post)[r, b0:b1]
         _receive(spikes, bias[first_bias : first_bias + n_bias], sort, t_in, order)
         n_vectors = (n_post + width - 1) // width
-        c = constants[layer]
         first, end = part * n_vectors // n_ranges, (part + 1) * n_vectors // n_ranges
         w = cube(at_weights, like, n_replica, n_pre, n_vectors * width)[r]
         t_cross = cube(at_t_cross, like, n_replica, n_batch, n_post)[r, b0:b1]
         slope = cube(at_slope, like, n_replica, n_batch, n_post)[r, b0:b1]
-        numbers = (c[0], c[1], c[2], c[3], c[4], c[5], c[6])
+        c = named(constants[layer])
         if trials is None:
-            solve_samples(
-                t_in, order, w, first, end, mode, numbers, None, t_out, t_cross, slope
-            )  # fmt: skip
+            solve_samples(t_in, order, w, first, end, mode, c, None, t_out, t_cross, slope)
         else:
             trial = (
                 cube(at_lift, like, n_replica, n_batch, n_post)[r, b0:b1],
                 cube(at_delay, like, n_replica, n_batch, n_post)[r, b0:b1],
                 trials[layer, 0], trials[layer, 1], trials[layer, 2],
             )  # fmt: skip
-            solve_samples(
-                t_in, order, w, first, end, mode, numbers, trial, t_out, t_cross, slope
-            )  # fmt: skip
+            solve_samples(t_in, order, w, first, end, mode, c, trial, t_out, t_cross, slope)
         first_bias += n_bias
         spikes = t_out
 
@@ -178,9 +174,8 @@ def forward(
     t_in: Array,
     order: NDArray[np.int64] | None,
     weights: Sequence[Array],
+    units: Sequence[Unit],
     bias_times: Sequence[Sequence[float]],
-    modes: Sequence[int],
-    constants: Sequence[tuple[float, ...]],
     trials: Sequence[Trial] | None = None,
 ) -> list[LayerState]:
     """Spike times of a stack of layers, and the membranes' slopes there.
@@ -189,8 +184,8 @@ def forward(
         t_in: (n_replica or 1, n_batch, n_pre) spike times.
         order: of the same shape, what sorts them along the last axis; None: not known yet.
         weights: of each layer (n_replica, n_pre, n_post), contiguous.
+        units: of each layer, neurons that share their time constants.
         bias_times: of each layer but the first, times of the spikes that it gets beside those of the layer before.
-        modes, constants: of each layer, see `gpuspike.kernels.cpu`.
         trials: of each layer, where a chip interferes.
     """
     n_replica, n_batch, dtype = len(weights[0]), t_in.shape[1], weights[0].dtype
@@ -207,7 +202,7 @@ def forward(
             if states:
                 t_in, order = with_bias(states[-1].t_out, times), None
             trial = None if trials is None else trials[one]
-            states += forward(t_in, order, weights[one], [times], modes[one], constants[one], trial)
+            states += forward(t_in, order, weights[one], units[one], [times], trial)
         return states
     if order is None and (few or empty or len(t_in) < n_replica):
         order = spike_order(t_in)
@@ -237,13 +232,15 @@ def forward(
     for w in weights:
         address(w)  # refuses what the gradient and the optimiser would
     vectors = [in_vectors(w) for w in weights]
+    modes = [unit.regime for unit in units]
+    constants = np.array([unit.constants(dtype) for unit in units])
     layers = zip(states, vectors, n_biases, modes, sorts, trials or [Trial()] * len(weights), strict=True)
     tables = np.array([table_row(*layer) for layer in layers])
     pairs = pair_events(weights)
     like = np.empty((0, 0, 0), dtype)
     run(
         _forward_job,
-        (like, bias, tables, np.array(constants), numbers, n_replica, n_batch, samples_per_task, n_ranges),
+        (like, bias, tables, constants, numbers, n_replica, n_batch, samples_per_task, n_ranges),
         keep=(states, vectors, trials),
         parallel=n_replica * n_batch * pairs > PAIRS_WORTH_A_THREAD,
     )

@@ -10,6 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
+from gpuspike.kernels.constants import EQUAL
 from gpuspike.kernels.cpu.events import FLAT, next_stops, polish, prepare
 from gpuspike.kernels.cpu.simd import (
     VECTOR_BYTES,
@@ -18,7 +19,7 @@ from gpuspike.kernels.cpu.simd import (
     sweep_4,
     sweep_6,
 )
-from gpuspike.kernels.cpu.solve import EQUAL, moved, solve, solve_equal
+from gpuspike.kernels.cpu.solve import moved, solve, solve_equal
 
 WHOLE = 16
 """Neurons are solved for by this many at once: the few left over would cost as much one by one."""
@@ -80,10 +81,11 @@ def _solve(
         t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
         weights: (n_pre, whole vectors), see `arrays.in_vectors`.
         first_vector, end_vector: the neurons' range, in vectors.
+        constants: `Constants`.
         factor: None, or (n_samples, lanes) factors of the thresholds.
         t_cross, slope_out: (n_samples, n_post).
     """
-    tau_slow, tau_fast, rate, drive, span, reach, tangent = constants
+    tau_slow, tau_fast, rate, drive, span, reach, tangent, _, _ = constants
     n_samples, n_pre = t_in.shape
     n_post = t_cross.shape[1]
     kind = weights.dtype.type(0.0)

@@ -16,18 +16,16 @@ on to the next.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from gpuspike.kernels.cpu.solve import EQUAL, GENERAL, exp_vectorised, solve
-from gpuspike.kernels.threads import thread_count
+from gpuspike.backend import thread_count
+from gpuspike.kernels.constants import EQUAL, GENERAL, tangent
+from gpuspike.kernels.cpu.solve import exp_vectorised, solve
+from gpuspike.kernels.cpu.team import PIECES_PER_THREAD, enter, leave, run, tasks
 
 PAIRS_WORTH_A_THREAD = 50_000
 """Pairs below which waking another thread does not pay."""
@@ -52,7 +50,10 @@ def _membranes(taus, slow, fast, rate):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _forward(first, last, t_in, order, weights, taus, lift, tangent, t_out, slope_out):
+def _forward(
+    control, is_caller, n_tasks, n_pieces, t_in, order, weights, taus, lift, tangent, t_out, slope_out
+):
+    enter(control, is_caller)
     n_batch, n_post = t_out.shape[1:]
     n_pre = weights.shape[1]
     slow, fast, rate, p, v, keep, turn, shift, high = (
@@ -60,7 +61,7 @@ def _forward(first, last, t_in, order, weights, taus, lift, tangent, t_out, slop
         np.empty(n_post), np.empty(n_post), np.ones(n_post),
     )  # fmt: skip
     may_cross = np.empty(n_post, np.bool_)
-    for task in range(first, last):
+    for task in tasks(control, n_tasks, n_pieces):
         r, b = task // n_batch, task % n_batch
         r_in = r if t_in.shape[0] > 1 else 0
         _membranes(taus[r], slow, fast, rate)
@@ -105,6 +106,7 @@ def _forward(first, last, t_in, order, weights, taus, lift, tangent, t_out, slop
             for j in range(n_post):
                 v[j] = keep[j] * (turn[j] * v[j] + shift[j] * p[j])
                 p[j] *= keep[j]
+    return leave(control, is_caller, n_pieces)
 
 
 @njit(error_model="numpy")
@@ -115,10 +117,11 @@ def _kernel(delay, slow, fast, rate):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _slopes(first, last, t_in, weights, taus, tangent, t_out, slope_out):
+def _slopes(control, is_caller, n_tasks, n_pieces, t_in, weights, taus, tangent, t_out, slope_out):
+    enter(control, is_caller)
     n_batch, n_post = t_out.shape[1:]
     slow, fast, rate = np.empty(n_post), np.empty(n_post), np.empty(n_post)
-    for task in range(first, last):
+    for task in tasks(control, n_tasks, n_pieces):
         r, b = task // n_batch, task % n_batch
         times = t_in[r if t_in.shape[0] > 1 else 0, b]
         _membranes(taus[r], slow, fast, rate)
@@ -132,14 +135,16 @@ def _slopes(first, last, t_in, weights, taus, tangent, t_out, slope_out):
                     potential += w * _kernel(delay, slow[j], fast[j], rate[j])
             rising = pull - potential / fast[j]
             slope_out[r, b, j] = rising if rising * fast[j] > tangent else 0.0
+    return leave(control, is_caller, n_pieces)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _times_grad(first, last, t_in, weights, taus, t_out, scale, out):
+def _times_grad(control, is_caller, n_tasks, n_pieces, t_in, weights, taus, t_out, scale, out):
     """out[b, i] = sum_j [t_bi < t_out_bj] w_ij scale_bj C k'(t_out_bj - t_bi)"""
+    enter(control, is_caller)
     n_batch, n_post = t_out.shape[1:]
     slow, fast, rate = np.empty(n_post), np.empty(n_post), np.empty(n_post)
-    for task in range(first, last):
+    for task in tasks(control, n_tasks, n_pieces):
         r, b = task // n_batch, task % n_batch
         times = t_in[r if t_in.shape[0] > 1 else 0, b]
         _membranes(taus[r], slow, fast, rate)
@@ -151,16 +156,18 @@ def _times_grad(first, last, t_in, weights, taus, t_out, scale, out):
                     fall = _kernel(delay, slow[j], fast[j], rate[j]) / slow[j]
                     total += weights[r, i, j] * scale[r, b, j] * (math.exp(-delay / fast[j]) - fall)
             out[r, b, i] = total
+    return leave(control, is_caller, n_pieces)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _weights_grad(first, last, t_in, taus, t_out, scale, limit, out):
+def _weights_grad(control, is_caller, n_tasks, n_pieces, t_in, taus, t_out, scale, limit, out):
     """out[i, j] = -sum_b [t_bi < t_out_bj] scale_bj C k(t_out_bj - t_bi), without the rows that explode."""
+    enter(control, is_caller)
     n_batch, n_post = t_out.shape[1:]
     n_pre = out.shape[1]
     slow, fast, rate = np.empty(n_post), np.empty(n_post), np.empty(n_post)
     column, row = np.empty(n_pre), np.empty(n_pre)
-    for task in range(first, last):
+    for task in tasks(control, n_tasks, n_pieces):
         r, j = task // n_post, task % n_post
         r_in = r if t_in.shape[0] > 1 else 0
         _membranes(taus[r], slow, fast, rate)
@@ -176,6 +183,7 @@ def _weights_grad(first, last, t_in, taus, t_out, scale, limit, out):
             if largest <= limit:
                 column -= row
         out[r, :, j] = column
+    return leave(control, is_caller, n_pieces)
 
 
 def forward(
@@ -196,11 +204,8 @@ def forward(
     n_replica, n_pre, n_post = weights.shape
     t_out = np.empty((n_replica, t_in.shape[1], n_post), weights.dtype)
     slope = np.empty_like(t_out)
-
-    def work(first: int, last: int) -> None:
-        _forward(first, last, t_in, order, weights, taus, high, _tangent(weights), t_out, slope)
-
-    _for_each(work, n_replica * t_in.shape[1], parallel=t_out.size * n_pre > PAIRS_WORTH_A_THREAD)
+    arrays = t_in, order, weights, taus, high, tangent(weights.dtype), t_out, slope
+    _run(_forward, n_replica * t_in.shape[1], arrays, parallel=t_out.size * n_pre > PAIRS_WORTH_A_THREAD)
     return t_out, slope
 
 
@@ -209,11 +214,9 @@ def slopes(
 ) -> NDArray[Any]:
     """Slopes at given spike times in units of threshold - leak; arguments as for `forward`."""
     slope = np.zeros_like(t_out)
-
-    def work(first: int, last: int) -> None:
-        _slopes(first, last, t_in, weights, taus, _tangent(weights), t_out, slope)
-
-    _for_each(work, len(t_out) * t_out.shape[1], parallel=t_out.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD)
+    arrays = t_in, weights, taus, tangent(weights.dtype), t_out, slope
+    parallel = t_out.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD
+    _run(_slopes, len(t_out) * t_out.shape[1], arrays, parallel=parallel)
     return slope
 
 
@@ -224,6 +227,7 @@ def backward(
     t_out: NDArray[Any],
     slope: NDArray[Any],
     t_out_grad: NDArray[Any],
+    *,
     active: NDArray[np.bool_],
     max_weight_grad: float,
     need_t_in_grad: bool,
@@ -240,38 +244,15 @@ def backward(
     weights_grad = np.zeros_like(weights)
     t_in_grad = np.zeros((len(t_out), *t_in.shape[1:]), weights.dtype) if need_t_in_grad else None
     parallel = t_out.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD
-
-    def weights_part(first: int, last: int) -> None:
-        _weights_grad(first, last, t_in, taus, t_out, scale, max_weight_grad, weights_grad)
-
-    _for_each(weights_part, len(weights) * weights.shape[2], parallel=parallel)
+    arrays = t_in, taus, t_out, scale, float(max_weight_grad), weights_grad
+    _run(_weights_grad, len(weights) * weights.shape[2], arrays, parallel=parallel)
     if t_in_grad is not None:
-        times_grad = t_in_grad
-
-        def times_part(first: int, last: int) -> None:
-            _times_grad(first, last, t_in, weights, taus, t_out, scale, times_grad)
-
-        _for_each(times_part, len(t_out) * t_out.shape[1], parallel=parallel)
+        arrays = t_in, weights, taus, t_out, scale, t_in_grad
+        _run(_times_grad, len(t_out) * t_out.shape[1], arrays, parallel=parallel)
     return t_in_grad, weights_grad
 
 
-def _tangent(weights: NDArray[Any]) -> float:
-    return 16.0 * float(np.finfo(weights.dtype).eps)
-
-
-def _for_each(work: Callable[[int, int], None], n_items: int, *, parallel: bool) -> None:
-    """Calls work(first, last) for pieces that cover range(n_items), on several threads if `parallel`."""
-    n_threads = thread_count() if parallel else 1
-    n_pieces = min(n_items, 4 * n_threads)
-    if n_threads == 1 or n_pieces < 2:
-        if n_items:
-            work(0, n_items)
-        return
-    bounds = [piece * n_items // n_pieces for piece in range(n_pieces + 1)]
-    list(_threads(n_threads, os.getpid()).map(work, bounds[:-1], bounds[1:]))
-
-
-@cache
-def _threads(n_threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads of this process: a forked child has none of its parent's."""
-    return ThreadPoolExecutor(n_threads, thread_name_prefix=f"gpuspike-{process}")
+def _run(job: Any, n_tasks: int, arrays: tuple[Any, ...], *, parallel: bool) -> None:
+    """All tasks of one of the jobs above."""
+    n_pieces = min(n_tasks, PIECES_PER_THREAD * thread_count())
+    run(job, (n_tasks, n_pieces, *arrays), parallel=parallel)

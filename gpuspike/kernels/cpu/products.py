@@ -10,6 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
+from gpuspike.kernels.constants import EQUAL
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.simd_products import (
     TILE_INPUTS,
@@ -20,7 +21,6 @@ from gpuspike.kernels.cpu.simd_products import (
     products_1,
     products_wide,
 )
-from gpuspike.kernels.cpu.solve import EQUAL
 
 NARROW = 16
 """Neurons of a layer below which its weights' gradient is vectorised over the inputs instead."""
@@ -30,11 +30,11 @@ SAMPLES_PER_BLOCK = 96
 
 
 @njit(error_model="numpy")
-def kernel(delay, mode, tau_slow, tau_fast, rate):
-    """C k(delay) for delay > 0."""
+def kernel(delay, mode, c):
+    """C k(delay) for delay > 0; `c` are the `Constants`."""
     if mode == EQUAL:
-        return math.exp(-delay / tau_slow) * delay
-    return math.exp(-delay / tau_slow) * -math.expm1(-rate * delay) / rate
+        return math.exp(-delay / c.tau_slow) * delay
+    return math.exp(-delay / c.tau_slow) * -math.expm1(-c.rate * delay) / c.rate
 
 
 @njit(error_model="numpy")
@@ -46,10 +46,9 @@ def inputs_of_part(n_pre, part, n_parts):
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def weight_products(i0, i1, t_in, mode, constants, short, gate, g, a1, a2, x, p, out):
+def weight_products(i0, i1, t_in, mode, c, short, gate, g, a1, a2, x, p, out):
     """out[i - i0, j] = sum_b [t_bi < gate_bj] p_bj (a2_bi - x_bj a1_bi) for inputs i0 to i1; p is 0 where not short."""
     n_batch, n_post = gate.shape
-    tau_slow, tau_fast, rate = constants[:3]
     if n_post < NARROW:
         _narrow(i0, i1, t_in, gate, a1, a2, x, p, out)
     else:
@@ -61,7 +60,7 @@ def weight_products(i0, i1, t_in, mode, constants, short, gate, g, a1, a2, x, p,
             for j in range(n_post):
                 delay = np.float64(gate[b, j]) - t_in[b, i]
                 if delay > 0.0:
-                    out[i - i0, j] += g[b, j] * kernel(delay, mode, tau_slow, tau_fast, rate)
+                    out[i - i0, j] += g[b, j] * kernel(delay, mode, c)
 
 
 @njit(error_model="numpy")
@@ -155,11 +154,10 @@ def _narrow(i0, i1, t_in, gate, a1, a2, x, p, out):
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def input_products(first, last, t_in, weights_t, active, mode, constants, short, gate, a1, a2, q1, q2, out):
+def input_products(first, last, t_in, weights_t, active, mode, c, short, gate, a1, a2, q1, q2, out):
     """out[b, i] = sum_j [t_bi < gate_bj] w_ij (q1_bj a1_bi + q2_bj a2_bi), vectorised over the inputs."""
     n_batch, n_post = gate.shape[1:]
     n_pre = out.shape[2]
-    tau_slow, tau_fast, rate = constants[:3]
     for task in range(first, last):
         r, b = task // n_batch, task % n_batch
         if not active[r]:
@@ -187,7 +185,7 @@ def input_products(first, last, t_in, weights_t, active, mode, constants, short,
                 for j in range(n_post):
                     delay = np.float64(gate[r, b, j]) - times[i]
                     if delay > 0.0:
-                        fall = kernel(delay, mode, tau_slow, tau_fast, rate) / tau_slow
-                        bend = math.exp(-delay / tau_fast) - fall
+                        fall = kernel(delay, mode, c) / c.tau_slow
+                        bend = math.exp(-delay / c.tau_fast) - fall
                         total += weights_t[r, j, i] * q1[r, b, j] * bend
                 grad[i] = total

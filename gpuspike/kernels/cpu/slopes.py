@@ -11,21 +11,23 @@ import numpy as np
 from numba import njit
 
 from gpuspike.kernels import Array
-from gpuspike.kernels.cpu.arrays import in_vectors
+from gpuspike.kernels.constants import EQUAL
+from gpuspike.kernels.cpu.arrays import in_vectors, named
 from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD
 from gpuspike.kernels.cpu.products import kernel
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.simd_products import causal_sums_1, causal_sums_4
-from gpuspike.kernels.cpu.solve import EQUAL, exp_vectorised, rise, solve, solve_equal
+from gpuspike.kernels.cpu.solve import exp_vectorised, rise, solve, solve_equal
 from gpuspike.kernels.cpu.sort import finite_range
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, samples_of_a_piece, take
+from gpuspike.kernels.unit import Unit
 
 WINDOW = 16.0
 """Longest window, in tau_fast, that one anchor serves: e^16 costs no digits and float32 holds it."""
 
 
 @njit(error_model="numpy")
-def input_terms(t_in, t_out, mode, tau_slow, tau_fast, rate, a1, a2):
+def input_terms(t_in, t_out, mode, c, a1, a2):
     """a_i and a_i E(t_i) of one sample's inputs, relative to the sample's first input.
 
     Returns:
@@ -33,9 +35,9 @@ def input_terms(t_in, t_out, mode, tau_slow, tau_fast, rate, a1, a2):
     """
     anchor = np.float64(finite_range(t_in)[0])
     latest = np.float64(finite_range(t_out)[1])
-    short = latest - anchor <= WINDOW * tau_fast
+    short = latest - anchor <= WINDOW * c.tau_fast
     end = latest if short else -math.inf
-    rate_slow = 1.0 / tau_slow
+    rate_slow = 1.0 / c.tau_slow
     for i in range(t_in.size):
         # Inputs behind every spike are in no causal set; 0 keeps their terms finite.
         t = t_in[i] - anchor if t_in[i] < end else 0.0
@@ -46,7 +48,7 @@ def input_terms(t_in, t_out, mode, tau_slow, tau_fast, rate, a1, a2):
             a2[i] *= a1[i]
     else:
         for i in range(t_in.size):
-            a2[i] = a1[i] * rise(np.float64(a2[i]), mode, rate)
+            a2[i] = a1[i] * rise(np.float64(a2[i]), mode, c.rate)
     return anchor, latest, short
 
 
@@ -103,17 +105,19 @@ def _sums(n_early, early, t, a1, a2, gate, weights, p_sum, q_sum):
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def slopes_of_samples(first, last, like, t_in, weights, t_out, at_crossing, mode, constants, slope_out):
+def slopes_of_samples(first, last, like, t_in, weights, t_out, at_crossing, mode, row, slope_out):
     """`slopes` of samples first to last, counted over all replicas.
 
     Args:
         like: any array of the type that sums are taken in.
         t_in: (n_replica or 1, n_batch, n_pre);  weights: (n_replica, n_pre, whole vectors), see `arrays.in_vectors`.
-        t_out, slope_out: (n_replica, n_batch, n_post); the other arguments as for `slopes`.
+        t_out, slope_out: (n_replica, n_batch, n_post).
+        row: of the layer's `Constants`; the other arguments as for `slopes`.
     """
     n_batch, n_post = t_out.shape[1:]
     n_pre = weights.shape[1]
-    tau_slow, tau_fast, rate, drive, span, _, tangent = constants
+    c = named(row)
+    tau_slow, tau_fast, rate, drive, span, _, tangent, _, _ = c
     a1, a2 = np.empty(n_pre, like.dtype), np.empty(n_pre, like.dtype)
     early, t = np.empty(n_pre + 1, np.int64), np.empty(n_pre, like.dtype)
     n_lanes = n_post + VECTOR_BYTES  # whole vectors, whatever their type
@@ -127,7 +131,7 @@ def slopes_of_samples(first, last, like, t_in, weights, t_out, at_crossing, mode
         times, spikes = t_in[r_in, b], t_out[r, b]
         for j in range(n_post):
             p[j] = q[j] = 0.0
-        anchor, latest, short = input_terms(times, spikes, mode, tau_slow, tau_fast, rate, a1, a2)
+        anchor, latest, short = input_terms(times, spikes, mode, c, a1, a2)
         n_early = 0
         for i in range(n_pre):
             early[n_early] = i
@@ -146,7 +150,7 @@ def slopes_of_samples(first, last, like, t_in, weights, t_out, at_crossing, mode
                     if 0.0 < delay < math.inf:
                         w = np.float64(weights[r, i, j])
                         p[j] += w * math.exp(-delay / tau_slow)
-                        q[j] += w * kernel(delay, mode, tau_slow, tau_fast, rate)
+                        q[j] += w * kernel(delay, mode, c)
         # To the sum p and the potential at the spike, in units of C (threshold - leak); 0 where there is none.
         if short:
             for j in range(n_post):
@@ -184,7 +188,7 @@ def _slopes_job(
     t_out,
     at_crossing,
     mode,
-    constants,
+    row,
     slope_out,
 ):
     enter(control, is_caller)
@@ -196,20 +200,17 @@ def _slopes_job(
             break
         last = min((piece + 1) * samples_per_task, n_samples)
         first = piece * samples_per_task
-        slopes_of_samples(first, last, like, t_in, weights, t_out, at_crossing, mode, constants, slope_out)
+        slopes_of_samples(first, last, like, t_in, weights, t_out, at_crossing, mode, row, slope_out)
         finish(control)
     return leave(control, is_caller, n_pieces)
 
 
-def slopes(
-    t_in: Array, weights: Array, t_out: Array, at_crossing: bool, mode: int, constants: tuple[float, ...]
-) -> Array:
+def slopes(t_in: Array, weights: Array, unit: Unit, t_out: Array, at_crossing: bool) -> Array:
     """Slope of the membrane that the inputs before given spike times make.
 
     Args:
         at_crossing: where that membrane meets the threshold, see `kernels.Kernels.crossing_slopes`; else at the
             spike times themselves.
-        mode, constants: see `gpuspike.kernels.cpu`.
     """
     slope = np.zeros_like(t_out)
     if slope.size:
@@ -222,8 +223,8 @@ def slopes(
             in_vectors(weights.astype(like.dtype, copy=False)),
             t_out,
             at_crossing,
-            mode,
-            constants,
+            unit.regime,
+            np.array(unit.constants(weights.dtype)),
             slope,
         )
         run(

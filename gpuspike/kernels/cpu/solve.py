@@ -15,8 +15,7 @@ import math
 import numpy as np
 from numba import njit
 
-EQUAL, DOUBLE, NON_LEAKY, GENERAL = range(4)
-"""Regimes of the crossing equation: tau_slow/tau_fast is 1, 2, infinite, or anything else."""
+from gpuspike.kernels.constants import DOUBLE, EQUAL, NON_LEAKY
 
 _LOG2E = 1.4426950408889634
 _LN2_HIGH = 6.93147180369123816490e-01  # 32 leading bits of ln 2, so that n * high is exact

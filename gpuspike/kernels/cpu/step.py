@@ -219,14 +219,13 @@ def _observe(r, b0, b1, chip, tables, constants, n_batch, like):
         n_received, n_pre, n_post, mode = tables[layer, :4]
         slope = cube(tables[layer, 7], like, n_replica, n_batch, n_post)
         if chip.layers[layer, NOMINAL] != 0:
-            c = constants[layer]
             n_lanes = (n_post + width - 1) // width * width
             slopes_of_samples(
                 r * n_batch + b0, r * n_batch + b1, like,
                 cube(tables[layer, 5], like, n_received, n_batch, n_pre),
                 cube(chip.layers[layer, NOMINAL], like, n_replica, n_pre, n_lanes),
                 cube(tables[layer, 6], like, n_replica, n_batch, n_post),
-                True, mode, (c[0], c[1], c[2], c[3], c[4], c[5], c[6]), slope,
+                True, mode, constants[layer], slope,
             )  # fmt: skip
         elif chip.layers[layer, SPAN] != 0:
             span = cube(chip.layers[layer, SPAN], like, 1, n_replica, n_post)[0, r]

@@ -27,7 +27,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from gpuspike.kernels.threads import thread_count
+from gpuspike.backend import thread_count
 
 PIECES_PER_THREAD = 4
 """Pieces that the work is cut into for each thread, so that an uneven load evens out."""
@@ -150,6 +150,18 @@ def take(control):
 def finish(control):
     """A piece is done."""
     _add(control.ctypes.data + 8 * _DONE, 1)
+
+
+@njit(error_model="numpy")
+def tasks(control, n_tasks, n_pieces):
+    """The numbers of the tasks that this thread gets: piece by piece, those next to each other."""
+    while True:
+        piece = take(control)
+        if piece >= n_pieces:
+            return
+        for task in range(piece * n_tasks // n_pieces, (piece + 1) * n_tasks // n_pieces):  # noqa: UP028
+            yield task  # Numba has no `yield from`
+        finish(control)
 
 
 @njit(error_model="numpy")

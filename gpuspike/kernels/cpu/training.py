@@ -18,6 +18,7 @@ from gpuspike.kernels.cpu.loss import check_labels, in_floats
 from gpuspike.kernels.cpu.records import Data, Drawn, Noise, Room, Rule, Told, When
 from gpuspike.kernels.cpu.step import step_job
 from gpuspike.kernels.cpu.team import run, samples_of_a_piece
+from gpuspike.kernels.unit import Unit, on_host, times
 
 
 class Chip(NamedTuple):
@@ -30,8 +31,7 @@ class Chip(NamedTuple):
             epoch and batch, see `rng.normals`; -1 where nothing is drawn.
         jitter: standard deviation of the delays.
         grid, end: on which spikes are seen, and until when.
-        scale: of each layer (n_replica, 1, n_post) what the weights are multiplied by to make neurons of threshold 1
-            of these, their spans and capacitances; None where all neurons are the same.
+        units: of each layer, the neurons that answer.
         factors: None: the gradient is the nominal network's; else it is the chip's, and these are of each layer the
             derivatives (n_replica, n_pre, n_post) of its weights by the trainer's, None for 1.
     """
@@ -44,7 +44,7 @@ class Chip(NamedTuple):
     jitter: float
     grid: float
     end: float
-    scale: Sequence[tuple[Array, Array, Array]] | None
+    units: Sequence[Unit]
     factors: Sequence[Array | None] | None
 
 
@@ -120,8 +120,11 @@ class Stack:
         dtype, n_layer = self._weights[0].dtype, len(self._weights)
         nominal = self._nominal or [None] * n_layer
         scales = [(None, None)] * n_layer
-        if chip.scale is not None and not self._nominal:
-            scales = [tuple(np.ascontiguousarray(x, dtype) for x in scale[1:]) for scale in chip.scale]
+        if not self._nominal:
+            scales = [
+                tuple(None if x is None else on_host(x, dtype) for x in (unit.span, unit.capacitance))
+                for unit in chip.units
+            ]
         numbers = np.array([[chip.grid, chip.end, SAME_TICK]] * n_layer)
         arrays = [np.ascontiguousarray(x, dtype) for x in (*chip.base, *chip.factor)]
         self._kept = self._kept, scales, arrays
@@ -152,8 +155,7 @@ class Stack:
         """Takes over the weights that the chip has, and those that the gradient is taken of."""
         assert self._chip is not None
         for number, (has, w) in enumerate(zip(effective, believed, strict=True)):
-            if self._chip.scale is not None:
-                has = has * self._chip.scale[number][0].astype(has.dtype)
+            has = times(has, self._chip.units[number].per_drive)
             self._vectors[number][:, :, : w.shape[2]] = has
             if self._nominal:
                 self._nominal[number][:, :, : w.shape[2]] = w

@@ -15,16 +15,16 @@ import numpy as np
 
 from gpuspike.backend import cupy_module
 from gpuspike.errors import ShapeError
+from gpuspike.kernels.constants import MIXED
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step as cuda_step
-from gpuspike.kernels.cuda.call import Array, Call, check
-from gpuspike.kernels.cuda.launch import block_kernel, elementwise
-from gpuspike.neuron import LIF
+from gpuspike.kernels.cuda.call import Array, Call, block_kernel, check, elementwise
+from gpuspike.kernels.unit import Unit
 from gpuspike.rng import LAYER_BLOCKS
 
 spike_order, with_bias, without_bias = cuda_step.spike_order, cuda_step.with_bias, cuda_step.without_bias
 cross_entropy, time_mse, count_silent = cuda_step.cross_entropy, cuda_step.time_mse, cuda_step.count_silent
-adam, place = cuda_step.adam, cuda_step.place
+adam, place, constant = cuda_step.adam, cuda_step.place, cuda_step.constant
 
 WORKSPACE = 128 << 20
 """Bytes that the events of a forward pass may take; a larger batch passes through in such parts."""
@@ -44,7 +44,7 @@ def _parts(call: Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]:
 
 
 def forward(
-    t_in: Array, order: Array, weights: Array, neuron: LIF, lift: Array | None = None
+    t_in: Array, order: Array, weights: Array, unit: Unit, lift: Array | None = None
 ) -> tuple[Array, Array]:
     """First spike times and the membrane's slope there; see `kernels.Kernels.forward`.
 
@@ -52,7 +52,7 @@ def forward(
         DtypeError, ShapeError, BackendError: an array that is not CuPy's, contiguous and on this device.
     """
     cupy = cupy_module()
-    call = Call.of(t_in, weights, neuron)
+    call = Call.of(t_in, weights, unit)
     check(np.int64, {"order": (order, t_in.shape)})
     t_out = cupy.empty(call.out_shape, call.dtype)
     slope = cupy.empty(call.out_shape, call.dtype)
@@ -65,10 +65,8 @@ def forward(
         if lift is not None:
             t_out[lift <= 0.0] = 0.0
         return t_out, slope
-    if call.own is not None:
-        weights = weights / call.own_factor("drive")
-    drive, span = (1.0, 1.0) if call.own is not None else (call.unit.drive, call.unit.span)
-    mixed, real = call.regime == src.MIXED, call.dtype.itemsize
+    c, regime = call.constants, unit.regime
+    mixed, real = regime == MIXED, call.dtype.itemsize
     for first, n_samples in _parts(call, call.n_in_replicas, src.event_bytes(real)):
         n_events = call.n_in_replicas * n_samples * call.n_pre
         times = cupy.empty(n_events, call.dtype)
@@ -78,9 +76,8 @@ def forward(
         events = cupy.empty((rest, 4), call.dtype)
         carries = cupy.empty((rest, 3), call.dtype)
         exact = cupy.empty((rest, 2), np.float64)
-        reach = 4.0 if real == 4 else 8.0
-        elementwise(src.prepare_kernel(call.regime))(
-            call.n_batch, call.n_pre, call.n_post, first, n_samples, *call.taus, drive, reach, t_in, order,
+        elementwise(src.prepare_kernel(regime))(
+            call.n_batch, call.n_pre, call.n_post, first, n_samples, *c[:3], c.drive, c.reach, t_in, order,
             times, rows, ends, events, carries, exact, size=n_events,
         )  # fmt: skip
         width = min(32, call.n_post)
@@ -88,40 +85,36 @@ def forward(
         n_threads = call.n_replica * n_samples * -(-call.n_post // width) * width
         if mixed:
             elementwise(src.mixed_kernel(lifted))(
-                width, *sizes, call.tangent, weights, call.own_taus(), times, rows, *lifts, t_out, slope,
+                width, *sizes, c.tangent, weights, call.own_taus(), times, rows, *lifts, t_out, slope,
                 size=n_threads,
             )  # fmt: skip
         else:
-            elementwise(src.forward_kernel(call.regime, lifted))(
-                width, *sizes, *call.taus, drive, span, call.tangent, weights,
+            elementwise(src.forward_kernel(regime, lifted))(
+                width, *sizes, *c[:3], c.drive, c.span, c.tangent, weights,
                 times, rows, ends, events, carries, exact, *lifts, t_out, slope, size=n_threads,
             )  # fmt: skip
-    if call.own is not None:
-        slope *= call.own_factor("span")
     return t_out, slope
 
 
-def slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+def slopes(t_in: Array, weights: Array, unit: Unit, t_out: Array) -> Array:
     """Slope of the membrane at given spike times; see `kernels.Kernels.slopes`."""
-    return _slopes(t_in, weights, neuron, t_out, at_crossing=False)
+    return _slopes(t_in, weights, unit, t_out, at_crossing=False)
 
 
-def crossing_slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
+def crossing_slopes(t_in: Array, weights: Array, unit: Unit, t_out: Array) -> Array:
     """Slope where that membrane meets the threshold; see `kernels.Kernels.crossing_slopes`."""
-    return _slopes(t_in, weights, neuron, t_out, at_crossing=True)
+    return _slopes(t_in, weights, unit, t_out, at_crossing=True)
 
 
-def _slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array, *, at_crossing: bool) -> Array:
+def _slopes(t_in: Array, weights: Array, unit: Unit, t_out: Array, *, at_crossing: bool) -> Array:
     cupy = cupy_module()
-    call = Call.of(t_in, weights, neuron)
+    call = Call.of(t_in, weights, unit)
     check(call.dtype, {"t_out": (t_out, call.out_shape)})
     slope = cupy.zeros(call.out_shape, call.dtype)
     if call.empty:
         return slope
-    if call.own is not None:
-        weights = weights / call.own_factor("drive")
-    drive, span = (1.0, 1.0) if call.own is not None else (call.unit.drive, call.unit.span)
-    mixed = call.regime == src.MIXED
+    c, regime = call.constants, unit.regime
+    mixed = regime == MIXED
     factor = call.dtype if at_crossing else np.dtype(np.float64)
     windows = "sample_windows_float" if factor == np.float32 else "sample_windows_double"
     for first, n_samples in _parts(call, call.n_replica, 2 * factor.itemsize):
@@ -130,23 +123,21 @@ def _slopes(t_in: Array, weights: Array, neuron: LIF, t_out: Array, *, at_crossi
         anchors, wide = cupy.empty(rows, np.float64), cupy.empty(rows, np.bool_)
         a1, a2 = (cupy.empty((rows, 1 if mixed else call.n_pre), factor) for _ in range(2))
         if not mixed:
-            block_kernel(windows, call.dtype, call.regime)(
+            block_kernel(windows, call.dtype, regime)(
                 (rows,), (SAMPLE_THREADS,),
-                (*map(np.int32, sizes), *map(np.float64, call.taus), t_in, t_out, anchors, wide, a1, a2),
+                (*map(np.int32, sizes), *map(np.float64, c[:3]), t_in, t_out, anchors, wide, a1, a2),
             )  # fmt: skip
-        elementwise(src.slopes_kernel(call.regime, at_crossing))(
-            *sizes, *call.taus, drive, span, call.tangent, t_in, weights, call.own_taus(), t_out,
+        elementwise(src.slopes_kernel(regime, at_crossing))(
+            *sizes, *c[:3], c.drive, c.span, c.tangent, t_in, weights, call.own_taus(), t_out,
             anchors, wide, a1, a2, slope, size=call.n_replica * n_samples * call.n_post,
         )  # fmt: skip
-    if call.own is not None:
-        slope *= call.own_factor("span")
     return slope
 
 
 def backward(
     t_in: Array,
     weights: Array,
-    neuron: LIF,
+    unit: Unit,
     t_out: Array,
     slope: Array,
     t_out_grad: Array,
@@ -161,7 +152,7 @@ def backward(
         active: (n_replica,) on the device; a NumPy array is sent there.
     """
     cupy = cupy_module()
-    call = Call.of(t_in, weights, neuron)
+    call = Call.of(t_in, weights, unit)
     active = cupy.asarray(active)
     check(np.bool_, {"active": (active, (call.n_replica,))})
     by_neuron = {"t_out": t_out, "slope": slope, "t_out_grad": t_out_grad}
@@ -170,16 +161,14 @@ def backward(
     if call.empty:
         t_in_grad = cupy.zeros(in_shape, call.dtype) if need_t_in_grad else None
         return t_in_grad, cupy.zeros_like(weights)
-    if call.own is not None:  # the product with the slope is all that a kernel needs the capacitance for
-        slope = slope * call.own_factor("capacitance")
-    capacitance = call.unit.capacitance
-    mixed, taus = call.regime == src.MIXED, call.own_taus()
-    constants = tuple(map(np.float64, call.taus))
+    capacitance, regime = unit.neuron.capacitance, unit.regime
+    mixed, taus = regime == MIXED, call.own_taus()
+    constants = tuple(map(np.float64, call.constants[:3]))
     wide = cupy.empty((call.n_replica, call.n_batch), np.bool_)
     a1, a2 = (cupy.empty((1, 1, 1) if mixed else in_shape, call.dtype) for _ in range(2))
     gate, p1, p2, q1, q2 = (cupy.empty(call.out_shape, call.dtype) for _ in range(5))
     sizes = tuple(map(np.int32, (call.n_in_replicas, call.n_batch, call.n_pre, call.n_post)))
-    block_kernel("gradient_terms", call.dtype, call.regime)(
+    block_kernel("gradient_terms", call.dtype, regime)(
         (call.n_replica * call.n_batch,), (SAMPLE_THREADS,),
         (
             *sizes, *constants, np.float64(capacitance), np.float64(max_weight_grad), taus, active, t_in,
@@ -190,7 +179,7 @@ def backward(
     blocks = call.n_replica * tiles_i * tiles_j
     n_splits = src.gradient_parts(call.n_pre, call.n_post, call.n_batch)
     parts = cupy.empty((n_splits, *weights.shape), call.dtype)
-    block_kernel("weights_gradient", call.dtype, call.regime)(
+    block_kernel("weights_gradient", call.dtype, regime)(
         (blocks * n_splits,), (TILE_THREADS,),
         (
             np.int32(call.n_replica), *sizes, np.int32(n_splits), *constants, taus, active, t_in, wide,
@@ -204,7 +193,7 @@ def backward(
     if not need_t_in_grad:
         return None, weights_grad
     t_in_grad = cupy.empty(in_shape, call.dtype)
-    block_kernel("times_gradient", call.dtype, call.regime)(
+    block_kernel("times_gradient", call.dtype, regime)(
         (call.n_replica * tiles_b * tiles_i,), (TILE_THREADS,),
         (*sizes, *constants, taus, active, t_in, weights, wide, a1, a2, gate, q1, q2, t_in_grad),
     )  # fmt: skip

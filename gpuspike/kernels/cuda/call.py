@@ -1,8 +1,7 @@
-"""What a call of the CUDA backend's kernels is checked for, and the constants that its kernels take."""
+"""What a call of the CUDA backend's kernels is checked for, what it sends, and how they are compiled."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,9 +10,9 @@ import numpy as np
 
 from gpuspike.backend import cupy_module
 from gpuspike.errors import BackendError, DtypeError, ShapeError
-from gpuspike.kernels.constants import Own, own
+from gpuspike.kernels.constants import Constants
 from gpuspike.kernels.cuda import source as src
-from gpuspike.neuron import LIF
+from gpuspike.kernels.unit import Unit
 
 Array = Any
 """A cupy.ndarray: CuPy need not be there when types are checked."""
@@ -58,17 +57,16 @@ def check(dtype: Any, arrays: dict[str, tuple[Array, tuple[int, ...]]]) -> None:
 class Call:
     """Sizes and constants of one call, in the types that kernels take."""
 
-    neuron: LIF
+    unit: Unit
     dtype: np.dtype[Any]
     n_in_replicas: int
     n_replica: int
     n_batch: int
     n_pre: int
     n_post: int
-    own: Own | None
 
     @classmethod
-    def of(cls, t_in: Array, weights: Array, neuron: LIF) -> Call:
+    def of(cls, t_in: Array, weights: Array, unit: Unit) -> Call:
         """The sizes of a layer whose arrays fit each other.
 
         Raises:
@@ -94,10 +92,7 @@ class Call:
             weights.dtype,
             {"t_in": (t_in, (n_in_replicas, n_batch, n_pre)), "weights": (weights, weights.shape)},
         )
-        parameters = None if neuron.uniform else own(neuron, n_replica, n_post)
-        return cls(
-            neuron, np.dtype(weights.dtype), n_in_replicas, n_replica, n_batch, n_pre, n_post, parameters
-        )
+        return cls(unit, np.dtype(weights.dtype), n_in_replicas, n_replica, n_batch, n_pre, n_post)
 
     @property
     def empty(self) -> bool:
@@ -105,31 +100,9 @@ class Call:
         return 0 in (self.n_replica, self.n_batch, self.n_pre, self.n_post)
 
     @property
-    def unit(self) -> LIF:
-        """The neuron whose constants the kernels take."""
-        return self.neuron if self.own is None else self.own.unit
-
-    @property
-    def regime(self) -> int:
-        """The kernels that the time constants need, as in `cuda.source`."""
-        if self.own is not None and self.own.taus is not None:
-            return src.MIXED
-        slow, fast = self.unit.tau_slow, self.unit.tau_fast
-        if slow == fast:
-            return src.EQUAL
-        if slow == 2.0 * fast:
-            return src.DOUBLE
-        return src.NON_LEAKY if math.isinf(slow) else src.GENERAL
-
-    @property
-    def taus(self) -> tuple[float, float, float]:
-        """tau_slow, tau_fast and the difference of their rates."""
-        return self.unit.tau_slow, self.unit.tau_fast, self.unit.rate_difference
-
-    @property
-    def tangent(self) -> float:
-        """Slope, in (threshold - leak)/tau_fast, up to which a crossing is tangential."""
-        return 16.0 * float(np.finfo(self.dtype).eps)
+    def constants(self) -> Constants:
+        """Of the neurons, but for time constants that they do not share."""
+        return self.unit.constants(self.dtype)
 
     @property
     def out_shape(self) -> tuple[int, int, int]:
@@ -138,30 +111,51 @@ class Call:
 
     def own_taus(self) -> Array:
         """(n_replica, n_post, 2) time constants on the device; a stand-in where all neurons share them."""
-        if self.own is None or self.own.taus is None:
-            return on_device(b"\0" * 16, "float64", (1, 1, 2), cupy_module().cuda.Device().id)
-        return self._own("taus", np.dtype(np.float64))
+        taus = self.unit.taus
+        return constant(np.zeros((1, 1, 2)) if taus is None else taus, np.float64)
 
-    def own_factor(self, name: str) -> Array:
-        """`drive`, `span` or `capacitance` of every neuron, (n_replica, 1, n_post)."""
-        return self._own(name, self.dtype)
 
-    def _own(self, name: str, dtype: np.dtype[Any]) -> Array:
-        values = getattr(self.own, name).astype(dtype)
-        return on_device(values.tobytes(), dtype.name, values.shape, cupy_module().cuda.Device().id)
+def constant(values: Any, dtype: Any) -> Array:
+    """Parameters on the current device, sent there once."""
+    array = np.asarray(values, dtype)
+    return on_device(array.tobytes(), array.dtype.name, array.shape, cupy_module().cuda.Device().id)
 
 
 @cache  # not a bounded one: captured graphs hold the addresses
 def on_device(data: bytes, dtype: str, shape: tuple[int, ...], device: int) -> Array:
-    """Parameters, sent to a device once."""
+    """The array with these bytes, in the memory of all: it may outlive the pool of a training."""
     del device
-    return send(np.frombuffer(data, dtype).reshape(shape))
-
-
-def send(values: np.ndarray[Any, Any]) -> Array:
-    """A copy on the current device, in the memory of all: it may outlive the pool of a training."""
     cupy = cupy_module()
     with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
-        sent = cupy.asarray(values.copy())
+        sent = cupy.asarray(np.frombuffer(data, dtype).reshape(shape).copy())
     cupy.cuda.get_current_stream().synchronize()  # other streams will read it
     return sent
+
+
+# --- how kernels are compiled ----------------------------------------------------------
+
+
+@cache
+def elementwise(kernel: src.Elementwise) -> Any:
+    """A kernel that runs one operation a thread; compiled at its first call."""
+    return cupy_module().ElementwiseKernel(
+        kernel.in_params,
+        kernel.out_params,
+        kernel.operation,
+        kernel.name,
+        preamble=src.source(),
+        options=src.OPTIONS,
+    )
+
+
+@cache
+def block_kernel(name: str, dtype: np.dtype[Any], regime: int) -> Any:
+    """A kernel whose threads work together; see `cuda.source.block_kernels`."""
+    names = src.block_kernels(dtype, regime)
+    return _module(dtype, regime).get_function(names[name])
+
+
+@cache
+def _module(dtype: np.dtype[Any], regime: int) -> Any:
+    names = tuple(src.block_kernels(dtype, regime).values())
+    return cupy_module().RawModule(code=src.source(), options=src.OPTIONS, name_expressions=names)

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-EQUAL, DOUBLE, NON_LEAKY, GENERAL, MIXED = range(5)
-"""Regimes, as in `lif.cuh`."""
+from gpuspike.kernels.constants import MIXED
 
 OPTIONS = ("--std=c++17",)
 

@@ -7,7 +7,6 @@ that a step can be captured as a CUDA graph; only rows longer than MOST_SORTED a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,26 +15,13 @@ from gpuspike.backend import cupy_module
 from gpuspike.errors import ShapeError
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step_source as step_src
-from gpuspike.kernels.cuda.call import Array, check, send
-from gpuspike.kernels.cuda.launch import block_kernel, elementwise
+from gpuspike.kernels.cuda.call import Array, block_kernel, check, constant, elementwise
 
 MOST_SORTED = 2048
 """Inputs of a row that one block sorts, as in `step.cu`."""
 
 STEP_THREADS, COUNTED = 128, 32
 """Threads of a block, and neurons that one of `count_silent` has, as in `step.cu`."""
-
-
-@cache
-def constants(values: bytes, dtype: str, device: int) -> Array:
-    """Numbers on a device, sent once and never freed: captured graphs hold their address."""
-    del device
-    return send(np.frombuffer(values, dtype))
-
-
-def _constants(values: Any, dtype: Any) -> Array:
-    array = np.asarray(values, dtype)
-    return constants(array.tobytes(), array.dtype.name, cupy_module().cuda.Device().id)
 
 
 # --- spikes ----------------------------------------------------------
@@ -78,7 +64,7 @@ def with_bias(spikes: Array, bias_times: Sequence[float]) -> Array:
     check(spikes.dtype, {"spikes": (spikes, spikes.shape)})
     if everything.size:
         elementwise(step_src.APPEND)(
-            n_spikes, everything.shape[2], spikes, _constants(bias_times, spikes.dtype), everything
+            n_spikes, everything.shape[2], spikes, constant(bias_times, spikes.dtype), everything
         )
     return everything
 

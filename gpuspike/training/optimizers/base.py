@@ -17,8 +17,8 @@ class Optimizer(Leaf):
     """An optimiser with its state, arrays with the replica axis first; its formula in up to three forms.
 
     The oracle, `reference`, is enough: training then goes by pieces. With a compiled row the whole step is
-    one job on a CPU. The row is called with the numbers and the rates, in the weights' type, with (n,) weights
-    and gradient, and with a tuple of what is kept beside them.
+    one job on a CPU. The row is called with the numbers and the rates, in the type of the weights, and with
+    (n,) weights, gradient and a tuple of what is kept beside them.
 
     Args:
         weights: of each layer (n_replica, n_pre, n_post).
