@@ -23,8 +23,8 @@ from gpuspike.kernels.unit import Unit
 from gpuspike.rng import LAYER_BLOCKS
 
 spike_order, with_bias, without_bias = cuda_step.spike_order, cuda_step.with_bias, cuda_step.without_bias
-cross_entropy, time_mse, count_silent = cuda_step.cross_entropy, cuda_step.time_mse, cuda_step.count_silent
-adam, place, constant = cuda_step.adam, cuda_step.place, cuda_step.constant
+score, count_silent = cuda_step.score, cuda_step.count_silent
+place, constant = cuda_step.place, cuda_step.constant
 
 WORKSPACE = 128 << 20
 """Bytes that the events of a forward pass may take; a larger batch passes through in such parts."""

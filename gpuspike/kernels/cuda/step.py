@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuspike.backend import cupy_module
-from gpuspike.errors import ShapeError
+from gpuspike.errors import BackendError, ShapeError
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step_source as step_src
 from gpuspike.kernels.cuda.call import Array, block_kernel, check, constant, elementwise
@@ -177,7 +177,7 @@ def _loss_arrays(t_out: Array, labels: Array) -> tuple[Array, Array]:
 def cross_entropy(
     t_out: Array, labels: Array, unit: float, late: float, alpha: float, penalty: float
 ) -> tuple[Array, Array]:
-    """Loss and its gradient; see `kernels.Kernels.cross_entropy`. Labels are trusted to be classes."""
+    """Loss and its gradient; see `training.losses.TTFSCrossEntropy`. Labels are trusted to be classes."""
     loss, grad = _loss_arrays(t_out, labels)
     last = float(np.log(np.finfo(t_out.dtype).max)) - 1.0
     if loss.size:
@@ -191,7 +191,7 @@ def cross_entropy(
 def time_mse(
     t_out: Array, labels: Array, tau_syn: float, correct: float, wrong: float, penalty: float
 ) -> tuple[Array, Array]:
-    """Loss and its gradient; see `kernels.Kernels.time_mse`. Labels are trusted to be classes."""
+    """Loss and its gradient; see `training.losses.TimeMSE`. Labels are trusted to be classes."""
     loss, grad = _loss_arrays(t_out, labels)
     if loss.size:
         elementwise(step_src.TIME_MSE)(
@@ -199,6 +199,22 @@ def time_mse(
             size=loss.size,
         )  # fmt: skip
     return loss, grad
+
+
+_LOSSES = {"CrossEntropyNumbers": cross_entropy, "TimeMSENumbers": time_mse}
+
+
+def score(loss: Any, t_out: Array, labels: Array) -> tuple[Array, Array]:
+    """Loss of every sample, and its gradient; see `kernels.Kernels.score`.
+
+    Raises:
+        BackendError: a loss that has no device code.
+    """
+    numbers = loss.numbers()
+    kernel = _LOSSES.get(type(numbers).__name__)
+    if kernel is None:
+        raise BackendError(f"the loss {type(loss).__name__} has no device code: it needs backend=cpu")
+    return kernel(t_out, labels, *numbers)
 
 
 # --- figures and bumping ----------------------------------------------------------
@@ -296,26 +312,6 @@ def bump(
 
 
 # --- optimisers ----------------------------------------------------------
-
-
-def adam(
-    weights: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
-    keep_mean: float,
-    keep_square: float,
-    rate: float,
-    correction: float,
-    epsilon: float,
-) -> None:
-    """One step of Adam, in place; see `kernels.Kernels.adam`."""
-    arrays = {"weights": weights, "grad": grad, "mean": mean, "square": square}
-    check(weights.dtype, {name: (array, weights.shape) for name, array in arrays.items()})
-    if weights.size:
-        elementwise(step_src.ADAM)(
-            grad, keep_mean, keep_square, rate, correction, epsilon, weights, mean, square
-        )
 
 
 def adam_active(

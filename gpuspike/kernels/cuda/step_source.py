@@ -68,14 +68,6 @@ BUMP = Elementwise(
         i, number, n_pre, n_post, targeted, first, n_all, &layer[0], &size[0], &silent[0], &weights[0])""",
 )
 
-ADAM = Elementwise(
-    "gpuspike_adam",
-    "raw T grad, float64 keep_mean, float64 keep_square, float64 rate, float64 correction, float64 epsilon",
-    "T weights, T mean, T square",
-    """gpuspike::adam<T>(
-        grad[i], keep_mean, keep_square, rate, correction, epsilon, weights, mean, square)""",
-)
-
 ADAM_RATES = Elementwise(
     "gpuspike_adam_rates",
     "float64 keep_mean, float64 keep_square, raw float64 learning_rate, raw bool active",
@@ -108,5 +100,5 @@ SGD_ACTIVE = Elementwise(
 )
 
 ALL = (
-    TAKE, JITTER, APPEND, CUT, CROSS_ENTROPY, TIME_MSE, BUMP, ADAM, ADAM_RATES, ADAM_ACTIVE, SGD_ACTIVE,
+    TAKE, JITTER, APPEND, CUT, CROSS_ENTROPY, TIME_MSE, BUMP, ADAM_RATES, ADAM_ACTIVE, SGD_ACTIVE,
 )  # fmt: skip
