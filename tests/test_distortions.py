@@ -19,6 +19,7 @@ from small_training import assert_same_runs
 from test_compiled_step import Task
 from test_substrate import SEEDS, emulate, make_inputs, make_network, make_weights
 
+from gpuspike import registry
 from gpuspike.config.schema import conf_folder, from_values, jobs, read_substrate
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.kernels import load
@@ -202,6 +203,7 @@ def borrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is registered is forgotten after the test."""
     monkeypatch.setattr(DISTORTIONS, "_places", dict(DISTORTIONS._places))
     monkeypatch.setattr(DISTORTIONS, "_parts", dict(DISTORTIONS._parts))
+    monkeypatch.setattr(registry, "added", list(registry.added))
 
 
 @pytest.fixture
@@ -288,7 +290,7 @@ def test_a_distortion_that_promises_too_much_is_left_to_the_step_by_pieces(
     [
         (("gain_std", float, 0.0), "the distortion mine has the key gain_std, which the distortion gain has"),
         (("prices", float, 0.0), "the distortion mine has the key prices, which every substrate has"),
-        (("own", float), "own of the distortion mine must have a default, at which it is off"),
+        (("own", float), "the value own of the distortion mine needs a default, got none"),
     ],
 )
 def test_keys_that_cannot_be_are_refused(

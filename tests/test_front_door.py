@@ -195,8 +195,10 @@ def test_another_optimiser_begins_anew_and_a_schedule_with_each_training() -> No
 def test_the_step_is_told() -> None:
     net, data = make(), make_data()
     assert gs.fit(net, *data, epochs=1, batch_size=30).step == "compiled"
-    assert gs.fit(net, *data, epochs=1, batch_size=30, loss="time_mse").step == "piecewise"
-    assert "piecewise step" in repr(net.history)
+    assert gs.fit(net, *data, epochs=1, batch_size=30, loss="time_mse").step == "compiled"
+    chip = net.on(gs.Chip(time_grid=0.05))
+    assert gs.fit(chip, *data, epochs=1, batch_size=30).step == "piecewise"
+    assert "piecewise step" in repr(chip.history)
 
 
 def test_a_history_can_be_read() -> None:
