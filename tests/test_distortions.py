@@ -298,9 +298,13 @@ def test_keys_that_cannot_be_are_refused(
 ) -> None:
     borrow(monkeypatch)
     made = dataclasses.make_dataclass("Mine", [declared], bases=(Distortion,), frozen=True)
-    DISTORTIONS.add("mine", made)
-    with pytest.raises(ConfigError, match=message):
+
+    def added_and_used() -> None:  # refused when it is added, or when the keys come together
+        DISTORTIONS.add("mine", made)
         Substrate()
+
+    with pytest.raises(ConfigError, match=message):
+        added_and_used()
 
 
 def test_the_registry_names_what_there_is() -> None:
