@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
@@ -43,10 +43,7 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: there is none; which there are, and which is meant perhaps.
         """
-        if name not in self._places:
-            close = difflib.get_close_matches(str(name), self._places, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ConfigError(f"there is no {self.kind} {name!r}; there are {', '.join(self)}{hint}")
+        one_of(self.kind, name, self)
         if name not in self._parts:
             module, _, part = self._places[name].partition(":")
             self._parts[name] = getattr(importlib.import_module(module), part)
@@ -73,6 +70,20 @@ class Registry(Generic[T]):
         """Takes back a part that was added."""
         added.remove((self, name))
         del self._places[name], self._parts[name]
+
+
+def one_of(kind: str, name: str, known: Iterable[str]) -> str:
+    """The name again, if it is known.
+
+    Raises:
+        ConfigError: it is not; which are, and which is meant perhaps.
+    """
+    names = list(known)
+    if name not in names:
+        close = difflib.get_close_matches(str(name), names, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{hint}")
+    return name
 
 
 def extends(kind: str, base: type, needed: Collection[str] = ()) -> Callable[[str, Any], None]:

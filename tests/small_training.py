@@ -16,7 +16,7 @@ from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.device import DeviceStep
 from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
-from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.optimizers import SGD, Adam, Descent
 from gpuspike.training.schedule import Schedule
 from gpuspike.training.trainer import EpochRecord, Labelled, Trainer, TrainingRule
 
@@ -57,13 +57,11 @@ class Setup:
     def trainer(self) -> Trainer:
         network, loss = self.network(), self.made_loss()
         weights = network.initial_weights(self.seeds, (0.6, 0.3), (0.8, 0.5), self.dtype)
-        optimizer: Optimizer = (
-            Adam(weights, network.kernels) if self.optimizer == "adam" else SGD(weights, momentum=0.9)
-        )
+        descent = Descent(Adam() if self.optimizer == "adam" else SGD(0.9), weights, network.kernels)
         shift = RandomShift(3, self.shift, 1.9) if self.shift else None
         rule = TrainingRule(self.batch_size, 33, 0.2, self.bump_replaces_step, self.input_noise, shift)
         bumping = Bumping(self.max_silent, 0.002, len(self.seeds))
-        parts = network, weights, loss, optimizer
+        parts = network, weights, loss, descent
         step = None
         if self.backend == "cuda":
             step = DeviceStep(*parts, bumping, rule, self.seeds, graph=self.graph)

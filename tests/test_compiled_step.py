@@ -19,7 +19,7 @@ from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import ChipStep, CompiledStep, compiled_step
 from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
-from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.optimizers import SGD, Adam, Descent, Optimizer
 from gpuspike.training.schedule import Schedule
 from gpuspike.training.trainer import Labelled, Trainer, TrainingRule
 
@@ -72,7 +72,7 @@ class Task:
         weights = network.initial_weights(self.seeds, means, stds, self.dtype)
         loss, optimizer = (
             TTFSCrossEntropy(kernels=network.kernels),
-            Adam(weights, network.kernels),
+            Descent(Adam(), weights, network.kernels),
         )
         bumping = Bumping(
             (self.max_silent,) * (len(self.sizes) - 1), 0.002, len(self.seeds), True, self.targeted
@@ -161,7 +161,7 @@ def test_a_chip_answers_in_the_same_job_with_the_same_bits(task: Task) -> None:
 def test_it_takes_the_place_of_the_step_that_it_knows(setup: Setup) -> None:
     there = replace(setup, backend="cpu")
     trainer = there.trainer()
-    parts = (trainer.network, trainer.network, trainer.weights, there.made_loss(), trainer.optimizer)
+    parts = (trainer.network, trainer.network, trainer.weights, there.made_loss(), trainer.descent)
     step = compiled_step(*parts, trainer.bumping, trainer._rule, there.seeds)
     assert step is not None
     trainer.step = step
@@ -263,7 +263,7 @@ def refused(
     trainer = task.trainer(compiled=False)
     machine = machine or trainer.network
     loss = loss or TTFSCrossEntropy()
-    made = optimizer(trainer.weights)
+    made = Descent(optimizer(), trainer.weights)
     parts = (machine, machine, trainer.weights, loss, made, trainer.bumping, trainer._rule, task.seeds)
     return compiled_step(*parts) is None
 

@@ -24,7 +24,7 @@ from gpuspike.neuron import LIF
 from gpuspike.substrate import FileChip, OnChip, Substrate, files
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.losses import TTFSCrossEntropy
-from gpuspike.training.optimizers import Adam
+from gpuspike.training.optimizers import Adam, Descent
 from gpuspike.training.schedule import Schedule
 from gpuspike.training.trainer import EpochRecord, Labelled, Trainer, TrainingRule, evaluate
 
@@ -90,7 +90,7 @@ def make_trainer(
         machine,
         weights,
         TTFSCrossEntropy(),
-        Adam(weights, network.kernels),
+        Descent(Adam(), weights, network.kernels),
         Schedule(0.01, "cosine", n_epochs=n_epochs),
         Bumping([0.5, 0.1], 0.0005, 1),
         TrainingRule(batch_size=50, evaluation_batch_size=400, max_weight_grad=0.2, bump_replaces_step=False),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import load
-from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.optimizers import SGD, Adam, Descent
 from gpuspike.training.schedule import Schedule
 
 Array = NDArray[Any]
@@ -37,9 +37,9 @@ def make_grads(step: int, dtype: Any = np.float64) -> list[Array]:
     return grads
 
 
-def make(kind: str, weights: list[Array]) -> Optimizer:
+def make(kind: str, weights: list[Array]) -> Descent:
     """An optimiser with state."""
-    return Adam(weights, load("cpu")) if kind == "adam" else SGD(weights, momentum=0.9)
+    return Descent(Adam() if kind == "adam" else SGD(0.9), weights, load("cpu"))
 
 
 def copies(arrays: dict[str, Array]) -> dict[str, Array]:
@@ -80,11 +80,9 @@ def test_many_steps_equal_the_scalar_recursion(kind: str, backend: str) -> None:
     n_steps = 200
     weights = make_weights()
     start = [w.copy() for w in weights]
-    optimizer: Optimizer
-    if kind == "adam":
-        optimizer, by_hand = Adam(weights, load(backend), 0.8, 0.99, 1e-7), adam_by_hand
-    else:
-        optimizer, by_hand = SGD(weights, momentum=0.7), sgd_by_hand
+    by_hand = adam_by_hand if kind == "adam" else sgd_by_hand
+    formula = Adam(0.8, 0.99, 1e-7) if kind == "adam" else SGD(momentum=0.7)
+    optimizer = Descent(formula, weights, load(backend))
     rates = [0.01 * 0.99**step for step in range(n_steps)]
     history = [make_grads(step) for step in range(n_steps)]
     for grads, rate in zip(history, rates, strict=True):
@@ -100,7 +98,7 @@ def test_the_first_adam_step_is_the_learning_rate_in_the_gradient_s_direction() 
     weights = make_weights()
     before = [w.copy() for w in weights]
     grads = make_grads(0)
-    Adam(weights, load("cpu")).step(weights, grads, 0.25, EVERYBODY)
+    Descent(Adam(), weights, load("cpu")).step(weights, grads, 0.25, EVERYBODY)
     for w, w_before, grad in zip(weights, before, grads, strict=True):
         large = np.abs(grad) > 1e-4
         np.testing.assert_allclose((w_before - w)[large], 0.25 * np.sign(grad[large]), rtol=1e-3)
@@ -138,7 +136,7 @@ def test_an_inactive_replica_and_its_state_stay_as_they_are_bit_for_bit(kind: st
 
 def test_adam_counts_the_steps_of_each_replica() -> None:
     weights = make_weights()
-    optimizer = Adam(weights, load("cpu"))
+    optimizer = Descent(Adam(), weights, load("cpu"))
     for active in ([True, True, False], [False, True, False], [True, True, False]):
         optimizer.step(weights, make_grads(0), 0.1, np.array(active))
     assert optimizer.state()["steps"].tolist() == [2, 3, 0]
@@ -207,14 +205,14 @@ def test_the_state_has_the_replica_axis_first_and_is_not_a_copy(kind: str) -> No
 )
 def test_adam_refuses_what_it_cannot_use_by_name(change: dict[str, float], name: str) -> None:
     with pytest.raises(ValueRangeError, match=f"^{name} must .*got") as caught:
-        Adam(make_weights(), load("cpu"), **change)
+        Adam(**change)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("momentum", [1.0, -0.1, math.nan, math.inf])
 def test_sgd_refuses_an_impossible_momentum(momentum: float) -> None:
     with pytest.raises(ValueRangeError, match=r"momentum must lie in \[0, 1\), got"):
-        SGD(make_weights(), momentum=momentum)
+        SGD(momentum)
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 19, 20, 299])

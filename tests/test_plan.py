@@ -35,7 +35,7 @@ def test_the_bytes_are_those_of_the_run_s_own_arrays(given: list[str]) -> None:
     data = train.t_in.nbytes + train.order.nbytes + sum(other.t_in.nbytes for other in others)
     assert needed.parts["data: spike times of all splits, the order of the training ones"] == data
     assert needed.parts["weights"] == sum(w.nbytes for w in trainer.weights)
-    state = sum(a.nbytes for a in trainer.optimizer.state().values() if a.ndim == 3)
+    state = sum(a.nbytes for a in trainer.descent.state().values() if a.ndim == 3)
     assert needed.parts.get("optimiser", 0) == state
     item = trainer.weights[0].itemsize
     assert needed.parts["output spike times of all splits"] == 3 * 900 * 3 * item

@@ -21,7 +21,7 @@ from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose, normals, stream
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.losses import TTFSCrossEntropy, decide
-from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.optimizers import SGD, Adam, Descent
 from gpuspike.training.schedule import Schedule
 from gpuspike.training.trainer import (
     EpochRecord,
@@ -77,9 +77,7 @@ class Setup:
         """A trainer that has not trained yet."""
         network = self.network()
         weights = network.initial_weights(self.seeds, self.mean, (0.8, 0.5), self.dtype)
-        optimizer: Optimizer = (
-            Adam(weights, load("cpu")) if self.optimizer == "adam" else SGD(weights, momentum=0.9)
-        )
+        descent = Descent(Adam() if self.optimizer == "adam" else SGD(0.9), weights, load("cpu"))
         rule = TrainingRule(
             self.batch_size,
             evaluation_batch_size=16,
@@ -89,7 +87,7 @@ class Setup:
         )
         bumping = Bumping(self.max_silent, 0.002, len(self.seeds), self.exponential, self.targeted)
         schedule = Schedule(self.learning_rate, "step", step_size=2, gamma=0.5)
-        return Trainer(network, weights, LOSS, optimizer, schedule, bumping, rule, self.seeds)
+        return Trainer(network, weights, LOSS, descent, schedule, bumping, rule, self.seeds)
 
     def trained(self, n_epochs: int = 4) -> tuple[Trainer, list[EpochRecord]]:
         """The trainer after some epochs, and its records."""
@@ -253,7 +251,7 @@ def test_a_bumped_batch_leaves_the_optimiser_and_all_other_weights_untouched() -
     silent = np.isinf(seen[0].t_out).any(axis=1)
     assert silent.any(axis=1).all()
     list(trainer.train(setup.labelled("train"), setup.labelled("validation"), 1))
-    for name, array in trainer.optimizer.state().items():
+    for name, array in trainer.descent.state().items():
         assert (array == 0).all(), name
     np.testing.assert_array_equal(trainer.weights[1], before[1])
     for r in range(2):
@@ -273,7 +271,7 @@ def test_a_bumped_replica_pauses_while_the_others_step() -> None:
     bumped = trainer.bumping.layer != NO_LAYER
     np.testing.assert_array_equal(bumped, fractions > limit)
     assert bumped.sum() == 1
-    np.testing.assert_array_equal(trainer.optimizer.state()["steps"], ~bumped)
+    np.testing.assert_array_equal(trainer.descent.state()["steps"], ~bumped)
 
 
 def test_a_bump_may_come_on_top_of_the_step() -> None:
@@ -281,7 +279,7 @@ def test_a_bump_may_come_on_top_of_the_step() -> None:
     both, _ = setup.trained(1)
     step, _ = setup.changed(max_silent=OFF).trained(1)
     bump, _ = setup.changed(bump_replaces_step=True).trained(1)
-    assert both.optimizer.state()["steps"].tolist() == [1]
+    assert both.descent.state()["steps"].tolist() == [1]
     start = setup.trainer().weights
     for w, w_step, w_bump, w_start in zip(both.weights, step.weights, bump.weights, start, strict=True):
         np.testing.assert_allclose(w - w_start, (w_step - w_start) + (w_bump - w_start), atol=1e-14)
@@ -473,7 +471,7 @@ def test_a_training_step_needs_memory_for_batch_times_neurons_and_weights_not_fo
     data = Labelled(network.receive(rng.uniform(0.1, 2.0, (1, n_batch, 300))), rng.integers(10, size=n_batch))
     few = Labelled(data.received.part(0, 1), data.labels[:1])
     trainer = Trainer(
-        network, weights, LOSS, Adam(weights, load("cpu")), Schedule(0.005), Bumping(OFF, 0.001, 1),
+        network, weights, LOSS, Descent(Adam(), weights), Schedule(0.005), Bumping(OFF, 0.001, 1),
         TrainingRule(n_batch, n_batch, max_weight_grad=0.2), (0,),
     )  # fmt: skip
     list(trainer.train(data, few, 1))  # compiles

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpuspike.errors import ConfigError, DtypeError, ShapeError, ValueRangeError
+from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
 
 Array = NDArray[Any]
 
@@ -64,20 +62,6 @@ def _array(name: str, values: ArrayLike) -> Array:
         return np.asarray(values)
     except ValueError as error:  # rows of different lengths
         raise ShapeError(f"{name} must be an array, got {error}") from None
-
-
-def one_of(kind: str, name: str, known: Iterable[str]) -> str:
-    """The name again, if it is known.
-
-    Raises:
-        ConfigError: it is not; which are, and which is meant perhaps.
-    """
-    names = list(known)
-    if name not in names:
-        close = difflib.get_close_matches(str(name), names, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{hint}")
-    return name
 
 
 def whole(name: str, value: Any, least: int) -> int:

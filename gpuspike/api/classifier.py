@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.api.checks import one_of, whole
+from gpuspike.api.checks import whole
 from gpuspike.api.fit import fit
 from gpuspike.api.network import Network
 from gpuspike.datasets.encoding import latency
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
 from gpuspike.neuron import LIF
+from gpuspike.registry import one_of
 from gpuspike.training.fit import Recipe
 
 Array = NDArray[Any]
@@ -151,8 +152,8 @@ class FirstSpikeClassifier(_Bases):
             backend=self.backend,
         )
         recipe = Recipe(
-            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate, xi=self.xi
-        )
+            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate
+        ).changed(xi=self.xi)
         self.history_ = fit(self.network_, t_in, labels.astype(np.int64).ravel(), recipe=recipe)
         return self
 

@@ -10,10 +10,10 @@ import numpy as np
 import yaml
 from numpy.typing import DTypeLike, NDArray
 
-from gpuspike.api.checks import one_of
 from gpuspike.config.composition import conf_folder, typed
 from gpuspike.config.schema import dataset_config, read_config
 from gpuspike.errors import DtypeError
+from gpuspike.registry import one_of
 from gpuspike.runs.experiment import encoded, load_dataset
 
 

@@ -75,7 +75,7 @@ def _of_run(folder: Path, backend: str | None) -> Network:
             "dtype": config.dtype.value,
             "backend": backend or config.backend.value,
             "epoch": stopped.epoch,
-            "recipe": asdict(recipe_of(config)),
+            "recipe": recipe_of(config).plain(),
             "step": "",
             "chip": _chip(config),
             "gradient": config.substrate.gradient.value,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpuspike.api.checks import class_labels, one_of, spike_times, whole
+from gpuspike.api.checks import class_labels, spike_times, whole
 from gpuspike.api.history import History
 from gpuspike.api.network import Network
 from gpuspike.errors import ShapeError
@@ -56,10 +56,7 @@ def fit(
         ConfigError: a value that the recipe does not know, or that cannot be used.
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
-    known = [field.name for field in fields(Recipe)]
-    for name in values:
-        one_of("value of a recipe", name, known)
-    recipe = replace(recipe or Recipe(), **values)
+    recipe = (recipe or Recipe()).changed(**values)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     recipe = recipe.suited(net.neuron)
     n_epochs = whole("epochs", recipe.epochs, 1)

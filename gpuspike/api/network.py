@@ -300,7 +300,7 @@ class Network:
             "dtype": self.dtype.name,
             "backend": self._asked,
             "epoch": self.epoch,
-            "recipe": None if self.recipe is None else asdict(self.recipe),
+            "recipe": None if self.recipe is None else self.recipe.plain(),
             "step": self.history.step,
             "chip": None if self.chip is None else {"values": self.chip.values, "seed": self.chip.seed},
             "gradient": self.gradient,
@@ -341,7 +341,7 @@ def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) 
         net.parameters = Parameters.from_arrays(arrays, layers, net.replicas, net.dtype, place)
         told: Any = {name: arrays[f"history_{name}"] for name in History.names()}
         net.epoch, net.history = int(header["epoch"]), History(**told, step=header["step"])
-        net.recipe = None if header["recipe"] is None else Recipe(**header["recipe"])
+        net.recipe = None if header["recipe"] is None else Recipe.of_plain(header["recipe"])
         net.provenance = dict(header["provenance"])
         chip = header["chip"]
     except (KeyError, TypeError) as error:

@@ -19,21 +19,23 @@ from gpuspike.registry import Registry
 T = TypeVar("T")
 
 
-def group(base: type[T], parts: Registry[Any]) -> type[T]:
+def group(base: type[T], parts: Registry[Any], kind: type | None = None) -> type[T]:
     """The schema of a group: the values that stand in its base, and those that the parts declare.
 
     Args:
         parts: dataclasses; of their fields those count that the base does not have.
+        kind: a dataclass that all parts extend, whose fields are not a user's to set.
 
     Raises:
         ConfigError: parts that disagree about a value, or a value of a type that a configuration cannot have.
     """
-    return _group(base, parts.kind, tuple((name, parts[name]) for name in parts))
+    left_out = () if kind is None else tuple(item.name for item in fields(kind))
+    return _group(base, parts.kind, tuple((name, parts[name]) for name in parts), left_out)
 
 
 @functools.lru_cache(maxsize=32)
-def _group(base: Any, kind: str, parts: tuple[tuple[str, Any], ...]) -> Any:
-    fixed = {item.name for item in fields(base)}
+def _group(base: Any, kind: str, parts: tuple[tuple[str, Any], ...], left_out: tuple[str, ...]) -> Any:
+    fixed = {*left_out, *(item.name for item in fields(base))}
     found: dict[str, tuple[str, Any, Field[Any]]] = {}
     for name, part in parts:
         hints = typing.get_type_hints(part)

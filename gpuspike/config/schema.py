@@ -22,6 +22,8 @@ from gpuspike.config.parts import group, offer
 from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError
 from gpuspike.substrate.distortions import DISTORTIONS
+from gpuspike.training.losses import LOSSES, Loss
+from gpuspike.training.optimizers import OPTIMIZERS, Optimizer
 
 MOST_SAMPLES = 1_000_000
 """Samples of a generated split: drawing more would take minutes before the run could be checked."""
@@ -50,26 +52,12 @@ class Dtype(enum.Enum):
     float64 = "float64"
 
 
-class OptimizerName(enum.Enum):
-    """Optimisers that exist."""
-
-    adam = "adam"
-    sgd = "sgd"
-
-
 class ScheduleName(enum.Enum):
     """Courses of the learning rate."""
 
     constant = "constant"
     step = "step"
     cosine = "cosine"
-
-
-class LossName(enum.Enum):
-    """Losses that exist."""
-
-    ttfs_cross_entropy = "ttfs_cross_entropy"
-    time_mse = "time_mse"
 
 
 class GradientName(enum.Enum):
@@ -134,32 +122,23 @@ class ModelConfig:
 
 @dataclass
 class OptimizerConfig:
-    """Group `optimizer`."""
+    """Group `optimizer`; `optimizer_config` adds optimisers' own values."""
 
-    name: OptimizerName = MISSING
+    name: str = MISSING  # in gpuspike.training.optimizers.OPTIMIZERS
     learning_rate: float = MISSING
     schedule: ScheduleName = MISSING
     step_size: int = 20  # epochs; schedule=step
     gamma: float = 0.95  # schedule=step
-    beta1: float = 0.9  # adam
-    beta2: float = 0.999  # adam
-    epsilon: float = 1e-8  # adam
-    momentum: float = 0.0  # sgd
 
 
 @dataclass
 class TrainingConfig:
-    """Group `training`: length, loss, bumping and guards."""
+    """Group `training`: length, loss, bumping and guards; `training_config` adds losses' own values."""
 
     epochs: int = MISSING
     batch_size: int = MISSING
     evaluation_batch_size: int = MISSING
-    loss: LossName = MISSING
-    xi: float = 0.2  # softmax temperature [tau_syn]; ttfs_cross_entropy
-    alpha: float = 0.005  # weight of the early-spike term; ttfs_cross_entropy
-    beta: float = 1.0  # its time scale [tau_syn]; ttfs_cross_entropy
-    t_correct: float = 0.5  # target of the label's neuron [tau_syn]; time_mse
-    t_wrong: float = 1.5  # target of the others [tau_syn]; time_mse
+    loss: str = MISSING  # in gpuspike.training.losses.LOSSES
     max_silent: list[float] = MISSING  # silent fraction of each layer above which it is bumped
     bump_value: float = MISSING
     bump_exponential: bool = True
@@ -192,6 +171,16 @@ def dataset_config() -> DatasetConfig:
     return group(DatasetConfig, DATASETS)()
 
 
+def optimizer_config() -> OptimizerConfig:
+    """The group `optimizer` before any value is given, with those of the optimisers registered by now."""
+    return group(OptimizerConfig, OPTIMIZERS, Optimizer)()
+
+
+def training_config() -> TrainingConfig:
+    """The group `training` before any value is given, with those of the losses registered by now."""
+    return group(TrainingConfig, LOSSES, Loss)()
+
+
 def substrate_config() -> SubstrateConfig:
     """The group `substrate` before any value is given, with the distortions registered by now."""
     return group(SubstrateConfig, DISTORTIONS)()
@@ -215,8 +204,8 @@ class Config:
 
     dataset: DatasetConfig = field(default_factory=dataset_config)
     model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: OptimizerConfig = field(default_factory=optimizer_config)
+    training: TrainingConfig = field(default_factory=training_config)
     substrate: SubstrateConfig = field(default_factory=substrate_config)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
@@ -232,6 +221,7 @@ def register() -> None:
     """Makes the schema known to Hydra, and parts without a YAML file of theirs."""
     register_schema("schema", Config)
     offer("dataset", DATASETS, {"t_early": 0.15, "t_late": 2.0})
+    offer("optimizer", OPTIMIZERS, {"learning_rate": 0.005, "schedule": ScheduleName.constant})
 
 
 @dataclass(frozen=True)
@@ -337,7 +327,11 @@ def _job(cfg: DictConfig, multirun: bool) -> Job:
 def _check(config: Config) -> None:
     """Ranges that no constructor further down the house checks, and lists whose lengths must agree."""
     training, dataset = config.training, config.dataset
-    _ = DATASETS[dataset.name]  # refuses an unknown one
+    _ = (
+        DATASETS[dataset.name],
+        OPTIMIZERS[config.optimizer.name],
+        LOSSES[training.loss],
+    )  # refuses unknown ones
     for key, value, least in (
         ("replicas", config.replicas, 1),
         ("seed", config.seed, 0),

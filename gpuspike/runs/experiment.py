@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,6 @@ from gpuspike.config.schema import (
     DatasetConfig,
     GradientName,
     NewChip,
-    OptimizerName,
     SubstrateConfig,
     conf_folder,
 )
@@ -34,11 +32,14 @@ from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.augmentation import RandomShift
-from gpuspike.training.fit import Recipe, make_trainer
-from gpuspike.training.losses import Loss
+from gpuspike.training.fit import Recipe, leaf_values, make_trainer
+from gpuspike.training.leaf import Leaf
+from gpuspike.training.losses import LOSSES, Loss
+from gpuspike.training.optimizers import OPTIMIZERS
 from gpuspike.training.trainer import Trainer, TrainingRule
 
 Array = NDArray[Any]
+L = TypeVar("L", bound=Leaf)
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _evaluated_together(config: Config, dataset: Dataset, network: Architecture,
         training=to_train,
         n_replica=config.replicas,
         dtype=config.dtype.value,
-        state_arrays=2 if config.optimizer.name is OptimizerName.adam else 1,
+        state_arrays=len(OPTIMIZERS[config.optimizer.name].STATE),
     )
 
 
@@ -223,7 +224,6 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
     recipe = recipe_of(config)
     recipe.make_bumping(len(network.layers), config.replicas)
-    recipe.make_optimizer([np.zeros((1, 1, 1))], network.kernels)
     recipe.make_schedule()
     together = training.evaluation_batch_size
     if backend.name == "cuda":
@@ -246,9 +246,15 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
 
 def recipe_of(config: Config) -> Recipe:
     """The training that a configuration describes."""
-    values = vars(config.training) | vars(config.optimizer) | {"optimizer": config.optimizer.name}
-    plain: dict[str, Any] = {name: v.value if isinstance(v, enum.Enum) else v for name, v in values.items()}
-    return Recipe(**{field.name: plain[field.name] for field in fields(Recipe)})
+    training, optimizer = vars(config.training), vars(config.optimizer)
+    values: dict[str, Any] = training | optimizer | {"schedule": config.optimizer.schedule.value}
+    values["loss"] = _made(LOSSES[config.training.loss], training)
+    values["optimizer"] = _made(OPTIMIZERS[config.optimizer.name], optimizer)
+    return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})
+
+
+def _made(leaf: type[L], values: Mapping[str, Any]) -> L:
+    return leaf(**{name: values[name] for name in leaf_values(leaf())})
 
 
 def new_trainer(parts: Experiment) -> Trainer:

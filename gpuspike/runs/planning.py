@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from rich.console import Console
 
-from gpuspike.config.schema import OptimizerName
 from gpuspike.runs import memory
 from gpuspike.runs.experiment import Experiment, bytes_on_device, new_trainer
 from gpuspike.runs.run import prepare_kernels
@@ -69,7 +68,7 @@ def memory_of(parts: Experiment) -> Memory:
     on_device = parts.backend.name == "cuda"
     real, replicas = config.dtype.value, config.replicas
     sizes = [(layer.n_pre, layer.n_out) for layer in network.layers]
-    n_optimiser = 2 if config.optimizer.name is OptimizerName.adam else 1
+    n_optimiser = len(parts.recipe.optimizer.STATE)
     options = {"n_replica": replicas, "dtype": real, "state_arrays": n_optimiser}
     options |= {"backend": "cuda" if on_device else "cpu"}
     step = memory.plan(sizes, config.training.batch_size, **options)

@@ -14,7 +14,7 @@ from gpuspike.rng import LAYER_BLOCKS, Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.losses import Loss
-from gpuspike.training.optimizers import Optimizer
+from gpuspike.training.optimizers import Descent
 from gpuspike.training.trainer import HostStep, Labelled, TrainingRule
 
 Array = NDArray[Any]
@@ -25,19 +25,19 @@ def compiled_step(
     examined: Machine,
     weights: list[Array],
     loss: Loss,
-    optimizer: Optimizer,
+    descent: Descent,
     bumping: Bumping,
     rule: TrainingRule,
     seeds: Sequence[int],
 ) -> CompiledStep | None:
     """The step of a `HostStep` of these parts as one job; None where there is none for them."""
-    if not (isinstance(loss, Loss) and loss.row() and optimizer.row()):
+    if not (isinstance(loss, Loss) and loss.row() and descent.optimizer.row()):
         return None
     if not hasattr(machine.kernels, "training") or not all(layer.neuron.uniform for layer in machine.layers):
         return None
     if len(seeds) * rule.batch_size < thread_count():
         return None  # there, threads share the neurons of a sample
-    parts = (examined, weights, loss, optimizer, bumping, rule, seeds)
+    parts = (examined, weights, loss, descent, bumping, rule, seeds)
     if isinstance(machine, Architecture):
         return CompiledStep(machine, *parts)
     if not (isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip) and machine.fresh is None):
@@ -59,23 +59,24 @@ class CompiledStep(HostStep):
         examined: Machine,
         weights: list[Array],
         loss: Loss,
-        optimizer: Optimizer,
+        descent: Descent,
         bumping: Bumping,
         rule: TrainingRule,
         seeds: Sequence[int],
     ) -> None:
-        super().__init__(machine, examined, weights, loss, optimizer, bumping, rule, seeds)
+        super().__init__(machine, examined, weights, loss, descent, bumping, rule, seeds)
         kernels: Any = machine.kernels
         n_layer = len(weights)
         self._sorted: tuple[Labelled, Array] | None = None
         self._at: Any = None  # the epoch
         dead = np.broadcast_to(np.asarray(machine.dead_fraction, np.float64), (n_layer, len(seeds)))
+        optimizer = descent.optimizer
         told_loss, told_optimizer = loss.numbers(), optimizer.numbers()
         kernels.register_leaf(told_loss, loss.row())
         kernels.register_leaf(told_optimizer, (optimizer.row(), len(optimizer.STATE)))
         self._stack = kernels.training(
             weights,
-            optimizer.arrays,
+            descent.arrays,
             kernels.Rule(
                 loss=told_loss,
                 optimizer=told_optimizer,
@@ -143,11 +144,11 @@ class CompiledStep(HostStep):
             samples = epoch.data.order[:, first : first + n_batch]
             t_in = self._train.received.take(samples, with_order=False).t_in
             rule.augment(t_in, self._seeds, self._epoch, number)
-        rates = self._optimizer.rates(self._learning_rate)
+        rates = self._descent.rates(self._learning_rate)
         self._stack.step(epoch, number, first, n_batch, rates, t_in)
         self._done = number + 1
         bumping.layer[...], bumping.size[...] = epoch.told.chosen[self._done], epoch.told.sizes[self._done]
-        self._optimizer.count(bumping.layer == NO_LAYER if rule.bump_replaces_step else True)
+        self._descent.count(bumping.layer == NO_LAYER if rule.bump_replaces_step else True)
 
     def figures(self) -> Array:
         """See `Step.figures`."""

@@ -17,7 +17,7 @@ from gpuspike.network.network import Architecture
 from gpuspike.rng import Purpose
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.losses import Loss
-from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.optimizers import SGD, Adam, Descent
 from gpuspike.training.trainer import Evaluation, Labelled, TrainingRule, evaluate, training_state
 
 Array = NDArray[Any]
@@ -43,20 +43,20 @@ class DeviceStep:
         network: Architecture,
         weights: Sequence[Array],
         loss: Loss,
-        optimizer: Optimizer,
+        descent: Descent,
         bumping: Bumping,
         rule: TrainingRule,
         seeds: Sequence[int],
         *,
         graph: bool = True,
     ) -> None:
-        if not isinstance(optimizer, (Adam, SGD)):
+        if not isinstance(descent.optimizer, (Adam, SGD)):
             raise ConfigError(
-                f"the optimiser on a device must be Adam or SGD, got {type(optimizer).__name__}"
+                f"the optimiser on a device must be Adam or SGD, got {type(descent.optimizer).__name__}"
             )
-        self._network, self._loss, self._optimizer, self._rule = network, loss, optimizer, rule
+        self._network, self._loss, self._optimizer, self._rule = network, loss, descent.optimizer, rule
         self._bumping = bumping
-        self._host = training_state(weights, optimizer, bumping)
+        self._host = training_state(weights, descent, bumping)
         self._twins: dict[str, tuple[Labelled, Labelled]] = {}
         sorted_here = network.layers[1 if rule.keeps_inputs else 0 :]
         self._graphs = graph and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -12,22 +12,26 @@ from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.kernels import Kernels
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF
+from gpuspike.registry import Registry, one_of
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import CompiledStep, compiled_step
 from gpuspike.training.device import DeviceStep
-from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
-from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.leaf import Leaf
+from gpuspike.training.losses import LOSSES, Loss, TTFSCrossEntropy
+from gpuspike.training.optimizers import OPTIMIZERS, Adam, Descent, Optimizer
 from gpuspike.training.schedule import Schedule
 from gpuspike.training.trainer import Trainer, TrainingRule
 
 Array = NDArray[Any]
 
-LOSSES = ("ttfs_cross_entropy", "time_mse")
-OPTIMIZERS = ("adam", "sgd")
+L = TypeVar("L", bound=Leaf)
 
 HIDDEN_SILENT, OUTPUT_SILENT = 0.3, 0.05
 """Silent fractions above which a hidden layer and the last one are bumped, unless given."""
+
+
+USUAL_LOSS, USUAL_OPTIMIZER = TTFSCrossEntropy(xi=0.05), Adam()
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,8 @@ class Recipe:
         evaluation_batch_size: samples a forward pass where nothing is trained; changes memory and speed only.
         learning_rate: of the first epoch;  schedule: "constant", "step" or "cosine", see `schedule.Schedule`;
             step_size, gamma: of "step".
-        optimizer: one of OPTIMIZERS;  beta1, beta2, epsilon: of "adam";  momentum: of "sgd".
-        loss: one of LOSSES;  xi, alpha, beta: of "ttfs_cross_entropy";  t_correct, t_wrong: of "time_mse".
+        optimizer, loss: with their values; a name stands for one with its usual values, see OPTIMIZERS and
+            LOSSES. Times of a loss are in tau_syn here.
         max_silent: for each layer the silent fraction above which it is bumped, see `bumping.Bumping`; None:
             HIDDEN_SILENT, and OUTPUT_SILENT for the last one.
         bump_value, bump_exponential, bump_targeted: how it is bumped.
@@ -61,17 +65,8 @@ class Recipe:
     schedule: str = "constant"
     step_size: int = 20
     gamma: float = 0.95
-    optimizer: str = "adam"
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    momentum: float = 0.0
-    loss: str = "ttfs_cross_entropy"
-    xi: float = 0.05
-    alpha: float = 0.005
-    beta: float = 1.0
-    t_correct: float = 0.5
-    t_wrong: float = 1.5
+    optimizer: Optimizer = USUAL_OPTIMIZER
+    loss: Loss = USUAL_LOSS
     max_silent: Sequence[float] | None = None
     bump_value: float | None = None
     bump_exponential: bool = True
@@ -81,11 +76,61 @@ class Recipe:
     input_noise: float = 0.0
     cuda_graph: bool = True
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", _leaf(self.loss, LOSSES, USUAL_LOSS))
+        object.__setattr__(self, "optimizer", _leaf(self.optimizer, OPTIMIZERS, USUAL_OPTIMIZER))
+
+    def changed(self, **values: Any) -> Recipe:
+        """The same with other values, those of its loss and optimiser among them: changed(xi=0.1).
+
+        Raises:
+            ConfigError: a value that neither of them knows, or that both do.
+        """
+        own = {item.name for item in fields(Recipe)}
+        given = {name: value for name, value in values.items() if name in own}
+        for name in ("loss", "optimizer"):  # one that goes by its name and is there already stays as it is
+            if isinstance(asked := given.get(name), str) and asked == leaf_name(getattr(self, name)):
+                del given[name]
+        result = replace(self, **given)
+        loss, optimizer = leaf_values(result.loss), leaf_values(result.optimizer)
+        for name in values.keys() - own:
+            one_of("value of a recipe", name, sorted(own | loss.keys() | optimizer.keys()))
+            if name in loss and name in optimizer:
+                raise ConfigError(
+                    f"both {result.loss!r} and {result.optimizer!r} have the value {name}: give one whole"
+                )
+        return replace(
+            result,
+            loss=replace(result.loss, **{n: values[n] for n in loss if n in values}),
+            optimizer=replace(result.optimizer, **{n: values[n] for n in optimizer if n in values}),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Its values as numbers, texts and lists, for a file."""
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        leaves = {name: own[name] for name in ("loss", "optimizer")}
+        return own | {name: {"name": leaf_name(a), **leaf_values(a)} for name, a in leaves.items()}
+
+    @classmethod
+    def of_plain(cls, values: Mapping[str, Any]) -> Recipe | None:
+        """What `plain` has told; None where it names a loss or an optimiser that nobody has registered."""
+        rest, made = dict(values), {}
+        for name, parts in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
+            told = rest.pop(name)
+            if isinstance(told, str):  # older files have all values side by side, whoever they are for
+                told = {"name": told, **rest}
+            if told["name"] not in parts:
+                return None
+            part: Any = parts[told["name"]]
+            made[name] = part(**{value: told[value] for value in leaf_values(part()) if value in told})
+        known = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in rest.items() if name in known}, **made)
+
     def suited(self, neuron: LIF) -> Recipe:
         """The same with numbers that suit a neuron of numbers where none are given."""
         unit = float(neuron.drive) / neuron.tau_fast
         # A loss has no unit, so that a gradient has the inverse of a weight's.
-        rate = 0.005 * unit if self.optimizer == "adam" else 0.005 * unit**2
+        rate = 0.005 * unit**self.optimizer.RATE_UNITS
         return replace(
             self,
             learning_rate=rate if self.learning_rate is None else self.learning_rate,
@@ -94,30 +139,8 @@ class Recipe:
         )
 
     def make_loss(self, kernels: Kernels, tau_syn: float) -> Loss:
-        """The loss, computed by a backend.
-
-        Raises:
-            ConfigError: an unknown loss.
-            ValueRangeError: a value that it cannot have.
-        """
-        if self.loss == "time_mse":
-            return TimeMSE(tau_syn, self.t_correct, self.t_wrong, kernels=kernels)
-        if self.loss == "ttfs_cross_entropy":
-            return TTFSCrossEntropy(tau_syn, self.xi, self.alpha, self.beta, kernels=kernels)
-        raise ConfigError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
-
-    def make_optimizer(self, weights: Sequence[Array], kernels: Kernels) -> Optimizer:
-        """The optimiser of some weights.
-
-        Raises:
-            ConfigError: an unknown optimiser.
-            ValueRangeError: a value that it cannot have.
-        """
-        if self.optimizer == "sgd":
-            return SGD(weights, momentum=self.momentum)
-        if self.optimizer == "adam":
-            return Adam(weights, kernels, self.beta1, self.beta2, self.epsilon)
-        raise ConfigError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+        """The loss in a network's unit of time, computed by a backend."""
+        return replace(self.loss, tau_syn=tau_syn, kernels=kernels)
 
     def make_bumping(self, n_layer: int, n_replica: int) -> Bumping:
         """What wakes silent neurons.
@@ -157,6 +180,30 @@ class Recipe:
             ValueRangeError: a value that it cannot have.
         """
         return Schedule(_given(self.learning_rate), self.schedule, self.step_size, self.gamma, self.epochs)
+
+
+def leaf_values(leaf: Leaf) -> dict[str, Any]:
+    """What a user sets of a loss or an optimiser, by name: its fields, but for those of its kind."""
+    kind = {item.name for item in fields(Loss)} | {item.name for item in fields(Optimizer)}
+    return {item.name: getattr(leaf, item.name) for item in fields(leaf) if item.name not in kind}
+
+
+def leaf_name(leaf: Leaf) -> str:
+    """What a loss or an optimiser is registered as; that of its class where it is not."""
+    parts: Registry[Any] = LOSSES if isinstance(leaf, Loss) else OPTIMIZERS
+    return next((name for name in parts if parts[name] is type(leaf)), type(leaf).__qualname__)
+
+
+def _leaf(asked: Any, parts: Registry[Any], usual: L) -> L:
+    """A leaf that stands for itself, or for which its name does."""
+    if isinstance(asked, str):
+        part = parts[asked]
+        return usual if type(usual) is part else part()
+    if not isinstance(asked, type(usual).__bases__[0]):
+        raise ConfigError(
+            f"the {parts.kind} must be one of {', '.join(parts)}, or made of one, got {asked!r}"
+        )
+    return asked
 
 
 def _given(value: float | None) -> float:
@@ -203,14 +250,14 @@ def make_trainer(
         GpuspikeError: a value of the recipe that cannot be used.
     """
     schedule = _Later(**vars(recipe.make_schedule()), first_epoch=first_epoch)
-    optimizer = recipe.make_optimizer(weights, architecture.kernels)
+    descent = Descent(recipe.optimizer, weights, architecture.kernels)
     bumping = recipe.make_bumping(len(weights), len(seeds))
-    parts = (weights, loss, optimizer, bumping, rule, seeds)
+    parts = (weights, loss, descent, bumping, rule, seeds)
     if on_device:
         step = DeviceStep(architecture, *parts, graph=recipe.cuda_graph)
     else:
         step = compiled_step(trained, examined, *parts)
-    return Trainer(trained, weights, loss, optimizer, schedule, bumping, rule, seeds, examined, step)
+    return Trainer(trained, weights, loss, descent, schedule, bumping, rule, seeds, examined, step)
 
 
 def step_name(trainer: Trainer) -> str:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 
+@dataclass(frozen=True)
 class Leaf:
-    """A part of a training step that is one file.
+    """A part of a training step that is one file: a frozen dataclass, whose fields are its values.
 
-    Attributes:
-        CONFIG: names of the values that a configuration gives.
+    A configuration has those that a leaf declares itself, not those of its kind (`Loss.tau_syn`).
     """
-
-    CONFIG: ClassVar[tuple[str, ...]] = ()
 
     def numbers(self) -> Any:
         """What the compiled row is told: a NamedTuple of floats, of a class that is this leaf's alone."""
-        raise NotImplementedError(f"{type(self).__name__} has no numbers")
+        raise TypeError(f"{type(self).__name__} has a compiled row, but no numbers for it")
 
     @staticmethod
     def compiled() -> Any:

@@ -19,7 +19,7 @@ from gpuspike.rng import Purpose, stream
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.losses import Loss, decide
-from gpuspike.training.optimizers import Optimizer
+from gpuspike.training.optimizers import Descent
 from gpuspike.training.schedule import Schedule
 
 Array = NDArray[Any]
@@ -171,10 +171,10 @@ def evaluate(
     )
 
 
-def training_state(weights: Sequence[Array], optimizer: Optimizer, bumping: Bumping) -> dict[str, Array]:
+def training_state(weights: Sequence[Array], descent: Descent, bumping: Bumping) -> dict[str, Array]:
     """All arrays that a resumed run would need, by name; not copied."""
     arrays = Parameters.of_weights(weights).arrays()
-    arrays |= {f"optimizer_{name}": a for name, a in optimizer.state().items()}
+    arrays |= {f"optimizer_{name}": a for name, a in descent.state().items()}
     return arrays | {"bump_layer": bumping.layer, "bump_size": bumping.size}
 
 
@@ -220,13 +220,13 @@ class HostStep:
         examined: Machine,
         weights: list[Array],
         loss: Loss,
-        optimizer: Optimizer,
+        descent: Descent,
         bumping: Bumping,
         rule: TrainingRule,
         seeds: Sequence[int],
     ) -> None:
         self._network, self._examined, self._weights, self._loss = network, examined, weights, loss
-        self._optimizer, self._bumping, self._rule, self._seeds = optimizer, bumping, rule, seeds
+        self._descent, self._bumping, self._rule, self._seeds = descent, bumping, rule, seeds
 
     def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
         """See `Step.begin`."""
@@ -264,7 +264,7 @@ class HostStep:
             grads = network.backward(
                 weights, activities, t_out_grad, active=active, max_weight_grad=self._rule.max_weight_grad
             )
-            self._optimizer.step(weights, grads, self._learning_rate, active)
+            self._descent.step(weights, grads, self._learning_rate, active)
         self._bumping.apply(weights, activities, chosen)
         network.after_step(weights)
         accuracy = (decide(t_out) == labels).mean(axis=1)
@@ -300,7 +300,7 @@ class Trainer:
         network: Machine,
         weights: list[Array],
         loss: Loss,
-        optimizer: Optimizer,
+        descent: Descent,
         schedule: Schedule,
         bumping: Bumping,
         rule: TrainingRule,
@@ -311,20 +311,20 @@ class Trainer:
         self.network = network
         self.examined = examined or network
         self.weights = weights
-        self.optimizer = optimizer
+        self.descent = descent
         self.bumping = bumping
         self.epoch = 0
         self._schedule = schedule
         self._rule = rule
         self._seeds = tuple(seeds)
         self.step: Step = step or HostStep(
-            network, self.examined, weights, loss, optimizer, bumping, rule, self._seeds
+            network, self.examined, weights, loss, descent, bumping, rule, self._seeds
         )
 
     def state(self) -> dict[str, Array]:
         """All arrays that a resumed run would need, by name; not copied."""
         self.step.pull()
-        return training_state(self.weights, self.optimizer, self.bumping)
+        return training_state(self.weights, self.descent, self.bumping)
 
     def restore(self, arrays: Mapping[str, Array], epoch: int) -> None:
         """Takes over the state of a run that was stopped after an epoch.

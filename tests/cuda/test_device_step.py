@@ -19,7 +19,7 @@ from gpuspike.rng import Purpose, stream
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy, decide
-from gpuspike.training.optimizers import SGD, Adam, Optimizer
+from gpuspike.training.optimizers import SGD, Adam, Descent
 
 pytestmark = pytest.mark.usefixtures("cupy")
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -212,14 +212,12 @@ def test_optimisers_step_the_active_replicas_as_on_the_cpu(name: str, dtype: Any
     rng = np.random.default_rng(6)
     weights = [rng.normal(size=(3, n, 7)).astype(dtype) for n in (5, 2)]
     ours, rate = [fake(w.copy()) for w in weights], fake(np.array([0.01]))
-    optimizer: Optimizer = (
-        Adam(weights, load("cpu"), 0.8, 0.99, 1e-7) if name == "adam" else SGD(weights, momentum=0.9)
-    )
-    state = {key: fake(array.copy()) for key, array in optimizer.state().items()}
+    descent = Descent(Adam(0.8, 0.99, 1e-7) if name == "adam" else SGD(0.9), weights, load("cpu"))
+    state = {key: fake(array.copy()) for key, array in descent.state().items()}
     for step in range(6):
         grads = [rng.normal(size=w.shape).astype(dtype) for w in weights]
         active = np.array([True, step % 2 == 1, step > 3])
-        optimizer.step(weights, grads, 0.01, active)
+        descent.step(weights, grads, 0.01, active)
         theirs, mask = [fake(grad) for grad in grads], fake(active)
         with closed():
             if name == "adam":
@@ -230,7 +228,7 @@ def test_optimisers_step_the_active_replicas_as_on_the_cpu(name: str, dtype: Any
             else:
                 velocities = [state[f"velocity_{i}"] for i in range(2)]
                 cuda_step.sgd_active(ours, theirs, velocities, 0.9, rate, mask)
-    pairs = [*zip(ours, weights, strict=True), *((state[key], a) for key, a in optimizer.state().items())]
+    pairs = [*zip(ours, weights, strict=True), *((state[key], a) for key, a in descent.state().items())]
     for got, expected in pairs:
         np.testing.assert_allclose(
             np.asarray(got), expected, rtol=2e-5 if dtype == np.float32 else 1e-12, atol=1e-7

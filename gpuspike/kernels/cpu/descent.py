@@ -37,7 +37,7 @@ def descend(
     """One step on one replica's weights of a layer, in place; see `kernels.Kernels.descend`."""
     row = optimizer.row()
     if row is None:
-        return optimizer.reference(optimizer.numbers(), rates, weights, grad, *state)
+        return optimizer.reference(rates, weights, grad, *state)
     numbers = in_type(optimizer.numbers(), weights.dtype)
     register(numbers, (row, len(state)))
     address(weights)  # refuses one that reshape would copy

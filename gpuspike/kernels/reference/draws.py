@@ -59,7 +59,7 @@ def descend(
     state: Sequence[NDArray[Any]],
 ) -> None:
     """See `kernels.Kernels.descend`."""
-    optimizer.reference(optimizer.numbers(), rates, weights, grad, *state)
+    optimizer.reference(rates, weights, grad, *state)
 
 
 def count_silent(t_out: NDArray[Any]) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpuspike.registry import Registry
+from gpuspike.registry import Registry, extends
 from gpuspike.training.losses.base import Loss as Loss
 from gpuspike.training.losses.base import decide as decide
 from gpuspike.training.losses.cross_entropy import TTFSCrossEntropy as TTFSCrossEntropy
@@ -14,4 +14,5 @@ LOSSES: Registry[type[Loss]] = Registry(
         "ttfs_cross_entropy": "gpuspike.training.losses.cross_entropy:TTFSCrossEntropy",
         "time_mse": "gpuspike.training.losses.time_mse:TimeMSE",
     },
+    extends("loss", Loss),
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,19 +16,23 @@ from gpuspike.training.leaf import Leaf
 Array = NDArray[Any]
 
 
-class Loss(Leaf):
+@dataclass(frozen=True)
+class Loss(Leaf, ABC):
     """A loss of the output spike times: a frozen dataclass with a formula in up to three forms.
 
     The oracle, `reference`, is enough: training then goes by pieces. With a compiled row the whole step is
     one job on a CPU. The row is called with the numbers, a sample's (n_classes,) spike times, its label, how
     many samples the mean is taken over, and (n_classes,) room for its gradient's share; it returns the loss.
 
+    A configuration has its values under `training`.
+
     Attributes:
-        CONFIG: values that a configuration gives, under `training`.
+        tau_syn: the unit in which its values have times.
         kernels: the backend that computes it; None: the oracle does.
     """
 
-    kernels: Any
+    tau_syn: float = 1.0
+    kernels: Any = field(default=None, compare=False, repr=False, kw_only=True)
 
     def __call__(self, t_out: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
         """Loss of every sample, and the gradient of each replica's mean loss.
@@ -42,9 +48,9 @@ class Loss(Leaf):
             return self.reference(t_out, labels)
         return self.kernels.score(self, t_out, labels)
 
+    @abstractmethod
     def reference(self, t_out: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
         """The formula in NumPy; arguments and answer as when called."""
-        raise NotImplementedError(f"{type(self).__name__} has no formula")
 
 
 def require_positive(**values: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,21 +31,16 @@ class TTFSCrossEntropy(Loss):
     A sample whose correct neuron is silent has the loss `silent_penalty` and no gradient.
 
     Attributes:
-        tau_syn: the unit in which xi and beta are given.
         xi: temperature of the softmax.
         alpha, beta: weight and time scale of the early-spike term.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); penalty from its public code.
     """
 
-    CONFIG = ("xi", "alpha", "beta")
-
-    tau_syn: float = 1.0
     xi: float = 0.2
     alpha: float = 0.005
     beta: float = 1.0
     silent_penalty: float = 100.0
-    kernels: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(tau_syn=self.tau_syn, xi=self.xi, beta=self.beta, silent_penalty=self.silent_penalty)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,13 +34,9 @@ class TimeMSE(Loss):
         t_correct, t_wrong: target times, in units of tau_syn.
     """
 
-    CONFIG = ("t_correct", "t_wrong")
-
-    tau_syn: float = 1.0
     t_correct: float = 0.5
     t_wrong: float = 1.5
     silent_penalty: float = 100.0
-    kernels: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require_positive(tau_syn=self.tau_syn, silent_penalty=self.silent_penalty)

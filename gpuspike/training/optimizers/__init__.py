@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gpuspike.registry import Registry
+from gpuspike.registry import Registry, extends
 from gpuspike.training.optimizers.adam import Adam as Adam
+from gpuspike.training.optimizers.base import Descent as Descent
 from gpuspike.training.optimizers.base import Optimizer as Optimizer
 from gpuspike.training.optimizers.sgd import SGD as SGD
 
@@ -13,4 +14,5 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry(
         "adam": "gpuspike.training.optimizers.adam:Adam",
         "sgd": "gpuspike.training.optimizers.sgd:SGD",
     },
+    extends("optimizer", Optimizer),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ class AdamNumbers(NamedTuple):
     epsilon: float
 
 
+@dataclass(frozen=True)
 class Adam(Optimizer):
     """Adam.
 
@@ -30,42 +32,32 @@ class Adam(Optimizer):
     Source: Kingma and Ba, ICLR 2015 (arXiv 1412.6980), algorithm 1.
     """
 
-    CONFIG = ("beta1", "beta2", "epsilon")
     STATE = ("mean", "square")
     COUNTS = True
+    RATE_UNITS = 1
 
-    def __init__(
-        self,
-        weights: Sequence[Array],
-        kernels: Any = None,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-    ) -> None:
-        for name, value in (("beta1", beta1), ("beta2", beta2)):
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
             if not 0.0 <= value < 1.0:
                 raise ValueRangeError(f"{name} must lie in [0, 1), got {value!r}")
-        if not epsilon > 0.0:
-            raise ValueRangeError(f"epsilon must be positive, got {epsilon!r}")
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        super().__init__(weights, kernels)
+        if not self.epsilon > 0.0:
+            raise ValueRangeError(f"epsilon must be positive, got {self.epsilon!r}")
 
     def numbers(self) -> AdamNumbers:
         """See `Leaf.numbers`."""
         return AdamNumbers(1.0 - self.beta1, 1.0 - self.beta2, self.epsilon)
 
-    def rates(self, learning_rate: float) -> list[tuple[float, ...]]:
-        """Of each replica's next step, the rate and the correction of the square's root."""
-        counts = [int(count) + 1 for count in self.steps]
-        return [
-            (learning_rate / (1.0 - self.beta1**count), 1.0 / math.sqrt(1.0 - self.beta2**count))
-            for count in counts
-        ]
+    def rates(self, learning_rate: float, count: int) -> tuple[float, ...]:
+        """The rate, and the correction of the square's root."""
+        return learning_rate / (1.0 - self.beta1**count), 1.0 / math.sqrt(1.0 - self.beta2**count)
 
-    @staticmethod
-    def reference(numbers: Any, rates: Sequence[float], weights: Array, grad: Array, *state: Array) -> None:
+    def reference(self, rates: Sequence[float], weights: Array, grad: Array, *state: Array) -> None:
         """See `Optimizer.reference`."""
-        (gain_mean, gain_square, epsilon), (rate, correction), (mean, square) = numbers, rates, state
+        (gain_mean, gain_square, epsilon), (rate, correction), (mean, square) = self.numbers(), rates, state
         mean += gain_mean * (grad - mean)
         square += gain_square * (grad * grad - square)
         weights -= rate * mean / (np.sqrt(square) * correction + epsilon)

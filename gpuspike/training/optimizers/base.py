@@ -1,8 +1,10 @@
-"""What an optimiser is: numbers, arrays of its own beside the weights, and a formula."""
+"""What an optimiser is, and its descent: the optimiser at work on weights, with what it keeps beside them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,39 +15,54 @@ from gpuspike.training.leaf import Leaf
 Array = NDArray[Any]
 
 
-class Optimizer(Leaf):
-    """An optimiser with its state, arrays with the replica axis first; its formula in up to three forms.
+@dataclass(frozen=True)
+class Optimizer(Leaf, ABC):
+    """An optimiser: a frozen dataclass with a formula in up to three forms; `Descent` has its arrays.
 
     The oracle, `reference`, is enough: training then goes by pieces. With a compiled row the whole step is
     one job on a CPU. The row is called with the numbers and the rates, in the type of the weights, and with
     (n,) weights, gradient and a tuple of what is kept beside them.
 
-    Args:
-        weights: of each layer (n_replica, n_pre, n_post).
-        kernels: the backend that computes it; None: the oracle does.
+    A configuration has its values under `optimizer`.
 
     Attributes:
-        CONFIG: values that a configuration gives, under `optimizer`.
         STATE: names of the arrays that it keeps beside each layer's weights, of their shape; at most three.
-        COUNTS: whether its formula needs to know how many steps each replica has made.
+        COUNTS: whether its rates depend on how many steps a replica has made.
+        RATE_UNITS: the power of the weights' unit that a learning rate has: 2 where a step is proportional to
+            the gradient, 1 where the gradient's unit cancels.
     """
 
     STATE: ClassVar[tuple[str, ...]] = ()
     COUNTS: ClassVar[bool] = False
+    RATE_UNITS: ClassVar[int] = 2
 
-    def __init__(self, weights: Sequence[Array], kernels: Any = None) -> None:
+    def rates(self, learning_rate: float, count: int) -> tuple[float, ...]:
+        """What a replica's step number `count`, from 1 on, needs besides: always as many floats."""
+        return (learning_rate,)
+
+    @abstractmethod
+    def reference(self, rates: Sequence[float], weights: Array, grad: Array, *state: Array) -> None:
+        """One step of one replica's weights of a layer and what is kept beside them, in place; in NumPy."""
+
+
+class Descent:
+    """An optimiser at work: its arrays, with the replica axis first, and the steps that were made.
+
+    Args:
+        optimizer: the formula.
+        weights: of each layer (n_replica, n_pre, n_post).
+        kernels: the backend that computes it; None: the oracle does.
+    """
+
+    def __init__(self, optimizer: Optimizer, weights: Sequence[Array], kernels: Any = None) -> None:
+        self.optimizer = optimizer
         self._kernels = kernels
-        self.arrays = [tuple(np.zeros(w.shape, w.dtype) for _ in self.STATE) for w in weights]
+        self.arrays = [tuple(np.zeros(w.shape, w.dtype) for _ in optimizer.STATE) for w in weights]
         self.steps = np.zeros(len(weights[0]), np.int64)
 
     def rates(self, learning_rate: float) -> list[tuple[float, ...]]:
-        """What each replica's next step needs besides, the same number of floats for each."""
-        return [(learning_rate,)] * len(self.steps)
-
-    @staticmethod
-    def reference(numbers: Any, rates: Sequence[float], weights: Array, grad: Array, *state: Array) -> None:
-        """One step of one replica's weights of a layer and what is kept beside them, in place; in NumPy."""
-        raise NotImplementedError("an optimiser needs a formula")
+        """Of each replica's next step, see `Optimizer.rates`."""
+        return [self.optimizer.rates(learning_rate, int(count) + 1) for count in self.steps]
 
     def step(
         self,
@@ -55,15 +72,15 @@ class Optimizer(Leaf):
         active: NDArray[np.bool_],
     ) -> None:
         """Steps the weights of the active replicas in place; the others and their state stay as they are."""
-        rates, numbers = self.rates(learning_rate), self.numbers()
+        rates = self.rates(learning_rate)
         self.count(active)
         for r in np.flatnonzero(active):
             for w, grad, arrays in zip(weights, grads, self.arrays, strict=True):
                 of_replica = [array[r] for array in arrays]
                 if self._kernels is None:
-                    self.reference(numbers, rates[r], w[r], grad[r], *of_replica)
+                    self.optimizer.reference(rates[r], w[r], grad[r], *of_replica)
                 else:
-                    self._kernels.descend(self, rates[r], w[r], grad[r], of_replica)
+                    self._kernels.descend(self.optimizer, rates[r], w[r], grad[r], of_replica)
 
     def count(self, active: NDArray[np.bool_] | bool) -> None:
         """The active replicas have made a step."""
@@ -73,7 +90,7 @@ class Optimizer(Leaf):
         """Its arrays by name, for a checkpoint; not copied."""
         named = {
             f"{name}_{number}": arrays[k]
-            for k, name in enumerate(self.STATE)
+            for k, name in enumerate(self.optimizer.STATE)
             for number, arrays in enumerate(self.arrays)
         }
-        return named | ({"steps": self.steps} if self.COUNTS else {})
+        return named | ({"steps": self.steps} if self.optimizer.COUNTS else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gpuspike.errors import ValueRangeError
@@ -15,27 +16,26 @@ class SGDNumbers(NamedTuple):
     momentum: float
 
 
+@dataclass(frozen=True)
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum: v = momentum v + g, w -= learning_rate v."""
 
-    CONFIG = ("momentum",)
     STATE = ("velocity",)
 
-    def __init__(self, weights: Sequence[Array], kernels: Any = None, momentum: float = 0.0) -> None:
-        if not 0.0 <= momentum < 1.0:
-            raise ValueRangeError(f"momentum must lie in [0, 1), got {momentum!r}")
-        self.momentum = momentum
-        super().__init__(weights, kernels)
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.momentum < 1.0:
+            raise ValueRangeError(f"momentum must lie in [0, 1), got {self.momentum!r}")
 
     def numbers(self) -> SGDNumbers:
         """See `Leaf.numbers`."""
         return SGDNumbers(self.momentum)
 
-    @staticmethod
-    def reference(numbers: Any, rates: Sequence[float], weights: Array, grad: Array, *state: Array) -> None:
+    def reference(self, rates: Sequence[float], weights: Array, grad: Array, *state: Array) -> None:
         """See `Optimizer.reference`."""
         (velocity,) = state
-        velocity *= numbers.momentum
+        velocity *= self.momentum
         velocity += grad
         weights -= rates[0] * velocity
 
