@@ -13,6 +13,7 @@ LOSSES: Registry[type[Loss]] = Registry(
     {
         "ttfs_cross_entropy": "gpuspike.training.losses.cross_entropy:TTFSCrossEntropy",
         "time_mse": "gpuspike.training.losses.time_mse:TimeMSE",
+        "shift_invariant": "gpuspike.training.losses.shift_invariant:ShiftInvariant",
     },
     extends("loss", Loss),
 )
