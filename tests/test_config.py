@@ -20,7 +20,7 @@ from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.runs.experiment import build
 from gpuspike.runs.tune import check, corners
 from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy
-from gpuspike.training.optimizers import SGD, Adam
+from gpuspike.training.optimizers import OPTIMIZERS, SGD, Adam
 
 EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "experiment").glob("*.yaml"))
 OPTIONS = sorted(
@@ -282,7 +282,7 @@ def test_a_key_that_nobody_reads_cannot_be_added(override: str) -> None:
         ("substrate=brain", ["brain", "ideal"]),
         ("backend=gpu", ["gpu", "auto", "cuda", "cpu", "reference"]),
         ("dtype=float16", ["float16", "float32", "float64"]),
-        ("optimizer.name=adamw", ["adamw", "adam", "sgd"]),
+        ("optimizer.name=adma", ["adma", "adam", "sgd", "did you mean adam"]),
         ("optimizer.schedule=linear", ["linear", "constant", "step", "cosine"]),
         ("training.loss=mse", ["mse", "ttfs_cross_entropy", "time_mse"]),
         ("optimiser=sgd", ["optimiser"]),
@@ -431,7 +431,7 @@ def test_a_sweep_over_all_options_of_a_group_is_expanded_or_refused_in_one_line(
     except GpuspikeError as error:
         message = str(error)
     assert "\n" not in message
-    assert message or {job.config.optimizer.name for job in found} == {"adam", "sgd"}
+    assert message or {job.config.optimizer.name for job in found} == set(OPTIMIZERS)
 
 
 @pytest.mark.parametrize(

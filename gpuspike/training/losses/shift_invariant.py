@@ -23,7 +23,7 @@ class ShiftInvariantNumbers(NamedTuple):
 
 @dataclass(frozen=True)
 class ShiftInvariant(Loss):
-    """Squared distance of the other output spikes from where they should be after the label's; of any lateness.
+    """Squared distance of the other output spikes from where they should be after the label's.
 
         L = 1/2 sum_{n != *} ((t_n - t_* - distance)/tau_syn)^2
 

@@ -13,6 +13,7 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry(
     {
         "adam": "gpuspike.training.optimizers.adam:Adam",
         "sgd": "gpuspike.training.optimizers.sgd:SGD",
+        "adamw": "gpuspike.training.optimizers.adamw:AdamW",
     },
     extends("optimizer", Optimizer),
 )
