@@ -16,7 +16,10 @@ from test_docs import files, run
 from gpuspike import plugins, registry
 from gpuspike.config.schema import jobs
 from gpuspike.datasets import load_dataset
+from gpuspike.errors import GpuspikeError
+from gpuspike.kernels import load
 from gpuspike.runs.experiment import build
+from gpuspike.training.losses import LOSSES
 
 PAGE = "docs/extend.md"
 TEXT = (Path(__file__).parents[1] / PAGE).read_text(encoding="utf-8")
@@ -96,3 +99,68 @@ def test_the_distortion_is_trained_on(folder: Path) -> None:
     accuracy = trained(folder, "plugin=slow_inputs.py", "substrate.slow_inputs=0.1", *few)
     assert accuracy["test"] > 0.4
     assert "slow_inputs: 0.1\n" in (folder / "run" / "config.yaml").read_text()
+
+
+def test_the_loss_is_trained_with_and_fast_with_a_row(folder: Path) -> None:
+    few = ["training.epochs=10", "dataset.n_train=1000", "training.batch_size=50"]
+    slow = trained(folder, "plugin=margin.py", "training.loss=margin", *few)
+    assert slow["test"] > 0.7
+    (folder / "run").rename(folder / "slow")
+    fast = trained(
+        folder, "plugin=[margin.py,margin_fast.py]", "training.loss=margin_fast", "training.margin=0.3", *few
+    )
+    assert fast["test"] == pytest.approx(slow["test"], abs=0.02)
+    assert "margin: 0.3\n" in (folder / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["margin", "margin_fast"])
+def test_the_loss_s_gradient_is_its_own(folder: Path, name: str) -> None:
+    plugins.load("margin.py")
+    plugins.load("margin_fast.py")
+    kernels = load("cpu")
+    loss = LOSSES[name](tau_syn=0.5, kernels=kernels)
+    rng = np.random.default_rng(0)
+    t_out, labels = rng.uniform(0.1, 1.0, (2, 7, 4)), rng.integers(4, size=(2, 7))
+    t_out[0, :3, 1] = t_out[1, 2] = np.inf
+    values, grad = loss(t_out, labels)
+    oracle, oracle_grad = LOSSES["margin"](tau_syn=0.5)(t_out, labels)
+    np.testing.assert_allclose(values, oracle, rtol=1e-12)
+    np.testing.assert_allclose(grad, oracle_grad, rtol=1e-12)
+    for place in np.argwhere(np.isfinite(t_out)):
+        moved = [t_out.copy(), t_out.copy()]
+        moved[0][tuple(place)] += 1e-6
+        moved[1][tuple(place)] -= 1e-6
+        up, down = (loss(times, labels)[0][place[0]].mean() for times in moved)
+        assert grad[tuple(place)] == pytest.approx((up - down) / 2e-6, abs=1e-6)
+
+
+def test_the_optimiser_is_trained_with_and_stopped_and_gone_on_with(folder: Path) -> None:
+    asked = ["plugin=signs.py", "optimizer=signs", "optimizer.memory=0.95", "optimizer.learning_rate=0.002"]
+    few = ["dataset.n_train=1000", "training.batch_size=50"]
+    accuracy = trained(folder, *asked, *few, "training.epochs=20")
+    assert accuracy["test"] > 0.8
+    (folder / "run").rename(folder / "whole")
+    trained(folder, *asked, *few, "training.epochs=10")
+    run(folder, "gpuspike-train", "plugin=signs.py", "resume=run", "training.epochs=20", "backend=cpu")
+    np.testing.assert_array_equal(*(weights(folder / name) for name in ("run", "whole")))
+
+
+def weights(run_folder: Path) -> np.ndarray:
+    """The last layer's, after the training."""
+    with np.load(run_folder / "checkpoint.npz") as arrays:
+        assert "optimizer_mean_0" in arrays
+        return arrays["weights_1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["training.loss=margin"], "there is no loss 'margin'"),
+        (["optimizer=signs"], "signs"),
+        (["plugin=signs.py", "optimizer=signs", "optimizer.memory=1.5"], "memory must lie in"),
+        (["plugin=margin.py", "training.loss=margin", "training.margin=wide"], "training.margin"),
+    ],
+)
+def test_what_the_page_s_parts_cannot_use_is_refused(folder: Path, arguments: list[str], words: str) -> None:
+    with pytest.raises(GpuspikeError, match=words):
+        build(jobs(plugins.given(arguments), multirun=False)[0].config)
