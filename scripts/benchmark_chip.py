@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from gpuspike.config.schema import jobs
 from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.runs.memory import keep_freed_memory
-from gpuspike.training.trainer import EpochRecord, Labelled
+from gpuspike.training.evaluation import Labelled
+from gpuspike.training.trainer import EpochRecord
 
 CASES = (
     ("20-120-3, batch 100, 1 replica", ["experiment=yin_yang_bss2"]),

@@ -34,7 +34,7 @@ from gpuspike import backend
 from gpuspike.config.schema import jobs
 from gpuspike.kernels.cuda.graph import free_memory
 from gpuspike.runs.experiment import build, new_trainer
-from gpuspike.training.trainer import Labelled
+from gpuspike.training.evaluation import Labelled
 
 INPUTS, STEPS, LEAST_SAMPLES = 784, 100, 8_000
 """Pixels of an image; most steps of an epoch; samples that these steps need not exceed."""

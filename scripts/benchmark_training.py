@@ -41,7 +41,7 @@ from gpuspike import backend
 from gpuspike.backend import thread_count
 from gpuspike.config.schema import jobs
 from gpuspike.runs.experiment import build, new_trainer
-from gpuspike.training.trainer import Labelled, evaluate
+from gpuspike.training.evaluation import Labelled, evaluate
 
 N_SAMPLES = 8_000
 """Fewest samples that a case has."""

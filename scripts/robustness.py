@@ -29,7 +29,7 @@ from gpuspike.report.figures import run as plots
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.runs.memory import keep_freed_memory
 from gpuspike.store.provenance import git_revision
-from gpuspike.training.trainer import Labelled, evaluate
+from gpuspike.training.evaluation import Labelled, evaluate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,10 +15,12 @@ from gpuspike.neuron import LIF
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.device import DeviceStep
+from gpuspike.training.evaluation import Labelled
 from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
 from gpuspike.training.optimizers import SGD, Adam, Descent
 from gpuspike.training.schedule import Schedule
-from gpuspike.training.trainer import EpochRecord, Labelled, Trainer, TrainingRule
+from gpuspike.training.step import TrainingRule
+from gpuspike.training.trainer import EpochRecord, Trainer
 
 Array = NDArray[Any]
 

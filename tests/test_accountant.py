@@ -34,8 +34,8 @@ from gpuspike.errors import PriceError
 from gpuspike.kernels import LayerState, load
 from gpuspike.network.network import Architecture
 from gpuspike.neuron import LIF
+from gpuspike.training.evaluation import Labelled, evaluate
 from gpuspike.training.losses import TTFSCrossEntropy
-from gpuspike.training.trainer import Labelled, evaluate
 
 Array = NDArray[Any]
 INF = math.inf

@@ -18,10 +18,12 @@ from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import ChipStep, CompiledStep, compiled_step
+from gpuspike.training.evaluation import Labelled
 from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
 from gpuspike.training.optimizers import SGD, Adam, Descent, Optimizer
 from gpuspike.training.schedule import Schedule
-from gpuspike.training.trainer import Labelled, Trainer, TrainingRule
+from gpuspike.training.step import TrainingRule
+from gpuspike.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from gpuspike.kernels import first_spikes
 from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.runs.measure import measure, on_chip
 from gpuspike.store import checkpoint
+from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe
-from gpuspike.training.trainer import Labelled
 
 Array = NDArray[Any]
 

@@ -23,10 +23,12 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF
 from gpuspike.substrate import FileChip, OnChip, Substrate, files
 from gpuspike.training.bumping import Bumping
+from gpuspike.training.evaluation import Labelled, evaluate
 from gpuspike.training.losses import TTFSCrossEntropy
 from gpuspike.training.optimizers import Adam, Descent
 from gpuspike.training.schedule import Schedule
-from gpuspike.training.trainer import EpochRecord, Labelled, Trainer, TrainingRule, evaluate
+from gpuspike.training.step import TrainingRule
+from gpuspike.training.trainer import EpochRecord, Trainer
 
 Array = NDArray[Any]
 

@@ -20,7 +20,7 @@ from gpuspike.datasets import MNIST, Dataset, Split, images, load_images, sample
 from gpuspike.datasets.files import Source
 from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.runs.run import run
-from gpuspike.training.trainer import Labelled
+from gpuspike.training.evaluation import Labelled
 
 FIGURES = {
     "learning_curves",

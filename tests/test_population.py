@@ -12,7 +12,7 @@ from gpuspike.errors import DataError
 from gpuspike.runs import population
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
-from gpuspike.training.trainer import Labelled, evaluate
+from gpuspike.training.evaluation import Labelled, evaluate
 
 SMALL = ["experiment=yin_yang_bss2", "model.hidden=[12]", "dataset.n_test=40", "replicas=2", "seed=3"]
 

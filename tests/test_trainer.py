@@ -20,18 +20,12 @@ from gpuspike.network.network import Architecture
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose, normals, stream
 from gpuspike.training.bumping import NO_LAYER, Bumping
+from gpuspike.training.evaluation import Evaluation, Labelled, evaluate, silent_fraction
 from gpuspike.training.losses import TTFSCrossEntropy, decide
 from gpuspike.training.optimizers import SGD, Adam, Descent
 from gpuspike.training.schedule import Schedule
-from gpuspike.training.trainer import (
-    EpochRecord,
-    Evaluation,
-    Labelled,
-    Trainer,
-    TrainingRule,
-    evaluate,
-    silent_fraction,
-)
+from gpuspike.training.step import TrainingRule
+from gpuspike.training.trainer import EpochRecord, Trainer
 
 Array = NDArray[Any]
 

@@ -85,7 +85,7 @@ def _kernels() -> ModuleType:
 
 
 class Counter:
-    """Watches an evaluation: pass it to `trainer.evaluate` as `on_batch`, then ask for the `activity`.
+    """Watches an evaluation: pass it to `evaluation.evaluate` as `on_batch`, then ask for the `activity`.
 
     Args:
         layers: of the network.

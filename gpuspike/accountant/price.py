@@ -15,8 +15,8 @@ from gpuspike.accountant.neurobench import neurobench
 from gpuspike.accountant.prices import Prices
 from gpuspike.network.network import Machine
 from gpuspike.substrate import OnChip
+from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import Loss
-from gpuspike.training.trainer import Evaluation, Labelled, evaluate
 
 Array = NDArray[Any]
 

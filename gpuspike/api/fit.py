@@ -13,8 +13,9 @@ from gpuspike.api.checks import class_labels, spike_times, whole
 from gpuspike.api.history import History
 from gpuspike.api.network import Network
 from gpuspike.errors import ShapeError
+from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe, make_trainer, step_name
-from gpuspike.training.trainer import EpochRecord, Labelled
+from gpuspike.training.trainer import EpochRecord
 
 Array = NDArray[Any]
 

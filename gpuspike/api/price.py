@@ -13,8 +13,8 @@ from gpuspike.api.checks import class_labels, spike_times
 from gpuspike.api.network import Network
 from gpuspike.config.composition import conf_folder
 from gpuspike.errors import ValueRangeError
+from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe
-from gpuspike.training.trainer import Labelled
 
 
 def price(

@@ -17,8 +17,8 @@ from gpuspike.report.figures import images as image_plots
 from gpuspike.report.figures import run as plots
 from gpuspike.report.figures import samples as raster_plots
 from gpuspike.runs.experiment import Experiment
+from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import decide
-from gpuspike.training.trainer import Evaluation, Labelled, evaluate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

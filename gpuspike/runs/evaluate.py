@@ -32,7 +32,7 @@ from gpuspike.runs.run import prepare_kernels
 from gpuspike.store import checkpoint
 from gpuspike.store.provenance import provenance_of
 from gpuspike.substrate import EmulatedChip, OnChip
-from gpuspike.training.trainer import Labelled
+from gpuspike.training.evaluation import Labelled
 
 Array = NDArray[Any]
 

@@ -36,7 +36,8 @@ from gpuspike.training.fit import Recipe, leaf_values, make_trainer
 from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss
 from gpuspike.training.optimizers import OPTIMIZERS
-from gpuspike.training.trainer import Trainer, TrainingRule
+from gpuspike.training.step import TrainingRule
+from gpuspike.training.trainer import Trainer
 
 Array = NDArray[Any]
 L = TypeVar("L", bound=Leaf)

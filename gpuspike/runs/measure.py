@@ -14,7 +14,7 @@ from gpuspike.network.network import Machine
 from gpuspike.runs.experiment import Experiment
 from gpuspike.runs.gpu_energy import GpuEnergy
 from gpuspike.substrate import EmulatedChip, OnChip, gradient_angles
-from gpuspike.training.trainer import Evaluation, Labelled, evaluate
+from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 
 Array = NDArray[Any]
 

@@ -11,7 +11,7 @@ from gpuspike.runs import memory
 from gpuspike.runs.experiment import Experiment, bytes_on_device, new_trainer
 from gpuspike.runs.run import prepare_kernels
 from gpuspike.substrate import OnChip
-from gpuspike.training.trainer import Labelled
+from gpuspike.training.evaluation import Labelled
 
 WARM_UP_STEPS, LEAST_STEPS, SECONDS = 2, 3, 2.0
 """Steps before the clock runs, and how many are timed: as many as fit into that time."""

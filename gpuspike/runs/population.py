@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.runs.experiment import Experiment
-from gpuspike.training.trainer import Labelled, evaluate
+from gpuspike.training.evaluation import Labelled, evaluate
 
 Array = NDArray[Any]
 

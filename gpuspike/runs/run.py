@@ -46,7 +46,8 @@ from gpuspike.store.run_folder import (
     release,
     replace_text,
 )
-from gpuspike.training.trainer import Labelled, Trainer, evaluate
+from gpuspike.training.evaluation import Labelled, evaluate
+from gpuspike.training.trainer import Trainer
 
 Array = NDArray[Any]
 

@@ -13,9 +13,11 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.rng import LAYER_BLOCKS, Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.bumping import NO_LAYER, Bumping
+from gpuspike.training.evaluation import Labelled
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import Descent
-from gpuspike.training.trainer import HostStep, Labelled, TrainingRule
+from gpuspike.training.piecewise import PiecewiseStep
+from gpuspike.training.step import TrainingRule
 
 Array = NDArray[Any]
 
@@ -30,7 +32,7 @@ def compiled_step(
     rule: TrainingRule,
     seeds: Sequence[int],
 ) -> CompiledStep | None:
-    """The step of a `HostStep` of these parts as one job; None where there is none for them."""
+    """The step of a `PiecewiseStep` of these parts as one job; None where there is none for them."""
     if not (isinstance(loss, Loss) and loss.row() and descent.optimizer.row()):
         return None
     if not hasattr(machine.kernels, "training") or not all(layer.neuron.uniform for layer in machine.layers):
@@ -46,8 +48,8 @@ def compiled_step(
     return ChipStep(machine, *parts) if chip.draws_alone and len(chip.seeds) == len(seeds) else None
 
 
-class CompiledStep(HostStep):
-    """What `HostStep` does, to the bit, without coming back to Python within a batch; arguments as there.
+class CompiledStep(PiecewiseStep):
+    """What `PiecewiseStep` does, to the bit, with no return to Python within a batch; arguments as there.
 
     It holds the arrays of a batch, and copies of the weights in other layouts: whoever changes the weights
     in the middle of an epoch calls `push`.
@@ -162,7 +164,7 @@ class CompiledStep(HostStep):
         silent = np.add.reduceat(told.silent[:, :, : ends[-1]], ends - sizes, axis=2) / (sizes * n_out)
         bumped = told.chosen[1 : self._done + 1].T != NO_LAYER
         rows = np.stack([loss, correct, bumped, *silent]) * (sizes / n_train)
-        return np.add.accumulate(rows, axis=2)[..., -1]  # one after the other, as `HostStep` adds them
+        return np.add.accumulate(rows, axis=2)[..., -1]  # one after the other, as `PiecewiseStep` adds them
 
     def push(self) -> None:
         """See `Step.push`."""

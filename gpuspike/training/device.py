@@ -16,15 +16,16 @@ from gpuspike.network.layers import LayerInput
 from gpuspike.network.network import Architecture
 from gpuspike.rng import Purpose
 from gpuspike.training.bumping import Bumping
+from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import SGD, Adam, Descent
-from gpuspike.training.trainer import Evaluation, Labelled, TrainingRule, evaluate, training_state
+from gpuspike.training.step import TrainingRule, training_state
 
 Array = NDArray[Any]
 
 
 class DeviceStep:
-    """What `trainer.HostStep` does, on a device; arguments as there.
+    """What `piecewise.PiecewiseStep` does, on a device; arguments as there.
 
     The arrays of the trainer have a twin on the device, which the steps change; `pull` and `push` copy. A
     full batch runs kernel by kernel the first time, is then captured as a graph, and replayed from there on.
@@ -100,20 +101,20 @@ class DeviceStep:
         return [self._arrays[f"{name}_{number}"] for number in range(len(self._network.layers))]
 
     def pull(self) -> None:
-        """See `trainer.Step.pull`."""
+        """See `step.Step.pull`."""
         with self._lane.entered():
             for name, array in self._arrays.items():
                 self._host[name][...] = host(array)
 
     def push(self) -> None:
-        """See `trainer.Step.push`."""
+        """See `step.Step.push`."""
         with self._lane.entered():
             for name, array in self._arrays.items():
                 array.set(self._host[name])
         self._lane.wait()
 
     def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
-        """See `trainer.Step.begin`."""
+        """See `step.Step.begin`."""
         if not self._knows(
             "train", train
         ):  # the graph knows the old arrays' addresses; another size, other kernels
@@ -135,7 +136,7 @@ class DeviceStep:
         self._lane.wait()  # the host's arrays may go now
 
     def batch(self, number: int) -> None:
-        """See `trainer.Step.batch`."""
+        """See `step.Step.batch`."""
         assert self._batches is not None, "begin comes first"
         full, n_train = self._rule.batch_size, len(self._batches.labels)
         n_batch = min(full, n_train - number * full)
@@ -148,7 +149,7 @@ class DeviceStep:
         self._lane.replay(self._graph)
 
     def _step(self, n_batch: int) -> None:
-        """One batch, in the order of `trainer.HostStep.batch`; kernels only."""
+        """One batch, in the order of `piecewise.PiecewiseStep.batch`; kernels only."""
         network, rule, at, batches = self._network, self._rule, self._judgement, self._batches
         assert batches is not None
         weights = self._named("weights")
@@ -182,12 +183,12 @@ class DeviceStep:
             cuda_step.adam_active(weights, grads, mean, square, steps, rate, active, constants)
 
     def figures(self) -> Array:
-        """See `trainer.Step.figures`; waits for the device."""
+        """See `step.Step.figures`; waits for the device."""
         with self._lane.entered():
             return host(self._judgement.totals)
 
     def evaluate(self, data: Labelled) -> Evaluation:
-        """See `trainer.Step.evaluate`."""
+        """See `step.Step.evaluate`."""
         there = self._on_device("examined", data)
         with self._lane.entered():
             size = self._rule.evaluation_batch_size

@@ -21,7 +21,8 @@ from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss, TTFSCrossEntropy
 from gpuspike.training.optimizers import OPTIMIZERS, Adam, Descent, Optimizer
 from gpuspike.training.schedule import Schedule
-from gpuspike.training.trainer import Trainer, TrainingRule
+from gpuspike.training.step import TrainingRule
+from gpuspike.training.trainer import Trainer
 
 Array = NDArray[Any]
 

@@ -15,7 +15,8 @@ from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.runs import memory
 from gpuspike.training.device import DeviceStep
-from gpuspike.training.trainer import Labelled, TrainingRule, evaluate
+from gpuspike.training.evaluation import Labelled, evaluate
+from gpuspike.training.step import TrainingRule
 
 pytestmark = pytest.mark.usefixtures("cupy")
 

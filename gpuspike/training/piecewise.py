@@ -1,0 +1,94 @@
+"""The training step kernel by kernel: the oracle of the others, and the step of all that they do not know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.network.layers import LayerInput, Moment
+from gpuspike.network.network import Machine
+from gpuspike.rng import Purpose
+from gpuspike.training.bumping import NO_LAYER, Bumping
+from gpuspike.training.evaluation import Evaluation, Labelled, evaluate, silent_fraction
+from gpuspike.training.losses import Loss, decide
+from gpuspike.training.optimizers import Descent
+from gpuspike.training.step import TrainingRule
+
+Array = NDArray[Any]
+
+
+class PiecewiseStep:
+    """Steps on the trainer's own arrays; arguments as for `Trainer`."""
+
+    def __init__(
+        self,
+        network: Machine,
+        examined: Machine,
+        weights: list[Array],
+        loss: Loss,
+        descent: Descent,
+        bumping: Bumping,
+        rule: TrainingRule,
+        seeds: Sequence[int],
+    ) -> None:
+        self._network, self._examined, self._weights, self._loss = network, examined, weights, loss
+        self._descent, self._bumping, self._rule, self._seeds = descent, bumping, rule, seeds
+
+    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+        """See `Step.begin`."""
+        self._train, self._order, self._epoch, self._learning_rate = train, order, epoch, learning_rate
+        self._totals = np.zeros((3 + len(self._weights), len(self._seeds)))
+
+    def batch(self, number: int) -> None:
+        """See `Step.batch`."""
+        rule, train = self._rule, self._train
+        samples = self._order[:, number * rule.batch_size : (number + 1) * rule.batch_size]
+        received = train.received.take(samples, with_order=rule.keeps_inputs)
+        if rule.augment is not None:
+            rule.augment(received.t_in, self._seeds, self._epoch, number)
+        if rule.input_noise:
+            # The bias spikes, which the chip makes itself, stay where they are.
+            n_in, purpose = self._network.layers[0].n_in, Purpose.INPUT_NOISE
+            self._network.kernels.jitter(
+                received.t_in, n_in, rule.input_noise, self._seeds, purpose, self._epoch, number
+            )
+        figures = self._step(received, train.labels[samples], Moment(self._epoch, number))
+        self._totals += figures * (samples.shape[1] / len(train))
+
+    def _step(self, received: LayerInput, labels: NDArray[np.int64], moment: Moment) -> Array:
+        """One batch; returns rows of loss, accuracy, bumped, silent fraction by layer, by replica."""
+        network, weights = self._network, self._weights
+        activities = network.forward(weights, received, moment)
+        t_out = activities[-1].t_out
+        loss, t_out_grad = self._loss(t_out, labels)
+        silent = silent_fraction(activities)
+        # Nobody wakes the dead: counted, they would have a layer bumped for ever.
+        chosen = self._bumping.choose(silent - network.dead_fraction)
+        bumped = chosen != NO_LAYER
+        active = ~bumped if self._rule.bump_replaces_step else np.ones_like(bumped)
+        if active.any():
+            grads = network.backward(
+                weights, activities, t_out_grad, active=active, max_weight_grad=self._rule.max_weight_grad
+            )
+            self._descent.step(weights, grads, self._learning_rate, active)
+        self._bumping.apply(weights, activities, chosen)
+        network.after_step(weights)
+        accuracy = (decide(t_out) == labels).mean(axis=1)
+        return np.vstack([loss.mean(axis=1), accuracy, bumped, silent])
+
+    def figures(self) -> Array:
+        """See `Step.figures`."""
+        return self._totals
+
+    def evaluate(self, data: Labelled) -> Evaluation:
+        """See `Step.evaluate`."""
+        return evaluate(self._examined, self._weights, data, self._loss, self._rule.evaluation_batch_size)
+
+    def pull(self) -> None:
+        """Nothing: there are no other arrays."""
+
+    def push(self) -> None:
+        """Nothing: there are no other arrays."""

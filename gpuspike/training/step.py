@@ -1,0 +1,94 @@
+"""What a training step is: its rule, what makes the steps of an epoch, what a resumed run needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.errors import ValueRangeError
+from gpuspike.network.parameters import Parameters
+from gpuspike.training.augmentation import RandomShift
+from gpuspike.training.bumping import Bumping
+from gpuspike.training.evaluation import Evaluation, Labelled
+from gpuspike.training.optimizers import Descent
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TrainingRule:
+    """How a step is made.
+
+    Attributes:
+        batch_size: samples a step; the last batch of an epoch may be smaller.
+        evaluation_batch_size: samples a forward pass when evaluating.
+        max_weight_grad: limit of |dL/dw| for one (sample, neuron); inf for none.
+        bump_replaces_step: skip the gradient step of a batch that was bumped, as in the paper.
+        input_noise: standard deviation of the noise on input times; times before 0 are reflected there.
+        augment: changes the samples of a batch before the noise comes, if given.
+    """
+
+    batch_size: int
+    evaluation_batch_size: int
+    max_weight_grad: float = float("inf")
+    bump_replaces_step: bool = True
+    input_noise: float = 0.0
+    augment: RandomShift | None = None
+
+    @property
+    def keeps_inputs(self) -> bool:
+        """Whether training sees the same input times every epoch."""
+        return self.augment is None and self.input_noise == 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "evaluation_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueRangeError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.max_weight_grad > 0.0:
+            raise ValueRangeError(f"max_weight_grad must be positive, got {self.max_weight_grad!r}")
+        if not 0.0 <= self.input_noise < float("inf"):
+            raise ValueRangeError(f"input_noise must be 0 or more, got {self.input_noise!r}")
+
+
+class Step(Protocol):
+    """What makes the steps of an epoch: on the host, or on a device with arrays of its own."""
+
+    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+        """An epoch begins.
+
+        Args:
+            order: (n_replica, n_train) in which each replica takes the samples.
+            epoch: counted from 0.
+        """
+        ...
+
+    def batch(self, number: int) -> None:
+        """One step; the batches of an epoch come in their order."""
+        ...
+
+    def figures(self) -> Array:
+        """Of the epoch so far, (3 + n_layer, n_replica): loss, accuracy, bumps, silent fraction by layer."""
+        ...
+
+    def evaluate(self, data: Labelled) -> Evaluation:
+        """The network with its present weights on a split."""
+        ...
+
+    def pull(self) -> None:
+        """Brings the trainer's arrays up to date."""
+        ...
+
+    def push(self) -> None:
+        """Takes over what has been written into the trainer's arrays."""
+        ...
+
+
+def training_state(weights: Sequence[Array], descent: Descent, bumping: Bumping) -> dict[str, Array]:
+    """All arrays that a resumed run would need, by name; not copied."""
+    arrays = Parameters.of_weights(weights).arrays()
+    arrays |= {f"optimizer_{name}": a for name, a in descent.state().items()}
+    return arrays | {"bump_layer": bumping.layer, "bump_size": bumping.size}
