@@ -72,6 +72,19 @@ def test_the_command_trains_on_the_chip_and_leaves_a_whole_run(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_a_run_by_pieces_says_why_before_it_trains(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    asked = config(*CHIP, *SMALL, "substrate.time_grid=0.05")
+    summary = runs.run(asked, "test", tmp_path / "run", Console(file=screen))
+    told = "substrate.time_grid is not in the compiled step"
+    assert screen.getvalue().index(f"\nstep     by pieces, since {told}\n") < screen.getvalue().index(
+        "epoch 2/2"
+    )
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["emulator"] == summary["emulator"]
+    assert (summary["emulator"]["step"], summary["emulator"]["step_reason"]) == ("piecewise", told)
+
+
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     "mode",
     [[], [*DISTORTED, "substrate.new_chip=step"], [*DISTORTED, "substrate.gradient=exact", "chip_seed=9"]],

@@ -114,6 +114,7 @@ def test_a_run_says_where_it_is_and_nothing_on_stderr(done: tuple[Path, Any]) ->
     assert str(folder / "report.html") in answer.stdout
     for word in ("yin_yang", "4-120-3", "2 replicas", "seed 0", "epoch 2/2", "test accuracy"):
         assert word in answer.stdout
+    assert answer.stdout.index("\nstep     compiled\n") < answer.stdout.index("epoch 1/2")
 
 
 def test_a_run_leaves_its_files_and_no_others(done: tuple[Path, Any]) -> None:
@@ -177,6 +178,8 @@ def test_the_summary_has_every_key_of_the_contract(summary: dict[str, Any]) -> N
     emulator = summary["emulator"]
     assert emulator["backend"] == "cpu"
     assert emulator["device"]
+    assert emulator["step"] == "compiled"
+    assert "step_reason" not in emulator
     for key in ("train_samples_per_s", "inference_samples_per_s", "wall_s"):
         assert emulator[key] > 0.0, key
     assert summary["run"]["epochs_done"] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from gpuspike.network.layers import Moment
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
+from gpuspike.substrate.files import FileChip
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
-from gpuspike.training.compiled import ChipStep, CompiledStep, compiled_step
+from gpuspike.training.compiled import ChipStep, CompiledStep, compiled_step, why_by_pieces
 from gpuspike.training.evaluation import Labelled
+from gpuspike.training.fit import Recipe, make_trainer, step_kind
 from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
 from gpuspike.training.optimizers import SGD, Adam, Descent, Optimizer
 from gpuspike.training.schedule import Schedule
-from gpuspike.training.step import TrainingRule
+from gpuspike.training.step import StepKind, TrainingRule
 from gpuspike.training.trainer import Trainer
 
 
@@ -72,7 +75,7 @@ class Task:
         means = [self.mean, *(3.0 / n for n in self.sizes[1:-1])]
         stds = [0.5 / np.sqrt(n) for n in self.sizes[:-1]]
         weights = network.initial_weights(self.seeds, means, stds, self.dtype)
-        loss, optimizer = (
+        loss, descent = (
             TTFSCrossEntropy(kernels=network.kernels),
             Descent(Adam(), weights, network.kernels),
         )
@@ -81,11 +84,13 @@ class Task:
         )
         shift = RandomShift(int(np.sqrt(self.sizes[0])), self.shift, 1.9) if self.shift else None
         rule = TrainingRule(self.batch_size, 33, self.limit, self.replaces, self.noise, shift)
-        parts = (machine, machine, weights, loss, optimizer, bumping, rule, self.seeds)
-        step = compiled_step(*parts) if compiled else None
-        assert (step is not None) == compiled
+        parts = (machine, machine, weights, loss, descent, bumping, rule, self.seeds)
+        step = None
+        if compiled:
+            assert why_by_pieces(machine, loss, Adam(), rule, len(self.seeds)) is None
+            step = compiled_step(*parts)
         schedule = Schedule(0.01, "step", step_size=2, gamma=0.5)
-        return Trainer(machine, weights, loss, optimizer, schedule, bumping, rule, self.seeds, step=step)
+        return Trainer(machine, weights, loss, descent, schedule, bumping, rule, self.seeds, step=step)
 
     def trained(self, *, compiled: bool, n_epochs: int = 3) -> Run:
         trainer, data = self.trainer(compiled=compiled), self.labelled()
@@ -164,9 +169,7 @@ def test_it_takes_the_place_of_the_step_that_it_knows(setup: Setup) -> None:
     there = replace(setup, backend="cpu")
     trainer = there.trainer()
     parts = (trainer.network, trainer.network, trainer.weights, there.made_loss(), trainer.descent)
-    step = compiled_step(*parts, trainer.bumping, trainer._rule, there.seeds)
-    assert step is not None
-    trainer.step = step
+    trainer.step = compiled_step(*parts, trainer.bumping, trainer._rule, there.seeds)
     records = trainer.train(there.labelled(0, there.n_train), there.labelled(1, 40), 3)
     assert_same_runs((trainer, list(records)), there.trained())
 
@@ -254,20 +257,17 @@ def test_weights_that_are_changed_between_batches_are_taken_over() -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-def refused(
+def reason(
     task: Task,
     *,
     loss: Loss | None = None,
     optimizer: type[Optimizer] = Adam,
     machine: Machine | None = None,
-) -> bool:
-    """Whether there is no compiled step for these parts."""
+) -> str | None:
+    """Why these parts have no compiled step; None where they have one."""
     trainer = task.trainer(compiled=False)
-    machine = machine or trainer.network
-    loss = loss or TTFSCrossEntropy()
-    made = Descent(optimizer(), trainer.weights)
-    parts = (machine, machine, trainer.weights, loss, made, trainer.bumping, trainer._rule, task.seeds)
-    return compiled_step(*parts) is None
+    parts = (machine or trainer.network, loss or TTFSCrossEntropy(), optimizer(), trainer._rule)
+    return why_by_pieces(*parts, len(task.seeds))
 
 
 class SignSGD(SGD):
@@ -286,27 +286,32 @@ class Earliest(TimeMSE):
         """There is none."""
 
 
-def test_what_it_does_not_know_is_left_to_the_step_by_pieces() -> None:
+def test_what_it_does_not_know_is_left_to_the_step_by_pieces_with_the_reason() -> None:
     task = Task()
-    assert not refused(task)
-    assert refused(task, optimizer=SignSGD)
-    assert refused(task, loss=Earliest())
-    assert refused(replace(task, neuron=LIF(1.0, 1.0, np.full((2, 40), 1.1)), sizes=(33, 40)))
+    assert reason(task) is None
+    assert reason(task, optimizer=SGD, loss=TimeMSE()) is None
+    assert reason(task, optimizer=SignSGD) == "the optimiser SignSGD has no compiled row"
+    assert reason(task, loss=Earliest()) == "the loss Earliest has no compiled row"
+    uneven = replace(task, neuron=LIF(1.0, 1.0, np.full((2, 40), 1.1)), sizes=(33, 40))
+    assert reason(uneven) == "neurons with constants of their own are not in the compiled step"
     reference = Architecture.build(task.sizes, ((), ()), task.neuron, load("reference"))
-    assert refused(task, machine=reference)
+    assert reason(task, machine=reference) == "only backend=cpu has a compiled step"
 
 
-@pytest.mark.parametrize(
-    "more", [{"tau_mem_std": 0.05}, {"input_jitter": 0.1}, {"lost_inputs": 0.1}, {"lost_spikes": 0.1},
-             {"time_grid": 0.1}],
-)  # fmt: skip
-def test_chips_that_do_more_are_left_to_the_step_by_pieces(more: dict[str, float]) -> None:
-    assert refused(Task(substrate=replace(CHIP, **more)))
+@pytest.mark.parametrize("key", ["input_jitter", "lost_inputs", "lost_spikes", "time_grid"])
+def test_chips_that_do_more_are_left_to_the_step_by_pieces(key: str) -> None:
+    task = Task(substrate=replace(CHIP, **{key: 0.1}))
+    assert reason(task) == f"substrate.{key} is not in the compiled step"
+
+
+def test_neurons_with_time_constants_of_their_own_are_left_to_the_step_by_pieces() -> None:
+    told = "neurons with time constants of their own are not in the compiled step"
+    assert reason(Task(substrate=replace(CHIP, tau_mem_std=0.05))) == told
 
 
 def test_one_chip_for_more_replicas_is_left_to_the_step_by_pieces() -> None:
     task = Task(substrate=CHIP)
-    assert refused(task, machine=replace(task, seeds=(3,)).machine())
+    assert reason(task, machine=replace(task, seeds=(3,)).machine()) == "2 replicas share 1 chip"
 
 
 def test_chips_that_change_are_left_to_the_step_by_pieces() -> None:
@@ -317,12 +322,51 @@ def test_chips_that_change_are_left_to_the_step_by_pieces() -> None:
         return machine.chip
 
     machine.fresh = another
-    assert refused(task, machine=machine)
+    assert reason(task, machine=machine) == "each step meets a new chip (substrate.new_chip=step)"
+
+
+def test_a_machine_of_another_kind_is_left_to_the_step_by_pieces() -> None:
+    class Stranger:
+        """Something that answers in a network's place."""
+
+        layers, kernels = Task().machine().layers, load("cpu")
+
+    machine: Any = Stranger()
+    assert reason(Task(), machine=machine) == "a Stranger is not in the compiled step"
+
+
+def test_hardware_is_left_to_the_step_by_pieces(tmp_path: Path) -> None:
+    task = Task(substrate=CHIP, seeds=(3,))
+    machine: Any = task.machine()
+    machine.chip = FileChip(tmp_path, machine.layers, CHIP)
+    assert reason(task, machine=machine) == "the chip is not emulated, but a FileChip"
 
 
 def test_fewer_samples_than_threads_are_left_to_the_step_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task(batch_size=2, seeds=(3,))
     monkeypatch.setenv("NUMBA_NUM_THREADS", "3")
-    assert refused(task)
+    assert reason(task) == "a step has fewer samples, 2, than there are threads, 3"
     monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
-    assert not refused(task)
+    assert reason(task) is None
+
+
+def test_a_trainer_has_the_fastest_step_that_there_is_for_its_parts() -> None:
+    kinds = []
+    for task in (Task(), Task(substrate=CHIP), Task(substrate=replace(CHIP, time_grid=0.1))):
+        machine, recipe = task.machine(), Recipe(batch_size=16).suited(task.neuron)
+        network = machine.network if isinstance(machine, OnChip) else machine
+        weights = network.initial_weights(task.seeds, [0.1, 0.1], [0.1, 0.1], task.dtype)
+        loss, rule = recipe.make_loss(network.kernels, 1.0), recipe.make_rule(1.0)
+        parts = (network, machine, machine, weights, recipe, loss, rule, task.seeds)
+        kinds.append(make_trainer(*parts, on_device=False).step.kind)
+        known = step_kind(machine, loss, Adam(), rule, len(task.seeds), on_device=False)
+        assert known == kinds[-1]
+    told = "substrate.time_grid is not in the compiled step"
+    assert kinds == [("compiled", None), ("compiled", None), ("piecewise", told)]
+    assert [str(kind) for kind in kinds] == ["compiled", "compiled", f"by pieces, since {told}"]
+    assert step_kind(machine, loss, Adam(), rule, 2, on_device=True) == StepKind("device")
+
+
+def test_a_step_that_somebody_chose_says_so() -> None:
+    kind = Task().trainer(compiled=False).step.kind
+    assert str(kind) == "by pieces, since no other step was asked for"

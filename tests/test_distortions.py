@@ -138,7 +138,6 @@ def test_neurons_with_time_constants_of_their_own_are_told_as_such() -> None:
     network = make_network()
     chip = EmulatedChip(Substrate(tau_syn_std=0.1), network.layers, network.kernels, SEEDS)
     assert chip.why_by_pieces() == "neurons with time constants of their own are not in the compiled step"
-    assert not chip.draws_alone
 
 
 def test_a_chip_s_values_survive_copies_and_other_processes() -> None:
@@ -243,7 +242,7 @@ def test_a_user_s_distortion_is_applied_in_training_and_told() -> None:
     plain = Task(substrate=Substrate(**{f.name: getattr(chip, f.name) for f in dataclasses.fields(chip)}))
     assert plain.machine().chip.why_by_pieces() is None  # type: ignore[union-attr]
     drifting = replace(plain, substrate=replace(plain.substrate, drift=0.1))
-    assert test_compiled_step.refused(drifting)
+    assert test_compiled_step.reason(drifting) == "substrate.drift is not in the compiled step"
     found = drifting.machine().chip  # type: ignore[union-attr]
     assert found.why_by_pieces() == "substrate.drift is not in the compiled step"
     without, with_it = (task.trained(compiled=False, n_epochs=1)[0] for task in (plain, drifting))

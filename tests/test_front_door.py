@@ -192,13 +192,19 @@ def test_another_optimiser_begins_anew_and_a_schedule_with_each_training() -> No
     assert {name.rstrip("01") for name in net.state} == {"optimizer_velocity_", "bump_layer", "bump_size"}
 
 
-def test_the_step_is_told() -> None:
+def test_the_step_is_told(tmp_path: Path) -> None:
     net, data = make(), make_data()
     assert gs.fit(net, *data, epochs=1, batch_size=30).step == "compiled"
     assert gs.fit(net, *data, epochs=1, batch_size=30, loss="time_mse").step == "compiled"
     chip = net.on(gs.Chip(time_grid=0.05))
-    assert gs.fit(chip, *data, epochs=1, batch_size=30).step == "piecewise"
+    history = gs.fit(chip, *data, epochs=1, batch_size=30)
+    told = "substrate.time_grid is not in the compiled step"
+    assert (history.step, history.step_reason) == ("piecewise", told)
     assert "piecewise step" in repr(chip.history)
+    chip.save(tmp_path / "chip.npz")
+    kept = gs.load(tmp_path / "chip.npz")
+    assert (kept.history.step, kept.history.step_reason) == ("piecewise", told)
+    assert gs.fit(kept.on(None), *data, epochs=1, batch_size=30).step_reason is None
 
 
 def test_a_history_can_be_read() -> None:

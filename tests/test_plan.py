@@ -82,9 +82,62 @@ def test_the_command_tells_and_writes_nothing(
 ) -> None:
     assert run(monkeypatch, tmp_path, *SMALL, "experiment=yin_yang_bss2", "training.epochs=2") == 0
     said = capsys.readouterr().out
-    for text in ("yin_yang_bss2  20-120-3, 1 replica", "weights", "optimiser", "emulated chip", "2 epochs"):
+    for text in (
+        "yin_yang_bss2  20-120-3, 1 replica",
+        "step     compiled",
+        "weights",
+        "optimiser",
+        "emulated chip",
+        "2 epochs",
+    ):
         assert text in said
     assert list(tmp_path.iterdir()) == []
+
+
+PIECES = "by pieces, since substrate.{} is not in the compiled step"
+GRID = ["experiment=yin_yang_bss2", "substrate.time_grid=0.05"]
+STEPS = {
+    "as it comes": ([], "compiled"),
+    "sgd and squares": (["optimizer=sgd", "training.loss=time_mse"], "compiled"),
+    "a chip": (["experiment=yin_yang_bss2"], "compiled"),
+    "a time grid": (GRID, PIECES.format("time_grid")),
+    "an ideal gradient": ([*GRID, "substrate.gradient=ideal"], "compiled"),
+    "lost spikes": (["substrate.lost_spikes=0.01"], PIECES.format("lost_spikes")),
+    "lost inputs": (["substrate.lost_inputs=0.01"], PIECES.format("lost_inputs")),
+    "jittered inputs": (["substrate.input_jitter=0.01"], PIECES.format("input_jitter")),
+    "spreads": (
+        ["substrate.tau_mem_std=0.01"],
+        "by pieces, since neurons with time constants of their own are not in the compiled step",
+    ),
+    "new chips": (
+        ["experiment=yin_yang_bss2", "substrate.new_chip=step"],
+        "by pieces, since each step meets a new chip (substrate.new_chip=step)",
+    ),
+    "small batches": (
+        ["training.batch_size=1", "replicas=2"],
+        "by pieces, since a step has fewer samples, 2, than there are threads, 3",
+    ),
+    "the oracle": (["backend=reference"], "by pieces, since only backend=cpu has a compiled step"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), STEPS.values(), ids=STEPS.keys())
+def test_the_step_is_known_before_there_is_one(
+    given: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "3")
+    parts = parts_of(*given)
+    assert str(parts.step_kind()) == said
+    assert new_trainer(parts).step.kind == parts.step_kind()
+
+
+def test_the_command_says_why_a_run_would_be_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, tmp_path, *SMALL, *GRID, "training.epochs=1") == 0
+    said = capsys.readouterr().out
+    assert f"\nstep     {PIECES.format('time_grid')}\n" in said
+    assert said.index("step  ") < said.index("memory")
 
 
 def test_a_sweep_has_a_row_a_job(
@@ -94,6 +147,7 @@ def test_a_sweep_has_a_row_a_job(
     said = capsys.readouterr().out
     assert "one after the other: about" in said
     assert said.count("MiB") + said.count("KiB") == 2
+    assert said.count("compiled") == 2
     assert list(tmp_path.iterdir()) == []
 
 

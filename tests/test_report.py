@@ -262,12 +262,12 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
     (tmp_path / "figures" / '"><script>.png').write_bytes(PIXEL)
     values = summary(chip=CHIP | {"name": HOSTILE, "spikes_per_sample": {HOSTILE: 1.0}})
     values["emulator"]["device"] = HOSTILE
-    values["emulator"]["backend"] = HOSTILE
+    values["emulator"] |= {"backend": HOSTILE, "step": "piecewise", "step_reason": HOSTILE}
     values["provenance"] = {HOSTILE: HOSTILE}
     values["run"]["dtype"] = HOSTILE
     text, page = write(tmp_path, HOSTILE, values, [record() | {HOSTILE: HOSTILE}], HOSTILE)
     assert "<script" not in text
-    assert page.text.count(HOSTILE) >= 9
+    assert page.text.count(HOSTILE) >= 10
     assert page.images[0]["alt"] == '"><script>'
 
 
@@ -310,6 +310,23 @@ def test_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_numbers_are_written_for_a_reader(value: Any, unit: str, text: str) -> None:
     assert report.readable(value, unit) == text
+
+
+STEPS = [
+    ({"step": "compiled"}, "compiled"),
+    ({"step": "piecewise", "step_reason": "it is new"}, "by pieces, since it is new"),
+]
+
+
+@pytest.mark.parametrize(("emulator", "told"), STEPS)
+def test_the_page_tells_which_step_the_training_had(
+    tmp_path: Path, emulator: dict[str, str], told: str
+) -> None:
+    values = summary()
+    assert "training step" not in write(tmp_path, "older", values, [record()], "")[1].text
+    values["emulator"] |= emulator
+    assert f"training step {told}" in write(tmp_path, "run", values, [record()], "")[1].text
+    assert dict(report._emulator_rows(values))["training step"] == told
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from gpuspike.api.history import History
 from gpuspike.api.network import Network
 from gpuspike.errors import ShapeError
 from gpuspike.training.evaluation import Labelled
-from gpuspike.training.fit import Recipe, make_trainer, step_name
+from gpuspike.training.fit import Recipe, make_trainer
 from gpuspike.training.trainer import EpochRecord
 
 Array = NDArray[Any]
@@ -51,7 +51,7 @@ def fit(
 
     Returns:
         The course of these epochs; `net.history` has all. Its `step` says what made the steps: "compiled",
-        "device", or "piecewise" for what neither has, which is several times slower.
+        "device", or "piecewise" for what neither has, which is several times slower: `step_reason` says why.
 
     Raises:
         ConfigError: a value that the recipe does not know, or that cannot be used.
@@ -98,7 +98,7 @@ def fit(
             if on_epoch is not None:
                 on_epoch(record)
     finally:
-        history = History.of_records(records, len(weights), net.replicas, step_name(trainer))
+        history = History.of_records(records, len(weights), net.replicas, trainer.step.kind)
         net.history = before + history
     return history
 

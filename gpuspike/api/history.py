@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.training.step import StepKind
 from gpuspike.training.trainer import EpochRecord
 
 Array = NDArray[Any]
@@ -26,6 +27,7 @@ class History:
         silent_fraction: (n_epoch, n_layer, n_replica) share of (sample, neuron) pairs without a spike.
         train_samples_per_s: (n_epoch,), over all replicas.
         step: what made the steps: "compiled", "device" or "piecewise"; "" where a file does not tell.
+        step_reason: why "piecewise"; None for the others.
     """
 
     epoch: NDArray[np.int64]
@@ -38,6 +40,7 @@ class History:
     silent_fraction: Array
     train_samples_per_s: Array
     step: str = ""
+    step_reason: str | None = None
 
     @classmethod
     def of_lines(cls, lines: Sequence[Mapping[str, Any]], n_layer: int, n_replica: int) -> History:
@@ -52,7 +55,9 @@ class History:
         return cls(**values | {"epoch": values["epoch"].astype(np.int64)})
 
     @classmethod
-    def of_records(cls, records: Sequence[EpochRecord], n_layer: int, n_replica: int, step: str) -> History:
+    def of_records(
+        cls, records: Sequence[EpochRecord], n_layer: int, n_replica: int, kind: StepKind
+    ) -> History:
         """A history of what a trainer has told."""
         none = np.full(n_replica, np.nan)
         lines = []
@@ -63,12 +68,12 @@ class History:
             line |= {"validation_accuracy": none if examined is None else examined.accuracy}
             lines.append(line)
         history = cls.of_lines(lines, n_layer, n_replica)
-        return cls(**history.arrays(), step=step)
+        return cls(**history.arrays(), step=kind.name, step_reason=kind.reason)
 
     @classmethod
     def names(cls) -> list[str]:
         """Of the arrays."""
-        return [field.name for field in fields(cls) if field.name != "step"]
+        return [field.name for field in fields(cls) if not field.name.startswith("step")]
 
     def arrays(self) -> dict[str, Array]:
         """The arrays by name."""
@@ -81,7 +86,7 @@ class History:
         """This one and then the other."""
         arrays = later.arrays()
         joined: Any = {name: np.concatenate([own, arrays[name]]) for name, own in self.arrays().items()}
-        return History(**joined, step=later.step)
+        return History(**joined, step=later.step, step_reason=later.step_reason)
 
     def __repr__(self) -> str:
         n_replica = self.train_loss.shape[1]

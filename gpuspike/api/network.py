@@ -302,6 +302,7 @@ class Network:
             "epoch": self.epoch,
             "recipe": None if self.recipe is None else self.recipe.plain(),
             "step": self.history.step,
+            "step_reason": self.history.step_reason,
             "chip": None if self.chip is None else {"values": self.chip.values, "seed": self.chip.seed},
             "gradient": self.gradient,
             "provenance": self.provenance,
@@ -340,7 +341,8 @@ def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) 
         layers = net.architecture.layers
         net.parameters = Parameters.from_arrays(arrays, layers, net.replicas, net.dtype, place)
         told: Any = {name: arrays[f"history_{name}"] for name in History.names()}
-        net.epoch, net.history = int(header["epoch"]), History(**told, step=header["step"])
+        told |= {"step": header["step"], "step_reason": header.get("step_reason")}
+        net.epoch, net.history = int(header["epoch"]), History(**told)
         net.recipe = None if header["recipe"] is None else Recipe.of_plain(header["recipe"])
         net.provenance = dict(header["provenance"])
         chip = header["chip"]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from gpuspike import plugins
@@ -65,13 +66,14 @@ def _plan(arguments: Sequence[str]) -> None:
     if len(asked) == 1:
         _show(asked[0], console)
         return
-    table = Table("job", "peak memory", "an epoch", "in all", title="Jobs, estimated")
+    table = Table("job", "peak memory", "an epoch", "in all", "step", title="Jobs, estimated")
     total = 0.0
     for number, job in enumerate(asked):
         parts = build(job.config)
         needed, timing = memory_of(parts), time_of(parts, console)
         total += timing.total
-        table.add_row(str(number), in_words(needed.peak), duration(timing.epoch), duration(timing.total))
+        times = duration(timing.epoch), duration(timing.total)
+        table.add_row(str(number), in_words(needed.peak), *times, escape(str(parts.step_kind())))
     console.print(table)
     console.print(f"one after the other: about {duration(total)}, and some seconds a job for its figures")
 
@@ -81,6 +83,7 @@ def _show(job: Job, console: Console) -> None:
     from gpuspike.kernels.cuda.graph import free_memory
     from gpuspike.runs.experiment import build
     from gpuspike.runs.planning import memory_of, time_of
+    from gpuspike.runs.progress import say_step
 
     parts = build(job.config)
     config = parts.config
@@ -89,6 +92,7 @@ def _show(job: Job, console: Console) -> None:
         f"[bold]{job.experiment}[/bold]  {parts.network.sizes}, {count}, {config.dtype.value}, "
         f"batches of {config.training.batch_size}"
     )
+    say_step(parts.step_kind(), console)
     needed = memory_of(parts)
     table = Table("memory", Column("", justify="right"))
     for name, size in needed.parts.items():

@@ -97,7 +97,14 @@ def _emulator_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("wall time", wall),
         ("backend", readable(part.get("backend"))),
         ("device", readable(part.get("device"))),
+        ("training step", _step(part)),
     ]
+
+
+def _step(emulator: Mapping[str, Any]) -> str:
+    """Which one the training had, and why a slow one."""
+    reason = emulator.get("step_reason")
+    return readable(emulator.get("step")) if reason is None else f"by pieces, since {readable(reason)}"
 
 
 def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -275,7 +282,10 @@ def write_report(
     """
     run, chip = section(summary, "run"), section(summary, "chip")
     facts = [f"{readable(run.get('epochs'))} epochs", readable(run.get("dtype"))]
-    facts += [value for _, value in _emulator_rows(summary)[3:]]
+    emulator = section(summary, "emulator")
+    facts += [readable(emulator.get(name)) for name in ("backend", "device")]
+    if "step" in emulator:  # older runs do not tell
+        facts.append(f"training step {_step(emulator)}")
     notice = "The run was interrupted: these are the numbers it had reached by then."
     sections = {
         "Accuracy": _accuracy(summary),

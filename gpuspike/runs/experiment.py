@@ -32,11 +32,11 @@ from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.augmentation import RandomShift
-from gpuspike.training.fit import Recipe, leaf_values, make_trainer
+from gpuspike.training.fit import Recipe, leaf_values, make_trainer, step_kind
 from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss
 from gpuspike.training.optimizers import OPTIMIZERS
-from gpuspike.training.step import TrainingRule
+from gpuspike.training.step import StepKind, TrainingRule
 from gpuspike.training.trainer import Trainer
 
 Array = NDArray[Any]
@@ -88,6 +88,11 @@ class Experiment:
         if isinstance(machine, OnChip) and self.config.substrate.new_chip is NewChip.step:
             machine.fresh = self._fresh_chip
         return machine
+
+    def step_kind(self) -> StepKind:
+        """Which step its training has, told before there is one."""
+        parts = (self.trained_machine(), self.loss, self.recipe.optimizer, self.rule, self.config.replicas)
+        return step_kind(*parts, on_device=self.backend.name == "cuda")
 
     def receive(self, features: Array, *, again: bool = False) -> LayerInput:
         """What the first layer gets of (n_samples, n_features) features or pixels, on the host.

@@ -12,10 +12,29 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from gpuspike.errors import OutputError
+from gpuspike.runs.experiment import Experiment
+from gpuspike.training.step import StepKind
 from gpuspike.training.trainer import EpochRecord
+
+
+def say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Console) -> None:
+    """Tells which network is trained, on what, and where the run is written."""
+    config = parts.config
+    chosen = " (chosen by backend=auto)" if config.backend.value == "auto" else ""
+    replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
+    sizes = parts.network.sizes
+    console.print(f"[bold]{experiment}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
+    console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
+    console.print(f"folder   {folder}", soft_wrap=True)
+
+
+def say_step(kind: StepKind, console: Console) -> None:
+    """Tells which step a training has, and why a slow one."""
+    console.print(f"step     {escape(str(kind))}", soft_wrap=True)
 
 
 def plain(value: Any) -> Any:

@@ -30,7 +30,7 @@ from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.runs.measure import Measured, chip_arrays, examine, measure, on_chip, statistics
 from gpuspike.runs.memory import keep_freed_memory
-from gpuspike.runs.progress import MetricsFile, ProgressDisplay, plain, record_line
+from gpuspike.runs.progress import MetricsFile, ProgressDisplay, plain, record_line, say_step, say_what_runs
 from gpuspike.store import checkpoint, resume
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
@@ -47,6 +47,7 @@ from gpuspike.store.run_folder import (
     replace_text,
 )
 from gpuspike.training.evaluation import Labelled, evaluate
+from gpuspike.training.step import StepKind
 from gpuspike.training.trainer import Trainer
 
 Array = NDArray[Any]
@@ -140,8 +141,9 @@ def _run(
     config = parts.config
     provenance = provenance_of(config)  # now: the code may be another one by the time that training ends
     keep_freed_memory()
-    _say_what_runs(parts, experiment, folder, console)
+    say_what_runs(parts, experiment, folder, console)
     trainer = new_trainer(parts)
+    say_step(trainer.step.kind, console)
     book: dict[str, Any] = {
         "experiment": experiment,
         "overrides": list(overrides),
@@ -175,7 +177,7 @@ def _run(
     weights = _kept_weights(folder / CHECKPOINT, parts)
     measured = measure(parts, trainer.examined, weights, data, "test", [parts.prices])
     results = measured.results
-    summary = _summary(parts, experiment, records, measured, interrupted)
+    summary = _summary(parts, experiment, trainer.step.kind, records, measured, interrupted)
     summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
     summary |= {"substrate": examine(parts, trainer.examined, weights, data)} | {"provenance": provenance}
     summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"]}
@@ -194,16 +196,6 @@ def _run(
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
     console.print(f"figures  {folder / 'figures'}", soft_wrap=True)
     return summary
-
-
-def _say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Console) -> None:
-    config = parts.config
-    chosen = " (chosen by backend=auto)" if config.backend.value == "auto" else ""
-    replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
-    sizes = parts.network.sizes
-    console.print(f"[bold]{experiment}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
-    console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
-    console.print(f"folder   {folder}", soft_wrap=True)
 
 
 def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, console: Console) -> None:
@@ -372,6 +364,7 @@ def _kept_weights(path: Path, parts: Experiment) -> list[Array]:
 def _summary(
     parts: Experiment,
     experiment: str,
+    kind: StepKind,
     records: list[dict[str, Any]],
     measured: Measured,
     interrupted: bool,
@@ -385,6 +378,8 @@ def _summary(
         "emulator": {
             "backend": parts.backend.name,
             "device": parts.backend.device,
+            "step": kind.name,
+            **({} if kind.reason is None else {"step_reason": kind.reason}),
             "train_samples_per_s": float(np.median(speeds)),
             **measured.speed,
             "wall_s": None,

@@ -108,11 +108,6 @@ class EmulatedChip:
         """Derivatives (n_chip, n_pre, n_out) of the effective weights by the programmed ones; None for 1."""
         return [silicon.pull_factor for silicon in self._silicon]
 
-    @property
-    def draws_alone(self) -> bool:
-        """Whether trials draw nothing but thresholds and delays, and neurons share their time constants."""
-        return self.why_by_pieces() is None
-
     def why_by_pieces(self) -> str | None:
         """Why the compiled training step cannot have this chip; None where it can."""
         for distortion in self.substrate.distortions:

@@ -15,45 +15,62 @@ from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.losses import Loss
-from gpuspike.training.optimizers import Descent
-from gpuspike.training.piecewise import PiecewiseStep
-from gpuspike.training.step import TrainingRule
+from gpuspike.training.optimizers import Descent, Optimizer
+from gpuspike.training.step import HostStep, StepKind, TrainingRule
 
 Array = NDArray[Any]
 
 
-def compiled_step(
-    machine: Machine,
-    examined: Machine,
-    weights: list[Array],
-    loss: Loss,
-    descent: Descent,
-    bumping: Bumping,
-    rule: TrainingRule,
-    seeds: Sequence[int],
-) -> CompiledStep | None:
-    """The step of a `PiecewiseStep` of these parts as one job; None where there is none for them."""
-    if not (isinstance(loss, Loss) and loss.row() and descent.optimizer.row()):
-        return None
-    if not hasattr(machine.kernels, "training") or not all(layer.neuron.uniform for layer in machine.layers):
-        return None
-    if len(seeds) * rule.batch_size < thread_count():
-        return None  # there, threads share the neurons of a sample
-    parts = (examined, weights, loss, descent, bumping, rule, seeds)
-    if isinstance(machine, Architecture):
-        return CompiledStep(machine, *parts)
-    if not (isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip) and machine.fresh is None):
-        return None
+def why_by_pieces(
+    machine: Machine, loss: Loss, optimizer: Optimizer, rule: TrainingRule, n_replica: int
+) -> str | None:
+    """Why there is no compiled step for some parts, in words for their user; None where there is one.
+
+    Nothing is compiled to find out.
+    """
+    if not hasattr(machine.kernels, "training"):
+        return "only backend=cpu has a compiled step"
+    if not (isinstance(loss, Loss) and loss.row()):
+        return f"the loss {type(loss).__name__} has no compiled row"
+    if not optimizer.row():
+        return f"the optimiser {type(optimizer).__name__} has no compiled row"
+    if not all(layer.neuron.uniform for layer in machine.layers):
+        return "neurons with constants of their own are not in the compiled step"
+    if not isinstance(machine, Architecture) and (reason := _why_not_on(machine, n_replica)):
+        return reason
+    samples, threads = n_replica * rule.batch_size, thread_count()
+    if samples < threads:  # which then share the neurons of a sample
+        return f"a step has fewer samples, {samples}, than there are threads, {threads}"
+    return None
+
+
+def _why_not_on(machine: Machine, n_replica: int) -> str | None:
+    """The same of a chip that answers."""
+    if not isinstance(machine, OnChip):
+        return f"a {type(machine).__name__} is not in the compiled step"
+    if machine.fresh is not None:
+        return "each step meets a new chip (substrate.new_chip=step)"
     chip = machine.chip
-    return ChipStep(machine, *parts) if chip.draws_alone and len(chip.seeds) == len(seeds) else None
+    if not isinstance(chip, EmulatedChip):
+        return f"the chip is not emulated, but a {type(chip).__name__}"
+    if len(chip.seeds) != n_replica:
+        return f"{n_replica} replicas share {len(chip.seeds)} chip" + "s" * (len(chip.seeds) > 1)
+    return chip.why_by_pieces()
 
 
-class CompiledStep(PiecewiseStep):
+def compiled_step(machine: Machine, *parts: Any) -> CompiledStep:
+    """The step of a `PiecewiseStep` of these parts as one job, where `why_by_pieces` knows no reason."""
+    return CompiledStep(machine, *parts) if isinstance(machine, Architecture) else ChipStep(machine, *parts)
+
+
+class CompiledStep(HostStep):
     """What `PiecewiseStep` does, to the bit, with no return to Python within a batch; arguments as there.
 
     It holds the arrays of a batch, and copies of the weights in other layouts: whoever changes the weights
     in the middle of an epoch calls `push`.
     """
+
+    kind = StepKind("compiled")
 
     def __init__(
         self,

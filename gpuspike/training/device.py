@@ -19,7 +19,7 @@ from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import SGD, Adam, Descent
-from gpuspike.training.step import TrainingRule, training_state
+from gpuspike.training.step import StepKind, TrainingRule, training_state
 
 Array = NDArray[Any]
 
@@ -38,6 +38,8 @@ class DeviceStep:
     Raises:
         ConfigError: an optimiser that has no kernels.
     """
+
+    kind = StepKind("device")
 
     def __init__(
         self,

@@ -15,13 +15,14 @@ from gpuspike.neuron import LIF
 from gpuspike.registry import Registry, one_of
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
-from gpuspike.training.compiled import CompiledStep, compiled_step
+from gpuspike.training.compiled import compiled_step, why_by_pieces
 from gpuspike.training.device import DeviceStep
 from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss, TTFSCrossEntropy
 from gpuspike.training.optimizers import OPTIMIZERS, Adam, Descent, Optimizer
+from gpuspike.training.piecewise import PiecewiseStep
 from gpuspike.training.schedule import Schedule
-from gpuspike.training.step import TrainingRule
+from gpuspike.training.step import StepKind, TrainingRule
 from gpuspike.training.trainer import Trainer
 
 Array = NDArray[Any]
@@ -223,6 +224,25 @@ class _Later(Schedule):
         return super().at(epoch - self.first_epoch)
 
 
+def step_kind(
+    trained: Machine,
+    loss: Loss,
+    optimizer: Optimizer,
+    rule: TrainingRule,
+    n_replica: int,
+    *,
+    on_device: bool,
+) -> StepKind:
+    """The fastest step that there is for some parts; arguments as for `make_trainer`.
+
+    Nothing is compiled to find out.
+    """
+    if on_device:
+        return StepKind("device")
+    reason = why_by_pieces(trained, loss, optimizer, rule, n_replica)
+    return StepKind("compiled") if reason is None else StepKind("piecewise", reason)
+
+
 def make_trainer(
     architecture: Architecture,
     trained: Machine,
@@ -236,7 +256,7 @@ def make_trainer(
     on_device: bool,
     first_epoch: int = 0,
 ) -> Trainer:
-    """A trainer with the fastest step that there is for its parts: `step_name` says which.
+    """A trainer with the fastest step that there is for its parts: `trainer.step.kind` says which.
 
     Args:
         architecture: the network without a chip.
@@ -254,20 +274,11 @@ def make_trainer(
     descent = Descent(recipe.optimizer, weights, architecture.kernels)
     bumping = recipe.make_bumping(len(weights), len(seeds))
     parts = (weights, loss, descent, bumping, rule, seeds)
-    if on_device:
+    kind = step_kind(trained, loss, recipe.optimizer, rule, len(seeds), on_device=on_device)
+    if kind.name == "device":
         step = DeviceStep(architecture, *parts, graph=recipe.cuda_graph)
-    else:
+    elif kind.name == "compiled":
         step = compiled_step(trained, examined, *parts)
+    else:
+        step = PiecewiseStep(trained, examined, *parts, reason=str(kind.reason))
     return Trainer(trained, weights, loss, descent, schedule, bumping, rule, seeds, examined, step)
-
-
-def step_name(trainer: Trainer) -> str:
-    """What makes a trainer's steps.
-
-    Returns:
-        "device" (kernels only, replayed as a graph), "compiled" (one job on the CPU) or "piecewise" (kernel
-        by kernel, for what neither of them has).
-    """
-    if isinstance(trainer.step, DeviceStep):
-        return "device"
-    return "compiled" if isinstance(trainer.step, CompiledStep) else "piecewise"

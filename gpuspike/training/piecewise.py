@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.network.layers import LayerInput, Moment
-from gpuspike.network.network import Machine
 from gpuspike.rng import Purpose
-from gpuspike.training.bumping import NO_LAYER, Bumping
-from gpuspike.training.evaluation import Evaluation, Labelled, evaluate, silent_fraction
-from gpuspike.training.losses import Loss, decide
-from gpuspike.training.optimizers import Descent
-from gpuspike.training.step import TrainingRule
+from gpuspike.training.bumping import NO_LAYER
+from gpuspike.training.evaluation import Labelled, silent_fraction
+from gpuspike.training.losses import decide
+from gpuspike.training.step import HostStep, StepKind
 
 Array = NDArray[Any]
 
 
-class PiecewiseStep:
-    """Steps on the trainer's own arrays; arguments as for `Trainer`."""
+class PiecewiseStep(HostStep):
+    """A step of which each part is called by itself.
 
-    def __init__(
-        self,
-        network: Machine,
-        examined: Machine,
-        weights: list[Array],
-        loss: Loss,
-        descent: Descent,
-        bumping: Bumping,
-        rule: TrainingRule,
-        seeds: Sequence[int],
-    ) -> None:
-        self._network, self._examined, self._weights, self._loss = network, examined, weights, loss
-        self._descent, self._bumping, self._rule, self._seeds = descent, bumping, rule, seeds
+    Args:
+        parts: as for `trainer.Trainer`.
+        reason: why no other step is taken, see `StepKind`.
+    """
+
+    def __init__(self, *parts: Any, reason: str = "no other step was asked for") -> None:
+        super().__init__(*parts)
+        self.kind = StepKind("piecewise", reason)
 
     def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
         """See `Step.begin`."""
-        self._train, self._order, self._epoch, self._learning_rate = train, order, epoch, learning_rate
+        super().begin(train, order, epoch, learning_rate)
         self._totals = np.zeros((3 + len(self._weights), len(self._seeds)))
 
     def batch(self, number: int) -> None:
@@ -82,13 +74,3 @@ class PiecewiseStep:
     def figures(self) -> Array:
         """See `Step.figures`."""
         return self._totals
-
-    def evaluate(self, data: Labelled) -> Evaluation:
-        """See `Step.evaluate`."""
-        return evaluate(self._examined, self._weights, data, self._loss, self._rule.evaluation_batch_size)
-
-    def pull(self) -> None:
-        """Nothing: there are no other arrays."""
-
-    def push(self) -> None:
-        """Nothing: there are no other arrays."""

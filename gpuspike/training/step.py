@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
+from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
-from gpuspike.training.evaluation import Evaluation, Labelled
+from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
+from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import Descent
 
 Array = NDArray[Any]
@@ -54,8 +56,30 @@ class TrainingRule:
             raise ValueRangeError(f"input_noise must be 0 or more, got {self.input_noise!r}")
 
 
+class StepKind(NamedTuple):
+    """Which step a training has.
+
+    Attributes:
+        name: "device" (kernels only, replayed as a graph), "compiled" (one job on the CPU) or "piecewise"
+            (kernel by kernel, for what neither of them has).
+        reason: why "piecewise", several times slower; None for the others.
+    """
+
+    name: str
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        """For a reader."""
+        return self.name if self.reason is None else f"by pieces, since {self.reason}"
+
+
 class Step(Protocol):
     """What makes the steps of an epoch: on the host, or on a device with arrays of its own."""
+
+    @property
+    def kind(self) -> StepKind:
+        """Which one it is."""
+        ...
 
     def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
         """An epoch begins.
@@ -92,3 +116,35 @@ def training_state(weights: Sequence[Array], descent: Descent, bumping: Bumping)
     arrays = Parameters.of_weights(weights).arrays()
     arrays |= {f"optimizer_{name}": a for name, a in descent.state().items()}
     return arrays | {"bump_layer": bumping.layer, "bump_size": bumping.size}
+
+
+class HostStep:
+    """What steps on the trainer's own arrays have in common; arguments as for `trainer.Trainer`."""
+
+    def __init__(
+        self,
+        network: Machine,
+        examined: Machine,
+        weights: list[Array],
+        loss: Loss,
+        descent: Descent,
+        bumping: Bumping,
+        rule: TrainingRule,
+        seeds: Sequence[int],
+    ) -> None:
+        self._network, self._examined, self._weights, self._loss = network, examined, weights, loss
+        self._descent, self._bumping, self._rule, self._seeds = descent, bumping, rule, seeds
+
+    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+        """See `Step.begin`."""
+        self._train, self._order, self._epoch, self._learning_rate = train, order, epoch, learning_rate
+
+    def evaluate(self, data: Labelled) -> Evaluation:
+        """See `Step.evaluate`."""
+        return evaluate(self._examined, self._weights, data, self._loss, self._rule.evaluation_batch_size)
+
+    def pull(self) -> None:
+        """Nothing: there are no other arrays."""
+
+    def push(self) -> None:
+        """Nothing: there are no other arrays."""

@@ -55,6 +55,7 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(tmp_path: Path) -> None:
     ours, theirs = trained(tmp_path / "a", "backend=cuda"), trained(tmp_path / "b", "backend=cpu")
     assert ours["emulator"]["backend"] == "cuda"
     assert ours["emulator"]["device"] == "a stand-in (device 0, CUDA 12.9)"
+    assert (ours["emulator"]["step"], theirs["emulator"]["step"]) == ("device", "compiled")
     assert device.launches.count("graph") >= 5
     for split in ("train", "validation", "test"):
         for key in ("accuracy", "loss"):
