@@ -69,29 +69,28 @@ def thread_count() -> int:
     return int(given)
 
 
-def select(name: str, *, chip: bool = False) -> Backend:
+def select(name: str, *, host_only: str = "") -> Backend:
     """The backend of that name; "auto" takes the fastest one that this machine can run, which callers print.
 
     Args:
-        chip: it is to emulate a chip, which a device cannot, so that "auto" asks none.
+        host_only: what is asked for and a device cannot, "an emulated chip", so that "auto" asks none.
 
     Raises:
-        BackendError: an unknown name, a chip on a device, or a device that is not there, with the reason and
-            the remedy. There is no silent fall-back.
+        BackendError: an unknown name, a device that is not there or cannot what is asked for, with the reason
+            and the remedy. There is no silent fall-back.
     """
     if name not in BACKENDS:
         raise BackendError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
     note = ""
-    if chip and name == "auto":
+    if host_only and name == "auto":
         name = "cpu"
     if name in ("cuda", "auto"):
         problem = cuda_problem()
-        if problem is None and not chip:
+        if problem is None and not host_only:
             return Backend("cuda", device_name())
         if problem is None:
             raise BackendError(
-                "an emulated chip needs backend=cpu or reference, got cuda: "
-                "the device's step knows no chips yet"
+                f"{host_only} needs backend=cpu or reference, got cuda: the device's step knows none yet"
             )
         if name == "cuda":
             raise BackendError(f"backend=cuda needs a CUDA device, got: {problem.text}")

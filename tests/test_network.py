@@ -60,7 +60,7 @@ def backward(
     seen = network.forward(weights, network.receive(t_in))
     _, t_out_grad = TTFSCrossEntropy()(seen[-1].t_out, labels)
     options: dict[str, Any] = {"active": np.ones(len(weights[0]), np.bool_), "max_weight_grad": math.inf}
-    return seen, network.backward(weights, seen, t_out_grad, **(options | change))
+    return seen, network.backward(weights, seen, t_out_grad, **(options | change)).weights
 
 
 def with_bias(t_in: Array, bias_times: tuple[float, ...]) -> Array:

@@ -123,8 +123,8 @@ def test_a_chip_that_does_nothing_is_the_network_bit_for_bit_and_draws_nothing(
         grad = np.ones_like(states[-1].t_out)
         options: dict[str, Any] = {"active": np.ones(2, np.bool_), "max_weight_grad": math.inf}
         for mine, theirs in zip(
-            machine.backward(weights, states, grad.copy(), **options),
-            network.backward(weights, expected, grad.copy(), **options),
+            machine.backward(weights, states, grad.copy(), **options).weights,
+            network.backward(weights, expected, grad.copy(), **options).weights,
             strict=True,
         ):
             np.testing.assert_array_equal(mine, theirs)
@@ -576,7 +576,7 @@ def test_the_exact_gradient_equals_central_differences_on_the_distorted_chip(sco
     chip = EmulatedChip(substrate(**SCOPES[scope]), network.layers, network.kernels, SEEDS)
     machine, loss = OnChip(network, chip, "exact"), TTFSCrossEntropy()
     states = machine.forward(weights, received, moment)
-    grads = machine.backward(weights, states, loss(states[-1].t_out, labels)[1], **ACTIVE)
+    grads = machine.backward(weights, states, loss(states[-1].t_out, labels)[1], **ACTIVE).weights
     ideal = network.forward(weights, received)
     assert not np.allclose(states[-1].t_out, ideal[-1].t_out), "the test needs a chip that is felt"
     step, compared = 1e-6, 0.0
@@ -609,7 +609,7 @@ def test_the_nominal_gradient_is_its_formula_at_the_chip_s_spikes(tau_mem: float
     machine, weights = OnChip(network, chip), make_weights(network)
     states = machine.forward(weights, make_inputs(network))
     error = np.random.default_rng(2).normal(size=states[-1].t_out.shape)
-    grads = machine.backward(weights, states, error.copy(), **ACTIVE)
+    grads = machine.backward(weights, states, error.copy(), **ACTIVE).weights
     for number in (1, 0):
         state, w = states[number], chip.program(weights)[number]
         slope = test_trials.published_slopes(state.t_in, w, neuron, state.t_out)
@@ -701,8 +701,8 @@ def test_a_foreign_chip_s_answer_is_checked_and_brought_into_form() -> None:
         assert state.t_out.dtype == np.float32
     error = np.ones_like(states[-1].t_out)
     for grad, expected in zip(
-        machine.backward(weights, states, error.copy(), **ACTIVE),
-        network.backward(weights, truth, error.copy(), **ACTIVE),
+        machine.backward(weights, states, error.copy(), **ACTIVE).weights,
+        network.backward(weights, truth, error.copy(), **ACTIVE).weights,
         strict=True,
     ):
         np.testing.assert_allclose(grad, expected, rtol=0.0, atol=2e-3 * np.abs(expected).max())

@@ -73,3 +73,19 @@ def whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueRangeError(f"{name} must be a whole number, {least} or more, got {value!r}")
     return int(value)
+
+
+def by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]) -> list[float]:
+    """Numbers, one a layer: those of a rule, unless others or one for all are given.
+
+    Raises:
+        ValueRangeError: numbers for another count of layers, or not finite.
+    """
+    if given is None:
+        return rule
+    values = [given] * len(rule) if isinstance(given, (int, float)) else [float(value) for value in given]
+    if len(values) != len(rule) or not np.isfinite(values).all():
+        raise ValueRangeError(
+            f"{name} must be a finite number, or one for each of the {len(rule)} layers, got {given!r}"
+        )
+    return [float(value) for value in values]

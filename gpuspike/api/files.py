@@ -70,6 +70,7 @@ def _of_run(folder: Path, backend: str | None) -> Network:
             "neuron": {
                 k: getattr(model, k) for k in ("tau_mem", "tau_syn", "threshold", "leak", "capacitance")
             },
+            "trained": model.trained,
             "seed": config.seed,
             "replicas": config.replicas,
             "dtype": config.dtype.value,

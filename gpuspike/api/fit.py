@@ -69,12 +69,12 @@ def fit(
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
             raise ShapeError("validation must be two arrays, spike times and labels, got something else")
         examined = _labelled(net, "validation times", "validation labels", (validation[0], validation[1]))
-    weights = net.parameters.map(np.copy)
+    learnt = net.parameters.map(np.copy)
     trainer = make_trainer(
         net.architecture,
         net.architecture if net.gradient == "ideal" else net.machine,
         net.machine,
-        weights.weights,
+        learnt,
         recipe,
         recipe.make_loss(net.architecture.kernels, net.tau_syn),
         recipe.make_rule(net.tau_syn),
@@ -82,7 +82,7 @@ def fit(
         on_device=net.backend.name == "cuda",
         first_epoch=net.epoch,
     )
-    own, names = trainer.state(), set(weights.arrays())
+    own, names = trainer.state(), set(learnt.arrays())
     going_on = set(net.state) == set(own) - names
     trainer.restore(own | (net.state if going_on else {}), net.epoch)
     records: list[EpochRecord] = []
@@ -91,14 +91,14 @@ def fit(
         for record in trainer.train(train, examined, net.epoch + n_epochs):
             # Whatever ends the training, Ctrl-C too, leaves the network of the last whole epoch.
             state = {name: array.copy() for name, array in trainer.state().items()}
-            net.parameters = weights.map(np.copy)
+            net.parameters = learnt.map(np.copy)
             net.state = {name: array for name, array in state.items() if name not in names}
             net.epoch, net.recipe = trainer.epoch, recipe
             records.append(record)
             if on_epoch is not None:
                 on_epoch(record)
     finally:
-        history = History.of_records(records, len(weights), net.replicas, trainer.step.kind)
+        history = History.of_records(records, len(learnt), net.replicas, trainer.step.kind)
         net.history = before + history
     return history
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpuspike.api.checks import class_labels, spike_times, whole
+from gpuspike.api.checks import by_layer, class_labels, spike_times, whole
 from gpuspike.api.history import History
 from gpuspike.backend import select, thread_count
 from gpuspike.errors import ConfigError, DataError, DtypeError, ValueRangeError
@@ -19,7 +19,7 @@ from gpuspike.kernels import host, load
 from gpuspike.network.layers import Moment
 from gpuspike.network.membranes import membranes
 from gpuspike.network.network import Architecture, Machine, answer
-from gpuspike.network.parameters import Parameters
+from gpuspike.network.parameters import Parameters, trained_on_host
 from gpuspike.neuron import LIF
 from gpuspike.store import checkpoint
 from gpuspike.substrate import EmulatedChip, OnChip
@@ -58,6 +58,8 @@ class Network:
         dtype: of times and weights, float32 or float64.
         backend: "auto" (a CUDA device where CuPy finds one, else the CPU), "cuda", "cpu" or "reference".
         weight_mean, weight_std: of the initial weights, in place of that rule: a number, or one a layer.
+        trained: constants that each neuron learns for itself, beside the weights, by their names in
+            `gpuspike.network.constants.TRAINED`. They are trained piece by piece, on a CPU.
 
     Attributes:
         parameters: what it has learnt; `parameters.weights` are (n_replica, n_pre, n_post) each.
@@ -84,23 +86,23 @@ class Network:
         backend: str = "auto",
         weight_mean: float | Sequence[float] | None = None,
         weight_std: float | Sequence[float] | None = None,
+        trained: Sequence[str] = (),
     ) -> None:
-        self._build(sizes, bias_times, seed, replicas, neuron or LIF(), dtype, backend)
-        layers = self.architecture.layers
+        self._build(sizes, bias_times, seed, replicas, neuron or LIF(), dtype, backend, trained)
+        layers = self._architecture.layers
         peaks = [float(layer.neuron.span) / layer.neuron.kernel_peak[1] for layer in layers]
-        means = _by_layer(
+        means = by_layer(
             "weight_mean", weight_mean, [MEAN * w / n.n_pre for w, n in zip(peaks, layers, strict=True)]
         )
-        stds = _by_layer(
+        stds = by_layer(
             "weight_std",
             weight_std,
             [DEVIATION * w / n.n_pre**0.5 for w, n in zip(peaks, layers, strict=True)],
         )
         if min(stds) < 0.0:
             raise ValueRangeError(f"weight_std must be 0 or more, got {weight_std!r}")
-        self.parameters = Parameters.of_weights(
-            self.architecture.initial_weights(self.seeds, means, stds, self.dtype)
-        )
+        weights = self._architecture.initial_weights(self.seeds, means, stds, self.dtype)
+        self.parameters = Parameters.of_weights(weights).training(trained, layers)
 
     def _build(
         self,
@@ -111,6 +113,7 @@ class Network:
         neuron: LIF,
         dtype: DTypeLike,
         backend: str,
+        trained: Sequence[str],
     ) -> None:
         sizes = [whole("a layer's size", size, 1) for size in sizes]
         bias_times = [[]] * (len(sizes) - 1) if bias_times is None else bias_times
@@ -130,12 +133,13 @@ class Network:
             raise DtypeError(f"dtype must be float32 or float64, got {self.dtype}")
         seed, replicas = whole("seed", seed, 0), whole("replicas", replicas, 1)
         self.seeds = tuple(range(seed, seed + replicas))
-        self._asked, self.backend = backend, select(backend)
+        self._host_only = trained_on_host(trained)
+        self._asked, self.backend = backend, select(backend, host_only=self._host_only)
         thread_count()  # refuses a number of threads that means nothing
-        self.architecture = Architecture.build(sizes, bias, neuron, load(self.backend.name))
+        self._architecture = Architecture.build(sizes, bias, neuron, load(self.backend.name))
         self.chip: Chip | None = None
         self.gradient = "nominal"
-        self.machine: Machine = self.architecture
+        self._machine: Machine = self._architecture
         self.state: dict[str, Array] = {}
         self.epoch = 0
         self.history = History.of_lines([], len(bias), replicas)
@@ -145,13 +149,23 @@ class Network:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Neurons by layer, inputs first."""
-        layers = self.architecture.layers
+        layers = self._architecture.layers
         return (layers[0].n_in, *(layer.n_out for layer in layers))
 
     @property
+    def architecture(self) -> Architecture:
+        """Layers and kernels, with the constants that the neurons have learnt."""
+        return self._architecture.having(self.parameters)
+
+    @property
+    def machine(self) -> Machine:
+        """What answers: the network, or the chip under it."""
+        return self._machine.having(self.parameters)
+
+    @property
     def neuron(self) -> LIF:
-        """Of all layers."""
-        return self.architecture.layers[0].neuron
+        """Of all layers, before any of its constants is trained."""
+        return self._architecture.layers[0].neuron
 
     @property
     def tau_syn(self) -> float:
@@ -183,10 +197,10 @@ class Network:
             ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
         """
         t_in = spike_times("t_in", t_in, self.sizes[0], self.dtype)
-        parts = []
+        parts, machine = [], self.machine
         for first in range(0, len(t_in), TOGETHER):
-            received = self.architecture.receive(t_in[None, first : first + TOGETHER], sort=False)
-            states = answer(self.machine, self.parameters.weights, received, Moment(first=first))
+            received = machine.receive(t_in[None, first : first + TOGETHER], sort=False)
+            states = answer(machine, self.parameters.weights, received, Moment(first=first))
             parts.append([state.t_out for state in (states if layers else states[-1:])])
         joined = [self._told(np.concatenate(of_layer, axis=1)) for of_layer in zip(*parts, strict=True)]
         return joined if layers else joined[0]
@@ -226,11 +240,10 @@ class Network:
             raise ValueRangeError(f"times must be one axis of finite numbers, got shape {times.shape}")
         t_in = spike_times("sample", np.asarray(sample)[None], self.sizes[0], self.dtype)
         weights, neurons = self.parameters.weights, [layer.neuron for layer in self.architecture.layers]
-        if isinstance(self.machine, OnChip) and isinstance(chip := self.machine.chip, EmulatedChip):
+        machine = self.machine
+        if isinstance(machine, OnChip) and isinstance(chip := machine.chip, EmulatedChip):
             weights, neurons = chip.effective(weights), chip.neurons
-        states = answer(
-            self.machine, self.parameters.weights, self.architecture.receive(t_in[None], sort=False)
-        )
+        states = answer(machine, self.parameters.weights, self.architecture.receive(t_in[None], sort=False))
         traces = []
         for state, w, neuron in zip(states, weights, neurons, strict=True):
             inputs = np.broadcast_to(host(state.t_in)[:, 0], (self.replicas, state.t_in.shape[2]))
@@ -255,15 +268,17 @@ class Network:
             raise ConfigError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
         net = self._copy()
         net.chip, net.gradient = None, "nominal"
-        net.backend = select(self._asked, chip=chip is not None)
-        net.architecture = replace(self.architecture, kernels=load(net.backend.name))
-        net.machine = net.architecture
+        net.backend = select(
+            self._asked, host_only="an emulated chip" if chip is not None else net._host_only
+        )
+        net._architecture = replace(self._architecture, kernels=load(net.backend.name))
+        net._machine = net._architecture
         if chip is None:
             return net
-        layers, kernels = net.architecture.layers, net.architecture.kernels
+        layers, kernels = net._architecture.layers, net._architecture.kernels
         emulated = chip.emulated(layers, kernels, self.replicas, self.tau_syn)
         if not emulated.substrate.ideal:
-            net.machine = OnChip(net.architecture, emulated, "exact" if gradient == "exact" else "nominal")
+            net._machine = OnChip(net._architecture, emulated, "exact" if gradient == "exact" else "nominal")
         net.chip, net.gradient = type(chip).of(chip.values, chip.seed, emulated.arrays()), gradient
         return net
 
@@ -293,7 +308,8 @@ class Network:
         return arrays, {
             "kind": "network",
             "sizes": self.sizes,
-            "bias_times": [layer.bias_times for layer in self.architecture.layers],
+            "bias_times": [layer.bias_times for layer in self._architecture.layers],
+            "trained": self.parameters.trained,
             "neuron": asdict(self.neuron),
             "seed": self.seeds[0],
             "replicas": self.replicas,
@@ -337,9 +353,10 @@ def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) 
             LIF(**header["neuron"]),
             header["dtype"],
             header["backend"],
+            trained := header.get("trained", ()),
         )
-        layers = net.architecture.layers
-        net.parameters = Parameters.from_arrays(arrays, layers, net.replicas, net.dtype, place)
+        layers = net._architecture.layers
+        net.parameters = Parameters.from_arrays(arrays, layers, net.replicas, net.dtype, place, trained)
         told: Any = {name: arrays[f"history_{name}"] for name in History.names()}
         told |= {"step": header["step"], "step_reason": header.get("step_reason")}
         net.epoch, net.history = int(header["epoch"]), History(**told)
@@ -372,14 +389,3 @@ def decide(net: Network, t_in: ArrayLike) -> tuple[NDArray[np.int64], Array]:
     """
     t_out = net(t_in)
     return first_of(t_out), t_out.min(axis=-1)
-
-
-def _by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]) -> list[float]:
-    if given is None:
-        return rule
-    values = [given] * len(rule) if isinstance(given, (int, float)) else [float(value) for value in given]
-    if len(values) != len(rule) or not np.isfinite(values).all():
-        raise ValueRangeError(
-            f"{name} must be a finite number, or one for each of the {len(rule)} layers, got {given!r}"
-        )
-    return [float(value) for value in values]

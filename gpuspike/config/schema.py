@@ -117,6 +117,7 @@ class ModelConfig:
     threshold: float = MISSING
     leak: float = MISSING
     capacitance: float = MISSING
+    trained: list[str] = field(default_factory=list)  # constants that each neuron learns, beside the weights
     input_repeats: int = 1  # inputs, each with weights of its own, that every value is sent to
 
 

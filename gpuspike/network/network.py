@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import Kernels, LayerState, on_host, with_bias
 from gpuspike.network.layers import Layer, LayerInput, Moment
+from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose, stream
 
@@ -90,6 +91,13 @@ class Architecture:
         t_in = with_bias(t_in, self.layers[0].bias_times)
         return LayerInput(t_in, self.kernels.spike_order(t_in) if sort else None)
 
+    def having(self, parameters: Parameters) -> Architecture:
+        """The same network, with the constants that its neurons have learnt."""
+        if not parameters.trained:
+            return self
+        each = zip(self.layers, parameters, strict=True)
+        return replace(self, layers=tuple(replace(layer, neuron=p.neuron(layer.neuron)) for layer, p in each))
+
     def forward(
         self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
     ) -> list[LayerState]:
@@ -105,30 +113,32 @@ class Architecture:
 
     def backward(
         self,
-        weights: Sequence[Array],
+        learnt: Parameters | Sequence[Array],
         states: Sequence[LayerState],
         t_out_grad: Array,
         *,
         active: NDArray[np.bool_],
         max_weight_grad: float,
-    ) -> list[Array]:
-        """Gradients of all weights from that of the last layer's spike times.
+    ) -> Parameters:
+        """Gradients of all that is learnt from that of the last layer's spike times.
 
         Args:
+            learnt: by the network that has it, see `having`; a list of arrays is weights alone.
             t_out_grad: (n_replica, n_batch, n_classes).
             active: (n_replica,) replicas whose gradient is wanted; the others' is zero.
             max_weight_grad: limit of |dL/dw| for one (sample, neuron); see `kernels.first_spikes_vjp`.
         """
+        parameters, neurons = Parameters.of(learnt), [layer.neuron for layer in self.layers]
         _, grads = self.kernels.backward(
             states,
-            weights,
-            [layer.neuron for layer in self.layers],
+            parameters.weights,
+            neurons,
             t_out_grad,
             active=active,
             max_weight_grad=max_weight_grad,
             need_t_in_grad=False,
         )
-        return grads
+        return parameters.gradients(grads, parameters.weights, neurons)
 
     @property
     def dead_fraction(self) -> float:
@@ -152,6 +162,14 @@ class Machine(Protocol):
         """What computes."""
         ...
 
+    def having(self, parameters: Parameters) -> Machine:
+        """The same with the constants that its neurons have learnt."""
+        ...
+
+    def receive(self, t_in: Array, *, sort: bool = True) -> LayerInput:
+        """The first layer's input."""
+        ...
+
     def forward(
         self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
     ) -> list[LayerState]:
@@ -160,14 +178,14 @@ class Machine(Protocol):
 
     def backward(
         self,
-        weights: Sequence[Array],
+        learnt: Parameters | Sequence[Array],
         states: Sequence[LayerState],
         t_out_grad: Array,
         *,
         active: NDArray[np.bool_],
         max_weight_grad: float,
-    ) -> list[Array]:
-        """Gradients of all weights."""
+    ) -> Parameters:
+        """Gradients of all that is learnt."""
         ...
 
     @property

@@ -3,41 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import DataError
+from gpuspike.network.constants import TRAINED
 from gpuspike.network.layers import Layer
+from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class LayerParameters:
-    """What one layer learns; one more field for whatever else it may learn, None where it does not.
+    """What one layer learns, or the gradients of that.
 
     Attributes:
         weights: (n_replica, n_pre, n_post), the rows of bias spikes last.
+        constants: of each trained constant (n_replica, n_post) free numbers, by its name in `TRAINED`.
     """
 
     weights: Array
+    constants: Mapping[str, Array] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, Array]:
-        """The arrays that the layer has, by the names of their fields."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: array for name, array in found.items() if array is not None}
+        """All arrays by name."""
+        return {"weights": self.weights, **self.constants}
 
     def map(self, function: Callable[[Array], Array]) -> LayerParameters:
         """The same with each array replaced by what a function makes of it."""
-        return LayerParameters(**{name: function(array) for name, array in self.arrays().items()})
+        constants = {name: function(array) for name, array in self.constants.items()}
+        return LayerParameters(function(self.weights), constants)
+
+    def neuron(self, neuron: LIF) -> LIF:
+        """A layer's neurons, with the constants that were trained."""
+        for name, free in self.constants.items():
+            neuron = TRAINED[name].neuron(neuron, free)
+        return neuron
+
+    def gradients(self, grad: Array, weights: Array, neuron: LIF) -> LayerParameters:
+        """Gradients of all arrays, from that of the weights; see `TrainedConstant.gradient`."""
+        return LayerParameters(
+            grad,
+            {
+                name: TRAINED[name].gradient(free, neuron, weights, grad).astype(free.dtype, copy=False)
+                for name, free in self.constants.items()
+            },
+        )
 
     @staticmethod
-    def shapes(layer: Layer, n_replica: int) -> dict[str, tuple[int, ...]]:
+    def shapes(layer: Layer, n_replica: int, trained: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
         """Shapes of all arrays that a layer must have."""
-        return {"weights": (n_replica, layer.n_pre, layer.n_out)}
+        constants = dict.fromkeys(trained, (n_replica, layer.n_out))
+        return {"weights": (n_replica, layer.n_pre, layer.n_out), **constants}
 
 
 class Parameters(Sequence[LayerParameters]):
@@ -56,6 +77,31 @@ class Parameters(Sequence[LayerParameters]):
         return cls([LayerParameters(w) for w in weights])
 
     @classmethod
+    def of(cls, learnt: Parameters | Sequence[Array]) -> Parameters:
+        """The same, or parameters of the weights alone that a list of arrays stands for."""
+        return learnt if isinstance(learnt, Parameters) else cls.of_weights(learnt)
+
+    def training(self, trained: Sequence[str], layers: Sequence[Layer]) -> Parameters:
+        """The same weights, not copied, with constants that begin as the layers have them.
+
+        Raises:
+            ConfigError: an unknown constant.
+        """
+        return Parameters(
+            [
+                LayerParameters(
+                    own.weights,
+                    {
+                        name: np.full(shape, TRAINED[name].initial(layer.neuron), own.weights.dtype)
+                        for name, shape in LayerParameters.shapes(layer, len(own.weights), trained).items()
+                        if name in trained
+                    },
+                )
+                for own, layer in zip(self, layers, strict=True)
+            ]
+        )
+
+    @classmethod
     def from_arrays(
         cls,
         arrays: Mapping[str, Array],
@@ -63,26 +109,25 @@ class Parameters(Sequence[LayerParameters]):
         n_replica: int,
         dtype: DTypeLike,
         place: str,
+        trained: Sequence[str] = (),
     ) -> Parameters:
         """Parameters out of the arrays of a file, as `arrays` names them; others are ignored.
 
         Args:
             place: of the file, for the error.
+            trained: constants that were trained, by name.
 
         Raises:
             DataError: an array is missing, or is not of the layer's shape and dtype.
         """
-        return cls(
-            [
-                LayerParameters(
-                    **{
-                        name: _expected(arrays, f"{name}_{number}", shape, np.dtype(dtype), place)
-                        for name, shape in LayerParameters.shapes(layer, n_replica).items()
-                    }
-                )
-                for number, layer in enumerate(layers)
-            ]
-        )
+        made = []
+        for number, layer in enumerate(layers):
+            found = {
+                name: _expected(arrays, f"{name}_{number}", shape, np.dtype(dtype), place)
+                for name, shape in LayerParameters.shapes(layer, n_replica, trained).items()
+            }
+            made.append(LayerParameters(found.pop("weights"), found))
+        return cls(made)
 
     @overload
     def __getitem__(self, index: int) -> LayerParameters: ...
@@ -106,22 +151,47 @@ class Parameters(Sequence[LayerParameters]):
         """The weights of every layer, (n_replica, n_pre, n_post); not copied."""
         return [layer.weights for layer in self]
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the constants that are trained, the same in every layer."""
+        return tuple(self[0].constants)
+
+    def with_weights(self, weights: Sequence[Array]) -> Parameters:
+        """The same with other weights."""
+        return Parameters([LayerParameters(w, own.constants) for w, own in zip(weights, self, strict=True)])
+
     def arrays(self) -> dict[str, Array]:
         """All arrays by their names in files, "weights_0", "weights_1" and so on; not copied.
 
         Each kind of array comes for all layers before the next kind does.
         """
-        kinds = [field.name for field in fields(LayerParameters)]
         return {
-            f"{kind}_{number}": array
-            for kind in kinds
+            f"{kind}_{number}": layer.arrays()[kind]
+            for kind in ("weights", *self.trained)
             for number, layer in enumerate(self)
-            if (array := getattr(layer, kind)) is not None
         }
+
+    def gradients(
+        self, grads: Sequence[Array], weights: Sequence[Array], neurons: Sequence[LIF]
+    ) -> Parameters:
+        """Gradients of all arrays, from those of the weights; see `TrainedConstant.gradient`."""
+        each = zip(self, grads, weights, neurons, strict=True)
+        return Parameters([own.gradients(grad, w, neuron) for own, grad, w, neuron in each])
 
     def map(self, function: Callable[[Array], Array]) -> Parameters:
         """The same with each array replaced by what a function makes of it: a copy, a replica, a cast."""
         return Parameters([layer.map(function) for layer in self])
+
+
+def trained_on_host(trained: Sequence[str]) -> str:
+    """What of the constants to be trained keeps a network from a device, in words; "" where nothing does.
+
+    Raises:
+        ConfigError: an unknown constant.
+    """
+    for name in trained:
+        _ = TRAINED[name]
+    return f"training {', '.join(trained)}" if trained else ""
 
 
 def _expected(

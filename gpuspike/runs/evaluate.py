@@ -81,12 +81,12 @@ def prepare(config: EvaluateConfig) -> Prepared:
     if config.chips and machine is parts.network:
         raise ConfigError("chips needs a substrate that is not ideal, substrate=bss2 for example")
     place = f"{folder / 'checkpoint.npz'} does not belong to config.yaml beside it"
-    weights = Parameters.from_arrays(
-        arrays, parts.network.layers, trained.replicas, trained.dtype.value, place
-    ).weights
+    layers, dtype = parts.network.layers, trained.dtype.value
+    learnt = Parameters.from_arrays(arrays, layers, trained.replicas, dtype, place, trained.model.trained)
+    parts, machine = parts.having(learnt, machine)
     answer = folder / "evaluations" / f"{config.name}.json"
     _check_writable(answer)
-    return Prepared(folder, parts, machine, weights, int(header.get("epoch", 0)), prices, answer)
+    return Prepared(folder, parts, machine, learnt.weights, int(header.get("epoch", 0)), prices, answer)
 
 
 def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:

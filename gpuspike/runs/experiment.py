@@ -27,6 +27,7 @@ from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
+from gpuspike.network.parameters import Parameters, trained_on_host
 from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
@@ -89,10 +90,15 @@ class Experiment:
             machine.fresh = self._fresh_chip
         return machine
 
+    def having(self, parameters: Parameters, machine: Machine) -> tuple[Experiment, Machine]:
+        """The same, and one of its machines, with the constants that the neurons have learnt."""
+        after = replace(self, network=self.network.having(parameters))
+        return after, after.network if machine is self.network else machine.having(parameters)
+
     def step_kind(self) -> StepKind:
         """Which step its training has, told before there is one."""
         parts = (self.trained_machine(), self.loss, self.recipe.optimizer, self.rule, self.config.replicas)
-        return step_kind(*parts, on_device=self.backend.name == "cuda")
+        return step_kind(*parts, self.config.model.trained, on_device=self.backend.name == "cuda")
 
     def receive(self, features: Array, *, again: bool = False) -> LayerInput:
         """What the first layer gets of (n_samples, n_features) features or pixels, on the host.
@@ -213,7 +219,10 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     substrate = _substrate(config)
-    backend = select(config.backend.value, chip=not substrate.ideal)
+    backend = select(
+        config.backend.value,
+        host_only=trained_on_host(model.trained) if substrate.ideal else "an emulated chip",
+    )
     if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):
         raise ConfigError(f"model.weight_std must be 0 or more, got {model.weight_std}")
     if not np.isfinite(model.weight_mean).all():
@@ -277,7 +286,7 @@ def new_trainer(parts: Experiment) -> Trainer:
         parts.network,
         trained,
         examined,
-        weights,
+        Parameters.of_weights(weights).training(model.trained, parts.network.layers),
         parts.recipe,
         parts.loss,
         parts.rule,

@@ -70,6 +70,7 @@ def plan(
     training: bool = True,
     state_arrays: int = 2,
     shared_input: bool = False,
+    constants: int = 0,
 ) -> Plan:
     """Bytes that one step takes.
 
@@ -82,6 +83,7 @@ def plan(
         training: with gradients and the optimiser; else a forward pass alone.
         state_arrays: the optimiser's arrays of the weights' size: 2 for Adam, 1 for momentum, 0 for SGD.
         shared_input: the first layer's input is the same for all replicas.
+        constants: that each neuron learns, counted with the weights.
 
     Raises:
         ValueRangeError: no layer, or a size below 1.
@@ -98,7 +100,8 @@ def plan(
         n_in_replicas = 1 if shared_input and number == 1 else n_replica
         inputs, outputs = n_in_replicas * n_batch * n_pre, n_replica * n_batch * n_post
         weights = n_replica * n_pre * n_post * real
-        arrays[name + "weights"] = weights
+        learnt = weights + constants * n_replica * n_post * real
+        arrays[name + "weights"] = learnt
         arrays[name + "input times"] = inputs * real
         arrays[name + "order"] = inputs * ORDER_BYTES
         arrays[name + "output times and slopes"] = 2 * outputs * real
@@ -109,8 +112,8 @@ def plan(
             sample = n_in_replicas * n_pre * cuda_source.event_bytes(real)
             passing[name + "forward"] = min(n_batch * sample, max(cuda.WORKSPACE, sample))
         if training:
-            arrays[name + "weights' gradient"] = weights
-            arrays[name + "optimiser"] = state_arrays * weights
+            arrays[name + "weights' gradient"] = learnt
+            arrays[name + "optimiser"] = state_arrays * learnt
             arrays[name + "output times' gradient"] = outputs * real
             factors = n_replica * n_batch * (2 * n_pre + (5 if backend == "cuda" else 6) * n_post) * real
             parts = cuda_source.gradient_parts(n_pre, n_post, n_batch) if backend == "cuda" else 0

@@ -174,12 +174,14 @@ def _run(
     if not records:
         raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
 
-    weights = _kept_weights(folder / CHECKPOINT, parts)
-    measured = measure(parts, trainer.examined, weights, data, "test", [parts.prices])
+    parameters = _kept(folder / CHECKPOINT, parts)
+    parts, examined = parts.having(parameters, trainer.examined)
+    weights = parameters.weights
+    measured = measure(parts, examined, weights, data, "test", [parts.prices])
     results = measured.results
     summary = _summary(parts, experiment, trainer.step.kind, records, measured, interrupted)
     summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
-    summary |= {"substrate": examine(parts, trainer.examined, weights, data)} | {"provenance": provenance}
+    summary |= {"substrate": examine(parts, examined, weights, data)} | {"provenance": provenance}
     summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"]}
     with console.status("drawing figures"):
         draw(parts, weights, data["test"], results["test"], records, folder / "figures")
@@ -354,11 +356,12 @@ def _train(
     return records, interrupted
 
 
-def _kept_weights(path: Path, parts: Experiment) -> list[Array]:
-    """The weights of the last full epoch, from its checkpoint: a stopped run is already within the next."""
+def _kept(path: Path, parts: Experiment) -> Parameters:
+    """What the last full epoch has learnt, from its checkpoint: a stopped run is already within the next."""
     arrays, _ = checkpoint.load(path)
     config, layers = parts.config, parts.network.layers
-    return Parameters.from_arrays(arrays, layers, config.replicas, config.dtype.value, str(path)).weights
+    dtype, trained = config.dtype.value, config.model.trained
+    return Parameters.from_arrays(arrays, layers, config.replicas, dtype, str(path), trained)
 
 
 def _summary(

@@ -72,7 +72,7 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("resume", "tracking"
     in a plug-in, then changes no run's name.
     """
     unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
-    unset["plugin"] = []
+    unset |= {"plugin": [], "model.trained": []}
     values = {
         name: value
         for name, value in flat(to_values(config))

@@ -70,6 +70,10 @@ class EmulatedChip:
                 distortion.draw(silicon, substrate)
             silicon.finish()
 
+    def under(self, layers: Sequence[Layer]) -> EmulatedChip:
+        """The same pieces of silicon, with what they make of other constants of the neurons."""
+        return EmulatedChip(self.substrate, layers, self._kernels, self.seeds)
+
     @property
     def neurons(self) -> list[LIF]:
         """Of each layer."""

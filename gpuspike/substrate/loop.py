@@ -12,6 +12,7 @@ from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, with_bias
 from gpuspike.network.layers import EVALUATION, Layer, LayerInput, Moment
 from gpuspike.network.network import Architecture
+from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.substrate.chip import Chip, EmulatedChip
 
@@ -67,6 +68,24 @@ class OnChip:
         """The first layer's input; see `Architecture.receive`."""
         return self.network.receive(t_in, sort=sort)
 
+    def having(self, parameters: Parameters) -> OnChip:
+        """The same with the constants that the neurons have learnt, and with what the chip makes of them.
+
+        Raises:
+            ConfigError: constants for a chip that is not emulated.
+        """
+        if not parameters.trained:
+            return self
+        if not isinstance(self.chip, EmulatedChip):
+            kind = type(self.chip).__name__
+            raise ConfigError(
+                f"{', '.join(parameters.trained)} can be trained on emulated chips, got a {kind}"
+            )
+        network = self.network.having(parameters)
+        fresh = self.fresh
+        anew = None if fresh is None else lambda moment: fresh(moment).under(network.layers)
+        return OnChip(network, self.chip.under(network.layers), self.gradient, anew)
+
     def forward(
         self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
     ) -> list[LayerState]:
@@ -101,15 +120,16 @@ class OnChip:
 
     def backward(
         self,
-        weights: Sequence[Array],
+        learnt: Parameters | Sequence[Array],
         states: Sequence[LayerState],
         t_out_grad: Array,
         *,
         active: NDArray[np.bool_],
         max_weight_grad: float,
-    ) -> list[Array]:
-        """Gradients of all weights, by the mode; see `Architecture.backward`."""
-        weights, neurons = self.believed(weights)
+    ) -> Parameters:
+        """Gradients of all that is learnt, by the mode; see `Architecture.backward`."""
+        parameters = Parameters.of(learnt)
+        weights, neurons = self.believed(parameters.weights)
         if self.exact is None:
             slopes = self.kernels.crossing_slopes
             states = [
@@ -125,7 +145,8 @@ class OnChip:
             max_weight_grad=max_weight_grad,
             need_t_in_grad=False,
         )
-        return grads if self.exact is None else self.exact.pull_back(grads)
+        found = parameters.gradients(grads, weights, neurons)
+        return found if self.exact is None else found.with_weights(self.exact.pull_back(grads))
 
     @property
     def exact(self) -> EmulatedChip | None:
@@ -179,14 +200,16 @@ def gradient_angles(
     t_out_grad = error(states[-1].t_out)
     flat = []
     for mode in (NOMINAL, EXACT):
-        grads = OnChip(machine.network, machine.chip, mode).backward(
+        gradients = OnChip(machine.network, machine.chip, mode).backward(
             weights,
             states,
             t_out_grad,
             active=np.ones(len(t_out_grad), np.bool_),
             max_weight_grad=np.inf,
         )
-        flat.append(np.concatenate([g.reshape(len(g), -1) for g in grads], axis=1).astype(np.float64))
+        flat.append(
+            np.concatenate([g.reshape(len(g), -1) for g in gradients.weights], axis=1).astype(np.float64)
+        )
     lengths = [np.linalg.norm(g, axis=1, keepdims=True) for g in flat]
     # Half the angle by its tangent: a cosine next to 1 would have lost the digits of small angles.
     with np.errstate(invalid="ignore"):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import thread_count
 from gpuspike.network.network import Architecture, Machine
+from gpuspike.network.parameters import Parameters
 from gpuspike.rng import LAYER_BLOCKS, Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.bumping import NO_LAYER, Bumping
@@ -22,12 +23,22 @@ Array = NDArray[Any]
 
 
 def why_by_pieces(
-    machine: Machine, loss: Loss, optimizer: Optimizer, rule: TrainingRule, n_replica: int
+    machine: Machine,
+    loss: Loss,
+    optimizer: Optimizer,
+    rule: TrainingRule,
+    n_replica: int,
+    trained: Sequence[str] = (),
 ) -> str | None:
     """Why there is no compiled step for some parts, in words for their user; None where there is one.
 
     Nothing is compiled to find out.
+
+    Args:
+        trained: constants of the neurons that are learnt beside the weights.
     """
+    if trained:
+        return f"the compiled step trains weights alone, not {', '.join(trained)}"
     if not hasattr(machine.kernels, "training"):
         return "only backend=cpu has a compiled step"
     if not (isinstance(loss, Loss) and loss.row()):
@@ -76,16 +87,16 @@ class CompiledStep(HostStep):
         self,
         machine: Machine,
         examined: Machine,
-        weights: list[Array],
+        parameters: Parameters,
         loss: Loss,
         descent: Descent,
         bumping: Bumping,
         rule: TrainingRule,
         seeds: Sequence[int],
     ) -> None:
-        super().__init__(machine, examined, weights, loss, descent, bumping, rule, seeds)
+        super().__init__(machine, examined, parameters, loss, descent, bumping, rule, seeds)
         kernels: Any = machine.kernels
-        n_layer = len(weights)
+        weights, n_layer = self._weights, len(parameters)
         self._sorted: tuple[Labelled, Array] | None = None
         self._at: Any = None  # the epoch
         dead = np.broadcast_to(np.asarray(machine.dead_fraction, np.float64), (n_layer, len(seeds)))
@@ -95,7 +106,7 @@ class CompiledStep(HostStep):
         kernels.register_leaf(told_optimizer, (optimizer.row(), len(optimizer.STATE)))
         self._stack = kernels.training(
             weights,
-            descent.arrays,
+            descent.of_weights,
             kernels.Rule(
                 loss=told_loss,
                 optimizer=told_optimizer,

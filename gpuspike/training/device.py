@@ -14,6 +14,7 @@ from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.network.layers import LayerInput
 from gpuspike.network.network import Architecture
+from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
@@ -44,7 +45,7 @@ class DeviceStep:
     def __init__(
         self,
         network: Architecture,
-        weights: Sequence[Array],
+        parameters: Parameters,
         loss: Loss,
         descent: Descent,
         bumping: Bumping,
@@ -59,7 +60,7 @@ class DeviceStep:
             )
         self._network, self._loss, self._optimizer, self._rule = network, loss, descent.optimizer, rule
         self._bumping = bumping
-        self._host = training_state(weights, descent, bumping)
+        self._host = training_state(parameters, descent, bumping)
         self._twins: dict[str, tuple[Labelled, Labelled]] = {}
         sorted_here = network.layers[1 if rule.keeps_inputs else 0 :]
         self._graphs = graph and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)
@@ -168,7 +169,7 @@ class DeviceStep:
         grads = network.backward(
             weights, states, t_out_grad, active=at.active, max_weight_grad=rule.max_weight_grad
         )
-        self._descend(weights, grads)
+        self._descend(weights, grads.weights)
         for number, first in enumerate(self._first):
             targeted = self._bumping.targeted
             cuda_step.bump(weights[number], number, first, targeted, at.layer, at.size, self._silent)

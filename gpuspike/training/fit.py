@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.kernels import Kernels
 from gpuspike.network.network import Architecture, Machine
+from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.registry import Registry, one_of
 from gpuspike.training.augmentation import RandomShift
@@ -230,16 +231,20 @@ def step_kind(
     optimizer: Optimizer,
     rule: TrainingRule,
     n_replica: int,
+    constants: Sequence[str] = (),
     *,
     on_device: bool,
 ) -> StepKind:
     """The fastest step that there is for some parts; arguments as for `make_trainer`.
 
     Nothing is compiled to find out.
+
+    Args:
+        constants: of the neurons, which are learnt beside the weights.
     """
     if on_device:
         return StepKind("device")
-    reason = why_by_pieces(trained, loss, optimizer, rule, n_replica)
+    reason = why_by_pieces(trained, loss, optimizer, rule, n_replica, constants)
     return StepKind("compiled") if reason is None else StepKind("piecewise", reason)
 
 
@@ -247,7 +252,7 @@ def make_trainer(
     architecture: Architecture,
     trained: Machine,
     examined: Machine,
-    weights: list[Array],
+    parameters: Parameters,
     recipe: Recipe,
     loss: Loss,
     rule: TrainingRule,
@@ -261,7 +266,7 @@ def make_trainer(
     Args:
         architecture: the network without a chip.
         trained: what the gradient is taken of;  examined: what is validated.
-        weights: for each layer (n_replica, n_pre, n_post); trained in place.
+        parameters: what is learnt, in place.
         loss, rule: of the recipe, `make_loss` and `make_rule`.
         seeds: of the replicas.
         on_device: the backend is a device, whose steps stay there.
@@ -271,14 +276,15 @@ def make_trainer(
         GpuspikeError: a value of the recipe that cannot be used.
     """
     schedule = _Later(**vars(recipe.make_schedule()), first_epoch=first_epoch)
-    descent = Descent(recipe.optimizer, weights, architecture.kernels)
-    bumping = recipe.make_bumping(len(weights), len(seeds))
-    parts = (weights, loss, descent, bumping, rule, seeds)
-    kind = step_kind(trained, loss, recipe.optimizer, rule, len(seeds), on_device=on_device)
+    descent = Descent(recipe.optimizer, parameters, architecture.kernels)
+    bumping = recipe.make_bumping(len(parameters), len(seeds))
+    parts = (parameters, loss, descent, bumping, rule, seeds)
+    constants = parameters.trained
+    kind = step_kind(trained, loss, recipe.optimizer, rule, len(seeds), constants, on_device=on_device)
     if kind.name == "device":
         step = DeviceStep(architecture, *parts, graph=recipe.cuda_graph)
     elif kind.name == "compiled":
         step = compiled_step(trained, examined, *parts)
     else:
         step = PiecewiseStep(trained, examined, *parts, reason=str(kind.reason))
-    return Trainer(trained, weights, loss, descent, schedule, bumping, rule, seeds, examined, step)
+    return Trainer(trained, parameters, loss, descent, schedule, bumping, rule, seeds, examined, step)

@@ -52,7 +52,8 @@ class PiecewiseStep(HostStep):
 
     def _step(self, received: LayerInput, labels: NDArray[np.int64], moment: Moment) -> Array:
         """One batch; returns rows of loss, accuracy, bumped, silent fraction by layer, by replica."""
-        network, weights = self._network, self._weights
+        parameters, weights = self._parameters, self._weights
+        network = self._network.having(parameters)
         activities = network.forward(weights, received, moment)
         t_out = activities[-1].t_out
         loss, t_out_grad = self._loss(t_out, labels)
@@ -63,9 +64,9 @@ class PiecewiseStep(HostStep):
         active = ~bumped if self._rule.bump_replaces_step else np.ones_like(bumped)
         if active.any():
             grads = network.backward(
-                weights, activities, t_out_grad, active=active, max_weight_grad=self._rule.max_weight_grad
+                parameters, activities, t_out_grad, active=active, max_weight_grad=self._rule.max_weight_grad
             )
-            self._descent.step(weights, grads, self._learning_rate, active)
+            self._descent.step(parameters, grads, self._learning_rate, active)
         self._bumping.apply(weights, activities, chosen)
         network.after_step(weights)
         accuracy = (decide(t_out) == labels).mean(axis=1)

@@ -111,9 +111,9 @@ class Step(Protocol):
         ...
 
 
-def training_state(weights: Sequence[Array], descent: Descent, bumping: Bumping) -> dict[str, Array]:
+def training_state(parameters: Parameters, descent: Descent, bumping: Bumping) -> dict[str, Array]:
     """All arrays that a resumed run would need, by name; not copied."""
-    arrays = Parameters.of_weights(weights).arrays()
+    arrays = parameters.arrays()
     arrays |= {f"optimizer_{name}": a for name, a in descent.state().items()}
     return arrays | {"bump_layer": bumping.layer, "bump_size": bumping.size}
 
@@ -125,14 +125,15 @@ class HostStep:
         self,
         network: Machine,
         examined: Machine,
-        weights: list[Array],
+        parameters: Parameters,
         loss: Loss,
         descent: Descent,
         bumping: Bumping,
         rule: TrainingRule,
         seeds: Sequence[int],
     ) -> None:
-        self._network, self._examined, self._weights, self._loss = network, examined, weights, loss
+        self._network, self._examined, self._parameters, self._loss = network, examined, parameters, loss
+        self._weights = parameters.weights
         self._descent, self._bumping, self._rule, self._seeds = descent, bumping, rule, seeds
 
     def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
@@ -141,7 +142,8 @@ class HostStep:
 
     def evaluate(self, data: Labelled) -> Evaluation:
         """See `Step.evaluate`."""
-        return evaluate(self._examined, self._weights, data, self._loss, self._rule.evaluation_batch_size)
+        examined = self._examined.having(self._parameters)
+        return evaluate(examined, self._weights, data, self._loss, self._rule.evaluation_batch_size)
 
     def pull(self) -> None:
         """Nothing: there are no other arrays."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import DataError
 from gpuspike.network.network import Machine
+from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose, stream
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled
@@ -52,7 +53,7 @@ class Trainer:
     """Trains all replicas of a network side by side; replica r is the run of seed `seeds[r]` alone.
 
     Attributes:
-        weights: for each layer (n_replica, n_pre, n_out); changed in place by training.
+        parameters: what is learnt, changed in place by training; given a list of arrays, weights alone.
         epoch: epochs done.
         network: what is trained;  examined: what is validated, the same unless given.
         step: what makes the steps, from the same parts; kernel by kernel unless given.
@@ -61,7 +62,7 @@ class Trainer:
     def __init__(
         self,
         network: Machine,
-        weights: list[Array],
+        learnt: Parameters | Sequence[Array],
         loss: Loss,
         descent: Descent,
         schedule: Schedule,
@@ -73,7 +74,7 @@ class Trainer:
     ) -> None:
         self.network = network
         self.examined = examined or network
-        self.weights = weights
+        self.parameters = Parameters.of(learnt)
         self.descent = descent
         self.bumping = bumping
         self.epoch = 0
@@ -81,13 +82,18 @@ class Trainer:
         self._rule = rule
         self._seeds = tuple(seeds)
         self.step: Step = step or PiecewiseStep(
-            network, self.examined, weights, loss, descent, bumping, rule, self._seeds
+            network, self.examined, self.parameters, loss, descent, bumping, rule, self._seeds
         )
+
+    @property
+    def weights(self) -> list[Array]:
+        """For each layer (n_replica, n_pre, n_out); not copied."""
+        return self.parameters.weights
 
     def state(self) -> dict[str, Array]:
         """All arrays that a resumed run would need, by name; not copied."""
         self.step.pull()
-        return training_state(self.weights, self.descent, self.bumping)
+        return training_state(self.parameters, self.descent, self.bumping)
 
     def restore(self, arrays: Mapping[str, Array], epoch: int) -> None:
         """Takes over the state of a run that was stopped after an epoch.

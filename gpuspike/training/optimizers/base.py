@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.network.parameters import Parameters
 from gpuspike.training.leaf import Leaf
 
 Array = NDArray[Any]
@@ -50,15 +51,26 @@ class Descent:
 
     Args:
         optimizer: the formula.
-        weights: of each layer (n_replica, n_pre, n_post).
+        learnt: what it works on; a list of arrays is weights alone.
         kernels: the backend that computes it; None: the oracle does.
     """
 
-    def __init__(self, optimizer: Optimizer, weights: Sequence[Array], kernels: Any = None) -> None:
+    def __init__(
+        self, optimizer: Optimizer, learnt: Parameters | Sequence[Array], kernels: Any = None
+    ) -> None:
         self.optimizer = optimizer
         self._kernels = kernels
-        self.arrays = [tuple(np.zeros(w.shape, w.dtype) for _ in optimizer.STATE) for w in weights]
-        self.steps = np.zeros(len(weights[0]), np.int64)
+        parameters = Parameters.of(learnt)
+        self._kept = {
+            name: tuple(np.zeros(array.shape, array.dtype) for _ in optimizer.STATE)
+            for name, array in parameters.arrays().items()
+        }
+        self.steps = np.zeros(len(parameters.weights[0]), np.int64)
+
+    @property
+    def of_weights(self) -> list[tuple[Array, ...]]:
+        """What is kept beside the weights of each layer, in the order of `Optimizer.STATE`."""
+        return [kept for name, kept in self._kept.items() if name.startswith("weights_")]
 
     def rates(self, learning_rate: float) -> list[tuple[float, ...]]:
         """Of each replica's next step, see `Optimizer.rates`."""
@@ -66,21 +78,22 @@ class Descent:
 
     def step(
         self,
-        weights: Sequence[Array],
-        grads: Sequence[Array],
+        learnt: Parameters | Sequence[Array],
+        grads: Parameters | Sequence[Array],
         learning_rate: float,
         active: NDArray[np.bool_],
     ) -> None:
-        """Steps the weights of the active replicas in place; the others and their state stay as they are."""
+        """Steps all arrays of the active replicas in place; the others and their state stay as they are."""
         rates = self.rates(learning_rate)
         self.count(active)
+        arrays, of_arrays = Parameters.of(learnt).arrays(), Parameters.of(grads).arrays()
         for r in np.flatnonzero(active):
-            for w, grad, arrays in zip(weights, grads, self.arrays, strict=True):
-                of_replica = [array[r] for array in arrays]
+            for name, array in arrays.items():
+                kept = [beside[r] for beside in self._kept[name]]
                 if self._kernels is None:
-                    self.optimizer.reference(rates[r], w[r], grad[r], *of_replica)
+                    self.optimizer.reference(rates[r], array[r], of_arrays[name][r], *kept)
                 else:
-                    self._kernels.descend(self.optimizer, rates[r], w[r], grad[r], of_replica)
+                    self._kernels.descend(self.optimizer, rates[r], array[r], of_arrays[name][r], kept)
 
     def count(self, active: NDArray[np.bool_] | bool) -> None:
         """The active replicas have made a step."""
@@ -89,8 +102,8 @@ class Descent:
     def state(self) -> dict[str, Array]:
         """Its arrays by name, for a checkpoint; not copied."""
         named = {
-            f"{name}_{number}": arrays[k]
-            for k, name in enumerate(self.optimizer.STATE)
-            for number, arrays in enumerate(self.arrays)
+            f"{state}_{name.removeprefix('weights_')}": kept[k]
+            for k, state in enumerate(self.optimizer.STATE)
+            for name, kept in self._kept.items()
         }
         return named | ({"steps": self.steps} if self.optimizer.COUNTS else {})

@@ -1,0 +1,40 @@
+"""What a trained constant is: numbers that training may move anywhere, and the neurons they stand for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpuspike.neuron import LIF
+
+Array = NDArray[Any]
+
+
+class TrainedConstant(ABC):
+    """A constant that each neuron of a layer has for itself and learns, as (n_replica, n_post) free numbers.
+
+    Training may make a free number anything finite; the constant that it stands for must stay physical.
+    """
+
+    @staticmethod
+    @abstractmethod
+    def initial(neuron: LIF) -> float:
+        """The free number of a neuron as the model describes it, one of numbers."""
+
+    @staticmethod
+    @abstractmethod
+    def neuron(neuron: LIF, free: Array) -> LIF:
+        """The same neurons with the constants that (n_replica, n_post) free numbers stand for."""
+
+    @staticmethod
+    @abstractmethod
+    def gradient(free: Array, neuron: LIF, weights: Array, grad: Array) -> Array:
+        """Gradient of the free numbers, from that of the weights.
+
+        Args:
+            free: (n_replica, n_post).
+            neuron: those whose spikes the gradient is of: on a chip, with what it makes of the constant.
+            weights: (n_replica, n_pre, n_post), that these neurons got;  grad: theirs.
+        """
