@@ -51,7 +51,7 @@ def fit(
 
     Returns:
         The course of these epochs; `net.history` has all. Its `step` says what made the steps: "compiled",
-        "device", or "piecewise" for what neither has, which is several times slower: `step_reason` says why.
+        "device", or "piecewise", slower, for what neither has: `step_reason` says why.
 
     Raises:
         ConfigError: a value that the recipe does not know, or that cannot be used.

@@ -62,7 +62,7 @@ class StepKind(NamedTuple):
     Attributes:
         name: "device" (kernels only, replayed as a graph), "compiled" (one job on the CPU) or "piecewise"
             (kernel by kernel, for what neither of them has).
-        reason: why "piecewise", several times slower; None for the others.
+        reason: why "piecewise", the slower one; None for the others.
     """
 
     name: str
