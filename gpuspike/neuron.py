@@ -130,6 +130,15 @@ class LIF:
 
         return LIF(*(pick(value) for value in self._values()))
 
+    def of_replica(self, replica: int) -> LIF:
+        """The neurons of one replica, with that axis still there: (1, n_post) where each has its own."""
+
+        def pick(value: Parameter) -> Parameter:
+            own = isinstance(value, np.ndarray) and value.ndim == 2 and len(value) > 1
+            return value[replica : replica + 1] if own else value  # type: ignore[index]
+
+        return LIF(*(pick(value) for value in self._values()))
+
     def _taus(self) -> tuple[float, float]:
         if isinstance(self.tau_mem, float) and isinstance(self.tau_syn, float):
             return self.tau_mem, self.tau_syn

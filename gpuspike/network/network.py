@@ -98,6 +98,13 @@ class Architecture:
         each = zip(self.layers, parameters, strict=True)
         return replace(self, layers=tuple(replace(layer, neuron=p.neuron(layer.neuron)) for layer, p in each))
 
+    def of_replica(self, replica: int) -> Architecture:
+        """The network of one replica, for weights of its own."""
+        return replace(
+            self,
+            layers=tuple(replace(layer, neuron=layer.neuron.of_replica(replica)) for layer in self.layers),
+        )
+
     def forward(
         self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
     ) -> list[LayerState]:

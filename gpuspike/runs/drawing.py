@@ -42,7 +42,7 @@ def draw(
     plots.save(plots.learning_curves(records), folder, "learning_curves")
     t_out = result.t_out[0].astype(np.float64) / parts.config.model.tau_syn
     plots.save(plots.spike_time_histograms(t_out, test.labels, names), folder, "spike_time_histograms")
-    first = [w[:1] for w in weights]
+    first, parts = [w[:1] for w in weights], parts.of_replica(0)
     plots.save(_membranes(parts, first, test, t_out), folder, "membrane_traces")
     plots.save(_raster(parts, first, test), folder, "spike_raster")
     plots.save(image_plots.confusion_matrix(test.labels, decide(t_out), names), folder, "confusion_matrix")
@@ -107,17 +107,21 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     inputs = [activity.t_in[0, 0].astype(np.float64) for activity in activities]
     spikes = [activity.t_out[0, 0].astype(np.float64) for activity in activities]
     events = np.concatenate([*inputs, *spikes])
-    neuron = parts.network.layers[0].neuron
-    end = events[np.isfinite(events)].max(initial=0.0) + neuron.tau_syn
+    model = parts.config.model
+    end = events[np.isfinite(events)].max(initial=0.0) + model.tau_syn
     times = np.linspace(min(0.0, events.min()), end, 1500)
-    traces = [membranes(times, t_in, w[0], neuron) for t_in, w in zip(inputs, weights, strict=True)]
-    unit = parts.config.model.tau_syn  # what the figure's axis counts in
+    traces = []
+    for layer, t_in, w in zip(parts.network.layers, inputs, weights, strict=True):
+        # A neuron with a threshold of its own is drawn with its way there as long as the model's.
+        share = (model.threshold - model.leak) / np.asarray(layer.neuron.span)
+        traces.append(model.leak + share * (membranes(times, t_in, w[0], layer.neuron) - model.leak))
+    unit = model.tau_syn  # what the figure's axis counts in
     return plots.membrane_traces(
         times / unit,
         traces,
         [t / unit for t in spikes],
         inputs[0] / unit,
-        float(neuron.threshold),
+        model.threshold,
         parts.dataset.class_names,
         int(test.labels[sample]),
     )

@@ -95,6 +95,10 @@ class Experiment:
         after = replace(self, network=self.network.having(parameters))
         return after, after.network if machine is self.network else machine.having(parameters)
 
+    def of_replica(self, replica: int) -> Experiment:
+        """The same with the neurons of one replica."""
+        return replace(self, network=self.network.of_replica(replica))
+
     def step_kind(self) -> StepKind:
         """Which step its training has, told before there is one."""
         parts = (self.trained_machine(), self.loss, self.recipe.optimizer, self.rule, self.config.replicas)

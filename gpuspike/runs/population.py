@@ -35,8 +35,8 @@ def accuracies(
     reached = np.empty((len(weights[0]), n_chips))
     for first in range(0, n_chips, together):
         seeds = range(first_seed + first, first_seed + min(first + together, n_chips))
-        machine = parts.on_chip(seeds)
         for replica, row in enumerate(reached):
+            machine = parts.of_replica(replica).on_chip(seeds)
             same = [np.repeat(w[replica : replica + 1], len(seeds), axis=0) for w in weights]
             result = evaluate(machine, same, data, parts.loss, batch)
             row[first : first + len(seeds)] = result.accuracy

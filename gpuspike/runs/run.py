@@ -243,6 +243,7 @@ Rehearsal = tuple[tuple[Callable[[], object], ...], tuple[Callable[[], object], 
 
 
 def _on_the_host(parts: Experiment) -> Rehearsal:
+    parts = parts.of_replica(0)
     network, dtype = parts.network, parts.config.dtype.value
     machines = dict.fromkeys([parts.network, parts.on_chip(parts.chip_seeds[:1])])  # one, if ideal
     weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
