@@ -5,4 +5,6 @@ from __future__ import annotations
 from gpuspike.network.constants.base import TrainedConstant as TrainedConstant
 from gpuspike.registry import Registry
 
-TRAINED: Registry[type[TrainedConstant]] = Registry("trained constant", {})
+TRAINED: Registry[type[TrainedConstant]] = Registry(
+    "trained constant", {"threshold": "gpuspike.network.constants.threshold:Threshold"}
+)

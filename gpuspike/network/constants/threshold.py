@@ -1,0 +1,42 @@
+"""Trained thresholds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.network.constants.base import TrainedConstant
+from gpuspike.neuron import LIF
+
+Array = NDArray[Any]
+
+
+class Threshold(TrainedConstant):
+    """The threshold, as the logarithm of its distance from the leak, above which it thus stays.
+
+    A membrane's way from the leak is proportional to the weights, so that spike times know a neuron's weights
+    and its threshold as a ratio alone, t(w, threshold - leak) = t(w/(threshold - leak), 1), whence
+
+        dL/d log(threshold - leak) = -sum_i w_i dL/dw_i
+    """
+
+    @staticmethod
+    def initial(neuron: LIF) -> float:
+        """See `TrainedConstant.initial`."""
+        return math.log(float(neuron.span))
+
+    @staticmethod
+    def neuron(neuron: LIF, free: Array) -> LIF:
+        """See `TrainedConstant.neuron`."""
+        return replace(neuron, threshold=neuron.leak + np.exp(free.astype(np.float64)))
+
+    @staticmethod
+    def gradient(free: Array, neuron: LIF, weights: Array, grad: Array) -> Array:
+        """See `TrainedConstant.gradient`."""
+        # On a chip the span is another one; the way from the free number to it is the model's.
+        share = np.exp(free.astype(np.float64)) / np.asarray(neuron.span)
+        return -share * np.einsum("rij,rij->rj", weights, grad, dtype=np.float64)
