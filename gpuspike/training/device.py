@@ -76,6 +76,7 @@ class DeviceStep:
             purpose = int(Purpose.AUGMENTATION)
             self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, purpose)
         n_replica, place = len(seeds), self._place
+        dead = np.broadcast_to(np.asarray(network.dead_fraction, np.float64), (len(sizes), n_replica))
         with self._lane.entered():
             self._arrays = {name: place(array) for name, array in self._host.items()}
             self._seeds = place(np.array(seeds, np.int64))
@@ -84,6 +85,7 @@ class DeviceStep:
             self._judgement = cuda_step.Judgement(
                 ends=place(np.cumsum(sizes).astype(np.int32)),
                 max_silent=place(np.array(bumping.max_silent, np.float64)),
+                dead=place(dead.copy()),
                 value=bumping.value,
                 most=bumping.most,
                 exponential=bumping.exponential,

@@ -158,8 +158,9 @@ def test_silent_samples_are_counted_for_every_neuron(shape: tuple[int, int, int]
 @pytest.mark.parametrize("targeted", [True, False])
 @pytest.mark.parametrize("exponential", [True, False])
 @pytest.mark.parametrize("replaces", [True, False])
+@pytest.mark.parametrize("dead", [((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), ((0.0, 0.3, 0.1), (0.25, 0.0, 0.3))])
 def test_bumping_and_figures_are_those_of_the_cpu(
-    replaces: bool, exponential: bool, targeted: bool, dtype: Any
+    dead: Any, replaces: bool, exponential: bool, targeted: bool, dtype: Any
 ) -> None:
     rng = np.random.default_rng(4)
     sizes, n_replica, n_batch = (37, 4), 3, 9
@@ -167,9 +168,10 @@ def test_bumping_and_figures_are_those_of_the_cpu(
     weights = [rng.normal(size=(n_replica, 5, n)).astype(dtype) for n in sizes]
     ours = [fake(w.copy()) for w in weights]
     at = cuda_step.Judgement(
-        fake(np.cumsum(sizes).astype(np.int32)), fake(np.array(bumping.max_silent)), bumping.value,
-        bumping.most, exponential, replaces, fake(bumping.layer.copy()), fake(bumping.size.copy()),
-        fake(np.ones(n_replica, np.bool_)), fake(np.zeros((5, n_replica))), fake(np.array([4, 0])),
+        fake(np.cumsum(sizes).astype(np.int32)), fake(np.array(bumping.max_silent)), fake(np.array(dead)),
+        bumping.value, bumping.most, exponential, replaces, fake(bumping.layer.copy()),
+        fake(bumping.size.copy()), fake(np.ones(n_replica, np.bool_)), fake(np.zeros((5, n_replica))),
+        fake(np.array([4, 0])),
     )  # fmt: skip
     totals, seen = np.zeros((5, n_replica)), []
     for step in range(12):
@@ -183,7 +185,7 @@ def test_bumping_and_figures_are_those_of_the_cpu(
             rng.random((n_replica, n_batch)).astype(dtype),
         )
         fractions = np.array([np.isinf(t).mean(axis=(1, 2)) for t in outputs])
-        chosen = bumping.choose(fractions)
+        chosen = bumping.choose(fractions - np.array(dead))
         bumping.apply(weights, [LayerState(t, t, t, t, t) for t in outputs], chosen)
         bumped = chosen != NO_LAYER
         accuracy = (decide(outputs[-1]) == labels).mean(axis=1)

@@ -199,13 +199,15 @@ __device__ inline double block_sum(double mine) {
 // the weights take a step; see gpuspike.training.bumping. Block x is the replica.
 //   share: of the epoch's samples;  value, most: first and largest bump;  exponential, replaces: 0 or 1.
 //   ends: (n_layer,) first neuron behind each layer;  silent: (n_replica, n_all), of `count_silent`.
+//   dead: (n_layer, n_replica) share of pairs that can never spike, which no bump would wake.
 //   layer, size, active: (n_replica,);  totals: (3 + n_layer, n_replica) loss, accuracy, bumps, silent fractions.
 //   clock: goes on to the next batch.
 template <typename Real>
 __global__ void __launch_bounds__(STEP_THREADS) judge(
     int n_replica, int n_batch, int n_class, int n_layer, int n_all, double share, double value, double most,
-    int exponential, int replaces, const int* ends, const double* max_silent, const int* silent, const Index* labels,
-    const Real* t_out, const Real* losses, Index* layer, double* size, bool* active, double* totals, Index* clock) {
+    int exponential, int replaces, const int* ends, const double* max_silent, const double* dead, const int* silent,
+    const Index* labels, const Real* t_out, const Real* losses, Index* layer, double* size, bool* active,
+    double* totals, Index* clock) {
     const Index r = blockIdx.x, rows = r * n_batch;
     double loss = 0.0, correct = 0.0;
     for (int b = threadIdx.x; b < n_batch; b += STEP_THREADS) {
@@ -222,7 +224,7 @@ __global__ void __launch_bounds__(STEP_THREADS) judge(
         double count = 0.0;
         for (int j = begin + int(threadIdx.x); j < ends[number]; j += STEP_THREADS) count += silent[r * n_all + j];
         const double fraction = block_sum(count) / (double(n_batch) * (ends[number] - begin));
-        if (chosen < 0 && fraction > max_silent[number]) chosen = number;
+        if (chosen < 0 && fraction - dead[number * n_replica + r] > max_silent[number]) chosen = number;
         if (threadIdx.x == 0) totals[(3 + number) * n_replica + r] += fraction * share;
     }
     if (threadIdx.x != 0) return;

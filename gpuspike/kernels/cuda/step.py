@@ -243,6 +243,7 @@ class Judgement(NamedTuple):
 
     Attributes:
         ends: (n_layer,) int32, the first neuron behind each layer, and max_silent: (n_layer,) float64.
+        dead: (n_layer, n_replica) float64, share of (sample, neuron) pairs that can never spike.
         value, most: first and largest bump;  exponential: whether bumps double.
         replaces: whether a bumped batch takes no step.
         layer: (n_replica,) int64, the layer bumped last, and size: float64, the bump it got.
@@ -253,6 +254,7 @@ class Judgement(NamedTuple):
 
     ends: Array
     max_silent: Array
+    dead: Array
     value: float
     most: float
     exponential: bool
@@ -278,8 +280,8 @@ def judge(at: Judgement, silent: Array, labels: Array, t_out: Array, losses: Arr
     check(np.int64, {"clock": (at.clock, (2,))})
     check(np.bool_, {"active": (at.active, (n_replica,))})
     check(np.float64, {
-        "max_silent": (at.max_silent, (n_layer,)), "size": (at.size, (n_replica,)),
-        "totals": (at.totals, (3 + n_layer, n_replica)),
+        "max_silent": (at.max_silent, (n_layer,)), "dead": (at.dead, (n_layer, n_replica)),
+        "size": (at.size, (n_replica,)), "totals": (at.totals, (3 + n_layer, n_replica)),
     })  # fmt: skip
     check(t_out.dtype, {"t_out": (t_out, t_out.shape), "losses": (losses, (n_replica, n_batch))})
     block_kernel("judge", t_out.dtype, src.NO_REGIME)(
@@ -287,8 +289,8 @@ def judge(at: Judgement, silent: Array, labels: Array, t_out: Array, losses: Arr
         (
             *map(np.int32, (n_replica, n_batch, n_class, n_layer, n_all)),
             *map(np.float64, (share, at.value, at.most)), np.int32(at.exponential), np.int32(at.replaces),
-            at.ends, at.max_silent, silent, labels, t_out, losses, at.layer, at.size, at.active, at.totals,
-            at.clock,
+            at.ends, at.max_silent, at.dead, silent, labels, t_out, losses, at.layer, at.size, at.active,
+            at.totals, at.clock,
         ),
     )  # fmt: skip
 
