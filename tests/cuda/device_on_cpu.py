@@ -24,6 +24,14 @@ import numpy as np
 
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step_source as cuda_step_source
+from gpuspike.training.losses import LOSSES, Loss
+
+
+def loss_kernels(leaf: type[Loss]) -> list[src.Elementwise]:
+    """The kernels of a loss: one, or none."""
+    own: Any = leaf
+    return [cuda_step_source.loss_kernel(leaf, own().numbers()._fields)] if leaf.device else []
+
 
 SHIM = Path(__file__).with_name("shim.h")
 C_TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long", "bool": "bool"}
@@ -35,6 +43,7 @@ ELEMENTWISE = [
     src.sum_kernel(),
     *(src.normals_kernel(jitter) for jitter in (False, True)),
     *cuda_step_source.ALL,
+    *(kernel for name in LOSSES for kernel in loss_kernels(LOSSES[name])),
 ]
 REGIMES = (src.NO_REGIME, *range(5))
 INSTANCES = [

@@ -1,6 +1,7 @@
-// Kernel shells of what a training step does beside the neurons: its batch, the order of spikes, the loss, bumping and
-// the optimiser. gpuspike/kernels/cuda/step.py launches them. Nothing here is asked by the host before an epoch is over:
-// the number of the batch, the learning rate and what is decided on the way lie in the device's memory.
+// Kernel shells of what a training step does beside the neurons: its batch, the order of spikes, figures and bumping.
+// gpuspike/kernels/cuda/step.py launches them; loss and optimiser bring their own text, see step_source.py. Nothing here
+// is asked by the host before an epoch is over: the number of the batch, the learning rate and what is decided on the way
+// lie in the device's memory.
 //
 // Arrays are as in ttfs.cu; `clock` holds the epoch and the number of the batch. Every sum has one fixed order.
 
@@ -113,50 +114,6 @@ __global__ void __launch_bounds__(256) sort_row(int n_pre, int padded, const Rea
     }
     __syncthreads();
     for (int k = threadIdx.x; k < n_pre; k += blockDim.x) order[row + k] = inputs[k];
-}
-
-// --- the loss ---------------------------------------------------------------------------------------------------
-
-// See gpuspike.training.losses.TTFSCrossEntropy; one thread a (replica, sample). n_labels: fewer than samples where replicas
-// share them;  last: largest exponent of the early-spike term, so that it stays finite.
-template <typename Real>
-GPUSPIKE_INLINE void cross_entropy(
-    Index i, int n_batch, int n_class, Index n_labels, double unit, double late, double alpha, double penalty,
-    double last, const Index* labels, const Real* t_out, Real* loss, Real* grad) {
-    const Index label = labels[i % n_labels];
-    t_out += i * n_class, grad += i * n_class;
-    const double t_label = t_out[label];
-    if (!(t_label < infinity<double>())) {
-        loss[i] = Real(penalty);
-        for (int n = 0; n < n_class; ++n) grad[n] = Real(0);
-        return;
-    }
-    double t_first = t_label, total = 0.0;
-    for (int n = 0; n < n_class; ++n) t_first = smaller(t_first, double(t_out[n]));
-    for (int n = 0; n < n_class; ++n) total += exp((t_first - double(t_out[n])) / unit);
-    const double early = alpha > 0.0 ? alpha * exp(smaller(t_label / late, last)) : 0.0;
-    loss[i] = Real(log(total) + (t_label - t_first) / unit + early);
-    for (int n = 0; n < n_class; ++n) {
-        const double share = exp((t_first - double(t_out[n])) / unit) / (total * unit);
-        grad[n] = Real(((n == label ? 1.0 / unit + early / late : 0.0) - share) / n_batch);
-    }
-}
-
-// See gpuspike.training.losses.TimeMSE; one thread a (replica, sample), targets in the unit of time.
-template <typename Real>
-GPUSPIKE_INLINE void time_mse(
-    Index i, int n_batch, int n_class, Index n_labels, double tau_syn, double correct, double wrong, double penalty,
-    const Index* labels, const Real* t_out, Real* loss, Real* grad) {
-    const Index label = labels[i % n_labels];
-    double total = 0.0;
-    for (int n = 0; n < n_class; ++n) {
-        const double t = t_out[i * n_class + n];
-        const bool spikes = t < infinity<double>();
-        const double error = spikes ? (t - (n == label ? correct : wrong)) / tau_syn : 0.0;
-        total += spikes ? 0.5 * error * error : penalty;
-        grad[i * n_class + n] = Real(error / (tau_syn * n_batch));
-    }
-    loss[i] = Real(total);
 }
 
 // --- figures and bumping ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuspike.backend import cupy_module
-from gpuspike.errors import BackendError, ShapeError
+from gpuspike.errors import ShapeError
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step_source as step_src
 from gpuspike.kernels.cuda.call import Array, block_kernel, check, constant, elementwise
@@ -161,60 +161,26 @@ def jitter_now(times: Array, n_jittered: int, std: float, seeds: Array, purpose:
         )
 
 
-# --- losses ----------------------------------------------------------
-
-
-def _loss_arrays(t_out: Array, labels: Array) -> tuple[Array, Array]:
-    """Empty arrays of the losses and their gradient, after a look at what they are of."""
-    cupy = cupy_module()
-    n_replica, n_batch, _ = t_out.shape
-    check(t_out.dtype, {"t_out": (t_out, t_out.shape)})
-    shape = (1 if len(labels) == 1 else n_replica, n_batch)
-    check(np.int64, {"labels": (labels, shape)})
-    return cupy.empty((n_replica, n_batch), t_out.dtype), cupy.empty(t_out.shape, t_out.dtype)
-
-
-def cross_entropy(
-    t_out: Array, labels: Array, unit: float, late: float, alpha: float, penalty: float
-) -> tuple[Array, Array]:
-    """Loss and its gradient; see `training.losses.TTFSCrossEntropy`. Labels are trusted to be classes."""
-    loss, grad = _loss_arrays(t_out, labels)
-    last = float(np.log(np.finfo(t_out.dtype).max)) - 1.0
-    if loss.size:
-        elementwise(step_src.CROSS_ENTROPY)(
-            *t_out.shape[1:], labels.size, unit, late, alpha, penalty, last, labels, t_out, loss, grad,
-            size=loss.size,
-        )  # fmt: skip
-    return loss, grad
-
-
-def time_mse(
-    t_out: Array, labels: Array, tau_syn: float, correct: float, wrong: float, penalty: float
-) -> tuple[Array, Array]:
-    """Loss and its gradient; see `training.losses.TimeMSE`. Labels are trusted to be classes."""
-    loss, grad = _loss_arrays(t_out, labels)
-    if loss.size:
-        elementwise(step_src.TIME_MSE)(
-            *t_out.shape[1:], labels.size, tau_syn, correct, wrong, penalty, labels, t_out, loss, grad,
-            size=loss.size,
-        )  # fmt: skip
-    return loss, grad
-
-
-_LOSSES = {"CrossEntropyNumbers": cross_entropy, "TimeMSENumbers": time_mse}
+# --- the loss ----------------------------------------------------------
 
 
 def score(loss: Any, t_out: Array, labels: Array) -> tuple[Array, Array]:
-    """Loss of every sample, and its gradient; see `kernels.Kernels.score`.
+    """Loss of every sample, and its gradient; see `kernels.Kernels.score`. Labels are trusted to be classes.
 
     Raises:
-        BackendError: a loss that has no device code.
+        BackendError: a loss that has no device text.
     """
-    numbers = loss.numbers()
-    kernel = _LOSSES.get(type(numbers).__name__)
-    if kernel is None:
-        raise BackendError(f"the loss {type(loss).__name__} has no device code: it needs backend=cpu")
-    return kernel(t_out, labels, *numbers)
+    cupy, numbers = cupy_module(), loss.numbers()
+    kernel = step_src.loss_kernel(type(loss), numbers._fields)
+    n_replica, n_batch, n_class = t_out.shape
+    check(t_out.dtype, {"t_out": (t_out, t_out.shape)})
+    check(np.int64, {"labels": (labels, (1 if len(labels) == 1 else n_replica, n_batch))})
+    losses, grad = cupy.empty((n_replica, n_batch), t_out.dtype), cupy.empty(t_out.shape, t_out.dtype)
+    if losses.size:
+        elementwise(kernel)(
+            n_batch, n_class, labels.size, *numbers, labels, t_out, losses, grad, size=losses.size
+        )
+    return losses, grad
 
 
 # --- figures and bumping ----------------------------------------------------------

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from gpuspike.errors import BackendError
 from gpuspike.kernels.cuda.source import Elementwise
 
 TAKE = Elementwise(
@@ -37,26 +42,6 @@ CUT = Elementwise(
     "int32 n_all, int32 n_first, raw T all",
     "T first",
     "first = all[i / n_first * n_all + i % n_first]",
-)
-
-CROSS_ENTROPY = Elementwise(
-    "gpuspike_cross_entropy",
-    "int32 n_batch, int32 n_class, int64 n_labels, float64 unit, float64 late, float64 alpha, "
-    "float64 penalty, float64 last, raw int64 labels, raw T t_out",
-    "raw T loss, raw T grad",
-    """gpuspike::cross_entropy<T>(
-        i, n_batch, n_class, n_labels, unit, late, alpha, penalty, last, &labels[0], &t_out[0], &loss[0],
-        &grad[0])""",
-)
-
-TIME_MSE = Elementwise(
-    "gpuspike_time_mse",
-    "int32 n_batch, int32 n_class, int64 n_labels, float64 tau_syn, float64 correct, float64 wrong, "
-    "float64 penalty, raw int64 labels, raw T t_out",
-    "raw T loss, raw T grad",
-    """gpuspike::time_mse<T>(
-        i, n_batch, n_class, n_labels, tau_syn, correct, wrong, penalty, &labels[0], &t_out[0], &loss[0],
-        &grad[0])""",
 )
 
 BUMP = Elementwise(
@@ -99,6 +84,56 @@ SGD_ACTIVE = Elementwise(
     }""",
 )
 
-ALL = (
-    TAKE, JITTER, APPEND, CUT, CROSS_ENTROPY, TIME_MSE, BUMP, ADAM_RATES, ADAM_ACTIVE, SGD_ACTIVE,
-)  # fmt: skip
+ALL = (TAKE, JITTER, APPEND, CUT, BUMP, ADAM_RATES, ADAM_ACTIVE, SGD_ACTIVE)
+
+
+# --- leaves: a loss or an optimiser, of which these files know no more than it says -------------------------
+
+
+def device_text(kind: str, leaf: type[Any]) -> str:
+    """The formula of a leaf in CUDA C++.
+
+    Args:
+        kind: what it is, as errors call it.
+
+    Raises:
+        BackendError: it has none.
+    """
+    if leaf.device is None:
+        raise BackendError(f"the {kind} {leaf.__name__} has no device text: it needs backend=cpu")
+    return leaf.device
+
+
+def _told(names: Iterable[str]) -> str:
+    """Numbers as a kernel's parameters, by names that no text of a leaf has."""
+    return "".join(f"float64 told_{name}, " for name in names)
+
+
+def _known(kind: str, names: Iterable[str], index: str = "") -> str:
+    """The same numbers by their own names, in a type of C++."""
+    return " ".join(f"[[maybe_unused]] const {kind} {name} = {kind}(told_{name}{index});" for name in names)
+
+
+@cache
+def loss_kernel(leaf: type[Any], numbers: tuple[str, ...]) -> Elementwise:
+    """A loss by its device text, one thread a (replica, sample); see `gpuspike.training.losses.Loss`.
+
+    Args:
+        numbers: names of what it is told.
+
+    Raises:
+        BackendError: it has no device text.
+    """
+    # n_labels: fewer than samples where replicas share them.
+    return Elementwise(
+        f"gpuspike_loss_{leaf.__name__}",
+        f"int32 n_batch, int32 n_class, int64 n_labels, {_told(numbers)}raw int64 labels, raw T t_outs",
+        "raw T losses, raw T grads",
+        f"""using namespace gpuspike;
+        [[maybe_unused]] const T* const t_out = &t_outs[i * n_class];
+        [[maybe_unused]] T* const grad = &grads[i * n_class];
+        [[maybe_unused]] const long long label = labels[i % n_labels];
+        {_known("double", numbers)}
+        const auto formula = [&]() -> double {{ {device_text("loss", leaf)} }};
+        losses[i] = T(formula())""",
+    )
