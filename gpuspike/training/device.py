@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ConfigError, DataError
+from gpuspike.errors import DataError
 from gpuspike.kernels import host
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.cuda import step as cuda_step
+from gpuspike.kernels.cuda import step_source as step_src
 from gpuspike.network.layers import LayerInput
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
@@ -19,7 +20,7 @@ from gpuspike.rng import Purpose
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import Loss
-from gpuspike.training.optimizers import SGD, Adam, Descent
+from gpuspike.training.optimizers import Descent
 from gpuspike.training.step import StepKind, TrainingRule, training_state
 
 Array = NDArray[Any]
@@ -37,7 +38,7 @@ class DeviceStep:
         graph: whether full batches are replayed; they are not where a row is left to the library's sort.
 
     Raises:
-        ConfigError: an optimiser that has no kernels.
+        BackendError: a loss or an optimiser that has no device text.
     """
 
     kind = StepKind("device")
@@ -54,10 +55,8 @@ class DeviceStep:
         *,
         graph: bool = True,
     ) -> None:
-        if not isinstance(descent.optimizer, (Adam, SGD)):
-            raise ConfigError(
-                f"the optimiser on a device must be Adam or SGD, got {type(descent.optimizer).__name__}"
-            )
+        for kind, leaf in (("loss", loss), ("optimiser", descent.optimizer)):
+            step_src.device_text(kind, type(leaf))
         self._network, self._loss, self._optimizer, self._rule = network, loss, descent.optimizer, rule
         self._bumping = bumping
         self._host = training_state(parameters, descent, bumping)
@@ -177,15 +176,11 @@ class DeviceStep:
             cuda_step.bump(weights[number], number, first, targeted, at.layer, at.size, self._silent)
 
     def _descend(self, weights: list[Any], grads: list[Any]) -> None:
-        optimizer, rate, active = self._optimizer, self._learning_rate, self._judgement.active
-        if isinstance(optimizer, SGD):
-            velocity = self._named("optimizer_velocity")
-            cuda_step.sgd_active(weights, grads, velocity, optimizer.momentum, rate, active)
-        else:
-            mean, square = self._named("optimizer_mean"), self._named("optimizer_square")
-            steps = self._arrays["optimizer_steps"]
-            constants = optimizer.beta1, optimizer.beta2, optimizer.epsilon
-            cuda_step.adam_active(weights, grads, mean, square, steps, rate, active, constants)
+        kept = [self._named(f"optimizer_{name}") for name in self._optimizer.STATE]
+        states = [[arrays[number] for arrays in kept] for number in range(len(weights))]
+        steps = self._arrays.get("optimizer_steps")
+        rate, active = self._learning_rate, self._judgement.active
+        cuda_step.descend_active(self._optimizer, weights, grads, states, steps, rate, active)
 
     def figures(self) -> Array:
         """See `step.Step.figures`; waits for the device."""

@@ -206,15 +206,4 @@ GPUSPIKE_INLINE void bump(
     if (!targeted || silent[r * n_all + first + i % n_post] > 0) weights[i] += Real(size[r]);
 }
 
-// --- optimisers -------------------------------------------------------------------------------------------------
-
-template <typename Real>
-GPUSPIKE_INLINE void adam(
-    Real grad, double keep_mean, double keep_square, double rate, double correction, double epsilon, Real& weight,
-    Real& mean, Real& square) {
-    mean += Real(1.0 - keep_mean) * (grad - mean);
-    square += Real(1.0 - keep_square) * (grad * grad - square);
-    weight -= Real(rate) * mean / (Real(correction) * sqrt(square) + Real(epsilon));
-}
-
 }  // namespace gpuspike

@@ -7,6 +7,7 @@ that a step can be captured as a CUDA graph; only rows longer than MOST_SORTED a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -279,49 +280,66 @@ def bump(
     )  # fmt: skip
 
 
-# --- optimisers ----------------------------------------------------------
+# --- the optimiser ----------------------------------------------------------
 
 
-def adam_active(
+def descend(
+    optimizer: Any, rates: Sequence[float], weights: Array, grad: Array, state: Sequence[Array]
+) -> None:
+    """One step on one replica's arrays, in place; see `kernels.Kernels.descend`.
+
+    Raises:
+        BackendError: an optimiser that has no device text.
+    """
+    there = [cupy_module().asarray(np.array([rate], np.float64)) for rate in rates]
+    _descend(optimizer, weights.size, constant([True], np.bool_), there, weights, grad, state)
+
+
+def descend_active(
+    optimizer: Any,
     weights: Sequence[Array],
     grads: Sequence[Array],
-    means: Sequence[Array],
-    squares: Sequence[Array],
-    steps: Array,
+    states: Sequence[Sequence[Array]],
+    steps: Array | None,
     learning_rate: Array,
     active: Array,
-    constants: tuple[float, float, float],
 ) -> None:
-    """One step of Adam of the active replicas, in place.
+    """One step of the active replicas, in place; see `gpuspike.training.optimizers.Optimizer`.
 
     Args:
-        weights, grads, means, squares: of each layer (n_replica, n_pre, n_post).
-        steps: (n_replica,) int64, counted on where active.
+        weights, grads: of each layer (n_replica, n_pre, n_post);  states: of each layer the arrays of STATE.
+        steps: (n_replica,) int64, counted on where active; None where the optimiser does not count.
         learning_rate: (1,) float64;  active: (n_replica,).
-        constants: keep_mean, keep_square, epsilon.
+
+    Raises:
+        BackendError: an optimiser that has no device text.
     """
-    cupy, (keep_mean, keep_square, epsilon) = cupy_module(), constants
-    n_replica = len(steps)
-    rate, correction = (cupy.empty(n_replica, np.float64) for _ in range(2))
-    elementwise(step_src.ADAM_RATES)(keep_mean, keep_square, learning_rate, active, steps, rate, correction)
-    for w, grad, mean, square in zip(weights, grads, means, squares, strict=True):
-        arrays = {"weights": w, "grad": grad, "mean": mean, "square": square}
-        check(w.dtype, {name: (array, w.shape) for name, array in arrays.items()})
-        elementwise(step_src.ADAM_ACTIVE)(
-            w.size // n_replica, keep_mean, keep_square, epsilon, active, rate, correction, grad,
-            w, mean, square,
-        )  # fmt: skip
+    n_replica, rates = len(active), [learning_rate]
+    check(np.bool_, {"active": (active, (n_replica,))})
+    check(np.float64, {"learning_rate": (learning_rate, (1,))})
+    check(np.int64, {} if steps is None else {"steps": (steps, (n_replica,))})
+    values = {name: float(value) for name, value in vars(optimizer).items() if isinstance(value, Real)}
+    kernel = step_src.rates_kernel(type(optimizer), tuple(values))
+    if kernel is not None:
+        rates = [cupy_module().empty(n_replica, np.float64) for _ in optimizer.RATES]
+        counted = () if steps is None else (steps,)
+        elementwise(kernel)(*values.values(), learning_rate, active, *counted, *rates)
+    for w, grad, state in zip(weights, grads, states, strict=True):
+        _descend(optimizer, w.size // n_replica, active, rates, w, grad, state)
 
 
-def sgd_active(
-    weights: Sequence[Array],
-    grads: Sequence[Array],
-    velocities: Sequence[Array],
-    momentum: float,
-    learning_rate: Array,
+def _descend(
+    optimizer: Any,
+    n_weights: int,
     active: Array,
+    rates: Sequence[Array],
+    weights: Array,
+    grad: Array,
+    state: Sequence[Array],
 ) -> None:
-    """One step of gradient descent of the active replicas, in place; arguments as for `adam_active`."""
-    for w, grad, velocity in zip(weights, grads, velocities, strict=True):
-        check(w.dtype, {name: (a, w.shape) for name, a in (("grad", grad), ("velocity", velocity))})
-        elementwise(step_src.SGD_ACTIVE)(w.size // len(w), momentum, learning_rate, active, grad, w, velocity)
+    numbers = optimizer.numbers()
+    kernel = step_src.descent_kernel(type(optimizer), numbers._fields)
+    arrays = {"weights": weights, "grad": grad, **dict(zip(optimizer.STATE, state, strict=True))}
+    check(weights.dtype, {name: (array, weights.shape) for name, array in arrays.items()})
+    if weights.size:
+        elementwise(kernel)(n_weights, *numbers, active, *rates, grad, weights, *state)

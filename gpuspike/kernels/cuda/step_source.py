@@ -53,38 +53,7 @@ BUMP = Elementwise(
         i, number, n_pre, n_post, targeted, first, n_all, &layer[0], &size[0], &silent[0], &weights[0])""",
 )
 
-ADAM_RATES = Elementwise(
-    "gpuspike_adam_rates",
-    "float64 keep_mean, float64 keep_square, raw float64 learning_rate, raw bool active",
-    "int64 steps, float64 rate, float64 correction",
-    """steps += active[i];
-    rate = learning_rate[0] / (1.0 - pow(keep_mean, double(steps)));
-    correction = 1.0 / sqrt(1.0 - pow(keep_square, double(steps)))""",
-)
-
-ADAM_ACTIVE = Elementwise(
-    "gpuspike_adam_active",
-    "int64 n_weights, float64 keep_mean, float64 keep_square, float64 epsilon, raw bool active, "
-    "raw float64 rate, raw float64 correction, raw T grad",
-    "T weights, T mean, T square",
-    """const long long r = i / n_weights;
-    if (active[r]) {
-        gpuspike::adam<T>(
-            grad[i], keep_mean, keep_square, rate[r], correction[r], epsilon, weights, mean, square);
-    }""",
-)
-
-SGD_ACTIVE = Elementwise(
-    "gpuspike_sgd_active",
-    "int64 n_weights, float64 momentum, raw float64 learning_rate, raw bool active, raw T grad",
-    "T weights, T velocity",
-    """if (active[i / n_weights]) {
-        velocity = T(momentum) * velocity + grad[i];
-        weights -= T(learning_rate[0]) * velocity;
-    }""",
-)
-
-ALL = (TAKE, JITTER, APPEND, CUT, BUMP, ADAM_RATES, ADAM_ACTIVE, SGD_ACTIVE)
+ALL = (TAKE, JITTER, APPEND, CUT, BUMP)
 
 
 # --- leaves: a loss or an optimiser, of which these files know no more than it says -------------------------
@@ -136,4 +105,57 @@ def loss_kernel(leaf: type[Any], numbers: tuple[str, ...]) -> Elementwise:
         {_known("double", numbers)}
         const auto formula = [&]() -> double {{ {device_text("loss", leaf)} }};
         losses[i] = T(formula())""",
+    )
+
+
+def _own_rates(leaf: type[Any]) -> bool:
+    """Whether replicas have rates of an optimiser each; else there is the learning rate alone."""
+    return leaf.COUNTS or leaf.device_rates is not None
+
+
+@cache
+def rates_kernel(leaf: type[Any], values: tuple[str, ...]) -> Elementwise | None:
+    """What the next step of each replica needs of an optimiser; None: the learning rate, which is there.
+
+    Args:
+        values: names of the optimiser's own.
+    """
+    if not _own_rates(leaf):
+        return None
+    counted = "steps += active[i]; [[maybe_unused]] const double count = double(steps);" * leaf.COUNTS
+    return Elementwise(
+        f"gpuspike_rates_{leaf.__name__}",
+        f"{_told(values)}raw float64 told_learning_rate, raw bool active",
+        "int64 steps, " * leaf.COUNTS + ", ".join(f"float64 {name}" for name in leaf.RATES),
+        f"""using namespace gpuspike;
+        [[maybe_unused]] const double learning_rate = told_learning_rate[0];
+        {_known("double", values)} {counted}
+        {{ {leaf.device_rates or "rate = learning_rate;"} }}""",
+    )
+
+
+@cache
+def descent_kernel(leaf: type[Any], numbers: tuple[str, ...]) -> Elementwise:
+    """An optimiser's step by its text, one thread a weight; see `gpuspike.training.optimizers.Optimizer`.
+
+    Args:
+        numbers: names of what it is told.
+
+    Raises:
+        BackendError: it has no device text.
+    """
+    replica = "[r]" if _own_rates(leaf) else "[0]"
+    rates = "".join(f"raw float64 told_{name}, " for name in leaf.RATES)
+    return Elementwise(
+        f"gpuspike_descent_{leaf.__name__}",
+        f"int64 n_weights, {_told(numbers)}raw bool active, {rates}raw T grads",
+        ", ".join(f"T {name}" for name in ("weight", *leaf.STATE)),
+        f"""using namespace gpuspike;
+        const long long r = i / n_weights;
+        if (active[r]) {{
+            {_known("T", numbers)}
+            {_known("T", leaf.RATES, replica)}
+            const T grad = grads[i];
+            {device_text("optimiser", leaf)}
+        }}""",
     )
