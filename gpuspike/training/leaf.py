@@ -20,6 +20,12 @@ class Leaf:
 
     device: ClassVar[str | None] = None
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "reference" in vars(cls):  # the faster forms of a base compute the base's formula
+            for name in {"compiled", "device"} - vars(cls).keys():
+                setattr(cls, name, vars(Leaf)[name])
+
     def numbers(self) -> Any:
         """What the faster forms are told: a NamedTuple of floats, of a class that is this leaf's alone."""
         raise TypeError(f"{type(self).__name__} needs numbers for its compiled row or device text")

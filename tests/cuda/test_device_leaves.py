@@ -245,13 +245,15 @@ def test_its_kernels_are_refused_too() -> None:
 
 
 def test_rates_of_its_own_need_a_device_text_too() -> None:
+    def slower(optimizer: SGD, learning_rate: float, count: int) -> tuple[float, ...]:
+        return (learning_rate / count,)
+
+    own = {"rates": slower, "COUNTS": True}
+    assert type("Slow", (SGD,), own).device is None
     with pytest.raises(
         ConfigError, match="Slow has a device text and rates of its own: it needs device_rates"
     ):
-
-        class Slow(SGD):
-            def rates(self, learning_rate: float, count: int) -> tuple[float, ...]:
-                return (learning_rate / count,)
+        type("Slow", (SGD,), {**own, "device": SGD.device})
 
 
 def test_arrays_that_a_kernel_would_read_wrongly_are_refused() -> None:

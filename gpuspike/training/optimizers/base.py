@@ -48,8 +48,12 @@ class Optimizer(Leaf, ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if cls.device and not cls.device_rates and cls.rates is not Optimizer.rates:
-            raise ConfigError(f"{cls.__name__} has a device text and rates of its own: it needs device_rates")
+        if "rates" in vars(cls) and "device_rates" not in vars(cls):
+            if vars(cls).get("device"):
+                raise ConfigError(
+                    f"{cls.__name__} has a device text and rates of its own: it needs device_rates"
+                )
+            cls.device = None
 
     def rates(self, learning_rate: float, count: int) -> tuple[float, ...]:
         """What a replica's step number `count`, from 1 on, needs besides: always as many floats."""
