@@ -20,10 +20,20 @@ from gpuspike.rng import Purpose
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import Loss
-from gpuspike.training.optimizers import Descent
+from gpuspike.training.optimizers import Descent, Optimizer
 from gpuspike.training.step import StepKind, TrainingRule, training_state
 
 Array = NDArray[Any]
+
+
+def refuse_without_text(loss: Loss, optimizer: Optimizer) -> None:
+    """Refuses what a device cannot compute.
+
+    Raises:
+        BackendError: the loss or the optimiser that has no device text.
+    """
+    step_src.device_text("loss", type(loss))
+    step_src.device_text("optimiser", type(optimizer))
 
 
 class DeviceStep:
@@ -55,8 +65,7 @@ class DeviceStep:
         *,
         graph: bool = True,
     ) -> None:
-        for kind, leaf in (("loss", loss), ("optimiser", descent.optimizer)):
-            step_src.device_text(kind, type(leaf))
+        refuse_without_text(loss, descent.optimizer)
         self._network, self._loss, self._optimizer, self._rule = network, loss, descent.optimizer, rule
         self._bumping = bumping
         self._host = training_state(parameters, descent, bumping)

@@ -14,12 +14,16 @@ from device_on_cpu import closed, fake
 from numpy.typing import NDArray
 from small_training import Setup, assert_close_runs
 from test_device_step import each_dtype, spikes
+from test_docs import files
 
+from gpuspike import plugins
 from gpuspike.errors import BackendError, ConfigError, DtypeError, ShapeError
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import step as cuda_step
+from gpuspike.training.fit import step_kind
 from gpuspike.training.losses import LOSSES, Loss, TimeMSE, TTFSCrossEntropy
 from gpuspike.training.optimizers import OPTIMIZERS, SGD, Adam, Descent, Optimizer
+from gpuspike.training.step import TrainingRule
 
 Array = NDArray[Any]
 
@@ -214,6 +218,22 @@ def test_a_loss_trains_on_the_device_as_on_the_cpu(loss: Loss) -> None:
     assert_close_runs(setup.trained(2), replace(setup, backend="cpu").trained(2), 1e-8)
 
 
+def test_the_loss_in_the_guide_is_its_reference_s(library: Path, tmp_path: Path) -> None:
+    for name in ("margin.py", "margin_fast.py"):
+        (tmp_path / name).write_text(files("docs/extend.md")[name])
+        plugins.load(str(tmp_path / name))
+    try:
+        loss = LOSSES["margin_fast"](tau_syn=0.7)
+    finally:
+        plugins.forget_all()
+    device_on_cpu.add(library.parent, device_on_cpu.loss_kernels(loss))
+    t_out = spikes(np.random.default_rng(8), (2, 200, 4), np.float64)
+    labels = np.random.default_rng(9).integers(4, size=(2, 200))
+    got = load("cuda").score(loss, fake(t_out), fake(labels))
+    for found, expected in zip(got, loss.reference(t_out, labels), strict=True):
+        np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-12, atol=1e-15)
+
+
 @each_optimizer
 def test_an_optimiser_trains_on_the_device_as_on_the_cpu(optimizer: Optimizer) -> None:
     setup = Setup(optimizer=optimizer)
@@ -234,6 +254,14 @@ def test_a_leaf_without_a_device_text_is_refused_before_any_work(change: Any, me
     with pytest.raises(BackendError, match=message):
         setup.trainer()
     assert device_on_cpu.device.launches == []
+
+
+def test_the_kind_of_step_is_refused_too() -> None:
+    setup = Setup()
+    parts = setup.network(), Mute(), setup.optimizer, TrainingRule(1, 1), 2
+    with pytest.raises(BackendError, match="the loss Mute has no device text"):
+        step_kind(*parts, on_device=True)
+    assert step_kind(parts[0], setup.loss, *parts[2:], on_device=True).name == "device"
 
 
 def test_its_kernels_are_refused_too() -> None:
