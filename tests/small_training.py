@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.kernels import load
 from gpuspike.network.network import Architecture
+from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
@@ -59,11 +60,12 @@ class Setup:
     def trainer(self) -> Trainer:
         network, loss = self.network(), self.made_loss()
         weights = network.initial_weights(self.seeds, (0.6, 0.3), (0.8, 0.5), self.dtype)
-        descent = Descent(self.optimizer, weights, network.kernels)
+        parameters = Parameters.of_weights(weights)
+        descent = Descent(self.optimizer, parameters, network.kernels)
         shift = RandomShift(3, self.shift, 1.9) if self.shift else None
         rule = TrainingRule(self.batch_size, 33, 0.2, self.bump_replaces_step, self.input_noise, shift)
         bumping = Bumping(self.max_silent, 0.002, len(self.seeds))
-        parts = network, weights, loss, descent
+        parts = network, parameters, loss, descent
         step = None
         if self.backend == "cuda":
             step = DeviceStep(*parts, bumping, rule, self.seeds, graph=self.graph)
