@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from gpuspike.kernels import load
 from gpuspike.network.network import Architecture
+from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.device import DeviceStep
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.losses import Loss, TimeMSE, TTFSCrossEntropy
-from gpuspike.training.optimizers import SGD, Adam, Descent
+from gpuspike.training.optimizers import SGD, Adam, Descent, Optimizer
 from gpuspike.training.schedule import Schedule
 from gpuspike.training.step import TrainingRule
 from gpuspike.training.trainer import EpochRecord, Trainer
@@ -34,8 +35,8 @@ class Setup:
     backend: str = "cuda"
     graph: bool = True
     seeds: tuple[int, ...] = (3, 4)
-    optimizer: str = "adam"
-    loss: str = "cross entropy"
+    optimizer: Optimizer = Adam()  # noqa: RUF009
+    loss: Loss = TTFSCrossEntropy()  # noqa: RUF009
     dtype: Any = np.float64
     bias: tuple[tuple[float, ...], ...] = ((0.9,), (0.4, 0.9))
     max_silent: tuple[float, float] = (0.3, 0.1)
@@ -59,11 +60,12 @@ class Setup:
     def trainer(self) -> Trainer:
         network, loss = self.network(), self.made_loss()
         weights = network.initial_weights(self.seeds, (0.6, 0.3), (0.8, 0.5), self.dtype)
-        descent = Descent(Adam() if self.optimizer == "adam" else SGD(0.9), weights, network.kernels)
+        parameters = Parameters.of_weights(weights)
+        descent = Descent(self.optimizer, parameters, network.kernels)
         shift = RandomShift(3, self.shift, 1.9) if self.shift else None
         rule = TrainingRule(self.batch_size, 33, 0.2, self.bump_replaces_step, self.input_noise, shift)
         bumping = Bumping(self.max_silent, 0.002, len(self.seeds))
-        parts = network, weights, loss, descent
+        parts = network, parameters, loss, descent
         step = None
         if self.backend == "cuda":
             step = DeviceStep(*parts, bumping, rule, self.seeds, graph=self.graph)
@@ -71,10 +73,7 @@ class Setup:
         return Trainer(*parts, schedule, bumping, rule, self.seeds, step=step)
 
     def made_loss(self) -> Loss:
-        kernels = load(self.backend)
-        if self.loss == "squares":
-            return TimeMSE(kernels=kernels)
-        return TTFSCrossEntropy(kernels=kernels)
+        return replace(self.loss, kernels=load(self.backend))
 
     def trained(self, n_epochs: int = 3) -> tuple[Trainer, list[EpochRecord]]:
         trainer = self.trainer()
@@ -112,10 +111,10 @@ def assert_same_runs(a: Run, b: Run, r_a: int = 0, r_b: int = 0) -> None:
 
 VARIANTS = {
     "adam": Setup(),
-    "sgd, bump and step": Setup(optimizer="sgd", bump_replaces_step=False),
+    "sgd, bump and step": Setup(optimizer=SGD(0.9), bump_replaces_step=False),
     "noise": Setup(input_noise=0.1),
     "shifts, no bias": Setup(shift=1, bias=((), ())),
-    "shifts and noise, squares": Setup(shift=2, input_noise=0.2, loss="squares"),
+    "shifts and noise, squares": Setup(shift=2, input_noise=0.2, loss=TimeMSE()),
     "one batch": Setup(batch_size=70),
 }
 each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.keys())

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError
 from gpuspike.kernels import load
-from gpuspike.training.losses import LOSSES, Loss
-from gpuspike.training.optimizers import OPTIMIZERS, Descent, Optimizer
+from gpuspike.training.losses import LOSSES, Loss, TTFSCrossEntropy
+from gpuspike.training.optimizers import OPTIMIZERS, SGD, Descent, Optimizer
 
 Array = NDArray[Any]
 
@@ -126,7 +126,8 @@ def test_an_optimiser_says_how_much_it_keeps(name: str) -> None:
     part = OPTIMIZERS[name]
     assert len(part.STATE) <= 3
     assert part.RATE_UNITS in (1, 2)
-    assert len(part().rates(0.1, 1)) == len(part().rates(0.1, 1000))
+    for count in (1, 1000):
+        assert len(part().rates(0.1, count)) == len(part.RATES)
 
 
 def test_what_cannot_be_one_is_refused_when_it_is_added() -> None:
@@ -141,3 +142,16 @@ def test_what_cannot_be_one_is_refused_when_it_is_added() -> None:
     with pytest.raises(ConfigError, match=r"the optimizer bare must be a subclass of .*Optimizer, got"):
         OPTIMIZERS.add("bare", Bare)  # type: ignore[arg-type]
     assert Optimizer not in [OPTIMIZERS[name] for name in OPTIMIZERS]
+
+
+@pytest.mark.parametrize("leaf", [TTFSCrossEntropy, SGD])
+def test_a_formula_of_its_own_inherits_no_faster_form_of_another(leaf: Any) -> None:
+    assert leaf.row() is not None
+    assert leaf.device is not None
+    same, other = type("Same", (leaf,), {}), type("Other", (leaf,), {"reference": leaf.reference})
+    assert (same.compiled, same.device) == (leaf.compiled, leaf.device)
+    assert other.row() is None
+    assert other.device is None
+    faster = type("Faster", (leaf,), {"reference": leaf.reference, "device": "..."})
+    assert faster.device == "..."
+    assert faster.row() is None

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ConfigError, DataError
+from gpuspike.errors import DataError
 from gpuspike.kernels import host
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.cuda import step as cuda_step
+from gpuspike.kernels.cuda import step_source as step_src
 from gpuspike.network.layers import LayerInput
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
@@ -19,10 +20,20 @@ from gpuspike.rng import Purpose
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import Loss
-from gpuspike.training.optimizers import SGD, Adam, Descent
+from gpuspike.training.optimizers import Descent, Optimizer
 from gpuspike.training.step import StepKind, TrainingRule, training_state
 
 Array = NDArray[Any]
+
+
+def refuse_without_text(loss: Loss, optimizer: Optimizer) -> None:
+    """Refuses what a device cannot compute.
+
+    Raises:
+        BackendError: the loss or the optimiser that has no device text.
+    """
+    step_src.device_text("loss", type(loss))
+    step_src.device_text("optimiser", type(optimizer))
 
 
 class DeviceStep:
@@ -37,7 +48,7 @@ class DeviceStep:
         graph: whether full batches are replayed; they are not where a row is left to the library's sort.
 
     Raises:
-        ConfigError: an optimiser that has no kernels.
+        BackendError: a loss or an optimiser that has no device text.
     """
 
     kind = StepKind("device")
@@ -54,10 +65,7 @@ class DeviceStep:
         *,
         graph: bool = True,
     ) -> None:
-        if not isinstance(descent.optimizer, (Adam, SGD)):
-            raise ConfigError(
-                f"the optimiser on a device must be Adam or SGD, got {type(descent.optimizer).__name__}"
-            )
+        refuse_without_text(loss, descent.optimizer)
         self._network, self._loss, self._optimizer, self._rule = network, loss, descent.optimizer, rule
         self._bumping = bumping
         self._host = training_state(parameters, descent, bumping)
@@ -76,6 +84,7 @@ class DeviceStep:
             purpose = int(Purpose.AUGMENTATION)
             self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, purpose)
         n_replica, place = len(seeds), self._place
+        dead = np.broadcast_to(np.asarray(network.dead_fraction, np.float64), (len(sizes), n_replica))
         with self._lane.entered():
             self._arrays = {name: place(array) for name, array in self._host.items()}
             self._seeds = place(np.array(seeds, np.int64))
@@ -84,6 +93,7 @@ class DeviceStep:
             self._judgement = cuda_step.Judgement(
                 ends=place(np.cumsum(sizes).astype(np.int32)),
                 max_silent=place(np.array(bumping.max_silent, np.float64)),
+                dead=place(dead.copy()),
                 value=bumping.value,
                 most=bumping.most,
                 exponential=bumping.exponential,
@@ -175,15 +185,11 @@ class DeviceStep:
             cuda_step.bump(weights[number], number, first, targeted, at.layer, at.size, self._silent)
 
     def _descend(self, weights: list[Any], grads: list[Any]) -> None:
-        optimizer, rate, active = self._optimizer, self._learning_rate, self._judgement.active
-        if isinstance(optimizer, SGD):
-            velocity = self._named("optimizer_velocity")
-            cuda_step.sgd_active(weights, grads, velocity, optimizer.momentum, rate, active)
-        else:
-            mean, square = self._named("optimizer_mean"), self._named("optimizer_square")
-            steps = self._arrays["optimizer_steps"]
-            constants = optimizer.beta1, optimizer.beta2, optimizer.epsilon
-            cuda_step.adam_active(weights, grads, mean, square, steps, rate, active, constants)
+        kept = [self._named(f"optimizer_{name}") for name in self._optimizer.STATE]
+        states = [[arrays[number] for arrays in kept] for number in range(len(weights))]
+        steps = self._arrays.get("optimizer_steps")
+        rate, active = self._learning_rate, self._judgement.active
+        cuda_step.descend_active(self._optimizer, weights, grads, states, steps, rate, active)
 
     def figures(self) -> Array:
         """See `step.Step.figures`; waits for the device."""

@@ -17,7 +17,7 @@ from gpuspike.registry import Registry, one_of
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
-from gpuspike.training.device import DeviceStep
+from gpuspike.training.device import DeviceStep, refuse_without_text
 from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss, TTFSCrossEntropy
 from gpuspike.training.optimizers import OPTIMIZERS, Adam, Descent, Optimizer
@@ -241,8 +241,12 @@ def step_kind(
 
     Args:
         constants: of the neurons, which are learnt beside the weights.
+
+    Raises:
+        BackendError: a loss or an optimiser that the device cannot compute.
     """
     if on_device:
+        refuse_without_text(loss, optimizer)
         return StepKind("device")
     reason = why_by_pieces(trained, loss, optimizer, rule, n_replica, constants)
     return StepKind("compiled") if reason is None else StepKind("piecewise", reason)

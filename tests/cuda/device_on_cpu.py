@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -23,7 +23,24 @@ from typing import Any
 import numpy as np
 
 from gpuspike.kernels.cuda import source as src
-from gpuspike.kernels.cuda import step_source as cuda_step_source
+from gpuspike.kernels.cuda import step_source as step_src
+from gpuspike.training.losses import LOSSES, Loss
+from gpuspike.training.optimizers import OPTIMIZERS, Optimizer
+
+
+def loss_kernels(loss: Loss) -> list[src.Elementwise]:
+    """The kernel of a loss, if it has a device text."""
+    return [step_src.loss_kernel(type(loss), loss.numbers()._fields)] if loss.device else []
+
+
+def optimizer_kernels(optimizer: Optimizer) -> list[src.Elementwise]:
+    """The kernels of an optimiser, if it has a device text."""
+    if not optimizer.device:
+        return []
+    rates = step_src.rates_kernel(type(optimizer), tuple(vars(optimizer)))
+    step = step_src.descent_kernel(type(optimizer), optimizer.numbers()._fields)
+    return [step] if rates is None else [rates, step]
+
 
 SHIM = Path(__file__).with_name("shim.h")
 C_TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long", "bool": "bool"}
@@ -34,7 +51,9 @@ ELEMENTWISE = [
     *(src.mixed_kernel(lifted) for lifted in (False, True)),
     src.sum_kernel(),
     *(src.normals_kernel(jitter) for jitter in (False, True)),
-    *cuda_step_source.ALL,
+    *step_src.ALL,
+    *(kernel for name in LOSSES for kernel in loss_kernels(LOSSES[name]())),
+    *(kernel for name in OPTIMIZERS for kernel in optimizer_kernels(OPTIMIZERS[name]())),
 ]
 REGIMES = (src.NO_REGIME, *range(5))
 INSTANCES = [
@@ -79,22 +98,27 @@ def symbol(instance: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in instance)
 
 
-def translation_unit() -> str:
+def translation_unit(kernels: Sequence[src.Elementwise], instances: Sequence[str]) -> str:
     """The unmodified device code between the shim and an entry for every kernel."""
     parts = [f'#include "{SHIM}"\n', src.source()]
     for dtype in ("float32", "float64"):
-        parts += [elementwise_code(kernel, dtype) for kernel in ELEMENTWISE]
+        parts += [elementwise_code(kernel, dtype) for kernel in kernels]
     parts += [
         f'extern "C" int {symbol(instance)}(unsigned grid, unsigned block, void** args, const char* codes) '
         f"{{ return shim::launch({instance}, grid, block, args, codes); }}\n"
-        for instance in INSTANCES
+        for instance in instances
     ]
     return "\n".join(parts)
 
 
-def build(folder: Path, *options: str) -> Path:
+def build(
+    folder: Path,
+    *options: str,
+    kernels: Sequence[src.Elementwise] = ELEMENTWISE,
+    instances: Sequence[str] = INSTANCES,
+) -> Path:
     """Path of the shared library; built anew only where the code or the options have changed."""
-    text = translation_unit()
+    text = translation_unit(kernels, instances)
     digest = hashlib.sha256("\n".join([text, SHIM.read_text(), *options]).encode()).hexdigest()[:16]
     library = folder / f"device-{digest}.so"
     if not library.exists():
@@ -323,7 +347,7 @@ class FakeElementwiseKernel:
         assert set(other) == {"preamble", "options"}
         assert other["preamble"] == src.source()
         self.kernel = src.Elementwise(name, in_params, out_params, operation)
-        assert self.kernel in ELEMENTWISE
+        assert self.kernel in _kernels
 
     def __call__(self, *args: Any, size: int | None = None) -> None:
         wanted = [*parameters(self.kernel.in_params), *parameters(self.kernel.out_params)]
@@ -349,7 +373,7 @@ class FakeElementwiseKernel:
                 size = arg.size
         assert size is not None
         symbol_name = f"{self.kernel.name}_{real or 'float32'}"
-        function, n_threads = getattr(_library, symbol_name), ctypes.c_longlong(size)
+        function, n_threads = getattr(_kernels[self.kernel], symbol_name), ctypes.c_longlong(size)
         device.launch(symbol_name, lambda: function(n_threads, *passed), arrays, _ready)
 
 
@@ -391,12 +415,21 @@ class FakeRawModule:
 
 
 _library: Any = None
+_kernels: dict[src.Elementwise, Any] = {}
+
+
+def add(folder: Path, kernels: Sequence[src.Elementwise]) -> None:
+    """Builds kernels of leaves that are in no registry, for the module that is installed."""
+    known = {kernel.name for kernel in _kernels}
+    assert not known & {kernel.name for kernel in kernels}, "two kernels of one name"
+    _kernels.update(dict.fromkeys(kernels, ctypes.CDLL(str(build(folder, kernels=kernels, instances=())))))
 
 
 def module(library: Path) -> ModuleType:
     """A module `cupy` whose kernels are those of the library."""
-    global _library  # noqa: PLW0603 - one library a process, as there is one device
+    global _library, _kernels  # noqa: PLW0603 - one library a process, as there is one device
     _library = ctypes.CDLL(str(library))
+    _kernels = dict.fromkeys(ELEMENTWISE, _library)
     cupy = ModuleType("cupy")
     cupy.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
     makers = ("zeros", "zeros_like", "ones", "full", "broadcast_to", "concatenate")

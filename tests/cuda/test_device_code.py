@@ -436,7 +436,8 @@ sys.path[:0] = {path!r}
 import device_on_cpu, pathlib, test_device_code as t, test_device_training as training
 with device_on_cpu.installed(pathlib.Path(sys.argv[1])):
     for dtype in (t.np.float32, t.np.float64):
-        for how in ({{}}, {{"optimizer": "sgd", "loss": "squares", "shift": 1, "input_noise": 0.1}}):
+        other = {{"optimizer": training.SGD(0.9), "loss": training.TimeMSE(), "shift": 1, "input_noise": 0.1}}
+        for how in ({{}}, other):
             training.Setup(dtype=dtype, n_train=20, batch_size=7, **how).trained(1)
     for ratio in (1.0, 2.0, t.math.inf, 3.7):
         for window in (4.0, 10_000.0):

@@ -23,7 +23,7 @@ from gpuspike.kernels.unit import Unit
 from gpuspike.rng import LAYER_BLOCKS
 
 spike_order, with_bias, without_bias = cuda_step.spike_order, cuda_step.with_bias, cuda_step.without_bias
-score, count_silent = cuda_step.score, cuda_step.count_silent
+score, descend, count_silent = cuda_step.score, cuda_step.descend, cuda_step.count_silent
 place, constant = cuda_step.place, cuda_step.constant
 
 WORKSPACE = 128 << 20

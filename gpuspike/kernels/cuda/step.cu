@@ -1,6 +1,7 @@
-// Kernel shells of what a training step does beside the neurons: its batch, the order of spikes, the loss, bumping and
-// the optimiser. gpuspike/kernels/cuda/step.py launches them. Nothing here is asked by the host before an epoch is over:
-// the number of the batch, the learning rate and what is decided on the way lie in the device's memory.
+// Kernel shells of what a training step does beside the neurons: its batch, the order of spikes, figures and bumping.
+// gpuspike/kernels/cuda/step.py launches them; loss and optimiser bring their own text, see step_source.py. Nothing here
+// is asked by the host before an epoch is over: the number of the batch, the learning rate and what is decided on the way
+// lie in the device's memory.
 //
 // Arrays are as in ttfs.cu; `clock` holds the epoch and the number of the batch. Every sum has one fixed order.
 
@@ -115,50 +116,6 @@ __global__ void __launch_bounds__(256) sort_row(int n_pre, int padded, const Rea
     for (int k = threadIdx.x; k < n_pre; k += blockDim.x) order[row + k] = inputs[k];
 }
 
-// --- the loss ---------------------------------------------------------------------------------------------------
-
-// See gpuspike.training.losses.TTFSCrossEntropy; one thread a (replica, sample). n_labels: fewer than samples where replicas
-// share them;  last: largest exponent of the early-spike term, so that it stays finite.
-template <typename Real>
-GPUSPIKE_INLINE void cross_entropy(
-    Index i, int n_batch, int n_class, Index n_labels, double unit, double late, double alpha, double penalty,
-    double last, const Index* labels, const Real* t_out, Real* loss, Real* grad) {
-    const Index label = labels[i % n_labels];
-    t_out += i * n_class, grad += i * n_class;
-    const double t_label = t_out[label];
-    if (!(t_label < infinity<double>())) {
-        loss[i] = Real(penalty);
-        for (int n = 0; n < n_class; ++n) grad[n] = Real(0);
-        return;
-    }
-    double t_first = t_label, total = 0.0;
-    for (int n = 0; n < n_class; ++n) t_first = smaller(t_first, double(t_out[n]));
-    for (int n = 0; n < n_class; ++n) total += exp((t_first - double(t_out[n])) / unit);
-    const double early = alpha > 0.0 ? alpha * exp(smaller(t_label / late, last)) : 0.0;
-    loss[i] = Real(log(total) + (t_label - t_first) / unit + early);
-    for (int n = 0; n < n_class; ++n) {
-        const double share = exp((t_first - double(t_out[n])) / unit) / (total * unit);
-        grad[n] = Real(((n == label ? 1.0 / unit + early / late : 0.0) - share) / n_batch);
-    }
-}
-
-// See gpuspike.training.losses.TimeMSE; one thread a (replica, sample), targets in the unit of time.
-template <typename Real>
-GPUSPIKE_INLINE void time_mse(
-    Index i, int n_batch, int n_class, Index n_labels, double tau_syn, double correct, double wrong, double penalty,
-    const Index* labels, const Real* t_out, Real* loss, Real* grad) {
-    const Index label = labels[i % n_labels];
-    double total = 0.0;
-    for (int n = 0; n < n_class; ++n) {
-        const double t = t_out[i * n_class + n];
-        const bool spikes = t < infinity<double>();
-        const double error = spikes ? (t - (n == label ? correct : wrong)) / tau_syn : 0.0;
-        total += spikes ? 0.5 * error * error : penalty;
-        grad[i * n_class + n] = Real(error / (tau_syn * n_batch));
-    }
-    loss[i] = Real(total);
-}
-
 // --- figures and bumping ----------------------------------------------------------------------------------------
 
 // Samples in which each neuron is silent. A block is 32 neurons of a replica, with four warps for the samples.
@@ -199,13 +156,15 @@ __device__ inline double block_sum(double mine) {
 // the weights take a step; see gpuspike.training.bumping. Block x is the replica.
 //   share: of the epoch's samples;  value, most: first and largest bump;  exponential, replaces: 0 or 1.
 //   ends: (n_layer,) first neuron behind each layer;  silent: (n_replica, n_all), of `count_silent`.
+//   dead: (n_layer, n_replica) share of pairs that can never spike, which no bump would wake.
 //   layer, size, active: (n_replica,);  totals: (3 + n_layer, n_replica) loss, accuracy, bumps, silent fractions.
 //   clock: goes on to the next batch.
 template <typename Real>
 __global__ void __launch_bounds__(STEP_THREADS) judge(
     int n_replica, int n_batch, int n_class, int n_layer, int n_all, double share, double value, double most,
-    int exponential, int replaces, const int* ends, const double* max_silent, const int* silent, const Index* labels,
-    const Real* t_out, const Real* losses, Index* layer, double* size, bool* active, double* totals, Index* clock) {
+    int exponential, int replaces, const int* ends, const double* max_silent, const double* dead, const int* silent,
+    const Index* labels, const Real* t_out, const Real* losses, Index* layer, double* size, bool* active,
+    double* totals, Index* clock) {
     const Index r = blockIdx.x, rows = r * n_batch;
     double loss = 0.0, correct = 0.0;
     for (int b = threadIdx.x; b < n_batch; b += STEP_THREADS) {
@@ -222,7 +181,7 @@ __global__ void __launch_bounds__(STEP_THREADS) judge(
         double count = 0.0;
         for (int j = begin + int(threadIdx.x); j < ends[number]; j += STEP_THREADS) count += silent[r * n_all + j];
         const double fraction = block_sum(count) / (double(n_batch) * (ends[number] - begin));
-        if (chosen < 0 && fraction > max_silent[number]) chosen = number;
+        if (chosen < 0 && fraction - dead[number * n_replica + r] > max_silent[number]) chosen = number;
         if (threadIdx.x == 0) totals[(3 + number) * n_replica + r] += fraction * share;
     }
     if (threadIdx.x != 0) return;
@@ -245,17 +204,6 @@ GPUSPIKE_INLINE void bump(
     const Index r = i / (Index(n_pre) * n_post);
     if (layer[r] != number) return;
     if (!targeted || silent[r * n_all + first + i % n_post] > 0) weights[i] += Real(size[r]);
-}
-
-// --- optimisers -------------------------------------------------------------------------------------------------
-
-template <typename Real>
-GPUSPIKE_INLINE void adam(
-    Real grad, double keep_mean, double keep_square, double rate, double correction, double epsilon, Real& weight,
-    Real& mean, Real& square) {
-    mean += Real(1.0 - keep_mean) * (grad - mean);
-    square += Real(1.0 - keep_square) * (grad * grad - square);
-    weight -= Real(rate) * mean / (Real(correction) * sqrt(square) + Real(epsilon));
 }
 
 }  // namespace gpuspike

@@ -7,12 +7,13 @@ that a step can be captured as a CUDA graph; only rows longer than MOST_SORTED a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpuspike.backend import cupy_module
-from gpuspike.errors import BackendError, ShapeError
+from gpuspike.errors import ShapeError
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step_source as step_src
 from gpuspike.kernels.cuda.call import Array, block_kernel, check, constant, elementwise
@@ -161,60 +162,26 @@ def jitter_now(times: Array, n_jittered: int, std: float, seeds: Array, purpose:
         )
 
 
-# --- losses ----------------------------------------------------------
-
-
-def _loss_arrays(t_out: Array, labels: Array) -> tuple[Array, Array]:
-    """Empty arrays of the losses and their gradient, after a look at what they are of."""
-    cupy = cupy_module()
-    n_replica, n_batch, _ = t_out.shape
-    check(t_out.dtype, {"t_out": (t_out, t_out.shape)})
-    shape = (1 if len(labels) == 1 else n_replica, n_batch)
-    check(np.int64, {"labels": (labels, shape)})
-    return cupy.empty((n_replica, n_batch), t_out.dtype), cupy.empty(t_out.shape, t_out.dtype)
-
-
-def cross_entropy(
-    t_out: Array, labels: Array, unit: float, late: float, alpha: float, penalty: float
-) -> tuple[Array, Array]:
-    """Loss and its gradient; see `training.losses.TTFSCrossEntropy`. Labels are trusted to be classes."""
-    loss, grad = _loss_arrays(t_out, labels)
-    last = float(np.log(np.finfo(t_out.dtype).max)) - 1.0
-    if loss.size:
-        elementwise(step_src.CROSS_ENTROPY)(
-            *t_out.shape[1:], labels.size, unit, late, alpha, penalty, last, labels, t_out, loss, grad,
-            size=loss.size,
-        )  # fmt: skip
-    return loss, grad
-
-
-def time_mse(
-    t_out: Array, labels: Array, tau_syn: float, correct: float, wrong: float, penalty: float
-) -> tuple[Array, Array]:
-    """Loss and its gradient; see `training.losses.TimeMSE`. Labels are trusted to be classes."""
-    loss, grad = _loss_arrays(t_out, labels)
-    if loss.size:
-        elementwise(step_src.TIME_MSE)(
-            *t_out.shape[1:], labels.size, tau_syn, correct, wrong, penalty, labels, t_out, loss, grad,
-            size=loss.size,
-        )  # fmt: skip
-    return loss, grad
-
-
-_LOSSES = {"CrossEntropyNumbers": cross_entropy, "TimeMSENumbers": time_mse}
+# --- the loss ----------------------------------------------------------
 
 
 def score(loss: Any, t_out: Array, labels: Array) -> tuple[Array, Array]:
-    """Loss of every sample, and its gradient; see `kernels.Kernels.score`.
+    """Loss of every sample, and its gradient; see `kernels.Kernels.score`. Labels are trusted to be classes.
 
     Raises:
-        BackendError: a loss that has no device code.
+        BackendError: a loss that has no device text.
     """
-    numbers = loss.numbers()
-    kernel = _LOSSES.get(type(numbers).__name__)
-    if kernel is None:
-        raise BackendError(f"the loss {type(loss).__name__} has no device code: it needs backend=cpu")
-    return kernel(t_out, labels, *numbers)
+    cupy, numbers = cupy_module(), loss.numbers()
+    kernel = step_src.loss_kernel(type(loss), numbers._fields)
+    n_replica, n_batch, n_class = t_out.shape
+    check(t_out.dtype, {"t_out": (t_out, t_out.shape)})
+    check(np.int64, {"labels": (labels, (1 if len(labels) == 1 else n_replica, n_batch))})
+    losses, grad = cupy.empty((n_replica, n_batch), t_out.dtype), cupy.empty(t_out.shape, t_out.dtype)
+    if losses.size:
+        elementwise(kernel)(
+            n_batch, n_class, labels.size, *numbers, labels, t_out, losses, grad, size=losses.size
+        )
+    return losses, grad
 
 
 # --- figures and bumping ----------------------------------------------------------
@@ -243,6 +210,7 @@ class Judgement(NamedTuple):
 
     Attributes:
         ends: (n_layer,) int32, the first neuron behind each layer, and max_silent: (n_layer,) float64.
+        dead: (n_layer, n_replica) float64, share of (sample, neuron) pairs that can never spike.
         value, most: first and largest bump;  exponential: whether bumps double.
         replaces: whether a bumped batch takes no step.
         layer: (n_replica,) int64, the layer bumped last, and size: float64, the bump it got.
@@ -253,6 +221,7 @@ class Judgement(NamedTuple):
 
     ends: Array
     max_silent: Array
+    dead: Array
     value: float
     most: float
     exponential: bool
@@ -278,8 +247,8 @@ def judge(at: Judgement, silent: Array, labels: Array, t_out: Array, losses: Arr
     check(np.int64, {"clock": (at.clock, (2,))})
     check(np.bool_, {"active": (at.active, (n_replica,))})
     check(np.float64, {
-        "max_silent": (at.max_silent, (n_layer,)), "size": (at.size, (n_replica,)),
-        "totals": (at.totals, (3 + n_layer, n_replica)),
+        "max_silent": (at.max_silent, (n_layer,)), "dead": (at.dead, (n_layer, n_replica)),
+        "size": (at.size, (n_replica,)), "totals": (at.totals, (3 + n_layer, n_replica)),
     })  # fmt: skip
     check(t_out.dtype, {"t_out": (t_out, t_out.shape), "losses": (losses, (n_replica, n_batch))})
     block_kernel("judge", t_out.dtype, src.NO_REGIME)(
@@ -287,8 +256,8 @@ def judge(at: Judgement, silent: Array, labels: Array, t_out: Array, losses: Arr
         (
             *map(np.int32, (n_replica, n_batch, n_class, n_layer, n_all)),
             *map(np.float64, (share, at.value, at.most)), np.int32(at.exponential), np.int32(at.replaces),
-            at.ends, at.max_silent, silent, labels, t_out, losses, at.layer, at.size, at.active, at.totals,
-            at.clock,
+            at.ends, at.max_silent, at.dead, silent, labels, t_out, losses, at.layer, at.size, at.active,
+            at.totals, at.clock,
         ),
     )  # fmt: skip
 
@@ -311,49 +280,66 @@ def bump(
     )  # fmt: skip
 
 
-# --- optimisers ----------------------------------------------------------
+# --- the optimiser ----------------------------------------------------------
 
 
-def adam_active(
+def descend(
+    optimizer: Any, rates: Sequence[float], weights: Array, grad: Array, state: Sequence[Array]
+) -> None:
+    """One step on one replica's arrays, in place; see `kernels.Kernels.descend`.
+
+    Raises:
+        BackendError: an optimiser that has no device text.
+    """
+    there = [cupy_module().asarray(np.array([rate], np.float64)) for rate in rates]
+    _descend(optimizer, weights.size, constant([True], np.bool_), there, weights, grad, state)
+
+
+def descend_active(
+    optimizer: Any,
     weights: Sequence[Array],
     grads: Sequence[Array],
-    means: Sequence[Array],
-    squares: Sequence[Array],
-    steps: Array,
+    states: Sequence[Sequence[Array]],
+    steps: Array | None,
     learning_rate: Array,
     active: Array,
-    constants: tuple[float, float, float],
 ) -> None:
-    """One step of Adam of the active replicas, in place.
+    """One step of the active replicas, in place; see `gpuspike.training.optimizers.Optimizer`.
 
     Args:
-        weights, grads, means, squares: of each layer (n_replica, n_pre, n_post).
-        steps: (n_replica,) int64, counted on where active.
+        weights, grads: of each layer (n_replica, n_pre, n_post);  states: of each layer the arrays of STATE.
+        steps: (n_replica,) int64, counted on where active; None where the optimiser does not count.
         learning_rate: (1,) float64;  active: (n_replica,).
-        constants: keep_mean, keep_square, epsilon.
+
+    Raises:
+        BackendError: an optimiser that has no device text.
     """
-    cupy, (keep_mean, keep_square, epsilon) = cupy_module(), constants
-    n_replica = len(steps)
-    rate, correction = (cupy.empty(n_replica, np.float64) for _ in range(2))
-    elementwise(step_src.ADAM_RATES)(keep_mean, keep_square, learning_rate, active, steps, rate, correction)
-    for w, grad, mean, square in zip(weights, grads, means, squares, strict=True):
-        arrays = {"weights": w, "grad": grad, "mean": mean, "square": square}
-        check(w.dtype, {name: (array, w.shape) for name, array in arrays.items()})
-        elementwise(step_src.ADAM_ACTIVE)(
-            w.size // n_replica, keep_mean, keep_square, epsilon, active, rate, correction, grad,
-            w, mean, square,
-        )  # fmt: skip
+    n_replica, rates = len(active), [learning_rate]
+    check(np.bool_, {"active": (active, (n_replica,))})
+    check(np.float64, {"learning_rate": (learning_rate, (1,))})
+    check(np.int64, {} if steps is None else {"steps": (steps, (n_replica,))})
+    values = {name: float(value) for name, value in vars(optimizer).items() if isinstance(value, Real)}
+    kernel = step_src.rates_kernel(type(optimizer), tuple(values))
+    if kernel is not None:
+        rates = [cupy_module().empty(n_replica, np.float64) for _ in optimizer.RATES]
+        counted = () if steps is None else (steps,)
+        elementwise(kernel)(*values.values(), learning_rate, active, *counted, *rates)
+    for w, grad, state in zip(weights, grads, states, strict=True):
+        _descend(optimizer, w.size // n_replica, active, rates, w, grad, state)
 
 
-def sgd_active(
-    weights: Sequence[Array],
-    grads: Sequence[Array],
-    velocities: Sequence[Array],
-    momentum: float,
-    learning_rate: Array,
+def _descend(
+    optimizer: Any,
+    n_weights: int,
     active: Array,
+    rates: Sequence[Array],
+    weights: Array,
+    grad: Array,
+    state: Sequence[Array],
 ) -> None:
-    """One step of gradient descent of the active replicas, in place; arguments as for `adam_active`."""
-    for w, grad, velocity in zip(weights, grads, velocities, strict=True):
-        check(w.dtype, {name: (a, w.shape) for name, a in (("grad", grad), ("velocity", velocity))})
-        elementwise(step_src.SGD_ACTIVE)(w.size // len(w), momentum, learning_rate, active, grad, w, velocity)
+    numbers = optimizer.numbers()
+    kernel = step_src.descent_kernel(type(optimizer), numbers._fields)
+    arrays = {"weights": weights, "grad": grad, **dict(zip(optimizer.STATE, state, strict=True))}
+    check(weights.dtype, {name: (array, weights.shape) for name, array in arrays.items()})
+    if weights.size:
+        elementwise(kernel)(n_weights, *numbers, active, *rates, grad, weights, *state)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from gpuspike.errors import BackendError
 from gpuspike.kernels.cuda.source import Elementwise
 
 TAKE = Elementwise(
@@ -39,26 +44,6 @@ CUT = Elementwise(
     "first = all[i / n_first * n_all + i % n_first]",
 )
 
-CROSS_ENTROPY = Elementwise(
-    "gpuspike_cross_entropy",
-    "int32 n_batch, int32 n_class, int64 n_labels, float64 unit, float64 late, float64 alpha, "
-    "float64 penalty, float64 last, raw int64 labels, raw T t_out",
-    "raw T loss, raw T grad",
-    """gpuspike::cross_entropy<T>(
-        i, n_batch, n_class, n_labels, unit, late, alpha, penalty, last, &labels[0], &t_out[0], &loss[0],
-        &grad[0])""",
-)
-
-TIME_MSE = Elementwise(
-    "gpuspike_time_mse",
-    "int32 n_batch, int32 n_class, int64 n_labels, float64 tau_syn, float64 correct, float64 wrong, "
-    "float64 penalty, raw int64 labels, raw T t_out",
-    "raw T loss, raw T grad",
-    """gpuspike::time_mse<T>(
-        i, n_batch, n_class, n_labels, tau_syn, correct, wrong, penalty, &labels[0], &t_out[0], &loss[0],
-        &grad[0])""",
-)
-
 BUMP = Elementwise(
     "gpuspike_bump",
     "int32 number, int32 n_pre, int32 n_post, int32 targeted, int32 first, int32 n_all, raw int64 layer, "
@@ -68,37 +53,109 @@ BUMP = Elementwise(
         i, number, n_pre, n_post, targeted, first, n_all, &layer[0], &size[0], &silent[0], &weights[0])""",
 )
 
-ADAM_RATES = Elementwise(
-    "gpuspike_adam_rates",
-    "float64 keep_mean, float64 keep_square, raw float64 learning_rate, raw bool active",
-    "int64 steps, float64 rate, float64 correction",
-    """steps += active[i];
-    rate = learning_rate[0] / (1.0 - pow(keep_mean, double(steps)));
-    correction = 1.0 / sqrt(1.0 - pow(keep_square, double(steps)))""",
-)
+ALL = (TAKE, JITTER, APPEND, CUT, BUMP)
 
-ADAM_ACTIVE = Elementwise(
-    "gpuspike_adam_active",
-    "int64 n_weights, float64 keep_mean, float64 keep_square, float64 epsilon, raw bool active, "
-    "raw float64 rate, raw float64 correction, raw T grad",
-    "T weights, T mean, T square",
-    """const long long r = i / n_weights;
-    if (active[r]) {
-        gpuspike::adam<T>(
-            grad[i], keep_mean, keep_square, rate[r], correction[r], epsilon, weights, mean, square);
-    }""",
-)
 
-SGD_ACTIVE = Elementwise(
-    "gpuspike_sgd_active",
-    "int64 n_weights, float64 momentum, raw float64 learning_rate, raw bool active, raw T grad",
-    "T weights, T velocity",
-    """if (active[i / n_weights]) {
-        velocity = T(momentum) * velocity + grad[i];
-        weights -= T(learning_rate[0]) * velocity;
-    }""",
-)
+# --- leaves: a loss or an optimiser, of which these files know no more than it says -------------------------
 
-ALL = (
-    TAKE, JITTER, APPEND, CUT, CROSS_ENTROPY, TIME_MSE, BUMP, ADAM_RATES, ADAM_ACTIVE, SGD_ACTIVE,
-)  # fmt: skip
+
+def device_text(kind: str, leaf: type[Any]) -> str:
+    """The formula of a leaf in CUDA C++.
+
+    Args:
+        kind: what it is, as errors call it.
+
+    Raises:
+        BackendError: it has none.
+    """
+    if leaf.device is None:
+        raise BackendError(f"the {kind} {leaf.__name__} has no device text: it needs backend=cpu")
+    return leaf.device
+
+
+def _told(names: Iterable[str]) -> str:
+    """Numbers as a kernel's parameters, by names that no text of a leaf has."""
+    return "".join(f"float64 told_{name}, " for name in names)
+
+
+def _known(kind: str, names: Iterable[str], index: str = "") -> str:
+    """The same numbers by their own names, in a type of C++."""
+    return " ".join(f"[[maybe_unused]] const {kind} {name} = {kind}(told_{name}{index});" for name in names)
+
+
+@cache
+def loss_kernel(leaf: type[Any], numbers: tuple[str, ...]) -> Elementwise:
+    """A loss by its device text, one thread a (replica, sample); see `gpuspike.training.losses.Loss`.
+
+    Args:
+        numbers: names of what it is told.
+
+    Raises:
+        BackendError: it has no device text.
+    """
+    # n_labels: fewer than samples where replicas share them.
+    return Elementwise(
+        f"gpuspike_loss_{leaf.__name__}",
+        f"int32 n_batch, int32 n_class, int64 n_labels, {_told(numbers)}raw int64 labels, raw T t_outs",
+        "raw T losses, raw T grads",
+        f"""using namespace gpuspike;
+        [[maybe_unused]] const T* const t_out = &t_outs[i * n_class];
+        [[maybe_unused]] T* const grad = &grads[i * n_class];
+        [[maybe_unused]] const long long label = labels[i % n_labels];
+        {_known("double", numbers)}
+        const auto formula = [&]() -> double {{ {device_text("loss", leaf)} }};
+        losses[i] = T(formula())""",
+    )
+
+
+def _own_rates(leaf: type[Any]) -> bool:
+    """Whether replicas have rates of an optimiser each; else there is the learning rate alone."""
+    return leaf.COUNTS or leaf.device_rates is not None
+
+
+@cache
+def rates_kernel(leaf: type[Any], values: tuple[str, ...]) -> Elementwise | None:
+    """What the next step of each replica needs of an optimiser; None: the learning rate, which is there.
+
+    Args:
+        values: names of the optimiser's own.
+    """
+    if not _own_rates(leaf):
+        return None
+    counted = "steps += active[i]; [[maybe_unused]] const double count = double(steps);" * leaf.COUNTS
+    return Elementwise(
+        f"gpuspike_rates_{leaf.__name__}",
+        f"{_told(values)}raw float64 told_learning_rate, raw bool active",
+        "int64 steps, " * leaf.COUNTS + ", ".join(f"float64 {name}" for name in leaf.RATES),
+        f"""using namespace gpuspike;
+        [[maybe_unused]] const double learning_rate = told_learning_rate[0];
+        {_known("double", values)} {counted}
+        {{ {leaf.device_rates or "rate = learning_rate;"} }}""",
+    )
+
+
+@cache
+def descent_kernel(leaf: type[Any], numbers: tuple[str, ...]) -> Elementwise:
+    """An optimiser's step by its text, one thread a weight; see `gpuspike.training.optimizers.Optimizer`.
+
+    Args:
+        numbers: names of what it is told.
+
+    Raises:
+        BackendError: it has no device text.
+    """
+    replica = "[r]" if _own_rates(leaf) else "[0]"
+    rates = "".join(f"raw float64 told_{name}, " for name in leaf.RATES)
+    return Elementwise(
+        f"gpuspike_descent_{leaf.__name__}",
+        f"int64 n_weights, {_told(numbers)}raw bool active, {rates}raw T grads",
+        ", ".join(f"T {name}" for name in ("weight", *leaf.STATE)),
+        f"""using namespace gpuspike;
+        const long long r = i / n_weights;
+        if (active[r]) {{
+            {_known("T", numbers)}
+            {_known("T", leaf.RATES, replica)}
+            const T grad = grads[i];
+            {device_text("optimiser", leaf)}
+        }}""",
+    )

@@ -23,6 +23,8 @@ class Loss(Leaf, ABC):
     The oracle, `reference`, is enough: training then goes by pieces. With a compiled row the whole step is
     one job on a CPU. The row is called with the numbers, a sample's (n_classes,) spike times, its label, how
     many samples the mean is taken over, and (n_classes,) room for its gradient's share; it returns the loss.
+    With a device text it is computed on a GPU, too: by a thread a sample, which knows `t_out`, `label`,
+    `n_batch`, `n_class` and `grad` likewise and the numbers as doubles, and returns the loss.
 
     A configuration has its values under `training`.
 

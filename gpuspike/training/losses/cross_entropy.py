@@ -97,3 +97,22 @@ class TTFSCrossEntropy(Loss):
             return math.log(total) + (t_label - t_first) / unit + early
 
         return row
+
+    device = """
+        const double t_label = t_out[label];
+        if (!(t_label < infinity<double>())) {
+            for (int n = 0; n < n_class; ++n) grad[n] = T(0);
+            return penalty;
+        }
+        const double last = sizeof(T) == 4 ? 87.72283935546875 : 708.782712893384;  // as in `reference`
+        double t_first = t_label, total = 0.0;
+        for (int n = 0; n < n_class; ++n) t_first = smaller(t_first, double(t_out[n]));
+        for (int n = 0; n < n_class; ++n) total += exp((t_first - double(t_out[n])) / unit);
+        const double early = alpha > 0.0 ? alpha * exp(smaller(t_label / late, last)) : 0.0;
+        const double loss = log(total) + (t_label - t_first) / unit + early;
+        for (int n = 0; n < n_class; ++n) {
+            const double share = exp((t_first - double(t_out[n])) / unit) / (total * unit);
+            grad[n] = T(((n == label ? 1.0 / unit + early / late : 0.0) - share) / n_batch);
+        }
+        return loss;
+    """

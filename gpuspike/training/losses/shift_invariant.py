@@ -88,3 +88,22 @@ class ShiftInvariant(Loss):
             return total
 
         return row
+
+    device = """
+        const double t_label = t_out[label];
+        if (!(t_label < infinity<double>())) {
+            for (int n = 0; n < n_class; ++n) grad[n] = T(0);
+            return penalty;
+        }
+        double total = 0.0, pull = 0.0;
+        for (int n = 0; n < n_class; ++n) {
+            const double t = t_out[n];
+            const bool counted = n != label && t < infinity<double>();
+            const double error = counted ? (t - (t_label + distance)) / tau_syn : 0.0;
+            total += 0.5 * error * error;
+            pull += error;
+            grad[n] = T(error / (tau_syn * n_batch));
+        }
+        grad[label] = T(-pull / (tau_syn * n_batch));
+        return total;
+    """

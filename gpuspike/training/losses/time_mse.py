@@ -83,3 +83,15 @@ class TimeMSE(Loss):
             return total
 
         return row
+
+    device = """
+        double total = 0.0;
+        for (int n = 0; n < n_class; ++n) {
+            const double t = t_out[n];
+            const bool spikes = t < infinity<double>();
+            const double error = spikes ? (t - (n == label ? correct : wrong)) / tau_syn : 0.0;
+            total += spikes ? 0.5 * error * error : penalty;
+            grad[n] = T(error / (tau_syn * n_batch));
+        }
+        return total;
+    """

@@ -33,6 +33,7 @@ class Adam(Optimizer):
     """
 
     STATE = ("mean", "square")
+    RATES = ("rate", "correction")
     COUNTS = True
     RATE_UNITS = 1
 
@@ -77,3 +78,13 @@ class Adam(Optimizer):
                 w[i] -= rate * m[i] / (w.dtype.type(math.sqrt(s[i])) * correction + epsilon)
 
         return row
+
+    device = """
+        mean += gain_mean * (grad - mean);
+        square += gain_square * (grad * grad - square);
+        weight -= rate * mean / (correction * sqrt(square) + epsilon);
+    """
+    device_rates = """
+        rate = learning_rate / (1.0 - pow(beta1, count));
+        correction = 1.0 / sqrt(1.0 - pow(beta2, count));
+    """

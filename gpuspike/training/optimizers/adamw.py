@@ -30,6 +30,8 @@ class AdamW(Adam):
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv 1711.05101).
     """
 
+    RATES = ("rate", "correction", "bare_rate")
+
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
@@ -71,3 +73,6 @@ class AdamW(Adam):
                 w[i] -= rate * m[i] / (w.dtype.type(math.sqrt(s[i])) * correction + epsilon)
 
         return row
+
+    device = f"weight -= bare_rate * weight_decay * weight; {Adam.device}"
+    device_rates = f"{Adam.device_rates} bare_rate = learning_rate;"

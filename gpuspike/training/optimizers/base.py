@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.errors import ConfigError
 from gpuspike.network.parameters import Parameters
 from gpuspike.training.leaf import Leaf
 
@@ -22,20 +23,37 @@ class Optimizer(Leaf, ABC):
 
     The oracle, `reference`, is enough: training then goes by pieces. With a compiled row the whole step is
     one job on a CPU. The row is called with the numbers and the rates, in the type of the weights, and with
-    (n,) weights, gradient and a tuple of what is kept beside them.
+    (n,) weights, gradient and a tuple of what is kept beside them. With a device text a GPU steps, too: a
+    thread has one weight, as `weight`, its gradient, as `grad`, what is kept beside it by the names of STATE,
+    and the numbers and the rates by theirs, all of the type of the weights.
 
     A configuration has its values under `optimizer`.
 
     Attributes:
         STATE: names of the arrays that it keeps beside each layer's weights, of their shape; at most three.
+        RATES: names of what `rates` returns.
         COUNTS: whether its rates depend on how many steps a replica has made.
         RATE_UNITS: the power of the weights' unit that a learning rate has: 2 where a step is proportional to
             the gradient, 1 where the gradient's unit cancels.
+        device_rates: for the device text what `rates` is in Python: statements that set the RATES of one
+            replica from `learning_rate`, `count` where it COUNTS, and the optimiser's values by their names,
+            all doubles; None: the one rate is the learning rate.
     """
 
     STATE: ClassVar[tuple[str, ...]] = ()
+    RATES: ClassVar[tuple[str, ...]] = ("rate",)
     COUNTS: ClassVar[bool] = False
     RATE_UNITS: ClassVar[int] = 2
+    device_rates: ClassVar[str | None] = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "rates" in vars(cls) and "device_rates" not in vars(cls):
+            if vars(cls).get("device"):
+                raise ConfigError(
+                    f"{cls.__name__} has a device text and rates of its own: it needs device_rates"
+                )
+            cls.device = None
 
     def rates(self, learning_rate: float, count: int) -> tuple[float, ...]:
         """What a replica's step number `count`, from 1 on, needs besides: always as many floats."""

@@ -52,3 +52,8 @@ class SGD(Optimizer):
                 w[i] -= rate * v[i]
 
         return row
+
+    device = """
+        velocity = momentum * velocity + grad;
+        weight -= rate * velocity;
+    """
