@@ -87,16 +87,16 @@ class CompiledStep(HostStep):
         self,
         machine: Machine,
         examined: Machine,
-        parameters: Parameters,
+        learnt: Parameters | Sequence[Array],
         loss: Loss,
         descent: Descent,
         bumping: Bumping,
         rule: TrainingRule,
         seeds: Sequence[int],
     ) -> None:
-        super().__init__(machine, examined, parameters, loss, descent, bumping, rule, seeds)
+        super().__init__(machine, examined, learnt, loss, descent, bumping, rule, seeds)
         kernels: Any = machine.kernels
-        weights, n_layer = self._weights, len(parameters)
+        weights, n_layer = self._weights, len(self._weights)
         self._sorted: tuple[Labelled, Array] | None = None
         self._at: Any = None  # the epoch
         dead = np.broadcast_to(np.asarray(machine.dead_fraction, np.float64), (n_layer, len(seeds)))

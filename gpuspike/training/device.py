@@ -56,7 +56,7 @@ class DeviceStep:
     def __init__(
         self,
         network: Architecture,
-        parameters: Parameters,
+        learnt: Parameters | Sequence[Array],
         loss: Loss,
         descent: Descent,
         bumping: Bumping,
@@ -68,7 +68,7 @@ class DeviceStep:
         refuse_without_text(loss, descent.optimizer)
         self._network, self._loss, self._optimizer, self._rule = network, loss, descent.optimizer, rule
         self._bumping = bumping
-        self._host = training_state(parameters, descent, bumping)
+        self._host = training_state(Parameters.of(learnt), descent, bumping)
         self._twins: dict[str, tuple[Labelled, Labelled]] = {}
         sorted_here = network.layers[1 if rule.keeps_inputs else 0 :]
         self._graphs = graph and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)

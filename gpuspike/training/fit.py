@@ -256,7 +256,7 @@ def make_trainer(
     architecture: Architecture,
     trained: Machine,
     examined: Machine,
-    parameters: Parameters,
+    learnt: Parameters | Sequence[Array],
     recipe: Recipe,
     loss: Loss,
     rule: TrainingRule,
@@ -270,7 +270,7 @@ def make_trainer(
     Args:
         architecture: the network without a chip.
         trained: what the gradient is taken of;  examined: what is validated.
-        parameters: what is learnt, in place.
+        learnt: in place; a list of arrays is weights alone.
         loss, rule: of the recipe, `make_loss` and `make_rule`.
         seeds: of the replicas.
         on_device: the backend is a device, whose steps stay there.
@@ -279,6 +279,7 @@ def make_trainer(
     Raises:
         GpuspikeError: a value of the recipe that cannot be used.
     """
+    parameters = Parameters.of(learnt)
     schedule = _Later(**vars(recipe.make_schedule()), first_epoch=first_epoch)
     descent = Descent(recipe.optimizer, parameters, architecture.kernels)
     bumping = recipe.make_bumping(len(parameters), len(seeds))

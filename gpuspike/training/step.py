@@ -125,15 +125,16 @@ class HostStep:
         self,
         network: Machine,
         examined: Machine,
-        parameters: Parameters,
+        learnt: Parameters | Sequence[Array],
         loss: Loss,
         descent: Descent,
         bumping: Bumping,
         rule: TrainingRule,
         seeds: Sequence[int],
     ) -> None:
-        self._network, self._examined, self._parameters, self._loss = network, examined, parameters, loss
-        self._weights = parameters.weights
+        self._network, self._examined, self._loss = network, examined, loss
+        self._parameters = Parameters.of(learnt)
+        self._weights = self._parameters.weights
         self._descent, self._bumping, self._rule, self._seeds = descent, bumping, rule, seeds
 
     def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
