@@ -40,20 +40,24 @@ from gpuspike.kernels.cpu.team import enter, finish, leave, take, wait_for
 
 
 @njit(error_model="numpy")
-def _present(r, b, when, data, noise, times, order, words, numbers):
-    """Sample b of a batch of replica r as the first layer gets it."""
-    sample = data.order[r, when.first + b]
-    if data.source.shape[0] > 0:
-        for i in range(times.size):
-            times[i] = data.source[sample, i]
-    if data.known.shape[0] > 0:
-        for i in range(times.size):
-            order[i] = data.known[sample, i]
-    if noise.std > 0.0:
-        jitter_row(
-            times, noise.n_jittered, noise.std, True, noise.seeds[r], noise.first_block, b, when.epoch, when.number,
-            words, numbers,
-        )  # fmt: skip
+def _present(r, b0, b1, when, data, noise, room, words, numbers):
+    """Samples b0 to b1 of a batch of replica r as the first layer gets them."""
+    # Outside of loops: each look into a record counts references, which takes longer than what is done with it.
+    source, known, samples = data.source, data.known, data.order[r, when.first : when.first + b1]
+    t_in, orders, std, seed = room.t_in[r], room.order[r], noise.std, noise.seeds[r]
+    for b in range(b0, b1):
+        sample, times = samples[b], t_in[b]
+        if source.shape[0] > 0:
+            for i in range(times.size):
+                times[i] = source[sample, i]
+        if known.shape[0] > 0:
+            order = orders[b]
+            for i in range(times.size):
+                order[i] = known[sample, i]
+        if std > 0.0:
+            jitter_row(
+                times, noise.n_jittered, std, True, seed, noise.first_block, b, when.epoch, when.number, words, numbers
+            )  # fmt: skip
 
 
 @njit(error_model="numpy")
@@ -63,17 +67,24 @@ def _score(r, b0, b1, when, data, told, room, constants, rule):
     n_replica, n_batch, n_class = t_out_grad.shape
     for layer in range(len(heard)):
         n_post, at_t_out = heard[layer]
-        t_out = cube(at_t_out, t_out_grad, n_replica, n_batch, n_post)[r]
+        t_out, silent = cube(at_t_out, t_out_grad, n_replica, n_batch, n_post)[r], told.silent[layer, r]
         for b in range(b0, b1):
             count = np.int32(0)
             for t in t_out[b]:
                 count += np.int32(t == math.inf)
-            told.silent[layer, r, first + b] = count
+            silent[first + b] = count
     t_out = cube(heard[len(heard) - 1, 1], t_out_grad, n_replica, n_batch, n_class)[r]
+    labels, samples, correct, losses, grads = (
+        data.labels,
+        data.order[r],
+        told.correct[r],
+        told.losses[r],
+        t_out_grad[r],
+    )
     for b in range(b0, b1):
-        label, answer = data.labels[data.order[r, first + b]], np.argmin(t_out[b])
-        told.correct[r, first + b] = answer == label and t_out[b, answer] < math.inf
-        told.losses[r, first + b] = loss_row(rule.loss, t_out[b], label, n_batch, t_out_grad[r, b])
+        label, answer = labels[samples[first + b]], np.argmin(t_out[b])
+        correct[first + b] = answer == label and t_out[b, answer] < math.inf
+        losses[first + b] = loss_row(rule.loss, t_out[b], label, n_batch, grads[b])
     everybody = np.ones(n_replica, np.bool_)
     backward_piece(
         r * n_batch + b0, r * n_batch + b1, t_out_grad, room.backward, constants, everybody, rule.max_weight_grad,
@@ -85,9 +96,9 @@ def _score(r, b0, b1, when, data, told, room, constants, rule):
 def _judge(r, when, n_batch, told, heard, bumps):
     """The first layer of replica r that is silent too often, -1 for none, and its bump; see `training.bumping`."""
     for layer in range(len(heard)):
-        total = 0
+        total, silent = 0, told.silent[layer, r]
         for b in range(when.first, when.first + n_batch):
-            total += told.silent[layer, r, b]
+            total += silent[b]
         # Nobody wakes the dead: counted, they would have a layer bumped for ever.
         if total / (n_batch * heard[layer, 0]) - bumps.dead[layer, r] > bumps.max_silent[layer]:
             again = bumps.exponential and told.chosen[when.number, r] == layer
@@ -262,7 +273,7 @@ def step_job(
         chip: None, or `records.Drawn`. Each is compiled for itself: an ideal network pays nothing.
     """
     enter(control, is_caller)
-    t_in, order = room.t_in, room.order
+    t_in = room.t_in
     n_replica, n_batch, _ = t_in.shape
     n_block = (noise.n_jittered + 3) // 4
     words, numbers = np.empty((4, n_block), np.uint32), np.empty((4, n_block), np.float32)
@@ -277,8 +288,7 @@ def step_job(
         if piece < n_sample_pieces:
             r, b0 = piece // n_chunks, piece % n_chunks * samples_per_task
             b1 = min(b0 + samples_per_task, n_batch)
-            for b in range(b0, b1):
-                _present(r, b, when, data, noise, t_in[r, b], order[r, b], words, numbers)
+            _present(r, b0, b1, when, data, noise, room, words, numbers)
             if chip is None:
                 forward_piece(r, b0, b1, 0, 1, t_in, bias, room.forward, constants, None, n_replica, n_batch)
             else:

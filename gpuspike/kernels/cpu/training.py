@@ -17,7 +17,7 @@ from gpuspike.kernels.cpu.leaves import in_type, job_for
 from gpuspike.kernels.cpu.loss import check_labels, in_floats
 from gpuspike.kernels.cpu.records import Data, Drawn, Noise, Room, Rule, Told, When
 from gpuspike.kernels.cpu.step import step_job
-from gpuspike.kernels.cpu.team import run, samples_of_a_piece
+from gpuspike.kernels.cpu.team import run, samples_of_a_piece, settled
 from gpuspike.kernels.unit import Unit, on_host, times
 
 
@@ -49,18 +49,20 @@ class Chip(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """The data of an epoch, which counts from 0, and what becomes of them."""
+    """The data of an epoch, which counts from 0, what becomes of them, and a step's machine code by size of batch."""
 
     data: Data
     told: Told
     number: int
+    jobs: dict[int, Any]
 
 
 class Batch(NamedTuple):
-    """Room for batches of one size, and what is known by its address there."""
+    """Room for batches of one size, what is known by its address there, and how many samples a piece of work has."""
 
     room: Room
     kept: list[Any]
+    piece: int
 
 
 class Stack:
@@ -199,7 +201,7 @@ class Stack:
             np.empty((1 + n_batches, n_replica), np.int64),
             np.empty((1 + n_batches, n_replica)),
         )
-        return Epoch(data, told, number)
+        return Epoch(data, told, number, {})
 
     def _batch(self, n_batch: int) -> Batch:
         found = self._batches.get(n_batch)
@@ -226,7 +228,7 @@ class Stack:
         t_in, order = states[0].t_in, states[0].order
         heard = np.array([[state.t_out.shape[2], address(state.t_out)] for state in states])
         room = Room(t_in, order, grad, heard, backward_tables, np.array(tables))
-        batch = Batch(room, [states, trials, kept])
+        batch = Batch(room, [states, trials, kept], samples_of_a_piece(n_replica * n_batch))
         self._batches[n_batch] = batch
         return batch
 
@@ -250,23 +252,26 @@ class Stack:
         if t_in is not None:
             batch.room.t_in[...] = t_in
             data = data._replace(source=data.source[:0])
+        arguments = (
+            When(number, first, epoch.number),
+            data,
+            batch.room,
+            epoch.told,
+            self._noise,
+            self._bias,
+            self._constants,
+            self._gradient_constants,
+            self._updates,
+            np.array(rates, dtype),
+            self._rule,
+            self._told_of_chip,
+            batch.piece,
+        )
+        if n_batch not in epoch.jobs:
+            epoch.jobs[n_batch] = settled(self._job, arguments)
         run(
-            self._job,
-            (
-                When(number, first, epoch.number),
-                data,
-                batch.room,
-                epoch.told,
-                self._noise,
-                self._bias,
-                self._constants,
-                self._gradient_constants,
-                self._updates,
-                np.array(rates, dtype),
-                self._rule,
-                self._told_of_chip,
-                samples_of_a_piece(self._n_replica * n_batch),
-            ),
+            epoch.jobs[n_batch],
+            arguments,
             keep=(self, batch),
             parallel=self._n_replica * n_batch * self._pairs > PAIRS_WORTH_A_THREAD,
         )
