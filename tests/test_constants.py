@@ -151,3 +151,18 @@ def test_what_cannot_be_trained_is_refused_by_name(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("gpuspike.backend.cuda_problem", lambda: None)
     with pytest.raises(BackendError, match="training threshold needs backend=cpu or reference, got cuda"):
         gs.Network([2, 2], trained=["threshold"], backend="cuda")
+
+
+@each_constant
+def test_a_kept_chip_that_is_drawn_otherwise_today_is_refused(name: str) -> None:
+    made, weights = network()
+    substrate = Substrate(weight_max=(9.0,), gain_std=0.1)
+    chip = EmulatedChip(substrate, made.layers, made.kernels, [3, 4])
+    arrays = {key: array.copy() for key, array in chip.arrays().items()}
+    parameters = moved(name, weights, made.layers)
+    chip.take(arrays)
+    assert OnChip(made, chip).having(parameters).layers[0].neuron != NEURON
+    arrays["gain_0"][0, 0, 0] += 0.1
+    chip.take(arrays)
+    with pytest.raises(GpuspikeError, match="a kept chip must be one that its seed still draws"):
+        OnChip(made, chip).having(parameters)

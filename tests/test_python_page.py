@@ -31,7 +31,7 @@ def run(texts: list[str], names: dict[str, Any]) -> dict[str, Any]:
 def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Everything that the page names, after all of its blocks but those of a run and of scikit-learn."""
     here = [text for text in blocks("docs/python.md") if "DATE_TIME" not in text and "sklearn" not in text]
-    assert len(here) == 6
+    assert len(here) == 8
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("page"))
         return run(here, {})
@@ -104,3 +104,10 @@ def test_what_the_front_page_shows_in_python_runs() -> None:
     names = run(texts, {})
     assert names["history"].validation_accuracy[-1, 0] > 0.9
     assert names["weights_grad"].shape == names["weights"].shape
+
+
+def test_losses_optimisers_and_thresholds_of_one_s_choice_train(names: dict[str, Any]) -> None:
+    assert names["mine"].history.step == "compiled"
+    assert names["mine"].recipe.loss == names["ShiftInvariant"](distance=0.3)
+    assert names["more"].history.step_reason == "the compiled step trains weights alone, not threshold"
+    assert names["more"].architecture.layers[0].neuron.threshold.shape == (1, 30)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import DataError
+from gpuspike.errors import ConfigError, DataError
 from gpuspike.kernels import Kernels, LayerState, Trial, seen
 from gpuspike.network.layers import Layer, LayerInput, Moment
 from gpuspike.neuron import LIF
@@ -59,6 +59,7 @@ class EmulatedChip:
         self.substrate = substrate
         self.seeds = tuple(seeds)
         self.counts = {"time_constants_drawn_again": 0, "neurons_always_on": 0}
+        self._taken = False
         self._layers, self._kernels, self._dice = tuple(layers), kernels, Dice(seeds, kernels)
         last = len(layers) - 1
         self._silicon = [
@@ -71,7 +72,21 @@ class EmulatedChip:
             silicon.finish()
 
     def under(self, layers: Sequence[Layer]) -> EmulatedChip:
-        """The same pieces of silicon, with what they make of other constants of the neurons."""
+        """The same pieces of silicon, with what they make of other constants of the neurons.
+
+        Raises:
+            ConfigError: a kept chip that its seed draws otherwise today, so that nobody knows what it makes of them.
+        """
+        if self._taken:
+            own, drawn = self.arrays(), self._anew(self._layers).arrays()
+            if own.keys() != drawn.keys() or any(own[k].tobytes() != drawn[k].tobytes() for k in own):
+                raise ConfigError(
+                    "a kept chip must be one that its seed still draws, to have trained constants"
+                )
+            self._taken = False
+        return self._anew(layers)
+
+    def _anew(self, layers: Sequence[Layer]) -> EmulatedChip:
         return EmulatedChip(self.substrate, layers, self._kernels, self.seeds)
 
     @property
@@ -192,6 +207,7 @@ class EmulatedChip:
                 raise DataError(f"a kept chip must have {name} of shape {own.shape}, got {found.shape}")
         for silicon in self._silicon:
             silicon.take(arrays)
+        self._taken = True
 
     def _arriving(self, received: LayerInput, moment: Moment) -> LayerInput:
         """Input spikes as they arrive at the chip."""
