@@ -108,6 +108,6 @@ def test_what_the_front_page_shows_in_python_runs() -> None:
 
 def test_losses_optimisers_and_thresholds_of_one_s_choice_train(names: dict[str, Any]) -> None:
     assert names["mine"].history.step == "compiled"
-    assert names["mine"].recipe.loss == names["ShiftInvariant"](distance=0.3)
+    assert names["mine"].recipe.loss == names["loss"]
     assert names["more"].history.step_reason == "the compiled step trains weights alone, not threshold"
     assert names["more"].architecture.layers[0].neuron.threshold.shape == (1, 30)

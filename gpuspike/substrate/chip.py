@@ -75,7 +75,7 @@ class EmulatedChip:
         """The same pieces of silicon, with what they make of other constants of the neurons.
 
         Raises:
-            ConfigError: a kept chip that its seed draws otherwise today, so that nobody knows what it makes of them.
+            ConfigError: a kept chip that its seed draws otherwise today.
         """
         if self._taken:
             own, drawn = self.arrays(), self._anew(self._layers).arrays()
