@@ -40,6 +40,7 @@ from rich.table import Table
 from gpuspike import backend
 from gpuspike.backend import thread_count
 from gpuspike.config.schema import jobs
+from gpuspike.network.decision import decisions
 from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.training.evaluation import Labelled, evaluate
 
@@ -61,12 +62,14 @@ class Case:
         overrides: the experiment and what is changed in it.
         train: training steps, else classifications.
         target: samples/s to reach.
+        decide: decisions alone are asked for, of a network trained for an epoch; else all spike times.
     """
 
     name: str
     overrides: tuple[str, ...]
     train: bool
     target: float | None = None
+    decide: bool = False
 
 
 # Targets: 540 times the 28 samples/s of the paper's code for training, and what the chip classifies a second.
@@ -77,6 +80,7 @@ CASES = (
     Case("train mnist16 256-246-10, batch 50", ("experiment=mnist16",), True),
     Case("train mnist_deep 784-400x4-10, batch 80", ("experiment=mnist_deep",), True),
     Case("classify mnist 784-350-10", ("experiment=mnist",), False),
+    Case("decide mnist 784-350-10", ("experiment=mnist_best",), False, decide=True),
     Case("classify mnist16 256-246-10", ("experiment=mnist16",), False, 20_800),
 )
 
@@ -129,6 +133,9 @@ def build_task(case: Case) -> Task:
     used = Labelled(data.received.part(0, STEPS * batch_size), data.labels[: STEPS * batch_size])
     one = Labelled(data.received.part(0, 1), data.labels[:1])
 
+    layers = [split.features.shape[1], *(layer.n_out for layer in parts.network.layers)]
+    yardstick = layers, (split.features / max(split.features.max(), 1)).astype(np.float32), split.labels
+
     def train() -> float:
         trainer.epoch = 0
         return next(iter(trainer.train(used, one, 1))).train_seconds  # without the validation
@@ -136,12 +143,16 @@ def build_task(case: Case) -> Task:
     def classify() -> None:
         evaluate(parts.network, trainer.weights, used, parts.loss, IMAGES_A_PASS)
 
+    def decide() -> None:
+        decisions(parts.network, trainer.weights, used.received.t_in[0])
+
+    if case.decide:
+        next(iter(trainer.train(data, one, 1)))
+        return Task(decide, batch_size, *yardstick)
     if case.train:
         for _ in range(3):  # a network that has begun to learn
             train()
-    layers = [split.features.shape[1], *(layer.n_out for layer in parts.network.layers)]
-    inputs = (split.features / max(split.features.max(), 1)).astype(np.float32)
-    return Task(train if case.train else classify, batch_size, layers, inputs, split.labels)
+    return Task(train if case.train else classify, batch_size, *yardstick)
 
 
 def peer(case: Case, task: Task) -> Callable[[], float | None] | None:

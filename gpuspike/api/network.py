@@ -16,6 +16,7 @@ from gpuspike.api.history import History
 from gpuspike.backend import select, thread_count
 from gpuspike.errors import ConfigError, DataError, DtypeError, ValueRangeError
 from gpuspike.kernels import host, load
+from gpuspike.network.decision import decisions
 from gpuspike.network.layers import Moment
 from gpuspike.network.membranes import membranes
 from gpuspike.network.network import Architecture, Machine, answer
@@ -24,7 +25,6 @@ from gpuspike.neuron import LIF
 from gpuspike.store import checkpoint
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.fit import Recipe
-from gpuspike.training.losses import decide as first_of
 
 if TYPE_CHECKING:
     from gpuspike.api.chip import Chip
@@ -377,6 +377,9 @@ def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) 
 def decide(net: Network, t_in: ArrayLike) -> tuple[NDArray[np.int64], Array]:
     """Classes that a network decides for, and when: the output neuron that spikes first.
 
+    A sample is presented until it is decided, no longer: faster than all spike times, `net(t_in)`, and to the
+    bit the same. On a chip it is presented whole.
+
     Args:
         t_in: (n_samples, n_inputs) spike times, inf = no spike.
 
@@ -387,5 +390,6 @@ def decide(net: Network, t_in: ArrayLike) -> tuple[NDArray[np.int64], Array]:
     Raises:
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
-    t_out = net(t_in)
-    return first_of(t_out), t_out.min(axis=-1)
+    t_in = spike_times("t_in", t_in, net.sizes[0], net.dtype)
+    found = decisions(net.machine, net.parameters.weights, t_in)
+    return net._told(found.classes), net._told(found.times)

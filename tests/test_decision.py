@@ -1,0 +1,81 @@
+"""Decisions that are found without what comes after them, against full forward passes, to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import gpuspike as gs
+from gpuspike.network.decision import LOOKED_AT, TOGETHER, decisions
+from gpuspike.neuron import LIF
+
+Array = NDArray[Any]
+
+
+def full(net: gs.Network, t_in: Array) -> tuple[Array, Array]:
+    t_out = net(t_in)
+    times = t_out.min(axis=-1)
+    return np.where(np.isfinite(times), t_out.argmin(axis=-1), -1), times
+
+
+def same(net: gs.Network, t_in: Array) -> float:
+    """Compares, and returns the share of input spikes that were presented."""
+    found = decisions(net.machine, net.parameters.weights, t_in)
+    classes, times = full(net, t_in)
+    np.testing.assert_array_equal(found.classes if net.replicas > 1 else found.classes[0], classes)
+    np.testing.assert_array_equal(found.times if net.replicas > 1 else found.times[0], times)
+    for one, other in zip(gs.decide(net, t_in), (classes, times), strict=True):
+        np.testing.assert_array_equal(one, other)
+    return found.presented
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("tau_mem", [1.0, 2.0, 0.7, np.inf])
+def test_decisions_are_those_of_a_full_pass(dtype: str, replicas: int, backend: str, tau_mem: float) -> None:
+    n = 1300 if backend == "cpu" else 260
+    rng = np.random.default_rng(0)
+    net = gs.Network(
+        [12, 40, 30, 4], [[0.9], [1.5], []], neuron=LIF(tau_mem, 1.0), seed=3, replicas=replicas, dtype=dtype,
+        backend=backend, weight_mean=[0.35, 0.12, 0.12], weight_std=[0.3, 0.15, 0.2],
+    )  # fmt: skip
+    t_in = rng.uniform(0.0, 3.0, (n, 12)).astype(dtype)
+    t_in[rng.random(t_in.shape) < 0.2] = np.inf
+    t_in[7] = np.inf
+    t_in[rng.random(t_in.shape) < 0.3] = 2.5  # ties
+    assert same(net, t_in) <= 1.1
+
+
+@pytest.mark.parametrize(
+    "n", [1, 31, LOOKED_AT, LOOKED_AT + 1, LOOKED_AT + TOGETHER, LOOKED_AT + TOGETHER + 1]
+)
+def test_any_number_of_samples(n: int) -> None:
+    net = gs.Network([6, 20, 3], dtype="float32", backend="cpu")
+    same(net, np.random.default_rng(n).uniform(0.0, 2.0, (n, 6)).astype(np.float32))
+
+
+def test_late_spikes_are_not_presented() -> None:
+    net = gs.Network([40, 30, 3], dtype="float64", backend="cpu", weight_mean=[0.3, 0.3], weight_std=0.05)
+    t_in = np.random.default_rng(1).uniform(0.0, 4.0, (3000, 40))
+    assert same(net, t_in) < 0.6
+
+
+def test_a_network_that_never_answers_and_a_chip_are_presented_whole() -> None:
+    t_in = np.random.default_rng(2).uniform(0.0, 2.0, (500, 5))
+    silent = gs.Network([5, 4, 3], backend="cpu", weight_mean=-1.0, weight_std=0.1)
+    assert same(silent, t_in) == 1.0
+    assert (gs.decide(silent, t_in)[0] == -1).all()
+    net = gs.Network([5, 30, 3], backend="cpu").on(gs.Chip("bss2"))
+    assert same(net, t_in) == 1.0
+
+
+def test_trained_thresholds_decide(tmp_path: Any) -> None:
+    net = gs.Network([5, 30, 3], backend="cpu", trained=["threshold"])
+    rng = np.random.default_rng(4)
+    for own in net.parameters:
+        own.constants["threshold"][...] += 0.2 * rng.standard_normal(own.constants["threshold"].shape)
+    same(net, rng.uniform(0.0, 2.0, (700, 5)))
