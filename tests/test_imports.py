@@ -107,8 +107,11 @@ def test_only_the_reference_needs_scipy_and_only_the_cpu_kernels_numba(file: Pat
 
 @pytest.mark.parametrize(
     "heavy",
-    ["numba", "matplotlib", "hydra", "omegaconf", "cupy", "wandb", "scipy", "rich", "yaml", "sklearn"],
-)
+    [
+        "numba", "matplotlib", "hydra", "omegaconf", "cupy", "wandb", "scipy", "rich", "yaml", "sklearn",
+        "pandas", "torch", "jax",
+    ],
+)  # fmt: skip
 def test_importing_gpuspike_loads_nothing_heavy(heavy: str, loaded: set[str]) -> None:
     assert heavy not in loaded
 
