@@ -28,7 +28,7 @@ from gpuspike.registry import Registry
 from gpuspike.runs.experiment import build
 from gpuspike.store.identity import fingerprint, to_values
 from gpuspike.substrate import EmulatedChip, Substrate
-from gpuspike.substrate.distortions import DISTORTIONS, Distortion, base
+from gpuspike.substrate.distortions import DISTORTIONS, TRIAL, Distortion, spread, value
 from gpuspike.substrate.silicon import KINDS, TRIAL_KINDS, Dice, Silicon, Trials
 from gpuspike.substrate.spec import keys
 
@@ -178,11 +178,11 @@ PINNED = [0.494127, -1.807097]
 class Drift(Distortion):
     """Thresholds are higher the later a sample comes in its batch, and inputs come late."""
 
-    scope: ClassVar[str] = base.TRIAL
+    scope: ClassVar[str] = TRIAL
 
-    drift: float = base.spread()
-    lag: float = base.spread(time=True)
-    levels: tuple[int, ...] = base.value(())
+    drift: float = spread()
+    lag: float = spread(time=True)
+    levels: tuple[int, ...] = value(())
 
     def check(self, substrate: Substrate) -> None:
         if self.lag > substrate.clock.end:
@@ -273,9 +273,9 @@ def test_a_distortion_that_promises_too_much_is_left_to_the_step_by_pieces(
     hook: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Saying `compiled` is no way to be left out of the trials without a word."""
-    own = {hook: lambda self, *given: given[0], "compiled": True, "scope": base.TRIAL}
+    own = {hook: lambda self, *given: given[0], "compiled": True, "scope": TRIAL}
     made = dataclasses.make_dataclass(
-        "Promise", [("promise", float, base.spread())], bases=(Distortion,), frozen=True, namespace=own
+        "Promise", [("promise", float, spread())], bases=(Distortion,), frozen=True, namespace=own
     )
     borrow(monkeypatch)
     DISTORTIONS.add("promise", made)
