@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from gpuspike.runs.experiment import build
 from gpuspike.store.identity import fingerprint, to_values
 from gpuspike.substrate import EmulatedChip, Substrate
 from gpuspike.substrate.distortions import DISTORTIONS, TRIAL, Distortion, spread, value
-from gpuspike.substrate.silicon import KINDS, TRIAL_KINDS, Dice, Silicon, Trials
+from gpuspike.substrate.silicon import KINDS, TRIAL_KINDS, Dice, Silicon, Trials, digest
 from gpuspike.substrate.spec import keys
 
 each = pytest.mark.parametrize("name", list(DISTORTIONS))
@@ -167,7 +168,22 @@ def test_kinds_without_a_place_in_the_lists_have_numbers_of_their_own() -> None:
     np.testing.assert_allclose(trials[-2][0, 0, :2], PINNED, rtol=0.0, atol=1e-5)
 
 
-PINNED = [0.494127, -1.807097]
+def test_a_seed_of_a_kind_without_a_place_in_the_lists_fits_a_device() -> None:
+    given: list[np.ndarray[Any, Any]] = []
+
+    def normals(like: Any, seeds: Any, *_: Any) -> Any:
+        given.append(np.array(seeds, np.int64))  # which refuses 2**63 and more, as a device's kernels do
+        return like
+
+    dice = Dice(range(100), SimpleNamespace(normals=normals))  # type: ignore[arg-type]
+    dice.normals("mine", np.empty((100, 1, 1)), 0, Moment())
+    dice.normals("yours", np.empty((100, 1, 1)), 0, Moment())
+    assert any(digest(f"mine {seed}") >= 2**63 for seed in range(100))
+    assert np.min(given) >= 0
+    assert len(np.unique(given)) == 200
+
+
+PINNED = [0.671142, 1.126788]
 """The address of a kind must never change."""
 
 
