@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_images import fill, tiny
 
 from gpuspike.datasets import (
+    DATASETS,
     YIN_YANG_CLASSES,
+    Samples,
     Split,
+    images,
     load_dataset,
     yin_yang,
     yin_yang_class,
     yin_yang_split,
 )
+from gpuspike.datasets.images import Images
+from gpuspike.datasets.samples import named
 from gpuspike.errors import ConfigError, ValueRangeError
 
 PUBLISHED = {
@@ -151,11 +158,58 @@ def test_the_data_set_knows_its_name_classes_and_features() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["n_train", "n_validation", "n_test"])
+# --- every registered one ------------------------------------------------------
+
+SIZES = {"n_train": 12, "n_validation": 7, "n_test": 5}
+
+
+@pytest.fixture(params=list(DATASETS))
+def small(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Samples:
+    """A registered data set in small, with files made here where it reads some."""
+    part, values = DATASETS[request.param], dict(SIZES)
+    if issubclass(part, Images):
+        monkeypatch.setattr(part, "source", tiny())
+        monkeypatch.setenv("GPUSPIKE_DATA", str(fill(tmp_path / "data")))
+        monkeypatch.setattr(images, "user_cache_path", lambda _: tmp_path / "cache")
+    if part is DATASETS["npz"]:
+        rng = np.random.default_rng(0)
+        names = [name.removeprefix("n_") for name in SIZES]
+        arrays = {f"{name}_times": rng.uniform(0.0, 2.0, (12, 3)) for name in names}
+        arrays |= {f"{name}_labels": np.arange(12) % 4 for name in names}
+        np.savez(tmp_path / "own.npz", **arrays)  # type: ignore[arg-type]
+        values["path"] = str(tmp_path / "own.npz")
+    return named(request.param, values)
+
+
+def test_splits_have_the_samples_that_were_asked_for_of_classes_that_there_are(small: Samples) -> None:
+    data = small.load()
+    assert [len(split) for split in data.splits.values()] == list(SIZES.values())
+    for split in data.splits.values():
+        assert split.features.shape == (len(split), data.n_features)
+        assert split.labels.shape == (len(split),)
+        assert split.labels.dtype == np.int64
+        assert split.labels.min() >= 0
+        assert split.labels.max() < len(data.class_names)
+        assert split.features.dtype in (np.uint8, np.float64)
+        assert not np.isnan(split.features).any()
+        assert split.features.min() > -np.inf
+        if not data.spike_times and split.features.dtype == np.float64:
+            assert 0.0 <= split.features.min() <= split.features.max() <= 1.0
+
+
+def test_the_same_values_give_the_same_samples(small: Samples) -> None:
+    same = dataclasses.replace(small)
+    assert (same, hash(same)) == (small, hash(small))
+    for one, other in zip(small.load().splits.values(), same.load().splits.values(), strict=True):
+        np.testing.assert_array_equal(one.features, other.features)
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize("name", list(SIZES))
 @pytest.mark.parametrize("size", [0, -5])
-def test_an_empty_split_is_refused_by_name(name: str, size: int) -> None:
+def test_an_empty_split_is_refused_by_name(small: Samples, name: str, size: int) -> None:
     with pytest.raises(ValueRangeError, match=f"^{name} must be at least 1, got {size}$"):
-        yin_yang(**{name: size})
+        dataclasses.replace(small, **{name: size}).load()
 
 
 def test_a_data_set_is_loaded_by_its_name() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import math
 import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,8 +19,9 @@ import pytest
 import test_compiled_step
 from small_training import assert_same_runs
 from test_compiled_step import Task
-from test_substrate import SEEDS, emulate, make_inputs, make_network, make_weights
+from test_substrate import SEEDS, assert_same, emulate, make_inputs, make_network, make_weights
 
+import gpuspike as gs
 from gpuspike import registry
 from gpuspike.config.schema import conf_folder, from_values, jobs, read_substrate
 from gpuspike.errors import ConfigError, ValueRangeError
@@ -28,8 +31,17 @@ from gpuspike.registry import Registry
 from gpuspike.runs.experiment import build
 from gpuspike.store.identity import fingerprint, to_values
 from gpuspike.substrate import EmulatedChip, Substrate
-from gpuspike.substrate.distortions import DISTORTIONS, Distortion, base
-from gpuspike.substrate.silicon import KINDS, TRIAL_KINDS, Dice, Silicon, Trials
+from gpuspike.substrate.distortions import (
+    CHIP,
+    DISTORTIONS,
+    NO_CHANCE,
+    SPIKE,
+    TRIAL,
+    Distortion,
+    spread,
+    value,
+)
+from gpuspike.substrate.silicon import KINDS, TRIAL_KINDS, Dice, Silicon, Trials, digest
 from gpuspike.substrate.spec import keys
 
 each = pytest.mark.parametrize("name", list(DISTORTIONS))
@@ -54,6 +66,18 @@ ON: dict[str, dict[str, Any]] = {
     "trial_end": {"trial_end": 1.5},
 }
 """Values at which each is felt."""
+
+NEEDS = {"weight_bits": {"weight_max": (0.8,)}, "stuck_synapses": {"weight_max": (0.8,)}}
+"""Keys without which another one is refused."""
+
+each_key = pytest.mark.parametrize(
+    ("name", "key"), [(name, f.name) for name in DISTORTIONS for f in dataclasses.fields(DISTORTIONS[name])]
+)
+
+
+def alone(name: str, key: str) -> Substrate:
+    """A chip on which one key is on, and what it needs."""
+    return Substrate(**NEEDS.get(key, {}) | {key: ON[name].get(key, 0.1)})
 
 
 def rows() -> dict[str, list[str]]:
@@ -84,12 +108,79 @@ def test_the_table_has_the_keys_in_the_order_in_which_the_chip_does_it() -> None
 
 @each
 def test_off_it_is_not_on_the_chip_and_on_it_is_felt(name: str) -> None:
+    part = DISTORTIONS[name]()
+    part.check_rules()
+    assert not part.active
+    assert str(part) == ""
     assert Substrate().distortions == ()
     assert any(type(part) is DISTORTIONS[name] for part in Substrate(**ON[name]).distortions)
     network = make_network()
     ideal = network.forward(make_weights(network), make_inputs(network, 2))
     _, states = emulate(network, Substrate(**ON[name]))
     assert any((a.t_out != b.t_out).any() for a, b in zip(states, ideal, strict=True))
+
+
+@each_key
+def test_a_key_that_is_on_is_felt_or_names_what_it_needs(name: str, key: str) -> None:
+    if key in NEEDS:
+        with pytest.raises(
+            ValueRangeError, match=f"^substrate.{key} needs a range, substrate.weight_max, got"
+        ):
+            Substrate(**{key: ON[name][key]})
+    network = make_network()
+    _, without = emulate(network, Substrate(**NEEDS.get(key, {})))
+    _, states = emulate(network, alone(name, key))
+    assert any((a.t_out != b.t_out).any() for a, b in zip(states, without, strict=True))
+
+
+@each_key
+def test_a_value_that_means_nothing_is_refused_by_its_key(name: str, key: str) -> None:
+    wrong = {"weight_max": (-1.0,), "weight_bits": -1}.get(key, math.nan)
+    with pytest.raises(ValueRangeError, match=f"^substrate.{key} must be "):
+        Substrate(**{key: wrong})
+
+
+@each_key
+def test_only_what_has_a_moment_differs_from_moment_to_moment(name: str, key: str) -> None:
+    network, spec = make_network(), alone(name, key)
+    (_, first), (_, again), (_, later) = (emulate(network, spec, Moment(n)) for n in (0, 0, 1))
+    assert_same(first, again)
+    moved = any((a.t_out != b.t_out).any() for a, b in zip(first, later, strict=True))
+    assert moved == (DISTORTIONS[name].scope in (TRIAL, SPIKE))
+
+
+@each_key
+def test_a_kept_chip_is_the_same_in_the_hands_of_another_seed(name: str, key: str) -> None:
+    network, spec = make_network(), alone(name, key)
+    chip, states = emulate(network, spec)
+    other = EmulatedChip(spec, network.layers, network.kernels, (8, 9))
+    other.take(chip.arrays())
+    assert chip.arrays().keys() == other.arrays().keys()
+    for at, drawn in chip.arrays().items():
+        np.testing.assert_array_equal(other.arrays()[at], drawn)
+    weights = make_weights(network)
+    for a, b in zip(other.effective(weights), chip.effective(weights), strict=True):
+        np.testing.assert_array_equal(a, b)
+    if DISTORTIONS[name].scope in (CHIP, NO_CHANCE):
+        assert_same(other.states(weights, make_inputs(network, 2), Moment()), states)
+
+
+@each
+def test_a_training_on_it_goes_on_through_a_file_as_if_never_stopped(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    t_in = rng.uniform(0.15, 2.0, (40, 4))
+    labels = t_in[:, :3].argmin(axis=1)
+    chip = gs.Chip("ideal", seed=17, **ON[name])
+    whole, stopped = (gs.Network([4, 12, 3], bias_times=[[0.9], [0.9]], seed=1).on(chip) for _ in range(2))
+    gs.fit(whole, t_in, labels, epochs=2, batch_size=20)
+    gs.fit(stopped, t_in, labels, epochs=1, batch_size=20)
+    stopped.save(tmp_path / "net.npz")
+    again = gs.load(tmp_path / "net.npz")
+    gs.fit(again, t_in, labels, epochs=1, recipe=again.recipe)
+    for a, b in zip(again.parameters.weights, whole.parameters.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(again(t_in, layers=True), whole(t_in, layers=True), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @each
@@ -167,7 +258,22 @@ def test_kinds_without_a_place_in_the_lists_have_numbers_of_their_own() -> None:
     np.testing.assert_allclose(trials[-2][0, 0, :2], PINNED, rtol=0.0, atol=1e-5)
 
 
-PINNED = [0.494127, -1.807097]
+def test_a_seed_of_a_kind_without_a_place_in_the_lists_fits_a_device() -> None:
+    given: list[np.ndarray[Any, Any]] = []
+
+    def normals(like: Any, seeds: Any, *_: Any) -> Any:
+        given.append(np.array(seeds, np.int64))  # which refuses 2**63 and more, as a device's kernels do
+        return like
+
+    dice = Dice(range(100), SimpleNamespace(normals=normals))  # type: ignore[arg-type]
+    dice.normals("mine", np.empty((100, 1, 1)), 0, Moment())
+    dice.normals("yours", np.empty((100, 1, 1)), 0, Moment())
+    assert any(digest(f"mine {seed}") >= 2**63 for seed in range(100))
+    assert np.min(given) >= 0
+    assert len(np.unique(given)) == 200
+
+
+PINNED = [0.671142, 1.126788]
 """The address of a kind must never change."""
 
 
@@ -178,11 +284,11 @@ PINNED = [0.494127, -1.807097]
 class Drift(Distortion):
     """Thresholds are higher the later a sample comes in its batch, and inputs come late."""
 
-    scope: ClassVar[str] = base.TRIAL
+    scope: ClassVar[str] = TRIAL
 
-    drift: float = base.spread()
-    lag: float = base.spread(time=True)
-    levels: tuple[int, ...] = base.value(())
+    drift: float = spread()
+    lag: float = spread(time=True)
+    levels: tuple[int, ...] = value(())
 
     def check(self, substrate: Substrate) -> None:
         if self.lag > substrate.clock.end:
@@ -273,9 +379,9 @@ def test_a_distortion_that_promises_too_much_is_left_to_the_step_by_pieces(
     hook: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Saying `compiled` is no way to be left out of the trials without a word."""
-    own = {hook: lambda self, *given: given[0], "compiled": True, "scope": base.TRIAL}
+    own = {hook: lambda self, *given: given[0], "compiled": True, "scope": TRIAL}
     made = dataclasses.make_dataclass(
-        "Promise", [("promise", float, base.spread())], bases=(Distortion,), frozen=True, namespace=own
+        "Promise", [("promise", float, spread())], bases=(Distortion,), frozen=True, namespace=own
     )
     borrow(monkeypatch)
     DISTORTIONS.add("promise", made)

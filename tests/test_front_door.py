@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 import gpuspike as gs
 from gpuspike.cli.train import train
-from gpuspike.config.schema import jobs
+from gpuspike.config.composition import typed
+from gpuspike.config.schema import dataset_config, dataset_values, jobs
+from gpuspike.datasets import DATASETS
 from gpuspike.errors import BackendError, ConfigError, DataError, DtypeError, ShapeError, ValueRangeError
 from gpuspike.kernels import first_spikes
 from gpuspike.runs.experiment import build, new_trainer
@@ -433,6 +435,14 @@ def test_a_named_data_set_is_encoded_as_the_experiments_do() -> None:
     assert repr(data) == "Data(yin_yang: 10 + 5 + 5 samples, 4 inputs, 3 classes)"
 
 
+@pytest.mark.parametrize("name", [*DATASETS, "mnist16"])
+def test_a_data_set_has_the_values_that_the_command_line_gives_it(name: str) -> None:
+    sizes = {"n_train": 200, "n_validation": 50, "n_test": 50}
+    given = [f"dataset.{key}={value}" for key, value in sizes.items()]
+    (job,) = jobs([f"dataset={name}", *given], multirun=False)
+    assert typed(dataset_values(name) | sizes, type(dataset_config())) == job.config.dataset
+
+
 def test_a_file_of_one_s_own_is_a_data_set(tmp_path: Path) -> None:
     t_in, labels = make_data(20)
     parts = {f"{name}_times": t_in for name in ("train", "validation", "test")}
@@ -484,7 +494,7 @@ DOOR: list[tuple[Any, type[Exception], str]] = [
     (lambda net, t, y: gs.Chip("bss2", seed=-1), ValueRangeError, "seed of a chip must be a whole number"),
     (lambda net, t, y: gs.Chip("bss2", seed=2**32), ConfigError, "at most 4294967295"),
     (lambda net, t, y: gs.Chip("bss2").save("c.npz"), ConfigError, "got one not drawn yet"),
-    (lambda net, t, y: gs.dataset("yinyang"), ConfigError, "did you mean yin_yang?"),
+    (lambda net, t, y: gs.dataset("yinyang"), ConfigError, "no data set 'yinyang'; .*mean yin_yang?"),
     (lambda net, t, y: gs.dataset("yin_yang", train=3), ConfigError, "did you mean n_train?"),
     (lambda net, t, y: gs.dataset("npz", path="x.npz"), ConfigError, "n_train"),
     (lambda net, t, y: gs.dataset("yin_yang", n_train=0), ValueRangeError, "n_train must be at least 1"),

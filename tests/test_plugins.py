@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import gpuspike as gs
 from gpuspike import plugins, registry
 from gpuspike.config.schema import from_values, jobs, read_config, to_yaml
 from gpuspike.datasets import DATASETS, load_dataset
@@ -251,6 +253,18 @@ def test_a_value_may_be_a_list(folder: Path) -> None:
     assert build(job.config).dataset is build(job.config).dataset  # made once
     x = build(job.config).dataset.train
     assert ((x.features[:, 0] > 0.6) == x.labels).all()
+
+
+@pytest.mark.usefixtures("folder")
+def test_python_knows_the_data_set_as_the_command_line_does() -> None:
+    with pytest.raises(ConfigError, match="there is no data set 'sides'"):
+        gs.dataset("sides")
+    plugins.load("sides.py")
+    (job,) = jobs([*GIVEN, "dataset.border=0.7", "dataset.t_late=1.5"], multirun=False)
+    parts, data = build(job.config), gs.dataset("sides", border=0.7, t_late=1.5)
+    np.testing.assert_array_equal(data.train.t_in, parts.encode(parts.dataset.train.features)[0])
+    np.testing.assert_array_equal(data.test.labels, parts.dataset.test.labels)
+    assert repr(data) == "Data(sides: 60 + 20 + 20 samples, 4 inputs, 2 classes)"
 
 
 @pytest.mark.parametrize("lasting", [True, False])

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import DTypeLike, NDArray
 
-from gpuspike.config.composition import conf_folder, typed
-from gpuspike.config.schema import dataset_config, read_config
+from gpuspike.config.composition import typed
+from gpuspike.config.schema import dataset_config, dataset_values, read_config
 from gpuspike.errors import DtypeError
 from gpuspike.registry import one_of
-from gpuspike.runs.experiment import encoded, load_dataset
+from gpuspike.runs.experiment import dataset_of, encoded
 
 
 class Spikes(NamedTuple):
@@ -55,8 +54,8 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
     """A named data set, encoded as the experiments do; or that of a run, as the run saw it.
 
     Args:
-        name: "yin_yang", "mnist", "mnist16", "fashion_mnist", "npz" (with path="my.npz", docs/own_data.md),
-            or the folder of a run.
+        name: "yin_yang", "mnist", "mnist16", "fashion_mnist", "patterns", "npz" (with path="my.npz",
+            docs/own_data.md), one that is registered (docs/extend.md), or the folder of a run.
         dtype: of the spike times.
         values: in place of the data set's own, as conf/dataset has them: n_train=1000, t_late=1.5. In
             tau_syn.
@@ -77,11 +76,9 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
         unit, repeats = run.model.tau_syn, run.model.input_repeats
         known: dict[str, Any] = vars(run.dataset)
     else:
-        folder = conf_folder() / "dataset"
-        one_of("data set", str(name), sorted(file.stem for file in folder.glob("*.yaml")))
-        known = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+        known = dataset_values(str(name))
     config = typed(known | values, kind)
-    found = load_dataset(config)
+    found = dataset_of(config)
 
     def split(part: Any) -> Spikes:
         features = np.repeat(part.features, repeats, axis=1) if repeats > 1 else part.features

@@ -6,15 +6,16 @@ import functools
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gpuspike.config.composition import conf_folder, one_line
+from gpuspike.config.composition import conf_folder, one_line, read_yaml
 from gpuspike.errors import ConfigError
-from gpuspike.registry import Registry
+from gpuspike.registry import Registry, one_of
 
 T = TypeVar("T")
 
@@ -85,9 +86,29 @@ def offer(folder: str, parts: Registry[Any], more: Mapping[str, Any]) -> None:
         folder: the group.
         more: defaults of values that the parts do not have.
     """
-    files = {path.stem for path in (conf_folder() / folder).glob("*.yaml")}
     for name in parts:
-        if name not in files:
-            own = {item.name: _default(item) for item in fields(parts[name])}
-            node = {key: value for key, value in own.items() if value is not MISSING}
-            ConfigStore.instance().store(group=folder, name=name, node={"name": name, **more, **node})
+        if not _file(folder, name).is_file():
+            node = _own_option(name, parts[name], more)
+            ConfigStore.instance().store(group=folder, name=name, node=node)
+
+
+def option(folder: str, name: str, parts: Registry[Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a group's option: those of its YAML file, or of the part that has none; as for `offer`.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    files = sorted(path.stem for path in (conf_folder() / folder).glob("*.yaml"))
+    one_of(parts.kind, name, dict.fromkeys([*files, *parts]))
+    if name not in files:
+        return _own_option(name, parts[name], more)
+    return dict(OmegaConf.to_container(read_yaml(_file(folder, name))))  # type: ignore[arg-type]
+
+
+def _file(folder: str, name: str) -> Path:
+    return conf_folder() / folder / f"{name}.yaml"
+
+
+def _own_option(name: str, part: Any, more: Mapping[str, Any]) -> dict[str, Any]:
+    own = {item.name: _default(item) for item in fields(part)}
+    return {"name": name, **more, **{key: value for key, value in own.items() if value is not MISSING}}

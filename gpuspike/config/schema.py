@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from gpuspike import plugins
 from gpuspike.config.composition import composed, conf_folder, read_yaml, typed
 from gpuspike.config.composition import register as register_schema
-from gpuspike.config.parts import group, offer
+from gpuspike.config.parts import group, offer, option
 from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError
 from gpuspike.substrate.distortions import DISTORTIONS
@@ -28,6 +28,8 @@ from gpuspike.training.optimizers import OPTIMIZERS, Optimizer
 MOST_SAMPLES = 1_000_000
 """Samples of a generated split: drawing more would take minutes before the run could be checked."""
 
+ENCODING = {"t_early": 0.15, "t_late": 2.0}
+"""Times of a data set that has no YAML file, in tau_syn."""
 
 MOST_REPLICAS = 100_000
 """Networks side by side: more would have filled the memory before the run could be checked."""
@@ -172,6 +174,15 @@ def dataset_config() -> DatasetConfig:
     return group(DatasetConfig, DATASETS)()
 
 
+def dataset_values(name: str) -> dict[str, Any]:
+    """What `dataset=NAME` stands for, a file in conf/dataset or a registered data set.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    return option("dataset", name, DATASETS, ENCODING)
+
+
 def optimizer_config() -> OptimizerConfig:
     """The group `optimizer` before any value is given, with those of the optimisers registered by now."""
     return group(OptimizerConfig, OPTIMIZERS, Optimizer)()
@@ -221,7 +232,7 @@ class Config:
 def register() -> None:
     """Makes the schema known to Hydra, and parts without a YAML file of theirs."""
     register_schema("schema", Config)
-    offer("dataset", DATASETS, {"t_early": 0.15, "t_late": 2.0})
+    offer("dataset", DATASETS, ENCODING)
     offer("optimizer", OPTIMIZERS, {"learning_rate": 0.005, "schedule": ScheduleName.constant})
 
 

@@ -143,7 +143,7 @@ def encoded(features: Array, data: DatasetConfig, unit: float, dtype: str, *, ti
     return latency(features, early, late).astype(dtype)
 
 
-def load_dataset(config: DatasetConfig) -> Dataset:
+def dataset_of(config: DatasetConfig) -> Dataset:
     """The data set that a configuration names."""
     return data_sets.load(data_sets.named(config.name, vars(config)))
 
@@ -233,7 +233,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         raise ConfigError(f"model.weight_mean must be finite, got {model.weight_mean}")
     if not all(np.isfinite(times).all() for times in model.bias_times):
         raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
-    dataset = load_dataset(data)
+    dataset = dataset_of(data)
     sizes = (dataset.n_features * model.input_repeats, *model.hidden, len(dataset.class_names))
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()

@@ -1,7 +1,17 @@
 """What a chip does to a network: one distortion a file, with its values and checks, and a line here."""
 
 from gpuspike.registry import Registry, extends
-from gpuspike.substrate.distortions.base import Distortion
+from gpuspike.substrate.distortions.base import (
+    CHIP,
+    NO_CHANCE,
+    SPIKE,
+    TRIAL,
+    Distortion,
+    share,
+    shift,
+    spread,
+    value,
+)
 
 _HERE = "gpuspike.substrate.distortions"
 
@@ -28,4 +38,15 @@ DISTORTIONS: Registry[type[Distortion]] = Registry(
 )
 """By name, in the order in which the chip asks them; see `base.Distortion`."""
 
-__all__ = ["DISTORTIONS", "Distortion"]
+__all__ = [
+    "CHIP",
+    "DISTORTIONS",
+    "NO_CHANCE",
+    "SPIKE",
+    "TRIAL",
+    "Distortion",
+    "share",
+    "shift",
+    "spread",
+    "value",
+]
