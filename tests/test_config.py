@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from gpuspike.cli.train import refuse_dashes
 from gpuspike.cli.tune import read
 from gpuspike.config.schema import Config, Job, conf_folder, jobs, to_yaml
 from gpuspike.datasets import Dataset, Split, images, samples
@@ -495,3 +497,49 @@ def test_yaml_shows_plain_values_not_python_s() -> None:
     assert plain.keys() == asdict(one()).keys()
     assert plain["optimizer"]["name"] == "adam"
     assert plain["backend"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("lr=0.1", "did you mean optimizer.learning_rate?"),
+        ("epochs=10", "did you mean training.epochs?"),
+        ("batchsize=10", "did you mean training.batch_size?"),
+        ("training.epoch=10", "did you mean epochs?"),
+        ("model.hidden=120", "did you mean model.hidden=[120]?"),
+        ("nothing", "values are given as KEY=VALUE"),
+        ("zebra=1", "resume, plugin"),
+    ],
+)
+def test_a_slip_is_told_with_what_was_meant_perhaps(override: str, words: str) -> None:
+    assert refusal(override).endswith(words)
+
+
+def test_a_folder_alone_is_meant_to_go_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "outputs" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert refusal("outputs/x").endswith("did you mean resume=outputs/x?")
+
+
+def test_all_lists_of_a_wrong_length_are_told_at_once() -> None:
+    assert refusal("model.hidden=[120,60]") == (
+        "lists need one entry for each of the 3 layers after the inputs, got 2 for model.bias_times, "
+        "2 for model.weight_mean, 2 for model.weight_std, 2 for training.max_silent"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--resume=outputs/x", "values are given without dashes: resume=outputs/x, got --resume=outputs/x"),
+        (
+            "--training.epochs",
+            "values are given without dashes: training.epochs=VALUE, got --training.epochs",
+        ),
+    ],
+)
+def test_values_with_dashes_are_refused(argument: str, words: str) -> None:
+    keys = [item.name for item in fields(Config)]
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        refuse_dashes([argument], keys)
+    refuse_dashes(["--multirun", "--cfg", "job", "-m", "resume=x", "--help"], keys)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +30,7 @@ INTERRUPTED = 130
 def train() -> None:
     """`gpuspike-train`: see README.md."""
     try:
+        refuse_dashes(sys.argv[1:], [item.name for item in fields(schema.Config)])
         sys.argv[1:] = plugins.given(sys.argv[1:])
         before = _check(sys.argv[1:])
         schema.register()
@@ -62,6 +64,7 @@ def evaluate() -> None:
 
     command = "gpuspike-evaluate"
     try:
+        refuse_dashes(sys.argv[1:], [item.name for item in fields(EvaluateConfig)])
         arguments = plugins.given(as_lists(sys.argv[1:]))
         flags = [a for a in arguments if a.startswith("-")]
         if any(flag not in ("-m", "--multirun") for flag in flags):
@@ -83,6 +86,20 @@ def evaluate() -> None:
     except KeyboardInterrupt:
         print(f"{command}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def refuse_dashes(arguments: Sequence[str], keys: Collection[str]) -> None:
+    """Refuses values that are given like flags.
+
+    Raises:
+        ConfigError: which is it, and how it is given.
+    """
+    for argument in arguments:
+        key, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("--") and key.split(".")[0] in keys:
+            raise ConfigError(
+                f"values are given without dashes: {key}={value if equals else 'VALUE'}, got {argument}"
+            )
 
 
 def refuse(command: str, error: GpuspikeError) -> NoReturn:

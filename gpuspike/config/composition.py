@@ -5,10 +5,12 @@ The values stand in conf/. Below this module, `config` and the command line nobo
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,8 +103,7 @@ def composed(
     except ConfigError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
-        hint = "; pip install 'gpuspike[sweep]' has them all" if "hydra/launcher" in str(error) else ""
-        raise ConfigError(one_line(error) + hint) from None
+        raise ConfigError(one_line(error) + _hint(error, name)) from None
     except (ValueError, TypeError, AttributeError) as error:
         # Hydra lets some mistakes through as plain errors of Python that do not say where.
         raise ConfigError(f"cannot use {' '.join(overrides)}: {one_line(error)}") from None
@@ -135,6 +136,49 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
 
 
 _NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")
+
+
+_NO_VALUE = re.compile(r"parsing override '(?P<text>[^'=]*)'\s+missing EQUAL")
+_NO_LIST = re.compile(
+    r"merging override (?P<key>\S+?)=(?P<value>\S+)\s+Invalid value assigned: \w+ is not a ListConfig"
+)
+_NO_KEY = re.compile(r"Key '(?P<key>\w+)' not in")
+
+
+def _hint(error: Exception, name: str) -> str:
+    """What was meant perhaps, to be added to an error's words; "" where nobody knows."""
+    words = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if "hydra/launcher" in words:
+        return "; pip install 'gpuspike[sweep]' has them all"
+    if found := _NO_VALUE.search(words):
+        text = found["text"]
+        folder = "run" if name == "evaluate" else "resume"
+        return (
+            f"; did you mean {folder}={text}?" if Path(text).is_dir() else "; values are given as KEY=VALUE"
+        )
+    if found := _NO_LIST.search(words):
+        return f"; did you mean {found['key']}=[{found['value']}]?"
+    schema = getattr(error.__cause__, "object_type", None)
+    if (found := _NO_KEY.search(words)) and is_dataclass(schema):
+        keys = _dotted(schema)
+        last = {key.rpartition(".")[2]: key for key in reversed(keys)}
+        initials = {"".join(word[0] for word in key.split("_")): key for key in last if "_" in key}
+        close = [found["key"] if found["key"] in last else initials.get(found["key"])]
+        close = [key for key in close if key] or difflib.get_close_matches(found["key"], last, 1)
+        return f"; did you mean {last[close[0]]}?" if close else ""
+    return ""
+
+
+def _dotted(schema: Any) -> list[str]:
+    """Keys of a configuration, those of its groups by their dotted names."""
+    keys = []
+    for item in fields(schema):
+        made = None if item.default_factory is MISSING else item.default_factory()
+        if is_dataclass(made):
+            keys += [f"{item.name}.{inner.name}" for inner in fields(made)]
+        else:
+            keys.append(item.name)
+    return keys
 
 
 def one_line(error: Exception) -> str:

@@ -380,8 +380,8 @@ def _check(config: Config) -> None:
         ("model.weight_std", config.model.weight_std),
         ("training.max_silent", training.max_silent),
     )
-    for key, values in lists:
-        if len(values) != n_layers:
-            raise ConfigError(
-                f"{key} needs one entry for each of the {n_layers} layers after the inputs, got {len(values)}"
-            )
+    wrong = [f"{len(values)} for {key}" for key, values in lists if len(values) != n_layers]
+    if wrong:
+        raise ConfigError(
+            f"lists need one entry for each of the {n_layers} layers after the inputs, got {', '.join(wrong)}"
+        )
