@@ -166,3 +166,54 @@ def test_a_kept_chip_that_is_drawn_otherwise_today_is_refused(name: str) -> None
     chip.take(arrays)
     with pytest.raises(GpuspikeError, match="a kept chip must be one that its seed still draws"):
         OnChip(made, chip).having(parameters)
+
+
+@each_constant
+def test_having_is_what_was_learnt_and_not_added_to_it(name: str) -> None:
+    made, weights = network()
+    parameters = moved(name, weights, made.layers)
+    once = made.having(parameters)
+    assert once.having(parameters).layers == once.layers
+    assert once.models == made.models
+
+
+@each_constant
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_another_unit_of_the_weights_changes_nothing(name: str, optimizer: str) -> None:
+    rng = np.random.default_rng(1)
+    t_in, labels = rng.uniform(0.1, 2.0, (60, 4)), rng.integers(3, size=60)
+    found = []
+    for threshold in (1.0, 64.0):
+        net = gs.Network([4, 12, 3], trained=[name], neuron=LIF(threshold=threshold), backend="cpu")
+        gs.fit(net, t_in, labels, epochs=3, batch_size=20, optimizer=optimizer, max_silent=[1.0, 1.0])
+        found.append([net.parameters.weights[0] / threshold, net.parameters[0].constants[name], net(t_in)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5)  # Adam has an epsilon
+    assert np.ptp(found[0][1]) > 0.0
+
+
+def test_another_optimiser_begins_anew() -> None:
+    rng = np.random.default_rng(1)
+    t_in, labels = rng.uniform(0.1, 2.0, (60, 4)), rng.integers(3, size=60)
+    net, anew = gs.Network([4, 12, 3], backend="cpu"), gs.Network([4, 12, 3], backend="cpu")
+    for one in (net, anew):
+        gs.fit(one, t_in, labels, epochs=1, optimizer="adam")
+    anew.state = {}
+    for one in (net, anew):
+        gs.fit(one, t_in, labels, epochs=1, optimizer="adamw")
+    for one, other in zip(net.parameters.weights, anew.parameters.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_exact_gradient_where_thresholds_change_from_trial_to_trial_is_refused() -> None:
+    net = gs.Network([4, 12, 3], backend="cpu", trained=["threshold"])
+    chip = net.on(gs.Chip("bss2"), gradient="exact")
+    t_in, labels = np.full((6, 4), 0.5), np.zeros(6, np.int64)
+    with pytest.raises(GpuspikeError, match=r"no exact gradient .*substrate\.threshold_noise"):
+        gs.fit(chip, t_in, labels)
+
+
+@pytest.mark.parametrize("trained", ["threshold", ["threshold", "threshold"]])
+def test_constants_are_a_list_of_different_names(trained: Any) -> None:
+    with pytest.raises(GpuspikeError, match="must be a list of different names, got"):
+        gs.Network([2, 2], trained=trained)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gpuspike.config.schema import optimizer_config, training_config
 from gpuspike.errors import ConfigError
 from gpuspike.kernels import load
-from gpuspike.training.losses import LOSSES, Loss, TTFSCrossEntropy
+from gpuspike.training.losses import LOSSES, Loss, TimeMSE, TTFSCrossEntropy
 from gpuspike.training.optimizers import OPTIMIZERS, SGD, Descent, Optimizer
 
 Array = NDArray[Any]
@@ -155,3 +156,52 @@ def test_a_formula_of_its_own_inherits_no_faster_form_of_another(leaf: Any) -> N
     faster = type("Faster", (leaf,), {"reference": leaf.reference, "device": "..."})
     assert faster.device == "..."
     assert faster.row() is None
+
+
+def test_rates_and_state_that_cannot_be_are_refused() -> None:
+    @dataclass(frozen=True)
+    class TwoRates(SGD):
+        def rates(self, learning_rate: float, count: int) -> tuple[float, ...]:
+            return learning_rate, 1.0
+
+    with pytest.raises(ConfigError, match=r"the rates of TwoRates must be its RATES, 1 numbers, got \[2\]"):
+        Descent(TwoRates(), [np.ones((1, 2, 2))]).rates(0.1)
+    with pytest.raises(ConfigError, match="the STATE of Much must be at most 3 different names"):
+        type("Much", (SGD,), {"STATE": ("a", "b", "c", "d")})
+    with pytest.raises(ConfigError, match="the STATE of Twice must be at most 3 different names"):
+        type("Twice", (SGD,), {"STATE": ("a", "a")})
+
+
+def test_a_row_needs_numbers_of_its_own() -> None:
+    @dataclass(frozen=True)
+    class Still(SGD):
+        @staticmethod
+        def compiled() -> Any:
+            return SGD.compiled()
+
+    weights = [np.ones((1, 2, 2))]
+    with pytest.raises(ConfigError, match="the compiled row of Still needs numbers of a class of its own"):
+        Descent(Still(), weights, load("cpu")).step(weights, weights, 0.1, np.array([True]))
+
+    @dataclass(frozen=True)
+    class Plain(TimeMSE):
+        def numbers(self) -> Any:
+            return (1.0, 2.0)
+
+    with pytest.raises(ConfigError, match="the numbers of Plain must be a NamedTuple of floats, got"):
+        Plain(kernels=load("cpu"))(np.ones((1, 2, 3)), np.zeros((1, 2), np.int64))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("loss", "epochs"), ("loss", "loss"), ("optimizer", "learning_rate")]
+)
+def test_a_value_that_the_group_has_already_is_refused(kind: str, value: str) -> None:
+    base: Any = TimeMSE if kind == "loss" else SGD
+    part = dataclass(frozen=True)(type("Mine", (base,), {"__annotations__": {value: "int"}, value: 7}))
+    parts: Any = LOSSES if kind == "loss" else OPTIMIZERS
+    parts.add("mine", part)
+    try:
+        with pytest.raises(ConfigError, match=f"the value {value} of the {kind} mine must have another name"):
+            training_config() if kind == "loss" else optimizer_config()
+    finally:
+        parts.remove("mine")

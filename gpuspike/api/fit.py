@@ -83,7 +83,8 @@ def fit(
         first_epoch=net.epoch,
     )
     own, names = trainer.state(), set(learnt.arrays())
-    going_on = set(net.state) == set(own) - names
+    same = net.recipe is None or type(net.recipe.optimizer) is type(recipe.optimizer)
+    going_on = same and set(net.state) == set(own) - names
     trainer.restore(own | (net.state if going_on else {}), net.epoch)
     records: list[EpochRecord] = []
     before = net.history

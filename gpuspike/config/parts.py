@@ -30,18 +30,24 @@ def group(base: type[T], parts: Registry[Any], kind: type | None = None) -> type
     Raises:
         ConfigError: parts that disagree about a value, or a value of a type that a configuration cannot have.
     """
-    left_out = () if kind is None else tuple(item.name for item in fields(kind))
+    left_out = None if kind is None else tuple(item.name for item in fields(kind))
     return _group(base, parts.kind, tuple((name, parts[name]) for name in parts), left_out)
 
 
 @functools.lru_cache(maxsize=32)
-def _group(base: Any, kind: str, parts: tuple[tuple[str, Any], ...], left_out: tuple[str, ...]) -> Any:
-    fixed = {*left_out, *(item.name for item in fields(base))}
+def _group(base: Any, kind: str, parts: tuple[tuple[str, Any], ...], left_out: tuple[str, ...] | None) -> Any:
+    fixed = {*(left_out or ()), *(item.name for item in fields(base))}
     found: dict[str, tuple[str, Any, Field[Any]]] = {}
     for name, part in parts:
         hints = typing.get_type_hints(part)
         for item in fields(part):
             if item.name in fixed:
+                if (
+                    left_out is not None and item.name not in left_out
+                ):  # a value of the group's own, which says something else
+                    raise ConfigError(
+                        f"the value {item.name} of the {kind} {name} must have another name: it is taken"
+                    )
                 continue
             first, hint, known = found.setdefault(item.name, (name, hints[item.name], item))
             if (hint, _default(known)) != (hints[item.name], _default(item)):

@@ -21,10 +21,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Layers and the kernels that compute them; the weights are passed in, a list of one array a layer."""
+    """Layers and the kernels that compute them; the weights are passed in, a list of one array a layer.
+
+    Attributes:
+        model: neurons of each layer before they have learnt constants of their own; none: they have not.
+    """
 
     layers: tuple[Layer, ...]
     kernels: Kernels
+    model: tuple[LIF, ...] = ()
 
     @classmethod
     def build(
@@ -92,11 +97,17 @@ class Architecture:
         return LayerInput(t_in, self.kernels.spike_order(t_in) if sort else None)
 
     def having(self, parameters: Parameters) -> Architecture:
-        """The same network, with the constants that its neurons have learnt."""
+        """The same network, with the constants that its neurons have learnt, and no others."""
         if not parameters.trained:
             return self
-        each = zip(self.layers, parameters, strict=True)
-        return replace(self, layers=tuple(replace(layer, neuron=p.neuron(layer.neuron)) for layer, p in each))
+        each = zip(self.layers, self.models, parameters, strict=True)
+        layers = tuple(replace(layer, neuron=own.neuron(model)) for layer, model, own in each)
+        return replace(self, layers=layers, model=self.models)
+
+    @property
+    def models(self) -> tuple[LIF, ...]:
+        """Of each layer, the neurons before they have learnt anything."""
+        return self.model or tuple(layer.neuron for layer in self.layers)
 
     def of_replica(self, replica: int) -> Architecture:
         """The network of one replica, for weights of its own."""
@@ -145,7 +156,7 @@ class Architecture:
             max_weight_grad=max_weight_grad,
             need_t_in_grad=False,
         )
-        return parameters.gradients(grads, parameters.weights, neurons)
+        return parameters.gradients(grads, parameters.weights, self.models, neurons)
 
     @property
     def dead_fraction(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpuspike.errors import DataError
+from gpuspike.errors import ConfigError, DataError
 from gpuspike.network.constants import TRAINED
 from gpuspike.network.layers import Layer
 from gpuspike.neuron import LIF
@@ -38,18 +38,20 @@ class LayerParameters:
         constants = {name: function(array) for name, array in self.constants.items()}
         return LayerParameters(function(self.weights), constants)
 
-    def neuron(self, neuron: LIF) -> LIF:
-        """A layer's neurons, with the constants that were trained."""
+    def neuron(self, model: LIF) -> LIF:
+        """A layer's neurons, the model's with the constants that were trained."""
         for name, free in self.constants.items():
-            neuron = TRAINED[name].neuron(neuron, free)
-        return neuron
+            model = TRAINED[name].neuron(model, free)
+        return model
 
-    def gradients(self, grad: Array, weights: Array, neuron: LIF) -> LayerParameters:
+    def gradients(self, grad: Array, weights: Array, model: LIF, neuron: LIF) -> LayerParameters:
         """Gradients of all arrays, from that of the weights; see `TrainedConstant.gradient`."""
         return LayerParameters(
             grad,
             {
-                name: TRAINED[name].gradient(free, neuron, weights, grad).astype(free.dtype, copy=False)
+                name: TRAINED[name]
+                .gradient(free, model, neuron, weights, grad)
+                .astype(free.dtype, copy=False)
                 for name, free in self.constants.items()
             },
         )
@@ -82,24 +84,17 @@ class Parameters(Sequence[LayerParameters]):
         return learnt if isinstance(learnt, Parameters) else cls.of_weights(learnt)
 
     def training(self, trained: Sequence[str], layers: Sequence[Layer]) -> Parameters:
-        """The same weights, not copied, with constants that begin as the layers have them.
+        """The same weights, not copied, with constants that begin as the model has them.
 
         Raises:
             ConfigError: an unknown constant.
         """
-        return Parameters(
-            [
-                LayerParameters(
-                    own.weights,
-                    {
-                        name: np.full(shape, TRAINED[name].initial(layer.neuron), own.weights.dtype)
-                        for name, shape in LayerParameters.shapes(layer, len(own.weights), trained).items()
-                        if name in trained
-                    },
-                )
-                for own, layer in zip(self, layers, strict=True)
-            ]
-        )
+        made = []
+        for own, layer in zip(self, layers, strict=True):
+            shape = len(own.weights), layer.n_out
+            zeros = {name: np.zeros(shape, own.weights.dtype) for name in trained if TRAINED[name]}
+            made.append(LayerParameters(own.weights, zeros))
+        return Parameters(made)
 
     @classmethod
     def from_arrays(
@@ -172,11 +167,15 @@ class Parameters(Sequence[LayerParameters]):
         }
 
     def gradients(
-        self, grads: Sequence[Array], weights: Sequence[Array], neurons: Sequence[LIF]
+        self,
+        grads: Sequence[Array],
+        weights: Sequence[Array],
+        models: Sequence[LIF],
+        neurons: Sequence[LIF],
     ) -> Parameters:
         """Gradients of all arrays, from those of the weights; see `TrainedConstant.gradient`."""
-        each = zip(self, grads, weights, neurons, strict=True)
-        return Parameters([own.gradients(grad, w, neuron) for own, grad, w, neuron in each])
+        each = zip(self, grads, weights, models, neurons, strict=True)
+        return Parameters([own.gradients(grad, w, model, neuron) for own, grad, w, model, neuron in each])
 
     def map(self, function: Callable[[Array], Array]) -> Parameters:
         """The same with each array replaced by what a function makes of it: a copy, a replica, a cast."""
@@ -189,6 +188,8 @@ def trained_on_host(trained: Sequence[str]) -> str:
     Raises:
         ConfigError: an unknown constant.
     """
+    if isinstance(trained, str) or len(set(trained)) < len(trained):
+        raise ConfigError(f"constants to be trained must be a list of different names, got {trained!r}")
     for name in trained:
         _ = TRAINED[name]
     return f"training {', '.join(trained)}" if trained else ""

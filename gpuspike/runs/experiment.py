@@ -225,7 +225,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     substrate = _substrate(config)
     backend = select(
         config.backend.value,
-        host_only=trained_on_host(model.trained) if substrate.ideal else "an emulated chip",
+        host_only=trained_on_host(model.trained) or ("" if substrate.ideal else "an emulated chip"),
     )
     if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):
         raise ConfigError(f"model.weight_std must be 0 or more, got {model.weight_std}")

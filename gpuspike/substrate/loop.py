@@ -35,7 +35,7 @@ class OnChip:
         network: the nominal one.
         chip: what answers.
         gradient: NOMINAL or EXACT.
-        fresh: gives a new chip for each training batch, if given; evaluations keep the last one.
+        fresh: gives a new chip for each training batch, if given.
 
     Raises:
         ConfigError: an exact gradient of a chip that is not emulated, whose parameters nobody knows.
@@ -72,7 +72,8 @@ class OnChip:
         """The same with the constants that the neurons have learnt, and with what the chip makes of them.
 
         Raises:
-            ConfigError: constants for a chip that is not emulated.
+            ConfigError: constants for a chip that is not emulated, or their exact gradient where thresholds
+                change from trial to trial, which the weights' gradient does not tell apart.
         """
         if not parameters.trained:
             return self
@@ -80,6 +81,12 @@ class OnChip:
             kind = type(self.chip).__name__
             raise ConfigError(
                 f"{', '.join(parameters.trained)} can be trained on emulated chips, got a {kind}"
+            )
+        if self.exact is not None and (lifting := self.chip.substrate.doing("lift")):
+            name, why = ", ".join(parameters.trained), ", ".join(map(str, lifting))
+            raise ConfigError(
+                f"{name} has no exact gradient where thresholds change from trial to trial ({why}): "
+                "substrate.gradient=nominal has one"
             )
         network = self.network.having(parameters)
         fresh = self.fresh
@@ -145,7 +152,7 @@ class OnChip:
             max_weight_grad=max_weight_grad,
             need_t_in_grad=False,
         )
-        found = parameters.gradients(grads, weights, neurons)
+        found = parameters.gradients(grads, weights, self.network.models, neurons)
         return found if self.exact is None else found.with_weights(self.exact.pull_back(grads))
 
     @property

@@ -101,9 +101,7 @@ class CompiledStep(HostStep):
         self._at: Any = None  # the epoch
         dead = np.broadcast_to(np.asarray(machine.dead_fraction, np.float64), (n_layer, len(seeds)))
         optimizer = descent.optimizer
-        told_loss, told_optimizer = loss.numbers(), optimizer.numbers()
-        kernels.register_leaf(told_loss, loss.row())
-        kernels.register_leaf(told_optimizer, (optimizer.row(), len(optimizer.STATE)))
+        told_loss, told_optimizer = kernels.register_leaf(loss), kernels.register_leaf(optimizer)
         self._stack = kernels.training(
             weights,
             descent.of_weights,

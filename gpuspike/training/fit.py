@@ -112,7 +112,7 @@ class Recipe:
         """Its values as numbers, texts and lists, for a file."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}
         leaves = {name: own[name] for name in ("loss", "optimizer")}
-        return own | {name: {"name": leaf_name(a), **leaf_values(a)} for name, a in leaves.items()}
+        return own | {name: {"name": leaf_name(a), "values": leaf_values(a)} for name, a in leaves.items()}
 
     @classmethod
     def of_plain(cls, values: Mapping[str, Any]) -> Recipe | None:
@@ -121,17 +121,18 @@ class Recipe:
         for name, parts in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
             told = rest.pop(name)
             if isinstance(told, str):  # older files have all values side by side, whoever they are for
-                told = {"name": told, **rest}
+                told = {"name": told, "values": rest}
             if told["name"] not in parts:
                 return None
             part: Any = parts[told["name"]]
-            made[name] = part(**{value: told[value] for value in leaf_values(part()) if value in told})
+            values = told["values"]
+            made[name] = part(**{value: values[value] for value in leaf_values(part()) if value in values})
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in rest.items() if name in known}, **made)
 
     def suited(self, neuron: LIF) -> Recipe:
         """The same with numbers that suit a neuron of numbers where none are given."""
-        unit = float(neuron.drive) / neuron.tau_fast
+        unit = weight_unit(neuron)
         # A loss has no unit, so that a gradient has the inverse of a weight's.
         rate = 0.005 * unit**self.optimizer.RATE_UNITS
         return replace(
@@ -185,9 +186,14 @@ class Recipe:
         return Schedule(_given(self.learning_rate), self.schedule, self.step_size, self.gamma, self.epochs)
 
 
+def weight_unit(neuron: LIF) -> float:
+    """C (threshold - leak)/tau_fast of neurons of numbers; of others 1."""
+    return float(neuron.drive) / neuron.tau_fast if neuron.uniform else 1.0
+
+
 def leaf_values(leaf: Leaf) -> dict[str, Any]:
     """What a user sets of a loss or an optimiser, by name: its fields, but for those of its kind."""
-    kind = {item.name for item in fields(Loss)} | {item.name for item in fields(Optimizer)}
+    kind = {item.name for item in fields(Loss if isinstance(leaf, Loss) else Optimizer)}
     return {item.name: getattr(leaf, item.name) for item in fields(leaf) if item.name not in kind}
 
 
@@ -281,7 +287,9 @@ def make_trainer(
     """
     parameters = Parameters.of(learnt)
     schedule = _Later(**vars(recipe.make_schedule()), first_epoch=first_epoch)
-    descent = Descent(recipe.optimizer, parameters, architecture.kernels)
+    trained.having(parameters)  # refuses constants that cannot be trained there
+    unit = weight_unit(architecture.models[0])
+    descent = Descent(recipe.optimizer, parameters, architecture.kernels, unit)
     bumping = recipe.make_bumping(len(parameters), len(seeds))
     parts = (parameters, loss, descent, bumping, rule, seeds)
     constants = parameters.trained

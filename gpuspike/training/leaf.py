@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
+from gpuspike.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Leaf:
@@ -28,7 +30,7 @@ class Leaf:
 
     def numbers(self) -> Any:
         """What the faster forms are told: a NamedTuple of floats, of a class that is this leaf's alone."""
-        raise TypeError(f"{type(self).__name__} needs numbers for its compiled row or device text")
+        raise ConfigError(f"{type(self).__name__} needs numbers for its compiled row or device text")
 
     @staticmethod
     def compiled() -> Any:

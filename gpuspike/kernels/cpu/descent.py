@@ -35,11 +35,9 @@ def descend(
     optimizer: Any, rates: Sequence[float], weights: Array, grad: Array, state: Sequence[Array]
 ) -> None:
     """One step on one replica's weights of a layer, in place; see `kernels.Kernels.descend`."""
-    row = optimizer.row()
-    if row is None:
+    if optimizer.row() is None:
         return optimizer.reference(rates, weights, grad, *state)
-    numbers = in_type(optimizer.numbers(), weights.dtype)
-    register(numbers, (row, len(state)))
+    numbers = in_type(register(optimizer), weights.dtype)
     address(weights)  # refuses one that reshape would copy
     at = np.array([address(array) for array in state] + [0] * (MOST_ARRAYS - len(state)))
     arguments = (numbers, np.array(rates, weights.dtype), weights.reshape(-1), grad.reshape(-1), at)

@@ -7,25 +7,45 @@ another process finds it there: a function that were passed, or closed over, wou
 
 from __future__ import annotations
 
+import hashlib
+import marshal
 from functools import cache
 from types import FunctionType
 from typing import Any
 
 import numpy as np
+from numba import config as numba_config
 from numba import njit
 from numba.extending import overload
 
+from gpuspike.errors import ConfigError
 from gpuspike.kernels.cpu.arrays import cube
 
 MOST_ARRAYS = 3
 """Arrays that an optimiser keeps beside a layer's weights, at most."""
 
 _rows: dict[type, Any] = {}
+_owners: dict[type, Any] = {}  # of each class of numbers, the function that makes the row
+_FOLDER: Any = numba_config.CACHE_DIR  # type: ignore[attr-defined]  # that of these sources
 
 
-def register(numbers: Any, row: Any) -> None:
-    """Makes the row of a leaf known by the class of its numbers."""
-    _rows[type(numbers)] = row
+def register(leaf: Any) -> Any:
+    """Makes the row of a leaf known by the class of its numbers, and returns these.
+
+    Raises:
+        ConfigError: numbers that are no NamedTuple, or of a class that is not this row's alone: another row would be
+            compiled in its place, or kept on the disk under its name.
+    """
+    numbers, row, source = leaf.numbers(), leaf.row(), type(leaf).compiled
+    kind, name = type(numbers), type(leaf).__name__
+    if not (isinstance(numbers, tuple) and hasattr(kind, "_fields")):
+        raise ConfigError(f"the numbers of {name} must be a NamedTuple of floats, got {numbers!r}")
+    if kind.__module__ != source.__module__ or _owners.setdefault(kind, source) is not source:
+        raise ConfigError(
+            f"the compiled row of {name} needs numbers of a class of its own, defined beside it, got {kind.__name__}"
+        )
+    _rows[kind] = (row, len(leaf.STATE)) if hasattr(leaf, "STATE") else row
+    return numbers
 
 
 def in_type(numbers: Any, dtype: np.dtype[Any]) -> Any:
@@ -94,7 +114,13 @@ def _own_job(job: Any, kinds: tuple[type, ...]) -> Any:
     original = job.py_func
     copy = FunctionType(original.__code__, original.__globals__, original.__name__, original.__defaults__)
     copy.__module__ = original.__module__
-    copy.__qualname__ = "_".join(
-        [original.__qualname__, *(f"{k.__module__}_{k.__qualname__}" for k in kinds)]
-    )
-    return njit(cache=True, nogil=True, error_model="numpy")(copy)
+    # With what the rows are: an edited one must not be taken for that of before.
+    digests = [hashlib.sha256(marshal.dumps(_owners[k].__code__)).hexdigest()[:16] for k in kinds]
+    names = [f"{k.__module__}_{k.__qualname__}_{digest}" for k, digest in zip(kinds, digests, strict=True)]
+    copy.__qualname__ = "_".join([original.__qualname__, *names])
+    given = numba_config.CACHE_DIR  # type: ignore[attr-defined]
+    numba_config.CACHE_DIR = _FOLDER  # type: ignore[attr-defined]
+    try:
+        return njit(cache=True, nogil=True, error_model="numpy")(copy)
+    finally:
+        numba_config.CACHE_DIR = given  # type: ignore[attr-defined]

@@ -50,13 +50,11 @@ def check_labels(labels: NDArray[np.int64], n_classes: int) -> None:
 def score(loss: Any, t_out: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
     """Loss of every sample, and the gradient of each replica's mean; see `kernels.Kernels.score`."""
     check_labels(labels, t_out.shape[2])
-    row = loss.row()
-    if row is None:
+    if loss.row() is None:
         return loss.reference(t_out, labels)
     losses, grad = np.empty(t_out.shape[:2], t_out.dtype), np.empty_like(t_out)
     if losses.size:
-        numbers = in_floats(loss.numbers())
-        register(numbers, row)
+        numbers = in_floats(register(loss))
         n_samples = max(1, SPIKES_PER_TASK // t_out.shape[2])
         arguments = (numbers, t_out, labels, n_samples, losses, grad)
         run(job_for(_score_job, numbers), arguments, parallel=t_out.size > 2 * SPIKES_PER_TASK)

@@ -15,26 +15,22 @@ Array = NDArray[Any]
 class TrainedConstant(ABC):
     """A constant that each neuron of a layer has for itself and learns, as (n_replica, n_post) free numbers.
 
-    Training may make a free number anything finite; the constant that it stands for must stay physical.
+    A free number has no unit and begins at 0, where the neuron is as the model describes it. Training may
+    move it far; the constant that it stands for must stay physical.
     """
 
     @staticmethod
     @abstractmethod
-    def initial(neuron: LIF) -> float:
-        """The free number of a neuron as the model describes it, one of numbers."""
+    def neuron(model: LIF, free: Array) -> LIF:
+        """The model's neurons with the constants that (n_replica, n_post) free numbers stand for."""
 
     @staticmethod
     @abstractmethod
-    def neuron(neuron: LIF, free: Array) -> LIF:
-        """The same neurons with the constants that (n_replica, n_post) free numbers stand for."""
-
-    @staticmethod
-    @abstractmethod
-    def gradient(free: Array, neuron: LIF, weights: Array, grad: Array) -> Array:
+    def gradient(free: Array, model: LIF, neuron: LIF, weights: Array, grad: Array) -> Array:
         """Gradient of the free numbers, from that of the weights.
 
         Args:
-            free: (n_replica, n_post).
+            free: (n_replica, n_post);  model: as for `neuron`.
             neuron: those whose spikes the gradient is of: on a chip, with what it makes of the constant.
             weights: (n_replica, n_pre, n_post), that these neurons got;  grad: theirs.
         """

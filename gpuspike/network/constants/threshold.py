@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ Array = NDArray[Any]
 
 
 class Threshold(TrainedConstant):
-    """The threshold, as the logarithm of its distance from the leak, above which it thus stays.
+    """The threshold, as the logarithm of its distance from the leak over the model's; so it stays above.
 
     A membrane's way from the leak is proportional to the weights, so that spike times know a neuron's weights
     and its threshold as a ratio alone, t(w, threshold - leak) = t(w/(threshold - leak), 1), whence
@@ -25,18 +24,13 @@ class Threshold(TrainedConstant):
     """
 
     @staticmethod
-    def initial(neuron: LIF) -> float:
-        """See `TrainedConstant.initial`."""
-        return math.log(float(neuron.span))
-
-    @staticmethod
-    def neuron(neuron: LIF, free: Array) -> LIF:
+    def neuron(model: LIF, free: Array) -> LIF:
         """See `TrainedConstant.neuron`."""
-        return replace(neuron, threshold=neuron.leak + np.exp(free.astype(np.float64)))
+        return replace(model, threshold=model.leak + model.span * np.exp(free.astype(np.float64)))
 
     @staticmethod
-    def gradient(free: Array, neuron: LIF, weights: Array, grad: Array) -> Array:
+    def gradient(free: Array, model: LIF, neuron: LIF, weights: Array, grad: Array) -> Array:
         """See `TrainedConstant.gradient`."""
         # On a chip the span is another one; the way from the free number to it is the model's.
-        share = np.exp(free.astype(np.float64)) / np.asarray(neuron.span)
+        share = np.asarray(model.span) * np.exp(free.astype(np.float64)) / np.asarray(neuron.span)
         return -share * np.einsum("rij,rij->rj", weights, grad, dtype=np.float64)

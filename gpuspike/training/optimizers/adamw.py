@@ -27,6 +27,9 @@ class AdamWNumbers(NamedTuple):
 class AdamW(Adam):
     """Adam, after the weights have shrunk by themselves: weights -= learning_rate weight_decay weights.
 
+    Since a learning rate is in units of the weights, weight_decay is in units of 1/weights. The free numbers
+    of trained constants shrink too, towards the model's constants.
+
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv 1711.05101).
     """
 

@@ -17,6 +17,10 @@ from gpuspike.training.leaf import Leaf
 Array = NDArray[Any]
 
 
+MOST_STATE = 3
+"""Arrays that an optimiser may keep beside each of those that it works on."""
+
+
 @dataclass(frozen=True)
 class Optimizer(Leaf, ABC):
     """An optimiser: a frozen dataclass with a formula in up to three forms; `Descent` has its arrays.
@@ -30,7 +34,7 @@ class Optimizer(Leaf, ABC):
     A configuration has its values under `optimizer`.
 
     Attributes:
-        STATE: names of the arrays that it keeps beside each layer's weights, of their shape; at most three.
+        STATE: names of the arrays that it keeps beside each of those that it works on, of its shape.
         RATES: names of what `rates` returns.
         COUNTS: whether its rates depend on how many steps a replica has made.
         RATE_UNITS: the power of the weights' unit that a learning rate has: 2 where a step is proportional to
@@ -48,6 +52,10 @@ class Optimizer(Leaf, ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if len(cls.STATE) > MOST_STATE or len(set(cls.STATE)) < len(cls.STATE):
+            raise ConfigError(
+                f"the STATE of {cls.__name__} must be at most {MOST_STATE} different names, got {cls.STATE}"
+            )
         if "rates" in vars(cls) and "device_rates" not in vars(cls):
             if vars(cls).get("device"):
                 raise ConfigError(
@@ -71,12 +79,18 @@ class Descent:
         optimizer: the formula.
         learnt: what it works on; a list of arrays is weights alone.
         kernels: the backend that computes it; None: the oracle does.
+        unit: of the weights, C (threshold - leak)/tau_fast: a learning rate has powers of it, which the free
+            numbers of constants do not have.
     """
 
     def __init__(
-        self, optimizer: Optimizer, learnt: Parameters | Sequence[Array], kernels: Any = None
+        self,
+        optimizer: Optimizer,
+        learnt: Parameters | Sequence[Array],
+        kernels: Any = None,
+        unit: float = 1.0,
     ) -> None:
-        self.optimizer = optimizer
+        self.optimizer, self._unit = optimizer, unit
         self._kernels = kernels
         parameters = Parameters.of(learnt)
         self._kept = {
@@ -92,7 +106,12 @@ class Descent:
 
     def rates(self, learning_rate: float) -> list[tuple[float, ...]]:
         """Of each replica's next step, see `Optimizer.rates`."""
-        return [self.optimizer.rates(learning_rate, int(count) + 1) for count in self.steps]
+        rates = [self.optimizer.rates(learning_rate, int(count) + 1) for count in self.steps]
+        if any(len(own) != len(self.optimizer.RATES) for own in rates):
+            name, n = type(self.optimizer).__name__, len(self.optimizer.RATES)
+            found = sorted({len(own) for own in rates})
+            raise ConfigError(f"the rates of {name} must be its RATES, {n} numbers, got {found}")
+        return rates
 
     def step(
         self,
@@ -103,15 +122,17 @@ class Descent:
     ) -> None:
         """Steps all arrays of the active replicas in place; the others and their state stay as they are."""
         rates = self.rates(learning_rate)
+        without_unit = self.rates(learning_rate / self._unit**self.optimizer.RATE_UNITS)
         self.count(active)
         arrays, of_arrays = Parameters.of(learnt).arrays(), Parameters.of(grads).arrays()
         for r in np.flatnonzero(active):
             for name, array in arrays.items():
                 kept = [beside[r] for beside in self._kept[name]]
+                own = rates[r] if name.startswith("weights_") else without_unit[r]
                 if self._kernels is None:
-                    self.optimizer.reference(rates[r], array[r], of_arrays[name][r], *kept)
+                    self.optimizer.reference(own, array[r], of_arrays[name][r], *kept)
                 else:
-                    self._kernels.descend(self.optimizer, rates[r], array[r], of_arrays[name][r], kept)
+                    self._kernels.descend(self.optimizer, own, array[r], of_arrays[name][r], kept)
 
     def count(self, active: NDArray[np.bool_] | bool) -> None:
         """The active replicas have made a step."""
