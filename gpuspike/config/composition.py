@@ -42,6 +42,9 @@ def conf_folder() -> Path:
 
 def register(name: str, schema: type[Any]) -> None:
     """Makes a schema known to Hydra."""
+    # Hydra copies the store, of which there is one, each time that it looks for a group's options, which is a
+    # hundred times and half a second for --help. What is loaded from it is a copy in any case.
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     ConfigStore.instance().store(name=name, node=schema)
 
 
