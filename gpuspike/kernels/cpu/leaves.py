@@ -21,9 +21,6 @@ from numba.extending import overload
 from gpuspike.errors import ConfigError
 from gpuspike.kernels.cpu.arrays import cube
 
-MOST_ARRAYS = 3
-"""Arrays that an optimiser keeps beside a layer's weights, at most."""
-
 _rows: dict[type, Any] = {}
 _owners: dict[type, Any] = {}  # of each class of numbers, the function that makes the row
 _FOLDER: Any = numba_config.CACHE_DIR  # type: ignore[attr-defined]  # that of these sources

@@ -11,14 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError
+from gpuspike.kernels.constants import MOST_ARRAYS
 from gpuspike.network.parameters import Parameters
 from gpuspike.training.leaf import Leaf
 
 Array = NDArray[Any]
-
-
-MOST_STATE = 3
-"""Arrays that an optimiser may keep beside each of those that it works on."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,9 @@ class Optimizer(Leaf, ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if len(cls.STATE) > MOST_STATE or len(set(cls.STATE)) < len(cls.STATE):
+        if len(cls.STATE) > MOST_ARRAYS or len(set(cls.STATE)) < len(cls.STATE):
             raise ConfigError(
-                f"the STATE of {cls.__name__} must be at most {MOST_STATE} different names, got {cls.STATE}"
+                f"the STATE of {cls.__name__} must be at most {MOST_ARRAYS} different names, got {cls.STATE}"
             )
         if "rates" in vars(cls) and "device_rates" not in vars(cls):
             if vars(cls).get("device"):
