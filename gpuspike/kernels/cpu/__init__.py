@@ -86,6 +86,7 @@ class _OneByOne:
     def backward(
         self,
         t_in: Array,
+        order: NDArray[np.int64],
         weights: Array,
         unit: Unit,
         t_out: Array,
@@ -94,7 +95,7 @@ class _OneByOne:
         **options: Any,
     ) -> tuple[Array | None, Array]:
         if unit.taus is not None:
-            return _own_taus.backward(t_in, weights, unit.taus, t_out, slope, t_out_grad, **options)
+            return _own_taus.backward(t_in, order, weights, unit.taus, t_out, slope, t_out_grad, **options)
         state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
         t_in_grad, (grad,) = _backward.backward([state], [weights], [unit], t_out_grad, **options)
         return t_in_grad, grad

@@ -256,6 +256,7 @@ def _lifted(
 
 def backward(
     t_in: NDArray[Any],
+    order: NDArray[np.int64],
     weights: NDArray[Any],
     neuron: LIF,
     t_out: NDArray[Any],

@@ -1,0 +1,111 @@
+"""Crossings of many neurons with time constants of their own, vectorised (Numba).
+
+The notation is that of `gpuspike.kernels.cpu.own_taus`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from gpuspike.kernels.constants import EQUAL, GENERAL
+from gpuspike.kernels.cpu.own_taus_events import fraction
+from gpuspike.kernels.cpu.solve import exp_vectorised, solve
+
+STEPS = 5
+"""For all neurons at once; who needs more goes on alone."""
+
+ENOUGH = 1e-16
+"""What a step may leave, in tau_fast."""
+
+
+@njit(error_model="numpy")
+def crossings(n, v, p, room, slow, fast, rate, delay, steep):
+    """Delays from events to crossings, as `solve.solve` finds them, and the slopes there.
+
+    In x = E(s), from its left, a step of Newton's method, or to second order where the third derivative of R allows
+    it, goes to the left of the crossing; so does log(1 + z) > 2 z/(2 + z), which takes x back to s without a
+    logarithm.
+
+    Args:
+        n: how many neurons there are; arrays hold at least as many.
+        v, p: potential and sum at the event, over C (threshold - leak).
+        room: time that is left; where it is finite, the potential is known to reach the threshold.
+        slow, fast, rate: 1/tau_slow, 1/tau_fast, and their difference.
+        delay, steep: out; inf where the threshold is never reached.
+    """
+    v_now, p_now, slow_now, fast_now, rate_now = (
+        v[:n].copy(),
+        p[:n].copy(),
+        slow[:n].copy(),
+        fast[:n].copy(),
+        rate[:n].copy(),
+    )
+    s, place = np.zeros(n), np.arange(n)
+    rising, need, risen, step = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    live = n
+    for number in range(STEPS):
+        if number == 0:
+            for m in range(live):
+                need[m] = 1.0 - v_now[m]
+            for m in range(live):
+                rising[m] = p_now[m] - fast_now[m]
+        else:
+            for m in range(live):
+                rising[m] = exp_vectorised(-slow_now[m] * s[m])
+            for m in range(live):
+                need[m] = exp_vectorised(-rate_now[m] * s[m])
+            for m in range(live):
+                risen[m] = s[m] * fraction(rate_now[m] * s[m], need[m])
+            for m in range(live):
+                need[m] = 1.0 - rising[m] * (need[m] * v_now[m] + risen[m] * p_now[m])
+            for m in range(live):
+                rising[m] = rising[m] * p_now[m] - fast_now[m]
+        for m in range(live):
+            bend = slow_now[m] * fast_now[m] if 2.0 * slow_now[m] >= fast_now[m] else 0.0
+            discriminant = rising[m] * rising[m] - 2.0 * bend * need[m]
+            x = 2.0 * need[m] / (rising[m] + math.sqrt(max(discriminant, 0.0)))
+            further = 2.0 * x / (2.0 + rate_now[m] * x)
+            possible = (rising[m] > 0.0) & (discriminant >= 0.0)
+            step[m] = (further if possible else math.inf) if need[m] > 0.0 else 0.0
+        kept = 0
+        for m in range(live):
+            j, a, b = place[m], slow_now[m], fast_now[m]
+            further = step[m]
+            after = s[m] + further
+            if after == math.inf:
+                delay[j] = math.inf
+                continue
+            bend = a * b if 2.0 * a >= b else 0.0
+            z = b * further
+            flat = math.sqrt(max(rising[m] * rising[m] - 2.0 * bend * need[m], 0.0)) / b
+            if further == 0.0 or z * z * (z + (a / b if bend == 0.0 else 0.0)) <= ENOUGH * flat:
+                delay[j] = after
+                steep[j] = (rising[m] + b) * (1.0 - a * further * (1.0 - 0.5 * a * further)) - b
+                continue
+            s[kept], place[kept] = after, j
+            v_now[kept], p_now[kept], slow_now[kept], fast_now[kept], rate_now[kept] = (
+                v_now[m],
+                p_now[m],
+                a,
+                b,
+                rate_now[m],
+            )
+            kept += 1
+        live = kept
+        if live == 0:
+            break
+    for m in range(live):
+        delay[place[m]] = -1.0
+    for m in range(n):
+        if delay[m] < 0.0 or (delay[m] == math.inf and room[m] < math.inf):
+            mode = EQUAL if rate[m] == 0.0 else GENERAL
+            delay[m] = solve(v[m], p[m], room[m], mode, 1.0 / slow[m], 1.0 / fast[m], rate[m])
+            steep[m] = (
+                p[m] * math.exp(-min(delay[m], room[m]) * slow[m]) - fast[m]
+                if min(delay[m], room[m]) < math.inf
+                else 0.0
+            )
+        delay[m] = min(delay[m], room[m])
