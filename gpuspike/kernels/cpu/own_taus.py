@@ -37,12 +37,14 @@ from gpuspike.backend import thread_count
 from gpuspike.kernels.constants import EQUAL, GENERAL, tangent
 from gpuspike.kernels.cpu import own_taus_backward as _backward
 from gpuspike.kernels.cpu.arrays import in_vectors
+from gpuspike.kernels.cpu.events import FLAT
 from gpuspike.kernels.cpu.own_taus_events import (
     ANEW,
     LAST,
     TIE,
     anew,
     fill,
+    fraction,
     kernel,
     membranes,
     prepare,
@@ -61,7 +63,7 @@ from gpuspike.kernels.cpu.simd_own_taus import (
     gather,
     lowest_bit,
 )  # fmt: skip
-from gpuspike.kernels.cpu.solve import rise, solve
+from gpuspike.kernels.cpu.solve import exp_vectorised, rise, solve
 from gpuspike.kernels.cpu.sort import spike_order
 from gpuspike.kernels.cpu.team import PIECES_PER_THREAD, enter, leave, run, tasks
 
@@ -101,7 +103,7 @@ def _sweep(
         order: of the inputs;  weights: (n_pre, whole vectors).
         first, n: the block's first neuron, and how many there are.
         table: of the block, with thresholds.
-        found: out: neuron, time of the event, v, p, room of each that crosses, or does so perhaps after the last
+        found: out: neuron, event, v, p, room of each that crosses, or does so perhaps after the last
             event; v and p in units of its threshold.
         n_found: how many there are already.
 
@@ -109,7 +111,7 @@ def _sweep(
         n_found, updated.
     """
     t, scale, kind = events
-    lanes, t_event, v_found, p_found, room = found
+    lanes, stops, v_found, p_found, room = found
     one, w_one = table.dtype.type(1.0), weights.dtype.type(1.0)
     n_vectors, place = vectors(n, table), table.ctypes.data
     everybody = np.int64(-1) if n == LANES else (np.int64(1) << n) - 1
@@ -164,13 +166,35 @@ def _sweep(
                     table, m, new, p, v, height, high * next_scale, gap, slow[j], fast[j], rate[j]
                 )
             if crosses:
-                lanes[n_found], t_event[n_found], room[n_found] = j, t[k], gap
+                lanes[n_found], stops[n_found], room[n_found] = j, k, gap
                 v_found[n_found], p_found[n_found] = v / height, p / height
                 n_found += 1
                 table[HIGH, m] = math.inf
                 silent -= 1
         now = new
     return n_found
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _polished(t, last, order, weights, height, room, slow, fast, rate, delay, steep):
+    """The delay from event `last` to a flat crossing, and the slope there, from sums in float64.
+
+    Args:
+        weights: (n_pre,) of the neuron;  delay, steep: from other sums.
+    """
+    p, v = np.empty(last + 1), np.empty(last + 1)
+    for k in range(last + 1):
+        p[k] = weights[order[k]] / height
+    for k in range(last + 1):
+        p[k] *= exp_vectorised((t[k] - t[last]) * slow)
+    for k in range(last + 1):
+        age = t[last] - t[k]
+        v[k] = p[k] * (age * fraction(rate * age, exp_vectorised(-rate * age)))
+    pull, potential = p.sum(), v.sum()
+    again = solve(potential, pull, room, EQUAL if rate == 0.0 else GENERAL, 1.0 / slow, 1.0 / fast, rate)
+    if again == math.inf:  # float32 has the last word on whether there is a spike
+        return delay, steep
+    return again, pull * math.exp(-again * slow) - fast
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -189,9 +213,8 @@ def _forward(
         np.empty(n_pre + 1),
         np.empty(n_pre + 1, np.int64),
     )
-    lanes, t_event, v, p, room = (
-        np.empty(n_post, np.int64), np.empty(n_post), np.empty(n_post), np.empty(n_post), np.empty(n_post),
-    )  # fmt: skip
+    lanes, stops = np.empty(n_post, np.int64), np.empty(n_post, np.int64)
+    v, p, room = np.empty(n_post), np.empty(n_post), np.empty(n_post)
     a, b_fast, d, delay, steep = (
         np.empty(n_post),
         np.empty(n_post),
@@ -227,7 +250,7 @@ def _forward(
                     table[HIGH, m] = high
             n_found = _sweep(
                 (t, scale, kind), count, order[r_in, b], weights[r], first, n, table, slow, fast, rate, half, widest,
-                fast_least, (lanes, t_event, v, p, room), n_found,
+                fast_least, (lanes, stops, v, p, room), n_found,
             )  # fmt: skip
         for m in range(n_found):
             j = lanes[m]
@@ -236,8 +259,13 @@ def _forward(
         for m in range(n_found):
             if delay[m] < math.inf:
                 j = lanes[m]
-                high = lift[r, b, j] if lift.size > 0 else 1.0
-                t_out[r, b, j] = t_event[m] + delay[m]
+                high = np.float64(lift[r, b, j]) if lift.size > 0 else 1.0
+                if not precise and steep[m] < FLAT * fast[j]:
+                    delay[m], steep[m] = _polished(
+                        t, stops[m], order[r_in, b], weights[r, :, j], high, room[m], slow[j], fast[j], rate[j],
+                        delay[m], steep[m],
+                    )  # fmt: skip
+                t_out[r, b, j] = t[stops[m]] + delay[m]
                 slope_out[r, b, j] = steep[m] * high if steep[m] > tangent * fast[j] else 0.0
     return leave(control, is_caller, n_pieces)
 
@@ -282,7 +310,7 @@ def forward(
     n_replica, n_pre, n_post = weights.shape
     t_out = np.empty((n_replica, t_in.shape[1], n_post), weights.dtype)
     slope = np.empty_like(t_out)
-    like = np.empty(0, np.float64)
+    like = np.empty(0, weights.dtype)
     arrays = like, t_in, order, in_vectors(weights), taus, high, tangent(weights.dtype), t_out, slope
     _run(_forward, n_replica * t_in.shape[1], arrays, parallel=t_out.size * n_pre > PAIRS_WORTH_A_THREAD)
     return t_out, slope
@@ -323,7 +351,7 @@ def backward(
     n_batch = t_out.shape[1]
     if order.shape != t_in.shape:
         order = spike_order(t_in)
-    like = np.empty(0, np.float64)
+    like = np.empty(0, weights.dtype)
     weights_grad = np.empty_like(weights)
     t_in_grad = np.zeros((n_replica, *t_in.shape[1:]), weights.dtype) if need_t_in_grad else None
     parallel = t_out.size * n_pre > PAIRS_WORTH_A_THREAD

@@ -39,11 +39,14 @@ from gpuspike.kernels.cpu.team import enter, leave, tasks
 
 
 @njit(error_model="numpy")
-def _peak(slow, fast, rate):
-    """When C k(s) is largest."""
-    if rate == 0.0:
-        return 1.0 / slow
-    return math.log(fast / slow) / rate if slow > 0.0 else math.inf
+def _peaks(slow, fast, rate, peak, highest):
+    """When C k(s) of each neuron is largest, and how large."""
+    for j in range(len(slow)):
+        if rate[j] == 0.0:
+            peak[j] = 1.0 / slow[j]
+        else:
+            peak[j] = math.log(fast[j] / slow[j]) / rate[j] if slow[j] > 0.0 else math.inf
+        highest[j] = kernel(peak[j], slow[j], rate[j]) if peak[j] < math.inf else 1.0 / fast[j]
 
 
 @njit(error_model="numpy")
@@ -60,16 +63,11 @@ def _before(t, count, gate):
 
 
 @njit(error_model="numpy")
-def _explodes(t, count, gate, grad, limit, slow, fast, rate):
-    """Whether grad C k is beyond the limit for any of the inputs t[:count] before `gate`.
+def _explodes(t, last, gate, grad, limit, slow, rate, peak):
+    """Whether grad C k is beyond the limit for any of the inputs up to the `last` one.
 
     The kernel rises up to its peak and falls behind it: one of the two inputs next to that has the largest gradient.
     """
-    peak = _peak(slow, fast, rate)
-    highest = kernel(peak, slow, rate) if peak < math.inf else 1.0 / fast
-    if abs(grad) * highest <= limit:
-        return False
-    last = _before(t, count, gate) - 1
     k = _before(t, last + 1, gate - peak)
     steepest = kernel(gate - t[k], slow, rate) if k <= last else 0.0
     if k > 0:
@@ -78,11 +76,12 @@ def _explodes(t, count, gate, grad, limit, slow, fast, rate):
 
 
 @njit(error_model="numpy")
-def _begin(t, scale, count, gates, slopes, grads, limit, n, slow, fast, rate, p, v, heads, following):
+def _begin(t, scale, count, gates, slopes, grads, limit, peaks, n, slow, rate, p, v, heads, following):
     """Where a block's `n` neurons enter on the way back.
 
     Args:
-        gates, slopes, grads: spike times, slopes there and dL/dt of the block;  slow, fast, rate: of the block.
+        gates, slopes, grads: spike times, slopes there and dL/dt of the block;  slow, rate: of the block.
+        peaks: see `_peaks`; only looked at where there is a limit.
         p, v: (LANES,) out: sums of each neuron at the event where it enters.
         heads: (count,) out: first neuron that enters at an event, or -1;  following: (LANES,) out: the next one.
 
@@ -101,8 +100,8 @@ def _begin(t, scale, count, gates, slopes, grads, limit, n, slow, fast, rate, p,
         if k < 0:
             continue
         grad /= slopes[m]
-        if limit < math.inf and _explodes(
-            t, count, np.float64(gates[m]), grad, limit, slow[m], fast[m], rate[m]
+        if abs(grad) * peaks[1][m] > limit and _explodes(
+            t, k, np.float64(gates[m]), grad, limit, slow[m], rate[m], peaks[0][m]
         ):
             continue
         following[m] = heads[k]
@@ -175,13 +174,16 @@ def weights_grad(
         n_vectors = vectors(end - first, table)
         centre, half, _, _ = membranes(taus[r], slow, fast, rate)
         fill(table, first, end - first, slow, fast, rate, centre, half)
+        peaks = np.zeros(end - first), np.zeros(end - first)
+        if limit < math.inf:
+            _peaks(slow[first:end], fast[first:end], rate[first:end], *peaks)
         sums[:] = 0.0
         for b in range(n_batch if active[r] else 0):
             ranks = order[r_in, b]
             count = prepare(t_in[r_in, b], ranks, centre, half, out.itemsize == 8, t, base, scale, kind)
             latest = _begin(
-                t, scale, count, t_out[r, b, first:end], slope[r, b, first:end], grad[r, b, first:end], limit,
-                end - first, slow[first:end], fast[first:end], rate[first:end], p, v, heads, following,
+                t, scale, count, t_out[r, b, first:end], slope[r, b, first:end], grad[r, b, first:end], limit, peaks,
+                end - first, slow[first:end], rate[first:end], p, v, heads, following,
             )  # fmt: skip
             table[P] = 0.0
             table[V] = 0.0
@@ -227,7 +229,7 @@ def times_grad(
     )
     one, w_one = like.dtype.type(1.0), weights.dtype.type(1.0)
     held, centre, half = -1, 0.0, 0.0
-    total = np.empty(n_pre)
+    total, peaks = np.empty(n_pre), (np.zeros(LANES), np.zeros(LANES))
     for task in tasks(control, n_tasks, n_pieces):
         r, b = task // n_batch, task % n_batch
         r_in = r if t_in.shape[0] > 1 else 0
@@ -245,8 +247,8 @@ def times_grad(
             end = min(first + LANES, n_post)
             n_vectors, place = vectors(end - first, table), table.ctypes.data
             latest = _begin(
-                t, scale, count, t_out[r, b, first:end], slope[r, b, first:end], grad[r, b, first:end], math.inf,
-                end - first, slow[first:end], fast[first:end], rate[first:end], p, v, heads, following,
+                t, scale, count, t_out[r, b, first:end], slope[r, b, first:end], grad[r, b, first:end], math.inf, peaks,
+                end - first, slow[first:end], rate[first:end], p, v, heads, following,
             )  # fmt: skip
             table[P] = 0.0
             table[V] = 0.0

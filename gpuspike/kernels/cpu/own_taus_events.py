@@ -28,14 +28,28 @@ FAR = 16.0
 _LOW, _MIDDLE, _HIGH = DEGREES
 
 
-@njit(inline="always", error_model="numpy")
+@njit(inline="always", error_model="numpy", fastmath={"contract"})
+def fraction_series(y):
+    """(1 - exp(-y))/y for y from 0 to 1/4, where the rest of the series is below 1e-17."""
+    series = -1.0 / 479001600.0
+    series = series * y + 1.0 / 39916800.0
+    series = series * y - 1.0 / 3628800.0
+    series = series * y + 1.0 / 362880.0
+    series = series * y - 1.0 / 40320.0
+    series = series * y + 1.0 / 5040.0
+    series = series * y - 1.0 / 720.0
+    series = series * y + 1.0 / 120.0
+    series = series * y - 1.0 / 24.0
+    series = series * y + 1.0 / 6.0
+    series = series * y - 0.5
+    return series * y + 1.0
+
+
+@njit(inline="always", error_model="numpy", fastmath={"contract"})
 def fraction(y, turned):
     """(1 - exp(-y))/y for y >= 0, free of branches so that loops vectorise; `turned` is exp(-y)."""
-    # The remainder of the series is below 1e-17 up to 1/4; beyond that the difference keeps all but two bits.
-    series = 1.0
-    for n in range(13, 1, -1):
-        series = 1.0 - series * y / n
-    return series if y < 0.25 else (1.0 - turned) / max(y, 0.25)
+    # Beyond 1/4 the difference keeps all but two bits.
+    return fraction_series(y) if y < 0.25 else (1.0 - turned) / max(y, 0.25)
 
 
 @njit(error_model="numpy")
@@ -82,6 +96,16 @@ def fill(table, first, n, slow, fast, rate, centre, half):
             table[KEEP + k, m], table[SHIFT + k, m] = term[m], row[m]
 
 
+@njit(error_model="numpy", fastmath={"nnan", "nsz"})
+def _longest(t, n):
+    """The longest of n gaps. No time is NaN, which lets the loop vectorise."""
+    following = t[1:]
+    longest = 0.0
+    for k in range(n):
+        longest = max(longest, following[k] - t[k])
+    return longest
+
+
 @njit(error_model="numpy")
 def prepare(times, order, centre, half, precise, t, base, scale, kind):
     """A sample's events in their order.
@@ -100,22 +124,26 @@ def prepare(times, order, centre, half, precise, t, base, scale, kind):
         t[count] = times[order[count]]
         count += 1
     t[count] = math.inf
+    # Loops that have no branch and begin at 0 vectorise; there is always room for one event more.
+    following = t[1:]
+    longest = _longest(t, count - 1)
+    low, upper = (0.0, SHORT) if precise else (SHORT, MEDIUM)
+    for k in range(count):
+        gap = following[k] - t[k]
+        y = half * gap
+        degree = _LOW if y <= low else _MIDDLE if y <= upper else _HIGH
+        kind[k] = degree if gap > 0.0 else TIE
     anchor = t[0]
     for k in range(count):
         base[k] = anchor
-        gap = t[k + 1] - t[k]
-        y = half * gap
-        if gap == 0.0:
-            kind[k] = TIE
-        elif k + 1 == count:
-            kind[k] = LAST
-        elif y > LONG or centre * (t[k + 1] - anchor) > FAR:
-            kind[k] = ANEW
-            anchor = t[k + 1]
-        elif precise:
-            kind[k] = _MIDDLE if y <= SHORT else _HIGH
-        else:
-            kind[k] = _LOW if y <= SHORT else _MIDDLE if y <= MEDIUM else _HIGH
+    if half * longest > LONG or centre * (t[max(count, 1) - 1] - anchor) > FAR:
+        for k in range(count - 1):
+            if half * (t[k + 1] - t[k]) > LONG or centre * (t[k + 1] - anchor) > FAR:
+                kind[k] = ANEW if kind[k] != TIE else TIE
+                anchor = t[k + 1]
+            base[k + 1] = anchor
+    if count > 0:
+        kind[count - 1] = LAST
     for k in range(count):
         scale[k] = exp_vectorised(centre * (t[k] - base[k]))
     scale[count] = 1.0

@@ -11,11 +11,11 @@ import numpy as np
 from numba import njit
 
 from gpuspike.kernels.constants import EQUAL, GENERAL
-from gpuspike.kernels.cpu.own_taus_events import fraction
+from gpuspike.kernels.cpu.own_taus_events import fraction_series
 from gpuspike.kernels.cpu.solve import exp_vectorised, solve
 
-STEPS = 5
-"""For all neurons at once; who needs more goes on alone."""
+STEPS = (3, 2)
+"""For all neurons at once, and for all that need more; who needs more than that goes on alone."""
 
 ENOUGH = 1e-16
 """What a step may leave, in tau_fast."""
@@ -43,57 +43,61 @@ def crossings(n, v, p, room, slow, fast, rate, delay, steep):
         fast[:n].copy(),
         rate[:n].copy(),
     )
-    s, place = np.zeros(n), np.arange(n)
-    rising, need, risen, step = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    s, place, inverse = np.zeros(n), np.arange(n), np.empty(n)
+    rising, need, risen, step, rest = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    for m in range(n):
+        inverse[m] = 1.0 / rate_now[m]
     live = n
-    for number in range(STEPS):
-        if number == 0:
+    for part in range(len(STEPS)):
+        for number in range(STEPS[part]):
+            if part == 0 and number == 0:
+                for m in range(live):
+                    need[m] = 1.0 - v_now[m]
+                for m in range(live):
+                    rising[m] = p_now[m] - fast_now[m]
+            else:
+                for m in range(live):
+                    rising[m] = exp_vectorised(-slow_now[m] * s[m])
+                for m in range(live):
+                    need[m] = exp_vectorised(-rate_now[m] * s[m])
+                for m in range(live):
+                    y = rate_now[m] * s[m]
+                    risen[m] = s[m] * fraction_series(y) if y < 0.25 else (1.0 - need[m]) * inverse[m]
+                for m in range(live):
+                    need[m] = 1.0 - rising[m] * (need[m] * v_now[m] + risen[m] * p_now[m])
+                for m in range(live):
+                    rising[m] = rising[m] * p_now[m] - fast_now[m]
             for m in range(live):
-                need[m] = 1.0 - v_now[m]
+                bend = slow_now[m] * fast_now[m] if 2.0 * slow_now[m] >= fast_now[m] else 0.0
+                discriminant = rising[m] * rising[m] - 2.0 * bend * need[m]
+                ahead = rising[m] + math.sqrt(max(discriminant, 0.0))
+                further = 4.0 * need[m] / (2.0 * ahead + 2.0 * rate_now[m] * need[m])
+                possible = (rising[m] > 0.0) & (discriminant >= 0.0)
+                step[m] = (further if possible else math.inf) if need[m] > 0.0 else 0.0
             for m in range(live):
-                rising[m] = p_now[m] - fast_now[m]
-        else:
-            for m in range(live):
-                rising[m] = exp_vectorised(-slow_now[m] * s[m])
-            for m in range(live):
-                need[m] = exp_vectorised(-rate_now[m] * s[m])
-            for m in range(live):
-                risen[m] = s[m] * fraction(rate_now[m] * s[m], need[m])
-            for m in range(live):
-                need[m] = 1.0 - rising[m] * (need[m] * v_now[m] + risen[m] * p_now[m])
-            for m in range(live):
-                rising[m] = rising[m] * p_now[m] - fast_now[m]
+                # From -1, which stands for no crossing, there is no way back.
+                s[m] = s[m] + step[m] if (s[m] >= 0.0) & (step[m] < math.inf) else -1.0
         for m in range(live):
-            bend = slow_now[m] * fast_now[m] if 2.0 * slow_now[m] >= fast_now[m] else 0.0
-            discriminant = rising[m] * rising[m] - 2.0 * bend * need[m]
-            x = 2.0 * need[m] / (rising[m] + math.sqrt(max(discriminant, 0.0)))
-            further = 2.0 * x / (2.0 + rate_now[m] * x)
-            possible = (rising[m] > 0.0) & (discriminant >= 0.0)
-            step[m] = (further if possible else math.inf) if need[m] > 0.0 else 0.0
+            a, b = slow_now[m], fast_now[m]
+            bend = a * b if 2.0 * a >= b else 0.0
+            z = b * step[m]
+            flat = rising[m] * rising[m] - 2.0 * bend * need[m]
+            third = z * z * b * (z + (0.0 if bend > 0.0 else a / b))
+            rest[m] = third * third - (ENOUGH * ENOUGH) * flat
         kept = 0
         for m in range(live):
-            j, a, b = place[m], slow_now[m], fast_now[m]
-            further = step[m]
-            after = s[m] + further
-            if after == math.inf:
+            j, after, further = place[m], s[m], step[m]
+            if after < 0.0:
                 delay[j] = math.inf
-                continue
-            bend = a * b if 2.0 * a >= b else 0.0
-            z = b * further
-            flat = math.sqrt(max(rising[m] * rising[m] - 2.0 * bend * need[m], 0.0)) / b
-            if further == 0.0 or z * z * (z + (a / b if bend == 0.0 else 0.0)) <= ENOUGH * flat:
+            elif further == 0.0 or rest[m] <= 0.0:
+                a = slow_now[m] * further
                 delay[j] = after
-                steep[j] = (rising[m] + b) * (1.0 - a * further * (1.0 - 0.5 * a * further)) - b
-                continue
-            s[kept], place[kept] = after, j
-            v_now[kept], p_now[kept], slow_now[kept], fast_now[kept], rate_now[kept] = (
-                v_now[m],
-                p_now[m],
-                a,
-                b,
-                rate_now[m],
-            )
-            kept += 1
+                steep[j] = (rising[m] + fast_now[m]) * (1.0 - a * (1.0 - 0.5 * a)) - fast_now[m]
+            else:
+                s[kept], place[kept], v_now[kept], p_now[kept] = after, j, v_now[m], p_now[m]
+                slow_now[kept], fast_now[kept], rate_now[kept] = slow_now[m], fast_now[m], rate_now[m]
+                inverse[kept] = inverse[m]
+                kept += 1
         live = kept
         if live == 0:
             break
