@@ -50,7 +50,7 @@ from gpuspike.kernels.cpu.own_taus_events import (
     prepare,
     vectors,
 )  # fmt: skip
-from gpuspike.kernels.cpu.own_taus_solve import crossings
+from gpuspike.kernels.cpu.own_taus_solve import SCRATCH, crossings
 from gpuspike.kernels.cpu.simd_own_taus import (
     HIGH,
     LANES,
@@ -222,6 +222,7 @@ def _forward(
         np.empty(n_post),
         np.empty(n_post),
     )
+    scratch, place = np.empty((SCRATCH, n_post)), np.empty(n_post, np.int64)
     precise = t_out.itemsize == 8
     held, centre, half, widest, fast_least = -1, 0.0, 0.0, 0.0, 0.0
     for task in tasks(control, n_tasks, n_pieces):
@@ -255,7 +256,7 @@ def _forward(
         for m in range(n_found):
             j = lanes[m]
             a[m], b_fast[m], d[m] = slow[j], fast[j], rate[j]
-        crossings(n_found, v, p, room, a, b_fast, d, delay, steep)
+        crossings(n_found, v, p, room, a, b_fast, d, delay, steep, 1e-16 if precise else 1e-9, scratch, place)
         for m in range(n_found):
             if delay[m] < math.inf:
                 j = lanes[m]

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
 from gpuspike.kernels.constants import EQUAL, GENERAL
 from gpuspike.kernels.cpu.own_taus_events import fraction_series
 from gpuspike.kernels.cpu.solve import exp_vectorised, solve
 
-STEPS = (3, 2)
+STEPS = (2, 1, 2)
 """For all neurons at once, and for all that need more; who needs more than that goes on alone."""
 
-ENOUGH = 1e-16
-"""What a step may leave, in tau_fast."""
+SCRATCH = 12
+"""Numbers that a neuron needs while it is solved for."""
 
 
 @njit(error_model="numpy")
-def crossings(n, v, p, room, slow, fast, rate, delay, steep):
+def crossings(n, v, p, room, slow, fast, rate, delay, steep, enough, scratch, place):
     """Delays from events to crossings, as `solve.solve` finds them, and the slopes there.
 
     In x = E(s), from its left, a step of Newton's method, or to second order where the third derivative of R allows
@@ -35,18 +34,32 @@ def crossings(n, v, p, room, slow, fast, rate, delay, steep):
         room: time that is left; where it is finite, the potential is known to reach the threshold.
         slow, fast, rate: 1/tau_slow, 1/tau_fast, and their difference.
         delay, steep: out; inf where the threshold is never reached.
+        enough: what a step may leave, in tau_fast.
+        scratch, place: (SCRATCH, n) and (n,) int64, space to work in.
     """
-    v_now, p_now, slow_now, fast_now, rate_now = (
-        v[:n].copy(),
-        p[:n].copy(),
-        slow[:n].copy(),
-        fast[:n].copy(),
-        rate[:n].copy(),
+    v_now, p_now, slow_now, fast_now, rate_now, s = (
+        scratch[0],
+        scratch[1],
+        scratch[2],
+        scratch[3],
+        scratch[4],
+        scratch[5],
     )
-    s, place, inverse = np.zeros(n), np.arange(n), np.empty(n)
-    rising, need, risen, step, rest = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    rising, need, risen, step, rest, inverse = (
+        scratch[6],
+        scratch[7],
+        scratch[8],
+        scratch[9],
+        scratch[10],
+        scratch[11],
+    )
     for m in range(n):
-        inverse[m] = 1.0 / rate_now[m]
+        v_now[m], p_now[m], place[m] = v[m], p[m], m
+        slow_now[m], fast_now[m], rate_now[m] = slow[m], fast[m], rate[m]
+    for m in range(n):
+        inverse[m] = 1.0 / rate[m]
+    for m in range(n):
+        s[m] = 0.0
     live = n
     for part in range(len(STEPS)):
         for number in range(STEPS[part]):
@@ -83,7 +96,7 @@ def crossings(n, v, p, room, slow, fast, rate, delay, steep):
             z = b * step[m]
             flat = rising[m] * rising[m] - 2.0 * bend * need[m]
             third = z * z * b * (z + (0.0 if bend > 0.0 else a / b))
-            rest[m] = third * third - (ENOUGH * ENOUGH) * flat
+            rest[m] = third * third - (enough * enough) * flat
         kept = 0
         for m in range(live):
             j, after, further = place[m], s[m], step[m]
