@@ -143,7 +143,7 @@ def _bend(what, kind, weight, numbers, place, row, n_vectors):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def weights_grad(
+def weights_grad_job(
     control, is_caller, n_tasks, n_pieces, like, t_in, order, taus, t_out, slope, grad, active, limit, out
 ):
     """out[i, j] = -sum_b [t_bi < t_out_bj] grad_bj/slope_bj C k(t_out_bj - t_bi), without the rows that explode."""
@@ -205,7 +205,7 @@ def weights_grad(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def times_grad(
+def times_grad_job(
     control, is_caller, n_tasks, n_pieces, like, t_in, order, weights, taus, t_out, slope, grad, active, out
 ):
     """out[b, i] = sum_j [t_bi < t_out_bj] w_ij grad_bj/slope_bj C k'(t_out_bj - t_bi)"""
