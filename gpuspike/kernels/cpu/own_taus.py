@@ -109,7 +109,9 @@ def forward(
     if trial is not None:
         check_trial(trial, t_cross.shape, dtype)
         t_out, grid, end = np.empty_like(t_cross), float(trial.grid), float(trial.end)
-        lift, delay = (nothing if array is None else array for array in (trial.lift, trial.delay))
+        lift, delay = (
+            nothing if array is None else np.ascontiguousarray(array) for array in (trial.lift, trial.delay)
+        )
     n_next = 0 if bias_times is None else n_post + len(bias_times)
     t_next, order_next = (np.empty((n_replica, n_batch, n_next), kind) for kind in (dtype, np.int64))
     bias = np.array([] if bias_times is None else bias_times, dtype)
@@ -165,7 +167,8 @@ def backward(
     weights_grad = np.empty_like(weights)
     t_in_grad = np.zeros((n_replica, *t_in.shape[1:]), weights.dtype) if need_t_in_grad else None
     parallel = t_out.size * n_pre > PAIRS_WORTH_A_THREAD
-    spikes = t_out, slope, t_out_grad, active
+    # A gradient without the bias spikes' part is a view: another layout would be another compiled job.
+    spikes = t_out, slope, np.ascontiguousarray(t_out_grad), active
     arrays = like, t_in, order, taus, *spikes, float(max_weight_grad), weights_grad
     _run(weights_grad_job, n_replica * -(-n_post // LANES), arrays, parallel=parallel)
     if t_in_grad is not None:
