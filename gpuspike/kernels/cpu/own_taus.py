@@ -47,8 +47,11 @@ from gpuspike.kernels.cpu.sort import spike_order
 from gpuspike.kernels.cpu.team import PIECES_PER_THREAD, enter, leave, run, tasks
 from gpuspike.kernels.layerwise import check_trial
 
-PAIRS_WORTH_A_THREAD = 50_000
+PAIRS_WORTH_A_THREAD = 20_000
 """Pairs below which waking another thread does not pay."""
+
+MOST_PARTS = 4
+"""Parts of the samples that the weights' gradient of a narrow layer is summed over, one by one, for as many threads."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -164,17 +167,19 @@ def backward(
     if order.shape != t_in.shape:
         order = spike_order(t_in)
     like = np.empty(0, weights.dtype)
-    weights_grad = np.empty_like(weights)
+    n_blocks = -(-n_post // LANES)
+    n_parts = max(1, MOST_PARTS // max(n_blocks, 1))
+    parts = np.empty((n_replica, n_parts, n_pre, n_post), weights.dtype)
     t_in_grad = np.zeros((n_replica, *t_in.shape[1:]), weights.dtype) if need_t_in_grad else None
     parallel = t_out.size * n_pre > PAIRS_WORTH_A_THREAD
     # A gradient without the bias spikes' part is a view: another layout would be another compiled job.
     spikes = t_out, slope, np.ascontiguousarray(t_out_grad), active
-    arrays = like, t_in, order, taus, *spikes, float(max_weight_grad), weights_grad
-    _run(weights_grad_job, n_replica * -(-n_post // LANES), arrays, parallel=parallel)
+    arrays = like, t_in, order, taus, *spikes, float(max_weight_grad), parts
+    _run(weights_grad_job, n_replica * n_parts * n_blocks, arrays, parallel=parallel)
     if t_in_grad is not None:
         arrays = like, t_in, order, _rows(weights), taus, *spikes, t_in_grad
         _run(times_grad_job, n_replica * n_batch, arrays, parallel=parallel)
-    return t_in_grad, weights_grad
+    return t_in_grad, parts.sum(axis=1) if n_parts > 1 else parts[:, 0]
 
 
 def _run(job: Any, n_tasks: int, arrays: tuple[Any, ...], *, parallel: bool) -> None:

@@ -146,10 +146,14 @@ def _bend(what, kind, weight, numbers, place, row, n_vectors):
 def weights_grad_job(
     control, is_caller, n_tasks, n_pieces, like, t_in, order, taus, t_out, slope, grad, active, limit, out
 ):
-    """out[i, j] = -sum_b [t_bi < t_out_bj] grad_bj/slope_bj C k(t_out_bj - t_bi), without the rows that explode."""
+    """out[i, j] = -sum_b [t_bi < t_out_bj] grad_bj/slope_bj C k(t_out_bj - t_bi), without the rows that explode.
+
+    Args:
+        out: (n_replica, parts, n_pre, n_post), the sum over each part of the samples.
+    """
     enter(control, is_caller)
     n_batch, n_post = t_out.shape[1:]
-    n_pre = out.shape[1]
+    n_parts, n_pre = out.shape[1:3]
     n_blocks = (n_post + LANES - 1) // LANES
     table = np.zeros((N_ROWS, LANES), like.dtype)
     sums = np.empty((n_pre, LANES), like.dtype)
@@ -168,7 +172,8 @@ def weights_grad_job(
     )
     one, place, row_bytes = like.dtype.type(1.0), table.ctypes.data, LANES * like.itemsize
     for task in tasks(control, n_tasks, n_pieces):
-        r, first = task // n_blocks, task % n_blocks * LANES
+        r, part, first = task // (n_blocks * n_parts), task // n_blocks % n_parts, task % n_blocks * LANES
+        samples = range(part * n_batch // n_parts, (part + 1) * n_batch // n_parts if active[r] else 0)
         r_in = r if t_in.shape[0] > 1 else 0
         end = min(first + LANES, n_post)
         n_vectors = vectors(end - first, table)
@@ -178,7 +183,7 @@ def weights_grad_job(
         if limit < math.inf:
             _peaks(slow[first:end], fast[first:end], rate[first:end], *peaks)
         sums[:] = 0.0
-        for b in range(n_batch if active[r] else 0):
+        for b in samples:
             ranks = order[r_in, b]
             count = prepare(t_in[r_in, b], ranks, centre, half, out.itemsize == 8, t, base, scale, kind)
             latest = _begin(
@@ -200,7 +205,7 @@ def weights_grad_job(
                     table[P, m], table[V, m] = p[m], v[m]
                     sums[ranks[k], m] -= v[m] * scale[k]
                     m = following[m]
-        out[r, :, first:end] = sums[:, : end - first]
+        out[r, part, :, first:end] = sums[:, : end - first]
     return leave(control, is_caller, n_pieces)
 
 
