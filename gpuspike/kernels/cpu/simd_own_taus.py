@@ -183,13 +183,13 @@ def _make_retreat(degree: int, finish: Callable[..., Any], *, sums: bool) -> Any
             value, count = builder.load(total), first.vector.count
             while count > 1:
                 count //= 2
-                halves = [
+                lower, upper = (
                     builder.shuffle_vector(
                         value, value, ir.Constant(ir.VectorType(ir.IntType(32), count), list(part))
                     )
                     for part in (range(count), range(count, 2 * count))
-                ]
-                value = builder.fadd(*halves)
+                )
+                value = builder.fadd(lower, upper)
             return builder.fmul(builder.extract_element(value, ir.Constant(ir.IntType(32), 0)), numbers[0])
 
         return signature, codegen
@@ -210,8 +210,7 @@ def _bend(builder: ir.IRBuilder, block: _Block, narrow: Any, row: Any, _: Any, p
     return builder.fmul(block.weights(row, narrow), steep)
 
 
-@intrinsic
-def lowest_bit(typingctx, bits):  # pyright: ignore[reportUnusedParameter]
+def _make_lowest_bit(typingctx: Any, bits: Any) -> Any:
     """The place of the lowest bit that is set, of a number that is not 0."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
@@ -220,6 +219,7 @@ def lowest_bit(typingctx, bits):  # pyright: ignore[reportUnusedParameter]
     return types.int64(types.int64), codegen
 
 
+lowest_bit: Any = intrinsic(_make_lowest_bit)  # Numba adds the first argument itself
 gather = _make_advance(0)
 advance_3, advance_6, advance_12 = (_make_advance(n) for n in DEGREES)
 subtract_0, subtract_3, subtract_6, subtract_12 = (
