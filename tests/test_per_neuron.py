@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuspike.errors import ShapeError, ValueRangeError
-from gpuspike.kernels import Kernels, LayerState, first_spikes, first_spikes_vjp, load, reference
+from gpuspike.kernels import Kernels, LayerState, Trial, first_spikes, first_spikes_vjp, load, reference
 from gpuspike.kernels.constants import DOUBLE, EQUAL, GENERAL, MIXED, NON_LEAKY
 from gpuspike.kernels.unit import AnyNeurons, Unit, unit
 from gpuspike.neuron import LIF
@@ -130,6 +130,123 @@ def test_float32(kind: str) -> None:
         ulp = np.spacing(np.abs(expected[both]).astype(np.float32)).astype(np.float64)
         error = np.abs(t_out[both].astype(np.float64) - expected[both])
         assert np.mean(error <= np.maximum(1e-4, 4.0 * ulp)) >= 0.999
+
+
+def mixed(n_post: int, n_replica: int = 1) -> LIF:
+    """Neurons of all regimes side by side, in each vector of a block."""
+    rng = np.random.default_rng(n_post)
+    some = np.array([math.inf, 0.7, 1.4, 0.1, 0.7 * (1.0 + 1e-6), 0.65, 0.75, 2.9, 200.0])
+    tau_mem = rng.choice(some, (n_replica, n_post))
+    return LIF(tau_mem, np.where(rng.random(n_post) < 0.2, 0.6, 0.7), 1.3, 0.2, 1.6)
+
+
+def layer(
+    seed: int, sizes: tuple[int, int, int], window: float, n_replica: int = 1, dtype: Any = np.float64
+) -> tuple[Array, Array]:
+    """As `network`, of any (n_batch, n_pre, n_post); in half of the samples every second time is shared."""
+    rng = np.random.default_rng(seed)
+    n_batch, n_pre, n_post = sizes
+    t_in = 0.7 * window * rng.uniform(-0.5, 0.5, (n_replica, n_batch, n_pre))
+    t_in[:, ::2, ::2] = np.round(4.0 * t_in[:, ::2, ::2]) / 4.0
+    t_in[rng.random(t_in.shape) < 0.15] = np.inf
+    together = max(1.0, n_pre * min(3.0, window) / window)
+    weights = rng.normal(3.0 / together, 3.0 / math.sqrt(together), (n_replica, n_pre, n_post))
+    return t_in.astype(dtype), weights.astype(dtype)
+
+
+@pytest.mark.parametrize("window", [0.2, 4.0, 60.0])
+@pytest.mark.parametrize(
+    "sizes", [(3, 33, 1), (2, 31, 31), (2, 7, 33), (1, 129, 129), (4, 1, 65), (2, 300, 3)], ids=str
+)
+def test_ugly_sizes_of_every_regime(sizes: tuple[int, int, int], window: float) -> None:
+    cpu, neuron = load("cpu"), mixed(sizes[2])
+    t_in, weights = layer(5, sizes, window)
+    (state,) = cpu.forward(t_in, None, [weights], [neuron], [()])
+    expected = reference.first_spikes(t_in, weights, neuron)
+    np.testing.assert_array_equal(np.isfinite(state.t_out), np.isfinite(expected))
+    np.testing.assert_allclose(state.t_out, expected, rtol=0.0, atol=1e-10)
+    slope = reference.slopes(t_in, weights, neuron, state.t_out)
+    np.testing.assert_allclose(state.slope, slope, rtol=1e-9, atol=1e-9)
+    grad = np.random.default_rng(5).normal(size=expected.shape)
+    for limit in (math.inf, 0.3):
+        for order in (state.order, np.empty(0, np.int64)):
+            t_in_grad, (weights_grad,) = cpu.backward(
+                [state._replace(order=order)], [weights], [neuron], grad, active=np.ones(1, np.bool_),
+                max_weight_grad=limit, need_t_in_grad=True,
+            )  # fmt: skip
+            wanted = reference.first_spikes_vjp(t_in, weights, neuron, state.t_out, grad, limit, state.slope)
+            assert t_in_grad is not None
+            assert_close(t_in_grad, wanted[0], 1e-9)
+            assert_close(weights_grad, wanted[1], 1e-9)
+
+
+@each_dtype
+def test_neither_threads_nor_company_change_a_bit(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, n_post = load("cpu"), 77
+    neuron = mixed(n_post, 2)
+    t_in, weights = layer(6, (20, 129, n_post), 4.0, 2, dtype)
+    grad = np.random.default_rng(6).normal(size=(2, 20, n_post)).astype(dtype)
+
+    def arrays(r: slice, b: slice, one: LIF) -> list[Array]:
+        (state,) = cpu.forward(t_in[r, b].copy(), None, [weights[r]], [one], [()])
+        back = cpu.backward(
+            [state], [weights[r]], [one], grad[r, b].copy(), active=np.ones(len(state.t_out), np.bool_),
+            max_weight_grad=0.5, need_t_in_grad=True,
+        )  # fmt: skip
+        return [state.t_out, state.slope, np.asarray(back[0]), back[1][0]]
+
+    everything = slice(None)
+    whole = arrays(everything, everything, neuron)
+    assert 0.1 < np.isfinite(whole[0]).mean() < 0.9
+    for threads in ("1", "2", "3"):
+        monkeypatch.setenv("NUMBA_NUM_THREADS", threads)
+        for array, again in zip(whole, arrays(everything, everything, neuron), strict=True):
+            np.testing.assert_array_equal(array, again)
+    for r in range(2):
+        alone = LIF(*neuron.table(2, n_post)[:, r])
+        for array, again in zip(whole, arrays(slice(r, r + 1), everything, alone), strict=True):
+            np.testing.assert_array_equal(array[r], again[0])
+    for b in (slice(0, 7), slice(7, 20)):
+        for array, again in zip(whole[:3], arrays(everything, b, neuron)[:3], strict=True):
+            np.testing.assert_array_equal(array[:, b], again)
+
+
+@each_dtype
+def test_neurons_that_are_always_on_beside_others(dtype: Any) -> None:
+    n_post = 70
+    neuron = mixed(n_post)
+    t_in, weights = layer(7, (3, 33, n_post), 4.0, dtype=dtype)
+    lift = np.random.default_rng(7).uniform(0.7, 1.4, (1, 3, n_post)).astype(dtype)
+    lift[:, 0] = 0.0
+    lift[:, 1, ::3] = -1.0
+    states = [
+        load(name).forward(t_in, None, [weights], [neuron], [()], [Trial(lift)])[0]
+        for name in ("cpu", "reference")
+    ]
+    on = lift <= 0.0
+    assert not states[0].t_out[on].any()
+    assert not states[0].slope[on].any()
+    tolerance = 1e-10 if dtype == np.float64 else 1e-4
+    np.testing.assert_allclose(states[0].t_out, states[1].t_out, rtol=0.0, atol=tolerance)
+
+
+def test_layers_of_both_kinds_follow_each_other() -> None:
+    cpu, reference_kernels = load("cpu"), load("reference")
+    rng = np.random.default_rng(8)
+    t_in, first = layer(8, (4, 33, 20), 4.0)
+    weights = [2.0 * first, rng.normal(1.0, 0.7, (1, 22, 9)), rng.normal(2.0, 0.7, (1, 9, 5))]
+    stack = [LIF(1.4, 0.7), mixed(9), LIF(0.7, 0.7)]
+    bias = [(), (0.3, 0.9), ()]
+    trials = [Trial(grid=0.01), Trial(end=3.0), Trial()]
+    for neurons_ in (stack, [mixed(20), LIF(1.4, 0.7), mixed(5)]):
+        for each in (None, trials):
+            ours = cpu.forward(t_in, None, weights, neurons_, bias, each)
+            for state, wanted in zip(
+                ours, reference_kernels.forward(t_in, None, weights, neurons_, bias, each), strict=True
+            ):
+                np.testing.assert_allclose(state.t_in, wanted.t_in, rtol=0.0, atol=1e-9)
+                np.testing.assert_allclose(state.t_out, wanted.t_out, rtol=0.0, atol=1e-9)
+        assert np.isfinite(ours[-1].t_out).any()
 
 
 @each_kind

@@ -46,6 +46,7 @@ class LayerKernels(Protocol):
     def backward(
         self,
         t_in: Array,
+        order: NDArray[np.int64],
         weights: Array,
         neuron: Any,
         t_out: Array,
@@ -56,7 +57,11 @@ class LayerKernels(Protocol):
         max_weight_grad: float,
         need_t_in_grad: bool,
     ) -> tuple[Array | None, Array]:
-        """Gradients with respect to the input times (if needed) and the weights."""
+        """Gradients with respect to the input times (if needed) and the weights.
+
+        Args:
+            order: that sorts the inputs; empty where nobody knows it.
+        """
         ...
 
     def jitter(
@@ -164,6 +169,7 @@ class Stack:
             # The bias spikes, the last inputs, have no time to learn.
             t_in_grad, weights_grad = self._layer.backward(
                 state.t_in,
+                state.order,
                 weights[number],
                 neurons[number],
                 state.t_cross,

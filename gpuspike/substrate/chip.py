@@ -145,15 +145,20 @@ class EmulatedChip:
         """
         silicon = self._silicon[number]
         shape = (len(self.seeds), silicon.layer.n_out)
-        base, factor = np.ones(shape, dtype), np.zeros(shape, dtype)
-        if silicon.always_on is not None:
-            base[silicon.always_on] = -1.0
+        factor = np.zeros(shape, dtype)
         for distortion in self.substrate.distortions:
             if isinstance(distortion, ThresholdNoise):
                 factor[:] = distortion.factor(silicon.neuron, factor.dtype)
         for fixed in silicon.fixed:
             factor[fixed] = 0.0
-        return base, factor
+        return self._base(silicon, dtype), factor
+
+    def _base(self, silicon: Silicon, dtype: Any) -> Array:
+        """The first of the `thresholds`."""
+        base = np.ones((len(self.seeds), silicon.layer.n_out), dtype)
+        if silicon.always_on is not None:
+            base[silicon.always_on] = -1.0
+        return base
 
     def bias_times(self) -> list[tuple[float, ...]]:
         """Of each layer, when its bias spikes come on the chip."""
@@ -232,7 +237,7 @@ class EmulatedChip:
             own = distortion.lift(trials)
             lift = own if lift is None else lift + own
         if lift is not None or silicon.always_on is not None:
-            base = self.thresholds(silicon.number, like.dtype)[0][:, None]
+            base = self._base(silicon, like.dtype)[:, None]
             if lift is None:
                 lift = np.broadcast_to(base, like.shape)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
@@ -116,7 +116,7 @@ class Substrate:
         """Whether nothing at all is distorted."""
         return not self._on
 
-    @property
+    @cached_property
     def clock(self) -> Clock:
         """When spikes are seen."""
         clock = Clock()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from gpuspike.errors import BackendError
-from gpuspike.kernels import Array, LayerState, Trial, layerwise
+from gpuspike.kernels import Array, LayerState, Trial, layerwise, with_bias
 from gpuspike.kernels.constants import regime
 from gpuspike.kernels.reference import draws as reference_step
 from gpuspike.kernels.unit import AnyNeurons, Unit, unit
@@ -73,19 +73,10 @@ count_silent, place = reference_step.count_silent, reference_step.place
 class _OneByOne:
     """Layer after layer, where neurons have time constants of their own; see `layerwise.LayerKernels`."""
 
-    spike_order = staticmethod(spike_order)
-
-    def forward(
-        self, t_in: Array, order: NDArray[np.int64], weights: Array, unit: Unit, lift: Array | None = None
-    ) -> tuple[Array, Array]:
-        if unit.taus is not None:
-            return _own_taus.forward(t_in, order, weights, unit.taus, lift)
-        (layer,) = _forward.forward(t_in, order, [weights], [unit], [()], [Trial(lift)])
-        return layer.t_cross, layer.slope
-
     def backward(
         self,
         t_in: Array,
+        order: NDArray[np.int64],
         weights: Array,
         unit: Unit,
         t_out: Array,
@@ -94,7 +85,7 @@ class _OneByOne:
         **options: Any,
     ) -> tuple[Array | None, Array]:
         if unit.taus is not None:
-            return _own_taus.backward(t_in, weights, unit.taus, t_out, slope, t_out_grad, **options)
+            return _own_taus.backward(t_in, order, weights, unit.taus, t_out, slope, t_out_grad, **options)
         state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
         t_in_grad, (grad,) = _backward.backward([state], [weights], [unit], t_out_grad, **options)
         return t_in_grad, grad
@@ -112,11 +103,23 @@ class _Stack:
         order: NDArray[np.int64] | None,
         weights: Sequence[Array],
         units: Sequence[Unit],
-        *others: Any,
+        bias_times: Sequence[Sequence[float]],
+        trials: Sequence[Trial] | None = None,
     ) -> list[LayerState]:
-        shared = all(unit.taus is None for unit in units)
-        forward = _forward.forward if shared else _one_by_one.forward
-        return forward(t_in, order, weights, units, *others)
+        if all(unit.taus is None for unit in units):
+            return _forward.forward(t_in, order, weights, units, bias_times, trials)
+        states: list[LayerState] = []
+        for number, (w, one) in enumerate(zip(weights, units, strict=True)):
+            trial = None if trials is None else trials[number]
+            following = bias_times[number + 1] if number + 1 < len(weights) else None
+            if one.taus is not None:
+                state, t_in, order = _own_taus.forward(t_in, order, w, one.taus, trial, following)
+            else:
+                trial = None if trial is None else [trial]
+                (state,) = _forward.forward(t_in, order, [w], [one], [()], trial)
+                t_in, order = with_bias(state.t_out, following or ()), None
+            states.append(state)
+        return states
 
     def backward(
         self,

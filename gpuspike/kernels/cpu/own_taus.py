@@ -3,19 +3,31 @@
 Where neurons share no time constant, a sample's events have no coefficients that all of them could use. The anchor of
 each neuron is the event it is at, and moves on with every event: in the notation of `gpuspike.kernels.cpu.forward`
 
-    p -> exp(-D/tau_slow) p,    v -> exp(-D/tau_fast) v + exp(-D/tau_slow) (1 - exp(-d D))/d p
+    p -> keep(D) p,    v -> fade(D) v + shift(D) p
+    keep(D) = exp(-D/tau_slow),    fade(D) = exp(-D/tau_fast),    shift(D) = C k(D) = (keep(D) - fade(D))/d
 
-with v the potential, in units of threshold - leak, at the event. The tangent test, multiplied by exp(-d D), takes the
-same three exponentials. They make a pair cost some twenty times what it costs neurons that share them. Gradients take
-the kernel pair by pair.
+with v the potential at the event and D the time to the next one. These three are functions of a neuron and of a
+gap. Relative to exp(-c D), with c the centre of all neurons' rates 1/tau, they are polynomials of few terms, since
+chips have time constants that differ by percents and events that follow each other soon: with y = D h, h the largest
+distance of a rate from c, a = (1/tau_slow - c)/h and b = (1/tau_fast - c)/h between -1 and 1
 
-Weights are over C (threshold - leak), sums in float64 for either type of input: the rounding of every event is carried
-on to the next.
+    keep = 1 + sum_n (-a y)^n/n!,    shift = D (1 + sum_n (-y)^n h_n(a, b)/(n + 1)!),    fade = keep - d shift
+    h_n(a, b) = sum_m a^m b^(n - m)
+
+of 3, 6 or 12 terms, by the gap; no difference cancels, be the two constants equal or not. So a pair takes some
+17 multiply-adds, vectorised over neurons, where 2 are enough for neurons that share their constants. exp(c t) goes
+into weights and thresholds, event by event. Long gaps take the exponentials themselves, and set a new anchor.
+
+Gradients go the same way back: from the last event before its spike, where C k(T - t) and exp(-(T - t)/tau_slow) begin,
+each neuron is taken from event to event by the same polynomials.
+
+Weights are over C (threshold - leak).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,97 +35,23 @@ from numba import njit
 from numpy.typing import NDArray
 
 from gpuspike.backend import thread_count
-from gpuspike.kernels.constants import EQUAL, GENERAL, tangent
-from gpuspike.kernels.cpu.solve import exp_vectorised, solve
+from gpuspike.kernels import SAME_TICK, LayerState, Trial
+from gpuspike.kernels.constants import tangent
+from gpuspike.kernels.cpu.arrays import in_vectors
+from gpuspike.kernels.cpu.own_taus_backward import times_grad_job, weights_grad_job
+from gpuspike.kernels.cpu.own_taus_events import kernel, membranes
+from gpuspike.kernels.cpu.own_taus_forward import forward_job
+from gpuspike.kernels.cpu.simd import VECTOR_BYTES
+from gpuspike.kernels.cpu.simd_own_taus import LANES
+from gpuspike.kernels.cpu.sort import spike_order
 from gpuspike.kernels.cpu.team import PIECES_PER_THREAD, enter, leave, run, tasks
+from gpuspike.kernels.layerwise import check_trial
 
-PAIRS_WORTH_A_THREAD = 50_000
+PAIRS_WORTH_A_THREAD = 20_000
 """Pairs below which waking another thread does not pay."""
 
-
-@njit(inline="always", error_model="numpy")
-def _fraction(y):
-    """(1 - exp(-y))/y for y >= 0, free of branches so that loops vectorise."""
-    # The remainder of the series is below 1e-17 up to 1/4; beyond that the difference keeps all but two bits.
-    series = 1.0
-    for n in range(13, 1, -1):
-        series = 1.0 - series * y / n
-    return series if y < 0.25 else (1.0 - exp_vectorised(-y)) / max(y, 0.25)
-
-
-@njit(error_model="numpy")
-def _membranes(taus, slow, fast, rate):
-    """The longer and the shorter time constant of each neuron, and the difference of their rates."""
-    for j in range(len(taus)):
-        slow[j], fast[j] = max(taus[j, 0], taus[j, 1]), min(taus[j, 0], taus[j, 1])
-        rate[j] = (slow[j] - fast[j]) / slow[j] / fast[j] if slow[j] < math.inf else 1.0 / fast[j]
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _forward(
-    control, is_caller, n_tasks, n_pieces, t_in, order, weights, taus, lift, tangent, t_out, slope_out
-):
-    enter(control, is_caller)
-    n_batch, n_post = t_out.shape[1:]
-    n_pre = weights.shape[1]
-    slow, fast, rate, p, v, keep, turn, shift, high = (
-        np.empty(n_post), np.empty(n_post), np.empty(n_post), np.empty(n_post), np.empty(n_post), np.empty(n_post),
-        np.empty(n_post), np.empty(n_post), np.ones(n_post),
-    )  # fmt: skip
-    may_cross = np.empty(n_post, np.bool_)
-    for task in tasks(control, n_tasks, n_pieces):
-        r, b = task // n_batch, task % n_batch
-        r_in = r if t_in.shape[0] > 1 else 0
-        _membranes(taus[r], slow, fast, rate)
-        left = n_post
-        for j in range(n_post):
-            p[j] = v[j] = 0.0
-            t_out[r, b, j], slope_out[r, b, j] = math.inf, 0.0
-            if lift.size > 0:
-                high[j] = lift[r, b, j]
-                if high[j] <= 0.0:  # always on
-                    t_out[r, b, j], high[j] = 0.0, 1.0
-                    left -= 1
-        for k in range(n_pre):
-            i = order[r_in, b, k]
-            t = np.float64(t_in[r_in, b, i])
-            following = np.float64(t_in[r_in, b, order[r_in, b, k + 1]]) if k + 1 < n_pre else math.inf
-            if t == math.inf or left == 0:
-                break
-            for j in range(n_post):
-                p[j] += weights[r, i, j]
-            gap = following - t
-            if gap == 0.0:
-                continue  # of simultaneous events, only the last one closes a causal set
-            if gap < math.inf:
-                for j in range(n_post):
-                    keep[j], turn[j] = exp_vectorised(-gap / slow[j]), exp_vectorised(-rate[j] * gap)
-                    shift[j] = gap * _fraction(rate[j] * gap)
-                    may_cross[j] = v[j] * turn[j] + shift[j] * (p[j] - high[j] / fast[j]) >= high[j] * turn[j]
-            else:
-                may_cross[:] = True
-            for j in range(n_post):
-                if not may_cross[j] or t_out[r, b, j] < math.inf:
-                    continue
-                mode = EQUAL if rate[j] == 0.0 else GENERAL
-                pull = p[j] / high[j]
-                delay = solve(v[j] / high[j], pull, gap, mode, slow[j], fast[j], rate[j])
-                if delay < math.inf:
-                    t_out[r, b, j] = t + delay
-                    steep = pull * math.exp(-delay / slow[j]) - 1.0 / fast[j]
-                    slope_out[r, b, j] = steep * high[j] if steep * fast[j] > tangent else 0.0
-                    left -= 1
-            for j in range(n_post):
-                v[j] = keep[j] * (turn[j] * v[j] + shift[j] * p[j])
-                p[j] *= keep[j]
-    return leave(control, is_caller, n_pieces)
-
-
-@njit(error_model="numpy")
-def _kernel(delay, slow, fast, rate):
-    """C k(delay) for delay > 0."""
-    rises = delay if rate == 0.0 else -math.expm1(-rate * delay) / rate
-    return math.exp(-delay / slow) * rises
+MOST_PARTS = 4
+"""Parts of the samples that the weights' gradient of a narrow layer is summed over, one by one, for as many threads."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -124,89 +62,73 @@ def _slopes(control, is_caller, n_tasks, n_pieces, t_in, weights, taus, tangent,
     for task in tasks(control, n_tasks, n_pieces):
         r, b = task // n_batch, task % n_batch
         times = t_in[r if t_in.shape[0] > 1 else 0, b]
-        _membranes(taus[r], slow, fast, rate)
+        membranes(taus[r], slow, fast, rate)
         for j in range(n_post):
             pull, potential = 0.0, 0.0
             for i in range(times.size):
                 delay = np.float64(t_out[r, b, j]) - times[i]
                 if 0.0 < delay < math.inf:
                     w = np.float64(weights[r, i, j])
-                    pull += w * math.exp(-delay / slow[j])
-                    potential += w * _kernel(delay, slow[j], fast[j], rate[j])
-            rising = pull - potential / fast[j]
-            slope_out[r, b, j] = rising if rising * fast[j] > tangent else 0.0
+                    pull += w * math.exp(-delay * slow[j])
+                    potential += w * kernel(delay, slow[j], rate[j])
+            rising = pull - potential * fast[j]
+            slope_out[r, b, j] = rising if rising > tangent * fast[j] else 0.0
     return leave(control, is_caller, n_pieces)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _times_grad(control, is_caller, n_tasks, n_pieces, t_in, weights, taus, t_out, scale, out):
-    """out[b, i] = sum_j [t_bi < t_out_bj] w_ij scale_bj C k'(t_out_bj - t_bi)"""
-    enter(control, is_caller)
-    n_batch, n_post = t_out.shape[1:]
-    slow, fast, rate = np.empty(n_post), np.empty(n_post), np.empty(n_post)
-    for task in tasks(control, n_tasks, n_pieces):
-        r, b = task // n_batch, task % n_batch
-        times = t_in[r if t_in.shape[0] > 1 else 0, b]
-        _membranes(taus[r], slow, fast, rate)
-        for i in range(times.size):
-            total = 0.0
-            for j in range(n_post):
-                delay = np.float64(t_out[r, b, j]) - times[i]
-                if delay > 0.0 and scale[r, b, j] != 0.0:
-                    fall = _kernel(delay, slow[j], fast[j], rate[j]) / slow[j]
-                    total += weights[r, i, j] * scale[r, b, j] * (math.exp(-delay / fast[j]) - fall)
-            out[r, b, i] = total
-    return leave(control, is_caller, n_pieces)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _weights_grad(control, is_caller, n_tasks, n_pieces, t_in, taus, t_out, scale, limit, out):
-    """out[i, j] = -sum_b [t_bi < t_out_bj] scale_bj C k(t_out_bj - t_bi), without the rows that explode."""
-    enter(control, is_caller)
-    n_batch, n_post = t_out.shape[1:]
-    n_pre = out.shape[1]
-    slow, fast, rate = np.empty(n_post), np.empty(n_post), np.empty(n_post)
-    column, row = np.empty(n_pre), np.empty(n_pre)
-    for task in tasks(control, n_tasks, n_pieces):
-        r, j = task // n_post, task % n_post
-        r_in = r if t_in.shape[0] > 1 else 0
-        _membranes(taus[r], slow, fast, rate)
-        column[:] = 0.0
-        for b in range(n_batch):
-            if scale[r, b, j] == 0.0:
-                continue
-            largest = 0.0
-            for i in range(n_pre):
-                delay = np.float64(t_out[r, b, j]) - t_in[r_in, b, i]
-                row[i] = scale[r, b, j] * _kernel(delay, slow[j], fast[j], rate[j]) if delay > 0.0 else 0.0
-                largest = max(largest, abs(row[i]))
-            if largest <= limit:
-                column -= row
-        out[r, :, j] = column
-    return leave(control, is_caller, n_pieces)
+def _rows(weights: NDArray[Any]) -> NDArray[Any]:
+    """The weights in rows of whole vectors; themselves where they are that already."""
+    whole = weights.shape[2] * weights.itemsize % VECTOR_BYTES == 0 and weights.flags.c_contiguous
+    return weights if whole else in_vectors(weights)
 
 
 def forward(
     t_in: NDArray[Any],
-    order: NDArray[np.int64],
+    order: NDArray[np.int64] | None,
     weights: NDArray[Any],
     taus: NDArray[np.float64],
-    lift: NDArray[Any] | None = None,
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """First spike times, and slopes in units of threshold - leak; see `kernels.Kernels.forward`.
+    trial: Trial | None,
+    bias_times: Sequence[float] | None,
+) -> tuple[LayerState, NDArray[Any], NDArray[np.int64]]:
+    """What a layer answers, its slopes in units of threshold - leak, and with it the next layer's input.
 
     Args:
+        order: that sorts the inputs; None: not known yet.
         weights: (n_replica, n_pre, n_post) over C (threshold - leak).
         taus: (n_replica, n_post, 2), tau_mem and tau_syn of each neuron.
-        lift: see `kernels.Trial`.
+        trial: see `kernels.Trial`, where a chip interferes.
+        bias_times: of the next layer, None where there is none.
+
+    Returns:
+        (the layer's state, spikes and bias spikes for the next layer, the order that sorts them).
     """
-    high = np.empty((0, 0, 0), weights.dtype) if lift is None else lift
     n_replica, n_pre, n_post = weights.shape
-    t_out = np.empty((n_replica, t_in.shape[1], n_post), weights.dtype)
-    slope = np.empty_like(t_out)
-    arrays = t_in, order, weights, taus, high, tangent(weights.dtype), t_out, slope
-    _run(_forward, n_replica * t_in.shape[1], arrays, parallel=t_out.size * n_pre > PAIRS_WORTH_A_THREAD)
-    return t_out, slope
+    n_batch, dtype = t_in.shape[1], weights.dtype
+    if order is None:
+        order = spike_order(t_in)
+    t_cross = np.empty((n_replica, n_batch, n_post), dtype)
+    slope, nothing = np.empty_like(t_cross), np.empty((0, 0, 0), dtype)
+    t_out, lift, delay, grid, end = nothing, nothing, nothing, 0.0, math.inf
+    if trial is not None:
+        check_trial(trial, t_cross.shape, dtype)
+        t_out, grid, end = np.empty_like(t_cross), float(trial.grid), float(trial.end)
+        lift, delay = (
+            nothing if array is None else np.ascontiguousarray(array) for array in (trial.lift, trial.delay)
+        )
+    n_next = 0 if bias_times is None else n_post + len(bias_times)
+    t_next, order_next = (np.empty((n_replica, n_batch, n_next), kind) for kind in (dtype, np.int64))
+    bias = np.array([] if bias_times is None else bias_times, dtype)
+    _run(
+        forward_job,
+        n_replica * n_batch,
+        (
+            t_in, order, _rows(weights), taus, lift, tangent(dtype), t_cross, slope, (delay, grid, end, SAME_TICK),
+            t_out, bias, t_next, order_next,
+        ),
+        parallel=t_cross.size * n_pre > PAIRS_WORTH_A_THREAD,
+    )  # fmt: skip
+    heard = t_cross if trial is None else t_out
+    return LayerState(t_in, order, heard, t_cross, slope), t_next, order_next
 
 
 def slopes(
@@ -222,6 +144,7 @@ def slopes(
 
 def backward(
     t_in: NDArray[Any],
+    order: NDArray[np.int64],
     weights: NDArray[Any],
     taus: NDArray[np.float64],
     t_out: NDArray[Any],
@@ -235,21 +158,28 @@ def backward(
     """Gradients; see `kernels.Kernels.backward`.
 
     Args:
+        order: that sorts the inputs; empty where nobody knows it.
         weights: (n_replica, n_pre, n_post) as they are.
         slope: times the capacitance.
     """
-    heard = active[:, None, None] & (slope > 0) & np.isfinite(t_out)
-    scale = np.zeros(t_out.shape)
-    np.divide(t_out_grad, slope, out=scale, where=heard, dtype=np.float64)
-    weights_grad = np.zeros_like(weights)
-    t_in_grad = np.zeros((len(t_out), *t_in.shape[1:]), weights.dtype) if need_t_in_grad else None
-    parallel = t_out.size * t_in.shape[2] > PAIRS_WORTH_A_THREAD
-    arrays = t_in, taus, t_out, scale, float(max_weight_grad), weights_grad
-    _run(_weights_grad, len(weights) * weights.shape[2], arrays, parallel=parallel)
+    n_replica, n_pre, n_post = weights.shape
+    n_batch = t_out.shape[1]
+    if order.shape != t_in.shape:
+        order = spike_order(t_in)
+    like = np.empty(0, weights.dtype)
+    n_blocks = -(-n_post // LANES)
+    n_parts = max(1, MOST_PARTS // max(n_blocks, 1))
+    parts = np.empty((n_replica, n_parts, n_pre, n_post), weights.dtype)
+    t_in_grad = np.zeros((n_replica, *t_in.shape[1:]), weights.dtype) if need_t_in_grad else None
+    parallel = t_out.size * n_pre > PAIRS_WORTH_A_THREAD
+    # A gradient without the bias spikes' part is a view: another layout would be another compiled job.
+    spikes = t_out, slope, np.ascontiguousarray(t_out_grad), active
+    arrays = like, t_in, order, taus, *spikes, float(max_weight_grad), parts
+    _run(weights_grad_job, n_replica * n_parts * n_blocks, arrays, parallel=parallel)
     if t_in_grad is not None:
-        arrays = t_in, weights, taus, t_out, scale, t_in_grad
-        _run(_times_grad, len(t_out) * t_out.shape[1], arrays, parallel=parallel)
-    return t_in_grad, weights_grad
+        arrays = like, t_in, order, _rows(weights), taus, *spikes, t_in_grad
+        _run(times_grad_job, n_replica * n_batch, arrays, parallel=parallel)
+    return t_in_grad, parts.sum(axis=1) if n_parts > 1 else parts[:, 0]
 
 
 def _run(job: Any, n_tasks: int, arrays: tuple[Any, ...], *, parallel: bool) -> None:

@@ -230,7 +230,7 @@ def forward(
     neuron: LIF,
     lift: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The oracle as the kernels of one layer (it sorts for itself); see `stack.LayerKernels`."""
+    """The oracle as the kernels of one layer (it sorts for itself); see `layerwise.LayerKernels`."""
     t_in = _shared(t_in, len(weights))
     if lift is not None:
         return _lifted(t_in, weights, neuron, lift)
@@ -256,6 +256,7 @@ def _lifted(
 
 def backward(
     t_in: NDArray[Any],
+    order: NDArray[np.int64],
     weights: NDArray[Any],
     neuron: LIF,
     t_out: NDArray[Any],
@@ -266,11 +267,9 @@ def backward(
     max_weight_grad: float,
     need_t_in_grad: bool,
 ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
-    """The oracle as the kernels of one layer; see `stack.LayerKernels`."""
-    wanted = np.where(active[:, None, None], t_out_grad, 0.0)
-    t_in_grad, weights_grad = first_spikes_vjp(
-        _shared(t_in, len(weights)), weights, neuron, t_out, wanted, max_weight_grad, slope
-    )
+    """The oracle as the kernels of one layer; see `layerwise.LayerKernels`."""
+    t_in, wanted = _shared(t_in, len(weights)), np.where(active[:, None, None], t_out_grad, 0.0)
+    t_in_grad, weights_grad = first_spikes_vjp(t_in, weights, neuron, t_out, wanted, max_weight_grad, slope)
     dtype = weights.dtype
     return (t_in_grad.astype(dtype) if need_t_in_grad else None), weights_grad.astype(dtype)
 
