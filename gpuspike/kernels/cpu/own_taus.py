@@ -19,11 +19,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gpuspike.backend import thread_count
 from gpuspike.kernels.constants import EQUAL, GENERAL, tangent
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.solve import exp_vectorised, solve
 from gpuspike.kernels.cpu.team import PIECES_PER_THREAD, enter, leave, run, tasks
 

@@ -1,0 +1,91 @@
+"""Numba's `njit`, for kernels that are made of many small functions.
+
+Numba optimises each function that another one calls, makes machine code of it and of what Python would call it by, and
+then links it into its caller, to optimise all of it again there: what lies six calls deep, six times. Here a function
+that is not cached is a piece of a job: translated once, and optimised only as a part of the jobs that call it. A job's
+code is the same, in half the time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from numba.core import codegen
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import LoweringPass, register_pass
+from numba.core.typed_passes import NativeLowering
+
+_Base: Any = codegen.JITCodeLibrary
+_STEPS = (
+    "_optimize_functions",
+    "_optimize_final_module",
+    "_finalize_dynamic_globals",
+    "_finalize_final_module",
+)
+_IS_KNOWN = all(hasattr(_Base, step) for step in _STEPS)
+"""Whether Numba links and optimises in the steps that a piece leaves out; they are not of its public interface."""
+
+
+class _Piece(_Base):
+    """Code to be linked into a job's."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        """With the job."""
+
+    def _optimize_final_module(self) -> None:
+        """With the job."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _MakeKnown(LoweringPass):
+    """Lets callers find a piece, which has no machine code to be found by."""
+
+    _name = "make_known"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        place = object()
+        state.targetctx.insert_user_function(place, state.cr.fndesc, [state.library])
+        state.cr = state.cr._replace(cfunc=place)
+        return False
+
+
+class _PieceCompiler(CompilerBase):
+    def define_pipelines(self) -> list[Any]:
+        state: Any = self.state
+        state.library = _Piece(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = state.flags.no_cpython_wrapper = state.flags.no_cfunc_wrapper = True
+        passes = DefaultPassBuilder.define_nopython_pipeline(state)
+        passes.add_pass_after(_MakeKnown, NativeLowering)
+        passes.finalize()
+        return [passes]
+
+
+def njit(**options: Any) -> Any:
+    """As `numba.njit`; without a cache, the function is a piece of those that call it.
+
+    Python may call a piece too. It is then compiled once more, as Numba does it.
+    """
+    if options.get("cache"):
+        return numba.njit(no_cfunc_wrapper=True, **options)
+    if not _IS_KNOWN:
+        return numba.njit(**options)
+
+    def declare(function: Any) -> Any:
+        piece = numba.njit(pipeline_class=_PieceCompiler, **options)(function)
+        whole = numba.njit(**options)(function)
+
+        def keep(result: Any) -> None:  # out of reach of calls from Python
+            piece.overloads[tuple(result.signature.args)] = result
+
+        piece.add_overload, piece._compile_for_args = keep, lambda *_args, **_named: whole
+        return piece
+
+    return declare
