@@ -30,9 +30,6 @@ _IS_KNOWN = all(hasattr(_Base, step) for step in _STEPS)
 class _Piece(_Base):
     """Code to be linked into a job's."""
 
-    def _optimize_functions(self, ll_module: Any) -> None:
-        """With the job."""
-
     def _optimize_final_module(self) -> None:
         """With the job."""
 
