@@ -2,8 +2,8 @@
 
 Numba optimises each function that another one calls, makes machine code of it and of what Python would call it by, and
 then links it into its caller, to optimise all of it again there: what lies six calls deep, six times. Here a function
-that is not cached is a piece of a job: translated once, and optimised only as a part of the jobs that call it. A job's
-code is the same, in half the time.
+that is not cached is a piece of jobs: translated once for the types of its arguments, and optimised as a part of each
+job that it is linked into. That takes less than half the time, and jobs come out the same: LLVM sees the same functions.
 """
 
 from __future__ import annotations
@@ -11,18 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-from numba.core import codegen
+from numba.core import codegen, types
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.typed_passes import NativeLowering
 
 _Base: Any = codegen.JITCodeLibrary
-_STEPS = (
-    "_optimize_functions",
-    "_optimize_final_module",
-    "_finalize_dynamic_globals",
-    "_finalize_final_module",
-)
+_STEPS = ("_optimize_final_module", "_finalize_dynamic_globals", "_finalize_final_module")
 _IS_KNOWN = all(hasattr(_Base, step) for step in _STEPS)
 """Whether Numba links and optimises in the steps that a piece leaves out; they are not of its public interface."""
 
@@ -40,17 +35,17 @@ class _Piece(_Base):
 
 @register_pass(mutates_CFG=False, analysis_only=True)
 class _MakeKnown(LoweringPass):
-    """Lets callers find a piece, which has no machine code to be found by."""
+    """Lets callers find a piece, which has no machine code to be found by: they ask for a key."""
 
     _name = "make_known"
 
     def __init__(self) -> None:
         super().__init__()
 
-    def run_pass(self, state: Any) -> bool:
-        place = object()
-        state.targetctx.insert_user_function(place, state.cr.fndesc, [state.library])
-        state.cr = state.cr._replace(cfunc=place)
+    def run_pass(self, state: Any) -> Any:
+        key = object()
+        state.targetctx.insert_user_function(key, state.cr.fndesc, [state.library])
+        state.cr = state.cr._replace(cfunc=key)
         return False
 
 
@@ -71,18 +66,23 @@ def njit(**options: Any) -> Any:
     Python may call a piece too. It is then compiled once more, as Numba does it.
     """
     if options.get("cache"):
-        return numba.njit(no_cfunc_wrapper=True, **options)
-    if not _IS_KNOWN:
+        return numba.njit(**(options | {"no_cfunc_wrapper": True}))
+    if not _IS_KNOWN or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         return numba.njit(**options)
 
     def declare(function: Any) -> Any:
-        piece = numba.njit(pipeline_class=_PieceCompiler, **options)(function)
-        whole = numba.njit(**options)(function)
+        piece: Any = numba.njit(pipeline_class=_PieceCompiler, **options)(function)
+        whole: Any = numba.njit(**options)(function)
 
         def keep(result: Any) -> None:  # out of reach of calls from Python
             piece.overloads[tuple(result.signature.args)] = result
 
+        def template(args: Any, named: Any, find: Any = piece.get_call_template) -> Any:
+            # A constant argument gets no code of its own.
+            return find(tuple(map(types.unliteral, args)), {k: types.unliteral(t) for k, t in named.items()})
+
         piece.add_overload, piece._compile_for_args = keep, lambda *_args, **_named: whole
+        piece.get_call_template = template
         return piece
 
     return declare
