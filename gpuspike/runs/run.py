@@ -226,7 +226,7 @@ def prepare_kernels(parts: Experiment, console: Console, *, training: bool = Tru
     rehearse = _on_a_device if parts.backend.name == "cuda" else _on_the_host
     evaluating, learning = rehearse(parts)
     with (
-        console.status("preparing kernels (the first run on a machine compiles them: up to a minute)"),
+        console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
         _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
         uncollected(),
     ):

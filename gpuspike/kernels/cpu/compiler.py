@@ -16,6 +16,7 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.typed_passes import NativeLowering
 
+_njit: Any = numba.njit
 _Base: Any = codegen.JITCodeLibrary
 _STEPS = ("_optimize_final_module", "_finalize_dynamic_globals", "_finalize_final_module")
 _IS_KNOWN = all(hasattr(_Base, step) for step in _STEPS)
@@ -66,13 +67,13 @@ def njit(**options: Any) -> Any:
     Python may call a piece too. It is then compiled once more, as Numba does it.
     """
     if options.get("cache"):
-        return numba.njit(**(options | {"no_cfunc_wrapper": True}))
+        return _njit(no_cfunc_wrapper=True, **options)
     if not _IS_KNOWN or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
-        return numba.njit(**options)
+        return _njit(**options)
 
     def declare(function: Any) -> Any:
-        piece: Any = numba.njit(pipeline_class=_PieceCompiler, **options)(function)
-        whole: Any = numba.njit(**options)(function)
+        piece = _njit(pipeline_class=_PieceCompiler, **options)(function)
+        whole = _njit(**options)(function)
 
         def keep(result: Any) -> None:  # out of reach of calls from Python
             piece.overloads[tuple(result.signature.args)] = result

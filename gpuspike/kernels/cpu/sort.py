@@ -87,7 +87,7 @@ def _insert(times, order, most):
 
 @njit(error_model="numpy")
 def _merge_sort(times, order):
-    """The order that sorts times, whatever they are: Numba's own sort takes seconds to compile."""
+    """The order that sorts times, however they are spread; Numba's own sort takes a second to compile."""
     n = times.size
     merged = np.empty(n, np.int64)
     for k in range(n):
