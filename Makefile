@@ -15,12 +15,13 @@ help:
 	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make bench  the kernel benchmark"
 
-# A broken or half-made environment has no stamp and is made anew.
+# A broken or half-made environment has no stamp and is made anew. Compiling all that is installed to bytecode takes pip
+# 9 s; Python compiles the part that a command imports when it does.
 $(VENV)/.run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "gpuspike needs Python 3.11 or newer, got `$(PYTHON) --version 2>&1`; try make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

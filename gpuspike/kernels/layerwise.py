@@ -46,13 +46,13 @@ class LayerKernels(Protocol):
     def backward(
         self,
         t_in: Array,
-        order: NDArray[np.int64],
         weights: Array,
         neuron: Any,
         t_out: Array,
         slope: Array,
         t_out_grad: Array,
         *,
+        order: NDArray[np.int64],
         active: NDArray[np.bool_],
         max_weight_grad: float,
         need_t_in_grad: bool,
@@ -169,12 +169,12 @@ class Stack:
             # The bias spikes, the last inputs, have no time to learn.
             t_in_grad, weights_grad = self._layer.backward(
                 state.t_in,
-                state.order,
                 weights[number],
                 neurons[number],
                 state.t_cross,
                 state.slope,
                 self.without_bias(t_in_grad, state.t_out.shape[2]),
+                order=state.order,
                 active=active,
                 max_weight_grad=max_weight_grad,
                 need_t_in_grad=need_t_in_grad or number > 0,

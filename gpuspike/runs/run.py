@@ -29,7 +29,7 @@ from gpuspike.runs.dashboards import Tracking
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.runs.measure import Measured, chip_arrays, examine, measure, on_chip, statistics
-from gpuspike.runs.memory import keep_freed_memory
+from gpuspike.runs.memory import keep_freed_memory, uncollected
 from gpuspike.runs.progress import MetricsFile, ProgressDisplay, plain, record_line, say_step, say_what_runs
 from gpuspike.store import checkpoint, resume
 from gpuspike.store.identity import to_values
@@ -226,8 +226,9 @@ def prepare_kernels(parts: Experiment, console: Console, *, training: bool = Tru
     rehearse = _on_a_device if parts.backend.name == "cuda" else _on_the_host
     evaluating, learning = rehearse(parts)
     with (
-        console.status("preparing kernels (the first run on a machine compiles them: up to a minute)"),
+        console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
         _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
+        uncollected(),
     ):
         for prepare in evaluating + (learning if training else ()):
             prepare()

@@ -76,12 +76,13 @@ class _OneByOne:
     def backward(
         self,
         t_in: Array,
-        order: NDArray[np.int64],
         weights: Array,
         unit: Unit,
         t_out: Array,
         slope: Array,
         t_out_grad: Array,
+        *,
+        order: NDArray[np.int64],
         **options: Any,
     ) -> tuple[Array | None, Array]:
         if unit.taus is not None:

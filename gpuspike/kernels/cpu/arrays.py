@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types  # pyright: ignore[reportPrivateImportUsage]
+from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from gpuspike.errors import ShapeError
 from gpuspike.kernels.constants import Constants
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 
 
@@ -58,19 +59,19 @@ def _make_pointer(typingctx: Any, address: Any, like: Any) -> Any:
 _pointer: Any = intrinsic(_make_pointer)
 
 
-@njit
+@njit()
 def cube(address, like, n_replica, n_batch, n_neuron):
     """The contiguous (n_replica, n_batch, n_neuron) array of the type of `like` at an address."""
     return carray(_pointer(address, like), (n_replica, n_batch, n_neuron))
 
 
-@njit
+@njit()
 def row(address, like, n):
     """The contiguous (n,) array of the type of `like` at an address."""
     return carray(_pointer(address, like), (n,))
 
 
-@njit
+@njit()
 def named(row):
     """A layer's `Constants`, from its row in an array of them."""
     return Constants(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8])

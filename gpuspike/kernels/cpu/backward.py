@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gpuspike.errors import ShapeError
 from gpuspike.kernels import Array, LayerState
 from gpuspike.kernels.constants import EQUAL
 from gpuspike.kernels.cpu.arrays import address, cube, named
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD
 from gpuspike.kernels.cpu.products import input_products, inputs_of_part, kernel, weight_products
 from gpuspike.kernels.cpu.slopes import input_terms

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from gpuspike.kernels import Array
 from gpuspike.kernels.constants import MOST_ARRAYS
 from gpuspike.kernels.cpu.arrays import address
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.leaves import in_type, job_for, optimizer_row, register
 from gpuspike.kernels.cpu.normals import NUMBERS_PER_TASK
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, take

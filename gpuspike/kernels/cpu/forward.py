@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gpuspike.backend import thread_count
 from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial, with_bias
 from gpuspike.kernels.cpu.arrays import address, cube, in_vectors, named
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.neurons import solve_samples
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.sort import sort_rows, spike_order

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 from numba import config as numba_config
-from numba import njit
 from numba.extending import overload
 
 from gpuspike.errors import ConfigError
 from gpuspike.kernels.cpu.arrays import cube
+from gpuspike.kernels.cpu.compiler import njit
 
 _rows: dict[type, Any] = {}
 _owners: dict[type, Any] = {}  # of each class of numbers, the function that makes the row

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import Array
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.leaves import job_for, loss_row, register
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, take
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from gpuspike.kernels.constants import EQUAL
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.events import FLAT, next_stops, polish, prepare
 from gpuspike.kernels.cpu.simd import (
     VECTOR_BYTES,
@@ -212,7 +212,7 @@ def _solve(
                 j = base + (m if first_stop else lanes[m])
                 t_cross[b, j] = start[m]
                 slope_out[b, j] = slope[m]
-            n_stops_before, n_stops = n_stops, 0
+            n_stops_before, n_stops = n_stops, np.int64(0)  # a plain 0 has what follows compiled for 0 too
             if n_missed > 0:
                 for m in range(n_stops_before):
                     j = m if first_stop else lanes[m]

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
 from gpuspike.kernels import Array
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, take
 from gpuspike.rng import LAYER_BLOCKS
 

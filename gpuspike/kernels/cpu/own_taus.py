@@ -31,13 +31,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gpuspike.backend import thread_count
 from gpuspike.kernels import SAME_TICK, LayerState, Trial
 from gpuspike.kernels.constants import tangent
 from gpuspike.kernels.cpu.arrays import in_vectors
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.own_taus_backward import times_grad_job, weights_grad_job
 from gpuspike.kernels.cpu.own_taus_events import kernel, membranes
 from gpuspike.kernels.cpu.own_taus_forward import forward_job

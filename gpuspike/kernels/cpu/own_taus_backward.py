@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.own_taus_events import (
     ANEW,
     anew,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.simd_own_taus import DEGREES, FAST, KEEP, LANES, RATE, SHIFT, P, V
 from gpuspike.kernels.cpu.solve import exp_vectorised

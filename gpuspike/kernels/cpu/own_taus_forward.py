@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from gpuspike.kernels.constants import EQUAL, GENERAL
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.events import FLAT
 from gpuspike.kernels.cpu.own_taus_events import (
     ANEW,

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from gpuspike.kernels.constants import EQUAL, GENERAL
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.own_taus_events import fraction_series
 from gpuspike.kernels.cpu.solve import exp_vectorised, solve
 

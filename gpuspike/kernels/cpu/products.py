@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from gpuspike.kernels.constants import EQUAL
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.simd_products import (
     TILE_INPUTS,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from gpuspike.kernels import Array
 from gpuspike.kernels.constants import EQUAL
 from gpuspike.kernels.cpu.arrays import in_vectors, named
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD
 from gpuspike.kernels.cpu.products import kernel
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES

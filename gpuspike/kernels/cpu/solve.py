@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from gpuspike.kernels.constants import DOUBLE, EQUAL, NON_LEAKY
+from gpuspike.kernels.cpu.compiler import njit
 
 _LOG2E = 1.4426950408889634
 _LN2_HIGH = 6.93147180369123816490e-01  # 32 leading bits of ln 2, so that n * high is exact

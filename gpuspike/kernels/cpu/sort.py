@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gpuspike.kernels import Array
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.simd_sort import LANES, running_sums, vector_range
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, samples_of_a_piece, take
@@ -86,6 +86,30 @@ def _insert(times, order, most):
 
 
 @njit(error_model="numpy")
+def _merge_sort(times, order):
+    """The order that sorts times, however they are spread; Numba's own sort takes a second to compile."""
+    n = times.size
+    merged = np.empty(n, np.int64)
+    for k in range(n):
+        order[k] = k
+    length = 1  # times next to each other that are in order
+    while length < n:
+        for first in range(0, n, 2 * length):
+            middle, end = min(first + length, n), min(first + 2 * length, n)
+            i, j = first, middle
+            for k in range(first, end):
+                if j == end or (i < middle and times[order[i]] <= times[order[j]]):
+                    merged[k] = order[i]
+                    i += 1
+                else:
+                    merged[k] = order[j]
+                    j += 1
+        for k in range(n):
+            order[k] = merged[k]
+        length *= 2
+
+
+@njit(error_model="numpy")
 def sort_row(times, order, bucket, heads, power, ahead):
     """The order that sorts one sample's spikes by time, silent inputs (inf) last.
 
@@ -112,7 +136,7 @@ def sort_row(times, order, bucket, heads, power, ahead):
         order[k], ahead[k] = i, times[i]
         heads[b] += np.int32(1)
     if not _insert(ahead, order, WORTHWHILE * n):
-        order[:] = np.argsort(times, kind="mergesort")
+        _merge_sort(times, order)
 
 
 @njit(error_model="numpy")

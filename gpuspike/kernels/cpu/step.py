@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from gpuspike.kernels.cpu.arrays import cube
 from gpuspike.kernels.cpu.backward import WEIGHT_PARTS, backward_piece, weights_of_piece, weights_piece
+from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.forward import forward_piece
 from gpuspike.kernels.cpu.leaves import loss_row, optimizer_row
 from gpuspike.kernels.cpu.normals import jitter_row

@@ -22,12 +22,13 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import njit, typeof, types
+from numba import typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from gpuspike.backend import thread_count
+from gpuspike.kernels.cpu.compiler import njit
 
 PIECES_PER_THREAD = 4
 """Pieces that the work is cut into for each thread, so that an uneven load evens out."""
@@ -133,7 +134,7 @@ def enter(control, is_caller):
         _add(control[_NEWS], 1)
 
 
-@njit
+@njit()
 def _restore(control):
     """Gives a caller that has failed its floating-point mode back, if the job has changed it."""
     if control[_MODE] > 0:

@@ -142,6 +142,7 @@ def backward(
     slope: Array,
     t_out_grad: Array,
     *,
+    order: Array | None = None,
     active: Array,
     max_weight_grad: float,
     need_t_in_grad: bool,
@@ -149,6 +150,7 @@ def backward(
     """Gradients by the implicit function theorem; see `kernels.Kernels.backward`.
 
     Args:
+        order: not needed.
         active: (n_replica,) on the device; a NumPy array is sent there.
     """
     cupy = cupy_module()

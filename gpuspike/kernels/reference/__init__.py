@@ -256,18 +256,18 @@ def _lifted(
 
 def backward(
     t_in: NDArray[Any],
-    order: NDArray[np.int64],
     weights: NDArray[Any],
     neuron: LIF,
     t_out: NDArray[Any],
     slope: NDArray[Any],
     t_out_grad: NDArray[Any],
     *,
+    order: NDArray[np.int64] | None = None,
     active: NDArray[np.bool_],
     max_weight_grad: float,
     need_t_in_grad: bool,
 ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
-    """The oracle as the kernels of one layer; see `layerwise.LayerKernels`."""
+    """The oracle as the kernels of one layer, which needs no order; see `layerwise.LayerKernels`."""
     t_in, wanted = _shared(t_in, len(weights)), np.where(active[:, None, None], t_out_grad, 0.0)
     t_in_grad, weights_grad = first_spikes_vjp(t_in, weights, neuron, t_out, wanted, max_weight_grad, slope)
     dtype = weights.dtype

@@ -1,0 +1,105 @@
+"""Pieces of jobs: compiled with the jobs, called from Python too."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numba
+import pytest
+from numba.core import types
+
+from gpuspike.kernels.cpu import compiler
+from gpuspike.kernels.cpu.compiler import njit
+from gpuspike.runs.memory import uncollected
+
+
+def _inverse(x, power):
+    """A function of two arguments, the second of which callers may know."""
+    if x == 0.0:
+        raise ValueError("no inverse")
+    return (1.0 / x) ** power
+
+
+@pytest.fixture
+def piece() -> Any:
+    return njit()(_inverse)
+
+
+def test_this_numba_is_one_whose_steps_are_known() -> None:
+    assert compiler._IS_KNOWN
+
+
+def test_a_piece_works_in_jobs_and_from_python(piece: Any) -> None:
+    @numba.njit
+    def job(x, power):
+        return piece(x, power) + 1.0
+
+    assert job(4.0, 2) == 1.0 + 0.25**2
+    (result,) = piece.overloads.values()
+    assert isinstance(result.library, compiler._Piece)
+    assert piece(4.0, 2) == 0.25**2  # as Numba compiles it: its machine code exists only then
+    assert job(2.0, 1) == 1.5
+    assert len(piece.overloads) == 1
+
+
+def test_pieces_are_made_of_pieces(piece: Any) -> None:
+    @njit(error_model="numpy")
+    def outer(x):
+        return piece(x, 1) + piece(x, 2)
+
+    @numba.njit
+    def job(x):
+        return outer(x)
+
+    assert job(2.0) == 0.75
+    assert outer(2.0) == 0.75
+
+
+def test_constants_have_no_code_of_their_own(piece: Any) -> None:
+    @numba.njit
+    def job(x, power):
+        return piece(x, 1) + piece(x, 2) + piece(x, power=power)
+
+    assert job(2.0, 3) == 0.875
+    assert list(piece.overloads) == [(types.float64, types.int64)]
+
+
+def test_what_a_piece_raises_reaches_python(piece: Any) -> None:
+    @numba.njit
+    def job(x):
+        return piece(x, 1)
+
+    for function in (job, lambda x: piece(x, 1)):
+        with pytest.raises(ValueError, match="no inverse"):
+            function(0.0)
+
+
+def test_a_numba_with_other_steps_compiles_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "_IS_KNOWN", False)
+    piece: Any = njit()(_inverse)
+
+    @numba.njit
+    def job(x):
+        return piece(x, 1)
+
+    assert job(2.0) == piece(2.0, 1) == 0.5
+    assert not any(isinstance(result.library, compiler._Piece) for result in piece.overloads.values())
+
+
+def test_garbage_is_searched_for_again_after_compiling() -> None:
+    def fail() -> None:
+        with uncollected():
+            assert not gc.isenabled()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert gc.isenabled()
+    gc.disable()  # the caller's wish
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
