@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gpuspike.rng import Purpose, stream
+from gpuspike.rng import Purpose, restart, stream
 
 FROZEN_BITS = {
     Purpose.WEIGHTS: [13175769691850529721, 4834229738541971843, 15567954553192097011],
@@ -109,3 +109,12 @@ def test_neighbouring_streams_are_not_correlated(step: tuple[int, int, int]) -> 
 @pytest.mark.parametrize("seed", [0, 2**32, 2**63 - 1])
 def test_every_seed_that_a_run_may_have_gives_a_stream(seed: int) -> None:
     assert np.isfinite(stream(seed, Purpose.WEIGHTS).standard_normal(3)).all()
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**63])
+def test_a_restarted_generator_is_a_new_one(seed: int) -> None:
+    own = stream(seed, Purpose.AUGMENTATION)
+    own.integers(3, size=7)  # leaves half a number
+    for first, second in ((0, 0), (3, 7), (2**40, 1)):
+        new = stream(seed, Purpose.AUGMENTATION, first, second).integers(3, size=(2, 33))
+        np.testing.assert_array_equal(restart(own, first, second).integers(3, size=(2, 33)), new)

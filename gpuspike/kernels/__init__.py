@@ -23,7 +23,7 @@ class LayerState(NamedTuple):
 
     Attributes:
         t_in: (n_replica or 1, n_batch, n_pre) input spike times, bias spikes included; inf = no spike.
-        order: of the same shape, what sorts each sample's; where it is empty, a gradient that needs it sorts again.
+        order: of the same shape, what sorts each sample's; empty: a gradient that needs it sorts again.
         t_out: (n_replica, n_batch, n_post) spike times, as whoever listens gets them.
         t_cross: of the same shape, when the membranes crossed the threshold; `t_out` itself unless a chip
             moves or loses spikes on their way.

@@ -13,6 +13,9 @@ EQUAL, DOUBLE, NON_LEAKY, GENERAL, MIXED = range(5)
 """Regimes of the crossing equation, as in `lif.cuh`: tau_slow/tau_fast is 1, 2, infinite, or anything
 else; or the neurons of a layer have time constants of their own."""
 
+GROUPS_FROM = 32
+"""Inputs of a layer from which on a CPU looks for groups that spike together."""
+
 MOST_ARRAYS = 3
 """Arrays that an optimiser keeps beside each of those that it works on, at most."""
 

@@ -18,11 +18,15 @@ from numpy.typing import DTypeLike
 
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.kernels import cuda
+from gpuspike.kernels.constants import GROUPS_FROM
 from gpuspike.kernels.cuda import source as cuda_source
 from gpuspike.kernels.cuda import step as cuda_step
 
 ORDER_BYTES = 8
 """An index of a sorted input, int64 as the libraries' sorts return it."""
+
+GROUP_BYTES = 4
+"""A group's end in the order, int32."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_BLOCK, _MOST_KEPT = 32 << 20, 1 << 30
@@ -139,6 +143,8 @@ def plan(
             # On the CPU one job takes all layers back, so that the factors of all are there at once.
             held = passing if backend == "cuda" else arrays
             held[name + "backward"] = factors + down + (parts * weights if parts > 1 else 0)
+            if backend != "cuda" and number == 1 and n_pre >= GROUPS_FROM:  # inputs that spike together
+                arrays[name + "groups"] = n_replica * n_batch * n_pre * (real + GROUP_BYTES) + weights
     return Plan(arrays, passing)
 
 

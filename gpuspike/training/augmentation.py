@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,17 @@ class RandomShift:
                 f"the largest shift must be between 1 and {self.side - 1} pixels, got {self.most}"
             )
 
+    def corners(self, n_batch: int, streams: Iterable[np.random.Generator]) -> NDArray[np.int64]:
+        """Where each image is cut out of a canvas that has `most` more pixels on each side.
+
+        Args:
+            streams: of each replica, at the batch's address; see `rng.stream`.
+
+        Returns:
+            (n_replica, 2, n_batch) row and column, 0 to 2 most.
+        """
+        return np.stack([own.integers(2 * self.most + 1, size=(2, n_batch)) for own in streams])
+
     def __call__(self, t_in: Array, seeds: Sequence[int], epoch: int, batch: int) -> None:
         """Shifts in place.
 
@@ -51,9 +62,7 @@ class RandomShift:
         images = t_in[:, :, : side * side].reshape(n_replica, n_batch, side, side)
         canvas[:, :, most : most + side, most : most + side] = images
         windows = sliding_window_view(canvas, (side, side), axis=(2, 3))
-        for r, seed in enumerate(seeds):
-            corner = stream(seed, Purpose.AUGMENTATION, epoch, batch).integers(
-                2 * most + 1, size=(2, n_batch)
-            )
+        streams = (stream(seed, Purpose.AUGMENTATION, epoch, batch) for seed in seeds)
+        for r, corner in enumerate(self.corners(n_batch, streams)):
             shifted = windows[r, np.arange(n_batch), corner[0], corner[1]]
             t_in[r, :, : side * side] = shifted.reshape(n_batch, side * side)

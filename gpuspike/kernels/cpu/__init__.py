@@ -19,7 +19,7 @@ from gpuspike.errors import BackendError
 from gpuspike.kernels import Array, LayerState, Trial, layerwise, with_bias
 from gpuspike.kernels.constants import regime
 from gpuspike.kernels.reference import draws as reference_step
-from gpuspike.kernels.unit import AnyNeurons, Unit, unit
+from gpuspike.kernels.unit import AnyNeurons, Unit, times, unit
 from gpuspike.neuron import LIF
 
 
@@ -59,6 +59,7 @@ try:  # the folder is read when a kernel is declared, that is, while these modul
     _slopes = importlib.import_module("gpuspike.kernels.cpu.slopes")
     _training = importlib.import_module("gpuspike.kernels.cpu.training")
     _leaves = importlib.import_module("gpuspike.kernels.cpu.leaves")
+    _deciding = importlib.import_module("gpuspike.kernels.cpu.deciding")
     _records = importlib.import_module("gpuspike.kernels.cpu.records")
 finally:
     numba_config.CACHE_DIR = _given  # type: ignore[attr-defined]
@@ -87,7 +88,7 @@ class _OneByOne:
     ) -> tuple[Array | None, Array]:
         if unit.taus is not None:
             return _own_taus.backward(t_in, order, weights, unit.taus, t_out, slope, t_out_grad, **options)
-        state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
+        state = LayerState(t_in, order, t_out, t_out, slope)
         t_in_grad, (grad,) = _backward.backward([state], [weights], [unit], t_out_grad, **options)
         return t_in_grad, grad
 
@@ -151,6 +152,29 @@ _neurons = AnyNeurons(_Stack())
 forward, slopes, crossing_slopes = _neurons.forward, _neurons.slopes, _neurons.crossing_slopes
 backward = _neurons.backward
 
+
+def decide(
+    t_in: Array,
+    weights: Sequence[Array],
+    neurons: Sequence[LIF],
+    bias_times: Sequence[Sequence[float]],
+    until: float,
+) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+    """The first output spikes, with inputs presented up to a time, and again, whole, where that did not decide.
+
+    Args:
+        t_in: (n_samples, n_pre) the first layer's input, its bias spikes included.
+        weights: of each layer (n_replica, n_pre, n_post);  neurons: that share their time constants, in each layer.
+
+    Returns:
+        (n_replica, n_samples) classes, -1 for none, and times; and (n_replica, n_samples, 2) how many input spikes were
+        presented and how many pair-events met.
+    """
+    units = [unit(neuron, w) for neuron, w in zip(neurons, weights, strict=True)]
+    scaled = [times(w, one.per_drive) for w, one in zip(weights, units, strict=True)]
+    return _deciding.decide(t_in, scaled, units, bias_times, until)
+
+
 Chip, Noise, Rule, Bumps = _training.Chip, _records.Noise, _records.Rule, _records.Bumps
 register_leaf = _leaves.register
 
@@ -162,6 +186,7 @@ def training(
     noise: Any,
     *,
     sort: bool,
+    shift: tuple[int, int, float] | None,
     neurons: Sequence[LIF],
     bias_times: Sequence[Sequence[float]],
     answering: Sequence[LIF] | None = None,
@@ -171,6 +196,7 @@ def training(
 
     Args:
         kept: of each layer, what the optimiser keeps beside its weights.
+        shift: side, largest shift and background of images that are shifted at random, see `records.Shift`.
         neurons: that the gradient is taken of;  answering: those of the chip, if there is one. Those of a
             layer share their time constants.
         chip: without its units.
@@ -193,5 +219,6 @@ def training(
         rule,
         noise,
         sort,
+        shift,
         chip,
     )

@@ -9,13 +9,38 @@ import math
 
 import numpy as np
 
-from gpuspike.kernels.constants import EQUAL, GENERAL
+from gpuspike.kernels.constants import EQUAL, GENERAL, GROUPS_FROM
 from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.solve import anchored, exp_vectorised, moved, rise, solve
 
 FLAT = 0.02
 """Slope of a crossing, in (threshold - leak)/tau_fast, below which float32 sums are not enough: their error of some
 1e-6 is divided by the slope to give that of the time."""
+
+EACH, TOGETHER, FOLDED = range(3)
+"""What a sample's events are: single inputs; groups of simultaneous ones; and the last of these what the others leave."""
+
+WHAT, COUNT, SILENT, HEAD = range(4)
+"""What is told of a sample's events, in one row: what they are, how many, of the order the first input that never spikes;
+from HEAD on each one's end in the order."""
+
+AN_EVENT, A_GROUP = 5, 6
+"""What meeting an event and a group cost, in additions of a row of weights."""
+
+FOLD_WITHIN = 3.0
+"""Time, in tau_slow, from the first event to the last within which the last may be what the others leave. The rounding of
+the sum over these then counts e^3 as much at most as it does in the sums p and q anyhow."""
+
+
+@njit(error_model="numpy")
+def _others(end, first_silent, order, weights, j):
+    """The weights onto neuron j of inputs before the last event, `end` in the order, and of those that are silent."""
+    total = weights.dtype.type(0.0)
+    for m in range(end):
+        total += weights[order[m], j]
+    for m in range(first_silent, order.size):
+        total += weights[order[m], j]
+    return total
 
 
 @njit(error_model="numpy", fastmath={"contract"})
@@ -29,11 +54,12 @@ def next_stops(
     q,
     times,
     order,
+    events,
     starts,
     growth,
     position,
     coefficients,
-    n_events,
+    all_inputs,
     weights,
     factor,
     mode,
@@ -49,12 +75,14 @@ def next_stops(
     Args:
         lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer; in place, those that stop again.
         count, p, q: (n_samples, neurons) event of the stop and the sums there, updated; the rest as in `prepare`.
+        all_inputs: (whole vectors,) sums over all inputs.
         factor: (n_samples, neurons) of their thresholds, or None.
 
     Returns:
         How many stop again.
     """
     again = 0
+    n_events, folded, ends = events[b, COUNT], events[b, WHAT] == FOLDED, events[b, HEAD:]
     for m in range(n_lanes):
         j = lanes[m]
         stopped = np.int64(count[b, j])
@@ -68,7 +96,14 @@ def next_stops(
                 p_moved, q_moved = moved(p_sum, q_sum, gap, mode, tau_slow, tau_fast, rate)
                 p_sum, q_sum = p.dtype.type(p_moved), q.dtype.type(q_moved)
                 segment += 1
-            w = weights[order[b, k], base + j]
+            if folded and k == n_events - 1:
+                w = all_inputs[base + j] - _others(
+                    ends[k - 1] if k else 0, events[b, SILENT], order[b], weights, base + j
+                )
+            else:
+                w = weights.dtype.type(0.0)
+                for i in range(ends[k - 1] if k else 0, ends[k]):
+                    w += weights[order[b, i], base + j]
             p_sum += w * p.dtype.type(growth[b, k])
             q_sum += w * q.dtype.type(growth[b, k] * position[b, k])
             bound = coefficients[3, b, k]
@@ -93,6 +128,7 @@ def polish(
     room,
     times,
     order,
+    events,
     starts,
     growth,
     position,
@@ -112,6 +148,7 @@ def polish(
         lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer; unless `all_lanes`, in order.
         room, delay, slope: (n_lanes,) as for `solve_equal`; the last two are corrected.
     """
+    ends = events[b, HEAD:]
     for m in range(n_lanes):
         if not slope[m] * tau_fast < FLAT or delay[m] == math.inf:
             continue
@@ -124,7 +161,10 @@ def polish(
                 gap = times[b, k] - times[b, starts[b, segment]]
                 p_sum, q_sum = moved(p_sum, q_sum, gap, mode, tau_slow, tau_fast, rate)
                 segment += 1
-            term = weights[order[b, k], base + j] * growth[b, k]
+            w = 0.0
+            for i in range(ends[k - 1] if k else 0, ends[k]):
+                w += weights[order[b, i], base + j]
+            term = w * growth[b, k]
             p_sum += term
             q_sum += term * position[b, k]
         height = drive
@@ -169,10 +209,86 @@ def _segment(times, growth, position, a1, a2, c1, c2, drive, mode, rate_slow, ra
         c2[k] = bound if times[k + 1] > times[k] else math.inf
 
 
+@njit(error_model="numpy")
+def _first_at(t_in, order, t, n):
+    """How many of a sample's first n spikes, in their order, come before t."""
+    low, high = 0, n
+    while low < high:
+        middle = (low + high) // 2
+        if t_in[order[middle]] < t:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(error_model="numpy")
+def fold_within(c):
+    """Longest time from the first event to the last within which the last may be folded; `c` are the `Constants`."""
+    return min(FOLD_WITHIN * c.tau_slow, c.reach * c.tau_fast)  # one anchor, too
+
+
+@njit(error_model="numpy")
+def grouped(t_in, order, widest, may_fold, times, events):
+    """Tells a sample's events: groups of simultaneous inputs where that is less work, else each input by itself.
+
+    The choice depends on the sample's times alone.
+
+    Args:
+        t_in, order: (n_pre,) spike times and the order that sorts them.
+        widest: longest time from the first event to the last for which the last may be folded, see below.
+        may_fold: whether it may at all.
+        times: (n_pre + 1,) out: of each event, inf at the end.
+        events: (HEAD + n_pre,) out, see `WHAT`. FOLDED: the last event's weights are the sum over all inputs less that
+            over the others.
+
+    Returns:
+        How many there are.
+    """
+    n_pre = t_in.size
+    n = _first_at(t_in, order, math.inf, n_pre)
+    events[WHAT], events[COUNT], events[SILENT] = EACH, n, n
+    if n == 0:
+        times[0] = math.inf
+        return 0
+    ends = events[HEAD:]
+    latest = t_in[order[n - 1]]
+    early = _first_at(t_in, order, latest, n) if n_pre >= GROUPS_FROM else n - 1
+    folds = may_fold and n - early > n_pre - (n - early) and latest - t_in[order[0]] <= widest
+    for k in range(early):
+        times[k] = t_in[order[k]]
+    times[early] = latest
+    n_events = 1
+    for k in range(early):
+        n_events += 1 if times[k] < times[k + 1] else 0
+    n_rows = n_pre - (n - early) if folds else n
+    together = n_pre >= GROUPS_FROM and n_rows + A_GROUP * n_events < AN_EVENT * n
+    if together:
+        g = 0
+        for k in range(early):
+            times[g], ends[g] = times[k], k + 1
+            g += 1 if times[k] < times[k + 1] else 0
+        times[g], ends[g] = latest, n
+    else:
+        n_events = n
+        for k in range(early + 1, n):
+            times[k] = latest
+        for k in range(n):
+            ends[k] = k + 1
+    times[n_events] = math.inf
+    events[COUNT] = n_events
+    if together:
+        events[WHAT] = FOLDED if folds else TOGETHER
+    return n_events
+
+
 @njit(error_model="numpy", fastmath={"contract"})
 def prepare(
     t_in,
     order,
+    until,
+    widest,
+    may_fold,
     drive,
     mode,
     tau_slow,
@@ -180,33 +296,30 @@ def prepare(
     rate,
     reach,
     times,
+    events,
     starts,
     growth,
     position,
     coefficients,
-    n_events,
     n_segments,
 ):
-    """What the sweep and the solution need of every event.
+    """What the sweep and the solution need of every event; arrays are out, but for the first two.
 
     Args:
         t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
+        until: events behind it are not met, though the last one before it has the room that there is up to them.
+        widest, may_fold: see `grouped`.
         reach: longest time from an anchor, in tau_fast, before a new anchor is set.
-        times: (n_samples, n_pre + 1) out: sorted, inf at the end.
-        starts: (n_samples, n_pre + 1) out: first event of each anchored segment, then the number of events.
-        growth, position: (n_samples, n_pre) out: a and E of each event relative to its segment's anchor.
-        coefficients: (4, n_samples, n_pre) out, in the working type: a1, a2, c1, c2 of `sweep`.
-        n_events, n_segments: (n_samples,) out.
+        times, events: (n_samples, n_pre + 1) and (n_samples, HEAD + n_pre), see `grouped`.
+        starts: (n_samples, n_pre + 1) first event of each anchored segment, then the number of events.
+        growth, position: (n_samples, n_pre) a and E of each event relative to its segment's anchor.
+        coefficients: (4, n_samples, n_pre) in the working type: a1, a2, c1, c2 of `sweep`.
+        n_segments: (n_samples,).
     """
-    n_samples, n_pre = t_in.shape
+    n_samples = len(t_in)
     rate_slow, rate_fast = 1.0 / tau_slow, 1.0 / tau_fast
     for b in range(n_samples):
-        for k in range(n_pre):
-            times[b, k] = t_in[b, order[b, k]]
-        times[b, n_pre] = math.inf
-        count = n_pre
-        while count > 0 and times[b, count - 1] == math.inf:
-            count -= 1
+        count = grouped(t_in[b], order[b], widest, may_fold, times[b], events[b])
         segments = 0
         first = 0
         while first < count:
@@ -231,5 +344,14 @@ def prepare(
             coefficients[2, b, k] = x_next
             coefficients[3, b, k] = drive * growth[b, k] * (1.0 + rate * x + (x_next - x) * rate_fast)
             first = last
+        if until < math.inf:
+            met = 0
+            while met < count and times[b, met] <= until:
+                met += 1
+            if met < count:
+                events[b, WHAT], events[b, COUNT] = min(events[b, WHAT], TOGETHER), met
+                while segments > 0 and starts[b, segments - 1] >= met:
+                    segments -= 1
+                count = met
         starts[b, segments] = count
-        n_events[b], n_segments[b] = count, segments
+        n_segments[b] = segments

@@ -17,6 +17,7 @@ common form for all ratios is derived above.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,9 +26,12 @@ from numpy.typing import NDArray
 from gpuspike.backend import thread_count
 from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial, with_bias
+from gpuspike.kernels.constants import GROUPS_FROM
 from gpuspike.kernels.cpu.arrays import address, cube, in_vectors, named
 from gpuspike.kernels.cpu.compiler import njit
+from gpuspike.kernels.cpu.events import HEAD
 from gpuspike.kernels.cpu.neurons import solve_samples
+from gpuspike.kernels.cpu.products import WEIGHT_PARTS, sum_inputs, sum_parts
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.sort import sort_rows, spike_order
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, samples_of_a_piece, take
@@ -55,13 +59,16 @@ def _receive(spikes, bias, sort, t_in, order):
 
 
 @njit(error_model="numpy")
-def forward_piece(r, b0, b1, part, n_ranges, like, bias, tables, constants, trials, n_replica, n_batch):
+def forward_piece(
+    r, b0, b1, part, n_ranges, like, bias, tables, constants, until, trials, n_replica, n_batch
+):
     """Samples b0 to b1 of replica r through a stack of layers; of a single layer, one of `n_ranges` of its neurons.
 
     Args:
         like: any array of the working type.
         bias: bias times of all layers, one after the other.
         tables: (n_layer, ...) sizes and addresses, see `table_row`;  constants: (n_layer, ...) of `Constants`.
+        until: spikes of the first layer's inputs are presented up to here; see `events.prepare`.
         trials: None, or of each layer the numbers of its trials, (n_layer, 3): grid, end, tolerance of the grid.
     """
     indices = np.empty(0, np.int64)
@@ -71,7 +78,7 @@ def forward_piece(r, b0, b1, part, n_ranges, like, bias, tables, constants, tria
     for layer in range(len(tables)):
         n_received, n_pre, n_post, n_bias, mode, sort = tables[layer, :6]
         at_t_in, at_order, at_weights, at_t_cross, at_slope = tables[layer, 6:11]
-        at_t_out, at_lift, at_delay = tables[layer, 11:]
+        at_t_out, at_lift, at_delay, at_totals, at_events = tables[layer, 11:]
         r_in = r if n_received > 1 else 0
         t_in = cube(at_t_in, like, n_received, n_batch, n_pre)[r_in, b0:b1]
         order = cube(at_order, indices, n_received, n_batch, n_pre)[r_in, b0:b1]
@@ -79,26 +86,50 @@ def forward_piece(r, b0, b1, part, n_ranges, like, bias, tables, constants, tria
         _receive(spikes, bias[first_bias : first_bias + n_bias], sort, t_in, order)
         n_vectors = (n_post + width - 1) // width
         first, end = part * n_vectors // n_ranges, (part + 1) * n_vectors // n_ranges
-        w = cube(at_weights, like, n_replica, n_pre, n_vectors * width)[r]
+        n_lanes = n_vectors * width
+        w = cube(at_weights, like, n_replica, n_pre, n_lanes)[r]
+        all_inputs = np.empty(n_lanes if at_totals != 0 else 0, like.dtype)
+        if at_totals != 0:
+            sum_inputs(cube(at_totals, like, n_replica, WEIGHT_PARTS, n_lanes)[r], all_inputs)
+        end_of_input = until if layer == 0 else math.inf
+        if at_events != 0:
+            events = cube(at_events, np.empty(0, np.int32), n_replica, n_batch, HEAD + n_pre)[r, b0:b1]
+        else:
+            events = np.empty((b1 - b0, HEAD + n_pre), np.int32)
         t_cross = cube(at_t_cross, like, n_replica, n_batch, n_post)[r, b0:b1]
         slope = cube(at_slope, like, n_replica, n_batch, n_post)[r, b0:b1]
         c = named(constants[layer])
         if trials is None:
-            solve_samples(t_in, order, w, first, end, mode, c, None, t_out, t_cross, slope)
+            solve_samples(
+                t_in, order, w, all_inputs, first, end, mode, c, end_of_input, events, None, t_out, t_cross, slope
+            )  # fmt: skip
         else:
             trial = (
                 cube(at_lift, like, n_replica, n_batch, n_post)[r, b0:b1],
                 cube(at_delay, like, n_replica, n_batch, n_post)[r, b0:b1],
                 trials[layer, 0], trials[layer, 1], trials[layer, 2],
             )  # fmt: skip
-            solve_samples(t_in, order, w, first, end, mode, c, trial, t_out, t_cross, slope)
+            solve_samples(
+                t_in, order, w, all_inputs, first, end, mode, c, end_of_input, events, trial, t_out, t_cross, slope
+            )  # fmt: skip
         first_bias += n_bias
         spikes = t_out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _forward_job(
-    control, is_caller, like, bias, tables, constants, trials, n_replica, n_batch, samples_per_task, n_ranges
+    control,
+    is_caller,
+    like,
+    bias,
+    tables,
+    constants,
+    until,
+    trials,
+    n_replica,
+    n_batch,
+    samples_per_task,
+    n_ranges,
 ):
     """`forward_piece` for all samples, and all ranges of neurons."""
     enter(control, is_caller)
@@ -111,7 +142,7 @@ def _forward_job(
         b0 = (piece // n_ranges) % n_chunks * samples_per_task
         forward_piece(
             piece // (n_chunks * n_ranges), b0, min(b0 + samples_per_task, n_batch), piece % n_ranges, n_ranges,
-            like, bias, tables, constants, trials, n_replica, n_batch,
+            like, bias, tables, constants, until, trials, n_replica, n_batch,
         )  # fmt: skip
         finish(control)
     return leave(control, is_caller, n_pieces)
@@ -141,12 +172,34 @@ def check_stack(t_in: Array, weights: Sequence[Array], bias_times: Sequence[Sequ
         raise ShapeError(f"t_in must have 1 or {len(weights[0])} replicas, got {len(t_in)}")
 
 
+def totals_of(vectors: Array) -> Array | None:
+    """What `sum_parts` makes of a layer's weights, `in_vectors`; None for a layer that has no use for it."""
+    if vectors.shape[1] < GROUPS_FROM:
+        return None
+    totals = np.empty((len(vectors), WEIGHT_PARTS, vectors.shape[2]), vectors.dtype)
+    sum_parts(vectors, totals)
+    return totals
+
+
 def table_row(
-    state: LayerState, vectors: Array, n_bias: int, mode: int, sort: bool, trial: Trial
+    state: LayerState,
+    vectors: Array,
+    totals: Array | None,
+    n_bias: int,
+    mode: int,
+    sort: bool,
+    trial: Trial,
+    events: Array | None = None,
 ) -> list[int]:
-    """A row of the tables of `forward_piece`; `vectors` are the weights, `in_vectors`."""
+    """A row of the tables of `forward_piece`.
+
+    Args:
+        vectors: the weights, `in_vectors`;  totals: see `totals_of`.
+        events: for `events.Grouped` of each sample, where somebody else wants it, too.
+    """
     arrays = (
         state.t_in, state.order, vectors, state.t_cross, state.slope, state.t_out, trial.lift, trial.delay,
+        totals, events,
     )  # fmt: skip
     sizes = [len(state.t_in), state.t_in.shape[2], state.t_out.shape[2], n_bias, mode, int(sort)]
     return sizes + [address(array) for array in arrays]
@@ -177,6 +230,7 @@ def forward(
     units: Sequence[Unit],
     bias_times: Sequence[Sequence[float]],
     trials: Sequence[Trial] | None = None,
+    until: float = np.inf,
 ) -> list[LayerState]:
     """Spike times of a stack of layers, and the membranes' slopes there.
 
@@ -187,6 +241,7 @@ def forward(
         units: of each layer, neurons that share their time constants.
         bias_times: of each layer but the first, times of the spikes that it gets beside those of the layer before.
         trials: of each layer, where a chip interferes.
+        until: spikes of the input are presented up to here. Spikes that come by then are those of the whole input.
     """
     n_replica, n_batch, dtype = len(weights[0]), t_in.shape[1], weights[0].dtype
     check_stack(t_in, weights, bias_times)
@@ -202,7 +257,9 @@ def forward(
             if states:
                 t_in, order = with_bias(states[-1].t_out, times), None
             trial = None if trials is None else trials[one]
-            states += forward(t_in, order, weights[one], units[one], [times], trial)
+            states += forward(
+                t_in, order, weights[one], units[one], [times], trial, np.inf if states else until
+            )
         return states
     if order is None and (few or empty or len(t_in) < n_replica):
         order = spike_order(t_in)
@@ -232,16 +289,19 @@ def forward(
     for w in weights:
         address(w)  # refuses what the gradient and the optimiser would
     vectors = [in_vectors(w) for w in weights]
+    totals = [totals_of(v) for v in vectors]
     modes = [unit.regime for unit in units]
     constants = np.array([unit.constants(dtype) for unit in units])
-    layers = zip(states, vectors, n_biases, modes, sorts, trials or [Trial()] * len(weights), strict=True)
+    layers = zip(
+        states, vectors, totals, n_biases, modes, sorts, trials or [Trial()] * len(weights), strict=True
+    )
     tables = np.array([table_row(*layer) for layer in layers])
     pairs = pair_events(weights)
     like = np.empty((0, 0, 0), dtype)
     run(
         _forward_job,
-        (like, bias, tables, constants, numbers, n_replica, n_batch, samples_per_task, n_ranges),
-        keep=(states, vectors, trials),
+        (like, bias, tables, constants, until, numbers, n_replica, n_batch, samples_per_task, n_ranges),
+        keep=(states, vectors, totals, trials),
         parallel=n_replica * n_batch * pairs > PAIRS_WORTH_A_THREAD,
     )
     return states

@@ -11,7 +11,19 @@ import numpy as np
 
 from gpuspike.kernels.constants import EQUAL
 from gpuspike.kernels.cpu.compiler import njit
-from gpuspike.kernels.cpu.events import FLAT, next_stops, polish, prepare
+from gpuspike.kernels.cpu.events import (
+    COUNT,
+    EACH,
+    FLAT,
+    FOLDED,
+    HEAD,
+    SILENT,
+    WHAT,
+    fold_within,
+    next_stops,
+    polish,
+    prepare,
+)
 from gpuspike.kernels.cpu.simd import (
     VECTOR_BYTES,
     sweep_1,
@@ -19,6 +31,7 @@ from gpuspike.kernels.cpu.simd import (
     sweep_4,
     sweep_6,
 )
+from gpuspike.kernels.cpu.simd_groups import groups_1, groups_4, groups_6
 from gpuspike.kernels.cpu.solve import moved, solve, solve_equal
 
 WHOLE = 16
@@ -34,6 +47,21 @@ def _sweep_tile(n_vectors, kind, tile, row, events, state, factor, k_first, n_ev
     if n_vectors == 2:
         return sweep_2(kind, tile, row, events, state, factor, k_first, n_events)
     return sweep_1(kind, tile, row, events, state, factor, k_first, n_events)
+
+
+@njit(error_model="numpy")
+def _sweep_groups(n_vectors, width, kind, tile, row, events, state, factor, groups, all_inputs, silent):
+    if n_vectors == 6:
+        return groups_6(kind, tile, row, events, state, factor, groups, all_inputs, silent)
+    if n_vectors == 4:
+        return groups_4(kind, tile, row, events, state, factor, groups, all_inputs, silent)
+    left = 0
+    for v in range(n_vectors):  # rarely more than one
+        at = v * VECTOR_BYTES
+        here = (state[0] + at, state[1] + at, state[2] + 4 * v * width, state[3] + at)
+        total = all_inputs + at if all_inputs else 0
+        left |= groups_1(kind, tile + at, row, events, here, factor, groups, total, silent)
+    return left
 
 
 @njit(error_model="numpy")
@@ -67,10 +95,13 @@ def _solve(
     t_in,
     order,
     weights,
+    all_inputs,
     first_vector,
     end_vector,
     mode,
     constants,
+    until,
+    events,
     factor,
     t_cross,
     slope_out,
@@ -80,8 +111,10 @@ def _solve(
     Args:
         t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
         weights: (n_pre, whole vectors), see `arrays.in_vectors`.
+        all_inputs: (whole vectors,) sums over the inputs' weights, or empty: nobody may take them.
         first_vector, end_vector: the neurons' range, in vectors.
-        constants: `Constants`.
+        constants: `Constants`;  until: see `events.prepare`.
+        events: (n_samples, HEAD + n_pre) out, see `events.grouped`.
         factor: None, or (n_samples, lanes) factors of the thresholds.
         t_cross, slope_out: (n_samples, n_post).
     """
@@ -105,11 +138,10 @@ def _solve(
     growth = np.empty((n_samples, n_pre), np.float64)
     position = np.empty((n_samples, n_pre), np.float64)
     starts = np.empty((n_samples, n_pre + 1), np.int32)
-    n_events = np.empty(n_samples, np.int64)
     n_segments = np.empty(n_samples, np.int64)
     prepare(
-        t_in, order, drive, mode, tau_slow, tau_fast, rate, reach,
-        times, starts, growth, position, coefficients, n_events, n_segments,
+        t_in, order, until, fold_within(constants), all_inputs.size > 0, drive, mode, tau_slow, tau_fast, rate, reach, times, events,
+        starts, growth, position, coefficients, n_segments,
     )  # fmt: skip
 
     # Addresses, taken once: a view of every row would cost more than a short row's sweep.
@@ -117,6 +149,7 @@ def _solve(
     order_row, order_data = order.strides[0], order.ctypes.data
     p_data, q_data, count_data = p.ctypes.data, q.ctypes.data, count.ctypes.data
     coefficients_data, plane = coefficients.ctypes.data, coefficients.strides[0]
+    events_data, events_row, all_data = events.ctypes.data, events.strides[0], all_inputs.ctypes.data
     vector = first_vector
     while vector < end_vector:
         left = end_vector - vector
@@ -127,6 +160,7 @@ def _solve(
             at = b * n_lanes + lane
             lifted = 0 if factor is None else factor.ctypes.data + size * at
             state = (p_data + size * at, q_data + size * at, count_data + 4 * at, lifted)
+            at_order, at_event = order_data + b * order_row, coefficients_data + size * b * n_pre
             for segment in range(n_segments[b]):
                 k = np.int64(starts[b, segment])
                 end = np.int64(starts[b, segment + 1])
@@ -135,15 +169,19 @@ def _solve(
                     for j in range(lane, lane + n_vectors * width):
                         if count[b, j] == k:  # still swept
                             p[b, j], q[b, j] = moved(p[b, j], q[b, j], gap, mode, tau_slow, tau_fast, rate)
-                event = coefficients_data + size * (b * n_pre + k)
-                events = (
-                    order_data + b * order_row + 8 * k,
-                    event,
-                    event + plane,
-                    event + 2 * plane,
-                    event + 3 * plane,
-                )
-                silent = _sweep_tile(n_vectors, kind, tile, row, events, state, factor, k, end - k) != 0
+                what = events[b, WHAT]
+                event = at_event if what != EACH else at_event + size * k
+                of_event = (event, event + plane, event + 2 * plane, event + 3 * plane)
+                if what == EACH:
+                    single = (at_order + 8 * k, *of_event)
+                    silent = _sweep_tile(n_vectors, kind, tile, row, single, state, factor, k, end - k) != 0
+                else:
+                    groups = (at_order, events_data + b * events_row + 4 * HEAD, *of_event)
+                    total = all_data + vector * VECTOR_BYTES if what == FOLDED else 0
+                    silent = _sweep_groups(
+                        n_vectors, width, kind, tile, row, groups, state, factor, (k, end), total,
+                        (np.int64(events[b, SILENT]), n_pre),
+                    ) != 0  # fmt: skip
                 if not silent:
                     break
         vector += n_vectors
@@ -155,10 +193,18 @@ def _solve(
     a, x = np.empty(n_used), np.empty(n_used)
     high = np.empty(n_used)
     for b in range(n_samples):
-        last = n_events[b] - 1
+        last = np.int64(events[b, COUNT]) - 1
         # Most neurons stop once. So all of them first, in order (those that never stopped come out silent), then the
-        # few that go on, by their numbers.
-        n_stops, first_stop = n_used, True
+        # few that go on, by their numbers; where few stop at all, these by their numbers, too.
+        n_stops, first_stop, n_stopped = n_used, True, np.int32(0)
+        for j in range(n_used):
+            n_stopped += np.int32(count[b, j] <= last)
+        if 2 * n_stopped < n_used:
+            n_stops, first_stop = 0, False
+            for j in range(n_used):
+                lanes[n_stops] = j
+                n_stops += 1 if count[b, j] <= last else 0
+                t_cross[b, base + j], slope_out[b, base + j] = math.inf, 0.0
         while n_stops > 0:
             for m in range(n_stops):
                 j = np.uint64(m if first_stop else lanes[m])
@@ -196,8 +242,8 @@ def _solve(
                     flat += 1 if (slope[m] * tau_fast < FLAT) & (delay[m] < math.inf) else 0
                 if flat > 0:
                     polish(
-                        n_stops, lanes, first_stop, b, base, count, room, times, order, starts, growth, position,
-                        weights, drive, factor, mode, tau_slow, tau_fast, rate, delay, slope,
+                        n_stops, lanes, first_stop, b, base, count, room, times, order, events, starts, growth,
+                        position, weights, drive, factor, mode, tau_slow, tau_fast, rate, delay, slope,
                     )  # fmt: skip
             n_missed = 0
             for m in range(n_stops):
@@ -219,8 +265,8 @@ def _solve(
                     lanes[n_stops] = j
                     n_stops += 1 if (delay[m] == math.inf) & (count[b, j] < last) else 0
                 n_stops = next_stops(
-                    n_stops, lanes, b, base, count, p, q, times, order, starts, growth, position,
-                    coefficients, last + 1, weights, factor, mode, tau_slow, tau_fast, rate,
+                    n_stops, lanes, b, base, count, p, q, times, order, events, starts, growth, position,
+                    coefficients, all_inputs, weights, factor, mode, tau_slow, tau_fast, rate,
                 )  # fmt: skip
             first_stop = False
 
@@ -230,10 +276,13 @@ def solve_samples(
     t_in,
     order,
     weights,
+    all_inputs,
     first_vector,
     end_vector,
     mode,
     constants,
+    until,
+    events,
     trial,
     t_out,
     t_cross,
@@ -248,15 +297,15 @@ def solve_samples(
     """
     if trial is None:
         _solve(
-            t_in, order, weights, first_vector, end_vector, mode, constants, None, t_cross,
-            slope_out,
+            t_in, order, weights, all_inputs, first_vector, end_vector, mode, constants, until, events, None,
+            t_cross, slope_out,
         )  # fmt: skip
     else:
         width = VECTOR_BYTES // weights.itemsize
         base, n_lanes = first_vector * width, (end_vector - first_vector) * width
         factor = _factors(trial[0], base, n_lanes, weights)
         _solve(
-            t_in, order, weights, first_vector, end_vector, mode, constants, factor, t_cross,
-            slope_out,
+            t_in, order, weights, all_inputs, first_vector, end_vector, mode, constants, until, events, factor,
+            t_cross, slope_out,
         )  # fmt: skip
         _interfere(trial, base, min(n_lanes, t_cross.shape[1] - base), t_out, t_cross, slope_out)

@@ -36,9 +36,8 @@ from gpuspike.kernels.cpu.simd_own_taus import (
     gather,
     lowest_bit,
 )  # fmt: skip
-from gpuspike.kernels.cpu.simd_sort import LANES as SORTED
 from gpuspike.kernels.cpu.solve import exp_vectorised, rise, solve
-from gpuspike.kernels.cpu.sort import bucket_rows, sort_row
+from gpuspike.kernels.cpu.sort import sort_row, sort_space
 from gpuspike.kernels.cpu.team import enter, leave, tasks
 
 
@@ -194,8 +193,7 @@ def _send(t_out, bias, times, order, space):
         times[j] = t_out[j]
     for i in range(bias.size):
         times[t_out.size + i] = bias[i]
-    bucket, heads, power, ahead = space
-    sort_row(times, order, bucket, heads, power, ahead)
+    sort_row(times, order, space)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -218,10 +216,7 @@ def forward_job(
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7],
     )  # fmt: skip
     n_next = t_next.shape[2]
-    power = bucket_rows(n_next)
-    space = (
-        np.empty(n_next, np.int32), np.empty((SORTED << power) + 1, np.int32), power, np.empty(n_next, t_next.dtype),
-    )  # fmt: skip
+    space = sort_space(n_next, t_next)
     precise = t_cross.itemsize == 8
     enough = 1e-16 if precise else 1e-9
     held, centre, half, widest, fast_least = -1, 0.0, 0.0, 0.0, 0.0

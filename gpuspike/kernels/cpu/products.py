@@ -11,7 +11,9 @@ import numpy as np
 
 from gpuspike.kernels.constants import EQUAL
 from gpuspike.kernels.cpu.compiler import njit
+from gpuspike.kernels.cpu.events import COUNT, EACH, FOLDED, HEAD, SILENT, WHAT
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
+from gpuspike.kernels.cpu.simd_groups import SUM_VECTORS, scatter_sums
 from gpuspike.kernels.cpu.simd_products import (
     TILE_INPUTS,
     TILE_VECTORS,
@@ -24,6 +26,9 @@ from gpuspike.kernels.cpu.simd_products import (
 
 NARROW = 16
 """Neurons of a layer below which its weights' gradient is vectorised over the inputs instead."""
+
+WEIGHT_PARTS = 8
+"""Ranges of inputs that the weights of a replica are cut into, for as many threads."""
 
 SAMPLES_PER_BLOCK = 96
 """Samples whose factors for a tile's neurons stay in the first-level cache while the inputs' pass by."""
@@ -45,14 +50,37 @@ def inputs_of_part(n_pre, part, n_parts):
     return i0, min(TILE_INPUTS * ((part + 1) * n_tiles // n_parts), n_pre)
 
 
+@njit(error_model="numpy")
+def sum_inputs(weights, out):
+    """out[j] = sum_i weights[i, j], one input after the other."""
+    for j in range(out.size):
+        out[j] = 0.0
+    for i in range(len(weights)):
+        row = weights[i]
+        for j in range(out.size):
+            out[j] += row[j]
+
+
+@njit(cache=True, error_model="numpy")
+def sum_parts(weights, out):
+    """(n_replica, WEIGHT_PARTS, n_post) sums over the inputs of each part of (n_replica, n_pre, n_post) weights."""
+    for r in range(len(weights)):
+        for part in range(WEIGHT_PARTS):
+            i0, i1 = inputs_of_part(weights.shape[1], part, WEIGHT_PARTS)
+            sum_inputs(weights[r, i0:i1], out[r, part])
+
+
 @njit(error_model="numpy", fastmath={"contract"})
-def weight_products(i0, i1, t_in, mode, c, short, gate, g, a1, a2, x, p, out):
-    """out[i - i0, j] = sum_b [t_bi < gate_bj] p_bj (a2_bi - x_bj a1_bi) for inputs i0 to i1; p is 0 where not short."""
+def weight_products(i0, i1, t_in, mode, c, short, single, gate, g, a1, a2, x, p, out):
+    """out[i - i0, j] = sum_b [t_bi < gate_bj] p_bj (a2_bi - x_bj a1_bi) for inputs i0 to i1; p is 0 where not short.
+
+    Only samples are summed over whose events are `single` inputs.
+    """
     n_batch, n_post = gate.shape
     if n_post < NARROW:
-        _narrow(i0, i1, t_in, gate, a1, a2, x, p, out)
+        _narrow(i0, i1, t_in, single, gate, a1, a2, x, p, out)
     else:
-        _wide(i0, i1, t_in, gate, a1, a2, x, p, out)
+        _wide(i0, i1, t_in, single, gate, a1, a2, x, p, out)
     for b in range(n_batch):
         if short[b]:
             continue
@@ -85,7 +113,7 @@ def _pack_inputs(i0, i1, t_in, a1, a2, packed):
 
 
 @njit(error_model="numpy")
-def _wide(i0, i1, t_in, gate, a1, a2, x, p, out):
+def _wide(i0, i1, t_in, single, gate, a1, a2, x, p, out):
     """The sum for inputs i0 to i1 of a replica, vectorised over neurons.
 
     Vectors of a last few neurons read on into the next row, or the next array of `backward.tables_of`; nobody
@@ -119,6 +147,11 @@ def _wide(i0, i1, t_in, gate, a1, a2, x, p, out):
                 else:
                     pack_1(kind, at, row, place, 3 * block, n)
                 place += block
+            n_lanes = block // out.itemsize
+            for b in range(n):
+                if not single[b0 + b]:
+                    for lane in range(n_lanes):
+                        post[3 * b * n_lanes + lane] = -math.inf  # the gates
             total = sums_data + vector * VECTOR_BYTES
             for tile in range(n_tiles):
                 pre_tile = pre_data + tile * inputs.strides[0]
@@ -134,7 +167,7 @@ def _wide(i0, i1, t_in, gate, a1, a2, x, p, out):
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def _narrow(i0, i1, t_in, gate, a1, a2, x, p, out):
+def _narrow(i0, i1, t_in, single, gate, a1, a2, x, p, out):
     """The same sum, vectorised over the inputs: for layers of few neurons."""
     n_batch, n_post = gate.shape
     zero = a1.dtype.type(0.0)
@@ -143,7 +176,7 @@ def _narrow(i0, i1, t_in, gate, a1, a2, x, p, out):
         times, u, v = t_in[b, i0:i1], a1[b, i0:i1], a2[b, i0:i1]
         for j in range(n_post):
             t, x_j, p_j = gate[b, j], x[b, j], p[b, j]
-            if t == -math.inf:
+            if t == -math.inf or not single[b]:
                 continue
             row = sums[j]
             for i in range(i1 - i0):
@@ -151,6 +184,60 @@ def _narrow(i0, i1, t_in, gate, a1, a2, x, p, out):
     for i in range(i1 - i0):
         for j in range(n_post):
             out[i, j] = sums[j, i]
+
+
+@njit(error_model="numpy")
+def group_sums(first_block, end_block, order, events, gate, x, p, a1, a2, t, sums):
+    """sums[i, j] = sum_b [t_bg < gate_bj] p_bj (a2_bg - x_bj a1_bg), with g the group of input i in sample b.
+
+    Args:
+        first_block, end_block: the neurons' range, in blocks of SUM_VECTORS vectors.
+        order, events, t, a1, a2: of the inputs and their groups, see `events.WHAT`; samples without groups add nothing.
+        gate, x, p: (n_batch, n_post);  sums: (n_pre, whole vectors) out, in this range.
+    """
+    kind, size, n_lanes = sums.dtype.type(0.0), sums.itemsize, sums.shape[1]
+    n_batch, n_pre = order.shape
+    if np.all(events[:, WHAT] == EACH):
+        return
+    n_block = SUM_VECTORS * VECTOR_BYTES // size
+    near = np.empty((n_pre, n_block), sums.dtype)  # which stays in the cache
+    neurons = np.empty((4, n_block), sums.dtype)
+    # Addresses, taken once: a view of a row costs more than what is done with it.
+    near_data, row = near.ctypes.data, near.strides[0]
+    at, plane = neurons.ctypes.data, neurons.strides[0]
+    of_neurons = (at, at + plane, at + 2 * plane, at + 3 * plane)
+    order_data, events_data, events_row = order.ctypes.data, events.ctypes.data, events.strides[0]
+    t_data, a1_data, a2_data = t.ctypes.data, a1.ctypes.data, a2.ctypes.data
+    for block in range(first_block, end_block):
+        j0 = block * n_block
+        n_here = min(n_lanes - j0, n_block)
+        n_used = min(gate.shape[1] - j0, n_here)
+        near[:] = 0.0
+        neurons[:] = 0.0
+        neurons[0] = -math.inf
+        for b in range(n_batch):
+            if events[b, WHAT] == EACH:
+                continue
+            for j in range(n_used):
+                neurons[0, j] = gate[b, j0 + j]
+            for j in range(n_used):
+                neurons[1, j] = x[b, j0 + j]
+            for j in range(n_used):
+                neurons[2, j] = p[b, j0 + j]
+            ends, of_sample = events_data + b * events_row + 4 * HEAD, size * b * n_pre
+            groups = (
+                order_data + 8 * b * n_pre, ends, t_data + of_sample, a1_data + of_sample,
+                a2_data + of_sample,
+            )  # fmt: skip
+            n_events, silent = np.int64(events[b, COUNT]), (np.int64(events[b, SILENT]), n_pre)
+            scatter_sums(
+                kind, near_data, row, groups, of_neurons, n_events, events[b, WHAT] == FOLDED, silent
+            )  # fmt: skip
+        of_all = neurons[3, :n_here].copy()
+        for i in range(n_pre):
+            row_out, row_in = sums[i, j0 : j0 + n_here], near[i]
+            for j in range(n_here):
+                row_out[j] = row_in[j] + of_all[j]
 
 
 @njit(error_model="numpy", fastmath={"contract"})

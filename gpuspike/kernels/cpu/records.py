@@ -22,7 +22,7 @@ class Data(NamedTuple):
     """The data of an epoch.
 
     Attributes:
-        source: (n_samples, n_pre) spike times of the data set; empty where the batch stands in place.
+        source: (n_samples, n_pre) spike times of the data set.
         known: (n_samples, n_pre) what sorts them, (0, n_pre) where each step sorts.
         order: (n_replica, n_samples) which sample comes when;  labels: (n_samples,).
     """
@@ -78,6 +78,20 @@ class Noise(NamedTuple):
     std: float
     seeds: NDArray[np.uint64]
     first_block: int
+
+
+class Shift(NamedTuple):
+    """Random shifts of images, see `training.augmentation`.
+
+    Attributes:
+        side, most: of the images and of the largest shift, in pixels;  background: what comes in from outside.
+        corners: (n_replica, 2, n_batch) where a batch's images are cut out; (0, 0, 0) for no shifts.
+    """
+
+    side: int
+    most: int
+    background: float
+    corners: NDArray[np.int64]
 
 
 class Bumps(NamedTuple):
@@ -136,6 +150,7 @@ BASE, FACTOR, THRESHOLDS, DELAYS, NOMINAL, SPAN, CAPACITANCE = range(7)
 """Columns of `Drawn.layers`: a threshold's base and factor, the addresses of the thresholds' numbers and of the delays', the
 nominal weights, and the neurons' spans and capacitances; 0 where there are none."""
 
-WEIGHTS, VECTORS, TRANSPOSED, PULL, KEPT = range(5)
-"""Columns of the update's table: the weights, their copies in other layouts, the chip's derivatives, and from `KEPT` on what
+WEIGHTS, VECTORS, TRANSPOSED, TOTALS, PULL, KEPT = range(6)
+"""Columns of the update's table: the weights, their copies in other layouts, their sums over the inputs of each part, the chip's
+derivatives, and from `KEPT` on what
 the optimiser keeps."""

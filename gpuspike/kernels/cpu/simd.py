@@ -7,7 +7,7 @@ AVX2, NEON).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -85,6 +85,64 @@ def any_lane(builder: ir.IRBuilder, masks: list[Any], width: int) -> Any:
         some = builder.or_(some, mask)
     bits = builder.bitcast(some, ir.IntType(width))
     return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(width), 0))
+
+
+class Lanes(NamedTuple):
+    """A tile's neurons in registers, of each a list of vectors: the sums, the events passed, whether still silent."""
+
+    p: list[Any]
+    q: list[Any]
+    passed: list[Any]
+    alive: list[Any]
+
+
+def splats(builder: ir.IRBuilder, addresses: list[Any], index: Any, scalar: Any, width: int) -> list[Any]:
+    """What stands at a place of each of some arrays, in every lane of a vector."""
+    size = 4 if isinstance(scalar, ir.FloatType) else 8
+    step = builder.mul(index, constant(size))
+    return [splat(builder, load_from(builder, builder.add(a, step), scalar, size), width) for a in addresses]
+
+
+def after_event(
+    builder: ir.IRBuilder,
+    rows: list[Any],
+    event: list[Any],
+    before: Lanes,
+    passed: Any,
+    lift: list[Any],
+    run: tuple[list[Any], list[Any]] | None = None,
+) -> tuple[Lanes, tuple[list[Any], list[Any]]]:
+    """A tile's neurons after an event; see `sweep`.
+
+    Args:
+        rows: the weights that the event has;  event: its a1, a2, c1 and c2.
+        passed: the number of events with this one, in every lane.
+        lift: factors of the thresholds, where there are any.
+        run: sums that run on past the crossing, where the test is to be that of these.
+
+    Returns:
+        The neurons, and the sums of all events.
+    """
+    a1, a2, c1, c2 = event
+    vector = rows[0].type
+    p_run, q_run = (before.p, before.q) if run is None else run
+    after, sums = Lanes([], [], [], []), ([], [])
+    for v, w in enumerate(rows):
+        alive = before.alive[v]
+        p_all = multiply_add(builder, vector, w, a1, p_run[v])
+        q_all = multiply_add(builder, vector, w, a2, q_run[v])
+        p_next = builder.select(alive, p_all, before.p[v])
+        q_next = builder.select(alive, q_all, before.q[v])
+        p_tested, q_tested = (p_next, q_next) if run is None else (p_all, q_all)
+        reach = multiply_add(builder, vector, c1, p_tested, builder.fneg(q_tested))
+        bound = builder.fmul(c2, lift[v]) if lift else c2
+        still = builder.and_(alive, builder.fcmp_unordered("<", reach, bound))
+        count = builder.select(still, passed, before.passed[v])
+        for values, value in zip(after, (p_next, q_next, count, still), strict=True):
+            values.append(value)
+        sums[0].append(p_all)
+        sums[1].append(q_all)
+    return after, sums
 
 
 def _make_sweep(n_vectors: int) -> Any:
@@ -185,31 +243,17 @@ def _make_sweep(n_vectors: int) -> Any:
             following_here = builder.add(here, ir.Constant(counts, [1] * width))
             index = load(at(events[0], step, 8), _INT64, 8)
             row = builder.add(tile, builder.mul(index, row_bytes))
-            a1, a2, c1, c2 = (
-                splat(builder, load(at(e, step, size), scalar, size), width) for e in events[1:]
-            )
+            event = splats(builder, events[1:], step, scalar, width)
             soon = builder.add(step, constant(PREFETCHED))
             soon = builder.select(builder.icmp_signed("<", soon, n_events), soon, step)
             row_soon = builder.add(tile, builder.mul(load(at(events[0], soon, 8), _INT64, 8), row_bytes))
             for v in lanes:
                 prefetch(builder, builder.add(row_soon, constant(v * VECTOR_BYTES)))
-            p_new, q_new, count_new, alive_new, p_run_new, q_run_new = [], [], [], [], [], []
-            for v in lanes:
-                w = load(builder.add(row, constant(v * VECTOR_BYTES)), vector, size)
-                p_all = multiply_add(builder, vector, w, a1, p_run[v])
-                q_all = multiply_add(builder, vector, w, a2, q_run[v])
-                p_next = builder.select(alive[v], p_all, p[v])
-                q_next = builder.select(alive[v], q_all, q[v])
-                p_tested, q_tested = (p_all, q_all) if n_vectors < 4 else (p_next, q_next)
-                reach = multiply_add(builder, vector, c1, p_tested, builder.fneg(q_tested))
-                p_run_new.append(p_all)
-                q_run_new.append(q_all)
-                bound = builder.fmul(c2, lift[v]) if lifted else c2
-                still = builder.and_(alive[v], builder.fcmp_unordered("<", reach, bound))
-                p_new.append(p_next)
-                q_new.append(q_next)
-                count_new.append(builder.select(still, following_here, count[v]))
-                alive_new.append(still)
+            rows = [load(builder.add(row, constant(v * VECTOR_BYTES)), vector, size) for v in lanes]
+            before, run = Lanes(p, q, count, alive), (p_run, q_run) if n_vectors < 4 else None
+            (p_new, q_new, count_new, alive_new), (p_run_new, q_run_new) = after_event(
+                builder, rows, event, before, following_here, lift, run
+            )
             following = builder.add(step, constant(1))
             look, more = builder.append_basic_block("look"), builder.append_basic_block("more")
             builder.cbranch(builder.icmp_signed("<", following, n_events), more, done)

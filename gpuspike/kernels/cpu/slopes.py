@@ -27,29 +27,27 @@ WINDOW = 16.0
 
 
 @njit(error_model="numpy")
-def input_terms(t_in, t_out, mode, c, a1, a2):
-    """a_i and a_i E(t_i) of one sample's inputs, relative to the sample's first input.
-
-    Returns:
-        (anchor, last spike, whether one anchor serves the window).
-    """
-    anchor = np.float64(finite_range(t_in)[0])
+def window(earliest, t_out, c):
+    """The last of a sample's spikes, and whether one anchor, its earliest input, serves the window up to there."""
     latest = np.float64(finite_range(t_out)[1])
-    short = latest - anchor <= WINDOW * c.tau_fast
-    end = latest if short else -math.inf
+    return latest, latest - earliest <= WINDOW * c.tau_fast
+
+
+@njit(error_model="numpy")
+def input_terms(times, anchor, end, mode, c, a1, a2):
+    """a_i and a_i E(t_i) of inputs at given times, relative to an anchor; those that are not before `end` get any."""
     rate_slow = 1.0 / c.tau_slow
-    for i in range(t_in.size):
+    for i in range(times.size):
         # Inputs behind every spike are in no causal set; 0 keeps their terms finite.
-        t = t_in[i] - anchor if t_in[i] < end else 0.0
+        t = times[i] - anchor if times[i] < end else 0.0
         a1[i] = exp_vectorised(t * rate_slow)
         a2[i] = t
     if mode == EQUAL:
-        for i in range(t_in.size):
+        for i in range(times.size):
             a2[i] *= a1[i]
     else:
-        for i in range(t_in.size):
+        for i in range(times.size):
             a2[i] = a1[i] * rise(np.float64(a2[i]), mode, c.rate)
-    return anchor, latest, short
 
 
 @njit(error_model="numpy", fastmath={"contract"})
@@ -131,7 +129,9 @@ def slopes_of_samples(first, last, like, t_in, weights, t_out, at_crossing, mode
         times, spikes = t_in[r_in, b], t_out[r, b]
         for j in range(n_post):
             p[j] = q[j] = 0.0
-        anchor, latest, short = input_terms(times, spikes, mode, c, a1, a2)
+        anchor = np.float64(finite_range(times)[0])
+        latest, short = window(anchor, spikes, c)
+        input_terms(times, anchor, latest if short else -math.inf, mode, c, a1, a2)
         n_early = 0
         for i in range(n_pre):
             early[n_early] = i

@@ -23,6 +23,9 @@ BUCKETS = 4
 WORTHWHILE = 32
 """Steps of the insertion sort per spike, from where a merge sort is better: all spikes in a few buckets."""
 
+SPLIT_FROM = 32
+"""Spikes from which on those that come last together are told from the others first."""
+
 WORTH_A_THREAD = 1 << 13
 """Spikes, some 50 us of work, below which sharing them with another thread does not pay."""
 
@@ -110,17 +113,15 @@ def _merge_sort(times, order):
 
 
 @njit(error_model="numpy")
-def sort_row(times, order, bucket, heads, power, ahead):
-    """The order that sorts one sample's spikes by time, silent inputs (inf) last.
+def _sort(times, earliest, latest, order, bucket, heads, ahead):
+    """The order that sorts spikes by time, silent inputs (inf) last; see `sort_row`.
 
     Args:
-        times: (n,) spike times.
-        order: (n,) out.
-        power: `bucket_rows(n)`.
-        bucket, heads, ahead: (n,) and ((LANES << power) + 1,) int32 and (n,) like `times`, space to work in.
+        earliest, latest: the least and the largest finite time.
     """
-    n, n_buckets = times.size, LANES << power
-    earliest, latest = finite_range(times)
+    n = times.size
+    power = bucket_rows(n)
+    n_buckets = LANES << power
     spread = np.float64(latest) - earliest
     zero = times.dtype.type(0.0)
     scale = times.dtype.type(n_buckets / spread) if TINY < spread < math.inf else zero
@@ -135,20 +136,67 @@ def sort_row(times, order, bucket, heads, power, ahead):
         k = np.uint32(heads[b])
         order[k], ahead[k] = i, times[i]
         heads[b] += np.int32(1)
-    if not _insert(ahead, order, WORTHWHILE * n):
+    if not _insert(ahead[:n], order, WORTHWHILE * n):
         _merge_sort(times, order)
+
+
+@njit(error_model="numpy")
+def sort_space(n, like):
+    """Room for sorting n times of the type of `like`."""
+    return (
+        np.empty(n, np.int32), np.empty((LANES << bucket_rows(n)) + 1, np.int32), np.empty(n, like.dtype),
+        np.empty(n, like.dtype), np.empty(n + 1, np.int64), np.empty(n + 1, np.int64),
+    )  # fmt: skip
+
+
+@njit(error_model="numpy")
+def sort_row(times, order, space):
+    """The order that sorts one sample's spikes by time, silent inputs (inf) last.
+
+    Where many come last together, as the black pixels of an image do, only those before them are sorted.
+
+    Args:
+        times: (n,) spike times;  order: (n,) out;  space: `sort_space(n, times)`.
+    """
+    bucket, heads, ahead, few, early, rest = space
+    n = times.size
+    earliest, latest = finite_range(times)
+    n_late = np.int32(0)
+    for i in range(n):
+        n_late += np.int32(times[i] >= latest)
+    if n < SPLIT_FROM or n_late < n // 4:
+        _sort(times, earliest, latest, order, bucket, heads, ahead)
+        return
+    n_early = n_rest = 0
+    for i in range(n):
+        early[n_early] = rest[n_rest] = i
+        is_early = 1 if times[i] < latest else 0
+        n_early += is_early
+        n_rest += 1 - is_early
+    for k in range(n_early):
+        few[k] = times[early[k]]
+    _sort(few[:n_early], earliest, latest, order[:n_early], bucket, heads, ahead)
+    for k in range(n_early):
+        order[k] = early[order[k]]
+    # The last ones, then those that never spike.
+    n_last = 0
+    for k in range(n_rest):
+        order[n_early + n_last] = rest[k]
+        n_last += 1 if times[rest[k]] == latest else 0
+    n_silent = 0
+    for k in range(n_rest if n_last < n_rest else 0):
+        early[n_silent] = rest[k]
+        n_silent += 1 if times[rest[k]] > latest else 0
+    for k in range(n_silent):
+        order[n_early + n_last + k] = early[k]
 
 
 @njit(error_model="numpy")
 def sort_rows(times, order):
     """`sort_row` for every row of (n_rows, n) `times`."""
-    n = times.shape[1]
-    power = bucket_rows(n)
-    bucket = np.empty(n, np.int32)
-    heads = np.empty((LANES << power) + 1, np.int32)
-    ahead = np.empty(n, times.dtype)
+    space = sort_space(times.shape[1], times)
     for b in range(times.shape[0]):
-        sort_row(times[b], order[b], bucket, heads, power, ahead)
+        sort_row(times[b], order[b], space)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

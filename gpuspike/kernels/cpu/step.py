@@ -14,12 +14,18 @@ import math
 import numpy as np
 
 from gpuspike.kernels.cpu.arrays import cube
-from gpuspike.kernels.cpu.backward import WEIGHT_PARTS, backward_piece, weights_of_piece, weights_piece
+from gpuspike.kernels.cpu.backward import (
+    backward_piece,
+    groups_piece,
+    n_group_pieces,
+    weights_of_piece,
+    weights_piece,
+)
 from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.forward import forward_piece
 from gpuspike.kernels.cpu.leaves import loss_row, optimizer_row
 from gpuspike.kernels.cpu.normals import jitter_row
-from gpuspike.kernels.cpu.products import inputs_of_part
+from gpuspike.kernels.cpu.products import WEIGHT_PARTS, inputs_of_part, sum_inputs
 from gpuspike.kernels.cpu.records import (
     BASE,
     CAPACITANCE,
@@ -30,6 +36,7 @@ from gpuspike.kernels.cpu.records import (
     PULL,
     SPAN,
     THRESHOLDS,
+    TOTALS,
     TRANSPOSED,
     VECTORS,
     WEIGHTS,
@@ -40,14 +47,35 @@ from gpuspike.kernels.cpu.team import enter, finish, leave, take, wait_for
 
 
 @njit(error_model="numpy")
-def _present(r, b0, b1, when, data, noise, room, words, numbers):
+def _place(image, shift, row, column, out):
+    """An image, shifted: cut at a corner out of a canvas around it; what stands behind it stays."""
+    side, most, background = shift.side, shift.most, shift.background
+    for y in range(side):
+        above = y + row - most
+        line = out[y * side : (y + 1) * side]
+        if not 0 <= above < side:
+            line[:] = background
+            continue
+        first = column - most  # of the line's first pixel
+        there = image[above * side : (above + 1) * side]
+        for x in range(side):
+            line[x] = there[x + first] if 0 <= x + first < side else background
+    for i in range(side * side, out.size):
+        out[i] = image[i]
+
+
+@njit(error_model="numpy")
+def _present(r, b0, b1, when, data, shift, noise, room, words, numbers):
     """Samples b0 to b1 of a batch of replica r as the first layer gets them."""
     # Outside of loops: each look into a record counts references, which takes longer than what is done with it.
     source, known, samples = data.source, data.known, data.order[r, when.first : when.first + b1]
+    corners = shift.corners
     t_in, orders, std, seed = room.t_in[r], room.order[r], noise.std, noise.seeds[r]
     for b in range(b0, b1):
         sample, times = samples[b], t_in[b]
-        if source.shape[0] > 0:
+        if corners.shape[0] > 0:
+            _place(source[sample], shift, corners[r, 0, b], corners[r, 1, b], times)
+        else:
             for i in range(times.size):
                 times[i] = source[sample, i]
         if known.shape[0] > 0:
@@ -88,7 +116,7 @@ def _score(r, b0, b1, when, data, told, room, constants, rule):
     everybody = np.ones(n_replica, np.bool_)
     backward_piece(
         r * n_batch + b0, r * n_batch + b1, t_out_grad, room.backward, constants, everybody, rule.max_weight_grad,
-        n_batch,
+        n_batch, True,
     )  # fmt: skip
 
 
@@ -137,8 +165,8 @@ def _bump(weights, t_out, size, targeted):
 
 
 @njit(error_model="numpy")
-def _copy(r, i0, i1, weights, like, table, update, n_replica):
-    """Brings the other layouts of the weights of inputs i0 to i1 up to date, where there are any."""
+def _copy(r, part, i0, i1, weights, like, table, update, n_replica):
+    """Brings the other layouts of the weights of inputs i0 to i1, and their sum, up to date, where there are any."""
     n_pre, n_post = table[1], table[2]
     width = VECTOR_BYTES // like.itemsize
     if update[VECTORS] != 0:
@@ -147,6 +175,8 @@ def _copy(r, i0, i1, weights, like, table, update, n_replica):
         for i in range(i1 - i0):
             for j in range(n_post):
                 vectors[i, j] = weights[i, j]
+        if update[TOTALS] != 0:
+            sum_inputs(vectors, cube(update[TOTALS], like, n_replica, WEIGHT_PARTS, n_lanes)[r, part])
     if update[TRANSPOSED] != 0:
         transposed = cube(update[TRANSPOSED], like, n_replica, n_post, n_pre)[r]
         for j in range(n_post):
@@ -177,7 +207,7 @@ def _learn(piece, when, told, room, constants, updates, rates, rule, space):
         for i in range(i1 - i0):
             for j in range(n_post):
                 weights[i, j] = min(max(weights[i, j], -most), most)
-    _copy(r, i0, i1, weights, like, table, update, n_replica)
+    _copy(r, part, i0, i1, weights, like, table, update, n_replica)
 
 
 @njit(error_model="numpy")
@@ -254,6 +284,7 @@ def step_job(
     data,
     room,
     told,
+    shift,
     noise,
     bias,
     constants,
@@ -280,7 +311,8 @@ def step_job(
     space = _space(room.backward, t_in)
     n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
     n_sample_pieces = n_replica * n_chunks
-    n_pieces = n_sample_pieces + len(room.backward) * n_replica * WEIGHT_PARTS
+    n_gathered = n_sample_pieces + n_group_pieces(room.backward, n_replica)
+    n_pieces = n_gathered + len(room.backward) * n_replica * WEIGHT_PARTS
     while True:
         piece = take(control)
         if piece >= n_pieces:
@@ -288,24 +320,31 @@ def step_job(
         if piece < n_sample_pieces:
             r, b0 = piece // n_chunks, piece % n_chunks * samples_per_task
             b1 = min(b0 + samples_per_task, n_batch)
-            _present(r, b0, b1, when, data, noise, room, words, numbers)
+            _present(r, b0, b1, when, data, shift, noise, room, words, numbers)
             if chip is None:
-                forward_piece(r, b0, b1, 0, 1, t_in, bias, room.forward, constants, None, n_replica, n_batch)
+                forward_piece(
+                    r, b0, b1, 0, 1, t_in, bias, room.forward, constants, math.inf, None, n_replica, n_batch
+                )  # fmt: skip
             else:
                 for b in range(b0, b1):
                     for i in range(t_in.shape[2]):
                         t_in[r, b, i] = t_in[r, b, i] if t_in[r, b, i] <= chip.end else math.inf
                 _draw(r, b0, b1, when, chip, room.forward, n_batch, t_in)
                 forward_piece(
-                    r, b0, b1, 0, 1, t_in, bias, room.forward, constants, chip.trials, n_replica, n_batch
+                    r, b0, b1, 0, 1, t_in, bias, room.forward, constants, math.inf, chip.trials, n_replica, n_batch
                 )  # fmt: skip
                 _observe(r, b0, b1, chip, room.backward, constants_and_peaks, n_batch, t_in)
             _score(r, b0, b1, when, data, told, room, constants_and_peaks, rule)
         else:
-            if not wait_for(control, n_sample_pieces):  # a weight's gradient is a sum over all samples
-                break  # nothing is learnt from half of them
+            # A weight's gradient is a sum over all samples; nothing is learnt from half of them.
+            if not wait_for(control, n_sample_pieces if piece < n_gathered else n_gathered):
+                break
+            if piece < n_gathered:
+                groups_piece(piece - n_sample_pieces, t_in, room.backward[0], n_replica, n_batch)
+                finish(control)
+                continue
             _learn(
-                piece - n_sample_pieces, when, told, room, constants_and_peaks, updates, rates, rule, space
+                piece - n_gathered, when, told, room, constants_and_peaks, updates, rates, rule, space
             )  # fmt: skip
         finish(control)
     return leave(control, is_caller, n_pieces)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial
 from gpuspike.kernels.cpu.arrays import address, in_vectors
-from gpuspike.kernels.cpu.backward import tables_of, transpose
-from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD, check_stack, pair_events, table_row
+from gpuspike.kernels.cpu.backward_room import room_for_events, tables_of, transpose
+from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD, check_stack, pair_events, table_row, totals_of
 from gpuspike.kernels.cpu.leaves import in_type, job_for
 from gpuspike.kernels.cpu.loss import check_labels, in_floats
-from gpuspike.kernels.cpu.records import Data, Drawn, Noise, Room, Rule, Told, When
+from gpuspike.kernels.cpu.products import sum_parts
+from gpuspike.kernels.cpu.records import Data, Drawn, Noise, Room, Rule, Shift, Told, When
 from gpuspike.kernels.cpu.step import step_job
 from gpuspike.kernels.cpu.team import run, samples_of_a_piece, settled
 from gpuspike.kernels.unit import Unit, on_host, times
@@ -75,6 +76,7 @@ class Stack:
         modes, constants: of each layer, see `gpuspike.kernels.cpu`.
         gradient_modes, gradient_constants: those that the gradient is taken with, the kernel's peak among them.
         sort: whether each step sorts its input, else the order is known.
+        shift: None, or side, most and background of `records.Shift`.
         chip: what answers, if it is not the network itself.
     """
 
@@ -90,6 +92,7 @@ class Stack:
         rule: Rule,
         noise: Noise,
         sort: bool,
+        shift: tuple[int, int, float] | None,
         chip: Chip | None,
     ) -> None:
         dtype, self._n_replica = weights[0].dtype, len(weights[0])
@@ -98,6 +101,8 @@ class Stack:
         self._rule = rule._replace(loss=in_floats(rule.loss), optimizer=in_type(rule.optimizer, dtype))
         self._job = job_for(step_job, rule.loss, rule.optimizer)
         self._noise = noise._replace(std=dtype.type(noise.std))
+        self._shift = Shift(*(shift or (0, 0, 0.0)), np.empty((0, 0, 0), np.int64))
+        self._shift = self._shift._replace(background=dtype.type(self._shift.background))
         self._constants, self._gradient_constants = np.array(constants), np.array(gradient_constants)
         self._n_biases = [
             0,
@@ -107,10 +112,13 @@ class Stack:
         self._bias = np.array([time for times in bias_times[1:] for time in times], dtype)
         check_stack(np.empty((1, 0, weights[0].shape[1]), dtype), weights, bias_times)
         self._vectors = [in_vectors(w) for w in weights]
+        self._totals = [totals_of(vectors) for vectors in self._vectors]
         self._transposed = [transpose(w) if number else None for number, w in enumerate(weights)]
         self._nominal = [in_vectors(w) for w in weights] if chip is not None and chip.factors is None else []
         factors = [None] * len(weights) if chip is None or chip.factors is None else chip.factors
-        follow = (self._vectors, self._transposed) if chip is None else ([None] * len(weights),) * 2
+        follow = (self._vectors, self._transposed, self._totals)
+        if chip is not None:  # which is programmed in between
+            follow = ([None] * len(weights),) * 3
         each = zip(weights, *follow, factors, kept, strict=True)
         self._updates = np.array([[address(a) for a in (*arrays, *of_layer)] for *arrays, of_layer in each])
         self._kept = kept, factors
@@ -152,6 +160,13 @@ class Stack:
             vectors[:, :, : w.shape[2]] = w
             if transposed is not None:
                 transposed[...] = w.swapaxes(1, 2)
+        self._add_up()
+
+    def _add_up(self) -> None:
+        """Brings the sums over the inputs up to date."""
+        for vectors, totals in zip(self._vectors, self._totals, strict=True):
+            if totals is not None:
+                sum_parts(vectors, totals)
 
     def program(self, effective: Sequence[Array], believed: Sequence[Array]) -> None:
         """Takes over the weights that the chip has, and those that the gradient is taken of."""
@@ -164,6 +179,7 @@ class Stack:
             transposed = self._transposed[number]
             if transposed is not None:
                 transposed[...] = w.swapaxes(1, 2)
+        self._add_up()
 
     def epoch(
         self,
@@ -209,6 +225,7 @@ class Stack:
             return found
         n_replica, dtype = self._n_replica, self._weights[0].dtype
         states, tables, trials = [], [], []
+        first_events = room_for_events(n_replica, n_batch, self._weights[0].shape[1])
         for number, w in enumerate(self._weights):
             received = np.empty((n_replica, n_batch, w.shape[1]), dtype)
             t_cross = np.empty((n_replica, n_batch, w.shape[2]), dtype)
@@ -219,12 +236,15 @@ class Stack:
             states.append(LayerState(received, order, t_out, t_cross, np.empty_like(t_cross)))
             sort = self._sort or number > 0
             vectors, n_bias, mode = self._vectors[number], self._n_biases[number], self._modes[number]
-            tables.append(table_row(states[-1], vectors, n_bias, mode, sort, trial))
+            totals, events = self._totals[number], None if number else first_events
+            tables.append(table_row(states[-1], vectors, totals, n_bias, mode, sort, trial, events))
             trials.append(trial)
         grad = np.empty_like(states[-1].t_out)
         # The nominal network sees the spikes as they are heard.
         seen = [state._replace(t_cross=state.t_out) for state in states] if self._nominal else states
-        backward_tables, kept = tables_of(seen, self._transposed, grad, None, None, self._gradient_modes)
+        backward_tables, kept = tables_of(
+            seen, self._transposed, grad, None, None, self._gradient_modes, first_events
+        )
         t_in, order = states[0].t_in, states[0].order
         heard = np.array([[state.t_out.shape[2], address(state.t_out)] for state in states])
         room = Room(t_in, order, grad, heard, backward_tables, np.array(tables))
@@ -239,24 +259,24 @@ class Stack:
         first: int,
         n_batch: int,
         rates: Sequence[tuple[float, ...]],
-        t_in: Array | None = None,
+        corners: NDArray[np.int64] | None = None,
     ) -> None:
         """One step of training, told in `epoch`.
 
         Args:
             number: of the batch;  first, n_batch: its samples, in the order of the epoch.
             rates: of each replica what the optimiser needs for this step.
-            t_in: (n_replica, n_batch, n_pre) the batch's spike times, where they are not simply those of the data set.
+            corners: of the images of the batch, where they are shifted; see `records.Shift`.
         """
-        batch, data, dtype = self._batch(n_batch), epoch.data, self._weights[0].dtype
-        if t_in is not None:
-            batch.room.t_in[...] = t_in
-            data = data._replace(source=data.source[:0])
+        batch, dtype, shift = self._batch(n_batch), self._weights[0].dtype, self._shift
+        if corners is not None:
+            shift = shift._replace(corners=corners)
         arguments = (
             When(number, first, epoch.number),
-            data,
+            epoch.data,
             batch.room,
             epoch.told,
+            shift,
             self._noise,
             self._bias,
             self._constants,
