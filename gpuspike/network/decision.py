@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.kernels import with_bias
 from gpuspike.network.layers import Moment
 from gpuspike.network.network import Architecture, Machine, answer
 
@@ -34,11 +35,21 @@ class Decisions(NamedTuple):
             at a tie.
         times: of the same shape, when; inf where none spikes.
         presented: of all input spikes, the share that was presented to find out, those twice counted twice.
+        pair_events: met in all layers, samples and replicas: spikes presented to a layer by its neurons.
     """
 
     classes: NDArray[np.int64]
     times: Array
     presented: float
+    pair_events: int
+
+
+Present = Callable[[Array, float, int], tuple[NDArray[np.int64], Array, NDArray[np.int64]]]
+"""Presents (n, n_inputs) samples until a time, and again, whole, those not decided by then.
+
+It is told the first one's number. Returns (n_replica, n) classes and times, and the spikes presented and
+pair-events met.
+"""
 
 
 def decisions(machine: Machine, weights: Sequence[Array], t_in: Array) -> Decisions:
@@ -56,42 +67,70 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array) -> Decisi
         t_in: (n_samples, n_inputs) spike times, inf = no spike.
     """
     n_samples, whole = len(t_in), not isinstance(machine, Architecture)
+    by_job = _by_job(machine, weights)
+    present, together = (by_job, n_samples) if by_job else (_by_pass(machine, weights), TOGETHER)
     classes = np.empty((len(weights[0]), n_samples), np.int64)
-    times = np.empty(classes.shape, t_in.dtype)
-    spikes = np.count_nonzero(t_in < np.inf)
-    presented = 0
-
-    def present(samples: slice | NDArray[np.int64], until: float) -> Array:
-        """Decides on samples; returns which are decided until then, by all replicas."""
-        nonlocal presented
-        given = t_in[samples]
-        if until < np.inf:
-            given = np.where(given <= until, given, np.asarray(np.inf, given.dtype))
-        presented += np.count_nonzero(given < np.inf)
-        first = samples.start if isinstance(samples, slice) else 0
-        t_out = answer(machine, weights, machine.receive(given[None], sort=False), Moment(first=first))[
-            -1
-        ].t_out
-        times[:, samples] = t_out.min(axis=2)
-        classes[:, samples] = np.where(np.isfinite(times[:, samples]), t_out.argmin(axis=2), -1)
-        return np.all(times[:, samples] <= until, axis=0)
-
+    times, met = np.empty(classes.shape, t_in.dtype), np.zeros(2, np.int64)
     until = np.inf
-    for part in _parts(n_samples, 0 if whole else min(LOOKED_AT, n_samples)):
-        decided = present(part, until)
-        if until < np.inf and not decided.all():
-            present(part.start + np.flatnonzero(~decided), np.inf)
+    for part in _parts(n_samples, 0 if whole else min(LOOKED_AT, n_samples), together):
+        classes[:, part], times[:, part], of_part = present(t_in[part], until, part.start)
+        met += of_part
         if part.start == 0 and not whole:
             until = _horizon(t_in[part], times[:, part])
-    return Decisions(classes, times, presented / max(spikes, 1))
+    spikes = np.count_nonzero(t_in < np.inf)
+    return Decisions(classes, times, met[0] / max(spikes * len(weights[0]), 1), int(met[1]))
 
 
-def _parts(n_samples: int, first: int) -> Iterator[slice]:
+def _by_job(machine: Machine, weights: Sequence[Array]) -> Present | None:
+    """By the kernels, in one job, where they have one for this network."""
+    job: Any = getattr(machine.kernels, "decide", None)
+    neurons = [layer.neuron for layer in machine.layers]
+    if not isinstance(machine, Architecture) or job is None or not all(n.shares_taus for n in neurons):
+        return None
+    bias_times = [layer.bias_times for layer in machine.layers]
+
+    def present(given: Array, until: float, first: int) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+        del first
+        classes, times, met = job(
+            with_bias(given[None], bias_times[0])[0], weights, neurons, bias_times, until
+        )
+        return classes, times, met.sum(axis=(0, 1))
+
+    return present
+
+
+def _by_pass(machine: Machine, weights: Sequence[Array]) -> Present:
+    """By forward passes."""
+
+    def present(given: Array, until: float, first: int) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+        shown = given
+        if until < np.inf:
+            shown = np.where(given <= until, given, np.asarray(np.inf, given.dtype))
+        states = answer(machine, weights, machine.receive(shown[None], sort=False), Moment(first=first))
+        t_out = states[-1].t_out
+        times = t_out.min(axis=2)
+        classes = np.where(np.isfinite(times), t_out.argmin(axis=2), -1)
+        n_replica = len(t_out)
+        pairs = sum(
+            np.isfinite(state.t_in).sum() * state.t_out.shape[2] * (n_replica // len(state.t_in))
+            for state in states
+        )
+        met = np.array([n_replica * np.count_nonzero(shown < np.inf), pairs])
+        again = np.flatnonzero((times > until).any(axis=0))
+        if until < np.inf and again.size:
+            classes[:, again], times[:, again], more = present(given[again], np.inf, first)
+            met = met + more
+        return classes, times, met
+
+    return present
+
+
+def _parts(n_samples: int, first: int, together: int) -> Iterator[slice]:
     """Samples that are presented together: a first few, if any, then as many at a time as are meant to be."""
     if first:
         yield slice(0, first)
-    for start in range(first, n_samples, TOGETHER):
-        yield slice(start, min(start + TOGETHER, n_samples))
+    for start in range(first, n_samples, max(together, 1)):
+        yield slice(start, min(start + together, n_samples))
 
 
 def _horizon(t_in: Array, decided: Array) -> float:

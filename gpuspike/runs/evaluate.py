@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -19,6 +21,7 @@ from gpuspike.config.composition import conf_folder
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.schema import read_config, read_substrate
 from gpuspike.errors import ConfigError, OutputError
+from gpuspike.network.decision import decisions
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.report.comparison import comparison, published
@@ -126,6 +129,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
                 "device": parts.backend.device,
                 **measured.speed,
             },
+            "decisions": _decisions(prepared, samples.features, result.silent_fraction),
             "provenance": provenance_of(parts.config),
         }
     )
@@ -138,6 +142,25 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     return answer
 
 
+def _decisions(prepared: Prepared, features: Array, silent_fraction: Array) -> dict[str, Any]:
+    """How fast answers alone are found, and what share of the work of a full pass they take."""
+    parts, layers = prepared.parts, prepared.machine.layers
+    t_in = parts.encode(features)[0]
+    start = time.perf_counter()
+    found = decisions(prepared.machine, prepared.weights, t_in)
+    seconds = time.perf_counter() - start
+    n_replica, n_samples = found.times.shape
+    of_pass, spikes = 0.0, n_replica * np.count_nonzero(np.isfinite(t_in)) / n_samples
+    for layer, silent in zip(layers, silent_fraction, strict=True):
+        of_pass += (spikes + n_replica * len(layer.bias_times)) * layer.n_out
+        spikes = ((1.0 - silent) * layer.n_out).sum()
+    return {
+        "presented": found.presented,
+        "pair_events": found.pair_events / max(of_pass * n_samples, 1),
+        "samples_per_s": n_replica * n_samples / seconds,
+    }
+
+
 def _show(
     prepared: Prepared, split: str, answer: dict[str, Any], chips: Sequence[dict[str, Any]], console: Console
 ) -> None:
@@ -147,6 +170,12 @@ def _show(
         f"{100 * answer['accuracy']['mean']:.2f} %, emulated at {speed:,.0f} samples/s",
         soft_wrap=True,
         markup=False,
+    )
+    decided = answer["decisions"]
+    console.print(
+        f"answers alone take {100 * decided['presented']:.0f} % of the input spikes and "
+        f"{100 * decided['pair_events']:.0f} % of the pair-events: {decided['samples_per_s']:,.0f} samples/s",
+        highlight=False,
     )
     if population := answer.get("population"):
         console.print(f"yield of {population['chips']} chips of {answer['substrate']['name']}:")
