@@ -1,9 +1,10 @@
 """Writes docs/results.md from finished run folders: what was obtained, with every seed and its provenance.
 
-    python scripts/results_table.py outputs/mnist/RUN outputs/mnist16/RUN ... [--output docs/results.md]
+    python scripts/results_table.py outputs/mnist/RUN outputs/mnist16/RUN ... [--keep] [--output PAGE]
 
 Runs of one experiment, code and machine that differ in nothing but their seeds become one row. Beside it
-stand the figures of the publication and of its public code, each with its evidence.
+stand the figures of the publication and of its public code, each with its evidence. With --keep, experiments
+of the page that no folder is given for stay there as they are.
 """
 
 from __future__ import annotations
@@ -180,9 +181,23 @@ def on_chip(result: Result) -> str:
     )
 
 
-def page(results: Sequence[Result]) -> str:
-    """The whole page."""
-    names = {result.experiment for result in results}
+def kept(page: str) -> dict[str, tuple[str, str]]:
+    """Row and details of each experiment that is on a page already."""
+    lines = page.partition("## Published figures")[0].splitlines()
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    told = {line.split("**")[1]: line for line in lines if line.startswith("- **")}
+    return {name: (rows[name], line) for name, line in told.items()}
+
+
+def page(results: Sequence[Result], before: Mapping[str, tuple[str, str]] | None = None) -> str:
+    """The whole page.
+
+    Args:
+        before: of experiments, row and details that stay where there is no new result.
+    """
+    lines_of = dict(before or {})
+    lines_of |= {result.experiment: (row(result), details(result)) for result in results}
+    names = set(lines_of)
     known = [figure for figure in PUBLISHED if figure.experiment in names]
     lines = [
         "# Results",
@@ -193,9 +208,9 @@ def page(results: Sequence[Result]) -> str:
         "",
         "| experiment | epochs | seeds | train | validation | test | published test | train samples/s |",
         "|---|---|---|---|---|---|---|---|",
-        *map(row, results),
+        *(line for line, _ in lines_of.values()),
         "",
-        *map(details, results),
+        *(line for _, line in lines_of.values()),
     ]
     if known:
         lines += [
@@ -214,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write docs/results.md from finished run folders.")
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--output", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--keep", action="store_true", help="what the page has of other experiments")
     options = parser.parse_args(arguments)
     summaries = []
     for folder in options.folders:
@@ -224,13 +240,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"results_table: error: {folder} is no finished run: {error!r}", file=sys.stderr)
             return 2
     try:
-        text = page(collect(summaries))
+        before = kept(options.output.read_text(encoding="utf-8")) if options.keep else None
+        text = page(collect(summaries), before)
         options.output.write_text(text, encoding="utf-8")
     except ValueError as error:
         print(f"results_table: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"results_table: error: cannot write {options.output}: {error}", file=sys.stderr)
+        print(f"results_table: error: cannot read or write {options.output}: {error}", file=sys.stderr)
         return 2
     print(f"wrote {options.output}")
     return 0

@@ -128,3 +128,19 @@ def test_a_run_on_a_chip_tells_what_the_loop_gains(script: ModuleType, tmp_path:
     assert "the same weights without the chip: 79.00 ± 1.41 %" in text
     assert "nominal to exact gradient: 35.00 ± 7.07 degrees" in text
     assert text.count("without the chip") == 1
+
+
+def test_other_experiments_of_the_page_are_kept(script: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    runs = folders(tmp_path, summary([0.9], "mine"), summary([0.94, 0.96]), summary([0.91], "mine", 5))
+    assert script.main([*runs[:2], "--output", str(page)]) == 0
+    before = page.read_text(encoding="utf-8")
+    assert script.main([runs[2], "--keep", "--output", str(page)]) == 0
+    after = page.read_text(encoding="utf-8")
+    assert "| mine | 300 | 1 | 91.00 | 91.00 | 91.00 |" in after
+    assert "5: 91.00 %" in after
+    assert "90.00" not in after
+    assert [line for line in before.splitlines() if "yin_yang" in line] == [
+        line for line in after.splitlines() if "yin_yang" in line
+    ]
+    assert script.main([runs[2], "--keep", "--output", str(tmp_path / "none.md")]) == 2
