@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +41,9 @@ def stream(seed: int, purpose: Purpose, first: int = 0, second: int = 0) -> np.r
 
 
 def restart(generator: np.random.Generator, first: int, second: int) -> np.random.Generator:
-    """Moves a generator of `stream` to another address of its seed and purpose: sooner than a new one is made."""
+    """Moves a generator of `stream` to another address of its seed and purpose, sooner than one is made."""
     bits = generator.bit_generator
-    state = bits.state
+    state: Any = bits.state
     state["state"]["counter"][:] = (0, 0, second, first)
     state["buffer_pos"], state["has_uint32"], state["uinteger"] = 4, 0, 0  # nothing is left of the last draw
     bits.state = state

@@ -79,3 +79,32 @@ def test_trained_thresholds_decide(tmp_path: Any) -> None:
     for own in net.parameters:
         own.constants["threshold"][...] += 0.2 * rng.standard_normal(own.constants["threshold"].shape)
     same(net, rng.uniform(0.0, 2.0, (700, 5)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_images_decide_by_groups(dtype: str) -> None:
+    net = gs.Network(
+        [300, 40, 5], dtype=dtype, backend="cpu", weight_mean=[0.03, 0.2], weight_std=[0.05, 0.3]
+    )
+    rng = np.random.default_rng(5)
+    t_in = np.round(rng.uniform(0.15, 2.0, (1500, 300)), 2).astype(dtype)
+    t_in[rng.random(t_in.shape) < 0.8] = 2.0
+    assert same(net, t_in) < 1.1
+
+
+@pytest.mark.parametrize("bias", [[], [0.9] * 20])
+def test_hidden_neurons_that_spike_together_decide_as_in_a_full_pass(bias: list[float]) -> None:
+    """What is together behind the first layer must not depend on spikes that come after the decision."""
+    net = gs.Network(
+        [20, 60, 4],
+        [[], bias],
+        dtype="float32",
+        backend="cpu",
+        weight_mean=[0.3, 0.05],
+        weight_std=[0.2, 0.1],
+    )
+    for w in net.parameters.weights[:1]:
+        w[:, :, 10:40] = w[:, :, 10:11]  # thirty neurons that always spike together
+        w[:, :, 50:] = 0.3 * w[:, :, 50:51]
+    t_in = np.random.default_rng(6).uniform(0.0, 3.0, (1500, 20)).astype(np.float32)
+    same(net, t_in)

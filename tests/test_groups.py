@@ -70,6 +70,25 @@ def test_what_is_taken_together() -> None:
     assert (what(late) == TOGETHER).all()
 
 
+@pytest.mark.parametrize("tau_mem", [2.0, 3.7, np.inf])
+@pytest.mark.parametrize("first", [0.3, 0.15, 0.05])
+def test_a_group_at_the_reach_of_an_anchor(tau_mem: float, first: float) -> None:
+    """In float32 it is 4 tau_fast from the first event, in float64 a little more: two anchors, no folding."""
+    t_in = np.full((1, 1, 784), np.float32(first) + np.float32(4.0), np.float32)
+    t_in[..., :50], t_in[..., 50:100] = first, 0.5
+    weights = np.full((1, 784, 20), 0.002, np.float32)
+    neuron = LIF(tau_mem, 1.0)
+    expected = reference.first_spikes(t_in, weights, neuron)
+    np.testing.assert_allclose(first_spikes(t_in, weights, neuron), expected, rtol=0.0, atol=1e-4)
+
+
+def test_weights_of_silent_inputs_cost_no_digits() -> None:
+    t_in, weights = np.ones((1, 1, 64), np.float32), np.full((1, 64, 5), 0.1, np.float32)
+    t_in[..., 40:], weights[:, 40:] = np.inf, 1e6
+    expected = reference.first_spikes(t_in, weights, LIF())
+    np.testing.assert_allclose(first_spikes(t_in, weights, LIF()), expected, rtol=0.0, atol=1e-6)
+
+
 @pytest.mark.parametrize("ratio", [1.0, 2.0, np.inf, 0.5, 3.7])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n_pre", SIZES)

@@ -20,6 +20,9 @@ LOOKED_AT = 200
 TOGETHER = 1000
 """Samples of a forward pass."""
 
+IN_A_JOB = 10_000
+"""Samples that a compiled job decides on: many beside what it copies first, and Ctrl-C waits for one job."""
+
 WORTH_IT = 0.6
 """Share of the input spikes, those presented again among them, above which breaking off does not pay."""
 
@@ -52,7 +55,7 @@ pair-events met.
 """
 
 
-def decisions(machine: Machine, weights: Sequence[Array], t_in: Array) -> Decisions:
+def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together: int = TOGETHER) -> Decisions:
     """The first output spikes of samples, to the bit those of a full forward pass.
 
     A neuron's spike at T depends on what comes before T alone. So whatever spikes in an output neuron until a
@@ -65,14 +68,15 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array) -> Decisi
     Args:
         weights: of each layer (n_replica, n_pre, n_post).
         t_in: (n_samples, n_inputs) spike times, inf = no spike.
+        together: samples of a forward pass, where no job decides in less memory.
     """
     n_samples, whole = len(t_in), not isinstance(machine, Architecture)
     by_job = _by_job(machine, weights)
-    present, together = (by_job, n_samples) if by_job else (_by_pass(machine, weights), TOGETHER)
+    present, together = (by_job, IN_A_JOB) if by_job else (_by_pass(machine, weights), together)
     classes = np.empty((len(weights[0]), n_samples), np.int64)
     times, met = np.empty(classes.shape, t_in.dtype), np.zeros(2, np.int64)
     until = np.inf
-    for part in _parts(n_samples, 0 if whole else min(LOOKED_AT, n_samples), together):
+    for part in _parts(n_samples, 0 if whole else min(LOOKED_AT, together, n_samples), together):
         classes[:, part], times[:, part], of_part = present(t_in[part], until, part.start)
         met += of_part
         if part.start == 0 and not whole:

@@ -103,7 +103,13 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """
     prepared, split = prepare(config), config.split.value
     parts = prepared.parts
-    prepare_kernels(parts, console, training=False)
+
+    def rehearse() -> None:
+        layers, dtype = parts.network.layers, parts.config.dtype.value
+        weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in layers]
+        decisions(parts.of_replica(0).network, weights, np.zeros((1, layers[0].n_in), dtype))
+
+    prepare_kernels(parts, console, rehearse, training=False)
     samples = parts.dataset.splits[split]
     data = {split: Labelled(parts.receive(samples.features, again=True), samples.labels)}
     measured = measure(parts, prepared.machine, prepared.weights, data, split, prepared.prices)
@@ -147,7 +153,8 @@ def _decisions(prepared: Prepared, features: Array, silent_fraction: Array) -> d
     parts, layers = prepared.parts, prepared.machine.layers
     t_in = parts.encode(features)[0]
     start = time.perf_counter()
-    found = decisions(prepared.machine, prepared.weights, t_in)
+    size = parts.rule.evaluation_batch_size
+    found = decisions(prepared.machine, prepared.weights, t_in, size)
     seconds = time.perf_counter() - start
     n_replica, n_samples = found.times.shape
     of_pass, spikes = 0.0, n_replica * np.count_nonzero(np.isfinite(t_in)) / n_samples

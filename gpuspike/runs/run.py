@@ -216,11 +216,13 @@ def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, 
     console.print(f"resumed  after epoch {stopped.epoch}, {left or 'none'} to go")
 
 
-def prepare_kernels(parts: Experiment, console: Console, *, training: bool = True) -> None:
+def prepare_kernels(
+    parts: Experiment, console: Console, *more: Callable[[], object], training: bool = True
+) -> None:
     """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as the work.
 
     Args:
-        training: those that only training needs, too.
+        training: those that only training needs, too; else what runs `more`.
     """
     start = time.perf_counter()
     rehearse = _on_a_device if parts.backend.name == "cuda" else _on_the_host
@@ -230,7 +232,7 @@ def prepare_kernels(parts: Experiment, console: Console, *, training: bool = Tru
         _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
         uncollected(),
     ):
-        for prepare in evaluating + (learning if training else ()):
+        for prepare in evaluating + (learning if training else more):
             prepare()
             if stop.asked:
                 raise KeyboardInterrupt

@@ -155,7 +155,7 @@ class CompiledStep(HostStep):
         self.push()
 
     def _drawn_corners(self, n_batches: int) -> list[Array]:
-        """Of all batches, where shifted images are cut out: drawn between two steps they take thrice as long."""
+        """Of all batches, where shifted images are cut out: drawn between steps they take thrice as long."""
         rule, seeds = self._rule, self._seeds
         if rule.augment is None:
             return []

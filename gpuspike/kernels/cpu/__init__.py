@@ -118,7 +118,7 @@ class _Stack:
                 state, t_in, order = _own_taus.forward(t_in, order, w, one.taus, trial, following)
             else:
                 trial = None if trial is None else [trial]
-                (state,) = _forward.forward(t_in, order, [w], [one], [()], trial)
+                (state,) = _forward.forward(t_in, order, [w], [one], [()], trial, deeper=True)
                 t_in, order = with_bias(state.t_out, following or ()), None
             states.append(state)
         return states

@@ -122,7 +122,7 @@ def decide(
     n_biases = [0, *(len(times) for times in bias_times[1:])]  # those of the first layer are in t_in
     bias = np.array([time for times in bias_times[1:] for time in times], dtype)
     vectors = [in_vectors(w) for w in weights]
-    totals = [totals_of(v) for v in vectors]
+    totals = [totals_of(vectors[0]), *[None] * (len(vectors) - 1)]  # see `forward.forward`
     tables = np.array([
         # The first layer's input is shared by the replicas. The job fills in where its own arrays are.
         [n_replica if layer else 1, w.shape[1], w.shape[2], n_biases[layer], units[layer].regime, 1, 0, 0,

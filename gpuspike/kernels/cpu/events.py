@@ -20,9 +20,8 @@ FLAT = 0.02
 EACH, TOGETHER, FOLDED = range(3)
 """What a sample's events are: single inputs; groups of simultaneous ones; and the last of these what the others leave."""
 
-WHAT, COUNT, SILENT, HEAD = range(4)
-"""What is told of a sample's events, in one row: what they are, how many, of the order the first input that never spikes;
-from HEAD on each one's end in the order."""
+WHAT, COUNT, HEAD = range(3)
+"""What is told of a sample's events, in one row: what they are, how many, and from HEAD on each one's end in the order."""
 
 AN_EVENT, A_GROUP = 5, 6
 """What meeting an event and a group cost, in additions of a row of weights."""
@@ -30,17 +29,6 @@ AN_EVENT, A_GROUP = 5, 6
 FOLD_WITHIN = 3.0
 """Time, in tau_slow, from the first event to the last within which the last may be what the others leave. The rounding of
 the sum over these then counts e^3 as much at most as it does in the sums p and q anyhow."""
-
-
-@njit(error_model="numpy")
-def _others(end, first_silent, order, weights, j):
-    """The weights onto neuron j of inputs before the last event, `end` in the order, and of those that are silent."""
-    total = weights.dtype.type(0.0)
-    for m in range(end):
-        total += weights[order[m], j]
-    for m in range(first_silent, order.size):
-        total += weights[order[m], j]
-    return total
 
 
 @njit(error_model="numpy", fastmath={"contract"})
@@ -97,9 +85,10 @@ def next_stops(
                 p_sum, q_sum = p.dtype.type(p_moved), q.dtype.type(q_moved)
                 segment += 1
             if folded and k == n_events - 1:
-                w = all_inputs[base + j] - _others(
-                    ends[k - 1] if k else 0, events[b, SILENT], order[b], weights, base + j
-                )
+                others = weights.dtype.type(0.0)
+                for i in range(ends[k - 1] if k else 0):
+                    others += weights[order[b, i], base + j]
+                w = all_inputs[base + j] - others
             else:
                 w = weights.dtype.type(0.0)
                 for i in range(ends[k - 1] if k else 0, ends[k]):
@@ -229,7 +218,7 @@ def fold_within(c):
 
 
 @njit(error_model="numpy")
-def grouped(t_in, order, widest, may_fold, times, events):
+def grouped(t_in, order, widest, may_group, times, events):
     """Tells a sample's events: groups of simultaneous inputs where that is less work, else each input by itself.
 
     The choice depends on the sample's times alone.
@@ -237,32 +226,35 @@ def grouped(t_in, order, widest, may_fold, times, events):
     Args:
         t_in, order: (n_pre,) spike times and the order that sorts them.
         widest: longest time from the first event to the last for which the last may be folded, see below.
-        may_fold: whether it may at all.
+        may_group: else each input is by itself.
         times: (n_pre + 1,) out: of each event, inf at the end.
         events: (HEAD + n_pre,) out, see `WHAT`. FOLDED: the last event's weights are the sum over all inputs less that
-            over the others.
+            over the others. An input that never spikes is in no sum, and its weight must not cost one digits: then
+            nothing is folded.
 
     Returns:
         How many there are.
     """
     n_pre = t_in.size
     n = _first_at(t_in, order, math.inf, n_pre)
-    events[WHAT], events[COUNT], events[SILENT] = EACH, n, n
+    events[WHAT], events[COUNT] = EACH, n
     if n == 0:
         times[0] = math.inf
         return 0
     ends = events[HEAD:]
     latest = t_in[order[n - 1]]
-    early = _first_at(t_in, order, latest, n) if n_pre >= GROUPS_FROM else n - 1
-    folds = may_fold and n - early > n_pre - (n - early) and latest - t_in[order[0]] <= widest
+    may_group = may_group and n_pre >= GROUPS_FROM
+    early = _first_at(t_in, order, latest, n) if may_group else n - 1
+    # In float64, as the anchors are set.
+    folds = may_group and n == n_pre and n - early > early and np.float64(latest) - t_in[order[0]] <= widest
     for k in range(early):
         times[k] = t_in[order[k]]
     times[early] = latest
     n_events = 1
     for k in range(early):
         n_events += 1 if times[k] < times[k + 1] else 0
-    n_rows = n_pre - (n - early) if folds else n
-    together = n_pre >= GROUPS_FROM and n_rows + A_GROUP * n_events < AN_EVENT * n
+    n_rows = early if folds else n
+    together = may_group and n_rows + A_GROUP * n_events < AN_EVENT * n
     if together:
         g = 0
         for k in range(early):
@@ -288,7 +280,7 @@ def prepare(
     order,
     until,
     widest,
-    may_fold,
+    may_group,
     drive,
     mode,
     tau_slow,
@@ -308,7 +300,7 @@ def prepare(
     Args:
         t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
         until: events behind it are not met, though the last one before it has the room that there is up to them.
-        widest, may_fold: see `grouped`.
+        widest, may_group: see `grouped`.
         reach: longest time from an anchor, in tau_fast, before a new anchor is set.
         times, events: (n_samples, n_pre + 1) and (n_samples, HEAD + n_pre), see `grouped`.
         starts: (n_samples, n_pre + 1) first event of each anchored segment, then the number of events.
@@ -319,7 +311,7 @@ def prepare(
     n_samples = len(t_in)
     rate_slow, rate_fast = 1.0 / tau_slow, 1.0 / tau_fast
     for b in range(n_samples):
-        count = grouped(t_in[b], order[b], widest, may_fold, times[b], events[b])
+        count = grouped(t_in[b], order[b], widest, may_group, times[b], events[b])
         segments = 0
         first = 0
         while first < count:

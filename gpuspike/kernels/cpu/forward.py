@@ -231,6 +231,7 @@ def forward(
     bias_times: Sequence[Sequence[float]],
     trials: Sequence[Trial] | None = None,
     until: float = np.inf,
+    deeper: bool = False,
 ) -> list[LayerState]:
     """Spike times of a stack of layers, and the membranes' slopes there.
 
@@ -242,6 +243,9 @@ def forward(
         bias_times: of each layer but the first, times of the spikes that it gets beside those of the layer before.
         trials: of each layer, where a chip interferes.
         until: spikes of the input are presented up to here. Spikes that come by then are those of the whole input.
+        deeper: the first of these layers hears neurons. What spikes together there is no longer the same when inputs
+            are presented in part only, and then nor would be the sums' rounding: so only a chip's layers, whose spikes come
+            in ticks, take them together.
     """
     n_replica, n_batch, dtype = len(weights[0]), t_in.shape[1], weights[0].dtype
     check_stack(t_in, weights, bias_times)
@@ -258,8 +262,9 @@ def forward(
                 t_in, order = with_bias(states[-1].t_out, times), None
             trial = None if trials is None else trials[one]
             states += forward(
-                t_in, order, weights[one], units[one], [times], trial, np.inf if states else until
-            )
+                t_in, order, weights[one], units[one], [times], trial, np.inf if states else until,
+                deeper=deeper or bool(states),
+            )  # fmt: skip
         return states
     if order is None and (few or empty or len(t_in) < n_replica):
         order = spike_order(t_in)
@@ -289,7 +294,8 @@ def forward(
     for w in weights:
         address(w)  # refuses what the gradient and the optimiser would
     vectors = [in_vectors(w) for w in weights]
-    totals = [totals_of(v) for v in vectors]
+    grouped = [trials is not None or not (deeper or number) for number in range(len(weights))]
+    totals = [totals_of(v) if groups else None for v, groups in zip(vectors, grouped, strict=True)]
     modes = [unit.regime for unit in units]
     constants = np.array([unit.constants(dtype) for unit in units])
     layers = zip(

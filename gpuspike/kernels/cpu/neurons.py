@@ -17,7 +17,6 @@ from gpuspike.kernels.cpu.events import (
     FLAT,
     FOLDED,
     HEAD,
-    SILENT,
     WHAT,
     fold_within,
     next_stops,
@@ -50,17 +49,17 @@ def _sweep_tile(n_vectors, kind, tile, row, events, state, factor, k_first, n_ev
 
 
 @njit(error_model="numpy")
-def _sweep_groups(n_vectors, width, kind, tile, row, events, state, factor, groups, all_inputs, silent):
+def _sweep_groups(n_vectors, width, kind, tile, row, events, state, factor, groups, all_inputs):
     if n_vectors == 6:
-        return groups_6(kind, tile, row, events, state, factor, groups, all_inputs, silent)
+        return groups_6(kind, tile, row, events, state, factor, groups, all_inputs)
     if n_vectors == 4:
-        return groups_4(kind, tile, row, events, state, factor, groups, all_inputs, silent)
+        return groups_4(kind, tile, row, events, state, factor, groups, all_inputs)
     left = 0
     for v in range(n_vectors):  # rarely more than one
         at = v * VECTOR_BYTES
         here = (state[0] + at, state[1] + at, state[2] + 4 * v * width, state[3] + at)
         total = all_inputs + at if all_inputs else 0
-        left |= groups_1(kind, tile + at, row, events, here, factor, groups, total, silent)
+        left |= groups_1(kind, tile + at, row, events, here, factor, groups, total)
     return left
 
 
@@ -111,7 +110,7 @@ def _solve(
     Args:
         t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
         weights: (n_pre, whole vectors), see `arrays.in_vectors`.
-        all_inputs: (whole vectors,) sums over the inputs' weights, or empty: nobody may take them.
+        all_inputs: (whole vectors,) sums over the inputs' weights, or empty: none are taken together.
         first_vector, end_vector: the neurons' range, in vectors.
         constants: `Constants`;  until: see `events.prepare`.
         events: (n_samples, HEAD + n_pre) out, see `events.grouped`.
@@ -180,7 +179,6 @@ def _solve(
                     total = all_data + vector * VECTOR_BYTES if what == FOLDED else 0
                     silent = _sweep_groups(
                         n_vectors, width, kind, tile, row, groups, state, factor, (k, end), total,
-                        (np.int64(events[b, SILENT]), n_pre),
                     ) != 0  # fmt: skip
                 if not silent:
                     break

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpuspike.kernels.constants import EQUAL
 from gpuspike.kernels.cpu.compiler import njit
-from gpuspike.kernels.cpu.events import COUNT, EACH, FOLDED, HEAD, SILENT, WHAT
+from gpuspike.kernels.cpu.events import COUNT, EACH, FOLDED, HEAD, WHAT
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.simd_groups import SUM_VECTORS, scatter_sums
 from gpuspike.kernels.cpu.simd_products import (
@@ -229,10 +229,8 @@ def group_sums(first_block, end_block, order, events, gate, x, p, a1, a2, t, sum
                 order_data + 8 * b * n_pre, ends, t_data + of_sample, a1_data + of_sample,
                 a2_data + of_sample,
             )  # fmt: skip
-            n_events, silent = np.int64(events[b, COUNT]), (np.int64(events[b, SILENT]), n_pre)
-            scatter_sums(
-                kind, near_data, row, groups, of_neurons, n_events, events[b, WHAT] == FOLDED, silent
-            )  # fmt: skip
+            n_events, folded = np.int64(events[b, COUNT]), events[b, WHAT] == FOLDED
+            scatter_sums(kind, near_data, row, groups, of_neurons, n_events, folded)
         of_all = neurons[3, :n_here].copy()
         for i in range(n_pre):
             row_out, row_in = sums[i, j0 : j0 + n_here], near[i]

@@ -41,7 +41,7 @@ def _make_sweep(n_vectors: int) -> Any:
     """Builds `sweep_groups` for tiles of `n_vectors` vectors."""
 
     @intrinsic
-    def sweep_groups(typingctx, kind, tile, row_bytes, events, state, factor, groups, all_inputs, silent):
+    def sweep_groups(typingctx, kind, tile, row_bytes, events, state, factor, groups, all_inputs):
         """Sweeps one tile of neurons through groups of simultaneous events; see `simd.sweep`.
 
         Args:
@@ -52,14 +52,13 @@ def _make_sweep(n_vectors: int) -> Any:
             groups: the first and the one after the last, at least one.
             all_inputs: address of the tile's sums over the weights of all inputs, where the last of the groups is
                 what the other inputs leave; else 0.
-            silent: of the order, the first input that never spikes, and the end.
 
         Returns:
             1 if any neuron of the tile is still silent, else 0.
         """
         integer, pair = types.int64, types.UniTuple(types.int64, 2)
         six, four = types.UniTuple(integer, 6), types.UniTuple(integer, 4)
-        signature = integer(kind, integer, integer, six, four, factor, pair, integer, pair)
+        signature = integer(kind, integer, integer, six, four, factor, pair, integer)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             scalar = context.get_value_type(signature.args[0])
@@ -67,11 +66,9 @@ def _make_sweep(n_vectors: int) -> Any:
             width = VECTOR_BYTES // size
             vector, counts = ir.VectorType(scalar, width), ir.VectorType(_INT32, width)
             mask = ir.VectorType(ir.IntType(1), width)
-            _, tile, row_bytes, *packed, _, groups, all_inputs, silent = args
+            _, tile, row_bytes, *packed, _, groups, all_inputs = args
             events, state = (cgutils.unpack_tuple(builder, a) for a in packed)
-            (first, end), (first_silent, end_silent) = (
-                cgutils.unpack_tuple(builder, a) for a in (groups, silent)
-            )
+            first, end = cgutils.unpack_tuple(builder, groups)
             order, ends, *coefficients = events
             lanes = range(n_vectors)
             places = [
@@ -183,7 +180,6 @@ def _make_sweep(n_vectors: int) -> Any:
             builder.cbranch(goes_on, fold, out)
             main_end = builder.block
             builder.position_at_end(fold)
-            others = more_rows(others, first_silent, end_silent, "silent")
             total = weights(all_inputs)
             sums = [builder.fsub(a, b) for a, b in zip(total, others, strict=True)]
             event = splats(builder, coefficients, n_main, scalar, width)
@@ -212,7 +208,7 @@ def _make_scatter(n_vectors: int) -> Any:
     """Builds `scatter_groups` for tiles of `n_vectors` vectors."""
 
     @intrinsic
-    def scatter_groups(typingctx, kind, sums, row_bytes, events, neurons, n_events, folded, silent):
+    def scatter_groups(typingctx, kind, sums, row_bytes, events, neurons, n_events, folded):
         """sums[i, j] += [t[g] < gate[j]] p[j] (a2[g] - x[j] a1[g]) of one sample, where g is the group of input i.
 
         Args:
@@ -223,20 +219,18 @@ def _make_scatter(n_vectors: int) -> Any:
             neurons: addresses of gate, x, p and rest of the tile's first neuron.
             n_events: groups, at least one.
             folded: whether what the last group has is added to `rest`, for all inputs, and taken off the others'.
-            silent: of the order, the first input that never spikes, and the end.
         """
-        integer, pair = types.int64, types.UniTuple(types.int64, 2)
+        integer = types.int64
         five, four = types.UniTuple(integer, 5), types.UniTuple(integer, 4)
-        signature = types.void(kind, integer, integer, five, four, integer, types.boolean, pair)
+        signature = types.void(kind, integer, integer, five, four, integer, types.boolean)
 
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             scalar = context.get_value_type(signature.args[0])
             size = 4 if isinstance(scalar, ir.FloatType) else 8
             width = VECTOR_BYTES // size
             vector = ir.VectorType(scalar, width)
-            _, sums, row_bytes, events, neurons, n_events, folded, silent = args
+            _, sums, row_bytes, events, neurons, n_events, folded = args
             order, ends, *of_group = cgutils.unpack_tuple(builder, events)
-            silent_first, silent_end = cgutils.unpack_tuple(builder, silent)
             lanes = range(n_vectors)
             places = [
                 [builder.add(a, constant(v * VECTOR_BYTES)) for v in lanes]
@@ -273,7 +267,6 @@ def _make_scatter(n_vectors: int) -> Any:
                     builder.store(of_last[v], rest[v])
                     total = builder.fadd(load_from(builder, places[3][v], vector, size), of_last[v])
                     store_to(builder, total, places[3][v], size)
-                add(silent_first, silent_end, [builder.fneg(value) for value in of_last])
             begin = cgutils.alloca_once_value(builder, constant(0))
             with cgutils.for_range(builder, n_main, intp=_INT64) as loop:
                 values, causal = terms(loop.index)

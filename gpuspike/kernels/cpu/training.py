@@ -112,7 +112,11 @@ class Stack:
         self._bias = np.array([time for times in bias_times[1:] for time in times], dtype)
         check_stack(np.empty((1, 0, weights[0].shape[1]), dtype), weights, bias_times)
         self._vectors = [in_vectors(w) for w in weights]
-        self._totals = [totals_of(vectors) for vectors in self._vectors]
+        # As in a forward pass: behind the first layer, only a chip's spikes are taken together.
+        self._totals = [
+            totals_of(vectors) if chip is not None or number == 0 else None
+            for number, vectors in enumerate(self._vectors)
+        ]
         self._transposed = [transpose(w) if number else None for number, w in enumerate(weights)]
         self._nominal = [in_vectors(w) for w in weights] if chip is not None and chip.factors is None else []
         factors = [None] * len(weights) if chip is None or chip.factors is None else chip.factors
