@@ -225,8 +225,7 @@ def prepare_kernels(
         training: those that only training needs, too; else what runs `more`.
     """
     start = time.perf_counter()
-    rehearse = _on_a_device if parts.backend.name == "cuda" else _on_the_host
-    evaluating, learning = rehearse(parts)
+    evaluating, learning = (_on_a_device if parts.backend.name == "cuda" else _on_the_host)(parts)
     with (
         console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
         _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
