@@ -95,7 +95,9 @@ def crossings(n, v, p, room, slow, fast, rate, delay, steep, enough, scratch, pl
             z = b * step[m]
             flat = rising[m] * rising[m] - 2.0 * bend * need[m]
             third = z * z * b * (z + (0.0 if bend > 0.0 else a / b))
-            rest[m] = third * third - (enough * enough) * flat
+            # What taking x back to s leaves, too: it is all there is where the threshold is next to nothing.
+            w = rate_now[m] * rate_now[m] * step[m] * step[m] * z - 12.0 * enough
+            rest[m] = max(third * third - (enough * enough) * flat, w)
         kept = 0
         for m in range(live):
             j, after, further = place[m], s[m], step[m]
