@@ -105,6 +105,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     parts = prepared.parts
 
     def rehearse() -> None:
+        if prepared.machine is not parts.network:
+            return
         layers, dtype = parts.network.layers, parts.config.dtype.value
         weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in layers]
         decisions(parts.of_replica(0).network, weights, np.zeros((1, layers[0].n_in), dtype))
@@ -148,8 +150,13 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     return answer
 
 
-def _decisions(prepared: Prepared, features: Array, silent_fraction: Array) -> dict[str, Any]:
-    """How fast answers alone are found, and what share of the work of a full pass they take."""
+def _decisions(prepared: Prepared, features: Array, silent_fraction: Array) -> dict[str, Any] | None:
+    """How fast answers alone are found, and what share of the work of a full pass they take.
+
+    None on a chip: it is presented whole samples, and has been asked already.
+    """
+    if prepared.machine is not prepared.parts.network:
+        return None
     parts, layers = prepared.parts, prepared.machine.layers
     t_in = parts.encode(features)[0]
     start = time.perf_counter()
@@ -178,12 +185,14 @@ def _show(
         soft_wrap=True,
         markup=False,
     )
-    decided = answer["decisions"]
-    console.print(
-        f"answers alone take {100 * decided['presented']:.0f} % of the input spikes and "
-        f"{100 * decided['pair_events']:.0f} % of the pair-events: {decided['samples_per_s']:,.0f} samples/s",
-        highlight=False,
-    )
+    if decided := answer["decisions"]:
+        console.print(
+            f"answers alone take {100 * decided['presented']:.0f} % of the input spikes and "
+            f"{100 * decided['pair_events']:.0f} % of the pair-events: "
+            f"{decided['samples_per_s']:,.0f} samples/s",
+            soft_wrap=True,
+            highlight=False,
+        )
     if population := answer.get("population"):
         console.print(f"yield of {population['chips']} chips of {answer['substrate']['name']}:")
         for share, accuracy in population["yield"].items():
