@@ -285,6 +285,6 @@ def _make_scatter(n_vectors: int) -> Any:
 
 
 SUM_VECTORS = 4
-"""Vectors of neurons whose gradients are summed up together: half as many take a fifth longer, twice as many leave the cache."""
+"""Vectors of neurons whose gradients are summed up together: half as many took a quarter longer."""
 
 scatter_sums = _make_scatter(SUM_VECTORS)
