@@ -388,7 +388,7 @@ def test_power_of_a_chip_that_the_network_does_not_fit_is_refused() -> None:
     prices = replace(chip(), merges=False, capacity=chip("dynapse").capacity)
     with pytest.raises(PriceError, match=r"by the chip, but a neuron has 101 inputs, the chip's have 64"):
         energy_terms(use(), wide, prices)
-    with pytest.raises(PriceError, match="by the chip, but the chip's capacity is not known"):
+    with pytest.raises(PriceError, match=r"by the chip, but its capacity\.neurons is not known"):
         energy_terms(use(), wide, replace(chip(), capacity={}))
 
 

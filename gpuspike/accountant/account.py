@@ -47,7 +47,7 @@ def fit(prices: Prices, n_neurons: Sequence[int], n_bias: Sequence[int]) -> Fit:
     cores = None if core_neurons is None else tuple(math.ceil(n / core_neurons) for n in on_chip)
     neurons, fan_in = prices.number_of("neurons"), prices.number_of("fan_in")
     if neurons is None:
-        return Fit(None, None, cores, "the chip's capacity is not known")
+        return Fit(None, None, cores, "its capacity.neurons is not known")
     circuits = [1] * len(on_chip)
     if fan_in is not None:
         rows = [n * (prices.number_of("rows_per_weight") or 1) for n in fan_ins]
