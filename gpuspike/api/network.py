@@ -17,6 +17,7 @@ from gpuspike.backend import select, thread_count
 from gpuspike.errors import ConfigError, DataError, DtypeError, ValueRangeError
 from gpuspike.kernels import host, load
 from gpuspike.network.decision import decisions
+from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import Moment
 from gpuspike.network.membranes import membranes
 from gpuspike.network.network import Architecture, Machine, answer
@@ -34,20 +35,14 @@ Array = NDArray[Any]
 GRADIENTS = ("nominal", "exact", "ideal")
 TOGETHER = 1000
 """Samples of a forward pass: no answer depends on it."""
-MEAN, DEVIATION = 4.0, 0.5
-"""Of initial weights, in what all inputs together need to lift a neuron to its threshold; see `Network`."""
 
 
 class Network:
     """A feed-forward network of LIF neurons that answers with first spike times, or several side by side.
 
-    Initial weights are normal, and scaled so that the size of a layer does not matter. With n = inputs and
-    bias spikes of a neuron, and w1 = (threshold - leak)/(largest value of the kernel), the weight of a single
-    input that just reaches the threshold,
-
-        mean = 4 w1/n,    standard deviation = w1/(2 sqrt(n))
-
-    so that in the mean a quarter of its inputs, coming together, make a neuron spike.
+    Initial weights are normal, and scaled so that the size of a layer does not matter: with n = inputs and
+    bias spikes of a neuron, and w1 the weight of a single input that just reaches the threshold, their mean
+    is 4 w1/n and their standard deviation w1/(2 sqrt(n)); see `gpuspike.network.initial.from_fan_in`.
 
     Args:
         sizes: neurons by layer, inputs first: [4, 120, 3].
@@ -90,15 +85,9 @@ class Network:
     ) -> None:
         self._build(sizes, bias_times, seed, replicas, neuron or LIF(), dtype, backend, trained)
         layers = self._architecture.layers
-        peaks = [float(layer.neuron.span) / layer.neuron.kernel_peak[1] for layer in layers]
-        means = by_layer(
-            "weight_mean", weight_mean, [MEAN * w / n.n_pre for w, n in zip(peaks, layers, strict=True)]
-        )
-        stds = by_layer(
-            "weight_std",
-            weight_std,
-            [DEVIATION * w / n.n_pre**0.5 for w, n in zip(peaks, layers, strict=True)],
-        )
+        suited_means, suited_stds = from_fan_in(layers)
+        means = by_layer("weight_mean", weight_mean, suited_means)
+        stds = by_layer("weight_std", weight_std, suited_stds)
         if min(stds) < 0.0:
             raise ValueRangeError(f"weight_std must be 0 or more, got {weight_std!r}")
         weights = self._architecture.initial_weights(self.seeds, means, stds, self.dtype)

@@ -20,7 +20,7 @@ from rich.console import Console
 from gpuspike import plugins
 from gpuspike.config import schema
 from gpuspike.config.composition import conf_folder, one_line, register
-from gpuspike.config.schema import experiment_name, jobs, to_config
+from gpuspike.config.schema import Job, experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, GpuspikeError
 
 BAD_INPUT = 2
@@ -94,12 +94,13 @@ def refuse_dashes(arguments: Sequence[str], keys: Collection[str]) -> None:
     Raises:
         ConfigError: which is it, and how it is given.
     """
-    for argument in arguments:
+    for number, argument in enumerate(arguments):
         key, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("--") and key.split(".")[0] in keys:
-            raise ConfigError(
-                f"values are given without dashes: {key}={value if equals else 'VALUE'}, got {argument}"
-            )
+            following = arguments[number + 1 : number + 2]
+            if not equals and following and not following[0].startswith("-") and "=" not in following[0]:
+                value, argument = following[0], f"{argument} {following[0]}"
+            raise ConfigError(f"values are given without dashes: {key}={value or 'VALUE'}, got {argument}")
 
 
 def refuse(command: str, error: GpuspikeError) -> NoReturn:
@@ -120,10 +121,12 @@ def _check(arguments: Sequence[str]) -> set[Path]:
     from gpuspike.store.run_folder import check_folder, check_writable, existing, locked
 
     before = existing(Path())
+    arguments = searching(arguments)
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
         return before
-    for job in jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags)):
+    asked = jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags))
+    for job in asked:
         if job.config.resume is not None:
             check_writable(Path(job.config.resume))
             with locked(Path(job.config.resume)):
@@ -132,7 +135,33 @@ def _check(arguments: Sequence[str]) -> set[Path]:
         build(job.config)
         check_sweep(job.folder) if job.sweep else check_folder(job.folder)
         before |= existing(job.folder)
+    tell("gpuspike-train", asked)
     return before
+
+
+def searching(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which Hydra's --config-dir FOLDER is the override that it stands for.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    result, rest = [], list(arguments)
+    while rest:
+        flag, equals, folder = rest.pop(0).partition("=")
+        if flag not in ("--config-dir", "-cd") or not (equals or rest):
+            result.append(flag + equals + folder)
+            continue
+        folder = folder if equals else rest.pop(0)
+        if not Path(folder).is_dir():
+            raise ConfigError(f"{flag} must be a folder, got {folder}, which is none")
+        result.append(f"hydra.searchpath=[file://{Path(folder).absolute()}]")
+    return result
+
+
+def tell(command: str, asked: Sequence[Job]) -> None:
+    """Says what may not be meant, once for all jobs."""
+    for note in dict.fromkeys(note for job in asked for note in job.notes):
+        print(f"{command}: note: {note}", file=sys.stderr)
 
 
 def _train(cfg: DictConfig, before: set[Path]) -> float:
@@ -154,9 +183,9 @@ def _train(cfg: DictConfig, before: set[Path]) -> float:
             summary = go_on(Path(config.resume), console, config, overrides)
         elif hydra_config.mode is RunMode.MULTIRUN:
             sweep = Path(hydra_config.runtime.cwd) / hydra_config.sweep.dir
-            summary = run_once(config, experiment_name(), sweep, folder, console, overrides)
+            summary = run_once(config, experiment_name(config), sweep, folder, console, overrides)
         else:
-            summary = run(config, experiment_name(), folder, console, overrides)
+            summary = run(config, experiment_name(config), folder, console, overrides)
     except (GpuspikeError, MemoryError) as error:
         if isinstance(error, MemoryError):
             error = ConfigError(f"the run does not fit into memory: {error}")

@@ -83,9 +83,9 @@ def run(
     parts = build(config)
     check_folder(folder)
     before = existing(folder)
-    claim(folder, to_yaml(config))
+    claim(folder, to_yaml(parts.config))
     try:
-        with locked(folder), _readable(folder), Tracking(config, console, watch) as tracking:
+        with locked(folder), _readable(folder), Tracking(parts.config, console, watch) as tracking:
             return _run(parts, experiment, folder, console, overrides, tracking)
     finally:
         if not any(folder.glob("checkpoint*.npz")):  # nothing is worth keeping
