@@ -8,12 +8,12 @@ from typing import Any
 
 import numba
 import pytest
-from rich.console import Console
 from numba.core import types
+from rich.console import Console
 
+from gpuspike.config.schema import jobs
 from gpuspike.kernels.cpu import compiler
 from gpuspike.kernels.cpu.compiler import compiling, njit
-from gpuspike.config.schema import jobs
 from gpuspike.runs import rehearsal
 from gpuspike.runs.experiment import build
 from gpuspike.runs.memory import uncollected
