@@ -322,10 +322,11 @@ def _made(leaf: type[L], values: Mapping[str, Any]) -> L:
 def new_trainer(parts: Experiment) -> Trainer:
     """A trainer with freshly drawn weights."""
     model = parts.config.model
-    means, stds = from_fan_in(parts.network.layers)
-    weights = parts.network.initial_weights(
-        parts.seeds, model.weight_mean or means, model.weight_std or stds, parts.config.dtype.value
-    )
+    means, stds = model.weight_mean, model.weight_std
+    if means is None or stds is None:
+        suited_means, suited_stds = from_fan_in(parts.network.layers)
+        means, stds = means or suited_means, stds or suited_stds
+    weights = parts.network.initial_weights(parts.seeds, means, stds, parts.config.dtype.value)
     trained = parts.trained_machine()
     # Examined is always the chip that the run is for.
     new = trained is parts.network or parts.config.substrate.new_chip is NewChip.step
