@@ -13,7 +13,7 @@ from gpuspike.training.losses import LOSSES
 from gpuspike.training.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from gpuspike.config.schema import Config
+    from gpuspike.config.schema import Config, DatasetConfig
 
 MOST_SAMPLES = 1_000_000
 """Samples of a generated split: drawing more would take minutes before the run could be checked."""
@@ -84,10 +84,7 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
         *sizes,
     ):
         if value is None:
-            if not has_sizes(dataset.name, key.removeprefix("dataset.")):
-                yield ConfigError(
-                    f"{key} must be given: the data set {dataset.name} has as many samples as are asked for"
-                )
+            yield from _no_size(dataset.name, key.removeprefix("dataset."))
         elif value < least:
             yield ConfigError(f"{key} must be at least {least}, got {value}")
         elif key.startswith("dataset.") and value > MOST_SAMPLES:
@@ -105,11 +102,21 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
     yield from _lengths(config)
 
 
-def has_sizes(name: str, split: str) -> bool:
-    """Whether a data set has a number of samples where none is asked for."""
-    return name not in DATASETS or any(
+def check_sizes(dataset: DatasetConfig) -> None:
+    """Refuses a split without a size of a data set that has as many samples as are asked for."""
+    if wrong := [
+        e for name in SPLITS if getattr(dataset, name) is None for e in _no_size(dataset.name, name)
+    ]:
+        raise together(wrong)
+
+
+def _no_size(name: str, split: str) -> Iterator[GpuspikeError]:
+    known = name not in DATASETS or any(
         item.name == split and item.default is None for item in fields(DATASETS[name])
     )
+    if not known:
+        words = f"the data set {name} has as many samples as are asked for"
+        yield ConfigError(f"dataset.{split} must be given: {words}")
 
 
 def batch_too_large(config: Config, n_train: int) -> ConfigError:
