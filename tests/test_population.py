@@ -49,6 +49,10 @@ def test_the_yield_counted_by_hand() -> None:
     told = population.yields(np.array([[0.5, 0.9, 0.7, 0.8], [0.4, 0.6, 1.0, 0.8]]))
     assert told["chips"] == 4
     assert told["mean"] == pytest.approx(0.7125)
+    assert (told["worst"], told["median"], told["best"]) == (0.4, pytest.approx(0.75), 1.0)
+    # The chips' means over replicas are 0.45, 0.75, 0.85, 0.8; Student's quantile for three degrees is 3.182.
+    reach = 3.182446 * np.std([0.45, 0.75, 0.85, 0.8], ddof=1) / 2
+    assert told["mean_interval"] == pytest.approx([0.7125 - reach, 0.7125 + reach])
     assert told["yield"]["1"] == pytest.approx(0.45)  # all four: the worst of each
     assert told["yield"]["0.75"] == pytest.approx((0.7 + 0.6) / 2)
     assert told["yield"]["0.5"] == pytest.approx((0.8 + 0.8) / 2)
@@ -56,6 +60,7 @@ def test_the_yield_counted_by_hand() -> None:
 
 
 def test_one_chip_has_no_deviation() -> None:
+    assert population.yields(np.array([[0.5]]))["mean_interval"] is None
     assert population.yields(np.array([[0.5]]))["std"] is None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from gpuspike.runs.experiment import Experiment
 from gpuspike.training.evaluation import Labelled, evaluate
@@ -50,8 +51,10 @@ def yields(reached: Array) -> dict[str, Any]:
         reached: (n_replica, n_chips) accuracies.
 
     Returns:
-        Number of chips, mean and deviation over all, every accuracy, and the yield: for each of some shares
-        the accuracy that at least this share of the chips reaches, mean over replicas.
+        Number of chips; mean, deviation, median, worst and best over all; every accuracy; the 95 %
+        interval of the mean over all chips of the kind, for these networks, after Student (None for one
+        chip); and the yield: for each of some shares the accuracy that at least this share of the chips
+        reaches, mean over replicas.
     """
     best_first = -np.sort(-reached, axis=1)
     n_chips = reached.shape[1]
@@ -60,6 +63,18 @@ def yields(reached: Array) -> dict[str, Any]:
         "chips": n_chips,
         "mean": float(reached.mean()),
         "std": float(reached.std(ddof=1)) if reached.size > 1 else None,
+        "median": float(np.median(reached)),
+        "worst": float(reached.min()),
+        "best": float(reached.max()),
+        "mean_interval": _interval(reached.mean(axis=0)),
         "yield": curve,
         "per_replica_and_chip": reached,
     }
+
+
+def _interval(values: Array) -> list[float] | None:
+    """Where the mean of what these are a sample of lies, with 95 %."""
+    if len(values) < 2:
+        return None
+    reach = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values))
+    return [float(values.mean() - reach), float(values.mean() + reach)]

@@ -64,7 +64,7 @@ def new_figure(height: float) -> Figure:
 
 @styled()
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """Writes `figure` as folder/name.pdf (vector) and folder/name.png (200 dpi); both paths."""
+    """Writes `figure` as folder/name.pdf (vector) and folder/name.png (300 dpi); both paths."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     pdf, png = Path(folder, f"{name}.pdf"), Path(folder, f"{name}.png")
     # The first layout does not know the ticks yet; without a date, equal numbers give equal files.
@@ -72,7 +72,7 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out: saving need not do it again, twice a file
     figure.savefig(pdf, dpi=400, facecolor="white", metadata={"CreationDate": None})
-    figure.savefig(png, dpi=200, facecolor="white")
+    figure.savefig(png, dpi=300, facecolor="white")
     return pdf, png
 
 
