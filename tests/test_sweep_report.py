@@ -72,17 +72,20 @@ def test_every_job_is_listed_with_its_state(tmp_path: Path) -> None:
 
 def test_the_page_has_a_row_a_job_and_only_what_differs(tmp_path: Path) -> None:
     path, _ = write_sweep_report(sweep_of(tmp_path))
-    page = test_report.Page(path.read_text(encoding="utf-8").split("<script>")[0] + "</body></html>")
+    text = path.read_text(encoding="utf-8").replace("&nbsp;", " ")
+    page = test_report.Page(text.split("<script>")[0] + "</body></html>")
     rows = page.rows[1:]  # without the head and, where they link, the jobs' names
     head = page.text.split("Jobs")[1]
     assert "optimizer.learning_rate" in head
     assert "dataset" not in head
-    # A row each, and in the three drawings the jobs whose figure is known.
-    assert [name for name, _ in page.attributes].count("data-job") == 7 + 3 + 4 + 4
+    # A row each, the finished ones against both keys, and those whose energy is known.
+    assert [name for name, _ in page.attributes].count("data-jobs") == 7 + 2 * 4 + 3
+    assert "energy, stopping at the decision: 1 µJ for each job (BrainScaleS-2 measured)" in page.text
     assert rows[0][:2] == ["finished", "0.01"]
     assert "95.00 ± 1.00 %" in rows[0]
     assert "100 nJ to 500 nJ" in rows[1]
     assert [value for name, value in page.attributes if name == "href"] == [
+        "10/report.html", "1/report.html",  # the best and the next
         "0/report.html", "1/report.html", "2/report.html", "4/report.html", "10/report.html",
     ]  # fmt: skip
     assert "7 jobs: 4 finished, 1 unfinished, 1 damaged, 1 gone" in page.text
