@@ -1,4 +1,4 @@
-"""Accuracy against swept values: where values stand, what is pooled, which run is the best, what is a front."""
+"""Accuracy against swept values: where values stand, what is pooled, the best run, what is a front."""
 
 from __future__ import annotations
 

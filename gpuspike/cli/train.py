@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +22,7 @@ from gpuspike import plugins
 from gpuspike.config import schema
 from gpuspike.config.composition import conf_folder, one_line, register
 from gpuspike.config.schema import experiment_name, jobs, to_config
-from gpuspike.errors import ConfigError, GpuspikeError
+from gpuspike.errors import ConfigError, DataError, GpuspikeError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -32,7 +33,7 @@ def train() -> None:
     try:
         refuse_dashes(sys.argv[1:], [item.name for item in fields(schema.Config)])
         sys.argv[1:] = plugins.given(sys.argv[1:])
-        before = _check(sys.argv[1:])
+        before, sweep = _check(sys.argv[1:])
         schema.register()
         files, here = [plugin.entry for plugin in plugins.loaded()], Path.cwd()
 
@@ -41,11 +42,16 @@ def train() -> None:
                 entry
             ) in files:  # a launcher's process has not imported them; what a configuration names is not
                 plugins.load(entry, here)
-            return _train(cfg, before)
+            return _train(cfg, before, sweep)
 
         # Otherwise Hydra would print the traceback of a failed job itself.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(task)()
+        main = hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")
+        try:
+            main(task)()
+        finally:
+            if sweep is not None:
+                _show_sweep(sweep.folder)
     except GpuspikeError as error:
         refuse("gpuspike-train", error)
     except (HydraException, OmegaConfBaseException) as error:
@@ -108,11 +114,31 @@ def refuse(command: str, error: GpuspikeError) -> NoReturn:
     sys.exit(BAD_INPUT)
 
 
-def _check(arguments: Sequence[str]) -> set[Path]:
+@dataclass(frozen=True)
+class Sweep:
+    """Jobs that a command line asks for together.
+
+    Attributes:
+        folder: of all of them.
+        keys: that they differ in.
+        count: of jobs.
+    """
+
+    folder: Path
+    keys: frozenset[str]
+    count: int
+
+    def label(self, number: int, overrides: Sequence[str]) -> str:
+        """What a job is called on the screen."""
+        own = [text for text in overrides if text.partition("=")[0] in self.keys]
+        return f"job {number} ({number + 1} of {self.count})  {' '.join(own)}".rstrip()
+
+
+def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
     """Checks all jobs of a command line; leaves Hydra's own flags (--help, --cfg, ...) to Hydra.
 
     Returns:
-        The folders around the jobs' outputs that are there already.
+        The folders around the jobs' outputs that are there already, and the sweep if it is one.
     """
     from gpuspike.runs.experiment import build
     from gpuspike.runs.sweep import check_sweep
@@ -122,8 +148,9 @@ def _check(arguments: Sequence[str]) -> set[Path]:
     before = existing(Path())
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
-        return before
-    for job in jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags)):
+        return before, None
+    asked = jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags))
+    for job in asked:
         if job.config.resume is not None:
             check_writable(Path(job.config.resume))
             with locked(Path(job.config.resume)):
@@ -132,14 +159,33 @@ def _check(arguments: Sequence[str]) -> set[Path]:
         build(job.config)
         check_sweep(job.folder) if job.sweep else check_folder(job.folder)
         before |= existing(job.folder)
-    return before
+    if not asked or not asked[0].sweep or asked[0].config.resume is not None:
+        return before, None
+    given = [set(job.overrides) for job in asked]
+    differing = set().union(*given) - set.intersection(*given)
+    keys = frozenset(text.partition("=")[0] for text in differing)
+    return before, Sweep(Path(asked[0].folder), keys, len(asked))
 
 
-def _train(cfg: DictConfig, before: set[Path]) -> float:
+def _show_sweep(folder: Path) -> None:
+    """The best jobs of a sweep and the way to its page; nothing where no job has left anything."""
+    from gpuspike.report.sweep_page import sweep_table, write_sweep_report
+
+    with suppress(DataError):
+        path, found = write_sweep_report(folder)
+        console = Console()
+        console.print(sweep_table(found))
+        console.print(f"page     {path}", soft_wrap=True, markup=False, highlight=False)
+        again = f"gpuspike-report {folder}"
+        console.print(f"again    {again}, also while a sweep runs", soft_wrap=True, markup=False)
+
+
+def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
     """One job; returns the mean validation accuracy, for sweepers.
 
     Args:
         before: folders that were there before Hydra made the job's.
+        together: the sweep that it is part of.
     """
     from gpuspike.runs.run import go_on, run
     from gpuspike.runs.sweep import run_once
@@ -154,7 +200,18 @@ def _train(cfg: DictConfig, before: set[Path]) -> float:
             summary = go_on(Path(config.resume), console, config, overrides)
         elif hydra_config.mode is RunMode.MULTIRUN:
             sweep = Path(hydra_config.runtime.cwd) / hydra_config.sweep.dir
-            summary = run_once(config, experiment_name(), sweep, folder, console, overrides)
+            number = int(hydra_config.job.num)
+            summary = run_once(
+                config,
+                experiment_name(),
+                sweep,
+                folder,
+                console,
+                overrides,
+                label=together.label(number, overrides) if together else "",
+                of=together.count if together else None,
+                live=hydra_config.runtime.choices.get("hydra/launcher") == "basic",
+            )
         else:
             summary = run(config, experiment_name(), folder, console, overrides)
     except (GpuspikeError, MemoryError) as error:

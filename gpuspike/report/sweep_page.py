@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
 from gpuspike.errors import OutputError
 from gpuspike.report.figures.scatter import Point, scatter
 from gpuspike.report.figures.swept import against, heat_map
@@ -28,6 +32,9 @@ UNIT = re.compile(r"(\d) (%|[mµnp]?[sJ])")
 
 MOST_PANELS = 8
 """Keys that are drawn."""
+
+MOST_ROWS = 20
+"""Jobs that a terminal shows."""
 
 ENERGY, STOPPING, TIME = "energy per classification", "energy, stopping at the decision", "time to decision"
 QUANTITIES = ((ENERGY, "J"), (STOPPING, "J"), (TIME, "s"))
@@ -137,6 +144,26 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
     except OSError as error:
         raise OutputError(f"cannot write {folder / PAGE}: {error.strerror or error}") from None
     return path, jobs
+
+
+def sweep_table(jobs: Sequence[JobResult]) -> Table:
+    """The jobs of a sweep for a terminal, the best first; of many, the best."""
+    values, best = swept(jobs), ranking(jobs)
+    table = Table(title=_summary(jobs), box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("job", no_wrap=True)
+    for key in values:
+        table.add_column(key.rpartition(".")[2], overflow="fold")
+    for name in ("test accuracy", "validation", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for job in best[:MOST_ROWS]:
+        own = [known[job.name][0] if job.name in known else NONE for known in values.values()]
+        reached = [spread(*accuracy(job, split)) for split in ("test", "validation")]
+        wall = readable(section(job.summary, "emulator").get("wall_s"), "s")
+        style = "bold" if job is best[0] else None
+        table.add_row(*map(Text, [job.name, *own, *reached, wall]), style=style)
+    if len(best) > MOST_ROWS:
+        table.caption = f"{len(best) - MOST_ROWS} more are on the page"
+    return table
 
 
 def _summary(jobs: Sequence[JobResult]) -> str:

@@ -72,14 +72,17 @@ class Values:
             scaled = []
         start, end = float(LEFT), float(WIDTH - RIGHT)
         room = (end - start) / (len(order) + 1)
+        axis = None
         if scaled:
             before = sum(1 for value, _ in order if value < scaled[0])
             after = sum(1 for value, _ in order if value > scaled[-1])
             axis = Axis(scaled[0], scaled[-1], start + before * room, end - after * room, self.logarithmic)
         for k, (value, text) in enumerate(order):
-            within = scaled and scaled[0] <= value <= scaled[-1]
-            self._places[text] = axis.at(float(value)) if within else start + (k + 1) * room
-            if scaled and not within:
+            if axis is None:
+                self._places[text] = start + (k + 1) * room
+            elif scaled[0] <= value <= scaled[-1]:
+                self._places[text] = axis.at(float(value))
+            else:
                 self._places[text] = start + room / 2 if value < scaled[0] else end - room / 2
 
     def at(self, text: str) -> float:
