@@ -204,6 +204,42 @@ def test_the_command_says_what_it_wrote_and_what_is_not_finished(
     assert "3: unfinished, 2 of 7 epochs" in said
 
 
+def test_a_running_sweep_is_followed_until_all_its_jobs_are_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    job(tmp_path, "0")
+    (tmp_path / "jobs" / "a.json").write_text('{"folder": "0", "finished": true, "of": 2}')
+    pages = []
+
+    def wait(seconds: float) -> None:
+        assert seconds == 3
+        pages.append((tmp_path / "sweep.html").read_text())
+        job(tmp_path, "1", 0.95)
+
+    monkeypatch.setattr(cli_report.time, "sleep", wait)
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", str(tmp_path), "watch=3"])
+    cli_report.report()
+    said = capsys.readouterr().out
+    assert "1 of 2 finished" in said
+    assert "2 of 2 finished" in said
+    assert "95.00" in said
+    assert "setTimeout(() => location.reload(), 3000)" in pages[0]
+    assert "1 of 2" in pages[0]
+    assert "reload" not in (tmp_path / "sweep.html").read_text()
+
+
+@pytest.mark.parametrize("text", ["0", "often", "nan", "-3", "inf"])
+def test_seconds_that_cannot_be_waited_are_refused(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job(tmp_path, "0")
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", str(tmp_path), f"watch={text}"])
+    with pytest.raises(SystemExit):
+        cli_report.report()
+    assert f"watch must be a number of seconds, at least 1, got {text}" in capsys.readouterr().err
+
+
 def test_a_page_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job(tmp_path, "0")
 

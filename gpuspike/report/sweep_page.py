@@ -19,7 +19,7 @@ from gpuspike.report.figures.scatter import Point, scatter
 from gpuspike.report.figures.swept import against, heat_map
 from gpuspike.report.page import NONE, is_number, readable, section, write_page
 from gpuspike.report.sweep_results import SEEDS, Outcome, Typed, accuracy, outcomes, ranking, spread, swept
-from gpuspike.store.sweep_folder import FINISHED, JobResult, read_sweep
+from gpuspike.store.sweep_folder import FINISHED, JobResult, jobs_expected, read_sweep
 
 PAGE = "sweep.html"
 Cell = tuple[str, float | str | None]
@@ -130,7 +130,7 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
     found, best = outcomes(jobs, values), ranking(jobs)
     columns = _columns(folder, jobs, values)
     body = f"""<h1>{escape(name)}</h1>
-<p class="soft">{escape(_summary(jobs))}</p>
+<p class="soft">{escape(_summary(jobs, jobs_expected(folder)))}</p>
 {_best(folder, best, values)}
 {_swept(jobs, values, found, best)}
 {_scatters(jobs, values)}
@@ -166,13 +166,14 @@ def sweep_table(jobs: Sequence[JobResult]) -> Table:
     return table
 
 
-def _summary(jobs: Sequence[JobResult]) -> str:
+def _summary(jobs: Sequence[JobResult], expected: int | None = None) -> str:
     states = dict.fromkeys(job.state for job in jobs)
     counts = [f"{sum(job.state == state for job in jobs)} {state}" for state in states]
     experiments = dict.fromkeys(
         str(e) for job in jobs if (e := section(job.summary, "run").get("experiment"))
     )
-    return ", ".join([*experiments, f"{len(jobs)} jobs: {', '.join(counts)}"])
+    begun = f"{len(jobs)} of {expected}" if (expected or 0) > len(jobs) else f"{len(jobs)}"
+    return ", ".join([*experiments, f"{begun} jobs: {', '.join(counts)}"])
 
 
 def _best(folder: Path, best: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> str:
