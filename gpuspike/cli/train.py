@@ -176,8 +176,8 @@ def _show_sweep(folder: Path) -> None:
         console = Console()
         console.print(sweep_table(found))
         console.print(f"page     {path}", soft_wrap=True, markup=False, highlight=False)
-        again = f"gpuspike-report {folder}"
-        console.print(f"again    {again}, also while a sweep runs", soft_wrap=True, markup=False)
+        again = f"gpuspike-report {folder} watch=5"
+        console.print(f"follow   {again}, while a sweep runs", soft_wrap=True, markup=False)
 
 
 def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:

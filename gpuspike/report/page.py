@@ -32,7 +32,8 @@ h2 { margin: 2.2rem 0 .7rem; font-size: 1.15rem; break-after: avoid; }
 .figures { gap: 1.6rem 1.2rem; }
 .tile, .notice, pre { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
 .tile b { display: block; font-size: 1.35rem; line-height: 1.3; color: var(--mark); }
-.tile span, figcaption, pre { font-size: .87rem; } .notice { font-weight: 600; }
+.tile span, figcaption, pre { font-size: .87rem; }
+.notice, .accuracy tr:nth-last-child(-n+3) { font-weight: 600; }
 .tile i { display: block; font-style: normal; font-size: .8rem; }
 .wide { margin: .7rem 0; } .wide, pre { overflow-x: auto; } pre { white-space: pre-wrap; }
 summary { cursor: pointer; color: var(--mark); }
@@ -58,8 +59,9 @@ figure:target .close { display: block; position: fixed; top: .5rem; right: 1rem;
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff;
   --card: #fff; --mark: #000; --other: #444; } body { padding: 0; font-size: 9pt; max-width: none; }
   .tile { border: 1px solid var(--line); padding: .3rem .6rem; } .wide { overflow: visible; }
-  h2 { margin: 1rem 0 .3rem; } .tiles { --least: 11rem; } .figures { --least: 15rem; gap: .5rem 1rem; }
-  .tile b { font-size: 1.1rem; } th, td { padding: .1rem .8rem .1rem 0; } .screen { display: none; } }
+  h2 { margin: 1rem 0 .3rem; } .tiles { --least: 11rem; } .figures { --least: 12rem; gap: .5rem 1rem; }
+  .tile b { font-size: 1.1rem; } figcaption { font-size: 7pt; } .screen { display: none; }
+  table { font-size: 8pt; line-height: 1.3; } th, td { padding: .05rem .8rem .05rem 0; } }
 """
 
 
@@ -114,13 +116,13 @@ def table(rows: Iterable[Iterable[Any]], head: Sequence[str] = (), style: str = 
     return f'<div class="wide"><table class="{style}">{top}<tbody>{body}</tbody></table></div>'
 
 
-def picture(path: Path, caption: str, page: Path) -> str:
+def picture(path: Path, caption: str, page: Path, number: int = 1) -> str:
     """A PNG as part of a page: it opens large, and links to the PDF of its name where there is one.
 
     Args:
-        page: the file that shows it.
+        page: the file that shows it;  number: its own there.
     """
-    name, text = escape(path.stem), escape(caption)
+    name, text = f"figure_{number}", escape(caption)
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     pdf, more = path.with_suffix(".pdf"), ""
     if pdf.is_file():

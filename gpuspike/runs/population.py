@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from gpuspike.runs.experiment import Experiment
 from gpuspike.training.evaluation import Labelled, evaluate
@@ -76,5 +75,23 @@ def _interval(values: Array) -> list[float] | None:
     """Where the mean of what these are a sample of lies, with 95 %."""
     if len(values) < 2:
         return None
-    reach = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values))
+    reach = student(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return [float(values.mean() - reach), float(values.mean() + reach)]
+
+
+def student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's distribution, to 0.13 %.
+
+    Source: closed forms for one and two degrees of freedom, else Abramowitz and Stegun, eq. (26.7.5).
+    """
+    if freedom <= 2:
+        return (12.7062047, 4.3026527)[freedom - 1]
+    z = 1.9599639845
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / freedom**k for k, term in enumerate(terms))
