@@ -16,10 +16,25 @@ from rich.markup import escape
 
 from gpuspike.config.schema import Config, TrackerName, TrackingMode, to_yaml
 from gpuspike.errors import ConfigError
-from gpuspike.store.identity import fingerprint, flat, to_values
+from gpuspike.store.identity import fingerprint, flat, to_values, within
 from gpuspike.store.resume import FREE
 
 LIBRARIES = {TrackerName.wandb: "wandb", TrackerName.tensorboard: "tensorboardX"}
+TAGS = {
+    "train_loss": "loss/train",
+    "validation_loss": "loss/validation",
+    "train_accuracy": "accuracy/train",
+    "validation_accuracy": "accuracy/validation",
+    "silent_fraction": "silent",
+    "bump_fraction": "steps/bumped",
+    "learning_rate": "steps/learning_rate",
+    "train_samples_per_s": "speed/train_samples_per_s",
+}
+"""Names of metrics.jsonl by what a dashboard puts side by side."""
+
+COMPARED = ("seed", "replicas", "optimizer.learning_rate", "training.epochs")
+"""Values by which runs are compared, beside those that the command line gave."""
+
 PATIENCE = 60.0
 """Seconds that a service may keep a run waiting when it begins, and when it ends."""
 
@@ -66,28 +81,68 @@ def run_id(config: Config, folder: Path) -> str:
 
 
 def epoch_figures(line: Mapping[str, Any]) -> dict[str, float]:
-    """A line of metrics.jsonl as single numbers: mean over the replicas, and their deviation as `..._std`."""
+    """A line of metrics.jsonl as single numbers under `TAGS`: means over the replicas.
+
+    Their deviations have groups of their own, "loss_std/train" beside "loss/train".
+    """
     numbers: dict[str, float] = {}
 
-    def add(name: str, value: Any) -> None:
+    def add(tag: str, value: Any) -> None:
         values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
+        group, _, name = tag.partition("/")
         if values:
-            numbers[name] = float(np.mean(values))
+            numbers[tag] = float(np.mean(values))
         if len(values) > 1:
-            numbers[f"{name}_std"] = float(np.std(values, ddof=1))
+            numbers[f"{group}_std/{name}"] = float(np.std(values, ddof=1))
 
     for name, value in line.items():
+        tag = TAGS.get(name, f"other/{name}")
         if isinstance(value, list) and value and isinstance(value[0], list):
             for layer, part in enumerate(value, start=1):
-                add(f"{name}/layer_{layer}", part)
-        else:
-            add(name, value)
+                add(f"{tag}/layer_{layer}", part)
+        elif name != "epoch":
+            add(tag, value)
     return numbers
 
 
-def final_figures(summary: Mapping[str, Any]) -> dict[str, float | str]:
-    """The single numbers and words of summary.json by dotted name, without lists and what is unknown."""
-    return {name: value for name, value in flat(summary) if isinstance(value, (int, float, str))}
+def final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What the run has come to, in the few numbers that runs are compared by; bands as their two ends."""
+    chip = summary["chip"]
+    known = {
+        "test_accuracy": summary["accuracy"]["test"]["mean"],
+        "energy_per_classification_J": chip.get("energy_per_classification_J"),
+        "energy_stopping_at_decision_J": (chip.get("until_decision") or {}).get("energy_J"),
+        "time_to_decision_s": (chip.get("time_to_decision_s") or {}).get("mean"),
+    }
+    numbers: dict[str, float] = {}
+    for name, value in known.items():
+        if isinstance(value, list | tuple):
+            numbers |= {f"final/{name}_low": float(value[0]), f"final/{name}_high": float(value[1])}
+        elif value is not None:
+            numbers[f"final/{name}"] = float(value)
+    return numbers
+
+
+def compared(config: Config, summary: Mapping[str, Any]) -> dict[str, float | str | bool]:
+    """Values of the configuration by dotted name: those of `COMPARED`, and those that were typed."""
+    values = dict(flat(to_values(config)))
+    typed = [text.lstrip("+").partition("=")[0] for text in summary["run"].get("overrides", ())]
+    names = [name for name in dict.fromkeys((*COMPARED, *typed)) if name in values]
+    names = [name for name in names if not within(name, ("resume", "tracking"))]
+    return {
+        name: value if isinstance(value := values[name], float | int | str) else str(value) for name in names
+    }
+
+
+def origin(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the numbers come from: code, versions, device, the chip and the evidence for it, the command."""
+    chip, emulator, run = summary["chip"], summary["emulator"], summary["run"]
+    return {
+        **summary["provenance"],
+        **{name: emulator.get(name) for name in ("backend", "device", "step")},
+        **{f"chip {name}": chip.get(name) for name in ("name", "evidence", "time_evidence")},
+        "overrides": " ".join(run.get("overrides", ())),
+    }
 
 
 def replica_table(summary: Mapping[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
@@ -140,7 +195,7 @@ class WandbTracker:
 
     def log(self, figures: Mapping[str, float], epoch: int) -> None:
         """See `Tracker.log`."""
-        self._run.log(dict(figures), step=epoch)
+        self._run.log({"epoch": epoch, **figures}, step=epoch)
 
     def finish(self, summary: Mapping[str, Any], figures: Sequence[Path], checkpoint: Path) -> None:
         """See `Tracker.finish`."""
@@ -151,6 +206,7 @@ class WandbTracker:
         pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
         self._run.log({**pictures, "replicas": wandb.Table(columns=columns, data=rows)}, step=epoch)
         self._run.summary.update(final_figures(summary))
+        self._run.config.update({"provenance": origin(summary)}, allow_val_change=True)
         artifact = wandb.Artifact(f"checkpoint-{self._run.id}", type="model", metadata={"epoch": epoch})
         artifact.add_file(str(checkpoint))
         self._run.log_artifact(artifact)
@@ -172,6 +228,7 @@ class TensorboardTracker:
 
         place = folder / "tensorboard"
         # What a killed run had logged beyond its last checkpoint comes again.
+        self._config = config
         self._writer = SummaryWriter(str(place), purge_step=epoch + 1 if epoch else None)
         self._writer.add_text("config", f"```yaml\n{to_yaml(config)}```", epoch)
         return f"tensorboard --logdir {place}"
@@ -184,6 +241,7 @@ class TensorboardTracker:
     def finish(self, summary: Mapping[str, Any], figures: Sequence[Path], checkpoint: Path) -> None:
         """See `Tracker.finish`."""
         from PIL import Image
+        from tensorboardX.summary import hparams
 
         epoch = summary["run"]["epochs_done"]
         for path in figures:
@@ -191,17 +249,25 @@ class TensorboardTracker:
                 pixels = np.asarray(picture.convert("RGB"))
             self._writer.add_image(f"figures/{path.stem}", pixels, epoch, dataformats="HWC")
         columns, rows = replica_table(summary)
-        lines = [columns, ["---"] * len(columns), *rows]
-        table = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-        self._writer.add_text("replicas", table, epoch)
-        for name, value in final_figures(summary).items():
-            if not isinstance(value, str):
-                self._writer.add_scalar(f"summary/{name}", float(value), epoch)
+        self._writer.add_text("replicas", _markdown(columns, rows), epoch)
+        self._writer.add_text("provenance", _markdown(["", "value"], list(origin(summary).items())), epoch)
+        # Runs are compared by scalars of their own folder only: these few have but one point.
+        final = final_figures(summary)
+        for name, value in final.items():
+            self._writer.add_scalar(name, value, epoch)
+        metrics = {**final, "accuracy/validation": 0.0, "loss/validation": 0.0}
+        for part in hparams(compared(self._config, summary), metrics):
+            self._writer.file_writer.add_summary(part)
 
     def close(self, error: BaseException | None) -> None:
         """See `Tracker.close`."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _markdown(columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 MAKERS: dict[TrackerName, Callable[[], Tracker]] = {
