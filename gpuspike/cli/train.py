@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from gpuspike import plugins
+from gpuspike.cli.words import help_head, pinned, placed
 from gpuspike.config import schema
 from gpuspike.config.composition import conf_folder, one_line, register
 from gpuspike.config.schema import experiment_name, jobs, to_config
@@ -32,8 +33,14 @@ def train() -> None:
     """`gpuspike-train`: see README.md."""
     try:
         refuse_dashes(sys.argv[1:], [item.name for item in fields(schema.Config)])
-        sys.argv[1:] = plugins.given(sys.argv[1:])
+        sys.argv[1:] = placed(plugins.given(sys.argv[1:]))
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(help_head())
         before, sweep = _check(sys.argv[1:])
+        if sweep is not None and sweep.folder is not None:
+            sys.argv[1:] = pinned(sys.argv[1:], sweep.folder)
+            where = f"sweep    {sweep.count} jobs, to follow with gpuspike-report {sweep.folder} watch=5"
+            Console().print(where, soft_wrap=True, markup=False, highlight=False)
         schema.register()
         files, here = [plugin.entry for plugin in plugins.loaded()], Path.cwd()
 
@@ -50,7 +57,7 @@ def train() -> None:
         try:
             main(task)()
         finally:
-            if sweep is not None:
+            if sweep is not None and sweep.folder is not None:
                 _show_sweep(sweep.folder)
     except GpuspikeError as error:
         refuse("gpuspike-train", error)
@@ -119,12 +126,12 @@ class Sweep:
     """Jobs that a command line asks for together.
 
     Attributes:
-        folder: of all of them.
+        folder: of all of them; None where each experiment has its own.
         keys: that they differ in.
         count: of jobs.
     """
 
-    folder: Path
+    folder: Path | None
     keys: frozenset[str]
     count: int
 
@@ -164,7 +171,8 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
     given = [set(job.overrides) for job in asked]
     differing = set().union(*given) - set.intersection(*given)
     keys = frozenset(text.partition("=")[0] for text in differing)
-    return before, Sweep(Path(asked[0].folder), keys, len(asked))
+    together = len({job.folder.parent for job in asked}) == 1
+    return before, Sweep(asked[0].folder if together else None, keys, len(asked))
 
 
 def _show_sweep(folder: Path) -> None:
@@ -176,8 +184,6 @@ def _show_sweep(folder: Path) -> None:
         console = Console()
         console.print(sweep_table(found))
         console.print(f"page     {path}", soft_wrap=True, markup=False, highlight=False)
-        again = f"gpuspike-report {folder} watch=5"
-        console.print(f"follow   {again}, while a sweep runs", soft_wrap=True, markup=False)
 
 
 def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:

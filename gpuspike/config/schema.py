@@ -6,6 +6,7 @@ The values stand in conf/. Below this module and the command line nobody sees Hy
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,6 +221,7 @@ class Config:
     training: TrainingConfig = field(default_factory=training_config)
     substrate: SubstrateConfig = field(default_factory=substrate_config)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    name: str | None = None  # of the run; null: that of its experiment
     seed: int = 0
     replicas: int = 1
     chip_seed: int | None = None  # of the first replica's chip; null: seed
@@ -339,6 +341,8 @@ def _job(cfg: DictConfig, multirun: bool) -> Job:
 def _check(config: Config) -> None:
     """Ranges that no constructor further down the house checks, and lists whose lengths must agree."""
     training, dataset = config.training, config.dataset
+    if config.name is not None and not re.fullmatch(r"[\w.-]{1,80}", config.name):
+        raise ConfigError(f"name must be letters, digits, '.', '_' and '-', 80 at most, got {config.name!r}")
     _ = (
         DATASETS[dataset.name],
         OPTIMIZERS[config.optimizer.name],

@@ -32,7 +32,7 @@ TAGS = {
 }
 """Names of metrics.jsonl by what a dashboard puts side by side."""
 
-COMPARED = ("seed", "replicas", "optimizer.learning_rate", "training.epochs")
+COMPARED = ("name", "seed", "replicas", "optimizer.learning_rate", "training.epochs")
 """Values by which runs are compared, beside those that the command line gave."""
 
 PATIENCE = 60.0
@@ -127,7 +127,7 @@ def compared(config: Config, summary: Mapping[str, Any]) -> dict[str, float | st
     """Values of the configuration by dotted name: those of `COMPARED`, and those that were typed."""
     values = dict(flat(to_values(config)))
     typed = [text.lstrip("+").partition("=")[0] for text in summary["run"].get("overrides", ())]
-    names = [name for name in dict.fromkeys((*COMPARED, *typed)) if name in values]
+    names = [name for name in dict.fromkeys((*COMPARED, *typed)) if values.get(name) is not None]
     names = [name for name in names if not within(name, ("resume", "tracking"))]
     return {
         name: value if isinstance(value := values[name], float | int | str) else str(value) for name in names
@@ -172,7 +172,7 @@ class WandbTracker:
                 entity=tracking.entity,
                 group=tracking.group or experiment,
                 tags=tracking.tags,
-                name=f"{experiment}/{folder.name}",
+                name=config.name or f"{experiment}/{folder.name}",
                 id=run_id,
                 resume="allow",
                 mode=tracking.mode.value,

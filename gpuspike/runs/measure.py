@@ -162,6 +162,7 @@ def summarize(
         },
         "run": {
             "experiment": experiment,
+            "name": config.name,
             "network": parts.network.sizes,
             "dataset": _samples(parts),
             "epochs": config.training.epochs,

@@ -27,7 +27,8 @@ def say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Con
     chosen = " (chosen by backend=auto)" if config.backend.value == "auto" else ""
     replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
     sizes = parts.network.sizes
-    console.print(f"[bold]{experiment}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
+    title = experiment if config.name is None else f"{config.name}[/bold]  {experiment}[bold]"
+    console.print(f"[bold]{title}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
     console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
     console.print(f"folder   {folder}", soft_wrap=True)
 

@@ -65,7 +65,7 @@ _ALWAYS = {f"{group}.{name}" for group, names in _FIRST.items() for name in name
 """Values of parts that count whatever they are: by them, sweeps that were begun before know their jobs."""
 
 
-def fingerprint(config: Config, leave_out: Sequence[str] = ("resume", "tracking")) -> str:
+def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "tracking")) -> str:
     """16 hexadecimal digits that two configurations share if they agree in all but what is left out.
 
     Values that parts declare do not count where they are left as they are: one more part in the package, or
