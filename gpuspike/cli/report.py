@@ -37,7 +37,7 @@ def report() -> None:
         print(HELP)
         return
     try:
-        folder, seconds = _read(arguments)
+        folder, seconds = read(arguments)
         console = Console()
         path, jobs = write_sweep_report(folder, seconds)
         console.print(f"page  {path}", soft_wrap=True, markup=False)
@@ -57,8 +57,12 @@ def report() -> None:
         console.print(sweep_table(jobs))
 
 
-def _read(arguments: Sequence[str]) -> tuple[Path, float | None]:
-    """The folder, and the seconds of `watch`."""
+def read(arguments: Sequence[str]) -> tuple[Path, float | None]:
+    """The folder, and the seconds of `watch`.
+
+    Raises:
+        ConfigError: something else, or seconds that cannot be waited.
+    """
     watch = [text for text in arguments if text.startswith("watch=")]
     folders = [text for text in arguments if text not in watch]
     if len(folders) != 1 or len(watch) > 1 or folders[0].startswith("-"):
