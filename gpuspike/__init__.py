@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from gpuspike.api.network import decide as decide
     from gpuspike.api.price import price as price
     from gpuspike.datasets.encoding import latency as latency
+    from gpuspike.network.delays import DelayRule as DelayRule
     from gpuspike.network.parameters import Parameters as Parameters
     from gpuspike.training.fit import Recipe as Recipe
 
 _PLACES = {
     "Chip": "gpuspike.api.chip",
     "Cost": "gpuspike.accountant.price",
+    "DelayRule": "gpuspike.network.delays",
     "FirstSpikeClassifier": "gpuspike.api.classifier",
     "History": "gpuspike.api.history",
     "Network": "gpuspike.api.network",
@@ -42,8 +44,9 @@ _PLACES = {
 }
 """Where the names are that are imported when somebody first asks for them."""
 
-__all__ = ["LIF", "NO_SPIKE", "Chip", "Cost", "FirstSpikeClassifier", "History", "Network", "Parameters"]
+__all__ = ["LIF", "NO_SPIKE", "Chip", "Cost", "DelayRule", "FirstSpikeClassifier", "History", "Network"]
 __all__ += [
+    "Parameters",
     "Recipe",
     "dataset",
     "decide",

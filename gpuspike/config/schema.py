@@ -121,6 +121,11 @@ class ModelConfig:
     leak: float = MISSING
     capacitance: float = MISSING
     trained: list[str] = field(default_factory=list)  # constants that each neuron learns, beside the weights
+    delays: str = "none"  # that are learnt: axonal, dendritic, synaptic, or a sum: axonal+dendritic
+    delay_shift: float = 0.0  # the least delay [tau_syn]
+    delay_scale: float = 1.0  # how much longer the longest is [tau_syn]
+    delay_form: str = "sigmoid"  # from free numbers to delays; or clipped
+    delay_spread: float = 0.25  # standard deviation of the free numbers in the beginning
     input_repeats: int = 1  # inputs, each with weights of its own, that every value is sent to
 
 

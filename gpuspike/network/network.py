@@ -11,6 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import Kernels, LayerState, on_host, with_bias
+from gpuspike.network import passes
+from gpuspike.network.delays import USUAL, DelayRule
 from gpuspike.network.layers import Layer, LayerInput, Moment
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
@@ -25,11 +27,13 @@ class Architecture:
 
     Attributes:
         model: neurons of each layer before they have learnt constants of their own; none: they have not.
+        delay_rule: what free numbers of delays stand for, where any are learnt.
     """
 
     layers: tuple[Layer, ...]
     kernels: Kernels
     model: tuple[LIF, ...] = ()
+    delay_rule: DelayRule = USUAL
 
     @classmethod
     def build(
@@ -97,11 +101,13 @@ class Architecture:
         return LayerInput(t_in, self.kernels.spike_order(t_in) if sort else None)
 
     def having(self, parameters: Parameters) -> Architecture:
-        """The same network, with the constants that its neurons have learnt, and no others."""
+        """The same network, with the delays and the constants that its neurons have learnt, and no others."""
         if not parameters.trained:
             return self
-        each = zip(self.layers, self.models, parameters, strict=True)
-        layers = tuple(replace(layer, neuron=own.neuron(model)) for layer, model, own in each)
+        each, rule = zip(self.layers, self.models, parameters, strict=True), self.delay_rule
+        layers = tuple(
+            replace(layer, neuron=own.neuron(model), delays=own.delays(rule)) for layer, model, own in each
+        )
         return replace(self, layers=layers, model=self.models)
 
     @property
@@ -113,7 +119,7 @@ class Architecture:
         """The network of one replica, for weights of its own."""
         return replace(
             self,
-            layers=tuple(replace(layer, neuron=layer.neuron.of_replica(replica)) for layer in self.layers),
+            layers=tuple(layer.of_replica(replica) for layer in self.layers),
         )
 
     def forward(
@@ -121,11 +127,12 @@ class Architecture:
     ) -> list[LayerState]:
         """Spike times of every layer; the moment changes nothing without a chip."""
         del moment
-        return self.kernels.forward(
-            received.t_in,
-            received.order,
+        return passes.forward(
+            self.kernels,
+            received,
             weights,
             [layer.neuron for layer in self.layers],
+            [layer.delays for layer in self.layers],
             [layer.bias_times for layer in self.layers],
         )
 
@@ -147,16 +154,18 @@ class Architecture:
             max_weight_grad: limit of |dL/dw| for one (sample, neuron); see `kernels.first_spikes_vjp`.
         """
         parameters, neurons = Parameters.of(learnt), [layer.neuron for layer in self.layers]
-        _, grads = self.kernels.backward(
+        found = passes.backward(
+            self.kernels,
             states,
             parameters.weights,
             neurons,
+            [layer.delays for layer in self.layers],
             t_out_grad,
             active=active,
             max_weight_grad=max_weight_grad,
-            need_t_in_grad=False,
+            taus=parameters.needs_taus,
         )
-        return parameters.gradients(grads, parameters.weights, self.models, neurons)
+        return parameters.gradients(found, parameters.weights, self.models, neurons, self.delay_rule)
 
     @property
     def dead_fraction(self) -> float:

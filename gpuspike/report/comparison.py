@@ -108,7 +108,7 @@ def _of_chip(chip: Mapping[str, Any]) -> Row:
         energies[0],
         NONE if chip["refused"] else chip["evidence"],
         energies[1],
-        NONE if latency is None else _short(latency["p50"], "s") + mark,
+        NONE if latency is None or latency["p50"] is None else _short(latency["p50"], "s") + mark,
         NONE if chip["samples_per_s"] is None else _short(chip["samples_per_s"]) + mark,
     )
 

@@ -106,9 +106,10 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     right = np.flatnonzero(decide(t_out) == test.labels)
     sample = int(right[0]) if right.size else 0
     machine, come = parts.on_chip(parts.chip_seeds[:1]), list(weights)
-    neurons = [layer.neuron for layer in parts.network.layers]
-    if isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip):
-        come, neurons = machine.chip.effective(weights), machine.chip.neurons
+    layers = parts.network.layers
+    neurons, delays = [layer.neuron for layer in layers], [layer.delays for layer in layers]
+    if isinstance(machine, OnChip) and isinstance(chip := machine.chip, EmulatedChip):
+        come, neurons, delays = chip.effective(weights), chip.neurons, chip.delays
     # At its own number, a chip's trial is the one that it was evaluated in.
     states = answer(machine, weights, test.received.part(sample, sample + 1), Moment(first=sample))
     inputs = [state.t_in[0, 0].astype(np.float64) for state in states]
@@ -118,10 +119,11 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     end = events[np.isfinite(events)].max(initial=0.0) + model.tau_syn
     times = np.linspace(min(0.0, events.min()), end, 1500)
     traces = []
-    for neuron, t_in, w in zip(neurons, inputs, come, strict=True):
+    for neuron, own, t_in, w in zip(neurons, delays, inputs, come, strict=True):
         # A neuron with a threshold of its own is drawn with its way there as long as the model's.
         share = (model.threshold - model.leak) / np.asarray(neuron.span)
-        traces.append(model.leak + share * (membranes(times, t_in, w[0], neuron) - model.leak))
+        way = membranes(times, t_in, w[0], neuron, delays=own) - model.leak
+        traces.append(model.leak + share * way)
     unit = model.tau_syn  # what the figure's axis counts in
     return plots.membrane_traces(
         times / unit,

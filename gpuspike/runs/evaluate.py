@@ -89,7 +89,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
         raise ConfigError("chips needs a substrate that is not ideal, substrate=bss2 for example")
     place = f"{folder / 'checkpoint.npz'} does not belong to config.yaml beside it"
     layers, dtype = parts.network.layers, trained.dtype.value
-    learnt = Parameters.from_arrays(arrays, layers, trained.replicas, dtype, place, trained.model.trained)
+    learnt = Parameters.from_arrays(arrays, layers, trained.replicas, dtype, place, parts.trained)
     parts, machine = parts.having(learnt, machine)
     question = _question(config)
     answer = _place(config, question)

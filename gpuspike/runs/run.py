@@ -361,6 +361,5 @@ def _train(
 def _kept(path: Path, parts: Experiment) -> Parameters:
     """What the last full epoch has learnt, from its checkpoint: a stopped run is already within the next."""
     arrays, _ = checkpoint.load(path)
-    config, layers = parts.config, parts.network.layers
-    dtype, trained = config.dtype.value, config.model.trained
-    return Parameters.from_arrays(arrays, layers, config.replicas, dtype, str(path), trained)
+    replicas, dtype = parts.config.replicas, parts.config.dtype.value
+    return Parameters.from_arrays(arrays, parts.network.layers, replicas, dtype, str(path), parts.trained)

@@ -7,11 +7,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from gpuspike.config.parts import own_defaults
-from gpuspike.config.schema import Config
+from gpuspike.config.schema import Config, ModelConfig
 
 
 def to_values(config: Config) -> dict[str, Any]:
@@ -73,6 +73,7 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
     """
     unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
     unset |= {"plugin": [], "model.trained": []}
+    unset |= {f"model.{f.name}": f.default for f in fields(ModelConfig) if f.name.startswith("delay")}
     values = {
         name: value
         for name, value in flat(to_values(config))
