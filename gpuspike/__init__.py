@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from gpuspike.api.history import History as History
     from gpuspike.api.network import Network as Network
     from gpuspike.api.network import decide as decide
+    from gpuspike.api.nir import export_nir as export_nir
+    from gpuspike.api.nir import import_nir as import_nir
+    from gpuspike.api.nir import read_nir_spikes as read_nir_spikes
+    from gpuspike.api.nir import write_nir_spikes as write_nir_spikes
     from gpuspike.api.price import price as price
     from gpuspike.datasets.encoding import latency as latency
     from gpuspike.network.parameters import Parameters as Parameters
@@ -35,10 +39,14 @@ _PLACES = {
     "Recipe": "gpuspike.training.fit",
     "dataset": "gpuspike.api.data",
     "decide": "gpuspike.api.network",
+    "export_nir": "gpuspike.api.nir",
     "fit": "gpuspike.api.fit",
+    "import_nir": "gpuspike.api.nir",
     "latency": "gpuspike.datasets.encoding",
     "load": "gpuspike.api.files",
     "price": "gpuspike.api.price",
+    "read_nir_spikes": "gpuspike.api.nir",
+    "write_nir_spikes": "gpuspike.api.nir",
 }
 """Where the names are that are imported when somebody first asks for them."""
 
@@ -47,12 +55,16 @@ __all__ += [
     "Recipe",
     "dataset",
     "decide",
+    "export_nir",
     "first_spikes",
     "first_spikes_vjp",
     "fit",
+    "import_nir",
     "latency",
     "load",
     "price",
+    "read_nir_spikes",
+    "write_nir_spikes",
 ]
 
 
