@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from gpuspike.api.network import decide as decide
     from gpuspike.api.nir import export_nir as export_nir
     from gpuspike.api.nir import import_nir as import_nir
-    from gpuspike.api.nir import read_nir_spikes as read_nir_spikes
-    from gpuspike.api.nir import write_nir_spikes as write_nir_spikes
     from gpuspike.api.price import price as price
+    from gpuspike.api.price import price_spikes as price_spikes
     from gpuspike.datasets.encoding import latency as latency
+    from gpuspike.exchange.events import read_nir_spikes as read_nir_spikes
+    from gpuspike.exchange.events import write_nir_spikes as write_nir_spikes
     from gpuspike.network.parameters import Parameters as Parameters
     from gpuspike.training.fit import Recipe as Recipe
 
@@ -45,8 +46,9 @@ _PLACES = {
     "latency": "gpuspike.datasets.encoding",
     "load": "gpuspike.api.files",
     "price": "gpuspike.api.price",
-    "read_nir_spikes": "gpuspike.api.nir",
-    "write_nir_spikes": "gpuspike.api.nir",
+    "price_spikes": "gpuspike.api.price",
+    "read_nir_spikes": "gpuspike.exchange.events",
+    "write_nir_spikes": "gpuspike.exchange.events",
 }
 """Where the names are that are imported when somebody first asks for them."""
 
@@ -63,6 +65,7 @@ __all__ += [
     "latency",
     "load",
     "price",
+    "price_spikes",
     "read_nir_spikes",
     "write_nir_spikes",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 import gpuspike as gs
-from gpuspike.errors import BackendError, ConfigError, DataError, OutputError, ShapeError, ValueRangeError
+from gpuspike.errors import (
+    BackendError,
+    ConfigError,
+    DataError,
+    GpuspikeError,
+    OutputError,
+    ShapeError,
+    ValueRangeError,
+)
 from gpuspike.exchange import graph as graphs
 from gpuspike.exchange.maps import Signal, _conv2d
 
@@ -157,7 +164,9 @@ def test_a_unit_is_a_unit(unit: Any, tmp_path: Path) -> None:
 
 
 def test_other_words_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="dialect must be one of strict, jaxsnn, hxtorch, snntorch, got 'norse'"):
+    with pytest.raises(
+        ConfigError, match="dialect must be one of strict, jaxsnn, hxtorch, snntorch, got 'norse'"
+    ):
         gs.export_nir(make(), tmp_path / "net.nir", time_unit="ms", dialect="norse")
     with pytest.raises(ConfigError, match="dialect jaxsnn has no neurons without a leak"):
         gs.export_nir(make(neuron=NEURONS[3]), tmp_path / "net.nir", time_unit="ms", dialect="jaxsnn")
@@ -175,7 +184,14 @@ def test_other_words_are_refused(tmp_path: Path) -> None:
 
 
 def cuba(n: int = 3, **change: Any) -> Any:
-    values = {"tau_mem": 2.0, "tau_syn": 1.0, "r": 1.0, "v_leak": 0.0, "v_threshold": 1.0, "w_in": 1.0} | change
+    values = {
+        "tau_mem": 2.0,
+        "tau_syn": 1.0,
+        "r": 1.0,
+        "v_leak": 0.0,
+        "v_threshold": 1.0,
+        "w_in": 1.0,
+    } | change
     return nir.CubaLIF(**{k: v if np.ndim(v) else np.full(n, v) for k, v in values.items()})
 
 
@@ -205,25 +221,30 @@ def load(source: Any, **change: Any) -> gs.Network:
 
 def test_the_equation_as_it_stands() -> None:
     """Against small time steps of NIR's two equations, with every constant other than 1."""
-    node = cuba(tau_mem=0.02, tau_syn=0.005, r=3.0, v_leak=0.1, v_threshold=1.3, w_in=0.004)
+    node = cuba(tau_mem=0.02, tau_syn=0.005, r=3.0, v_leak=0.1, v_threshold=1.3, w_in=0.008)
     t_in = np.array([[0.001, 0.002, 0.004, np.inf]])
     net = load(graph(simple(lif=node)))
-    dt, jump = 2e-7, node.w_in[0] / node.tau_syn[0]
+    dt, jump = 1e-6, node.w_in[0] / node.tau_syn[0]
     weight = simple()["fc"].weight
     current, v, spikes = np.zeros(3), np.full(3, 0.1), np.full(3, np.inf)
-    for step in range(100_000):
+    for step in range(15_000):
         arriving = np.isclose(t_in[0], step * dt, atol=dt / 2)
         current += jump * weight @ arriving
         v += dt / node.tau_mem * (node.v_leak - v + node.r * current)
         current -= dt / node.tau_syn * current
         spikes[(v >= node.v_threshold) & np.isinf(spikes)] = (step + 1) * dt
     assert np.isfinite(spikes).all()
-    assert np.abs(net(t_in)[0] - spikes).max() < 1e-5
+    assert np.abs(net(t_in)[0] - spikes).max() < 5e-6
 
 
-@pytest.mark.parametrize(("dialect", "capacitance"), [
-    ("strict", 0.02 * 0.005 / (3.0 * 0.5)), ("hxtorch", 0.02 / 3.0), ("snntorch", 0.02 / 3.0 * 0.005 / (0.5 * 1e-4)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dialect", "capacitance"),
+    [
+        ("strict", 0.02 * 0.005 / (3.0 * 0.5)),
+        ("hxtorch", 0.02 / 3.0),
+        ("snntorch", 0.02 / 3.0 * 0.005 / (0.5 * 1e-4)),
+    ],
+)
 def test_a_dialect_is_a_factor(dialect: str, capacitance: float) -> None:
     node = cuba(tau_mem=0.02, tau_syn=0.005, r=3.0, w_in=0.5)
     net = load(graph(simple(lif=node)), dialect=dialect)
@@ -232,6 +253,8 @@ def test_a_dialect_is_a_factor(dialect: str, capacitance: float) -> None:
     assert one.neuron.capacitance == 1.0
     assert np.allclose(one.parameters.weights[0], net.parameters.weights[0] / capacitance)
     t_in = samples() / 100
+    net.parameters.weights[0][:] *= 300
+    one.parameters.weights[0][:] *= 300
     same_times(net(t_in), one(t_in), 1e-15)
 
 
@@ -240,7 +263,7 @@ def test_seconds_and_milliseconds_are_one_network() -> None:
     milli = load(graph(simple(lif=cuba(tau_mem=20.0, tau_syn=10.0))), time_unit="ms", model_unit="ms")
     assert seconds.neuron.tau_mem == pytest.approx(2.0, rel=1e-14)
     assert milli.neuron.tau_mem == 20.0
-    # A spike's jump is w_in W/tau_syn a unit of time, and r/tau_mem likewise: the same numbers in other units.
+    # A spike's jump is w_in W/tau_syn a unit of time, and r/tau_mem likewise.
     assert milli.neuron.capacitance == 200.0
     assert seconds.neuron.capacitance == pytest.approx(0.02, rel=1e-12)
 
@@ -272,9 +295,11 @@ def test_an_affine_map_without_a_bias_a_scale_and_none_at_all() -> None:
     edges = [("input", "fc"), ("fc", "twice"), ("twice", "lif"), ("lif", "output")]
     assert np.array_equal(load(graph(halved, edges))(samples()), expected)
     before = simple(fc=nir.Linear(weight / 2), twice=nir.Scale(np.full(4, 2.0)))
-    edges = [("input", "twice"), ("twice", "fc"), ("fc", "lif")]
+    edges = [("input", "twice"), ("twice", "fc"), ("fc", "lif"), ("lif", "output")]
     assert np.array_equal(load(graph(before, edges))(samples()), expected)
-    straight = load(graph(simple(lif=cuba(4)), [("input", "lif"), ("lif", "output")]))
+    nodes = simple(lif=cuba(4))
+    del nodes["fc"]
+    straight = load(graph(nodes, [("input", "lif"), ("lif", "output")]))
     assert np.array_equal(straight.parameters.weights[0][0], np.eye(4))
 
 
@@ -287,7 +312,12 @@ def test_two_ways_to_one_layer_add_up() -> None:
 
 def test_graphs_within_a_graph_are_laid_flat() -> None:
     inner = nir.NIRGraph(
-        {"input": nir.Input(np.array([4])), "fc": simple()["fc"], "lif": cuba(), "output": nir.Output(np.array([3]))},
+        {
+            "input": nir.Input(np.array([4])),
+            "fc": simple()["fc"],
+            "lif": cuba(),
+            "output": nir.Output(np.array([3])),
+        },
         ROW,
     )
     nodes = {"input": nir.Input(np.array([4])), "block": inner, "output": nir.Output(np.array([3]))}
@@ -302,11 +332,16 @@ def convolution(**change: Any) -> Any:
     return nir.Conv2d(**values)
 
 
-def by_hand(weight: Array, image: Array, stride: int, pad: tuple[int, int], dilation: int, groups: int) -> Array:
+def by_hand(
+    weight: Array, image: Array, stride: int, pad: tuple[int, int], dilation: int, groups: int
+) -> Array:
     """A convolution by its definition."""
     n_out, n_in, rows, columns = weight.shape
     padded = np.pad(image, ((0, 0), pad, pad))
-    size = [(n - dilation * (k - 1) - 1) // stride + 1 for n, k in zip(padded.shape[1:], (rows, columns), strict=True)]
+    size = [
+        (n - dilation * (k - 1) - 1) // stride + 1
+        for n, k in zip(padded.shape[1:], (rows, columns), strict=True)
+    ]
     out = np.zeros((n_out, *size))
     for o in range(n_out):
         first = o // (n_out // groups) * n_in
@@ -366,7 +401,13 @@ def test_a_convolutional_network_runs(tmp_path: Path) -> None:
 
 def test_delays_of_zero_are_none() -> None:
     nodes = simple(axonal=nir.Delay(np.zeros(4)), dendritic=nir.Delay(np.zeros(3)))
-    edges = [("input", "axonal"), ("axonal", "fc"), ("fc", "dendritic"), ("dendritic", "lif"), ("lif", "output")]
+    edges = [
+        ("input", "axonal"),
+        ("axonal", "fc"),
+        ("fc", "dendritic"),
+        ("dendritic", "lif"),
+        ("lif", "output"),
+    ]
     assert np.array_equal(load(graph(nodes, edges))(samples()), load(graph())(samples()))
 
 
@@ -377,7 +418,7 @@ def test_bias_spikes_come_from_input_nodes_with_times() -> None:
     assert net.architecture.layers[0].bias_times == (0.5, 1.0)
     assert net.sizes == (4, 3)
     with pytest.raises(DataError, match="bias_times must have the times of the others, got none for 'bias'"):
-        load(graph(dict(reversed(nodes.items())), edges[::-1]) if False else graph(nodes, edges))
+        load(graph(nodes, edges))
     with pytest.raises(DataError, match="Input node 'bias' must have 2 finite times of bias spikes, got 1"):
         load(graph(nodes, edges), bias_times={"bias": [0.5]})
     with pytest.raises(DataError, match="bias spikes must be those of Input nodes, bias, input, got 'lif'"):
@@ -396,8 +437,11 @@ def test_an_imported_network_is_put_on_a_chip_priced_and_trained(tmp_path: Path)
     assert on_chip(t_in).shape == (40, 3)
     cost = gs.price(on_chip, t_in, labels, prices="loihi")
     assert cost.energy_per_classification_J is not None
-    history = gs.fit(on_chip, t_in, labels, epochs=2, batch_size=10)
-    assert history.step == "piecewise"
+    with pytest.raises(BackendError, match="only neurons that share their time constants"):
+        gs.fit(on_chip, t_in, labels, epochs=2, batch_size=10)
+    in_the_loop = net.on(gs.Chip("bss2", seed=3, weight_bits=6, weight_max=3.0), gradient="exact")
+    assert gs.fit(in_the_loop, t_in, labels, epochs=2, batch_size=10).step == "piecewise"
+    assert gs.fit(net, t_in, labels, epochs=2, batch_size=10).step == "piecewise"
     uniform = load(graph())
     assert gs.fit(uniform, t_in, labels, epochs=2, batch_size=10).step == "compiled"
 
@@ -406,7 +450,10 @@ def test_an_imported_network_is_put_on_a_chip_priced_and_trained(tmp_path: Path)
 
 Change = Callable[[], Any]
 REFUSED: dict[str, tuple[Change, str]] = {
-    "a bias": (lambda: graph(simple(fc=nir.Affine(simple()["fc"].weight, np.ones(3)))), "Affine node 'fc' must have bias 0"),
+    "a bias": (
+        lambda: graph(simple(fc=nir.Affine(simple()["fc"].weight, np.ones(3)))),
+        "Affine node 'fc' must have bias 0",
+    ),
     "no synapse": (
         lambda: graph(simple(lif=nir.LIF(np.ones(3), np.ones(3), np.zeros(3), np.ones(3)))),
         "LIF node 'lif' cannot be run: it has no synapse",
@@ -416,10 +463,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "CubaLI node 'lif' cannot be run: it never spikes",
     ),
     "another map": (
-        lambda: graph(simple(fc=nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])))),
-        "SumPool2d node 'fc' cannot be run",
+        lambda: graph(simple(fc=nir.Threshold(np.ones(4)))),
+        "Threshold node 'fc' cannot be run",
     ),
-    "IF alone": (lambda: graph(simple(lif=nir.IF(np.ones(3), np.ones(3)))), "IF node 'lif' must follow an LI node"),
+    "IF alone": (
+        lambda: graph(simple(lif=nir.IF(np.ones(3), np.ones(3)))),
+        "IF node 'lif' must follow an LI node",
+    ),
     "recurrent, flat": (
         lambda: graph(simple(back=nir.Linear(np.eye(3))), [*ROW, ("lif", "back"), ("back", "lif")]),
         "CubaLIF node 'lif' must not be recurrent",
@@ -427,16 +477,31 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "recurrent, by two layers": (
         lambda: graph(
             simple(fc2=nir.Linear(np.eye(3)), lif2=cuba(), back=nir.Linear(np.eye(3))),
-            [("input", "fc"), ("fc", "lif"), ("lif", "fc2"), ("fc2", "lif2"), ("lif2", "back"), ("back", "lif"), ("lif2", "output")],
+            [
+                ("input", "fc"),
+                ("fc", "lif"),
+                ("lif", "fc2"),
+                ("fc2", "lif2"),
+                ("lif2", "back"),
+                ("back", "lif"),
+                ("lif2", "output"),
+            ],
         ),
         "got spikes of lif and lif2 that come back",
     ),
     "recurrent, nested": (
         lambda: graph(
-            simple(lif=nir.NIRGraph(
-                {"input": nir.Input(np.array([3])), "lif": cuba(), "w_rec": nir.Linear(np.eye(3)), "output": nir.Output(np.array([3]))},
-                [("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")],
-            ))
+            simple(
+                lif=nir.NIRGraph(
+                    {
+                        "input": nir.Input(np.array([3])),
+                        "lif": cuba(),
+                        "w_rec": nir.Linear(np.eye(3)),
+                        "output": nir.Output(np.array([3])),
+                    },
+                    [("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")],
+                )
+            )
         ),
         r"CubaLIF node 'lif.lif' must not be recurrent",
     ),
@@ -445,7 +510,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "Scale node 'a' is in a circle without a neuron",
     ),
     "a delay": (
-        lambda: graph(simple(slow=nir.Delay(np.array([0.0, 0.1, 0.0, 0.0]))), [("input", "slow"), ("slow", "fc"), *ROW[1:]]),
+        lambda: graph(
+            simple(slow=nir.Delay(np.array([0.0, 0.1, 0.0, 0.0]))),
+            [("input", "slow"), ("slow", "fc"), *ROW[1:]],
+        ),
         "Delay node 'slow' must have delays of 0",
     ),
     "a delay between two maps": (
@@ -456,32 +524,48 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "Linear node 'fc2' must not follow the delays of 'slow'",
     ),
     "a delay behind the last layer": (
-        lambda: graph(simple(slow=nir.Delay(np.full(3, 0.1))), [*ROW[:2], ("lif", "slow"), ("slow", "output")]),
+        lambda: graph(
+            simple(slow=nir.Delay(np.full(3, 0.1))), [*ROW[:2], ("lif", "slow"), ("slow", "output")]
+        ),
         "Delay node 'slow' must lead to neurons",
     ),
     "a negative delay": (
-        lambda: graph(simple(slow=nir.Delay(np.full(4, -0.1))), [("input", "slow"), ("slow", "fc"), *ROW[1:]]),
+        lambda: graph(
+            simple(slow=nir.Delay(np.full(4, -0.1))), [("input", "slow"), ("slow", "fc"), *ROW[1:]]
+        ),
         "Delay node 'slow': delay must be one or 4 finite numbers of 0 or more",
     ),
     "weights of another size": (
         lambda: graph(simple(fc=nir.Linear(np.ones((3, 5))))),
         r"Linear node 'fc': weight must be \(n_post, n_pre\) = \(n_post, 4\), got \(3, 5\)",
     ),
-    "NaN": (lambda: graph(simple(fc=nir.Linear(np.full((3, 4), np.nan)))), "Linear node 'fc': weight must not hold NaN"),
-    "inf": (lambda: graph(simple(fc=nir.Linear(np.full((3, 4), np.inf)))), "Linear node 'fc': weight must be finite"),
-    "text": (lambda: graph(simple(fc=nir.Linear(np.full((3, 4), "a")))), "Linear node 'fc': weight must be numbers"),
+    "NaN": (
+        lambda: graph(simple(fc=nir.Linear(np.full((3, 4), np.nan)))),
+        "Linear node 'fc': weight must not hold NaN",
+    ),
+    "inf": (
+        lambda: graph(simple(fc=nir.Linear(np.full((3, 4), np.inf)))),
+        "Linear node 'fc': weight must be finite",
+    ),
+    "text": (
+        lambda: graph(simple(fc=nir.Linear(np.full((3, 4), "a")))),
+        "Linear node 'fc': weight must be numbers",
+    ),
     "neurons of another size": (
         lambda: graph(simple(lif=cuba(2))),
         r"CubaLIF node 'lif': tau_syn must be one or 3 numbers, got shape \(2,\)",
     ),
     "a threshold below the leak": (
-        lambda: graph(simple(lif=cuba(v_leak=2.0))), r"CubaLIF node 'lif': threshold must exceed the leak",
+        lambda: graph(simple(lif=cuba(v_leak=2.0))),
+        r"CubaLIF node 'lif': threshold must exceed the leak",
     ),
     "a time constant of 0": (
-        lambda: graph(simple(lif=cuba(tau_syn=0.0))), "CubaLIF node 'lif': tau_syn must be positive and finite",
+        lambda: graph(simple(lif=cuba(tau_syn=0.0))),
+        "CubaLIF node 'lif': tau_syn must be positive and finite",
     ),
     "a negative resistance": (
-        lambda: graph(simple(lif=cuba(r=-1.0))), "CubaLIF node 'lif': r must be positive and finite",
+        lambda: graph(simple(lif=cuba(r=-1.0))),
+        "CubaLIF node 'lif': r must be positive and finite",
     ),
     "a synapse with a current": (
         lambda: graph(
@@ -492,8 +576,19 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "a map behind a synapse": (
         lambda: graph(
-            simple(syn=nir.LI(np.ones(3), np.ones(3), np.zeros(3)), fc2=nir.Linear(np.eye(3)), lif=nir.IF(np.ones(3), np.ones(3))),
-            [("input", "fc"), ("fc", "syn"), ("syn", "fc2"), ("syn", "lif"), ("fc2", "lif"), ("lif", "output")],
+            simple(
+                syn=nir.LI(np.ones(3), np.ones(3), np.zeros(3)),
+                fc2=nir.Linear(np.eye(3)),
+                lif=nir.IF(np.ones(3), np.ones(3)),
+            ),
+            [
+                ("input", "fc"),
+                ("fc", "syn"),
+                ("syn", "fc2"),
+                ("syn", "lif"),
+                ("fc2", "lif"),
+                ("lif", "output"),
+            ],
         ),
         "LI node 'syn' must lead to IF neurons alone, got Linear node 'fc2'",
     ),
@@ -501,35 +596,53 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda: graph(simple(fc2=nir.Linear(np.ones((2, 3)))), [*ROW[:2], ("lif", "fc2"), ("fc2", "output")]),
         "Linear node 'fc2' must lead to neurons, got Output node 'output'",
     ),
-    "an edge to nowhere": (lambda: graph(edges=[*ROW, ("lif", "gone")]), "an edge from 'lif' to 'gone' has no node 'gone'"),
+    "an edge to nowhere": (
+        lambda: graph(edges=[*ROW, ("lif", "gone")]),
+        "an edge from 'lif' to 'gone' has no node 'gone'",
+    ),
     "a node without an edge": (
-        lambda: graph(simple(lost=cuba())), "CubaLIF node 'lost' must get something from an Input node",
+        lambda: graph(simple(lost=cuba())),
+        "CubaLIF node 'lost' must get something from an Input node",
     ),
     "a dead end": (
-        lambda: graph(simple(end=nir.Scale(np.ones(3))), [*ROW, ("lif", "end")]), "Scale node 'end' must lead somewhere",
+        lambda: graph(simple(end=nir.Scale(np.ones(3))), [*ROW, ("lif", "end")]),
+        "Scale node 'end' must lead somewhere",
     ),
     "a shortcut": (
         lambda: graph(
             simple(fc2=nir.Linear(np.eye(3)), lif2=cuba(), skip=nir.Linear(np.ones((3, 4)))),
-            [*ROW[:2], ("lif", "fc2"), ("fc2", "lif2"), ("lif2", "output"), ("input", "skip"), ("skip", "lif2")],
+            [
+                *ROW[:2],
+                ("lif", "fc2"),
+                ("fc2", "lif2"),
+                ("lif2", "output"),
+                ("input", "skip"),
+                ("skip", "lif2"),
+            ],
         ),
-        "Input node 'input' must lead to one layer, got lif and lif2",
+        "Input node 'input' must lead to one layer, got lif.? and lif.?",
     ),
     "a fork": (
         lambda: graph(
-            simple(a=cuba(), b=cuba()), [*ROW[:2], ("lif", "a"), ("lif", "b"), ("a", "output")],
+            simple(a=cuba(), b=cuba()),
+            [*ROW[:2], ("lif", "a"), ("lif", "b"), ("a", "output")],
         ),
         "CubaLIF node 'lif' must stand in one row of layers, got a and b behind it",
     ),
     "an output too early": (
-        lambda: graph(simple(fc2=nir.Linear(np.eye(3)), lif2=cuba()), [*ROW, ("lif", "fc2"), ("fc2", "lif2")]),
+        lambda: graph(
+            simple(fc2=nir.Linear(np.eye(3)), lif2=cuba()), [*ROW, ("lif", "fc2"), ("fc2", "lif2")]
+        ),
         "Output node 'output' must follow the last layer, 'lif2', got 'lif'",
     ),
     "two outputs": (
-        lambda: graph(simple(more=nir.Output(np.array([3]))), [*ROW, ("lif", "more")]), "there must be one Output node",
+        lambda: graph(simple(more=nir.Output(np.array([3]))), [*ROW, ("lif", "more")]),
+        "there must be one Output node",
     ),
-    "no neurons": (lambda: graph({"input": nir.Input(np.array([4])), "fc": nir.Scale(np.ones(4))}, [("input", "fc")]),
-                   "Scale node 'fc' must lead somewhere"),
+    "no neurons": (
+        lambda: graph({"input": nir.Input(np.array([4])), "fc": nir.Scale(np.ones(4))}, [("input", "fc")]),
+        "Scale node 'fc' must lead somewhere",
+    ),
     "an image of unknown shape": (
         lambda: graph(simple(input=nir.Input(np.array([72])), fc=convolution())),
         r"Conv2d node 'fc' needs an input of \(2, rows, columns\), got \(72,\)",
@@ -547,9 +660,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "Conv2d node 'fc' must unroll into at most",
     ),
     "an input without a size": (
-        lambda: graph(simple(input=nir.Input(np.array([0])))), "Input node 'input': shape must be one or more positive sizes",
+        lambda: graph(simple(input=nir.Input(np.array([0])))),
+        "Input node 'input': shape must be one or more positive sizes",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -614,10 +728,12 @@ def test_a_broken_file_is_refused_in_a_line(tmp_path: Path) -> None:
         for at in rng.integers(0, len(content), 12):
             damaged[at] = int(rng.integers(256))
         path.write_bytes(damaged)
+        told = ""
         try:
             load(path)
-        except gs.errors.GpuspikeError as error:  # type: ignore[attr-defined]
-            assert "\n" not in str(error)
+        except GpuspikeError as error:
+            told = str(error)
+        assert "\n" not in told
 
 
 def test_what_is_no_graph_is_refused() -> None:
@@ -655,18 +771,22 @@ def events(idx: Any, time: Any, n: int = 3, t_max: float = 1.0) -> Any:
     return nir.EventData(np.array(idx), np.array(time, float), n, t_max)
 
 
-def write_events(path: Path, data: Any, **more: Any) -> None:
-    nodes = {"lif": nir.NIRNodeData({"spikes": data})} | more
-    nir.write_data(path, nir.NIRGraphData(nodes))
+def write_events(path: Path, data: Any) -> None:
+    nir.write_data(path, nir.NIRGraphData({"lif": nir.NIRNodeData({"spikes": data})}))
 
 
 def test_events_of_other_tools(tmp_path: Path) -> None:
     path = tmp_path / "spikes.nir"
-    inner = nir.NIRGraphData({"lif": nir.NIRNodeData({"spikes": events([[1]], [[0.5]])})})
-    write_events(path, events([[2, 0, 0, -1], [1, 1, -1, -1]], [[0.1, 0.2, 2.0, 2.0], [0.3, 2.0, np.inf, np.inf]]), block=inner)
+    write_events(
+        path, events([[2, 0, 0, -1], [1, 1, -1, -1]], [[0.1, 0.2, 2.0, 2.0], [0.3, 2.0, np.inf, np.inf]])
+    )
+    with h5py.File(path, "r+") as file:  # a graph within the graph
+        inner = file["nodes"].create_group("block")
+        inner.attrs["__type__"] = "NIRGraphData"
+        file.copy(file["nodes/lif"], inner.create_group("nodes"), "lif")
     found = gs.read_nir_spikes(path, time_unit="ms")  # later than t_max is no event
     assert np.allclose(found["lif"], [[200.0, np.inf, 100.0], [np.inf, 300.0, np.inf]])
-    assert found["block.lif"][0, 1] == 500.0
+    assert np.array_equal(found["block.lif"], found["lif"])
     write_events(path, events([[1, 1]], [[0.2, 0.1]]))
     with pytest.raises(DataError, match="node 'lif': a neuron spikes more than once in a sample"):
         gs.read_nir_spikes(path, time_unit="s")
@@ -688,12 +808,18 @@ def test_events_that_are_none_are_refused(tmp_path: Path) -> None:
         (events([[3]], [[0.1]]), "must have events of its 3 neurons"),
         (events([[0]], [[-0.1]]), "must have events of its 3 neurons"),
         (events([[0]], [[np.nan]]), "must have .* whole numbers and times"),
-        (nir.ValuedEventData(np.array([[0]]), np.array([[0.1]]), 3, 1.0, np.array([[2.0]])), "got events with values"),
+        (
+            nir.ValuedEventData(np.array([[0]]), np.array([[0.1]]), 3, 1.0, np.array([[2.0]])),
+            "got events with values",
+        ),
     ):
         write_events(path, data)
         with pytest.raises(DataError, match=message):
             gs.read_nir_spikes(path, time_unit="s")
-    nir.write_data(path, nir.NIRGraphData({"lif": nir.NIRNodeData({"voltage": nir.TimeGriddedData(np.ones((1, 1, 1)), 1.0)})}))
+    nir.write_data(
+        path,
+        nir.NIRGraphData({"lif": nir.NIRNodeData({"voltage": nir.TimeGriddedData(np.ones((1, 1, 1)), 1.0)})}),
+    )
     with pytest.raises(DataError, match="must have spikes of at least one node"):
         gs.read_nir_spikes(path, time_unit="s")
     with pytest.raises(ShapeError, match=r"spikes of 'a' must be \(n_samples, n_neurons\)"):
@@ -704,7 +830,3 @@ def test_events_that_are_none_are_refused(tmp_path: Path) -> None:
         gs.write_nir_spikes(path, {"a": np.ones((1, 3))}, time_unit="s", t_max=0.5)
     with pytest.raises(OutputError, match="cannot write"):
         gs.write_nir_spikes(tmp_path / "no" / "x", {"a": np.ones((1, 3))}, time_unit="s")
-
-
-def test_other_packages_are_named_by_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(graphs.library(), ModuleType)

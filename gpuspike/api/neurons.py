@@ -1,4 +1,4 @@
-"""The neurons of a network: the same in all layers, or one kind a layer, and each neuron with numbers of its own."""
+"""The neurons of a network: one kind for all layers, or one a layer, each neuron with numbers of its own."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ def by_layer(neuron: LIF | Sequence[LIF], sizes: Sequence[int], replicas: int) -
     neurons = [neuron] * n_layers if isinstance(neuron, LIF) else list(neuron)
     shared = isinstance(neuron, LIF)
     if not all(isinstance(one, LIF) for one in neurons) or (shared and not all(n.uniform for n in neurons)):
-        raise ValueRangeError(f"neuron must be a gs.LIF of numbers, or one gs.LIF a layer, got {neuron!r:.80}")
+        raise ValueRangeError(
+            f"neuron must be a gs.LIF of numbers, or one gs.LIF a layer, got {neuron!r:.80}"
+        )
     if len(neurons) != n_layers:
-        raise ValueRangeError(f"neuron must be one gs.LIF for each of the {n_layers} layers, got {len(neurons)}")
+        raise ValueRangeError(
+            f"neuron must be one gs.LIF for each of the {n_layers} layers, got {len(neurons)}"
+        )
     for one, n in zip(neurons, sizes[1:], strict=True):
         one.table(replicas, n)  # refuses arrays of another size
     return neurons
@@ -43,7 +47,7 @@ def typical(neuron: LIF) -> LIF:
 
 
 def told(neurons: Sequence[LIF]) -> dict[str, Any] | list[dict[str, Any]]:
-    """Neurons as JSON holds them: one mapping where all layers have the same, of numbers; else one a layer."""
+    """Neurons as JSON holds them: one mapping where all layers have the same numbers; else one a layer."""
     plain = [{name: np.asarray(v).tolist() for name, v in asdict(neuron).items()} for neuron in neurons]
     return plain[0] if neurons[0].uniform and all(n == neurons[0] for n in neurons) else plain
 

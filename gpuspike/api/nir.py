@@ -12,8 +12,6 @@ from numpy.typing import DTypeLike
 from gpuspike.api.checks import whole
 from gpuspike.api.network import Network
 from gpuspike.errors import ConfigError, ValueRangeError
-from gpuspike.exchange.events import read_nir_spikes as read_nir_spikes
-from gpuspike.exchange.events import write_nir_spikes as write_nir_spikes
 from gpuspike.exchange.files import PlainLayer, read_layers, write_layers
 from gpuspike.exchange.units import Scale, Unit
 from gpuspike.network.parameters import Parameters
@@ -33,17 +31,18 @@ def import_nir(
 ) -> Network:
     """A network out of a NIR file: one that answers, is trained on, put on a chip and priced like any other.
 
-    Its neurons speak once, whatever the file says of a reset. Weights are the file's to the bit, transposed, and what
-    stands before them in the equations is in the neurons' capacitance. Convolutions become the matrices that they
-    stand for. docs/exchange.md has what is read, and what is refused.
+    Its neurons speak once, whatever the file says of a reset. Weights are the file's to the bit, transposed,
+    and what stands before them in the equations is in the neurons' capacitance. Convolutions become the
+    matrices that they stand for. docs/exchange.md has what is read, and what is refused.
 
     Args:
         source: path of a file, or a nir.NIRGraph.
         time_unit: of the file: "s", "ms", "us", "ns" or seconds. No file says it, and nobody guesses.
         model_unit: of the network's time, given likewise; None: the file's, so that its numbers are kept.
-        dialect: what a spike does to a current there: "strict" (the equation), "jaxsnn", "hxtorch" or "snntorch".
-        bias_times: by the name of an Input node, the times of the bias spikes that it brings, in the network's unit;
-            None: as files of `export_nir` say them.
+        dialect: what a spike does to a current there: "strict" (the equation), "jaxsnn", "hxtorch" or
+            "snntorch".
+        bias_times: by the name of an Input node, the times of the bias spikes that it brings, in the
+            network's unit; None: as files of `export_nir` say them.
         capacitance: that all neurons shall have, which scales the weights; None: weights as in the file.
         dtype: of times and weights; None: float32 if all weights of the file are, else float64.
         seed, backend: of the network.
@@ -82,14 +81,14 @@ def export_nir(
     dialect: str = "strict",
     replica: int | None = None,
 ) -> list[str]:
-    """Writes a network to a NIR file: a Linear and a CubaLIF node a layer, and an Input node for its bias spikes.
+    """Writes a network to a NIR file: a Linear and a CubaLIF node a layer, an Input node for its bias spikes.
 
     Nodes are called input, linear_0, lif_0, bias_0, bias_linear_0 and so on, and output.
 
     Args:
         time_unit: of the file: "s", "ms", "us", "ns" or seconds.
-        model_unit: of the network's time, given likewise; None: the file's, so that the numbers are the network's.
-        dialect: what a spike does to a current there; see `import_nir`. "strict" writes the weights as they are.
+        model_unit: of the network's time, given likewise; None: the file's, so that numbers are kept.
+        dialect: what a spike does to a current there; see `import_nir`. "strict" writes weights as they are.
         replica: which network, where there are several side by side.
 
     Returns:
@@ -102,7 +101,9 @@ def export_nir(
         OutputError: the file cannot be written.
     """
     if replica is None and net.replicas > 1:
-        raise ConfigError(f"replica must say which of {net.replicas} networks to write: a file has one, got none")
+        raise ConfigError(
+            f"replica must say which of {net.replicas} networks to write: a file has one, got none"
+        )
     r = whole("replica", replica or 0, 0)
     if r >= net.replicas:
         raise ValueRangeError(f"replica must be below {net.replicas}, got {r}")
@@ -117,8 +118,8 @@ def export_nir(
     with_bias = [f"bias_{k}" for k, layer in enumerate(layers) if layer.bias_times]
     if with_bias:
         notes.append(
-            f"bias spikes come from the Input nodes {', '.join(with_bias)}: a reader must send them in every sample, "
-            f"at the times in the nodes' metadata"
+            f"bias spikes come from the Input nodes {', '.join(with_bias)}: a reader must send them in every "
+            "sample, at the times in the nodes' metadata"
         )
         if dialect in ("jaxsnn", "hxtorch"):
             notes.append(f"{dialect} reads one Input node alone: it refuses a network with bias spikes")

@@ -66,7 +66,9 @@ def chain(graph: Graph, neurons: Collection[str], bias: Collection[str] = ()) ->
     inputs = {node.name for node in graph.nodes.values() if node.kind == "Input"}
     for name in bias:
         if name not in inputs:
-            raise DataError(f"bias spikes must be those of Input nodes, {', '.join(sorted(inputs))}, got {name!r}")
+            raise DataError(
+                f"bias spikes must be those of Input nodes, {', '.join(sorted(inputs))}, got {name!r}"
+            )
     for name in sorted(inputs):
         fed = [target for source, target in walk.signals if source == name]
         if len(fed) != 1:
@@ -80,14 +82,17 @@ def chain(graph: Graph, neurons: Collection[str], bias: Collection[str] = ()) ->
             raise DataError(f"{graph.nodes[name]} must get an input beside bias spikes, got none")
         if further := [s for s in own if s not in before]:
             raise DataError(
-                f"{graph.nodes[name]}: of its Input nodes {', '.join(map(repr, own))} one may be the network's, "
-                f"the first layer's; bias_times must have the times of the others, got none for {further[0]!r}"
+                f"{graph.nodes[name]}: of its Input nodes {', '.join(map(repr, own))} only the first layer's "
+                "first is the network's; "
+                f"bias_times must have the times of the others, got none for {further[0]!r}"
             )
         main = before[0] if number == 0 else main
         signal = walk.signals[before[0], name]
         synapses = {walk.signals[source, name].synapse for source in sources}
         if len(synapses) != 1:
-            raise DataError(f"{graph.nodes[name]} must get all its input by one LI node, got {len(synapses)} ways")
+            raise DataError(
+                f"{graph.nodes[name]} must get all its input by one LI node, got {len(synapses)} ways"
+            )
         synapse = synapses.pop()
         layers.append(
             Layer(
@@ -134,7 +139,8 @@ class _Walk:
 
     def _follow(self, source: Node, signal: Signal) -> list[tuple[Node, tuple[int, ...]]]:
         self.met.add(source.name)
-        reached, stack = [], [(source, signal, (source.name,))]
+        reached: list[tuple[Node, tuple[int, ...]]] = []
+        stack: list[tuple[Node, Signal, tuple[str, ...]]] = [(source, signal, (source.name,))]
         while stack:
             here, signal, way = stack.pop()
             after = list(self.graph.after(here.name))
@@ -152,7 +158,9 @@ class _Walk:
                 elif node.kind == "Output":
                     self._leave(source, here, node, signal)
                 elif node.name in way:
-                    raise DataError(f"{node} is in a circle without a neuron: {' to '.join((*way, node.name))}")
+                    raise DataError(
+                        f"{node} is in a circle without a neuron: {' to '.join((*way, node.name))}"
+                    )
                 elif self._is_synapse(node):
                     _size(node, signal)
                     stack.append((node, replace(signal, synapse=node.name), (*way, node.name)))
@@ -235,15 +243,16 @@ def _in_order(walk: _Walk) -> list[str]:
             break
         left = [n for n in left if n not in gone]
     if left:
-        raise DataError(f"{nodes[left[0]]} must not be recurrent, got spikes of {' and '.join(left)} that come back")
+        raise DataError(
+            f"{nodes[left[0]]} must not be recurrent, got spikes of {' and '.join(left)} that come back"
+        )
     for name in names:
         after = [t for s, t in between if s == name]
         before = [s for s, t in between if t == name]
-        if len(after) > 1 or len(before) > 1:
-            raise DataError(
-                f"{nodes[name]} must stand in one row of layers, got "
-                f"{' and '.join(before if len(before) > 1 else after)} {'before' if len(before) > 1 else 'behind'} it"
-            )
+        for many, where in ((after, "behind"), (before, "before")):
+            if len(many) > 1:
+                told = " and ".join(many)
+                raise DataError(f"{nodes[name]} must stand in one row of layers, got {told} {where} it")
     first = [n for n in names if all(t != n for _, t in between)]
     if len(first) > 1:
         raise DataError(f"the layers must stand in one row, got two that begin one, {' and '.join(first)}")
@@ -258,5 +267,7 @@ def _output(graph: Graph, walk: _Walk, last: str) -> str | None:
         if source != last:
             raise DataError(f"{graph.nodes[target]} must follow the last layer, {last!r}, got {source!r}")
     if len(walk.outputs) > 1:
-        raise DataError(f"there must be one Output node, got {' and '.join(name for _, name in walk.outputs)}")
+        raise DataError(
+            f"there must be one Output node, got {' and '.join(name for _, name in walk.outputs)}"
+        )
     return walk.outputs[0][1] if walk.outputs else None

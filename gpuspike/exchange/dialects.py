@@ -4,13 +4,14 @@ NIR's CubaLIF is
 
     tau_syn dI/dt = -I + w_in S,     tau_mem dv/dt = (v_leak - v) + r I,     S = sum_i W_i delta(t - t_i)
 
-so that a spike adds J = j W to I, j = w_in/tau_syn, and dv/dt gets g I, g = r/tau_mem. `gpuspike.LIF` has jumps of the weights
-themselves and 1/C before the current: the two are the same neuron where C = 1/(j g). Tools have another j or g:
+so that a spike adds J = j W to I, j = w_in/tau_syn, and dv/dt gets g I, g = r/tau_mem. `gpuspike.LIF` has
+jumps of the weights themselves and 1/C before the current: the two are the same neuron where C = 1/(j g).
+Tools have another j or g:
 
-    strict     j = w_in/tau_syn           g = r/tau_mem     the equation
-    jaxsnn     j = 1                      g = 1/tau_mem     knows no w_in, and no r but 1
-    hxtorch    j = 1                      g = r/tau_mem     knows no w_in
-    snntorch   j = w_in dt/tau_syn        g = r/tau_mem     a spike lasts a time step of dt = 1e-4 s; SpikingJelly has the same
+    strict     j = w_in/tau_syn       g = r/tau_mem   the equation
+    jaxsnn     j = 1                  g = 1/tau_mem   knows no w_in, and no r but 1
+    hxtorch    j = 1                  g = r/tau_mem   knows no w_in
+    snntorch   j = w_in dt/tau_syn    g = r/tau_mem   a spike lasts a step, dt = 1e-4 s; so in SpikingJelly
 
 Sources: the documentation of NIR; public code of jaxsnn 0.3, hxtorch, snnTorch 1.0 and SpikingJelly 2.0.
 """
@@ -65,7 +66,9 @@ def neuron_of(node: Node, synapse: Node | None, dialect: str, scale: Scale) -> L
         if synapse is None:
             raise DataError(f"{node} must follow an LI node, its synapses, got none")
         if dialect != "strict":
-            raise DataError(f"{node} behind {synapse}: the dialect {dialect} knows CubaLIF alone, strict has both")
+            raise DataError(
+                f"{node} behind {synapse}: the dialect {dialect} knows CubaLIF alone, strict has both"
+            )
         tau = _positive(synapse, "tau", "tau_syn")
         if synapse.array("v_leak", usual=0.0).any():
             raise DataError(f"{synapse} must rest at v_leak = 0, got another: a current that never ends")
@@ -96,7 +99,7 @@ def _positive(node: Node, name: str, told: str = "", usual: float | None = None)
     array = node.array(name, usual=usual).astype(np.float64)
     if not ((array > 0.0) & np.isfinite(array)).all():
         of = f" (the {told})" if told else ""
-        raise DataError(f"{node}: {name}{of} must be positive and finite, got {str(array.tolist()):.60}")
+        raise DataError(f"{node}: {name}{of} must be positive and finite, got {array.tolist()!s:.60}")
     return array
 
 
@@ -143,7 +146,9 @@ def written(neuron: LIF, n: int, dialect: str, scale: Scale, layer: str) -> Writ
         if dialect != "strict":
             raise ConfigError(f"{layer}: the dialect {dialect} has no neurons without a leak, strict has")
         if not without.all():
-            raise ConfigError(f"{layer}: NIR says neurons with and without a leak by different nodes, got both in one layer")
+            raise ConfigError(
+                f"{layer}: NIR says neurons with and without a leak by different nodes, got both in one layer"
+            )
         synapse = {"tau": tau_syn, "r": tau_syn.copy(), "v_leak": np.zeros(n)}
         fires = {"r": 1.0 / capacitance, "v_threshold": threshold - leak, "v_reset": np.zeros(n)}
         return Written(fires, synapse, ones)
@@ -158,8 +163,12 @@ def written(neuron: LIF, n: int, dialect: str, scale: Scale, layer: str) -> Writ
         threshold, leak = threshold - leak, np.zeros(n)
         if np.ptp(threshold) > 0:  # snnTorch reads one threshold
             factor, threshold = factor / threshold, ones
-    if dialect in ("jaxsnn", "hxtorch") and any(np.ptp(v) > 0 for v in (tau_mem, tau_syn, threshold, leak, r)):
-        raise ConfigError(f"{layer}: {dialect} reads layers of equal neurons alone, got neurons with constants of their own")
+    if dialect in ("jaxsnn", "hxtorch") and any(
+        np.ptp(v) > 0 for v in (tau_mem, tau_syn, threshold, leak, r)
+    ):
+        raise ConfigError(
+            f"{layer}: {dialect} reads layers of equal neurons alone, got neurons with constants of their own"
+        )
     values = {
         "tau_mem": tau_mem,
         "tau_syn": tau_syn,

@@ -113,14 +113,18 @@ def _times(nir: Any, events: Any, told: str, first: bool) -> NDArray[np.float64]
     if isinstance(events, nir.TimeGriddedData):
         on = np.asarray(events.data) != 0
         if not first and (on.sum(axis=1) > 1).any():
-            raise DataError(f"{told}: a neuron spikes more than once in a sample; first=True keeps its first spike")
+            raise DataError(
+                f"{told}: a neuron spikes more than once in a sample; first=True keeps its first spike"
+            )
         return np.where(on.any(axis=1), on.argmax(axis=1) * float(events.dt), np.inf)
     if isinstance(events, nir.ValuedEventData):
         raise DataError(f"{told} must have spikes, got events with values")
     idx, time = np.asarray(events.idx), np.asarray(events.time, np.float64)
     n = events.n_neurons
     if idx.ndim != 2 or idx.dtype.kind not in "iu" or n < 1 or np.isnan(time).any():
-        raise DataError(f"{told} must have (n_samples, n_events) whole numbers and times, got {idx.shape} {idx.dtype}")
+        raise DataError(
+            f"{told} must have (n_samples, n_events) whole numbers and times, got {idx.shape} {idx.dtype}"
+        )
     real = (idx >= 0) & np.isfinite(time) & (time <= events.t_max)
     if (idx[real] >= n).any() or (time[real] < 0).any():
         raise DataError(f"{told} must have events of its {n} neurons from 0 on, got another")
@@ -128,5 +132,7 @@ def _times(nir: Any, events: Any, told: str, first: bool) -> NDArray[np.float64]
     times = np.full((len(idx), n), np.inf)
     np.minimum.at(times, (samples, idx[real]), time[real])
     if not first and np.isfinite(times).sum() < real.sum():
-        raise DataError(f"{told}: a neuron spikes more than once in a sample; first=True keeps its first spike")
+        raise DataError(
+            f"{told}: a neuron spikes more than once in a sample; first=True keeps its first spike"
+        )
     return times

@@ -1,4 +1,4 @@
-"""Layers of neurons to NIR files and out of them, as plain arrays; `gpuspike.api.nir` makes networks of them."""
+"""Layers of neurons to NIR files and out of them; `gpuspike.api.nir` makes networks of them."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def read_layers(
     """The layers of a NIR file, or of a nir.NIRGraph.
 
     Args:
-        bias_times: of Input nodes that bring bias spikes, in the network's unit; None: as the file's metadata has
-            them, if it does.
+        bias_times: of Input nodes that bring bias spikes, in the network's unit; None: as the file's metadata
+            has them, if it does.
         capacitance: that all neurons shall have, weights scaled to it; None: weights as the file has them.
 
     Raises:
@@ -64,7 +64,7 @@ def read_layers(
     graph = read(source)
     _agree(graph.metadata, _UNIT, scale.unit, graph.place)
     _agree(graph.metadata, _DIALECT, dialect, graph.place)
-    given = dict(bias_times or {})
+    given: dict[str, Any] = dict(bias_times or {})
     for node in graph.nodes.values():
         if node.kind == "Input" and node.name not in given and SPIKE_TIMES in node.metadata:
             given[node.name] = np.atleast_1d(node.metadata[SPIKE_TIMES]) / scale.one
@@ -111,7 +111,8 @@ def _refuse_delays(signal: Any) -> None:
     for delay in (signal.axonal, signal.dendritic):
         if delay is not None and delay.any():
             raise DataError(
-                f"Delay node {signal.delayed_by[-1]!r} must have delays of 0, got others, which a network does not have"
+                f"Delay node {signal.delayed_by[-1]!r} must have delays of 0, got others, which a network "
+                "does not have"
             )
 
 
@@ -158,9 +159,7 @@ def nir_graph(layers: Sequence[PlainLayer], dialect: str, scale: Scale) -> Any:
         ways = [(before, f"linear_{k}")]
         if layer.bias_times:
             times = np.array(layer.bias_times) * scale.one
-            nodes[f"bias_{k}"] = nir.Input(
-                input_type=np.array([len(times)]), metadata={SPIKE_TIMES: times}
-            )
+            nodes[f"bias_{k}"] = nir.Input(input_type=np.array([len(times)]), metadata={SPIKE_TIMES: times})
             nodes[f"bias_linear_{k}"] = nir.Linear(weight=np.ascontiguousarray(weights[n_own:].T))
             ways.append((f"bias_{k}", f"bias_linear_{k}"))
         if told.synapse is not None:

@@ -1,4 +1,4 @@
-"""A NIR graph as plain arrays: read from a file or from the nir package's objects, nested graphs laid flat."""
+"""A NIR graph as plain arrays: out of a file or the nir package's objects, graphs within it laid flat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpuspike.errors import BackendError, DataError
 Array = NDArray[Any]
 
 MOST_BYTES = 1 << 31
-"""Of one array, in a file or unrolled: a larger one is a mistake, or a file that is meant to fill the memory."""
+"""Of one array, in a file or unrolled: a larger one is a mistake, or meant to fill the memory."""
 
 DEEPEST = 50
 """Graphs within graphs."""
@@ -144,7 +144,9 @@ def read(source: Any) -> Graph:
             content = source.to_dict()
         except Exception as error:  # an object of another kind, or a graph that its own package cannot tell
             reason = " ".join(str(error).split())
-            raise DataError(f"a NIR file or a nir.NIRGraph is expected, got {source!r:.60}: {reason}") from None
+            raise DataError(
+                f"a NIR file or a nir.NIRGraph is expected, got {source!r:.60}: {reason}"
+            ) from None
     try:
         return _graph(content, place)
     except RecursionError:
@@ -179,7 +181,9 @@ def _entries(group: Any, path: Path, depth: int) -> dict[str, Any]:
             continue
         size = item.size or 0
         if size * max(item.dtype.itemsize, 1) > MOST_BYTES:
-            raise DataError(f"{path}: {item.name} must have at most {MOST_BYTES} bytes, got shape {item.shape}")
+            raise DataError(
+                f"{path}: {item.name} must have at most {MOST_BYTES} bytes, got shape {item.shape}"
+            )
         entries[name] = _plain(item[()])
     return entries
 
@@ -197,9 +201,7 @@ def _graph(content: Any, place: str) -> Graph:
         raise DataError(f"{place} must hold a NIRGraph, got {kind!r:.60}")
     _lay_flat(content, "", nodes, edges, place, 0)
     metadata = content.get("metadata")
-    return Graph(
-        nodes, list(dict.fromkeys(edges)), metadata if isinstance(metadata, Mapping) else {}, place
-    )
+    return Graph(nodes, list(dict.fromkeys(edges)), metadata if isinstance(metadata, Mapping) else {}, place)
 
 
 def _lay_flat(

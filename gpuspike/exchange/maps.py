@@ -1,4 +1,4 @@
-"""What lies between two populations of neurons in a NIR graph: linear maps, unrolled into one matrix, and delays."""
+"""What lies between two populations of neurons in a NIR graph: maps, unrolled into one matrix, and delays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Signal:
         n_source: neurons that they come from.
         shape: of what arrives.
         matrix: (n_source, n_here), float32 or float64; None: each neuron's own, unchanged.
-        axonal: (n_source,) delays before the matrix;  dendritic: (n_here,) behind it; in the file's unit; None: none.
+        axonal: (n_source,) delays before the matrix;  dendritic: (n_here,) behind it; in the file's unit;
+            None: none.
         synapse: name of an LI node that the signal has passed, which makes a current of it.
         delayed_by: names of the Delay nodes passed.
     """
@@ -49,7 +50,9 @@ class Signal:
     def through(self, node: Node, matrix: Array, shape: tuple[int, ...]) -> Signal:
         """The same behind one more matrix (n_here, n_there)."""
         if self.dendritic is not None and self.dendritic.any():
-            raise DataError(f"{node} must not follow the delays of {self.delayed_by[-1]!r} and a matrix before them")
+            raise DataError(
+                f"{node} must not follow the delays of {self.delayed_by[-1]!r} and a matrix before them"
+            )
         both = matrix if self.matrix is None else self.matrix @ matrix
         return replace(self, matrix=both, shape=shape, dendritic=None)
 
@@ -71,7 +74,8 @@ def _affine(node: Node, signal: Signal) -> Signal:
 def _no_bias(node: Node) -> None:
     if node.array("bias", usual=0.0).any():
         raise DataError(
-            f"{node} must have bias 0, got another: it is a constant current, which no spike brings; a bias spike is an Input node"
+            f"{node} must have bias 0, got another: it is a constant current, which no spike brings; a bias "
+            "spike is an Input node"
         )
 
 
@@ -120,7 +124,8 @@ def _conv2d(node: Node, signal: Signal) -> Signal:
     groups = int(node.whole("groups").ravel()[0]) if "groups" in node.values else 1
     if weight.ndim != 4 or groups < 1 or not weight.size or weight.shape[0] % groups:
         raise DataError(
-            f"{node}: weight must be (n_out, n_in/groups, rows, columns), got {weight.shape} and {groups} groups"
+            f"{node}: weight must be (n_out, n_in/groups, rows, columns), got {weight.shape} and {groups} "
+            "groups"
         )
     n_in = weight.shape[1] * groups
     shape = signal.shape
@@ -183,9 +188,22 @@ def _unrolled(
 def _pair(node: Node, name: str, least: int) -> tuple[int, int]:
     values = node.whole(name).ravel() if name in node.values else np.array([max(least, 0)])
     if values.size not in (1, 2) or values.min() < least:
-        raise DataError(f"{node}: {name} must be one or two numbers of {least} or more, got {values.tolist()}")
+        raise DataError(
+            f"{node}: {name} must be one or two numbers of {least} or more, got {values.tolist()}"
+        )
     first, second = np.broadcast_to(values, (2,)).tolist()
     return first, second
+
+
+def _pool(node: Node, signal: Signal) -> Signal:
+    """A sum, or mean, over windows of each channel: a convolution whose weights are all the same."""
+    if len(signal.shape) != 3:
+        raise DataError(f"{node} needs an input of (channels, rows, columns), got {signal.shape}")
+    window, channels = _pair(node, "kernel_size", 1), signal.shape[0]
+    value = 1.0 if node.kind == "SumPool2d" else 1.0 / (window[0] * window[1])
+    weight = np.full((channels, 1, *window), value)
+    matrix, after = _unrolled(node, weight, channels, signal.shape)
+    return signal.through(node, matrix, after)
 
 
 MAPS: dict[str, Callable[[Node, Signal], Signal]] = {
@@ -193,6 +211,8 @@ MAPS: dict[str, Callable[[Node, Signal], Signal]] = {
     "Affine": _affine,
     "Scale": _scale,
     "Conv2d": _conv2d,
+    "SumPool2d": _pool,
+    "AvgPool2d": _pool,
     "Flatten": _flatten,
     "Delay": _delay,
     "Door": _pass,
