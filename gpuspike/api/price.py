@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from gpuspike.accountant import find, read_prices
 from gpuspike.accountant.price import Cost, cost_of, observe
-from gpuspike.accountant.spikes import Recording, activity, for_recording, recording
+from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
 from gpuspike.api.checks import class_labels, spike_times
 from gpuspike.api.network import Network
 from gpuspike.config.composition import conf_folder
@@ -111,7 +111,11 @@ def price_spikes(
         raise ValueRangeError(f"tau_syn must be a positive number of time steps, got {tau_syn!r}")
     made = _recorded(spikes, synapses, duration, n_samples)
     n_classes = made.populations[-1][1]
-    known = None if labels is None else class_labels("labels", labels, made.n_samples, n_classes)
+    known = (
+        None
+        if labels is None
+        else class_labels("labels", as_array("labels", labels), made.n_samples, n_classes)
+    )
     names = _names(class_names, n_classes)
     own = for_recording(chip, made.duration, tau_syn)
     counted = activity(made, known, decision == "first", 1.0 if tau_syn is None else float(tau_syn))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ def populations(source: Any) -> Row:
         DataError: a graph that is not one row of layers, by the name of a node.
     """
     graph = read(source)
+    # A constant current is the neurons' own business: here it only matters where spikes go.
+    nodes = {name: replace(node, values=_without(node.values, "bias")) for name, node in graph.nodes.items()}
+    graph = replace(graph, nodes=nodes)
     bias = [n.name for n in graph.nodes.values() if n.kind == "Input" and SPIKE_TIMES in n.metadata]
     found = chain(graph, ANY, bias)
     return Row(
@@ -47,3 +50,7 @@ def populations(source: Any) -> Row:
         [layer.signal.weights for layer in found.layers],
         [{name: signal.weights for name, signal in layer.bias.items()} for layer in found.layers],
     )
+
+
+def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
