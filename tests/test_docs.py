@@ -34,7 +34,7 @@ MAIN = {"train": "train:train", "evaluate": "train:evaluate", "tune": "tune:tune
         "report": "report:report", "doctor": "doctor:main", "export": "exchange:export",
         "import": "exchange:import_", "price": "price:price"}  # fmt: skip
 EXCHANGE: dict[str, Any] = {"export": ExportConfig, "import": ImportConfig, "price": PriceConfig}
-ELSEWHERE = ("hydra/launcher=slurm", "tune.storage=postgresql", "hydra.launcher.partition")
+ELSEWHERE = ("tracking.uri", "hydra/launcher=slurm", "tune.storage=postgresql", "hydra.launcher.partition")
 """What needs a cluster or a server."""
 
 

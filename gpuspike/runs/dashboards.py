@@ -103,7 +103,7 @@ def final_figures(summary: Mapping[str, Any]) -> dict[str, float | str]:
     return {name: value for name, value in flat(summary) if isinstance(value, (int, float, str))}
 
 
-def replica_table(summary: Mapping[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
+def replica_table(summary: Mapping[str, Any]) -> tuple[list[str | int], list[Any]]:
     """Columns and rows of a table with a row for each replica: its seed and its accuracies."""
     splits = list(summary["accuracy"])
     accuracies = [summary["accuracy"][split]["per_replica"] for split in splits]
@@ -226,6 +226,7 @@ class MlflowTracker:
     def start(self, config: Config, experiment: str, folder: Path, run_id: str, epoch: int) -> str:
         """See `Tracker.start`."""
         import mlflow
+        from mlflow.entities import Param
 
         uri = str(mlflow_uri(config))
         # Otherwise a server that is not there would be asked again for minutes.
@@ -242,7 +243,7 @@ class MlflowTracker:
         else:
             tags = {"gpuspike_run": run_id, "mlflow.runName": f"{experiment}/{folder.name}"}
             self._run = client.create_run(place, tags=tags).info.run_id
-            params = [mlflow.entities.Param(name, str(value)) for name, value in flat(to_values(config))]
+            params = [Param(name, str(value)) for name, value in flat(to_values(config))]
             for first in range(0, len(params), 100):  # as many as a server takes at once
                 client.log_batch(self._run, params=params[first : first + 100])
             client.log_text(self._run, to_yaml(config), "config.yaml")
