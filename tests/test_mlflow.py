@@ -29,7 +29,7 @@ SMALL = ["backend=cpu", "dataset.n_train=300", "dataset.n_validation=100", "data
 def test_a_run_without_a_server_is_refused_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="needs the extra mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (job,) = jobs(["tracking=mlflow"], multirun=False)
+    (job,) = jobs(["tracking=mlflow", "tracking.uri=null"], multirun=False)
     with pytest.raises(ConfigError, match=r"needs tracking.uri, a server's, .* got neither"):
         dashboards.check(job.config)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
