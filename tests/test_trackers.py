@@ -319,7 +319,7 @@ def test_a_run_without_a_single_epoch_leaves_nothing_of_its_tracker_either(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+@pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

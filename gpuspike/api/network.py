@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpuspike.api.checks import bias_spikes, by_layer, class_labels, spike_times, whole
 from gpuspike.api.history import History
+from gpuspike.api.neurons import by_layer as neurons_by_layer
+from gpuspike.api.neurons import of_told, told, typical
 from gpuspike.backend import select, thread_count
 from gpuspike.errors import ConfigError, DataError, DtypeError, ValueRangeError
 from gpuspike.kernels import host, load
@@ -55,7 +57,7 @@ class Network:
         bias_times: for each layer after the inputs the times of its bias spikes; None: no bias spikes.
         seed: of the first replica's initial weights, shuffles and noise; replica r has seed + r.
         replicas: independent networks side by side.
-        neuron: of all layers, its parameters numbers.
+        neuron: of all layers, its parameters numbers; or one a layer, whose parameters may be arrays.
         dtype: of times and weights, float32 or float64.
         backend: "auto" (a CUDA device where CuPy finds one, else the CPU), "cuda", "cpu" or "reference".
         weight_mean, weight_std: of the initial weights, in place of that rule: a number, or one a layer.
@@ -85,7 +87,7 @@ class Network:
         *,
         seed: int = 0,
         replicas: int = 1,
-        neuron: LIF | None = None,
+        neuron: LIF | Sequence[LIF] | None = None,
         dtype: DTypeLike = "float64",
         backend: str = "auto",
         weight_mean: float | Sequence[float] | None = None,
@@ -97,12 +99,11 @@ class Network:
         trained, rule = learnt(trained, delays), delay_rule or DelayRule()
         self._build(sizes, bias_times, seed, replicas, neuron or LIF(), dtype, backend, trained, rule)
         layers = self._architecture.layers
-        peaks = [float(layer.neuron.span) / layer.neuron.kernel_peak[1] for layer in layers]
-        means = by_layer(
-            "weight_mean", weight_mean, [MEAN * w / n.n_pre for w, n in zip(peaks, layers, strict=True)]
-        )
-        spreads = [DEVIATION * w / n.n_pre**0.5 for w, n in zip(peaks, layers, strict=True)]
-        stds = by_layer("weight_std", weight_std, spreads)
+        neurons = [typical(layer.neuron) for layer in layers]
+        peaks = [float(neuron.span) / neuron.kernel_peak[1] for neuron in neurons]
+        each = list(zip(peaks, layers, strict=True))
+        means = by_layer("weight_mean", weight_mean, [MEAN * w / n.n_pre for w, n in each])
+        stds = by_layer("weight_std", weight_std, [DEVIATION * w / n.n_pre**0.5 for w, n in each])
         if min(stds) < 0.0:
             raise ValueRangeError(f"weight_std must be 0 or more, got {weight_std!r}")
         weights = self._architecture.initial_weights(self.seeds, means, stds, self.dtype)
@@ -114,7 +115,7 @@ class Network:
         bias_times: Sequence[Sequence[float]] | None,
         seed: int,
         replicas: int,
-        neuron: LIF,
+        neuron: LIF | Sequence[LIF],
         dtype: DTypeLike,
         backend: str,
         trained: Sequence[str],
@@ -122,8 +123,7 @@ class Network:
     ) -> None:
         sizes = [whole("a layer's size", size, 1) for size in sizes]
         bias_times = [[]] * (len(sizes) - 1) if bias_times is None else bias_times
-        if not (isinstance(neuron, LIF) and neuron.uniform):
-            raise ValueRangeError(f"neuron must be a gs.LIF of numbers, got {neuron!r:.80}")
+        neurons = neurons_by_layer(neuron, sizes, replicas)
         bias = bias_spikes(bias_times)
         try:
             self.dtype = np.dtype(dtype)
@@ -136,7 +136,7 @@ class Network:
         self._host_only = trained_on_host(trained)
         self._asked, self.backend = backend, select(backend, host_only=self._host_only)
         thread_count()  # refuses a number of threads that means nothing
-        built = Architecture.build(sizes, bias, neuron, load(self.backend.name))
+        built = Architecture.build(sizes, bias, neurons, load(self.backend.name))
         self._architecture = replace(built, delay_rule=delay_rule)
         self.chip: Chip | None = None
         self.gradient = "nominal"
@@ -165,13 +165,13 @@ class Network:
 
     @property
     def neuron(self) -> LIF:
-        """Of all layers, before any of its constants is trained."""
+        """Of the first layer, before any of its constants is trained; of all, unless each has its own."""
         return self._architecture.layers[0].neuron
 
     @property
     def tau_syn(self) -> float:
-        """The synaptic time constant, in the network's unit of time."""
-        return float(self.neuron.tau_syn)
+        """The first layer's synaptic time constant, or its neurons' mean, in the network's unit of time."""
+        return float(np.mean(self.neuron.tau_syn))
 
     @property
     def replicas(self) -> int:
@@ -313,7 +313,7 @@ class Network:
             "bias_times": [layer.bias_times for layer in self._architecture.layers],
             "trained": self.parameters.trained,
             "delay_rule": asdict(self._architecture.delay_rule),
-            "neuron": asdict(self.neuron),
+            "neuron": told([layer.neuron for layer in self._architecture.layers]),
             "seed": self.seeds[0],
             "replicas": self.replicas,
             "dtype": self.dtype.name,
@@ -353,7 +353,7 @@ def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) 
             header["bias_times"],
             header["seed"],
             header["replicas"],
-            LIF(**header["neuron"]),
+            of_told(header["neuron"]),
             header["dtype"],
             header["backend"],
             trained := header.get("trained", ()),

@@ -83,6 +83,7 @@ class TrackerName(enum.Enum):
 
     none = "none"
     wandb = "wandb"
+    mlflow = "mlflow"
     tensorboard = "tensorboard"
 
 
@@ -206,7 +207,7 @@ def substrate_config() -> SubstrateConfig:
 
 @dataclass
 class TrackingConfig:
-    """Group `tracking`; all but the name is for wandb."""
+    """Group `tracking`; all but the name and the uri is for wandb."""
 
     name: TrackerName = MISSING
     mode: TrackingMode = TrackingMode.online
@@ -214,6 +215,7 @@ class TrackingConfig:
     entity: str | None = None  # account or team; null: the user's default
     group: str | None = None  # runs shown together; null: the experiment's name
     tags: list[str] = field(default_factory=list)
+    uri: str | None = None  # of MLflow's server or store; null: MLFLOW_TRACKING_URI
 
 
 @dataclass

@@ -40,7 +40,7 @@ class Architecture:
         cls,
         sizes: Sequence[int],
         bias_times: Sequence[Sequence[float]],
-        neuron: LIF,
+        neuron: LIF | Sequence[LIF],
         kernels: Kernels,
     ) -> Architecture:
         """A network of the given sizes, inputs first.
@@ -48,6 +48,7 @@ class Architecture:
         Args:
             sizes: neurons by layer, inputs included: (4, 120, 3).
             bias_times: for each layer after the inputs, the times of its bias spikes.
+            neuron: of all layers, or one a layer.
 
         Raises:
             ValueRangeError: fewer than two sizes, a size below 1, or bias times for another number of layers.
@@ -58,9 +59,10 @@ class Architecture:
             raise ValueRangeError(
                 f"bias_times needs one list for each of the {len(sizes) - 1} layers, got {len(bias_times)}"
             )
+        neurons = [neuron] * len(bias_times) if isinstance(neuron, LIF) else neuron
         layers = tuple(
-            Layer(n_in, n_out, tuple(times), neuron)
-            for n_in, n_out, times in zip(sizes[:-1], sizes[1:], bias_times, strict=True)
+            Layer(n_in, n_out, tuple(times), own)
+            for n_in, n_out, times, own in zip(sizes[:-1], sizes[1:], bias_times, neurons, strict=True)
         )
         return cls(layers, kernels)
 

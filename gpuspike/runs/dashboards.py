@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from importlib import util
@@ -20,6 +22,7 @@ from gpuspike.store.identity import fingerprint, flat, to_values, within
 from gpuspike.store.resume import FREE
 
 LIBRARIES = {TrackerName.wandb: "wandb", TrackerName.tensorboard: "tensorboardX"}
+LIBRARIES |= {TrackerName.mlflow: "mlflow"}
 TAGS = {
     "train_loss": "loss/train",
     "validation_loss": "loss/validation",
@@ -63,12 +66,22 @@ def check(config: Config) -> None:
     """Makes sure that the library of the chosen tracker is installed, without importing it.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not, or it has no server.
     """
     library = LIBRARIES.get(config.tracking.name)
     if library is not None and util.find_spec(library) is None:
         name = config.tracking.name.value
         raise ConfigError(f"tracking={name} needs the package {library}: pip install 'gpuspike[{name}]'")
+    if config.tracking.name is TrackerName.mlflow and not mlflow_uri(config):
+        raise ConfigError(
+            "tracking=mlflow needs tracking.uri, a server's, tracking.uri=http://localhost:5000 for "
+            "example, or the variable MLFLOW_TRACKING_URI, got neither"
+        )
+
+
+def mlflow_uri(config: Config) -> str | None:
+    """Where MLflow keeps runs; None where nobody says it."""
+    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
 def run_id(config: Config, folder: Path) -> str:
@@ -145,7 +158,7 @@ def origin(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def replica_table(summary: Mapping[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
+def replica_table(summary: Mapping[str, Any]) -> tuple[list[str | int], list[Any]]:
     """Columns and rows of a table with a row for each replica: its seed and its accuracies."""
     splits = list(summary["accuracy"])
     accuracies = [summary["accuracy"][split]["per_replica"] for split in splits]
@@ -270,9 +283,66 @@ def _markdown(columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+class MlflowTracker:
+    """A run on an MLflow server, in an experiment of its name. Source: mlflow.org, "MLflow Tracking"."""
+
+    def __init__(self) -> None:
+        self._client: Any = None
+
+    def start(self, config: Config, experiment: str, folder: Path, run_id: str, epoch: int) -> str:
+        """See `Tracker.start`."""
+        import mlflow.entities
+
+        uri = str(mlflow_uri(config))
+        # Otherwise a server that is not there would be asked again for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(PATIENCE)))
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        place = client.create_experiment(experiment) if found is None else found.experiment_id
+        # MLflow makes its own ids: ours is a tag, by which a resumed run is found again.
+        if begun := client.search_runs([place], f"tags.gpuspike_run = '{run_id}'", max_results=1):
+            self._run = begun[0].info.run_id
+            client.update_run(self._run, status="RUNNING")
+        else:
+            tags = {"gpuspike_run": run_id, "mlflow.runName": f"{experiment}/{folder.name}"}
+            self._run = client.create_run(place, tags=tags).info.run_id
+            params = [mlflow.entities.Param(name, str(value)) for name, value in flat(to_values(config))]
+            for first in range(0, len(params), 100):  # as many as a server takes at once
+                client.log_batch(self._run, params=params[first : first + 100])
+            client.log_text(self._run, to_yaml(config), "config.yaml")
+        self._client = client
+        return f"{uri}/#/experiments/{place}/runs/{self._run}" if uri.startswith("http") else uri
+
+    def log(self, figures: Mapping[str, float], epoch: int) -> None:
+        """See `Tracker.log`."""
+        import mlflow.entities
+
+        now = int(1000 * time.time())
+        made = mlflow.entities.Metric
+        self._client.log_batch(self._run, [made(name, v, now, epoch) for name, v in figures.items()])
+
+    def finish(self, summary: Mapping[str, Any], figures: Sequence[Path], checkpoint: Path) -> None:
+        """See `Tracker.finish`."""
+        self.log(final_figures(summary), summary["run"]["epochs_done"])
+        for name, value in origin(summary).items():
+            self._client.set_tag(self._run, name, str(value))
+        replicas = dict(zip(("columns", "data"), replica_table(summary), strict=True))
+        self._client.log_dict(self._run, replicas, "replicas.json")
+        for path in figures:
+            self._client.log_artifact(self._run, str(path), "figures")
+        self._client.log_artifact(self._run, str(checkpoint))
+
+    def close(self, error: BaseException | None) -> None:
+        """See `Tracker.close`."""
+        if self._client is not None:
+            self._client.set_terminated(self._run, "FINISHED" if error is None else "FAILED")
+
+
 MAKERS: dict[TrackerName, Callable[[], Tracker]] = {
     TrackerName.wandb: WandbTracker,
     TrackerName.tensorboard: TensorboardTracker,
+    TrackerName.mlflow: MlflowTracker,
 }
 
 
