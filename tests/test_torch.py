@@ -21,10 +21,15 @@ from gpuspike.training.losses import LOSSES
 
 torch = pytest.importorskip("torch", reason="needs the extra torch: no PyTorch to be found")
 
-from torch.utils.data import DataLoader, Dataset  # noqa: E402
-
 import gpuspike.torch as gst  # noqa: E402
 from gpuspike.torch import arrays as torch_arrays  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings(
+    # PyTorch's, about itself
+    "ignore:`torch.jit:FutureWarning",
+    "ignore:`torch.jit:DeprecationWarning",
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
+)
 
 N_BATCH, N_PRE, N_POST = 24, 11, 7
 NEURONS = {
@@ -97,9 +102,7 @@ def test_the_guard_of_weights_gradients_is_that_of_the_functions_on_arrays() -> 
     t, w = tensors(t_in, weights)
     t_out = gst.first_spikes(t, w, gs.LIF(), max_weight_grad=0.5)
     t_out.backward(torch.from_numpy(grad))
-    expected = gs.first_spikes_vjp(
-        t_in, weights, gs.LIF(), t_out.detach().numpy(), grad, max_weight_grad=0.5
-    )
+    expected = gs.first_spikes_vjp(t_in, weights, gs.LIF(), t_out.detach().numpy(), grad, max_weight_grad=0.5)
     np.testing.assert_array_equal(w.grad.numpy(), expected[1])
     assert not np.array_equal(
         expected[1], gs.first_spikes_vjp(t_in, weights, gs.LIF(), t_out.detach().numpy(), grad)[1]
@@ -214,12 +217,18 @@ def test_second_derivatives_are_refused(of_loss: bool) -> None:
     t_out = gst.first_spikes(t, w, gs.LIF())
     value = gst.TimeMSE()(t_out, torch.tensor([0, 1, 0])) if of_loss else t_out.sum()
     (grad,) = torch.autograd.grad(value, t_out if of_loss else w, create_graph=True)
-    with pytest.raises(BackendError, match=r"has first derivatives only, got a derivative of its gradient"):
+    with pytest.raises(BackendError, match="has first derivatives in reverse mode, got a second one"):
         grad.sum().backward()
-    with pytest.raises(BackendError, match="first_spikes has first derivatives only"):
+    with pytest.raises(BackendError, match="first_spikes has first derivatives in"):
         torch.autograd.gradgradcheck(lambda t: gst.first_spikes(t, w, gs.LIF()), (t,))
-    with pytest.raises(BackendError, match="first_spikes has first derivatives only"):
+    with pytest.raises(BackendError, match="first_spikes has first derivatives in"):
         torch.func.hessian(lambda w: finite(gst.first_spikes(t, w, gs.LIF())))(w)
+
+
+def test_forward_mode_is_refused() -> None:
+    t, w = smooth()
+    with pytest.raises(BackendError, match="got a second one or one in forward mode"):
+        torch.func.jvp(lambda t: gst.first_spikes(t, w, gs.LIF()), (t,), (torch.ones_like(t),))
 
 
 def test_the_first_gradient_is_the_same_where_its_graph_is_kept() -> None:
@@ -259,9 +268,11 @@ def _fresh() -> Any:
     torch._dynamo.reset()
 
 
+LOSS = gst.TTFSCrossEntropy()
+
+
 def training_loss(t: Any, w: Any, neuron: gs.LIF) -> Any:
-    t_out = gst.first_spikes(t, w, neuron)
-    return gst.TTFSCrossEntropy()(t_out, torch.arange(N_BATCH) % N_POST)
+    return LOSS(gst.first_spikes(t, w, neuron), torch.arange(N_BATCH) % N_POST)
 
 
 def compiled_like_eager(backend: str) -> None:
@@ -278,23 +289,22 @@ def compiled_like_eager(backend: str) -> None:
 
 
 @pytest.mark.usefixtures("_fresh")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_compiler_takes_it_in_one_graph() -> None:
     compiled_like_eager("aot_eager")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_fresh")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_what_the_compiler_makes_of_it_has_the_same_bits() -> None:
     compiled_like_eager("inductor")
 
 
 @pytest.mark.usefixtures("_fresh")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_graph_serves_other_batch_sizes_and_refuses_second_derivatives() -> None:
+    neuron = gs.LIF()
+
     def function(t: Any, w: Any) -> Any:
-        return gst.first_spikes(t, w, gs.LIF())
+        return gst.first_spikes(t, w, neuron)
 
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)
     t, w = tensors(*make()[:2])
@@ -318,16 +328,12 @@ def test_vmap_makes_replicas(neuron: gs.LIF) -> None:
     last = torch.func.vmap(
         lambda t, w: gst.first_spikes(t, w, neuron), in_dims=(1, 2), out_dims=1
     )  # any axis may be mapped
-    np.testing.assert_array_equal(
-        last(t.movedim(0, 1), w.movedim(0, 2)).numpy(), np.moveaxis(expected, 0, 1)
-    )
+    np.testing.assert_array_equal(last(t.movedim(0, 1), w.movedim(0, 2)).numpy(), np.moveaxis(expected, 0, 1))
     grads = torch.func.vmap(
         lambda t, w, g: torch.func.vjp(lambda t, w: gst.first_spikes(t, w, neuron), t, w)[1](g)
     )
     found = grads(t, w, torch.from_numpy(grad))
-    for one, other in zip(
-        found, gs.first_spikes_vjp(t_in, weights, neuron, expected, grad), strict=True
-    ):
+    for one, other in zip(found, gs.first_spikes_vjp(t_in, weights, neuron, expected, grad), strict=True):
         np.testing.assert_array_equal(one.numpy(), other)
 
 
@@ -339,6 +345,15 @@ def test_vmap_of_replicas_makes_more_of_them_with_neurons_of_their_own() -> None
     found = mapped(t.reshape(2, 3, N_BATCH, N_PRE), w.reshape(2, 3, N_PRE, N_POST))
     expected = gs.first_spikes(t_in, weights, gs.LIF(threshold=np.tile(thresholds, (2, 1))))
     np.testing.assert_array_equal(found.reshape(expected.shape).numpy(), expected)
+
+
+def test_neurons_of_other_replicas_are_refused() -> None:
+    t, w = tensors(*make(replicas=6)[:2], grad=False)
+    neuron = gs.LIF(threshold=np.ones((3, N_POST)))
+    with pytest.raises(ShapeError, match="threshold must be a number"):
+        gst.first_spikes(t, w, neuron)
+    with pytest.raises(ShapeError, match="threshold must be a number"):
+        torch.func.vmap(lambda t, w: gst.first_spikes(t, w, neuron))(t[:3], w[:3])
 
 
 def test_the_gradient_of_each_sample_can_be_had() -> None:
@@ -367,23 +382,30 @@ def test_autocast_keeps_float32_and_raises_what_is_less(half: Any) -> None:
         gst.first_spikes(t.to(half), lowered, gs.LIF())
 
 
-class Encoded(Dataset):
-    """Samples that pass a layer in the worker that loads them."""
+LOADER = """
+import numpy as np, torch, gpuspike as gs
+from torch.utils.data import DataLoader, Dataset
+from gpuspike.torch import first_spikes
 
-    def __len__(self) -> int:
+rng = np.random.default_rng(0)
+t, w = torch.from_numpy(rng.uniform(0.0, 2.0, (8, 5))), torch.from_numpy(rng.normal(0.5, 0.5, (5, 3)))
+
+class Encoded(Dataset):
+    def __len__(self):
         return 8
 
-    def __getitem__(self, number: int) -> Any:
-        t, w = tensors(*make()[:2], grad=False)
-        return gst.first_spikes(t[number], w, gs.LIF())
+    def __getitem__(self, number):
+        return first_spikes(t[number], w, gs.LIF())
+
+expected = first_spikes(t, w, gs.LIF())  # the team of threads is there before the fork
+first_spikes(torch.rand(500, 200), torch.rand(200, 100), gs.LIF())
+loader = DataLoader(Encoded(), batch_size=4, num_workers=2, multiprocessing_context="fork")
+assert torch.equal(torch.cat(list(loader)), expected)
+"""
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_workers_of_a_data_loader_compute_the_same() -> None:
-    t, w = tensors(*make()[:2], grad=False)
-    expected = gst.first_spikes(t[:8], w, gs.LIF())  # the team of threads is there before the fork
-    loader = DataLoader(Encoded(), batch_size=4, num_workers=2, multiprocessing_context="fork")
-    assert torch.equal(torch.cat(list(loader)), expected)
+    subprocess.run([sys.executable, "-c", LOADER], check=True, timeout=300)
 
 
 DDP = """
@@ -645,7 +667,7 @@ def test_tensors_on_a_device_are_lent_to_cupy_on_torch_s_stream(monkeypatch: pyt
 
 T, W = torch.zeros(3, 4), torch.zeros(4, 2)
 DOOR: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: gst.first_spikes(T.numpy(), W, gs.LIF()), DtypeError, "t_in must be a torch.Tensor, got ndarray"),
+    (lambda: gst.first_spikes(T.numpy(), W, gs.LIF()), DtypeError, "t_in must be a torch.Tensor, got n"),
     (lambda: gst.first_spikes(T, W.numpy(), gs.LIF()), DtypeError, "weights must be a torch.Tensor, got nd"),
     (lambda: gst.first_spikes(T, W, 1.0), DtypeError, "neuron must be a gpuspike.LIF, got float"),
     (lambda: gst.first_spikes(T.double(), W, gs.LIF()), DtypeError,
@@ -656,7 +678,7 @@ DOOR: list[tuple[Callable[[], Any], type[Exception], str]] = [
      "weights must be on the device of t_in, cpu, got meta"),
     (lambda: gst.first_spikes(T, W[0], gs.LIF()), ShapeError, r"weights must be \(n_pre, n_post\) or"),
     (lambda: gst.first_spikes(T, W[:3], gs.LIF()), ShapeError, r"\(..., n_pre\) = \(..., 3\), got \(3, 4\)"),
-    (lambda: gst.first_spikes(T[0, 0], W, gs.LIF()), ShapeError, r"t_in must be \(..., n_pre\), *.*got \(\)|got \(\)"),
+    (lambda: gst.first_spikes(T[0, 0], W, gs.LIF()), ShapeError, r"\(..., 4\), got \(\)"),
     (lambda: gst.first_spikes(T, W.expand(2, 4, 2), gs.LIF()), ShapeError,
      r"\(n_replica, ..., n_pre\) = \(2, ..., 4\), got \(3, 4\)"),
     (lambda: gst.first_spikes(T * math.nan, W, gs.LIF()), ValueRangeError, "t_in must not hold NaN, got 12"),

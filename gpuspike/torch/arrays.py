@@ -17,9 +17,9 @@ HALF = (torch.float16, torch.bfloat16)
 def on_arrays(function: Callable[..., Any], *tensors: Tensor) -> Any:
     """What a function of arrays answers, an array or several, as tensors.
 
-    It is given NumPy's views of tensors on the CPU, CuPy's of those on a CUDA device. CuPy then computes on torch's
-    current stream and takes its memory from torch's allocator, so that nothing waits and no second pool holds memory
-    back.
+    It is given NumPy's views of tensors on the CPU, CuPy's of those on a CUDA device. CuPy then computes on
+    torch's current stream and takes its memory from torch's allocator, so that nothing waits and no second
+    pool holds memory back.
 
     Raises:
         BackendError: CuPy is not installed, or cannot be imported.
@@ -61,8 +61,8 @@ def _free(pointer: int, device: int) -> None:
 def checked(**tensors: Tensor) -> tuple[Tensor, ...]:
     """Tensors of spike times and weights: of one dtype, on one device.
 
-    Under autocast, half precision becomes float32: autocast chooses that for what it knows to be slow, and spike times
-    with three digits would have lost their order. float32 and float64 stay.
+    Under autocast, half precision becomes float32: autocast chooses that for what it knows to be slow, and
+    spike times with three digits would have lost their order. float32 and float64 stay.
 
     Raises:
         DtypeError, BackendError: what was expected and what was got.
@@ -76,7 +76,9 @@ def checked(**tensors: Tensor) -> tuple[Tensor, ...]:
         raise BackendError(f"{first} must be on the CPU or a CUDA device, got {device}")
     for name in others:
         if tensors[name].device != device:
-            raise BackendError(f"{name} must be on the device of {first}, {device}, got {tensors[name].device}")
+            raise BackendError(
+                f"{name} must be on the device of {first}, {device}, got {tensors[name].device}"
+            )
     if device.type != "meta" and torch.is_autocast_enabled(device.type):
         tensors = {name: t.float() if t.dtype in HALF else t for name, t in tensors.items()}
     dtype = tensors[first].dtype

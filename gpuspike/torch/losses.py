@@ -21,7 +21,7 @@ REDUCTIONS = ("mean", "none")
 
 
 class FirstSpikeLoss(torch.nn.Module):
-    """A loss of `gpuspike.training.losses` on the spike times of output neurons: its bits, value and gradient.
+    """A loss of `gpuspike.training.losses` on output spike times: its bits, value and gradient.
 
     A silent neuron has the loss and the gradient that its formula says, which are finite.
 
@@ -84,21 +84,21 @@ class FirstSpikeLoss(torch.nn.Module):
 
 
 class TTFSCrossEntropy(FirstSpikeLoss):
-    """See `gpuspike.training.losses.TTFSCrossEntropy`, whose values it takes: xi, alpha, beta, silent_penalty."""
+    """See `gpuspike.training.losses.TTFSCrossEntropy`; values: xi, alpha, beta, silent_penalty."""
 
     def __init__(self, *, reduction: str = "mean", **values: Any) -> None:
         super().__init__("ttfs_cross_entropy", reduction=reduction, **values)
 
 
 class TimeMSE(FirstSpikeLoss):
-    """See `gpuspike.training.losses.TimeMSE`, whose values it takes: t_correct, t_wrong, silent_penalty."""
+    """See `gpuspike.training.losses.TimeMSE`; values: t_correct, t_wrong, silent_penalty."""
 
     def __init__(self, *, reduction: str = "mean", **values: Any) -> None:
         super().__init__("time_mse", reduction=reduction, **values)
 
 
 class ShiftInvariant(FirstSpikeLoss):
-    """See `gpuspike.training.losses.shift_invariant`, whose values it takes: distance, silent_penalty."""
+    """See `gpuspike.training.losses.shift_invariant`; values: distance, silent_penalty."""
 
     def __init__(self, *, reduction: str = "mean", **values: Any) -> None:
         super().__init__("shift_invariant", reduction=reduction, **values)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gpuspike.api.network import Network
-from gpuspike.errors import ConfigError, ShapeError, ValueRangeError
+from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.torch.spikes import first_spikes
@@ -19,17 +20,16 @@ from gpuspike.torch.spikes import first_spikes
 class FirstSpikes(nn.Module):
     """A fully connected layer of LIF neurons, spike times in and first spike times out.
 
-    Initial weights are those of a layer of `gs.Network`, which says how they are drawn; their seed comes from torch's
-    generator, so that `torch.manual_seed` fixes them.
+    Initial weights are those of a layer of `gs.Network`, which says how they are drawn; their seed comes from
+    torch's generator, so that `torch.manual_seed` fixes them.
 
     Args:
         n_in, n_out: neurons before and in the layer.
         bias_times: of spikes that every sample gets in addition, each with its own row of weights.
-        neuron: of the layer; None: `gs.LIF()`. Each may have constants of its own, which `gs.first_spikes` knows.
-        replicas: independent layers side by side; None: one, and no axis for it.
-        weight_mean, weight_std: of the initial weights, in place of the rule.
-        max_weight_grad: limit of |dL/dw| for one (sample, neuron), see `gs.first_spikes_vjp`.
-        device, dtype: of the weights; None: torch's own.
+        neuron: of the layer; None: `gs.LIF()`. Each may have constants of its own, which `gs.first_spikes`
+        knows. replicas: independent layers side by side; None: one, and no axis for it. weight_mean,
+        weight_std: of the initial weights, in place of the rule. max_weight_grad: limit of |dL/dw| for one
+        (sample, neuron), see `gs.first_spikes_vjp`. device, dtype: of the weights; None: torch's own.
 
     Attributes:
         weights: (n_in + biases, n_out), the rows of bias spikes last; with replicas a first axis of them.
@@ -88,14 +88,15 @@ class FirstSpikes(nn.Module):
         """First spike times.
 
         Args:
-            t_in: (..., n_in) spike times, inf = no spike. With replicas (n_replica, ..., n_in), or (n_batch, n_in)
+            t_in: (..., n_in) spike times, inf = no spike. With replicas (n_replica, ..., n_in), or (n_batch,
+            n_in)
                 that all of them see.
 
         Returns:
             (..., n_out); with replicas (n_replica, ..., n_out).
 
         Raises:
-            DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got.
+            DtypeError, ShapeError, BackendError: what was expected and what was got.
         """
         if t_in.ndim == 0 or t_in.shape[-1] != self.n_in:
             raise ShapeError(f"t_in must be (..., n_in) = (..., {self.n_in}), got {tuple(t_in.shape)}")
@@ -125,9 +126,9 @@ KNOWN = {"weights", "threshold"}
 
 
 def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequential:
-    """The layers of a `gs.Network` as modules, with copies of its weights; thresholds that it has learnt stay as they are.
+    """The layers of a `gs.Network` as modules, with copies of its weights.
 
-    A chip under the network is not part of them.
+    Thresholds that it has learnt stay as they are. A chip under the network is not part of them.
 
     Raises:
         ConfigError: the network has learnt what the modules do not have.
@@ -154,7 +155,7 @@ def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequenti
 
 
 def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Network:
-    """The `gs.Network` of a model's layers, in the order in which the model has them, with copies of their weights.
+    """The `gs.Network` of a model's layers, in the model's order, with copies of their weights.
 
     It can be put on a chip, priced, saved, and trained on; what lies between the layers is not part of it.
 
@@ -170,9 +171,11 @@ def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Net
     if not layers:
         raise ConfigError(f"a model must have layers of FirstSpikes, got {type(model).__name__} without")
     first = layers[0]
-    for number, (before, layer) in enumerate(zip(layers[:-1], layers[1:], strict=True), start=1):
+    for number, (before, layer) in enumerate(pairwise(layers), start=1):
         if layer.n_in != before.n_out:
-            raise ShapeError(f"layer {number} must have {before.n_out} inputs, as many as the one before, got {layer.n_in}")
+            raise ShapeError(
+                f"layer {number} must have {before.n_out} inputs, as many as the one before, got {layer.n_in}"
+            )
         for name in ("neuron", "replicas"):
             if getattr(layer, name) != getattr(first, name):
                 raise ConfigError(f"all layers must have one {name}, got another one in layer {number}")

@@ -1,4 +1,4 @@
-"""What operators of PyTorch's share: a gradient that is an operator, too, and a mapped axis that makes replicas."""
+"""What operators have in common: a gradient that is one, too, and a mapped axis that makes replicas."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ Gradients = tuple[Tensor | None, ...]
 
 PLAIN = (Tensor, torch.nn.Parameter)
 
+
 def unwatched(*tensors: Tensor) -> bool:
     """Whether plain tensors are given and nothing looks on, no compiler, no transform and no mode.
 
-    Then what an operator does can be done without it: PyTorch's ways through an operator take longer than a small
-    layer.
+    Then what an operator does can be done without it: PyTorch's ways through an operator take longer than a
+    small layer.
     """
     return not (
         torch.compiler.is_compiling()
@@ -37,8 +38,9 @@ def with_gradient(
 ) -> Callable[..., Any]:
     """An operator as a function with first derivatives.
 
-    It comes in two forms. The compiler cannot look into functions within functions, and is given the operators
-    themselves; else they are functions, since `torch.func` takes no operator that brings a gradient of its own.
+    It comes in two forms. The compiler cannot look into functions within functions, and is given the
+    operators themselves; else they are functions, since `torch.func` takes no operator that brings a gradient
+    of its own.
 
     Args:
         name: of the function, for the refusal of second derivatives.
@@ -48,14 +50,15 @@ def with_gradient(
     """
 
     def refuse(*_: Any) -> Gradients:
-        raise BackendError(f"{name} has first derivatives only, got a derivative of its gradient")
+        raise BackendError(
+            f"{name} has first derivatives in reverse mode, got a second one or one in forward mode"
+        )
 
     def pull_back_compiled(ctx: Any, grad: Tensor) -> Gradients:
         return pull_back(ctx, gradient, grad)
 
     class Gradient(torch.autograd.Function):
         generate_vmap_rule = True
-        backward = staticmethod(refuse)
 
         @staticmethod
         def forward(*inputs: Any) -> Any:
@@ -65,18 +68,33 @@ def with_gradient(
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             del ctx, inputs, output  # there is nothing to keep
 
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return refuse()
+
+        @staticmethod
+        def jvp(ctx: Any, *grads: Any) -> Any:
+            return refuse()
+
     class Function(torch.autograd.Function):
         generate_vmap_rule = True
-        setup_context = staticmethod(keep)
 
         @staticmethod
         def forward(*inputs: Any) -> Any:
             return operator(*inputs)
 
         @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            keep(ctx, inputs, output)
+
+        @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Gradients:
             # Only who keeps the graph of a gradient can ask for more of it.
             return pull_back(ctx, Gradient.apply if torch.is_grad_enabled() else gradient, *grads)
+
+        @staticmethod
+        def jvp(ctx: Any, *grads: Any) -> Any:
+            return refuse()
 
     operator.register_autograd(pull_back_compiled, setup_context=keep)
     gradient.register_autograd(refuse)
@@ -88,7 +106,7 @@ def with_gradient(
 
 
 def folded(n: int, in_dims: tuple[Any, ...], replicas: bool, *tensors: Tensor) -> list[Tensor]:
-    """Tensors whose mapped axis, of length n, becomes their axis of replicas, or part of it where there is one."""
+    """Tensors whose mapped axis, of length n, becomes that of replicas, or part of it if there is one."""
     made = []
     for tensor, axis in zip(tensors, in_dims, strict=False):
         whole = tensor.expand(n, *tensor.shape) if axis is None else tensor.movedim(axis, 0)

@@ -1,7 +1,7 @@
-"""First spikes as an operator of PyTorch's, with its gradient, its shapes for the compiler and its rule for `vmap`.
+"""First spikes as an operator of PyTorch's: its gradient, its shapes for the compiler, its rule for `vmap`.
 
-The operators know arrays as `gs.first_spikes` does, with or without an axis of replicas, and a neuron's constants as
-numbers; the function above them has the shapes that users have.
+The operators know arrays as `gs.first_spikes` does, with or without an axis of replicas, and a neuron's
+constants as numbers; the function above them has the shapes that users have.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpuspike import kernels
-from gpuspike.api.pullback import pull_back
-from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
+from gpuspike.api.frameworks import pull_back, rows_of
 from gpuspike.neuron import LIF
 from gpuspike.torch.arrays import checked, on_arrays
 from gpuspike.torch.operators import Gradients, folded, unfolded, unwatched, with_gradient
@@ -27,15 +26,16 @@ Array = NDArray[Any]
 
 
 def first_spikes(t_in: Tensor, weights: Tensor, neuron: LIF, *, max_weight_grad: float = math.inf) -> Tensor:
-    """Times of the first spikes of LIF neurons, exact to rounding, with exact gradients: `gs.first_spikes` in PyTorch.
+    """`gs.first_spikes` with its gradients as a function of PyTorch's.
 
-    Spike times and gradients are, to the bit, those of `gs.first_spikes` and `gs.first_spikes_vjp`. Tensors on the CPU
-    are shared with the kernels and not copied, where they are contiguous; those on a CUDA device are shared with CuPy,
-    which computes on torch's current stream. A neuron that stays silent has a gradient of exactly 0, whatever the
-    gradient of its time is, NaN and inf included.
+    Spike times and gradients are, to the bit, those of `gs.first_spikes` and `gs.first_spikes_vjp`. Tensors
+    on the CPU are shared with the kernels and not copied, where they are contiguous; those on a CUDA device
+    are shared with CuPy, which computes on torch's current stream. A neuron that stays silent has a gradient
+    of exactly 0, whatever the gradient of its time is, NaN and inf included.
 
-    It goes through `torch.compile`, `torch.func.grad` and `torch.func.vmap`, which makes replicas of what it maps.
-    Under autocast, half precision is raised to float32, which is kept. There are first derivatives only.
+    It goes through `torch.compile`, `torch.func.grad` and `torch.func.vmap`, which makes replicas of what it
+    maps. Under autocast, half precision is raised to float32, which is kept. There are first derivatives
+    only.
 
     Args:
         t_in: (..., n_pre) input spike times, inf = no spike; with replicas (n_replica, ..., n_pre).
@@ -50,29 +50,14 @@ def first_spikes(t_in: Tensor, weights: Tensor, neuron: LIF, *, max_weight_grad:
         DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got.
     """
     t_in, weights = checked(t_in=t_in, weights=weights)
-    if not isinstance(neuron, LIF):
-        raise DtypeError(f"neuron must be a gpuspike.LIF, got {type(neuron).__name__}")
-    if not max_weight_grad > 0.0:
-        raise ValueRangeError(f"max_weight_grad must be positive, got {max_weight_grad!r}")
-    if weights.ndim not in (2, 3):
-        raise ShapeError(
-            f"weights must be (n_pre, n_post) or (n_replica, n_pre, n_post), got {tuple(weights.shape)}"
-        )
-    *lead, n_pre = t_in.shape if t_in.ndim else (0,)
-    if not t_in.ndim or n_pre != weights.shape[-2]:
-        raise ShapeError(f"t_in must be (..., n_pre) = (..., {weights.shape[-2]}), got {tuple(t_in.shape)}")
-    replicas = list(weights.shape[:-2])
-    if replicas and lead[:1] != replicas:
-        raise ShapeError(
-            f"t_in must be (n_replica, ..., n_pre) = ({replicas[0]}, ..., {n_pre}), got {tuple(t_in.shape)}"
-        )
+    shape = rows_of(t_in.shape, weights.shape, neuron, max_weight_grad)
     together = t_in.ndim != weights.ndim  # axes of samples that are none, or several
-    rows = t_in.reshape(*replicas, math.prod(lead[len(replicas) :]), n_pre) if together else t_in
+    rows = t_in.reshape(shape) if together else t_in
     if unwatched(rows, weights):
         t_out: Any = _Direct.apply(rows, weights, neuron, max_weight_grad)
     else:
         t_out = _differentiable(rows, weights, *_told(neuron), float(max_weight_grad))
-    return t_out.reshape(*lead, weights.shape[-1]) if together else t_out
+    return t_out.reshape(*t_in.shape[:-1], weights.shape[-1]) if together else t_out
 
 
 # ---- a neuron's constants
