@@ -7,8 +7,8 @@ gradients: by `gs.first_spikes` and `gs.first_spikes_vjp` on NumPy arrays, and b
 turns, and the medians of both and of their differences are told: a shared machine changes its speed while one
 looks.
 
-The second is Yin-Yang, 4-120-3: `gs.fit`, and the same initial weights trained by a loop of PyTorch's with its
-Adam, in batches of 100 with the same loss and guard of gradients, but without what wakes silent neurons.
+The second is Yin-Yang, 4-120-3: `gs.fit`, and the same initial weights trained by a loop of PyTorch's with
+its Adam, in batches of 100 with the same loss and guard of gradients, but without what wakes silent neurons.
 """
 
 from __future__ import annotations
