@@ -14,7 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
     "errors", "registry", "plugins", "rng", "backend", "neuron", "kernels", "network", "datasets",
-    "substrate", "training", "accountant", "exchange", "config", "store", "report", "runs", "api", "cli",
+    "substrate", "training", "accountant", "exchange", "config", "store", "report", "runs", "api",
+    "torch", "jax", "cli",
 ]  # fmt: skip
 """The floors: a file imports only from floors below its own."""
 
