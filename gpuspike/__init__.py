@@ -20,14 +20,21 @@ if TYPE_CHECKING:
     from gpuspike.api.history import History as History
     from gpuspike.api.network import Network as Network
     from gpuspike.api.network import decide as decide
+    from gpuspike.api.nir import export_nir as export_nir
+    from gpuspike.api.nir import import_nir as import_nir
     from gpuspike.api.price import price as price
+    from gpuspike.api.price import price_spikes as price_spikes
     from gpuspike.datasets.encoding import latency as latency
+    from gpuspike.exchange.events import read_nir_spikes as read_nir_spikes
+    from gpuspike.exchange.events import write_nir_spikes as write_nir_spikes
+    from gpuspike.network.delays import DelayRule as DelayRule
     from gpuspike.network.parameters import Parameters as Parameters
     from gpuspike.training.fit import Recipe as Recipe
 
 _PLACES = {
     "Chip": "gpuspike.api.chip",
     "Cost": "gpuspike.accountant.price",
+    "DelayRule": "gpuspike.network.delays",
     "FirstSpikeClassifier": "gpuspike.api.classifier",
     "History": "gpuspike.api.history",
     "Network": "gpuspike.api.network",
@@ -35,24 +42,35 @@ _PLACES = {
     "Recipe": "gpuspike.training.fit",
     "dataset": "gpuspike.api.data",
     "decide": "gpuspike.api.network",
+    "export_nir": "gpuspike.api.nir",
     "fit": "gpuspike.api.fit",
+    "import_nir": "gpuspike.api.nir",
     "latency": "gpuspike.datasets.encoding",
     "load": "gpuspike.api.files",
     "price": "gpuspike.api.price",
+    "price_spikes": "gpuspike.api.price",
+    "read_nir_spikes": "gpuspike.exchange.events",
+    "write_nir_spikes": "gpuspike.exchange.events",
 }
 """Where the names are that are imported when somebody first asks for them."""
 
-__all__ = ["LIF", "NO_SPIKE", "Chip", "Cost", "FirstSpikeClassifier", "History", "Network", "Parameters"]
+__all__ = ["LIF", "NO_SPIKE", "Chip", "Cost", "DelayRule", "FirstSpikeClassifier", "History", "Network"]
 __all__ += [
+    "Parameters",
     "Recipe",
     "dataset",
     "decide",
+    "export_nir",
     "first_spikes",
     "first_spikes_vjp",
     "fit",
+    "import_nir",
     "latency",
     "load",
     "price",
+    "price_spikes",
+    "read_nir_spikes",
+    "write_nir_spikes",
 ]
 
 

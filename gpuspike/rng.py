@@ -22,6 +22,7 @@ class Purpose(enum.IntEnum):
     THRESHOLD_NOISE = 8
     SPIKE_JITTER = 9
     LOST_SPIKES = 10
+    DELAYS = 11
     OWN_TRIALS = 255
 
 

@@ -346,7 +346,12 @@ def test_a_sweep_that_is_finished_is_not_run_again(swept: Path, place: Path) -> 
     before = {path: content for path, content in snapshot(swept).items() if path.name != "multirun.yaml"}
     answer = train(place, "-m", *SMALL, "seed=1,0", f"hydra.sweep.dir={swept}")
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert answer.stdout.split() == f"finished before: {swept}/1 finished before: {swept}/0".split()
+    said = answer.stdout.splitlines()
+    assert said[0] == f"sweep    2 jobs, to follow with gpuspike-report {swept} watch=5"
+    for line, own in zip(said[1:3], ("job 0 (1 of 2)  seed=1", "job 1 (2 of 2)  seed=0"), strict=True):
+        assert line.startswith(f"{own}  test ")
+        assert line.endswith(f"finished before: {swept}/{own[-1]}")
+    assert said[-1] == f"page     {swept / 'sweep.html'}"
     after = {path: content for path, content in snapshot(swept).items() if path.name != "multirun.yaml"}
     assert after == before
 

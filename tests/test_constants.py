@@ -40,7 +40,7 @@ def moved(name: str, weights: list[Array], layers: Any) -> Parameters:
     parameters = Parameters.of_weights(weights).training([name], layers)
     rng = np.random.default_rng(4)
     for own in parameters:
-        own.constants[name][...] += 0.1 * rng.standard_normal(own.constants[name].shape)
+        own.free[name][...] += 0.1 * rng.standard_normal(own.free[name].shape)
     return parameters
 
 
@@ -85,7 +85,7 @@ def test_its_gradient_is_the_loss_s_slope(name: str, on: str) -> None:
     )
     some = 0
     for own, gradient in zip(parameters, found, strict=True):
-        free = own.constants[name]
+        free = own.free[name]
         for place in np.ndindex(*free.shape):
             before = free[place]
             slopes = []
@@ -94,7 +94,7 @@ def test_its_gradient_is_the_loss_s_slope(name: str, on: str) -> None:
                 slopes.append(value(place[0]))
             free[place] = before
             slope = (slopes[0] - slopes[1]) / 2e-6
-            assert gradient.constants[name][place] == pytest.approx(slope, rel=2e-5, abs=2e-8)
+            assert gradient.free[name][place] == pytest.approx(slope, rel=2e-5, abs=2e-8)
             some += slope != 0.0
     assert some > 10
 
@@ -137,7 +137,7 @@ def test_a_network_learns_it_is_saved_and_goes_on(name: str, tmp_path: Path) -> 
         gs.fit(one, t_in, labels, epochs=1, batch_size=20)
     for key, array in net.parameters.arrays().items():
         np.testing.assert_array_equal(array, again.parameters.arrays()[key], err_msg=key)
-    assert np.ptp(net.parameters[0].constants[name]) > 0.0
+    assert np.ptp(net.parameters[0].free[name]) > 0.0
     np.testing.assert_array_equal(net(t_in), again(t_in))
     on_chip = net.on(gs.Chip("bss2"))
     assert on_chip(t_in).shape == (60, 3)
@@ -186,7 +186,7 @@ def test_another_unit_of_the_weights_changes_nothing(name: str, optimizer: str) 
     for threshold in (1.0, 64.0):
         net = gs.Network([4, 12, 3], trained=[name], neuron=LIF(threshold=threshold), backend="cpu")
         gs.fit(net, t_in, labels, epochs=3, batch_size=20, optimizer=optimizer, max_silent=[1.0, 1.0])
-        found.append([net.parameters.weights[0] / threshold, net.parameters[0].constants[name], net(t_in)])
+        found.append([net.parameters.weights[0] / threshold, net.parameters[0].free[name], net(t_in)])
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5)  # Adam has an epsilon
     assert np.ptp(found[0][1]) > 0.0

@@ -10,17 +10,20 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_accountant import hand_activity
 
 from gpuspike import plugins
 from gpuspike.accountant import account, read_prices
+from gpuspike.cli.report import read as read_report
 from gpuspike.cli.tune import read as read_search
 from gpuspike.config.evaluate import as_lists, evaluations
+from gpuspike.config.exchange import ExportConfig, ImportConfig, PriceConfig, asked, keyed
 from gpuspike.config.schema import jobs, read_substrate
 from gpuspike.datasets import FASHION_MNIST, MNIST, load_images
 from gpuspike.datasets.files import Source
@@ -31,8 +34,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 PROGRAMS = re.compile(r"(gpuspike-[a-z]+|python scripts/|make |pip |pre-commit )")
 SMALL = ["training.epochs=1", "dataset.n_train=300", "dataset.n_validation=60", "dataset.n_test=60"]
 MAIN = {"train": "train:train", "evaluate": "train:evaluate", "tune": "tune:tune", "plan": "plan:plan",
-        "report": "report:report", "doctor": "doctor:main"}  # fmt: skip
-ELSEWHERE = ("hydra/launcher=slurm", "tune.storage=postgresql", "hydra.launcher.partition")
+        "report": "report:report", "doctor": "doctor:main", "export": "exchange:export",
+        "import": "exchange:import_", "price": "price:price"}  # fmt: skip
+EXCHANGE: dict[str, Any] = {"export": ExportConfig, "import": ImportConfig, "price": PriceConfig}
+ELSEWHERE = ("tracking.uri", "hydra/launcher=slurm", "tune.storage=postgresql", "hydra.launcher.partition")
 """What needs a cluster or a server."""
 UNPRICED = {"loihi2"}
 """Chips whose account has no total, since nobody has published their prices."""
@@ -153,8 +158,16 @@ def test_a_command_parses(command: Command, tmp_path: Path, monkeypatch: pytest.
         if any(word.startswith("substrate.prices=") and "/" in word for word in overrides):
             assert files(command.page)
         jobs(overrides, multirun)
+    elif name == "report":
+        read_report(overrides)
+    elif name in EXCHANGE:
+        own = {field.name for field in fields(EXCHANGE[name])}
+        words = keyed(as_lists(overrides), EXCHANGE[name])
+        rest = [word for word in words if word.split("=")[0] not in own]
+        asked([word for word in words if word not in rest], multirun, name, EXCHANGE[name])
+        jobs(rest, multirun)
     else:
-        assert len(overrides) == (1 if name == "report" else 0)
+        assert overrides == []
 
 
 def write_search(folder: Path, page: str) -> None:
@@ -162,6 +175,16 @@ def write_search(folder: Path, page: str) -> None:
     for block in blocks((ROOT / page).read_text(encoding="utf-8")):
         if block.startswith("name: my_search"):
             (folder / "my_search.yaml").write_text(block)
+
+
+def write_spikes(folder: Path, page: str) -> None:
+    """The files of spikes that the last blocks of a page make."""
+    shown = [block for block in blocks((ROOT / page).read_text(encoding="utf-8")) if "np.random" in block]
+    made = [block for block in blocks((ROOT / page).read_text(encoding="utf-8")) if "np.savez" in block]
+    code = "\n".join([*shown, *made])
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True
+    )
 
 
 def check_other(program: str, arguments: list[str]) -> None:
@@ -224,6 +247,8 @@ def small(command: Command) -> list[str]:
     name = command.program.removeprefix("gpuspike-")
     if name in ("train", "plan") and not any(word.startswith(("resume=", "--")) for word in arguments):
         more = [*SMALL, "training.batch_size=100"]
+    elif name == "import" and any(word.startswith("experiment=") for word in arguments):
+        more = [*SMALL, "training.batch_size=100"]
     elif name == "train" and "--config-dir" in arguments:
         more = [*SMALL, "training.batch_size=100"]
     elif name == "tune":
@@ -276,6 +301,9 @@ def test_the_commands_of_a_page_run_one_after_the_other(page: str, tmp_path: Pat
     mnist = has_images(MNIST)
     there_is = {"fashion_mnist": has_images(FASHION_MNIST), "=mnist": mnist, "my_search": mnist}
     todo = [command for command in COMMANDS if command.page == page and runs_here(command)]
+    if page == "docs/exchange.md":
+        pytest.importorskip("nir", reason="needs the extra nir")
+        write_spikes(tmp_path, page)
     text = " ".join(word for command in todo for word in small(command))
     for folder, *more in (("prepared_run",), ("prepared_chip_run", "substrate=bss2")):
         if folder in text:

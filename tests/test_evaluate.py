@@ -92,7 +92,8 @@ def test_it_prints_a_row_a_chip_and_writes_all_of_it(
     assert "published" not in out, "there is nothing published on Yin-Yang"
     after = snapshot(folder)
     assert {path: after[path] for path in before} == before
-    assert set(after) - set(before) == {folder / "evaluations", folder / "evaluations" / "test.json"}
+    place = folder / "evaluations"
+    assert set(after) - set(before) == {place, place / "test.json", place / "test.html"}
     answer = json.loads((folder / "evaluations" / "test.json").read_text())
     assert set(answer["chips"]) == set(answer["anytime"]) == set(EVERY_CHIP)
     assert answer["chips"]["loihi2"]["energy_per_classification_J"] is None
@@ -148,7 +149,8 @@ def test_a_sweep_evaluates_every_split(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     command(monkeypatch, "-m", f"run={folder}", "split=test,train", "prices=loihi")
-    assert {path.name for path in (folder / "evaluations").iterdir()} == {"test.json", "train.json"}
+    left = {path.name for path in (folder / "evaluations").glob("*.json")}
+    assert left == {"test_loihi.json", "train_loihi.json"}
     assert {path.name for path in tmp_path.iterdir()} == {"run"}, "Hydra leaves nothing"
     capsys.readouterr()
 
@@ -173,6 +175,44 @@ def test_the_command_tells_its_values_and_leaves_nothing(tmp_path: Path) -> None
 def test_a_list_of_chips_is_no_sweep() -> None:
     given = ["prices=a,b", "prices=a", "prices=[a,b]", "prices=", "run=x,y"]
     assert as_lists(given) == ["prices=[a,b]", "prices=[a]", "prices=[a,b]", "prices=", "run=x,y"]
+
+
+def test_each_question_has_a_name_and_the_same_one_replaces_its_answer(folder: Path, tmp_path: Path) -> None:
+    def names(*asked: str) -> list[str]:
+        (config,) = evaluations([f"run={folder}", *asked], multirun=False)
+        evaluation.evaluate(config, Console(file=io.StringIO()))
+        return sorted(path.stem for path in (folder / "evaluations").glob("*.json"))
+
+    assert names("prices=[loihi]") == names("prices=[loihi]") == ["test_loihi"]
+    assert names("prices=[loihi,odin]") == ["test_loihi", "test_loihi+odin"]
+    own = tmp_path / "loihi.yaml"
+    own.write_text((conf_folder() / "prices" / "loihi.yaml").read_text())
+    first = names(f"prices=[{own}]")
+    assert len(first) == 3
+    own.write_text(own.read_text() + "# edited\n")
+    assert len(names(f"prices=[{own}]")) == 4, "it is another chip now"
+
+
+def test_many_chips_are_told_by_mean_spread_and_figure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(monkeypatch, f"run={folder}", "substrate=bss2", "chips=5", "prices=brainscales2")
+    said, place = capsys.readouterr().out, folder / "evaluations"
+    answer = json.loads((place / "test_bss2_5chips_brainscales2.json").read_text())
+    told = answer["population"]
+    mean, std = 100 * told["mean"], 100 * told["std"]
+    assert f"test accuracy {mean:.2f} % ± {std:.2f} %, mean and deviation of 5 chips" in said
+    for key in ("best", "median", "worst"):
+        assert f"{key} {100 * told[key]:.2f} %" in said
+    assert told["worst"] <= told["median"] <= told["best"]
+    low, high = told["mean_interval"]
+    assert low < told["mean"] < high
+    assert f"between {100 * low:.2f} % and {100 * high:.2f} %, with 95 %" in said
+    assert said.count("of 5 reach") == 5, "no share that five chips cannot tell"
+    assert "chips 0 to 1, one a replica" in " ".join(said.split())
+    page = (place / "test_bss2_5chips_brainscales2.html").read_text()
+    assert "data:image/png" in page
+    assert f"{mean:.2f} %" in page
 
 
 # ---- what it refuses
@@ -274,6 +314,23 @@ def test_published_rows_stand_below_ours_with_their_evidence(folder: Path) -> No
     assert "[7] Göltz 2021, in Cramer et al., PNAS 2022, table 2" in notes
     assert sum("reported," in line for line in lines) == 4, "DYNAP-SE and three published rows"
     assert any("DYNAP-SE: a neuron has 121 inputs, the chip's have 64" in note for note in notes)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_no_table_is_cut_where_the_evidence_stands(folder: Path, width: int) -> None:
+    answer = evaluation.evaluate(
+        EvaluateConfig(run=str(folder), prices=EVERY_CHIP, name="x"), Console(file=io.StringIO())
+    )
+    others = published(conf_folder() / "published" / "mnist.yaml")["rows"]
+    table, notes = comparison("784-350-10", list(answer["chips"].values()), others, width)
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(table)
+    text = stream.getvalue()
+    assert "…" not in text
+    for word in ("measured", "projected", "unchecked", "reported,", "derived", "energy", "8.4 µJ"):
+        assert word in text, word
+    assert ("latency" in text) == (width >= 80)
+    assert (f"{width} columns have no room for" in " ".join(notes)) == (width < 80)
 
 
 def test_what_is_published_and_was_not_read_names_no_source() -> None:

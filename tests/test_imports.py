@@ -14,7 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
     "errors", "registry", "plugins", "rng", "backend", "neuron", "kernels", "network", "datasets",
-    "substrate", "training", "accountant", "config", "store", "report", "runs", "api", "cli",
+    "substrate", "training", "accountant", "exchange", "config", "store", "report", "runs", "api",
+    "torch", "jax", "cli",
 ]  # fmt: skip
 """The floors: a file imports only from floors below its own."""
 
@@ -108,7 +109,7 @@ def test_only_the_reference_needs_scipy_and_only_the_cpu_kernels_numba(file: Pat
     "heavy",
     [
         "numba", "matplotlib", "hydra", "omegaconf", "cupy", "wandb", "scipy", "rich", "yaml", "sklearn",
-        "pandas", "torch", "jax",
+        "pandas", "torch", "jax", "nir", "h5py",
     ],
 )  # fmt: skip
 def test_importing_gpuspike_loads_nothing_heavy(heavy: str, loaded: set[str]) -> None:
@@ -136,14 +137,31 @@ def modules_after(code: str, folder: Path) -> set[str]:
     return set(answer.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"numba", "matplotlib", "cupy", "scipy", "wandb", "tensorboardX", "optuna", "submitit", "joblib"}
+HEAVY = {
+    "nir",
+    "h5py",
+    "numba",
+    "matplotlib",
+    "cupy",
+    "scipy",
+    "wandb",
+    "tensorboardX",
+    "optuna",
+    "submitit",
+    "joblib",
+}
 
 
-@pytest.mark.parametrize("command", ["gpuspike-train", "gpuspike-tune"])
+@pytest.mark.parametrize(
+    "command", ["gpuspike-train", "gpuspike-tune", "gpuspike-export", "gpuspike-import", "gpuspike-price"]
+)
 def test_asking_a_command_for_help_loads_nothing_heavy(command: str, tmp_path: Path) -> None:
     module, function = {
         "gpuspike-train": ("gpuspike.cli.train", "train"),
         "gpuspike-tune": ("gpuspike.cli.tune", "tune"),
+        "gpuspike-export": ("gpuspike.cli.exchange", "export"),
+        "gpuspike-import": ("gpuspike.cli.exchange", "import_"),
+        "gpuspike-price": ("gpuspike.cli.price", "price"),
     }[command]
     code = f"sys.argv = ['{command}', '--help']; import {module}; {module}.{function}()"
     loaded = modules_after(code, tmp_path)

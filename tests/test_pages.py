@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from gpuspike.report.sweep_page import write_sweep_report
 pytestmark = pytest.mark.skipif(
     chromium() is None, reason="needs Chromium: apt-get install chromium, or one of its names on the PATH"
 )
-PHONE, DESK = 390, 1200
+PHONE, TABLET, DESK = 390, 800, 1280
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def sweep_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def in_order(browser: Browser) -> list[str]:
     """Jobs from top to bottom of the table."""
-    return browser.run("[...document.querySelectorAll('.jobs tbody tr')].map(row => row.dataset.job)")
+    return browser.run("[...document.querySelectorAll('.jobs tbody tr')].map(row => row.dataset.jobs)")
 
 
 def click(browser: Browser, column: str) -> None:
@@ -53,7 +54,7 @@ def click(browser: Browser, column: str) -> None:
     )
 
 
-@pytest.mark.parametrize("width", [PHONE, DESK])
+@pytest.mark.parametrize("width", [PHONE, TABLET, DESK])
 @pytest.mark.parametrize("page", ["run_page", "sweep_page"])
 def test_a_page_opens_without_errors_requests_or_sideways_scrolling(
     browser: Browser, page: str, width: int, request: pytest.FixtureRequest
@@ -63,6 +64,8 @@ def test_a_page_opens_without_errors_requests_or_sideways_scrolling(
     assert browser.errors == []
     assert [url for url in browser.requests if not url.startswith("data:")] == [path.as_uri()]
     assert browser.run("document.documentElement.scrollWidth") <= width
+    cut = "[...document.querySelectorAll('.wide, pre')].filter(box => box.scrollWidth > box.clientWidth)"
+    assert browser.run(f"{cut}.length") == 0, "a table is cut"
     assert browser.run("[...document.images].every(image => image.naturalWidth > 1)")
     assert browser.run("document.body.innerText.length") > 200
 
@@ -90,15 +93,16 @@ def test_the_table_sorts_by_number_up_and_down_with_the_unknown_last(
 
 def test_pointing_at_a_job_shows_what_it_is(browser: Browser, sweep_page: Path) -> None:
     browser.open(sweep_page, DESK)
+    browser.run("document.querySelector('.point.best').scrollIntoView({block: 'center'})")
     place = browser.run(
         "(box => [box.x + box.width / 2, box.y + box.height / 2])"
-        "(document.querySelector('.point[data-job=\"1\"] circle').getBoundingClientRect())"
+        "(document.querySelector('.point.best[data-jobs=\"1\"] circle').getBoundingClientRect())"
     )
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
     told = browser.run("document.getElementById('told').textContent")
     assert told.startswith("job 1: 97.00 ± 1.00 %, energy per classification 100 nJ to 500 nJ")
     assert "optimizer.learning_rate=0.002" in told
-    assert browser.run("document.querySelector('tr.shown').dataset.job") == "1"
+    assert browser.run("document.querySelector('tr.shown').dataset.jobs") == "1"
     assert browser.errors == []
 
 
@@ -107,3 +111,21 @@ def test_a_script_error_would_be_seen(browser: Browser, tmp_path: Path) -> None:
     page.write_text("<script>nothing.there()</script>")
     browser.open(page)
     assert len(browser.errors) == 1
+
+
+def test_the_best_run_stands_at_the_top(browser: Browser, sweep_page: Path) -> None:
+    browser.open(sweep_page, PHONE, 844)
+    told = browser.run("document.querySelector('.winner-card').innerText")
+    assert "job 10 test accuracy 99.00 ± 1.00 %" in told
+    assert "optimizer.learning_rate=0.02" in told
+    assert browser.run("document.querySelector('.winner-card').getBoundingClientRect().bottom") < 844
+
+
+def test_a_page_that_is_followed_loads_itself_again(browser: Browser, tmp_path: Path) -> None:
+    path, _ = write_sweep_report(test_sweep_report.sweep_of(tmp_path), again=0.2)
+    browser.open(path, DESK)
+    browser.run("window.mark = 1")
+    end = time.monotonic() + 10
+    while browser.run("window.mark") == 1 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert browser.run("window.mark") is None

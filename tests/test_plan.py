@@ -12,6 +12,7 @@ from gpuspike.cli import plan as cli_plan
 from gpuspike.config.schema import jobs
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.runs.planning import memory_of, time_of
+from gpuspike.runs.progress import duration
 
 SMALL = ["backend=cpu", "dataset.n_train=600", "dataset.n_validation=100", "dataset.n_test=200"]
 
@@ -184,4 +185,4 @@ def test_bad_input_is_refused_in_one_line(
      (5000, "83 min"), (7500, "2 h 5 min"), (400_000, "111 h")],
 )  # fmt: skip
 def test_durations_are_for_a_reader(seconds: float, text: str) -> None:
-    assert cli_plan.duration(seconds) == text
+    assert duration(seconds) == text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from gpuspike.config.schema import jobs
 from gpuspike.errors import DataError
@@ -49,13 +50,23 @@ def test_the_yield_counted_by_hand() -> None:
     told = population.yields(np.array([[0.5, 0.9, 0.7, 0.8], [0.4, 0.6, 1.0, 0.8]]))
     assert told["chips"] == 4
     assert told["mean"] == pytest.approx(0.7125)
+    assert (told["worst"], told["median"], told["best"]) == (0.4, pytest.approx(0.75), 1.0)
+    # The chips' means over replicas are 0.45, 0.75, 0.85, 0.8; Student's quantile for three degrees is 3.182.
+    reach = 3.182446 * np.std([0.45, 0.75, 0.85, 0.8], ddof=1) / 2
+    assert told["mean_interval"] == pytest.approx([0.7125 - reach, 0.7125 + reach], rel=2e-3)
     assert told["yield"]["1"] == pytest.approx(0.45)  # all four: the worst of each
     assert told["yield"]["0.75"] == pytest.approx((0.7 + 0.6) / 2)
     assert told["yield"]["0.5"] == pytest.approx((0.8 + 0.8) / 2)
     assert told["yield"]["0.1"] == pytest.approx((0.9 + 1.0) / 2)
 
 
+@pytest.mark.parametrize("freedom", [1, 2, 3, 5, 9, 19, 999])
+def test_student_s_quantile_is_scipy_s(freedom: int) -> None:
+    assert population.student(freedom) == pytest.approx(float(stdtrit(freedom, 0.975)), rel=1.3e-3)
+
+
 def test_one_chip_has_no_deviation() -> None:
+    assert population.yields(np.array([[0.5]]))["mean_interval"] is None
     assert population.yields(np.array([[0.5]]))["std"] is None
 
 

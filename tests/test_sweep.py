@@ -63,7 +63,9 @@ def test_a_finished_job_is_skipped_wherever_it_stands_in_the_sweep(tmp_path: Pat
     first, _ = once(tmp_path, 0, "seed=3")
     again, said = once(tmp_path, 7, "seed=3")
     assert again == first
-    assert said.strip() == f"finished before: {tmp_path / '0'}"
+    assert said.startswith("job 7  test ")
+    assert said.strip().endswith(f"finished before: {tmp_path / '0'}")
+    assert said.count("\n") == 1
     assert not (tmp_path / "7").exists()
 
 

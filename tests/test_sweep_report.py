@@ -72,17 +72,20 @@ def test_every_job_is_listed_with_its_state(tmp_path: Path) -> None:
 
 def test_the_page_has_a_row_a_job_and_only_what_differs(tmp_path: Path) -> None:
     path, _ = write_sweep_report(sweep_of(tmp_path))
-    page = test_report.Page(path.read_text(encoding="utf-8").split("<script>")[0] + "</body></html>")
+    text = path.read_text(encoding="utf-8").replace("&nbsp;", " ")
+    page = test_report.Page(text.split("<script>")[0] + "</body></html>")
     rows = page.rows[1:]  # without the head and, where they link, the jobs' names
     head = page.text.split("Jobs")[1]
     assert "optimizer.learning_rate" in head
     assert "dataset" not in head
-    # A row each, and in the three drawings the jobs whose figure is known.
-    assert [name for name, _ in page.attributes].count("data-job") == 7 + 3 + 4 + 4
+    # A row each, the finished ones against both keys, and those whose energy is known.
+    assert [name for name, _ in page.attributes].count("data-jobs") == 7 + 2 * 4 + 3
+    assert "energy, stopping at the decision: 1 µJ for each job (BrainScaleS-2 measured)" in page.text
     assert rows[0][:2] == ["finished", "0.01"]
     assert "95.00 ± 1.00 %" in rows[0]
     assert "100 nJ to 500 nJ" in rows[1]
     assert [value for name, value in page.attributes if name == "href"] == [
+        "10/report.html", "1/report.html",  # the best and the next
         "0/report.html", "1/report.html", "2/report.html", "4/report.html", "10/report.html",
     ]  # fmt: skip
     assert "7 jobs: 4 finished, 1 unfinished, 1 damaged, 1 gone" in page.text
@@ -199,6 +202,42 @@ def test_the_command_says_what_it_wrote_and_what_is_not_finished(
     assert f"page  {tmp_path / 'sweep.html'}" in said
     assert "4 of 7 finished" in said
     assert "3: unfinished, 2 of 7 epochs" in said
+
+
+def test_a_running_sweep_is_followed_until_all_its_jobs_are_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    job(tmp_path, "0")
+    (tmp_path / "jobs" / "a.json").write_text('{"folder": "0", "finished": true, "of": 2}')
+    pages = []
+
+    def wait(seconds: float) -> None:
+        assert seconds == 3
+        pages.append((tmp_path / "sweep.html").read_text())
+        job(tmp_path, "1", 0.95)
+
+    monkeypatch.setattr(cli_report.time, "sleep", wait)
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", str(tmp_path), "watch=3"])
+    cli_report.report()
+    said = capsys.readouterr().out
+    assert "1 of 2 finished" in said
+    assert "2 of 2 finished" in said
+    assert "95.00" in said
+    assert "setTimeout(() => location.reload(), 3000)" in pages[0]
+    assert "1 of 2" in pages[0]
+    assert "reload" not in (tmp_path / "sweep.html").read_text()
+
+
+@pytest.mark.parametrize("text", ["0", "often", "nan", "-3", "inf"])
+def test_seconds_that_cannot_be_waited_are_refused(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job(tmp_path, "0")
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", str(tmp_path), f"watch={text}"])
+    with pytest.raises(SystemExit):
+        cli_report.report()
+    assert f"watch must be a number of seconds, at least 1, got {text}" in capsys.readouterr().err
 
 
 def test_a_page_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

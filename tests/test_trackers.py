@@ -163,17 +163,23 @@ def test_every_epoch_is_there_as_mean_and_spread_over_the_replicas(tracked: tupl
     for record in records(folder):
         logged = steps[record["epoch"]]
         for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
-            assert logged[name] == pytest.approx(np.mean(record[name]))
-            assert logged[f"{name}_std"] == pytest.approx(np.std(record[name], ddof=1))
-        assert logged["learning_rate"] == record["learning_rate"]
-        assert logged["silent_fraction/layer_2"] == pytest.approx(np.mean(record["silent_fraction"][1]))
+            split, what = name.split("_")
+            assert logged[f"{what}/{split}"] == pytest.approx(np.mean(record[name]))
+            assert logged[f"{what}_std/{split}"] == pytest.approx(np.std(record[name], ddof=1))
+        assert logged["steps/learning_rate"] == record["learning_rate"]
+        assert logged["epoch"] == record["epoch"]
+        assert logged["silent/layer_2"] == pytest.approx(np.mean(record["silent_fraction"][1]))
 
 
 def test_summary_figures_table_and_checkpoint_are_there(tracked: tuple[Path, list[Any]]) -> None:
     folder, parts = tracked
     summary = json.loads((folder / "summary.json").read_text())
     told = items([item for record in kept(parts[1], "summary") for item in record.get("update", ())])
-    assert told["accuracy.test.mean"] == summary["accuracy"]["test"]["mean"]
+    assert told["final/test_accuracy"] == summary["accuracy"]["test"]["mean"]
+    ours = {name for name in told if not name.startswith(("_", "figures/", "replicas"))}
+    assert len(ours) < 30, "curves and few numbers, not all of summary.json"
+    configured = [update for record in kept(parts[1], "config") for update in record.get("update", ())]
+    assert items(configured)["provenance"]["chip evidence"] == "derived"
     last = history(parts[1])[5]
     assert {name.split("/")[1] for name in last if name.startswith("figures/")} == FIGURES
     (table,) = folder.glob("wandb/offline-run-*/files/media/table/replicas_5_*.json")
@@ -216,7 +222,8 @@ def test_tensorboard_has_every_epoch_once_after_a_kill_too(tmp_path: Path) -> No
         "found = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0}).Reload()\n"
         "tags = found.Tags()\n"
         "scalars = {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in tags['scalars']}\n"
-        "print(json.dumps([scalars, tags['images'], tags['tensors']]))\n"
+        "plugins = list(found.summary_metadata)\n"
+        "print(json.dumps([scalars, tags['images'], tags['tensors'], plugins]))\n"
     )
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", reader, str(folder / "tensorboard")],
@@ -224,17 +231,21 @@ def test_tensorboard_has_every_epoch_once_after_a_kill_too(tmp_path: Path) -> No
         text=True,
         check=True,
     )
-    scalars, images, texts = json.loads(answer.stdout)
-    for name in ("train_loss", "validation_accuracy"):
+    scalars, images, texts, compared = json.loads(answer.stdout)
+    for name, tag in (("train_loss", "loss/train"), ("validation_accuracy", "accuracy/validation")):
         expected = [(record["epoch"], np.mean(record[name])) for record in records(folder)]
-        np.testing.assert_allclose(scalars[name], expected, rtol=1e-6)
-        assert len(scalars[f"{name}_std"]) == 4
+        np.testing.assert_allclose(scalars[tag], expected, rtol=1e-6)
+        assert len(scalars[tag.replace("/", "_std/")]) == 4
     summary = json.loads((folder / "summary.json").read_text())
     np.testing.assert_allclose(
-        scalars["summary/accuracy.test.mean"][-1][1], summary["accuracy"]["test"]["mean"]
+        scalars["final/test_accuracy"][-1][1], summary["accuracy"]["test"]["mean"], rtol=1e-6
     )
+    single = {tag for tag, points in scalars.items() if {step for step, _ in points} == {4}}
+    few = "test_accuracy energy_per_classification_J energy_stopping_at_decision_J time_to_decision_s"
+    assert single == {f"final/{name}" for name in few.split()}
+    assert "_hparams_/experiment" in compared, "runs compare by value"
     assert {name.removeprefix("figures/") for name in images} == FIGURES
-    assert {"replicas/text_summary", "config/text_summary"} <= set(texts)
+    assert {f"{name}/text_summary" for name in ("replicas", "config", "provenance")} <= set(texts)
 
 
 # ---- failures
@@ -308,7 +319,7 @@ def test_a_run_without_a_single_epoch_leaves_nothing_of_its_tracker_either(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+@pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,14 +341,32 @@ def test_lines_become_means_deviations_and_layers() -> None:
         "silent_fraction": [[0.0, 0.5], [None, None]],
     }
     assert trackers.epoch_figures(line) == {
-        "epoch": 3.0,
-        "train_loss": 2.0,
-        "train_loss_std": pytest.approx(2.0**0.5),
-        "validation_loss": 2.0,
-        "bump_fraction": 1.0,
-        "silent_fraction/layer_1": 0.25,
-        "silent_fraction/layer_1_std": pytest.approx(0.125**0.5),
+        "loss/train": 2.0,
+        "loss_std/train": pytest.approx(2.0**0.5),
+        "loss/validation": 2.0,
+        "steps/bumped": 1.0,
+        "silent/layer_1": 0.25,
+        "silent_std/layer_1": pytest.approx(0.125**0.5),
     }
+
+
+def test_bands_have_two_ends_and_what_is_not_known_is_left_out() -> None:
+    summary = {
+        "accuracy": {"test": {"mean": 0.9}},
+        "chip": {"energy_per_classification_J": [1e-6, 2e-6], "until_decision": None},
+    }
+    assert trackers.final_figures(summary) == {
+        "final/test_accuracy": 0.9,
+        "final/energy_per_classification_J_low": 1e-6,
+        "final/energy_per_classification_J_high": 2e-6,
+    }
+
+
+def test_runs_are_compared_by_what_was_typed_and_a_few_more() -> None:
+    given = ["model.hidden=[12]", "model.tau_mem=inf", "tracking.project=mine", "experiment=yin_yang"]
+    values = trackers.compared(small(*given), {"run": {"overrides": given}})
+    assert set(values) == {*trackers.COMPARED, "model.hidden", "model.tau_mem"}
+    assert (values["model.hidden"], values["model.tau_mem"]) == ("[12]", "inf")
 
 
 def test_the_id_of_a_run_is_that_of_its_physics_and_its_folder(tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ def test_the_device_code_and_the_configuration_are_in_the_wheel(tmp_path: Path) 
         "kernels/cuda/__init__.py",
         "conf/config.yaml",
         "conf/evaluate/evaluate.yaml",
+        "conf/exchange/price.yaml",
         "conf/prices/brainscales2.yaml",
         "conf/published/mnist.yaml",
         "py.typed",
     ):
         assert f"gpuspike/{name}" in names
     scripts = next(name for name in names if name.endswith("entry_points.txt"))
-    for command in ("doctor", "evaluate", "plan", "report", "train", "tune"):
+    for command in ("doctor", "evaluate", "export", "import", "plan", "price", "report", "train", "tune"):
         assert f"gpuspike-{command} =" in zipfile.ZipFile(wheel).read(scripts).decode()

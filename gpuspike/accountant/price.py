@@ -73,7 +73,8 @@ class Cost:
     Attributes:
         name: of the chip;  setting: what the prices hold for.
         scope: "all_in" or "per_term".
-        accuracy: share of the samples decided rightly within the chip's trial, mean over replicas.
+        accuracy: share of the samples decided rightly within the chip's trial, mean over replicas; None where
+            nobody knows the labels.
         energy_per_classification_J: of whole trials;  energy_terms_J: by term.
         time_to_decision_s: "mean", "p50" and "p99", of the samples that are decided; None without a time.
         seconds_per_sample, samples_per_s: reset and transfer included where they are known.
@@ -87,7 +88,7 @@ class Cost:
     name: str
     setting: str
     scope: str
-    accuracy: float
+    accuracy: float | None
     energy_per_classification_J: Figure
     energy_terms_J: dict[str, Figure] | None
     time_to_decision_s: dict[str, Figure] | None
@@ -102,8 +103,9 @@ class Cost:
 
     def __repr__(self) -> str:
         decided = None if self.time_to_decision_s is None else self.time_to_decision_s["mean"]
+        right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %, "
         return (
-            f"Cost({self.name}: accuracy {100 * self.accuracy:.2f} %, "
+            f"Cost({self.name}: {right}"
             f"{_told(self.energy_per_classification_J, 'J')} a classification ({self.evidence}), "
             f"decided after {_told(decided, 's')}, {_told(self.seconds_per_sample, 's')} a sample)"
         )

@@ -90,3 +90,18 @@ def by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]
             f"{name} must be a finite number, or one for each of the {len(rule)} layers, got {given!r}"
         )
     return [float(value) for value in values]
+
+
+def bias_spikes(bias_times: Any) -> list[tuple[float, ...]]:
+    """Times of bias spikes, a tuple for each layer.
+
+    Raises:
+        ValueRangeError: they are not lists of finite times.
+    """
+    try:
+        bias = [tuple(float(t) for t in times) for times in bias_times]
+    except TypeError:
+        raise ValueRangeError(f"bias_times must be a list of times a layer, got {bias_times!r}") from None
+    if not all(np.isfinite(times).all() for times in bias):
+        raise ValueRangeError(f"bias_times must be finite, got {bias_times!r}")
+    return bias

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from gpuspike.api.network import Network, revived
 from gpuspike.config.schema import Config
 from gpuspike.errors import DataError
-from gpuspike.runs.experiment import recipe_of, substrate_of
+from gpuspike.network.delays import learnt
+from gpuspike.runs.experiment import delay_rule_of, recipe_of, substrate_of
 from gpuspike.store import checkpoint, resume
 from gpuspike.store.run_folder import CHECKPOINT, SUMMARY
 
@@ -70,7 +71,8 @@ def _of_run(folder: Path, backend: str | None) -> Network:
             "neuron": {
                 k: getattr(model, k) for k in ("tau_mem", "tau_syn", "threshold", "leak", "capacitance")
             },
-            "trained": model.trained,
+            "trained": learnt(model.trained, model.delays),
+            "delay_rule": asdict(delay_rule_of(config)),
             "seed": config.seed,
             "replicas": config.replicas,
             "dtype": config.dtype.value,

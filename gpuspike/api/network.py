@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpuspike.api.checks import by_layer, class_labels, spike_times, whole
+from gpuspike.api.checks import bias_spikes, by_layer, class_labels, spike_times, whole
 from gpuspike.api.history import History
+from gpuspike.api.neurons import by_layer as neurons_by_layer
+from gpuspike.api.neurons import of_told, told
 from gpuspike.backend import select, thread_count
 from gpuspike.errors import ConfigError, DataError, DtypeError, ValueRangeError
 from gpuspike.kernels import host, load
 from gpuspike.network.decision import decisions
+from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import Moment
 from gpuspike.network.membranes import membranes
@@ -49,12 +52,15 @@ class Network:
         bias_times: for each layer after the inputs the times of its bias spikes; None: no bias spikes.
         seed: of the first replica's initial weights, shuffles and noise; replica r has seed + r.
         replicas: independent networks side by side.
-        neuron: of all layers, its parameters numbers.
+        neuron: of all layers, its parameters numbers; or one a layer, whose parameters may be arrays.
         dtype: of times and weights, float32 or float64.
         backend: "auto" (a CUDA device where CuPy finds one, else the CPU), "cuda", "cpu" or "reference".
         weight_mean, weight_std: of the initial weights, in place of that rule: a number, or one a layer.
         trained: constants that each neuron learns for itself, beside the weights, by their names in
-            `gpuspike.network.constants.TRAINED`. They are trained piece by piece, on a CPU.
+            `gpuspike.network.constants.TRAINED`: "threshold", "tau_mem", "tau_syn".
+        delays: that it learns: "axonal" (one an input), "dendritic" (one a neuron), "synaptic" (one a weight)
+            or a sum of them, "axonal+dendritic". Constants and delays are trained piece by piece, on a CPU.
+        delay_rule: range and form of the delays, in the network's unit of time; None: `DelayRule()`, up to 1.
 
     Attributes:
         parameters: what it has learnt; `parameters.weights` are (n_replica, n_pre, n_post) each.
@@ -76,14 +82,17 @@ class Network:
         *,
         seed: int = 0,
         replicas: int = 1,
-        neuron: LIF | None = None,
+        neuron: LIF | Sequence[LIF] | None = None,
         dtype: DTypeLike = "float64",
         backend: str = "auto",
         weight_mean: float | Sequence[float] | None = None,
         weight_std: float | Sequence[float] | None = None,
         trained: Sequence[str] = (),
+        delays: str | Sequence[str] = "none",
+        delay_rule: DelayRule | None = None,
     ) -> None:
-        self._build(sizes, bias_times, seed, replicas, neuron or LIF(), dtype, backend, trained)
+        trained, rule = learnt(trained, delays), delay_rule or DelayRule()
+        self._build(sizes, bias_times, seed, replicas, neuron or LIF(), dtype, backend, trained, rule)
         layers = self._architecture.layers
         suited_means, suited_stds = from_fan_in(layers)
         means = by_layer("weight_mean", weight_mean, suited_means)
@@ -91,7 +100,7 @@ class Network:
         if min(stds) < 0.0:
             raise ValueRangeError(f"weight_std must be 0 or more, got {weight_std!r}")
         weights = self._architecture.initial_weights(self.seeds, means, stds, self.dtype)
-        self.parameters = Parameters.of_weights(weights).training(trained, layers)
+        self.parameters = Parameters.of_weights(weights).training(trained, layers, self.seeds, rule)
 
     def _build(
         self,
@@ -99,21 +108,16 @@ class Network:
         bias_times: Sequence[Sequence[float]] | None,
         seed: int,
         replicas: int,
-        neuron: LIF,
+        neuron: LIF | Sequence[LIF],
         dtype: DTypeLike,
         backend: str,
         trained: Sequence[str],
+        delay_rule: DelayRule,
     ) -> None:
         sizes = [whole("a layer's size", size, 1) for size in sizes]
         bias_times = [[]] * (len(sizes) - 1) if bias_times is None else bias_times
-        if not (isinstance(neuron, LIF) and neuron.uniform):
-            raise ValueRangeError(f"neuron must be a gs.LIF of numbers, got {neuron!r:.80}")
-        try:
-            bias = [tuple(float(t) for t in times) for times in bias_times]
-        except TypeError:
-            raise ValueRangeError(f"bias_times must be a list of times a layer, got {bias_times!r}") from None
-        if not all(np.isfinite(times).all() for times in bias):
-            raise ValueRangeError(f"bias_times must be finite, got {bias_times!r}")
+        neurons = neurons_by_layer(neuron, sizes, replicas)
+        bias = bias_spikes(bias_times)
         try:
             self.dtype = np.dtype(dtype)
         except TypeError:
@@ -125,7 +129,8 @@ class Network:
         self._host_only = trained_on_host(trained)
         self._asked, self.backend = backend, select(backend, host_only=self._host_only)
         thread_count()  # refuses a number of threads that means nothing
-        self._architecture = Architecture.build(sizes, bias, neuron, load(self.backend.name))
+        built = Architecture.build(sizes, bias, neurons, load(self.backend.name))
+        self._architecture = replace(built, delay_rule=delay_rule)
         self.chip: Chip | None = None
         self.gradient = "nominal"
         self._machine: Machine = self._architecture
@@ -153,13 +158,13 @@ class Network:
 
     @property
     def neuron(self) -> LIF:
-        """Of all layers, before any of its constants is trained."""
+        """Of the first layer, before any of its constants is trained; of all, unless each has its own."""
         return self._architecture.layers[0].neuron
 
     @property
     def tau_syn(self) -> float:
-        """The synaptic time constant, in the network's unit of time."""
-        return float(self.neuron.tau_syn)
+        """The first layer's synaptic time constant, or its neurons' mean, in the network's unit of time."""
+        return float(np.mean(self.neuron.tau_syn))
 
     @property
     def replicas(self) -> int:
@@ -228,15 +233,16 @@ class Network:
         if times.ndim != 1 or not np.isfinite(times).all():
             raise ValueRangeError(f"times must be one axis of finite numbers, got shape {times.shape}")
         t_in = spike_times("sample", np.asarray(sample)[None], self.sizes[0], self.dtype)
-        weights, neurons = self.parameters.weights, [layer.neuron for layer in self.architecture.layers]
+        weights, layers = self.parameters.weights, self.architecture.layers
+        neurons, delays = [layer.neuron for layer in layers], [layer.delays for layer in layers]
         machine = self.machine
         if isinstance(machine, OnChip) and isinstance(chip := machine.chip, EmulatedChip):
-            weights, neurons = chip.effective(weights), chip.neurons
+            weights, neurons, delays = chip.effective(weights), chip.neurons, chip.delays
         states = answer(machine, self.parameters.weights, self.architecture.receive(t_in[None], sort=False))
         traces = []
-        for state, w, neuron in zip(states, weights, neurons, strict=True):
+        for state, w, neuron, own in zip(states, weights, neurons, delays, strict=True):
             inputs = np.broadcast_to(host(state.t_in)[:, 0], (self.replicas, state.t_in.shape[2]))
-            of_all = [membranes(times, inputs[r], w[r], neuron, r) for r in range(self.replicas)]
+            of_all = [membranes(times, inputs[r], w[r], neuron, r, own) for r in range(self.replicas)]
             traces.append(self._told(np.stack(of_all)))
         return traces
 
@@ -299,7 +305,8 @@ class Network:
             "sizes": self.sizes,
             "bias_times": [layer.bias_times for layer in self._architecture.layers],
             "trained": self.parameters.trained,
-            "neuron": asdict(self.neuron),
+            "delay_rule": asdict(self._architecture.delay_rule),
+            "neuron": told([layer.neuron for layer in self._architecture.layers]),
             "seed": self.seeds[0],
             "replicas": self.replicas,
             "dtype": self.dtype.name,
@@ -339,10 +346,11 @@ def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) 
             header["bias_times"],
             header["seed"],
             header["replicas"],
-            LIF(**header["neuron"]),
+            of_told(header["neuron"]),
             header["dtype"],
             header["backend"],
             trained := header.get("trained", ()),
+            DelayRule(**header.get("delay_rule", {})),
         )
         layers = net._architecture.layers
         net.parameters = Parameters.from_arrays(arrays, layers, net.replicas, net.dtype, place, trained)

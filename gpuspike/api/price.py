@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from gpuspike.accountant import find, read_prices
 from gpuspike.accountant.price import Cost, cost_of, observe
+from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
 from gpuspike.api.checks import class_labels, spike_times
 from gpuspike.api.network import Network
 from gpuspike.config.composition import conf_folder
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.exchange.populations import populations
+from gpuspike.registry import one_of
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe
 
@@ -41,9 +47,7 @@ def price(
     chip = read_prices(find(str(prices), conf_folder() / "prices"))
     t_in = spike_times("t_in", t_in, net.sizes[0], net.dtype)
     known = class_labels("labels", labels, len(t_in), net.sizes[-1])
-    names = [str(k) for k in range(net.sizes[-1])] if class_names is None else list(class_names)
-    if len(names) != net.sizes[-1]:
-        raise ValueRangeError(f"class_names must be {net.sizes[-1]}, one an output neuron, got {len(names)}")
+    names = _names(class_names, net.sizes[-1])
     recipe = net.recipe or Recipe()
     observed = observe(
         net.machine,
@@ -56,3 +60,101 @@ def price(
         net.tau_syn,
     )
     return cost_of(observed.activity, chip, names)
+
+
+def price_spikes(
+    spikes: Sequence[Any] | Mapping[str, Any],
+    synapses: Any = None,
+    prices: str | Path = "loihi",
+    *,
+    labels: ArrayLike | None = None,
+    decision: str = "count",
+    tau_syn: float | None = None,
+    duration: float | None = None,
+    n_samples: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Cost:
+    """What a chip would need for the spikes of any simulator, with the prices and the evidence of `price`.
+
+    Neurons may spike more than once. A spike costs what it costs, however the network came to it; what is no
+    spike, an image fed as a current for example, has no price: leave that layer out. docs/exchange.md has
+    recipes for snnTorch, SpikingJelly and NIR.
+
+    Args:
+        spikes: of the inputs, each hidden layer and the outputs, in this order; or by name, where `synapses`
+            is a NIR graph. Each is a (time, sample, neuron) array or tensor of numbers of spikes; or a list
+            of events, {"sample", "neuron", "time"} with an array each, and "n_neurons" if you like, times in
+            time steps from 0.
+        synapses: between each two of them, a list of: (n_pre, n_post), every neuron with every one; a matrix
+            of that shape (n_pre first, unlike a torch.nn.Linear's), whose zeros are no synapses; (n_pre,)
+            numbers of targets. Or a NIR file or graph, of any neurons. None: every neuron with every one.
+        prices: name of a chip's prices, or path of a YAML file.
+        labels: (n_samples,) integers from 0; None: there is no accuracy.
+        decision: "count", the class of the most output spikes, when the trial is over; or "first", that of
+            the first one.
+        tau_syn: the network's synaptic time constant in time steps, which chips without a clock scale to
+            their own; None: it has none. A clocked chip takes the network's time steps for its own.
+        duration, n_samples: of event lists: time steps of a trial, samples.
+        class_names: of the output neurons; None: their numbers.
+
+    Returns:
+        The account; its accuracy is None without labels.
+
+    Raises:
+        ConfigError: unknown prices, or an unknown decision.
+        DataError: a NIR graph that is not one row of layers.
+        ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
+    """
+    chip = read_prices(find(str(prices), conf_folder() / "prices"))
+    one_of("decision", decision, ["count", "first"])
+    if tau_syn is not None and not 0.0 < tau_syn < math.inf:
+        raise ValueRangeError(f"tau_syn must be a positive number of time steps, got {tau_syn!r}")
+    made = _recorded(spikes, synapses, duration, n_samples)
+    n_classes = made.populations[-1][1]
+    known = (
+        None
+        if labels is None
+        else class_labels("labels", as_array("labels", labels), made.n_samples, n_classes)
+    )
+    names = _names(class_names, n_classes)
+    own = for_recording(chip, made.duration, tau_syn)
+    counted = activity(made, known, decision == "first", 1.0 if tau_syn is None else float(tau_syn))
+    cost = cost_of(counted, own, names)
+    told = dict(cost.summary)
+    if told["refused"] and not own.clocked and tau_syn is None:
+        told["refused"] += "; tau_syn, in time steps, would tell it"
+    curve = dict(cost.anytime)
+    if known is None:
+        told["accuracy"] = curve["accuracy"] = None
+    return replace(cost, accuracy=told["accuracy"], refused=told["refused"], summary=told, anytime=curve)
+
+
+def _recorded(
+    spikes: Sequence[Any] | Mapping[str, Any], synapses: Any, duration: float | None, n_samples: int | None
+) -> Recording:
+    if synapses is None or isinstance(synapses, (list, tuple)):
+        if isinstance(spikes, Mapping):
+            raise ConfigError("spikes by name need a NIR graph as synapses, got none")
+        return recording(list(spikes), synapses, duration, n_samples)
+    row = populations(synapses)
+    if not isinstance(spikes, Mapping):
+        if any(row.bias):
+            raise ConfigError(
+                f"spikes must be given by name where there are bias spikes, got {len(spikes)} in a row"
+            )
+        return recording(list(spikes), row.matrices, duration, n_samples)
+    wanted = [*row.names, *(name for layer in row.bias for name in layer)]
+    if set(spikes) != set(wanted):
+        raise ConfigError(
+            f"spikes must be those of {', '.join(map(repr, wanted))}, got {', '.join(map(repr, spikes))}"
+        )
+    bias = [[(name, spikes[name], matrix) for name, matrix in layer.items()] for layer in row.bias]
+    given = [spikes[name] for name in row.names]
+    return recording(given, row.matrices, duration, n_samples, bias, [repr(name) for name in row.names])
+
+
+def _names(given: Sequence[str] | None, n_classes: int) -> list[str]:
+    names = [str(k) for k in range(n_classes)] if given is None else list(given)
+    if len(names) != n_classes:
+        raise ValueRangeError(f"class_names must be {n_classes}, one an output neuron, got {len(names)}")
+    return names

@@ -49,6 +49,7 @@ def _plan(arguments: Sequence[str]) -> None:
     from gpuspike.runs.experiment import build
     from gpuspike.runs.memory import keep_freed_memory
     from gpuspike.runs.planning import memory_of, time_of
+    from gpuspike.runs.progress import duration
 
     arguments = searching(plugins.given(arguments))
     multirun = bool({"-m", "--multirun"} & set(arguments))
@@ -84,7 +85,7 @@ def _show(job: Job, console: Console) -> None:
     from gpuspike.kernels.cuda.graph import free_memory
     from gpuspike.runs.experiment import build
     from gpuspike.runs.planning import memory_of, time_of
-    from gpuspike.runs.progress import say_step
+    from gpuspike.runs.progress import duration, say_step
 
     parts = build(job.config)
     config = parts.config
@@ -119,19 +120,6 @@ def _show(job: Job, console: Console) -> None:
         f"From {timing.n_timed} steps of this run's trainer, here and now, on the first samples. Figures and "
         "report take some seconds more; so does compiling the kernels, once."
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds for a reader: 0.0123 -> "12.3 ms", 5000 -> "1 h 23 min"."""
-    if seconds < 1.0:
-        return f"{1000 * seconds:.3g} ms"
-    if seconds < 99.5:
-        return f"{seconds:.3g} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours = f"{minutes // 60} h"
-    return f"{hours} {minutes % 60} min" if minutes < 6000 else hours
 
 
 def _installed() -> int:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from gpuspike.cli.train import refuse
+from gpuspike.cli.train import INTERRUPTED, refuse
 from gpuspike.errors import ConfigError, GpuspikeError
-from gpuspike.report.sweep_page import write_sweep_report
-from gpuspike.store.sweep_folder import FINISHED
+from gpuspike.report.sweep_page import sweep_table, write_sweep_report
+from gpuspike.store.sweep_folder import FINISHED, JobResult, jobs_expected
 
 HELP = """gpuspike-report makes the page of a sweep, sweep.html in its folder.
 
-    gpuspike-report FOLDER
+    gpuspike-report FOLDER [watch=SECONDS]
 
 FOLDER     of a sweep of gpuspike-train or gpuspike-tune, finished or not
+watch      follow a sweep that runs: make the page again every so many seconds until all jobs are finished, or
+           until Ctrl-C; an open page loads itself again
 
-The page has a table to sort, accuracy against energy and time, and links to the report of each job. Jobs
-that are not finished or cannot be read are listed as such. Run it again for later results."""
+The page has the best run at the top, accuracy against each value that was swept, against energy and against
+time, a table to sort, and links to the report of each job. Jobs that are not finished or cannot be read are
+listed as such."""
+
+SHORTEST = 1.0
+"""Seconds between two pages, at least: reading many jobs takes its time."""
 
 
 def report() -> None:
@@ -29,16 +37,65 @@ def report() -> None:
         print(HELP)
         return
     try:
-        if len(arguments) != 1 or arguments[0].startswith("-"):
-            raise ConfigError(f"expected the folder of a sweep, got {' '.join(arguments) or 'nothing'}")
-        path, jobs = write_sweep_report(Path(arguments[0]))
+        folder, seconds = read(arguments)
+        console = Console()
+        path, jobs = write_sweep_report(folder, seconds)
+        console.print(f"page  {path}", soft_wrap=True, markup=False)
+        if seconds is not None:
+            jobs = _follow(folder, seconds, jobs, console)
     except GpuspikeError as error:
         refuse("gpuspike-report", error)
-    console = Console()
-    console.print(f"page  {path}", soft_wrap=True, markup=False)
-    finished = sum(job.state == FINISHED for job in jobs)
-    console.print(f"jobs  {finished} of {len(jobs)} finished", markup=False)
+    except KeyboardInterrupt:
+        print("gpuspike-report: interrupted; the page stays as it is", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    console.print(f"jobs  {_count(folder, jobs)}", markup=False)
     for job in jobs:
         if job.state != FINISHED:
             name = job.name.encode("utf-8", "replace").decode()  # that of a file may be no text
             console.print(f"      {name}: {job.state}, {job.note}", soft_wrap=True, markup=False)
+    if any(job.state == FINISHED for job in jobs):
+        console.print(sweep_table(jobs))
+
+
+def read(arguments: Sequence[str]) -> tuple[Path, float | None]:
+    """The folder, and the seconds of `watch`.
+
+    Raises:
+        ConfigError: something else, or seconds that cannot be waited.
+    """
+    watch = [text for text in arguments if text.startswith("watch=")]
+    folders = [text for text in arguments if text not in watch]
+    if len(folders) != 1 or len(watch) > 1 or folders[0].startswith("-"):
+        raise ConfigError(f"expected the folder of a sweep, got {' '.join(arguments) or 'nothing'}")
+    if not watch:
+        return Path(folders[0]), None
+    text = watch[0].removeprefix("watch=")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not SHORTEST <= seconds < 1e6:
+        raise ConfigError(f"watch must be a number of seconds, at least {SHORTEST:g}, got {text}")
+    return Path(folders[0]), seconds
+
+
+def _follow(folder: Path, seconds: float, jobs: list[JobResult], console: Console) -> list[JobResult]:
+    """Makes the page again until all jobs are finished; the last one does not load itself again."""
+    told = ""
+    while not _over(folder, jobs):
+        if (now := _count(folder, jobs)) != told:
+            console.print(f"jobs  {now}", markup=False)
+            told = now
+        time.sleep(seconds)
+        _, jobs = write_sweep_report(folder, seconds)
+    return write_sweep_report(folder)[1]
+
+
+def _over(folder: Path, jobs: Sequence[JobResult]) -> bool:
+    expected = jobs_expected(folder) or len(jobs)
+    return sum(job.state == FINISHED for job in jobs) >= expected
+
+
+def _count(folder: Path, jobs: Sequence[JobResult]) -> str:
+    finished = sum(job.state == FINISHED for job in jobs)
+    return f"{finished} of {max(len(jobs), jobs_expected(folder) or 0)} finished"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,10 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from gpuspike import plugins
+from gpuspike.cli.words import help_head, pinned, placed
 from gpuspike.config import schema
 from gpuspike.config.composition import conf_folder, one_line, register
 from gpuspike.config.schema import Job, experiment_name, jobs, to_config
-from gpuspike.errors import ConfigError, GpuspikeError
+from gpuspike.errors import ConfigError, DataError, GpuspikeError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -31,8 +33,14 @@ def train() -> None:
     """`gpuspike-train`: see README.md."""
     try:
         refuse_dashes(sys.argv[1:], [item.name for item in fields(schema.Config)])
-        sys.argv[1:] = plugins.given(sys.argv[1:])
-        before = _check(sys.argv[1:])
+        sys.argv[1:] = placed(plugins.given(sys.argv[1:]))
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(help_head())
+        before, sweep = _check(sys.argv[1:])
+        if sweep is not None and sweep.folder is not None:
+            sys.argv[1:] = pinned(sys.argv[1:], sweep.folder)
+            where = f"sweep    {sweep.count} jobs, to follow with gpuspike-report {sweep.folder} watch=5"
+            Console().print(where, soft_wrap=True, markup=False, highlight=False)
         schema.register()
         files, here = [plugin.entry for plugin in plugins.loaded()], Path.cwd()
 
@@ -41,11 +49,16 @@ def train() -> None:
                 entry
             ) in files:  # a launcher's process has not imported them; what a configuration names is not
                 plugins.load(entry, here)
-            return _train(cfg, before)
+            return _train(cfg, before, sweep)
 
         # Otherwise Hydra would print the traceback of a failed job itself.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")(task)()
+        main = hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")
+        try:
+            main(task)()
+        finally:
+            if sweep is not None and sweep.folder is not None:
+                _show_sweep(sweep.folder)
     except GpuspikeError as error:
         refuse("gpuspike-train", error)
     except (HydraException, OmegaConfBaseException) as error:
@@ -109,11 +122,31 @@ def refuse(command: str, error: GpuspikeError) -> NoReturn:
     sys.exit(BAD_INPUT)
 
 
-def _check(arguments: Sequence[str]) -> set[Path]:
+@dataclass(frozen=True)
+class Sweep:
+    """Jobs that a command line asks for together.
+
+    Attributes:
+        folder: of all of them; None where each experiment has its own.
+        keys: that they differ in.
+        count: of jobs.
+    """
+
+    folder: Path | None
+    keys: frozenset[str]
+    count: int
+
+    def label(self, number: int, overrides: Sequence[str]) -> str:
+        """What a job is called on the screen."""
+        own = [text for text in overrides if text.partition("=")[0] in self.keys]
+        return f"job {number} ({number + 1} of {self.count})  {' '.join(own)}".rstrip()
+
+
+def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
     """Checks all jobs of a command line; leaves Hydra's own flags (--help, --cfg, ...) to Hydra.
 
     Returns:
-        The folders around the jobs' outputs that are there already.
+        The folders around the jobs' outputs that are there already, and the sweep if it is one.
     """
     from gpuspike.runs.experiment import build
     from gpuspike.runs.sweep import check_sweep
@@ -124,7 +157,7 @@ def _check(arguments: Sequence[str]) -> set[Path]:
     arguments = searching(arguments)
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
-        return before
+        return before, None
     asked = jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags))
     for job in asked:
         if job.config.resume is not None:
@@ -136,7 +169,13 @@ def _check(arguments: Sequence[str]) -> set[Path]:
         check_sweep(job.folder) if job.sweep else check_folder(job.folder)
         before |= existing(job.folder)
     tell("gpuspike-train", asked)
-    return before
+    if not asked or not asked[0].sweep or asked[0].config.resume is not None:
+        return before, None
+    given = [set(job.overrides) for job in asked]
+    differing = set().union(*given) - set.intersection(*given)
+    keys = frozenset(text.partition("=")[0] for text in differing)
+    together = len({job.folder.parent for job in asked}) == 1
+    return before, Sweep(asked[0].folder if together else None, keys, len(asked))
 
 
 def searching(arguments: Sequence[str]) -> list[str]:
@@ -164,11 +203,23 @@ def tell(command: str, asked: Sequence[Job]) -> None:
         print(f"{command}: note: {note}", file=sys.stderr)
 
 
-def _train(cfg: DictConfig, before: set[Path]) -> float:
+def _show_sweep(folder: Path) -> None:
+    """The best jobs of a sweep and the way to its page; nothing where no job has left anything."""
+    from gpuspike.report.sweep_page import sweep_table, write_sweep_report
+
+    with suppress(DataError):
+        path, found = write_sweep_report(folder)
+        console = Console()
+        console.print(sweep_table(found))
+        console.print(f"page     {path}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
     """One job; returns the mean validation accuracy, for sweepers.
 
     Args:
         before: folders that were there before Hydra made the job's.
+        together: the sweep that it is part of.
     """
     from gpuspike.runs.run import go_on, run
     from gpuspike.runs.sweep import run_once
@@ -183,7 +234,18 @@ def _train(cfg: DictConfig, before: set[Path]) -> float:
             summary = go_on(Path(config.resume), console, config, overrides)
         elif hydra_config.mode is RunMode.MULTIRUN:
             sweep = Path(hydra_config.runtime.cwd) / hydra_config.sweep.dir
-            summary = run_once(config, experiment_name(config), sweep, folder, console, overrides)
+            number = int(hydra_config.job.num)
+            summary = run_once(
+                config,
+                experiment_name(config),
+                sweep,
+                folder,
+                console,
+                overrides,
+                label=together.label(number, overrides) if together else "",
+                of=together.count if together else None,
+                live=hydra_config.runtime.choices.get("hydra/launcher") == "basic",
+            )
         else:
             summary = run(config, experiment_name(config), folder, console, overrides)
     except (GpuspikeError, MemoryError) as error:

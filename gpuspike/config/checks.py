@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -63,6 +64,9 @@ def check(config: Config) -> None:
 
 def _mistakes(config: Config) -> Iterator[GpuspikeError]:
     training, dataset = config.training, config.dataset
+    if config.name is not None and not re.fullmatch(r"[\w.-]{1,80}", config.name):
+        words = "letters, digits, '.', '_' and '-', 80 at most"
+        yield ConfigError(f"name must be {words}, got {config.name!r}")
     for parts, name in (
         (DATASETS, dataset.name),
         (OPTIMIZERS, config.optimizer.name),

@@ -132,7 +132,7 @@ def _parsed(parser: OverridesParser, overrides: Sequence[str], name: str) -> lis
                 wrong.append(ConfigError(one_line(error)))
                 continue
             value = rest.pop(0) if text.isidentifier() and rest and "=" not in rest[0] else ""
-            wrong.append(_no_pair(text, value, "run" if name == "evaluate" else "resume"))
+            wrong.append(_no_pair(text, value, _FOLDERS.get(name, "")))
     if wrong:
         raise together(wrong)
     return parsed
@@ -146,16 +146,20 @@ def _rank(override: str) -> int:
     return 1 if "." not in key and (conf_folder() / key).is_dir() else 2
 
 
+_FOLDERS = {"config": "resume", "evaluate": "run"}
+"""By the name of a primary configuration, the key of a run's folder."""
+
+
 def _no_pair(text: str, value: str, folder: str) -> ConfigError:
     """What is wrong with an argument without an equals sign, and what was meant perhaps.
 
     Args:
-        value: what stands behind a key;  folder: the key of a run's folder.
+        value: what stands behind a key;  folder: the key of a run's folder; "": there is none.
     """
     got = f"values are given as KEY=VALUE, got {text} {value}".rstrip()
     if value:
         return ConfigError(f"{got}; did you mean {text}={value}?")
-    if folder == "run" or "/" in text or Path(text).is_dir():
+    if folder and (folder == "run" or "/" in text or Path(text).is_dir()):
         return ConfigError(f"{got}; did you mean {folder}={text}?")
     return ConfigError(got)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from gpuspike.config.composition import composed, conf_folder, register, typed
@@ -57,11 +56,6 @@ def _to_evaluation(cfg: Any) -> EvaluateConfig:
         raise ConfigError("prices must name at least one chip, got none")
     if (config.chip_seed or 0) < 0 or config.chips < 0:
         raise ConfigError(f"chip_seed and chips must be 0 or more, got {config.chip_seed} and {config.chips}")
-    on = f"_{Path(config.substrate).stem}" if config.substrate else ""
-    chip = "" if config.chip_seed is None else f"_chip{config.chip_seed}"
-    config.name = config.name or config.split.value + on + chip + (
-        f"_{config.chips}chips" if config.chips else ""
-    )
     if config.name != config.name.strip(". ") or set(config.name) & set("/\\\0"):
         raise ConfigError(f"name must be that of a file, got {config.name!r}")
     return config

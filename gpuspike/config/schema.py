@@ -77,6 +77,7 @@ class TrackerName(enum.Enum):
 
     none = "none"
     wandb = "wandb"
+    mlflow = "mlflow"
     tensorboard = "tensorboard"
 
 
@@ -118,6 +119,11 @@ class ModelConfig:
     leak: float = MISSING
     capacitance: float = MISSING
     trained: list[str] = field(default_factory=list)  # constants that each neuron learns, beside the weights
+    delays: str = "none"  # that are learnt: axonal, dendritic, synaptic, or a sum: axonal+dendritic
+    delay_shift: float = 0.0  # the least delay [tau_syn]
+    delay_scale: float = 1.0  # how much longer the longest is [tau_syn]
+    delay_form: str = "sigmoid"  # from free numbers to delays; or clipped
+    delay_spread: float = 0.25  # standard deviation of the free numbers in the beginning
     input_repeats: int = 1  # inputs, each with weights of its own, that every value is sent to
 
 
@@ -200,7 +206,7 @@ def substrate_config() -> SubstrateConfig:
 
 @dataclass
 class TrackingConfig:
-    """Group `tracking`; all but the name is for wandb."""
+    """Group `tracking`; all but the name and the uri is for wandb."""
 
     name: TrackerName = MISSING
     mode: TrackingMode = TrackingMode.online
@@ -208,6 +214,7 @@ class TrackingConfig:
     entity: str | None = None  # account or team; null: the user's default
     group: str | None = None  # runs shown together; null: the experiment's name
     tags: list[str] = field(default_factory=list)
+    uri: str | None = None  # of MLflow's server or store; null: MLFLOW_TRACKING_URI
 
 
 @dataclass
@@ -220,6 +227,7 @@ class Config:
     training: TrainingConfig = field(default_factory=training_config)
     substrate: SubstrateConfig = field(default_factory=substrate_config)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    name: str | None = None  # of the run; null: that of its experiment
     seed: int = 0
     replicas: int = 1
     chip_seed: int | None = None  # of the first replica's chip; null: seed

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import array_module
 from gpuspike.errors import BackendError, DtypeError, ShapeError, ValueRangeError
+from gpuspike.kernels.single import SingleKernels
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -75,6 +76,11 @@ class Kernels(Protocol):
     Layers are stacked: each receives the spikes of the one before and its own bias spikes. The input spikes
     of the first may have a replica axis of length 1, which all replicas then share.
     """
+
+    @property
+    def single(self) -> SingleKernels:
+        """What computes neuron by neuron; only backends on the host have it."""
+        ...
 
     @staticmethod
     def spike_order(t_in: Array) -> NDArray[np.int64]:
@@ -230,6 +236,8 @@ def load(name: str) -> Kernels:
     if name not in ("cuda", "cpu", "reference"):
         raise BackendError(f"kernels exist for the backends cuda, cpu and reference, got {name!r}")
     kernels: Any = importlib.import_module(f"gpuspike.kernels.{name}")
+    if name == "reference":
+        importlib.import_module("gpuspike.kernels.reference.single")
     if name != "cpu":
         layers = importlib.import_module("gpuspike.kernels.layerwise").Stack(kernels)
         any_neurons = importlib.import_module("gpuspike.kernels.unit").AnyNeurons

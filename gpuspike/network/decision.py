@@ -63,14 +63,16 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together:
     decided. The others are presented again, whole. The time h is one by which nearly all samples of a small
     part are decided, chosen so that the fewest input spikes are presented; it changes speed alone.
 
-    On a chip samples are always presented whole: what it delays may be heard before what came earlier.
+    On a chip, and where spikes take time between neurons, samples are presented whole: what is delayed may be
+    heard after what came later.
 
     Args:
         weights: of each layer (n_replica, n_pre, n_post).
         t_in: (n_samples, n_inputs) spike times, inf = no spike.
         together: samples of a forward pass, where no job decides in less memory.
     """
-    n_samples, whole = len(t_in), not isinstance(machine, Architecture)
+    delayed = any(layer.delays is not None for layer in machine.layers)
+    n_samples, whole = len(t_in), delayed or not isinstance(machine, Architecture)
     by_job = _by_job(machine, weights)
     present, together = (by_job, IN_A_JOB) if by_job else (_by_pass(machine, weights), together)
     classes = np.empty((len(weights[0]), n_samples), np.int64)
@@ -89,7 +91,10 @@ def _by_job(machine: Machine, weights: Sequence[Array]) -> Present | None:
     """By the kernels, in one job, where they have one for this network."""
     job: Any = getattr(machine.kernels, "decide", None)
     neurons = [layer.neuron for layer in machine.layers]
-    if not isinstance(machine, Architecture) or job is None or not all(n.shares_taus for n in neurons):
+    alike = all(
+        n.shares_taus and layer.delays is None for n, layer in zip(neurons, machine.layers, strict=True)
+    )
+    if not isinstance(machine, Architecture) or job is None or not alike:
         return None
     bias_times = [layer.bias_times for layer in machine.layers]
 

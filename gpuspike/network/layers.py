@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.network.delays import Delays
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -75,14 +76,21 @@ class Layer:
         n_in, n_out: neurons before and in the layer.
         bias_times: times of spikes that every sample gets in addition, each with its own row of weights.
         neuron: parameters of all its neurons.
+        delays: of its spikes; None: they take no time.
     """
 
     n_in: int
     n_out: int
     bias_times: tuple[float, ...]
     neuron: LIF
+    delays: Delays | None = None
 
     @property
     def n_pre(self) -> int:
         """Rows of the weights: inputs and bias spikes."""
         return self.n_in + len(self.bias_times)
+
+    def of_replica(self, replica: int) -> Layer:
+        """The layer of one replica, for weights of its own."""
+        delays = None if self.delays is None else self.delays.of_replica(replica)
+        return replace(self, neuron=self.neuron.of_replica(replica), delays=delays)

@@ -8,22 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ShapeError
+from gpuspike.network.delays import Delays
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
 
 
-def membranes(times: Array, t_in: Array, weights: Array, neuron: LIF, replica: int = 0) -> Array:
+def membranes(
+    times: Array, t_in: Array, weights: Array, neuron: LIF, replica: int = 0, delays: Delays | None = None
+) -> Array:
     """Potentials of one layer for one sample, as if no neuron ever spiked.
 
-        u_j(t) = leak + sum_i w_ij k(t - t_i)
+        u_j(t) = leak + sum_i w_ij k(t - t_i - d_ij)
 
     Args:
         times: (n_times,) at which to look.
-        t_in: (n_pre,) spike times that the layer receives, bias spikes included; inf = no spike.
+        t_in: (n_pre,) spike times that the layer receives, past the axons, bias spikes included; inf = none.
         weights: (n_pre, n_post).
         neuron: of all neurons of the layer.
-        replica: which of a neuron's own parameters count.
+        replica: which of a neuron's own parameters, and of the delays, count.
+        delays: from there to the neurons.
 
     Returns:
         (n_times, n_post) float64.
@@ -36,10 +40,13 @@ def membranes(times: Array, t_in: Array, weights: Array, neuron: LIF, replica: i
             f"membranes need (n_times,) times and (n_pre,) inputs for weights {np.shape(weights)}, "
             f"got {np.shape(times)} and {np.shape(t_in)}"
         )
-    delays, weights = times[:, None] - t_in.astype(np.float64), weights.astype(np.float64)
-    if neuron.uniform:
-        return neuron.leak + np.einsum("tp,pj->tj", neuron.kernel(delays), weights)
+    past, weights = times[:, None] - t_in.astype(np.float64), weights.astype(np.float64)
+    between = 0.0 if delays is None else delays.between(replica)
+    if neuron.uniform and np.ndim(between) == 0:
+        return neuron.leak + np.einsum("tp,pj->tj", neuron.kernel(past), weights)
+    to_each = np.broadcast_to(between, weights.shape)
     own = [neuron.of(replica, post) for post in range(weights.shape[1])]
     return np.stack(
-        [one.leak + one.kernel(delays) @ weights[:, post] for post, one in enumerate(own)], axis=1
+        [one.leak + one.kernel(past - to_each[:, post]) @ weights[:, post] for post, one in enumerate(own)],
+        axis=1,
     )

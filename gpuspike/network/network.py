@@ -11,6 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import Kernels, LayerState, on_host, with_bias
+from gpuspike.network import passes
+from gpuspike.network.delays import USUAL, DelayRule
 from gpuspike.network.layers import Layer, LayerInput, Moment
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
@@ -25,18 +27,20 @@ class Architecture:
 
     Attributes:
         model: neurons of each layer before they have learnt constants of their own; none: they have not.
+        delay_rule: what free numbers of delays stand for, where any are learnt.
     """
 
     layers: tuple[Layer, ...]
     kernels: Kernels
     model: tuple[LIF, ...] = ()
+    delay_rule: DelayRule = USUAL
 
     @classmethod
     def build(
         cls,
         sizes: Sequence[int],
         bias_times: Sequence[Sequence[float]],
-        neuron: LIF,
+        neuron: LIF | Sequence[LIF],
         kernels: Kernels,
     ) -> Architecture:
         """A network of the given sizes, inputs first.
@@ -44,6 +48,7 @@ class Architecture:
         Args:
             sizes: neurons by layer, inputs included: (4, 120, 3).
             bias_times: for each layer after the inputs, the times of its bias spikes.
+            neuron: of all layers, or one a layer.
 
         Raises:
             ValueRangeError: fewer than two sizes, a size below 1, or bias times for another number of layers.
@@ -54,9 +59,10 @@ class Architecture:
             raise ValueRangeError(
                 f"bias_times needs one list for each of the {len(sizes) - 1} layers, got {len(bias_times)}"
             )
+        neurons = [neuron] * len(bias_times) if isinstance(neuron, LIF) else neuron
         layers = tuple(
-            Layer(n_in, n_out, tuple(times), neuron)
-            for n_in, n_out, times in zip(sizes[:-1], sizes[1:], bias_times, strict=True)
+            Layer(n_in, n_out, tuple(times), own)
+            for n_in, n_out, times, own in zip(sizes[:-1], sizes[1:], bias_times, neurons, strict=True)
         )
         return cls(layers, kernels)
 
@@ -97,11 +103,13 @@ class Architecture:
         return LayerInput(t_in, self.kernels.spike_order(t_in) if sort else None)
 
     def having(self, parameters: Parameters) -> Architecture:
-        """The same network, with the constants that its neurons have learnt, and no others."""
+        """The same network, with the delays and the constants that its neurons have learnt, and no others."""
         if not parameters.trained:
             return self
-        each = zip(self.layers, self.models, parameters, strict=True)
-        layers = tuple(replace(layer, neuron=own.neuron(model)) for layer, model, own in each)
+        each, rule = zip(self.layers, self.models, parameters, strict=True), self.delay_rule
+        layers = tuple(
+            replace(layer, neuron=own.neuron(model), delays=own.delays(rule)) for layer, model, own in each
+        )
         return replace(self, layers=layers, model=self.models)
 
     @property
@@ -113,7 +121,7 @@ class Architecture:
         """The network of one replica, for weights of its own."""
         return replace(
             self,
-            layers=tuple(replace(layer, neuron=layer.neuron.of_replica(replica)) for layer in self.layers),
+            layers=tuple(layer.of_replica(replica) for layer in self.layers),
         )
 
     def forward(
@@ -121,11 +129,12 @@ class Architecture:
     ) -> list[LayerState]:
         """Spike times of every layer; the moment changes nothing without a chip."""
         del moment
-        return self.kernels.forward(
-            received.t_in,
-            received.order,
+        return passes.forward(
+            self.kernels,
+            received,
             weights,
             [layer.neuron for layer in self.layers],
+            [layer.delays for layer in self.layers],
             [layer.bias_times for layer in self.layers],
         )
 
@@ -147,16 +156,18 @@ class Architecture:
             max_weight_grad: limit of |dL/dw| for one (sample, neuron); see `kernels.first_spikes_vjp`.
         """
         parameters, neurons = Parameters.of(learnt), [layer.neuron for layer in self.layers]
-        _, grads = self.kernels.backward(
+        found = passes.backward(
+            self.kernels,
             states,
             parameters.weights,
             neurons,
+            [layer.delays for layer in self.layers],
             t_out_grad,
             active=active,
             max_weight_grad=max_weight_grad,
-            need_t_in_grad=False,
+            taus=parameters.needs_taus,
         )
-        return parameters.gradients(grads, parameters.weights, self.models, neurons)
+        return parameters.gradients(found, parameters.weights, self.models, neurons, self.delay_rule)
 
     @property
     def dead_fraction(self) -> float:

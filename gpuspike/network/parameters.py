@@ -11,8 +11,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import ConfigError, DataError
 from gpuspike.network.constants import TRAINED
+from gpuspike.network.delays import DELAYS, USUAL, DelayRule, Delays, shape
 from gpuspike.network.layers import Layer
+from gpuspike.network.passes import Pulled
 from gpuspike.neuron import LIF
+from gpuspike.rng import Purpose, stream
 
 Array = NDArray[Any]
 
@@ -23,44 +26,61 @@ class LayerParameters:
 
     Attributes:
         weights: (n_replica, n_pre, n_post), the rows of bias spikes last.
-        constants: of each trained constant (n_replica, n_post) free numbers, by its name in `TRAINED`.
+        free: of each trained constant (n_replica, n_post) free numbers, by its name in `TRAINED`, and of each
+            kind of delays as many as `delays.Delays` has, by its name in `delays.DELAYS`.
     """
 
     weights: Array
-    constants: Mapping[str, Array] = field(default_factory=dict)
+    free: Mapping[str, Array] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, Array]:
         """All arrays by name."""
-        return {"weights": self.weights, **self.constants}
+        return {"weights": self.weights, **self.free}
 
     def map(self, function: Callable[[Array], Array]) -> LayerParameters:
         """The same with each array replaced by what a function makes of it."""
-        constants = {name: function(array) for name, array in self.constants.items()}
-        return LayerParameters(function(self.weights), constants)
+        free = {name: function(array) for name, array in self.free.items()}
+        return LayerParameters(function(self.weights), free)
 
     def neuron(self, model: LIF) -> LIF:
         """A layer's neurons, the model's with the constants that were trained."""
-        for name, free in self.constants.items():
-            model = TRAINED[name].neuron(model, free)
+        for name, free in self.free.items():
+            if name not in DELAYS:
+                model = TRAINED[name].neuron(model, free)
         return model
 
-    def gradients(self, grad: Array, weights: Array, model: LIF, neuron: LIF) -> LayerParameters:
-        """Gradients of all arrays, from that of the weights; see `TrainedConstant.gradient`."""
-        return LayerParameters(
-            grad,
-            {
-                name: TRAINED[name]
-                .gradient(free, model, neuron, weights, grad)
-                .astype(free.dtype, copy=False)
-                for name, free in self.constants.items()
-            },
-        )
+    def delays(self, rule: DelayRule) -> Delays | None:
+        """A layer's delays; None where it learns none."""
+        kinds = {DELAYS[name]: rule.of(free) for name, free in self.free.items() if name in DELAYS}
+        return Delays(**kinds) if kinds else None
+
+    def gradients(
+        self, found: Pulled, weights: Array, model: LIF, neuron: LIF, rule: DelayRule
+    ) -> LayerParameters:
+        """Gradients of all arrays; see `TrainedConstant.gradient`."""
+        grads = {}
+        for name, free in self.free.items():
+            if name in DELAYS:
+                grads[name] = rule.pull(free, getattr(found.delays, DELAYS[name]))
+            else:
+                grad = TRAINED[name].gradient(free, model, neuron, weights, found)
+                grads[name] = grad.astype(free.dtype, copy=False)
+        return LayerParameters(found.weights, grads)
 
     @staticmethod
     def shapes(layer: Layer, n_replica: int, trained: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
         """Shapes of all arrays that a layer must have."""
-        constants = dict.fromkeys(trained, (n_replica, layer.n_out))
-        return {"weights": (n_replica, layer.n_pre, layer.n_out), **constants}
+        sizes = n_replica, layer.n_pre, layer.n_out
+        return {"weights": sizes, **LayerParameters.sizes(*sizes, trained)}
+
+    @staticmethod
+    def sizes(n_replica: int, n_pre: int, n_post: int, trained: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Shapes of what is trained beside the weights."""
+        kinds = {name: DELAYS.get(name) for name in trained}
+        return {
+            name: (n_replica, n_post) if kind is None else shape(kind, n_replica, n_pre, n_post)
+            for name, kind in kinds.items()
+        }
 
 
 class Parameters(Sequence[LayerParameters]):
@@ -83,17 +103,35 @@ class Parameters(Sequence[LayerParameters]):
         """The same, or parameters of the weights alone that a list of arrays stands for."""
         return learnt if isinstance(learnt, Parameters) else cls.of_weights(learnt)
 
-    def training(self, trained: Sequence[str], layers: Sequence[Layer]) -> Parameters:
-        """The same weights, not copied, with constants that begin as the model has them.
+    def training(
+        self,
+        trained: Sequence[str],
+        layers: Sequence[Layer],
+        seeds: Sequence[int] = (),
+        rule: DelayRule = USUAL,
+    ) -> Parameters:
+        """The same weights, not copied, with constants that begin as the model has them, and drawn delays.
+
+        Args:
+            trained: names of constants and of delays.
+            seeds: of the replicas;  rule: says how far delays are drawn apart.
 
         Raises:
-            ConfigError: an unknown constant.
+            ConfigError: an unknown name.
         """
         made = []
-        for own, layer in zip(self, layers, strict=True):
-            shape = len(own.weights), layer.n_out
-            zeros = {name: np.zeros(shape, own.weights.dtype) for name in trained if TRAINED[name]}
-            made.append(LayerParameters(own.weights, zeros))
+        for number, (own, layer) in enumerate(zip(self, layers, strict=True)):
+            shapes = LayerParameters.shapes(layer, len(own.weights), trained)
+            free = {name: np.zeros(shapes[name], own.weights.dtype) for name in trained}
+            for name, array in free.items():
+                if name not in DELAYS:
+                    _ = TRAINED[name]
+                    continue
+                place = list(DELAYS).index(name)
+                for drawn, seed in zip(array, seeds, strict=True):
+                    numbers = stream(seed, Purpose.DELAYS, number, place)
+                    drawn[...] = rule.spread * numbers.standard_normal(drawn.shape)
+            made.append(LayerParameters(own.weights, free))
         return Parameters(made)
 
     @classmethod
@@ -110,7 +148,7 @@ class Parameters(Sequence[LayerParameters]):
 
         Args:
             place: of the file, for the error.
-            trained: constants that were trained, by name.
+            trained: constants and delays that were trained, by name.
 
         Raises:
             DataError: an array is missing, or is not of the layer's shape and dtype.
@@ -118,8 +156,8 @@ class Parameters(Sequence[LayerParameters]):
         made = []
         for number, layer in enumerate(layers):
             found = {
-                name: _expected(arrays, f"{name}_{number}", shape, np.dtype(dtype), place)
-                for name, shape in LayerParameters.shapes(layer, n_replica, trained).items()
+                name: _expected(arrays, f"{name}_{number}", size, np.dtype(dtype), place)
+                for name, size in LayerParameters.shapes(layer, n_replica, trained).items()
             }
             made.append(LayerParameters(found.pop("weights"), found))
         return cls(made)
@@ -148,12 +186,17 @@ class Parameters(Sequence[LayerParameters]):
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """Names of the constants that are trained, the same in every layer."""
-        return tuple(self[0].constants)
+        """Names of the constants and delays that are trained, the same in every layer."""
+        return tuple(self[0].free)
+
+    @property
+    def needs_taus(self) -> bool:
+        """Whether gradients by the time constants are needed."""
+        return any(TRAINED[name].NEEDS_TAUS for name in self.trained if name not in DELAYS)
 
     def with_weights(self, weights: Sequence[Array]) -> Parameters:
         """The same with other weights."""
-        return Parameters([LayerParameters(w, own.constants) for w, own in zip(weights, self, strict=True)])
+        return Parameters([LayerParameters(w, own.free) for w, own in zip(weights, self, strict=True)])
 
     def arrays(self) -> dict[str, Array]:
         """All arrays by their names in files, "weights_0", "weights_1" and so on; not copied.
@@ -168,14 +211,15 @@ class Parameters(Sequence[LayerParameters]):
 
     def gradients(
         self,
-        grads: Sequence[Array],
+        found: Sequence[Pulled],
         weights: Sequence[Array],
         models: Sequence[LIF],
         neurons: Sequence[LIF],
+        rule: DelayRule,
     ) -> Parameters:
-        """Gradients of all arrays, from those of the weights; see `TrainedConstant.gradient`."""
-        each = zip(self, grads, weights, models, neurons, strict=True)
-        return Parameters([own.gradients(grad, w, model, neuron) for own, grad, w, model, neuron in each])
+        """Gradients of all arrays; see `TrainedConstant.gradient`."""
+        each = zip(self, found, weights, models, neurons, strict=True)
+        return Parameters([own.gradients(of, w, model, neuron, rule) for own, of, w, model, neuron in each])
 
     def map(self, function: Callable[[Array], Array]) -> Parameters:
         """The same with each array replaced by what a function makes of it: a copy, a replica, a cast."""
@@ -191,7 +235,8 @@ def trained_on_host(trained: Sequence[str]) -> str:
     if isinstance(trained, str) or len(set(trained)) < len(trained):
         raise ConfigError(f"constants to be trained must be a list of different names, got {trained!r}")
     for name in trained:
-        _ = TRAINED[name]
+        if name not in DELAYS:
+            _ = TRAINED[name]
     return f"training {', '.join(trained)}" if trained else ""
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 from rich.box import SIMPLE
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +17,12 @@ from gpuspike.report.run_page import NONE, readable
 
 ASSUMED = ("assumption", "reported, unchecked")
 """Grades of a chip's times that are marked."""
+
+COLUMNS = ("accuracy", "energy", "evidence", "stopping", "latency", "1/s")
+"""Beside the chip's name, as they stand in a table."""
+
+LEAST = ("1/s", "latency", "stopping", "accuracy")
+"""Columns that a narrow terminal goes without, the first to go first: a figure keeps its evidence."""
 
 Row = Sequence[str]
 
@@ -25,7 +33,10 @@ def published(path: Path) -> dict[str, Any]:
 
 
 def comparison(
-    network: str, chips: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] = ()
+    network: str,
+    chips: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]] = (),
+    width: int = 80,
 ) -> tuple[Table, list[str]]:
     """A row a chip, and below them the published ones; all for one classification.
 
@@ -33,22 +44,21 @@ def comparison(
         network: its layers, as text.
         chips: as `accountant.account` tells of them.
         others: rows of `published`.
+        width: characters of a line. What does not fit is left out by `LEAST`, and said in the notes.
 
     Returns:
         The table and the notes that belong below it.
     """
-    table = Table(box=SIMPLE, title=f"One classification by {network} on a chip", padding=(0, 1, 0, 0))
-    table.add_column("chip", min_width=16)
-    for head in ("accuracy", "energy", "stopping", "latency", "1/s"):
-        table.add_column(head, justify="right", min_width=max(7, len(head)))
-    table.add_column("evidence", min_width=10)
-    for chip in chips:
-        table.add_row(*map(Text, _of_chip(chip)))
     sources: list[str] = []
-    for number, row in enumerate(others):
-        if number == 0:
-            table.add_section()
-        table.add_row(*map(Text, _of_others(row, sources)))
+    ours, theirs = [_of_chip(chip) for chip in chips], [_of_others(row, sources) for row in others]
+    shown, paper = list(COLUMNS), Console(width=1000)
+    table = _table(network, shown, ours, theirs)
+    for name in LEAST:
+        if Measurement.get(paper, paper.options, table).minimum <= width:
+            break
+        shown.remove(name)
+        table = _table(network, shown, ours, theirs)
+    left_out = [name for name in COLUMNS if name not in shown]
     notes = [
         "energy: of a whole trial; stopping: if the chip stopped at the decision; latency: median time to the"
         " decision",
@@ -66,21 +76,40 @@ def comparison(
     ]
     if any(_time_mark(chip) for chip in chips):
         notes.append("*: the chip's time scale is an assumption, or unchecked")
+    if left_out:
+        notes.append(f"{width} columns have no room for {', '.join(left_out)}: the answer's file has all")
     notes += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
     return table, notes
 
 
+def _table(network: str, shown: Sequence[str], ours: Sequence[Row], theirs: Sequence[Row]) -> Table:
+    table = Table(box=SIMPLE, title=f"One classification by {network} on a chip", padding=0)
+    table.add_column("chip", overflow="fold")
+    for name in shown:
+        words = name == "evidence"
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words)
+    kept = [0, *(1 + COLUMNS.index(name) for name in shown)]
+    for number, row in enumerate((*ours, *theirs)):
+        if number == len(ours):
+            table.add_section()
+        table.add_row(*(Text(row[k]) for k in kept))
+    return table
+
+
 def _of_chip(chip: Mapping[str, Any]) -> Row:
     latency, stopping = chip["time_to_decision_s"], chip["until_decision"]["energy_J"]
-    energies = ("refused", NONE) if chip["refused"] else (chip["energy_per_classification_J"], stopping)
+    energies = "refused", NONE
+    if not chip["refused"]:
+        energies = tuple(_short(energy, "J") for energy in (chip["energy_per_classification_J"], stopping))
     mark = _time_mark(chip)
     return (
         chip["name"],
         readable(chip["accuracy"], "%"),
-        *(energy if isinstance(energy, str) else _short(energy, "J") for energy in energies),
-        NONE if latency is None else _short(latency["p50"], "s") + mark,
-        NONE if chip["samples_per_s"] is None else _short(chip["samples_per_s"]) + mark,
+        energies[0],
         NONE if chip["refused"] else chip["evidence"],
+        energies[1],
+        NONE if latency is None or latency["p50"] is None else _short(latency["p50"], "s") + mark,
+        NONE if chip["samples_per_s"] is None else _short(chip["samples_per_s"]) + mark,
     )
 
 
@@ -96,10 +125,10 @@ def _of_others(row: Mapping[str, Any], sources: list[str]) -> Row:
         row["platform"] + ("" if row["network"] is None else f": {row['network']}"),
         NONE if row["accuracy"] is None else f"{row['accuracy']:.1f} %",
         NONE if energy is None else _short(energy * 1e-6, "J"),
+        evidence,
         NONE,
         NONE if latency is None else f"{latency} µs",
         readable(row["per_s"]),
-        evidence,
     )
 
 
@@ -108,11 +137,11 @@ def _time_mark(chip: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any, unit: str = "") -> str:
-    """A value or band with three digits, the unit once where both ends have the same."""
+    """A value or band with three digits, a band on two lines, the unit once where both ends have the same."""
     if not isinstance(value, list | tuple):
         return readable(float(f"{value:.3g}"), unit)
     low, high = (_short(end, unit) for end in value)
     if low == high:
         return low
     (first, _, unit_low), (_, _, unit_high) = low.partition(" "), high.partition(" ")
-    return f"{first if unit_low == unit_high else low} to {high}"
+    return f"{first if unit_low == unit_high else low} to\n{high}"

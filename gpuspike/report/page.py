@@ -6,6 +6,7 @@ makes the browser refuse whatever would.
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,13 +14,14 @@ from html import escape
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeGuard
+from urllib.parse import quote
 
 NONE = "-"
 CSS = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --line: #d5dae0; --page: #fff;
-  --card: #f4f6f8; --mark: #0072b2; }
+  --card: #f4f6f8; --mark: #0072b2; --other: #d55e00; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --soft: #9aa5b1; --line: #3a424b;
-  --page: #15181c; --card: #1f242a; --mark: #56b4e9; } }
+  --page: #15181c; --card: #1f242a; --mark: #56b4e9; --other: #ff9e57; } }
 body { margin: 0 auto; max-width: 58rem; padding: 1.5rem 1rem 3rem; background: var(--page);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { line-height: 1.2; margin: .4rem 0; }
@@ -27,21 +29,39 @@ h2 { margin: 2.2rem 0 .7rem; font-size: 1.15rem; break-after: avoid; }
 .soft, figcaption, th { color: var(--soft); } .figures { --least: 22rem; } a { color: var(--mark); }
 .tiles, .figures { display: grid; gap: .8rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--least, 15rem)), 1fr)); }
+.figures { gap: 1.6rem 1.2rem; }
 .tile, .notice, pre { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
 .tile b { display: block; font-size: 1.35rem; line-height: 1.3; color: var(--mark); }
 .tile span, figcaption, pre { font-size: .87rem; }
+.notice, .accuracy tr:nth-last-child(-n+3) { font-weight: 600; }
 .tile i { display: block; font-style: normal; font-size: .8rem; }
-.wide, pre { overflow-x: auto; overflow-wrap: normal; }
+.wide { margin: .7rem 0; } .wide, pre { overflow-x: auto; } pre { white-space: pre-wrap; }
+summary { cursor: pointer; color: var(--mark); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
 th, td { padding: .25rem 1.1rem .25rem 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid var(--line); font-weight: inherit; }
-.numbers { min-width: 40rem; } .accuracy tr:nth-last-child(-n+3), .notice { font-weight: 600; }
-img { width: 100%; box-sizing: border-box; background: #fff; border-radius: .4rem; padding: .4rem; }
-figure, tr, .tile { break-inside: avoid; margin: 0; }
+  border-bottom: 1px solid var(--line); font-weight: inherit; } td:last-child { padding-right: 0; }
+.facts td:first-child { color: var(--soft); } .cards { overflow-wrap: break-word; }
+code { font-size: .87rem; } img { display: block; width: 100%; }
+figure, tr, .tile { break-inside: avoid; margin: 0; } figure { max-width: 44rem; }
+figcaption { margin-top: .3rem; }
+figure .open { display: block; cursor: zoom-in; } figure .close { display: none; }
+figure:target { position: fixed; inset: 0; z-index: 9; max-width: none; overflow: auto;
+  padding: 1rem; background: var(--page); }
+figure:target img { width: auto; max-width: 100%; height: calc(100vh - 8rem); object-fit: contain; }
+figure:target .close { display: block; position: fixed; top: .5rem; right: 1rem; font-size: 1.2rem; }
+@media screen and (prefers-color-scheme: dark) {
+  img { filter: invert(1) hue-rotate(180deg); mix-blend-mode: screen; } }
+@media screen and (max-width: 46rem) { .cards thead { display: none; }
+  .cards, .cards tbody, .cards tr, .cards td { display: block; } .cards td { border: 0; padding: .1rem 0; }
+  .cards tr { border-bottom: 1px solid var(--line); padding: .5rem 0; }
+  .cards td:empty { display: none; }
+  .cards td::before { content: attr(data-label) "\\a0 "; color: var(--soft); } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff;
-  --card: #fff; --mark: #000; } body { padding: 0; font-size: 10pt; max-width: none; }
-  .tile { border: 1px solid var(--line); } .wide { overflow: visible; } .numbers { min-width: 0; }
-  pre { white-space: pre-wrap; } }
+  --card: #fff; --mark: #000; --other: #444; } body { padding: 0; font-size: 9pt; max-width: none; }
+  .tile { border: 1px solid var(--line); padding: .3rem .6rem; } .wide { overflow: visible; }
+  h2 { margin: 1rem 0 .3rem; } .tiles { --least: 11rem; } .figures { --least: 12rem; gap: .5rem 1rem; }
+  .tile b { font-size: 1.1rem; } figcaption { font-size: 7pt; } .screen { display: none; }
+  table { font-size: 8pt; line-height: 1.3; } th, td { padding: .05rem .8rem .05rem 0; } }
 """
 
 
@@ -78,14 +98,41 @@ def section(summary: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
     return summary
 
 
-def table(rows: Iterable[Iterable[Any]], head: Sequence[str] = (), style: str = "plain") -> str:
-    """An HTML table of escaped cells, None as "-"."""
-    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)] if head else []
+def table(rows: Iterable[Iterable[Any]], head: Sequence[str] = (), style: str = "facts") -> str:
+    """An HTML table of escaped cells, None as "-".
+
+    Args:
+        head: names of the columns.
+        style: "facts", or "cards", whose rows stand column below column where a screen is narrow.
+    """
+    body = ""
     for row in rows:
-        texts = (NONE if cell is None else escape(str(cell)) for cell in row)
-        lines.append("".join(f"<td>{text}</td>" for text in texts))
-    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    return f'<div class="wide"><table class="{style}">{body}</table></div>'
+        texts = [NONE if cell is None else escape(str(cell)) for cell in row]
+        labels = [f' data-label="{escape(name)}"' for name in head] or [""] * len(texts)
+        cells = (f"<td{label}>{text}</td>" for label, text in zip(labels, texts, strict=False))
+        body += f"<tr>{''.join(cells)}</tr>\n"
+    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    top = f"<thead><tr>{names}</tr></thead>" if names else ""
+    return f'<div class="wide"><table class="{style}">{top}<tbody>{body}</tbody></table></div>'
+
+
+def picture(path: Path, caption: str, page: Path, number: int = 1) -> str:
+    """A PNG as part of a page: it opens large, and links to the PDF of its name where there is one.
+
+    Args:
+        page: the file that shows it;  number: its own there.
+    """
+    name, text = f"figure_{number}", escape(caption)
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    pdf, more = path.with_suffix(".pdf"), ""
+    if pdf.is_file():
+        place = quote(os.fsencode(os.path.relpath(pdf, page.parent)))
+        more = f' <a class="screen" href="{place}">PDF</a>'
+    return (
+        f'<figure id="{name}"><a class="open" href="#{name}">'
+        f'<img alt="{text}" src="data:image/png;base64,{data}"></a>'
+        f'<figcaption>{text}{more}</figcaption><a class="close" href="#top">close</a></figure>'
+    )
 
 
 def write_page(path: Path, title: str, body: str, style: str = "", script: str = "") -> Path:

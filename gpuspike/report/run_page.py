@@ -1,8 +1,8 @@
-"""What a run hands to its reader: a table for the terminal and a page to keep, without scripts or links."""
+"""What a run hands to its reader: a table for the terminal and a page to keep, without scripts."""
 
 from __future__ import annotations
 
-import base64
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import zip_longest
@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Column, Table
 from rich.text import Text
 
-from gpuspike.report.page import NONE, is_number, readable, section, table, write_page
+from gpuspike.report.page import NONE, is_number, picture, readable, section, table, write_page
 
 SPLITS = ("train", "validation", "test")
 IDEAL = "<p>No chip was emulated: the substrate is ideal.</p>"
@@ -26,19 +26,20 @@ CAPTIONS = {
     " epoch by epoch: mean over the replicas, and the band from the lowest to the highest.",
     "plane": "Answers of the network over the plane, with the true boundaries. Dots are"
     " test samples in the colour of their class; rings mark the misclassified.",
-    "confusion_matrix": "Test samples by class and answer of the network; the mistakes are shaded by"
-    " their number, answers without an output spike are under none.",
+    "confusion_matrix": "Test samples by class and answer of the network, shaded by their share of the"
+    " class; answers without an output spike are under none.",
     "misclassified": "Misclassified test images, each under its class, with the times of the two"
     " earliest output spikes.",
     "spike_time_histograms": "Spike times of the output neurons, one panel for the samples of"
-    " each class. The neuron of the class itself is filled: it should be the first.",
+    " each class. The neuron of the class itself is filled: it should be before the others.",
     "spike_raster": "The first test samples of each class on their way through the network, a panel each:"
     " spikes of the inputs, the hidden neurons and, in their class's colour, the output neurons. The dashed"
     " line is the first output spike, the answer.",
     "anytime": "If one stops listening early: the share of test samples that have an answer by then, and the"
     " right one; the energy if every sample ran until then, and if each stopped at its decision.",
     "membrane_traces": "One sample on its way through the network: input spikes, membranes of"
-    " the hidden neurons (grey: silent) with their spikes above, membranes of the output.",
+    " the hidden neurons (grey: silent) with their spikes above, membranes of the output. On an emulated"
+    " chip they are the chip's, whose noise moves spikes off the crossing.",
 }
 CHIP_ROWS = (
     ("setting", "setting", ""),
@@ -147,9 +148,11 @@ def _substrate_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def final_table(summary: Mapping[str, Any]) -> Table:
     """Accuracies and time to solution of a summary.json, for the terminal."""
-    lines = Table("", "result", "std", "replicas", title="Result")
-    for split, mean, std, count in _accuracies(summary):
-        lines.add_row(f"{split} accuracy", mean, std, str(count))
+    known = _accuracies(summary)
+    several = any(row[3] > 1 for row in known)
+    lines = Table("", "result", *(("std", "replicas") if several else ()), title="Result")
+    for split, mean, std, count in known:
+        lines.add_row(f"{split} accuracy", mean, *((std, str(count)) if several else ()))
     for rows in (_substrate_rows(summary), _emulator_rows(summary)):
         lines.add_section()
         # A device's name may hold brackets, which a plain string would make markup.
@@ -212,11 +215,14 @@ def _chip_tiles(chip: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _accuracy(summary: Mapping[str, Any]) -> str:
     known = _accuracies(summary)
     values = [section(summary, "accuracy", row[0]).get("per_replica") or () for row in known]
+    losses = [readable(section(summary, "loss", row[0]).get("mean")) for row in known]
+    splits = [row[0] for row in known]
+    if all(row[3] <= 1 for row in known):
+        return table([["accuracy", *(row[1] for row in known)], ["loss", *losses]], ["", *splits])
     rows = [[i, *(readable(v, "%") for v in row)] for i, row in enumerate(zip_longest(*values))]
     rows += [["mean", *(row[1] for row in known)], ["std", *(row[2] for row in known)]]
-    losses = (section(summary, "loss", row[0]).get("mean") for row in known)
-    rows.append(["mean loss", *map(readable, losses)])
-    return table(rows, ["replica", *(row[0] for row in known)], style="accuracy")
+    rows.append(["mean loss", *losses])
+    return table(rows, ["replica", *splits], style="accuracy")
 
 
 def _chip(chip: Mapping[str, Any]) -> str:
@@ -231,9 +237,7 @@ def _chip(chip: Mapping[str, Any]) -> str:
         (name, _with_unit(entry), entry.get("grade"), entry.get("source"), entry.get("includes", ""))
         for name, entry in numbers.items()
     ]
-    return f"{text}\n<p></p>" + table(
-        rows, ["number", "value", "grade", "source", "includes"], style="numbers"
-    )
+    return text + table(rows, ["number", "value", "grade", "source", "includes"], style="cards")
 
 
 def _with_unit(entry: Mapping[str, Any]) -> str:
@@ -243,21 +247,25 @@ def _with_unit(entry: Mapping[str, Any]) -> str:
     return NONE if value is None else f"{' to '.join(map(str, ends))} {'' if unit == '1' else unit}".rstrip()
 
 
-def _figures(folder: Path) -> str:
-    """Every PNG of the folder as a data URI, those of `CAPTIONS` first and in its order."""
+def _figures(folder: Path, page: Path) -> str:
+    """Every PNG of the folder, those of `CAPTIONS` first and in its order."""
     known = [path for name in CAPTIONS if (path := folder / f"{name}.png").is_file()]
-    shown = []
-    for path in known + sorted(set(folder.glob("*.png")) - set(known)):
-        caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ")))
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-        shown.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
+    shown = [
+        picture(path, CAPTIONS.get(path.stem, path.stem.replace("_", " ")), page, number)
+        for number, path in enumerate(known + sorted(set(folder.glob("*.png")) - set(known)), 1)
+    ]
     return f'<div class="figures">{"".join(shown)}</div>' if shown else "<p>No figures.</p>"
+
+
+WHILE_TRAINING = (
+    '<p class="soft">Train loss and accuracy are means over the epoch, in which weights were still changing'
+    " and inputs may have been noisy; those under Accuracy are of the finished network.</p>"
+)
 
 
 def _ending(records: Sequence[Mapping[str, Any]]) -> str:
     """The last record: mean over the replicas and their range."""
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     for key, value in records[-1].items() if records else ():
         unit, name = "%" if key.endswith(("accuracy", "fraction")) else "", key.replace("_", " ")
         layers = {name: value}
@@ -269,7 +277,44 @@ def _ending(records: Sequence[Mapping[str, Any]]) -> str:
             mean = sum(known) / len(known) if len(known) > 1 else (*known, *replicas, None)[0]
             span = readable((min(known), max(known)), unit) if len(known) > 1 else ""
             rows.append((label, readable(mean, unit), span))
-    return table(rows, ["", "mean", "range"]) if rows else "<p>No epoch was finished.</p>"
+    if not rows:
+        return "<p>No epoch was finished.</p>"
+    if any(span for _, _, span in rows):
+        return WHILE_TRAINING + table(rows, ["", "mean", "range"])
+    return WHILE_TRAINING + table(row[:2] for row in rows)
+
+
+def _facts(experiment: str, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the run is; what an older run does not tell is left out."""
+    run, made = section(summary, "run"), section(summary, "provenance")
+    epochs = readable(run.get("epochs_done", run.get("epochs")))
+    if run.get("epochs_done") not in (None, run.get("epochs")):
+        epochs += f" of {readable(run.get('epochs'))}"
+    seed, count = made.get("seed"), made.get("replicas")
+    seeds = None
+    if is_number(seed) and is_number(count):
+        seeds = f"{seed}" if count == 1 else f"{seed} to {seed + count - 1}, a replica each"
+    overrides = run.get("overrides")
+    command = None
+    if isinstance(overrides, list):
+        command = shlex.join(["gpuspike-train", *map(str, overrides)])
+    emulator = section(summary, "emulator")
+    step = f"training step {_step(emulator)}" if "step" in emulator else None  # older runs do not tell
+    where = [
+        readable(run.get("dtype")),
+        *(readable(emulator.get(name)) for name in ("backend", "device")),
+        step,
+    ]
+    rows = (
+        ("experiment", run.get("experiment") if run.get("experiment") != experiment else None),
+        ("network", run.get("network")),
+        ("data set", run.get("dataset")),
+        ("trained", f"{epochs} epochs, {', '.join(part for part in where if part)}"),
+        ("seeds" if count != 1 else "seed", seeds),
+        ("begun", run.get("date")),
+        ("command", command),
+    )
+    return [(name, str(value)) for name, value in rows if value is not None]
 
 
 def write_report(
@@ -286,26 +331,25 @@ def write_report(
         summary: what summary.json holds; accuracies in 0..1.
         records: one an epoch; the last of them tells how the run ended.
     """
-    run, chip = section(summary, "run"), section(summary, "chip")
-    facts = [f"{readable(run.get('epochs'))} epochs", readable(run.get("dtype"))]
-    emulator = section(summary, "emulator")
-    facts += [readable(emulator.get(name)) for name in ("backend", "device")]
-    if "step" in emulator:  # older runs do not tell
-        facts.append(f"training step {_step(emulator)}")
+    run, chip, path = section(summary, "run"), section(summary, "chip"), Path(folder, "report.html")
     notice = "The run was interrupted: these are the numbers it had reached by then."
+    made = [
+        (name, value) for name, value in section(summary, "provenance").items() if value not in (None, [])
+    ]
     sections = {
         "Accuracy": _accuracy(summary),
+        "Figures": _figures(Path(folder, "figures"), path),
         "Substrate": table(_substrate_rows(summary)) if _substrate_rows(summary) else "",
         "Chip": _chip(chip),
-        "Figures": _figures(Path(folder, "figures")),
-        "How it ended": _ending(records),
-        "Configuration": f"<pre>{escape(config_yaml)}</pre>",
-        "Provenance": table(section(summary, "provenance").items()),
+        "Last epoch": _ending(records),
+        "Provenance": table(made),
+        "Configuration": f"<details><summary>config.yaml</summary><pre>{escape(config_yaml)}</pre></details>",
     }
     parts = (f"<section><h2>{name}</h2>\n{text}</section>" for name, text in sections.items() if text)
-    body = f"""<h1>{escape(experiment)}</h1>
-<p class="soft">{escape(", ".join(facts))}</p>
+    title = str(run.get("name") or experiment)
+    body = f"""<h1>{escape(title)}</h1>
+{table(_facts(title, summary))}
 {f'<p class="notice">{notice}</p>' if run.get("interrupted") else ""}
 {_headline(summary)}
 {"".join(parts)}"""
-    return write_page(Path(folder, "report.html"), f"{experiment} - gpuspike", body)
+    return write_page(path, f"{title} - gpuspike", body)

@@ -1,46 +1,82 @@
-"""The page of a sweep: a table to sort, accuracy against what the chip would need, links to the runs."""
+"""The page of a sweep: its best run, accuracy against values, energy and time, and a table to sort."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
 from gpuspike.errors import OutputError
 from gpuspike.report.figures.scatter import Point, scatter
+from gpuspike.report.figures.swept import against, heat_map
 from gpuspike.report.page import NONE, is_number, readable, section, write_page
-from gpuspike.store.sweep_folder import FINISHED, JobResult, differences, read_sweep
+from gpuspike.report.sweep_results import SEEDS, Outcome, Typed, accuracy, outcomes, ranking, spread, swept
+from gpuspike.store.sweep_folder import FINISHED, JobResult, jobs_expected, read_sweep
 
 PAGE = "sweep.html"
 Cell = tuple[str, float | str | None]
 """What a cell shows, as HTML, and what it is sorted by; None stands last."""
 
+Column = tuple[str, list[Cell]]
+
+UNIT = re.compile(r"(\d) (%|[mµnp]?[sJ])")
+"""Where a line must not end."""
+
+MOST_PANELS = 8
+"""Keys that are drawn."""
+
+MOST_ROWS = 20
+"""Jobs that a terminal shows."""
+
 ENERGY, STOPPING, TIME = "energy per classification", "energy, stopping at the decision", "time to decision"
+QUANTITIES = ((ENERGY, "J"), (STOPPING, "J"), (TIME, "s"))
 STYLE = """
-body { max-width: 75rem; } .jobs { border-collapse: separate; border-spacing: 0; }
- .jobs th { vertical-align: bottom; overflow-wrap: normal; }
-.jobs td { white-space: nowrap; } .jobs td:nth-child(2) { white-space: normal; min-width: 7rem; }
-.jobs td:first-child, .jobs th:first-child { position: sticky; left: 0; background: var(--page); }
+body { max-width: 78rem; } .jobs { border-collapse: separate; border-spacing: 0; width: 100%; }
+.jobs th { vertical-align: bottom; overflow-wrap: normal; padding-right: .7rem; }
+.jobs td { overflow-wrap: break-word; padding-right: .7rem; }
 .jobs button { font: inherit; text-align: left; color: inherit; background: none;
   border: 0; padding: 0; cursor: pointer; }
 .jobs button::after { content: "\\a0\\2195"; opacity: .4; } .jobs [aria-sort] button { color: var(--mark); }
 .jobs [aria-sort=ascending] button::after { content: "\\a0\\2191"; opacity: 1; }
 .jobs [aria-sort=descending] button::after { content: "\\a0\\2193"; opacity: 1; }
-.jobs tr.shown td { background: var(--card); } .finished { color: inherit; }
+.jobs tr.best td { font-weight: 700; } .jobs tr.shown td { background: var(--card); }
 .unfinished, .damaged, .gone { color: var(--soft); }
-.scatter { width: 100%; height: auto; font-size: 12px; fill: var(--soft); }
-.scatter .grid { stroke: var(--line); fill: none; } .point { cursor: pointer; outline: none; }
-.point circle { fill: var(--mark); fill-opacity: .75; stroke: var(--page); }
-.point path { stroke: var(--mark); stroke-width: 1.5; opacity: .5; fill: none; }
-.point.shown circle, .point:focus-visible circle { fill: #d55e00; fill-opacity: 1; stroke: var(--ink); }
-#told { min-height: 3em; position: sticky; bottom: 0; margin: 0; padding: .4rem 0;
-  background: var(--page); }
+.winner-card { background: var(--card); border-left: .35rem solid var(--other); border-radius: .5rem;
+  padding: .7rem 1rem; margin: 1rem 0; } .winner-card p { margin: .15rem 0; }
+.winner-card b { font-size: 1.5rem; line-height: 1.3; color: var(--other); }
+.drawing { width: 100%; height: auto; font-size: 12px; fill: var(--soft); display: block; }
+.drawing .grid { stroke: var(--line); fill: none; } .drawing .name { font-size: 10px; fill: var(--ink); }
+.point { cursor: pointer; outline: none; } .point path { stroke: var(--mark); stroke-width: 1.5; opacity: .5;
+  fill: none; } .line { fill: none; stroke-width: 1.6; } .band { opacity: .16; }
+.front { fill: none; stroke: var(--mark); stroke-dasharray: 4 3; }
+.point circle { fill: var(--page); stroke: var(--mark); stroke-width: 1.5; } .beaten { opacity: .75; }
+.best circle { fill: var(--mark); } .heat rect { fill: var(--mark); } .heat .cell { fill: var(--ink); }
+.line0 { --c: #0072b2; } .line1 { --c: #e69f00; } .line2 { --c: #009e73; } .line3 { --c: #cc79a7; }
+.line4 { --c: #d55e00; } .line5 { --c: #56b4e9; } .line_other { --c: var(--soft); opacity: .45; }
+.line, path[class^=line] { stroke: var(--c); } .band { fill: var(--c); }
+[class*=line] circle { fill: var(--c); stroke: var(--c); }
+.winner circle { stroke: var(--other); stroke-width: 3; } .heat.winner rect { stroke: var(--other);
+  stroke-width: 3; } .point.shown circle, .point:focus-visible circle { fill: var(--other);
+  stroke: var(--ink); } .heat.shown rect { stroke: var(--ink); stroke-width: 2; }
+.legend span { display: inline-block; margin-right: 1rem; } .legend i { display: inline-block;
+  width: 1.2rem; height: .25rem; margin-right: .35rem; vertical-align: middle; background: var(--c); }
+#told { position: sticky; bottom: 0; margin: 0; padding: .4rem .8rem; background: var(--card);
+  border: 1px solid var(--line); border-radius: .5rem; } #told:empty { display: none; }
 @media print { .jobs button::after { content: "" !important; } #told { display: none; }
-  .jobs { font-size: 8pt; } .jobs td, .jobs th { white-space: normal; padding-right: .5rem; } }
+  .jobs { font-size: 8pt; } .jobs td, .jobs th { padding-right: .4rem; } }
+"""
+NARROW = """@media screen and (max-width: {width}rem) {{ .jobs thead {{ display: none; }}
+  .jobs, .jobs tbody, .jobs tr, .jobs td {{ display: block; }} .jobs td {{ border: 0; padding: .1rem 0; }}
+  .jobs tr {{ border-bottom: 1px solid var(--line); padding: .5rem 0; }}
+  .jobs td::before {{ content: attr(data-label) "\\a0 "; color: var(--soft); font-weight: 400; }} }}
 """
 SCRIPT = """
 "use strict";
@@ -62,10 +98,10 @@ document.querySelectorAll(".jobs thead th").forEach((head, column) => {
   });
 });
 const show = point => {
-  const job = point.dataset.job;
+  const jobs = point.dataset.jobs.split("/");
   document.querySelectorAll(".shown").forEach(old => old.classList.remove("shown"));
-  document.querySelectorAll("[data-job]").forEach(one => {
-    if (one.dataset.job === job) one.classList.add("shown");
+  document.querySelectorAll("[data-jobs]").forEach(one => {
+    if (one.dataset.jobs.split("/").some(job => jobs.includes(job))) one.classList.add("shown");
   });
   told.textContent = point.querySelector("title").textContent;
 };
@@ -73,10 +109,14 @@ document.querySelectorAll(".point").forEach(point => {
   for (const event of ["pointerenter", "focus", "click"]) point.addEventListener(event, () => show(point));
 });
 """
+AGAIN = "setTimeout(() => location.reload(), {milliseconds});\n"
 
 
-def write_sweep_report(folder: Path) -> tuple[Path, list[JobResult]]:
+def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, list[JobResult]]:
     """Writes folder/sweep.html from what the jobs have left.
+
+    Args:
+        again: seconds after which the page loads itself again, while jobs are not finished; None: never.
 
     Returns:
         The page, and the jobs in it.
@@ -86,25 +126,114 @@ def write_sweep_report(folder: Path) -> tuple[Path, list[JobResult]]:
         OutputError: the page cannot be written.
     """
     jobs = read_sweep(folder)
-    keys = differences(jobs)
-    name = folder.resolve().name
-    states = {
-        state: sum(job.state == state for job in jobs) for state in dict.fromkeys(j.state for j in jobs)
-    }
-    counts = ", ".join(f"{count} {state}" for state, count in states.items())
-    experiments = dict.fromkeys(
-        str(e) for job in jobs if (e := section(job.summary, "run").get("experiment"))
-    )
+    values, name = swept(jobs), folder.resolve().name
+    found, best = outcomes(jobs, values), ranking(jobs)
+    columns = _columns(folder, jobs, values)
     body = f"""<h1>{escape(name)}</h1>
-<p class="soft">{escape(", ".join([*experiments, f"{len(jobs)} jobs: {counts}"]))}</p>
-{_scatters(jobs, keys)}
+<p class="soft">{escape(_summary(jobs, jobs_expected(folder)))}</p>
+{_best(folder, best, values)}
+{_swept(jobs, values, found, best)}
+{_scatters(jobs, values)}
+<p id="told" class="screen" role="status"></p>
 <h2>Jobs</h2>
-{_table(folder, jobs, keys)}"""
+{_table(jobs, columns, best)}"""
+    style = STYLE + NARROW.format(width=min(5.9 * len(columns), 90))
+    script = SCRIPT if again is None else SCRIPT + AGAIN.format(milliseconds=round(1000 * again))
     try:
-        path = write_page(folder / PAGE, f"{name} - gpuspike", body, STYLE, SCRIPT)
+        path = write_page(folder / PAGE, f"{name} - gpuspike", body, style, script)
     except OSError as error:
         raise OutputError(f"cannot write {folder / PAGE}: {error.strerror or error}") from None
     return path, jobs
+
+
+def sweep_table(jobs: Sequence[JobResult]) -> Table:
+    """The jobs of a sweep for a terminal, the best first; of many, the best."""
+    values, best = swept(jobs), ranking(jobs)
+    table = Table(title=_summary(jobs), box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("job", no_wrap=True)
+    for key in values:
+        table.add_column(key.rpartition(".")[2], overflow="fold")
+    for name in ("test accuracy", "validation", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for job in best[:MOST_ROWS]:
+        own = [known[job.name][0] if job.name in known else NONE for known in values.values()]
+        reached = [spread(*accuracy(job, split)) for split in ("test", "validation")]
+        wall = readable(section(job.summary, "emulator").get("wall_s"), "s")
+        style = "bold" if job is best[0] else None
+        table.add_row(*map(Text, [job.name, *own, *reached, wall]), style=style)
+    if len(best) > MOST_ROWS:
+        table.caption = f"{len(best) - MOST_ROWS} more are on the page"
+    return table
+
+
+def _summary(jobs: Sequence[JobResult], expected: int | None = None) -> str:
+    states = dict.fromkeys(job.state for job in jobs)
+    counts = [f"{sum(job.state == state for job in jobs)} {state}" for state in states]
+    experiments = dict.fromkeys(
+        str(e) for job in jobs if (e := section(job.summary, "run").get("experiment"))
+    )
+    begun = f"{len(jobs)} of {expected}" if (expected or 0) > len(jobs) else f"{len(jobs)}"
+    return ", ".join([*experiments, f"{begun} jobs: {', '.join(counts)}"])
+
+
+def _best(folder: Path, best: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> str:
+    """Which run one would go on with, and the next one."""
+    if not best:
+        return '<p class="notice">No job has finished yet.</p>'
+
+    def told(job: JobResult) -> tuple[str, str]:
+        known = ", ".join(f"{key}={own[job.name][0]}" for key, own in values.items() if job.name in own)
+        test, validation = (spread(*accuracy(job, split)) for split in ("test", "validation"))
+        return f"test accuracy {test}" + f", validation {validation}" * (validation != NONE), escape(known)
+
+    reached, known = told(best[0])
+    lines = [
+        "<p>Best run, by validation accuracy</p>"
+        f"<p><b>{_link(folder, best[0].name, 'job ')}</b> {reached}</p>",
+        f"<p>{known}</p>",
+    ]
+    if len(best) > 1:
+        reached, known = told(best[1])
+        lines.append(f'<p class="soft">next: {_link(folder, best[1].name, "job ")} {reached}; {known}</p>')
+    return f'<div class="winner-card">{"".join(lines)}</div>'
+
+
+def _link(folder: Path, name: str, word: str = "") -> str:
+    """A job's name, as a link to its report where there is one."""
+    if not os.path.isfile(folder / name / "report.html"):
+        return escape(word + name)
+    return f'<a href="{escape(quote(os.fsencode(name)))}/report.html">{escape(word + name)}</a>'
+
+
+def _swept(
+    jobs: Sequence[JobResult],
+    values: Mapping[str, Mapping[str, Typed]],
+    found: Sequence[Outcome],
+    best: Sequence[JobResult],
+) -> str:
+    """A panel for each key that took more than one value, and a heat map of two."""
+    keys = [key for key in values if len({o.values[key][0] for o in found if key in o.values}) > 1]
+    keys = keys[:MOST_PANELS]
+    winner = next(o for job in best for o in found if job.name in o.jobs) if keys else None
+    if winner is None:
+        return ""
+    shown = []
+    if len(keys) == 2 and (drawing := heat_map(found, keys[0], keys[1], winner)):
+        caption = "Mean test accuracy (%) for each pair of values; that of the best run is framed."
+        shown.append(f"<figure>{drawing}<figcaption>{caption}</figcaption></figure>")
+    for key in keys:
+        drawing, legend = against(found, key, winner)
+        names = "".join(f'<span class="{style}"><i></i>{escape(text)}</span>' for style, text in legend)
+        shown.append(f'<figure>{drawing}<figcaption><div class="legend">{names}</div></figcaption></figure>')
+    counts = {len(section(job.summary, "accuracy", "test").get("per_replica") or ()) for job in jobs}
+    pooled = [key for key in SEEDS if key in values]
+    bands = "replicas" + (f" and {', '.join(pooled)}" if pooled else "")
+    note = f"bands go from the lowest to the highest of the {bands}; " if max(counts) > 1 or pooled else ""
+    words = f"Means, and the names of the jobs; {note}the best run is ringed. Point at a mark to see more."
+    return (
+        f'<h2>Accuracy against what was swept</h2>\n<div class="figures">{"".join(shown)}</div>'
+        f'<p class="soft">{words}</p>'
+    )
 
 
 def _energy(job: JobResult, quantity: str) -> Any:
@@ -125,45 +254,36 @@ def _band(value: Any) -> tuple[float, float] | None:
     return float(min(ends)), float(max(ends))
 
 
-def _value(value: Any) -> str:
-    """A value of the configuration as a reader would write it."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _accuracy(job: JobResult, split: str) -> tuple[float | None, float | None]:
-    part = section(job.summary, "accuracy", split)
-    mean, std = part.get("mean"), part.get("std")
-    return (mean if is_number(mean) else None), (std if is_number(std) else None)
-
-
-def _spread(mean: float | None, std: float | None) -> str:
-    if mean is None:
-        return NONE
-    return readable(mean, "%") if std is None else f"{100 * mean:.2f} ± {100 * std:.2f} %"
-
-
-def _scatters(jobs: Sequence[JobResult], keys: Sequence[str]) -> str:
-    shown = []
-    for quantity, unit in ((ENERGY, "J"), (STOPPING, "J"), (TIME, "s")):
+def _scatters(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> str:
+    shown, same = [], []
+    for quantity, unit in QUANTITIES:
         points = []
         for job in jobs:
-            band, (mean, std) = _band(_energy(job, quantity)), _accuracy(job, "test")
+            band, (mean, std) = _band(_energy(job, quantity)), accuracy(job, "test")
             if job.state != FINISHED or band is None or mean is None:
                 continue
-            values = [f"{key}={_value(job.config[key])}" for key in keys if key in job.config]
-            told = [f"job {job.name}: {_spread(mean, std)}, {quantity} {readable(list(band), unit)}", *values]
+            told = [f"job {job.name}: {spread(mean, std)}, {quantity} {readable(list(band), unit)}"]
+            told += [f"{key}={own[job.name][0]}" for key, own in values.items() if job.name in own]
             points.append(Point(job.name, band, mean, std, ", ".join(told)))
         if not points:
             continue
-        caption = f"{len(points)} jobs; evidence: {_chips(jobs, quantity)}."
-        if len(points) > 1 and len({point.x for point in points}) == 1:
-            caption += f" It is {readable(list(points[0].x), unit)} for all of them."
+        evidence = _chips(jobs, quantity)
+        if len({point.x for point in points}) == 1:
+            same.append(f"{quantity}: {readable(list(points[0].x), unit)} for each job ({evidence})")
+            continue
+        caption = f"{len(points)} jobs; evidence: {evidence}."
         figure = scatter(points, quantity, unit)
         shown.append(f"<figure>{figure}<figcaption>{escape(caption)}</figcaption></figure>")
-    if not shown:
+    if not shown and not same:
         return "<p>No job has figures of a chip to draw.</p>"
-    hint = "Point at a job to see what it is; bars are deviations over replicas and ranges of prices."
-    return f'<div class="figures">{"".join(shown)}</div><p id="told" class="soft" role="status">{hint}</p>'
+    text = "<h2>Accuracy against what a chip would need</h2>\n"
+    if shown:
+        text += (
+            f'<div class="figures">{"".join(shown)}</div><p class="soft">Filled, and joined by the dashed'
+            " line: jobs that no other beats in both. Bars are deviations over replicas and ranges of"
+            " prices.</p>"
+        )
+    return text + "".join(f'<p class="soft">{escape(line)}.</p>' for line in same)
 
 
 def _chips(jobs: Sequence[JobResult], quantity: str) -> str:
@@ -176,18 +296,53 @@ def _chips(jobs: Sequence[JobResult], quantity: str) -> str:
     return "; ".join(dict.fromkeys(known))
 
 
-def _table(folder: Path, jobs: Sequence[JobResult], keys: Sequence[str]) -> str:
-    heads = ["job", "state", *keys, "test accuracy", "validation", ENERGY, STOPPING, TIME,
-             "evidence", "training samples/s", "wall time"]  # fmt: skip
+def _columns(
+    folder: Path, jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]
+) -> list[Column]:
+    """The table column by column, without those that say the same of every job."""
+    columns: list[Column] = [("job", [(_link(folder, job.name), job.name) for job in jobs])]
+    if any(job.state != FINISHED or job.note for job in jobs):
+        states = [f"{job.state}: {job.note}" if job.note else job.state for job in jobs]
+        columns.append(("state", [(escape(text), job.state) for text, job in zip(states, jobs, strict=True)]))
+    for key, own in values.items():
+        known = [own.get(job.name) for job in jobs]
+        columns.append((key, [(NONE, None) if typed is None else _typed_cell(typed) for typed in known]))
+    for split, name in (("test", "test accuracy"), ("validation", "validation")):
+        both = [accuracy(job, split) for job in jobs]
+        columns.append((name, [(spread(mean, std), mean) for mean, std in both]))
+    for quantity, unit in QUANTITIES:
+        bands = [_band(_energy(job, quantity)) for job in jobs]
+        if len(set(bands) - {None}) > 1:
+            columns.append((quantity, [_band_cell(band, unit) for band in bands]))
+    walls = [section(job.summary, "emulator").get("wall_s") for job in jobs]
+    columns.append(
+        ("wall time", [(readable(wall, "s"), wall) if is_number(wall) else (NONE, None) for wall in walls])
+    )
+    return columns
+
+
+def _typed_cell(typed: Typed) -> Cell:
+    text, value = typed
+    return escape(text), value if is_number(value) else text
+
+
+def _band_cell(band: tuple[float, float] | None, unit: str) -> Cell:
+    return (NONE, None) if band is None else (readable(list(band), unit), sum(band) / 2)
+
+
+def _table(jobs: Sequence[JobResult], columns: Sequence[Column], best: Sequence[JobResult]) -> str:
     rows = []
-    for job in jobs:
+    for k, job in enumerate(jobs):
         cells = ""
-        for text, by in _cells(folder, job, keys):
+        for name, column in columns:
+            text, by = column[k]
             order = "" if by is None else f' data-value="{escape(str(by))}"'
-            cells += f"<td{order}>{text}</td>"
-        rows.append(f'<tr class="{job.state}" data-job="{escape(job.name)}">{cells}</tr>')
+            kept = UNIT.sub(r"\1&nbsp;\2", text)
+            cells += f'<td data-label="{escape(name)}"{order}>{kept}</td>'
+        style = f"{job.state} best" if best and job is best[0] else job.state
+        rows.append(f'<tr class="{style}" data-jobs="{escape(job.name)}">{cells}</tr>')
     head = "".join(
-        f'<th scope="col"><button type="button">{_breakable(text)}</button></th>' for text in heads
+        f'<th scope="col"><button type="button">{_breakable(name)}</button></th>' for name, _ in columns
     )
     inside = "\n".join(rows)
     return (
@@ -197,30 +352,5 @@ def _table(folder: Path, jobs: Sequence[JobResult], keys: Sequence[str]) -> str:
 
 
 def _breakable(key: str) -> str:
-    """A key that may go over lines at its dots."""
-    return escape(key).replace(".", ".<wbr>")
-
-
-def _cells(folder: Path, job: JobResult, keys: Sequence[str]) -> list[Cell]:
-    """A row of the table, column by column."""
-    chip, emulator = section(job.summary, "chip"), section(job.summary, "emulator")
-    name, state = escape(job.name), job.state
-    if os.path.isfile(folder / job.name / "report.html"):
-        name = f'<a href="{escape(quote(os.fsencode(job.name)))}/report.html">{name}</a>'
-    cells: list[Cell] = [(name, job.name), (escape(f"{state}: {job.note}" if job.note else state), state)]
-    for key in keys:
-        known = key in job.config
-        text = _value(job.config[key]) if known else NONE
-        cells.append((escape(text), text if known else None))
-    for split in ("test", "validation"):
-        mean, std = _accuracy(job, split)
-        cells.append((_spread(mean, std), mean))
-    for quantity, unit in ((ENERGY, "J"), (STOPPING, "J"), (TIME, "s")):
-        band = _band(_energy(job, quantity))
-        text = NONE if band is None else readable(list(band), unit)
-        cells.append((text, None if band is None else sum(band) / 2))
-    evidence = chip.get("evidence")
-    cells.append((escape(str(evidence or NONE)), str(evidence) if evidence else None))
-    for value, unit in ((emulator.get("train_samples_per_s"), ""), (emulator.get("wall_s"), "s")):
-        cells.append((readable(value, unit), value) if is_number(value) else (NONE, None))
-    return cells
+    """A key that may go over lines at its dots and lines below."""
+    return escape(key).replace(".", ".<wbr>").replace("_", "_<wbr>")

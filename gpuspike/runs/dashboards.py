@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from importlib import util
@@ -16,10 +18,26 @@ from rich.markup import escape
 
 from gpuspike.config.schema import Config, TrackerName, TrackingMode, to_yaml
 from gpuspike.errors import ConfigError
-from gpuspike.store.identity import fingerprint, flat, to_values
+from gpuspike.store.identity import fingerprint, flat, to_values, within
 from gpuspike.store.resume import FREE
 
 LIBRARIES = {TrackerName.wandb: "wandb", TrackerName.tensorboard: "tensorboardX"}
+LIBRARIES |= {TrackerName.mlflow: "mlflow"}
+TAGS = {
+    "train_loss": "loss/train",
+    "validation_loss": "loss/validation",
+    "train_accuracy": "accuracy/train",
+    "validation_accuracy": "accuracy/validation",
+    "silent_fraction": "silent",
+    "bump_fraction": "steps/bumped",
+    "learning_rate": "steps/learning_rate",
+    "train_samples_per_s": "speed/train_samples_per_s",
+}
+"""Names of metrics.jsonl by what a dashboard puts side by side."""
+
+COMPARED = ("name", "seed", "replicas", "optimizer.learning_rate", "training.epochs")
+"""Values by which runs are compared, beside those that the command line gave."""
+
 PATIENCE = 60.0
 """Seconds that a service may keep a run waiting when it begins, and when it ends."""
 
@@ -48,12 +66,22 @@ def check(config: Config) -> None:
     """Makes sure that the library of the chosen tracker is installed, without importing it.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not, or it has no server.
     """
     library = LIBRARIES.get(config.tracking.name)
     if library is not None and util.find_spec(library) is None:
         name = config.tracking.name.value
         raise ConfigError(f"tracking={name} needs the package {library}: pip install 'gpuspike[{name}]'")
+    if config.tracking.name is TrackerName.mlflow and not mlflow_uri(config):
+        raise ConfigError(
+            "tracking=mlflow needs tracking.uri, a server's, tracking.uri=http://localhost:5000 for "
+            "example, or the variable MLFLOW_TRACKING_URI, got neither"
+        )
+
+
+def mlflow_uri(config: Config) -> str | None:
+    """Where MLflow keeps runs; None where nobody says it."""
+    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
 def run_id(config: Config, folder: Path) -> str:
@@ -66,31 +94,71 @@ def run_id(config: Config, folder: Path) -> str:
 
 
 def epoch_figures(line: Mapping[str, Any]) -> dict[str, float]:
-    """A line of metrics.jsonl as single numbers: mean over the replicas, and their deviation as `..._std`."""
+    """A line of metrics.jsonl as single numbers under `TAGS`: means over the replicas.
+
+    Their deviations have groups of their own, "loss_std/train" beside "loss/train".
+    """
     numbers: dict[str, float] = {}
 
-    def add(name: str, value: Any) -> None:
+    def add(tag: str, value: Any) -> None:
         values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
+        group, _, name = tag.partition("/")
         if values:
-            numbers[name] = float(np.mean(values))
+            numbers[tag] = float(np.mean(values))
         if len(values) > 1:
-            numbers[f"{name}_std"] = float(np.std(values, ddof=1))
+            numbers[f"{group}_std/{name}"] = float(np.std(values, ddof=1))
 
     for name, value in line.items():
+        tag = TAGS.get(name, f"other/{name}")
         if isinstance(value, list) and value and isinstance(value[0], list):
             for layer, part in enumerate(value, start=1):
-                add(f"{name}/layer_{layer}", part)
-        else:
-            add(name, value)
+                add(f"{tag}/layer_{layer}", part)
+        elif name != "epoch":
+            add(tag, value)
     return numbers
 
 
-def final_figures(summary: Mapping[str, Any]) -> dict[str, float | str]:
-    """The single numbers and words of summary.json by dotted name, without lists and what is unknown."""
-    return {name: value for name, value in flat(summary) if isinstance(value, (int, float, str))}
+def final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What the run has come to, in the few numbers that runs are compared by; bands as their two ends."""
+    chip = summary["chip"]
+    known = {
+        "test_accuracy": summary["accuracy"]["test"]["mean"],
+        "energy_per_classification_J": chip.get("energy_per_classification_J"),
+        "energy_stopping_at_decision_J": (chip.get("until_decision") or {}).get("energy_J"),
+        "time_to_decision_s": (chip.get("time_to_decision_s") or {}).get("mean"),
+    }
+    numbers: dict[str, float] = {}
+    for name, value in known.items():
+        if isinstance(value, list | tuple):
+            numbers |= {f"final/{name}_low": float(value[0]), f"final/{name}_high": float(value[1])}
+        elif value is not None:
+            numbers[f"final/{name}"] = float(value)
+    return numbers
 
 
-def replica_table(summary: Mapping[str, Any]) -> tuple[list[str | int], list[list[Any]]]:
+def compared(config: Config, summary: Mapping[str, Any]) -> dict[str, float | str | bool]:
+    """Values of the configuration by dotted name: those of `COMPARED`, and those that were typed."""
+    values = dict(flat(to_values(config)))
+    typed = [text.lstrip("+").partition("=")[0] for text in summary["run"].get("overrides", ())]
+    names = [name for name in dict.fromkeys((*COMPARED, *typed)) if values.get(name) is not None]
+    names = [name for name in names if not within(name, ("resume", "tracking"))]
+    return {
+        name: value if isinstance(value := values[name], float | int | str) else str(value) for name in names
+    }
+
+
+def origin(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the numbers come from: code, versions, device, the chip and the evidence for it, the command."""
+    chip, emulator, run = summary["chip"], summary["emulator"], summary["run"]
+    return {
+        **summary["provenance"],
+        **{name: emulator.get(name) for name in ("backend", "device", "step")},
+        **{f"chip {name}": chip.get(name) for name in ("name", "evidence", "time_evidence")},
+        "overrides": " ".join(run.get("overrides", ())),
+    }
+
+
+def replica_table(summary: Mapping[str, Any]) -> tuple[list[str | int], list[Any]]:
     """Columns and rows of a table with a row for each replica: its seed and its accuracies."""
     splits = list(summary["accuracy"])
     accuracies = [summary["accuracy"][split]["per_replica"] for split in splits]
@@ -117,7 +185,7 @@ class WandbTracker:
                 entity=tracking.entity,
                 group=tracking.group or experiment,
                 tags=tracking.tags,
-                name=f"{experiment}/{folder.name}",
+                name=config.name or f"{experiment}/{folder.name}",
                 id=run_id,
                 resume="allow",
                 mode=tracking.mode.value,
@@ -140,7 +208,7 @@ class WandbTracker:
 
     def log(self, figures: Mapping[str, float], epoch: int) -> None:
         """See `Tracker.log`."""
-        self._run.log(dict(figures), step=epoch)
+        self._run.log({"epoch": epoch, **figures}, step=epoch)
 
     def finish(self, summary: Mapping[str, Any], figures: Sequence[Path], checkpoint: Path) -> None:
         """See `Tracker.finish`."""
@@ -151,6 +219,7 @@ class WandbTracker:
         pictures = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}
         self._run.log({**pictures, "replicas": wandb.Table(columns=columns, data=rows)}, step=epoch)
         self._run.summary.update(final_figures(summary))
+        self._run.config.update({"provenance": origin(summary)}, allow_val_change=True)
         artifact = wandb.Artifact(f"checkpoint-{self._run.id}", type="model", metadata={"epoch": epoch})
         artifact.add_file(str(checkpoint))
         self._run.log_artifact(artifact)
@@ -172,6 +241,7 @@ class TensorboardTracker:
 
         place = folder / "tensorboard"
         # What a killed run had logged beyond its last checkpoint comes again.
+        self._config = config
         self._writer = SummaryWriter(str(place), purge_step=epoch + 1 if epoch else None)
         self._writer.add_text("config", f"```yaml\n{to_yaml(config)}```", epoch)
         return f"tensorboard --logdir {place}"
@@ -184,6 +254,7 @@ class TensorboardTracker:
     def finish(self, summary: Mapping[str, Any], figures: Sequence[Path], checkpoint: Path) -> None:
         """See `Tracker.finish`."""
         from PIL import Image
+        from tensorboardX.summary import hparams
 
         epoch = summary["run"]["epochs_done"]
         for path in figures:
@@ -191,12 +262,15 @@ class TensorboardTracker:
                 pixels = np.asarray(picture.convert("RGB"))
             self._writer.add_image(f"figures/{path.stem}", pixels, epoch, dataformats="HWC")
         columns, rows = replica_table(summary)
-        lines = [columns, ["---"] * len(columns), *rows]
-        table = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-        self._writer.add_text("replicas", table, epoch)
-        for name, value in final_figures(summary).items():
-            if not isinstance(value, str):
-                self._writer.add_scalar(f"summary/{name}", float(value), epoch)
+        self._writer.add_text("replicas", _markdown(columns, rows), epoch)
+        self._writer.add_text("provenance", _markdown(["", "value"], list(origin(summary).items())), epoch)
+        # Runs are compared by scalars of their own folder only: these few have but one point.
+        final = final_figures(summary)
+        for name, value in final.items():
+            self._writer.add_scalar(name, value, epoch)
+        metrics = {**final, "accuracy/validation": 0.0, "loss/validation": 0.0}
+        for part in hparams(compared(self._config, summary), metrics):
+            self._writer.file_writer.add_summary(part)
 
     def close(self, error: BaseException | None) -> None:
         """See `Tracker.close`."""
@@ -204,9 +278,71 @@ class TensorboardTracker:
             self._writer.close()
 
 
+def _markdown(columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+class MlflowTracker:
+    """A run on an MLflow server, in an experiment of its name. Source: mlflow.org, "MLflow Tracking"."""
+
+    def __init__(self) -> None:
+        self._client: Any = None
+
+    def start(self, config: Config, experiment: str, folder: Path, run_id: str, epoch: int) -> str:
+        """See `Tracker.start`."""
+        import mlflow.entities
+
+        uri = str(mlflow_uri(config))
+        # Otherwise a server that is not there would be asked again for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(PATIENCE)))
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        place = client.create_experiment(experiment) if found is None else found.experiment_id
+        # MLflow makes its own ids: ours is a tag, by which a resumed run is found again.
+        if begun := client.search_runs([place], f"tags.gpuspike_run = '{run_id}'", max_results=1):
+            self._run = begun[0].info.run_id
+            client.update_run(self._run, status="RUNNING")
+        else:
+            tags = {"gpuspike_run": run_id, "mlflow.runName": f"{experiment}/{folder.name}"}
+            self._run = client.create_run(place, tags=tags).info.run_id
+            params = [mlflow.entities.Param(name, str(value)) for name, value in flat(to_values(config))]
+            for first in range(0, len(params), 100):  # as many as a server takes at once
+                client.log_batch(self._run, params=params[first : first + 100])
+            client.log_text(self._run, to_yaml(config), "config.yaml")
+        self._client = client
+        return f"{uri}/#/experiments/{place}/runs/{self._run}" if uri.startswith("http") else uri
+
+    def log(self, figures: Mapping[str, float], epoch: int) -> None:
+        """See `Tracker.log`."""
+        import mlflow.entities
+
+        now = int(1000 * time.time())
+        made = mlflow.entities.Metric
+        self._client.log_batch(self._run, [made(name, v, now, epoch) for name, v in figures.items()])
+
+    def finish(self, summary: Mapping[str, Any], figures: Sequence[Path], checkpoint: Path) -> None:
+        """See `Tracker.finish`."""
+        self.log(final_figures(summary), summary["run"]["epochs_done"])
+        for name, value in origin(summary).items():
+            self._client.set_tag(self._run, name, str(value))
+        replicas = dict(zip(("columns", "data"), replica_table(summary), strict=True))
+        self._client.log_dict(self._run, replicas, "replicas.json")
+        for path in figures:
+            self._client.log_artifact(self._run, str(path), "figures")
+        self._client.log_artifact(self._run, str(checkpoint))
+
+    def close(self, error: BaseException | None) -> None:
+        """See `Tracker.close`."""
+        if self._client is not None:
+            self._client.set_terminated(self._run, "FINISHED" if error is None else "FAILED")
+
+
 MAKERS: dict[TrackerName, Callable[[], Tracker]] = {
     TrackerName.wandb: WandbTracker,
     TrackerName.tensorboard: TensorboardTracker,
+    TrackerName.mlflow: MlflowTracker,
 }
 
 

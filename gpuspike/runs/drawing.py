@@ -13,10 +13,12 @@ from gpuspike.datasets import Plane
 from gpuspike.network.layers import Moment
 from gpuspike.network.membranes import membranes
 from gpuspike.network.network import answer
+from gpuspike.report.figures import histograms
 from gpuspike.report.figures import images as image_plots
 from gpuspike.report.figures import run as plots
 from gpuspike.report.figures import samples as raster_plots
 from gpuspike.runs.experiment import Experiment
+from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import decide
 
@@ -36,12 +38,12 @@ def draw(
 ) -> None:
     """Figures of the run; where there are replicas, those of single samples show the first.
 
-    On a chip, spike times and decisions are the chip's; membrane traces are the nominal network's.
+    On a chip, spike times, decisions and membranes are those of the chip.
     """
     names = parts.dataset.class_names
     plots.save(plots.learning_curves(records), folder, "learning_curves")
     t_out = result.t_out[0].astype(np.float64) / parts.config.model.tau_syn
-    plots.save(plots.spike_time_histograms(t_out, test.labels, names), folder, "spike_time_histograms")
+    plots.save(histograms.spike_time_histograms(t_out, test.labels, names), folder, "spike_time_histograms")
     first, parts = [w[:1] for w in weights], parts.of_replica(0)
     plots.save(_membranes(parts, first, test, t_out), folder, "membrane_traces")
     plots.save(_raster(parts, first, test), folder, "spike_raster")
@@ -103,18 +105,25 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     """Traces of the first test sample that is classified correctly (else of the first)."""
     right = np.flatnonzero(decide(t_out) == test.labels)
     sample = int(right[0]) if right.size else 0
-    activities = answer(parts.network, weights, test.received.part(sample, sample + 1))
-    inputs = [activity.t_in[0, 0].astype(np.float64) for activity in activities]
-    spikes = [activity.t_out[0, 0].astype(np.float64) for activity in activities]
+    machine, come = parts.on_chip(parts.chip_seeds[:1]), list(weights)
+    layers = parts.network.layers
+    neurons, delays = [layer.neuron for layer in layers], [layer.delays for layer in layers]
+    if isinstance(machine, OnChip) and isinstance(chip := machine.chip, EmulatedChip):
+        come, neurons, delays = chip.effective(weights), chip.neurons, chip.delays
+    # At its own number, a chip's trial is the one that it was evaluated in.
+    states = answer(machine, weights, test.received.part(sample, sample + 1), Moment(first=sample))
+    inputs = [state.t_in[0, 0].astype(np.float64) for state in states]
+    spikes = [state.t_out[0, 0].astype(np.float64) for state in states]
     events = np.concatenate([*inputs, *spikes])
     model = parts.config.model
     end = events[np.isfinite(events)].max(initial=0.0) + model.tau_syn
     times = np.linspace(min(0.0, events.min()), end, 1500)
     traces = []
-    for layer, t_in, w in zip(parts.network.layers, inputs, weights, strict=True):
+    for neuron, own, t_in, w in zip(neurons, delays, inputs, come, strict=True):
         # A neuron with a threshold of its own is drawn with its way there as long as the model's.
-        share = (model.threshold - model.leak) / np.asarray(layer.neuron.span)
-        traces.append(model.leak + share * (membranes(times, t_in, w[0], layer.neuron) - model.leak))
+        share = (model.threshold - model.leak) / np.asarray(neuron.span)
+        way = membranes(times, t_in, w[0], neuron, delays=own) - model.leak
+        traces.append(model.leak + share * way)
     unit = model.tau_syn  # what the figure's axis counts in
     return plots.membrane_traces(
         times / unit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from gpuspike.accountant import Prices, find, neurobench, read_prices
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.composition import conf_folder, read_yaml
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.schema import read_config, read_substrate
 from gpuspike.errors import ConfigError, OutputError
@@ -25,6 +26,7 @@ from gpuspike.network.decision import decisions
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.report.comparison import comparison, published
+from gpuspike.report.evaluation_page import counted_on, headline, population_lines, write_evaluation_page
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures import run as plots
 from gpuspike.runs.experiment import Experiment, build
@@ -48,7 +50,8 @@ class Prepared:
         folder: of the run.
         machine: what answers: the network, or its chips.
         epoch: after which the weights were kept.
-        answer: where the result goes.
+        question: what is asked of the run, as JSON knows it.
+    answer: where the result goes.
     """
 
     folder: Path
@@ -57,6 +60,7 @@ class Prepared:
     weights: list[Array]
     epoch: int
     prices: list[Prices]
+    question: dict[str, Any]
     answer: Path
 
 
@@ -85,15 +89,56 @@ def prepare(config: EvaluateConfig) -> Prepared:
         raise ConfigError("chips needs a substrate that is not ideal, substrate=bss2 for example")
     place = f"{folder / 'checkpoint.npz'} does not belong to config.yaml beside it"
     layers, dtype = parts.network.layers, trained.dtype.value
-    learnt = Parameters.from_arrays(arrays, layers, trained.replicas, dtype, place, trained.model.trained)
+    learnt = Parameters.from_arrays(arrays, layers, trained.replicas, dtype, place, parts.trained)
     parts, machine = parts.having(learnt, machine)
-    answer = folder / "evaluations" / f"{config.name}.json"
+    question = _question(config)
+    answer = _place(config, question)
     _check_writable(answer)
-    return Prepared(folder, parts, machine, learnt.weights, int(header.get("epoch", 0)), prices, answer)
+    epoch = int(header.get("epoch", 0))
+    return Prepared(folder, parts, machine, learnt.weights, epoch, prices, question, answer)
+
+
+def _question(config: EvaluateConfig) -> dict[str, Any]:
+    """What an evaluation asks. A file that has been edited since asks something else."""
+
+    def asked(name: str) -> str:
+        path = Path(name)
+        own = path.suffix in (".yaml", ".yml") and path.is_file()
+        return f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}" if own else name
+
+    return {
+        "split": config.split.value,
+        "substrate": asked(config.substrate),
+        "chip_seed": config.chip_seed,
+        "chips": config.chips,
+        "prices": [asked(name) for name in dict.fromkeys(config.prices)],
+    }
+
+
+def _place(config: EvaluateConfig, question: dict[str, Any]) -> Path:
+    """The file of an answer: by the name that is given, else one that no other question has."""
+    folder = Path(config.run) / "evaluations"
+    if config.name:
+        return folder / f"{config.name}.json"
+    parts = [config.split.value]
+    parts += [Path(config.substrate).stem] if config.substrate else []
+    parts += [] if config.chip_seed is None else [f"chip{config.chip_seed}"]
+    parts += [f"{config.chips}chips"] if config.chips else []
+    if config.prices != list(read_yaml(conf_folder() / "evaluate" / "evaluate.yaml").prices):
+        few = len(config.prices) <= 3
+        named = "+".join(Path(name).stem for name in config.prices)
+        parts.append(named if few else f"{len(config.prices)}prices")
+    path = folder / f"{'_'.join(parts)}.json"
+    with suppress(OSError, ValueError, AttributeError, RecursionError):  # not an answer: replaced
+        there = json.loads(path.read_text(encoding="utf-8")).get("question", question)
+        if there != question:
+            digest = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:8]
+            return path.with_stem(f"{path.stem}_{digest}")
+    return path
 
 
 def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
-    """Evaluates, prints the comparison, and writes it to the run's folder evaluations/.
+    """Evaluates, prints the comparison, and writes it with a page to the run's folder evaluations/.
 
     Returns:
         What the file holds.
@@ -122,6 +167,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         {
             "run": str(prepared.folder),
             "epoch": prepared.epoch,
+            "question": prepared.question,
             "split": split,
             "substrate": {
                 "name": parts.config.substrate.name,
@@ -143,10 +189,14 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     )
     if config.chips:
         reached = accuracies(parts, prepared.weights, data[split], parts.chip_seeds[0], config.chips)
-        answer |= {"population": plain(yields(reached))}
+        answer |= {"population": plain(yields(reached) | {"first_seed": parts.chip_seeds[0]})}
         plots.save(chip_plots.yields(reached), prepared.answer.parent, f"{prepared.answer.stem}_yield")
     _write(prepared.answer, answer)
-    _show(prepared, split, answer, chips, console)
+    try:
+        page = write_evaluation_page(prepared.answer, answer, parts.network.sizes)
+    except OSError as error:
+        raise OutputError(f"cannot write the page of {prepared.answer}: {error.strerror or error}") from None
+    _show(prepared, answer, chips, page, console)
     return answer
 
 
@@ -176,14 +226,20 @@ def _decisions(prepared: Prepared, features: Array, silent_fraction: Array) -> d
 
 
 def _show(
-    prepared: Prepared, split: str, answer: dict[str, Any], chips: Sequence[dict[str, Any]], console: Console
+    prepared: Prepared,
+    answer: dict[str, Any],
+    chips: Sequence[dict[str, Any]],
+    page: Path,
+    console: Console,
 ) -> None:
-    speed = answer["emulator"]["inference_samples_per_s"]
     console.print(
-        f"{prepared.folder}, epoch {prepared.epoch}, on {answer['substrate']['name']}: {split} accuracy "
-        f"{100 * answer['accuracy']['mean']:.2f} %, emulated at {speed:,.0f} samples/s",
+        f"{prepared.folder}, epoch {prepared.epoch}, on {answer['substrate']['name']}: {headline(answer)}",
         soft_wrap=True,
         markup=False,
+        highlight=False,
+    )
+    console.print(
+        f"emulated at {answer['emulator']['inference_samples_per_s']:,.0f} samples/s", highlight=False
     )
     if decided := answer["decisions"]:
         console.print(
@@ -193,19 +249,18 @@ def _show(
             soft_wrap=True,
             highlight=False,
         )
-    if population := answer.get("population"):
-        console.print(f"yield of {population['chips']} chips of {answer['substrate']['name']}:")
-        for share, accuracy in population["yield"].items():
-            console.print(
-                f"  {100 * float(share):5.1f} % of them reach {100 * accuracy:.2f} %", highlight=False
-            )
     file = conf_folder() / "published" / f"{prepared.parts.dataset.name}.yaml"
     others = published(file)["rows"] if file.exists() else []
-    table, notes = comparison(prepared.parts.network.sizes, chips, others)
+    if population := answer.get("population"):
+        for line in population_lines(population):
+            console.print(line, highlight=False)
+        chips = [chip | {"accuracy": population["mean"]} for chip in chips]
+    table, notes = comparison(prepared.parts.network.sizes, chips, others, console.width)
     console.print(table)
-    for note in notes:
+    for note in [counted_on(answer), *notes] if population else notes:
         console.print(note, markup=False, highlight=False)
     console.print(f"answer   {prepared.answer}", soft_wrap=True, markup=False)
+    console.print(f"page     {page}", soft_wrap=True, markup=False)
 
 
 def _check_writable(path: Path) -> None:

@@ -26,6 +26,7 @@ from gpuspike.datasets.encoding import latency, pixel_latency
 from gpuspike.errors import ConfigError, check_all
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
+from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
@@ -59,6 +60,11 @@ class Experiment:
     rule: TrainingRule
     recipe: Recipe
     prices: Prices
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of all that the network learns beside its weights."""
+        return learnt(self.config.model.trained, self.config.model.delays)
 
     @property
     def seeds(self) -> list[int]:
@@ -104,7 +110,7 @@ class Experiment:
     def step_kind(self) -> StepKind:
         """Which step its training has, told before there is one."""
         parts = (self.trained_machine(), self.loss, self.recipe.optimizer, self.rule, self.config.replicas)
-        return step_kind(*parts, self.config.model.trained, on_device=self.backend.name == "cuda")
+        return step_kind(*parts, self.trained, on_device=self.backend.name == "cuda")
 
     def receive(self, features: Array, *, again: bool = False) -> LayerInput:
         """What the first layer gets of (n_samples, n_features) features or pixels, on the host.
@@ -227,7 +233,8 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     substrate = _substrate(config)
     backend = select(
         config.backend.value,
-        host_only=trained_on_host(model.trained) or ("" if substrate.ideal else "an emulated chip"),
+        host_only=trained_on_host(learnt(model.trained, model.delays))
+        or ("" if substrate.ideal else "an emulated chip"),
     )
     dataset = dataset_of(config.dataset)
     config = _with_sizes(config, dataset)
@@ -235,6 +242,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()
     network = Architecture.build(sizes, bias_times, neuron, load(backend.name))
+    network = replace(network, delay_rule=delay_rule_of(config))
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
     recipe = recipe_of(config)
@@ -306,6 +314,13 @@ def _with_sizes(config: Config, dataset: Dataset) -> Config:
     return replace(config, dataset=replace(config.dataset, **sizes))
 
 
+def delay_rule_of(config: Config) -> DelayRule:
+    """Range and form of the delays that a configuration describes, in the network's unit of time."""
+    model = config.model
+    rule = DelayRule(model.delay_shift, model.delay_scale, model.delay_form, model.delay_spread)
+    return rule.timed(model.tau_syn)
+
+
 def recipe_of(config: Config) -> Recipe:
     """The training that a configuration describes."""
     training, optimizer = vars(config.training), vars(config.optimizer)
@@ -335,7 +350,9 @@ def new_trainer(parts: Experiment) -> Trainer:
         parts.network,
         trained,
         examined,
-        Parameters.of_weights(weights).training(model.trained, parts.network.layers),
+        Parameters.of_weights(weights).training(
+            parts.trained, parts.network.layers, parts.seeds, parts.network.delay_rule
+        ),
         parts.recipe,
         parts.loss,
         parts.rule,

@@ -1,4 +1,4 @@
-"""Evaluates a network as run and evaluation report it: counted, timed, and accounted for on a chip."""
+"""What run and evaluation report of a network: counted, timed, and accounted for on a chip."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.accountant import Activity, Prices, account, anytime
@@ -15,6 +16,7 @@ from gpuspike.runs.experiment import Experiment
 from gpuspike.runs.gpu_energy import GpuEnergy
 from gpuspike.substrate import EmulatedChip, OnChip, gradient_angles
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
+from gpuspike.training.step import StepKind
 
 Array = NDArray[Any]
 
@@ -127,3 +129,51 @@ def chip_arrays(machine: Machine) -> dict[str, Array]:
     if not isinstance(machine, OnChip) or not isinstance(machine.chip, EmulatedChip):
         return {}
     return {f"chip_{name}": array for name, array in machine.chip.arrays().items()}
+
+
+def summarize(
+    parts: Experiment,
+    experiment: str,
+    kind: StepKind,
+    records: Sequence[Mapping[str, Any]],
+    measured: Measured,
+    interrupted: bool,
+) -> dict[str, Any]:
+    """What a training has come to: the parts of summary.json that no chip has to do with.
+
+    Args:
+        kind: of the training step.
+        records: lines of metrics.jsonl.
+    """
+    config, results = parts.config, measured.results
+    speeds = [record["train_samples_per_s"] for record in records]
+    return {
+        "accuracy": {name: statistics(result.accuracy) for name, result in results.items()},
+        "loss": {name: statistics(result.loss) for name, result in results.items()},
+        "silent_fraction": {name: result.silent_fraction for name, result in results.items()},
+        "emulator": {
+            "backend": parts.backend.name,
+            "device": parts.backend.device,
+            "step": kind.name,
+            **({} if kind.reason is None else {"step_reason": kind.reason}),
+            "train_samples_per_s": float(np.median(speeds)),
+            **measured.speed,
+            "wall_s": None,
+        },
+        "run": {
+            "experiment": experiment,
+            "name": config.name,
+            "network": parts.network.sizes,
+            "dataset": _samples(parts),
+            "epochs": config.training.epochs,
+            "epochs_done": records[-1]["epoch"],
+            "interrupted": interrupted,
+            "dtype": config.dtype.value,
+        },
+    }  # fmt: skip
+
+
+def _samples(parts: Experiment) -> str:
+    """The data set and the sizes of its splits, in words."""
+    sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in parts.dataset.splits.items())
+    return f"{parts.dataset.name}: {sizes}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from gpuspike.kernels import cuda
 from gpuspike.kernels.constants import GROUPS_FROM
 from gpuspike.kernels.cuda import source as cuda_source
 from gpuspike.kernels.cuda import step as cuda_step
+from gpuspike.network.parameters import LayerParameters
 
 ORDER_BYTES = 8
 """An index of a sorted input, int64 as the libraries' sorts return it."""
@@ -90,7 +92,7 @@ def plan(
     training: bool = True,
     state_arrays: int = 2,
     shared_input: bool = False,
-    constants: int = 0,
+    trained: Sequence[str] = (),
 ) -> Plan:
     """Bytes that one step takes.
 
@@ -103,7 +105,7 @@ def plan(
         training: with gradients and the optimiser; else a forward pass alone.
         state_arrays: the optimiser's arrays of the weights' size: 2 for Adam, 1 for momentum, 0 for SGD.
         shared_input: the first layer's input is the same for all replicas.
-        constants: that each neuron learns, counted with the weights.
+        trained: what is learnt beside the weights, by name, counted with them.
 
     Raises:
         ValueRangeError: no layer, or a size below 1.
@@ -120,7 +122,8 @@ def plan(
         n_in_replicas = 1 if shared_input and number == 1 else n_replica
         inputs, outputs = n_in_replicas * n_batch * n_pre, n_replica * n_batch * n_post
         weights = n_replica * n_pre * n_post * real
-        learnt = weights + constants * n_replica * n_post * real
+        free = LayerParameters.sizes(n_replica, n_pre, n_post, trained)
+        learnt = weights + sum(math.prod(shape) for shape in free.values()) * real
         arrays[name + "weights"] = learnt
         arrays[name + "input times"] = inputs * real
         arrays[name + "order"] = inputs * ORDER_BYTES

@@ -70,7 +70,7 @@ def memory_of(parts: Experiment) -> Memory:
     sizes = [(layer.n_pre, layer.n_out) for layer in network.layers]
     n_optimiser = len(parts.recipe.optimizer.STATE)
     options = {"n_replica": replicas, "dtype": real, "state_arrays": n_optimiser}
-    options |= {"constants": len(config.model.trained)}
+    options |= {"trained": parts.trained}
     options |= {"backend": "cuda" if on_device else "cpu"}
     step = memory.plan(sizes, config.training.batch_size, **options)
     longest = max(len(split.labels) for split in parts.dataset.splits.values())

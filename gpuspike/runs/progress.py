@@ -27,7 +27,8 @@ def say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Con
     chosen = " (chosen by backend=auto)" if config.backend.value == "auto" else ""
     replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
     sizes = parts.network.sizes
-    console.print(f"[bold]{experiment}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
+    title = experiment if config.name is None else f"{config.name}[/bold]  {experiment}[bold]"
+    console.print(f"[bold]{title}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
     console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
     console.print(f"folder   {folder}", soft_wrap=True)
 
@@ -89,8 +90,39 @@ class MetricsFile:
             raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from None
 
 
+def duration(seconds: float) -> str:
+    """Seconds for a reader: 0.0123 -> "12.3 ms", 5000 -> "1 h 23 min"."""
+    if seconds < 1.0:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 99.5:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours = f"{minutes // 60} h"
+    return f"{hours} {minutes % 60} min" if minutes < 6000 else hours
+
+
+class TimeLeft:
+    """How long a training will still take, from the epochs that were seen."""
+
+    def __init__(self, n_epochs: int) -> None:
+        self.n_epochs = n_epochs
+        self._first: tuple[int, float] | None = None
+
+    def after(self, epoch: int) -> str:
+        """In words, with a comma before them; "" where it is over or nobody knows yet."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = epoch, now
+        begun, then = self._first
+        if epoch == begun or epoch >= self.n_epochs:
+            return ""
+        return f", {duration((now - then) / (epoch - begun) * (self.n_epochs - epoch))} left"
+
+
 class ProgressDisplay:
-    """A bar on a terminal; elsewhere (a log file, a pipe) one line every few seconds."""
+    """A bar on a terminal; elsewhere (a log file, a pipe) one line every few seconds, with the time left."""
 
     SECONDS_BETWEEN_LINES = 10.0
 
@@ -98,6 +130,7 @@ class ProgressDisplay:
         self._console = console
         self._n_epochs = n_epochs
         self._next_line = 0.0
+        self._left = TimeLeft(n_epochs)
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[n_epochs]}"),
             BarColumn(bar_width=24),
@@ -132,8 +165,9 @@ class ProgressDisplay:
             f"silent {silent} %  {record.train_samples_per_s:,.0f} samples/s"
         )
         self._progress.update(self._task, completed=record.epoch, epoch=record.epoch, figures=figures)
-        now = time.monotonic()
+        now, left = time.monotonic(), self._left.after(record.epoch)
         last = record.epoch == self._n_epochs
         if not self._console.is_terminal and (last or now >= self._next_line):
             self._next_line = now + self.SECONDS_BETWEEN_LINES
-            self._console.print(f"epoch {record.epoch}/{self._n_epochs}  {figures}", soft_wrap=True)
+            line = f"epoch {record.epoch}/{self._n_epochs}  {figures}{left}"
+            self._console.print(line, soft_wrap=True, highlight=False)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
@@ -24,7 +23,7 @@ from gpuspike.report.figures import run as plots
 from gpuspike.runs.dashboards import Tracking
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
-from gpuspike.runs.measure import Measured, chip_arrays, examine, measure, on_chip, statistics
+from gpuspike.runs.measure import chip_arrays, examine, measure, on_chip, summarize
 from gpuspike.runs.memory import keep_freed_memory
 from gpuspike.runs.progress import MetricsFile, ProgressDisplay, plain, record_line, say_step, say_what_runs
 from gpuspike.runs.rehearsal import StopRequest, prepare_kernels
@@ -44,7 +43,6 @@ from gpuspike.store.run_folder import (
     replace_text,
 )
 from gpuspike.training.evaluation import Labelled
-from gpuspike.training.step import StepKind
 from gpuspike.training.trainer import Trainer
 
 Array = NDArray[Any]
@@ -134,7 +132,7 @@ def _run(
     tracking: Tracking,
     stopped: Stopped | None = None,
 ) -> dict[str, Any]:
-    start = time.perf_counter()
+    start, began = time.perf_counter(), time.strftime("%Y-%m-%d %H:%M")
     config = parts.config
     provenance = provenance_of(config)  # now: the code may be another one by the time that training ends
     keep_freed_memory()
@@ -176,10 +174,10 @@ def _run(
     weights = parameters.weights
     measured = measure(parts, examined, weights, data, "test", [parts.prices])
     results = measured.results
-    summary = _summary(parts, experiment, trainer.step.kind, records, measured, interrupted)
+    summary = summarize(parts, experiment, trainer.step.kind, records, measured, interrupted)
     summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
     summary |= {"substrate": examine(parts, examined, weights, data)} | {"provenance": provenance}
-    summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"]}
+    summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"], "date": began}
     with console.status("drawing figures"):
         draw(parts, weights, data["test"], results["test"], records, folder / "figures")
         curve = chip_plots.anytime(summary["anytime"], summary["chip"]["name"])
@@ -263,39 +261,5 @@ def _train(
 def _kept(path: Path, parts: Experiment) -> Parameters:
     """What the last full epoch has learnt, from its checkpoint: a stopped run is already within the next."""
     arrays, _ = checkpoint.load(path)
-    config, layers = parts.config, parts.network.layers
-    dtype, trained = config.dtype.value, config.model.trained
-    return Parameters.from_arrays(arrays, layers, config.replicas, dtype, str(path), trained)
-
-
-def _summary(
-    parts: Experiment,
-    experiment: str,
-    kind: StepKind,
-    records: list[dict[str, Any]],
-    measured: Measured,
-    interrupted: bool,
-) -> dict[str, Any]:
-    config, results = parts.config, measured.results
-    speeds = [record["train_samples_per_s"] for record in records]
-    return {
-        "accuracy": {name: statistics(result.accuracy) for name, result in results.items()},
-        "loss": {name: statistics(result.loss) for name, result in results.items()},
-        "silent_fraction": {name: result.silent_fraction for name, result in results.items()},
-        "emulator": {
-            "backend": parts.backend.name,
-            "device": parts.backend.device,
-            "step": kind.name,
-            **({} if kind.reason is None else {"step_reason": kind.reason}),
-            "train_samples_per_s": float(np.median(speeds)),
-            **measured.speed,
-            "wall_s": None,
-        },
-        "run": {
-            "experiment": experiment,
-            "epochs": config.training.epochs,
-            "epochs_done": records[-1]["epoch"],
-            "interrupted": interrupted,
-            "dtype": config.dtype.value,
-        },
-    }  # fmt: skip
+    replicas, dtype = parts.config.replicas, parts.config.dtype.value
+    return Parameters.from_arrays(arrays, parts.network.layers, replicas, dtype, str(path), parts.trained)

@@ -1,19 +1,35 @@
-"""Jobs of a sweep: each runs once, however often its sweep is started; a stopped one goes on."""
+"""Jobs of a sweep: each runs once, however often its sweep is started; a stopped one goes on.
+
+A job says one line on the screen; all that its run says goes to log.txt in its folder.
+"""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
+from rich.markup import escape
 
 from gpuspike.config.schema import Config
 from gpuspike.errors import DataError, OutputError
+from gpuspike.runs.progress import TimeLeft, duration
 from gpuspike.runs.run import go_on, run
 from gpuspike.store.identity import fingerprint
-from gpuspike.store.run_folder import CONFIG, SUMMARY, check_writable, replace_text
+from gpuspike.store.run_folder import (
+    CONFIG,
+    LOG,
+    SUMMARY,
+    check_writable,
+    existing,
+    remove_empty,
+    replace_text,
+)
 from gpuspike.store.sweep_folder import JOBS
 
 
@@ -37,13 +53,21 @@ def run_once(
     console: Console,
     overrides: Sequence[str] = (),
     watch: Callable[[Mapping[str, Any]], None] | None = None,
+    *,
+    label: str = "",
+    of: int | None = None,
+    live: bool = True,
 ) -> dict[str, Any]:
     """Runs a job, goes on with it where it was stopped, or finds that it is finished.
 
     Args:
         sweep: the sweep's folder.
         folder: the job's, if no other job has been there.
+        console: gets a line when the job is over, and warnings.
         watch: called with each new line of metrics.jsonl.
+        label: what the job is called on the screen; "": by its folder.
+        of: jobs that the sweep will have, where that is known.
+        live: whether a terminal shows how far the job has come; not where several jobs share it.
 
     Returns:
         The job's summary.
@@ -51,23 +75,117 @@ def run_once(
     Raises:
         GpuspikeError: bad input, or a folder that cannot be read or written.
     """
-    mark = sweep / JOBS / f"{fingerprint(config)}.json"
-    entry = _read(mark)
+    mark, label = sweep / JOBS / f"{fingerprint(config)}.json", label or f"job {folder.name}"
+    entry, asked = _read(mark), folder
     place = sweep / entry["folder"] if entry else folder
     if entry and entry["finished"] and (place / SUMMARY).is_file():
-        console.print(f"finished before: {place}", soft_wrap=True)
-        return _summary(place / SUMMARY)
-    if entry and (place / CONFIG).is_file():
-        summary = go_on(place, console, begun=(experiment, overrides), watch=watch)
-    else:
-        if any((folder / name).exists() for name in (CONFIG, SUMMARY)):  # from the sweep as it was before
-            folder = folder.with_name(f"{folder.name}-{mark.stem[:8]}")
+        summary = _summary(place / SUMMARY)
+        _say(f"{label}  {_result(summary)}finished before: {place}", console)
+        return summary
+    begun = entry is not None and (place / CONFIG).is_file()
+    if not begun and any((folder / name).exists() for name in (CONFIG, SUMMARY)):  # from the sweep before
+        folder = folder.with_name(f"{folder.name}-{mark.stem[:8]}")
+    if not begun:
         place = folder
-        _write(mark, sweep, place, finished=False)
-        summary = run(config, experiment, place, console, overrides, watch=watch)
+        _write(mark, sweep, place, finished=False, of=of)
+    around, start, left = existing(place), time.monotonic(), config.training.epochs
+    with _Followed(label, left, console, live) as followed, _logged(place, around, label, console) as log:
+
+        def line_by_line(line: Mapping[str, Any]) -> None:
+            followed.epoch(line)
+            if watch is not None:
+                watch(line)
+
+        if begun:
+            summary = go_on(place, log, begun=(experiment, overrides), watch=line_by_line)
+        else:
+            summary = run(config, experiment, place, log, overrides, watch=line_by_line)
+    words = [_result(summary) + duration(time.monotonic() - start)]
+    if summary["run"]["resumed"]:
+        words.append(f"resumed after epoch {summary['run']['resumed'][-1]}")
+    if place != asked:
+        words.append(f"in {place}")
+    if summary["run"]["interrupted"]:
+        words.append(f"stopped after epoch {summary['run']['epochs_done']}")
+    _say(f"{label}  {', '.join(word for word in words if word)}", console)
     if not summary["run"]["interrupted"]:
-        _write(mark, sweep, place, finished=True)
+        _write(mark, sweep, place, finished=True, of=of)
     return summary
+
+
+def _say(line: str, console: Console) -> None:
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _result(summary: Mapping[str, Any]) -> str:
+    """The test accuracy in a few words, "" where none is known."""
+    test = summary.get("accuracy", {}).get("test", {})
+    if not isinstance(test.get("mean"), float):
+        return ""
+    spread = "" if test.get("std") is None else f" ± {100 * test['std']:.2f}"
+    return f"test {100 * test['mean']:.2f}{spread} %, "
+
+
+class _Followed:
+    """How far a job has come: a line that changes on a terminal, elsewhere one every half minute."""
+
+    SECONDS_BETWEEN_LINES = 30.0
+
+    def __init__(self, label: str, n_epochs: int, console: Console, live: bool) -> None:
+        self._label, self._console = label, console
+        self._left = TimeLeft(n_epochs)
+        self._next = time.monotonic() + self.SECONDS_BETWEEN_LINES
+        self._status = console.status(escape(f"{label}  begins")) if live and console.is_terminal else None
+
+    def __enter__(self) -> _Followed:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def epoch(self, line: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl."""
+        told = f"{self._label}  epoch {line['epoch']}/{self._left.n_epochs}{self._left.after(line['epoch'])}"
+        now = time.monotonic()
+        if self._status is not None:
+            self._status.update(escape(told))
+        elif now >= self._next:
+            self._next = now + self.SECONDS_BETWEEN_LINES
+            _say(told, self._console)
+
+
+class _Log(io.TextIOBase):
+    """A file that begins with its first line; what a user should know goes on to the screen."""
+
+    PASSED_ON = ("warning", "kernels")
+
+    def __init__(self, path: Path, label: str, screen: Console) -> None:
+        self._path, self._label, self._screen = path, label, screen
+
+    def write(self, text: str) -> int:
+        """Appends to the file."""
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(text)
+        for line in text.splitlines():
+            if line.startswith(self.PASSED_ON):
+                _say(f"{self._label}  {line}", self._screen)
+        return len(text)
+
+
+@contextmanager
+def _logged(place: Path, around: set[Path], label: str, screen: Console) -> Iterator[Console]:
+    """A console whose words go to log.txt of a job, which goes again where the job has left nothing else."""
+    log = place / LOG
+    try:
+        yield Console(file=cast(IO[str], _Log(log, label, screen)), width=100, no_color=True)
+    finally:
+        if not any(place.glob("checkpoint*.npz")) and not (place / CONFIG).exists():
+            with suppress(OSError):
+                log.unlink(missing_ok=True)
+            remove_empty(place, around)
 
 
 def _read(mark: Path) -> dict[str, Any] | None:
@@ -80,11 +198,12 @@ def _read(mark: Path) -> dict[str, Any] | None:
         raise DataError(f"{mark} cannot be read, remove it to run its job again: {error!r}") from None
 
 
-def _write(mark: Path, sweep: Path, folder: Path, finished: bool) -> None:
+def _write(mark: Path, sweep: Path, folder: Path, finished: bool, of: int | None) -> None:
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         where = folder.absolute().relative_to(sweep.absolute()).as_posix()
-        replace_text(mark, json.dumps({"folder": where, "finished": finished}) + "\n")
+        entry = {"folder": where, "finished": finished} | ({} if of is None else {"of": of})
+        replace_text(mark, json.dumps(entry) + "\n")
     except OSError as error:
         raise OutputError(f"cannot write {mark}: {error.strerror or error}") from None
 

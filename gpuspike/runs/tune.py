@@ -127,9 +127,10 @@ def tune(
             if search.prune and trial.should_prune():
                 raise optuna.TrialPruned
 
-        console.print(f"trial {trial.number}  {' '.join(given)}", soft_wrap=True)
-        place = folder / f"trial_{trial.number}"
-        summary = run_once(job.config, job.experiment, folder, place, console, job.overrides, watch)
+        place, label = folder / f"trial_{trial.number}", f"trial {trial.number}  {' '.join(given)}"
+        summary = run_once(
+            job.config, job.experiment, folder, place, console, job.overrides, watch, label=label
+        )
         if summary["run"]["interrupted"]:
             study.enqueue_trial(trial.params)  # the next search begins with it
             raise KeyboardInterrupt(f"in trial {trial.number}; its checkpoint is kept")

@@ -7,12 +7,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from gpuspike.config.parts import own_defaults
-from gpuspike.config.schema import Config
+from gpuspike.config.schema import Config, ModelConfig
 from gpuspike.datasets import DATASETS
 
 
@@ -67,7 +67,7 @@ _ALWAYS = {f"{group}.{name}" for group, names in _FIRST.items() for name in name
 """Values of parts that count whatever they are: by them, sweeps that were begun before know their jobs."""
 
 
-def fingerprint(config: Config, leave_out: Sequence[str] = ("resume", "tracking")) -> str:
+def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "tracking")) -> str:
     """16 hexadecimal digits that two configurations share if they agree in all but what is left out.
 
     Values that parts declare do not count where they are left as they are: one more part in the package, or
@@ -75,6 +75,7 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("resume", "tracking"
     """
     unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
     unset |= {"plugin": [], "model.trained": []}
+    unset |= {f"model.{f.name}": f.default for f in fields(ModelConfig) if f.name.startswith("delay")}
     values = {
         name: value
         for name, value in flat(to_values(config))

@@ -16,7 +16,7 @@ from gpuspike.store import checkpoint
 from gpuspike.store.identity import differences, within
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, replace_text
 
-FREE = ("resume", "backend", "tracking", "training.epochs", "training.cuda_graph")
+FREE = ("resume", "name", "backend", "tracking", "training.epochs", "training.cuda_graph")
 """Keys that a resumed run may change: none of them says what is computed, except for how long."""
 
 
@@ -156,6 +156,8 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
     result = kept
     if "training.epochs" in keys:
         result = _longer(kept, asked.training.epochs, kept)
+    if "name" in keys:
+        result = replace(result, name=asked.name)
     if "backend" in keys:
         result = replace(result, backend=asked.backend)
     if any(key.split(".")[0] == "tracking" for key in keys):

@@ -12,6 +12,8 @@ from pathlib import Path
 from gpuspike.errors import OutputError
 
 CONFIG, CHECKPOINT, METRICS, SUMMARY = "config.yaml", "checkpoint.npz", "metrics.jsonl", "summary.json"
+LOG = "log.txt"
+"""What a job of a sweep has said; a single run says it on the screen."""
 
 
 def check_folder(folder: Path) -> None:

@@ -64,6 +64,19 @@ def read_sweep(folder: Path) -> list[JobResult]:
     return [_read_job(folder, name) for name in sorted(names, key=_by_number)]
 
 
+def jobs_expected(folder: Path) -> int | None:
+    """How many jobs a sweep will have; None where it does not know itself, as a search does not."""
+    counts = []
+    for mark in (folder / JOBS).glob("*.json"):
+        try:
+            count = json.loads(mark.read_text(encoding="utf-8")).get("of")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            continue
+        if isinstance(count, int):
+            counts.append(count)
+    return max(counts, default=None)
+
+
 def differences(jobs: Sequence[JobResult]) -> list[str]:
     """Keys of the configuration in which readable jobs differ, in the configuration's order."""
     configs = [job.config for job in jobs if job.config]

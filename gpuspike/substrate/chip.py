@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, DataError
 from gpuspike.kernels import Kernels, LayerState, Trial, seen
+from gpuspike.network import passes
+from gpuspike.network.delays import Delays
 from gpuspike.network.layers import Layer, LayerInput, Moment
 from gpuspike.neuron import LIF
 from gpuspike.substrate.distortions import DISTORTIONS
@@ -93,6 +95,11 @@ class EmulatedChip:
     def neurons(self) -> list[LIF]:
         """Of each layer."""
         return [silicon.neuron for silicon in self._silicon]
+
+    @property
+    def delays(self) -> list[Delays | None]:
+        """Of each layer, as the chip has them."""
+        return [silicon.delays for silicon in self._silicon]
 
     @property
     def dead_fraction(self) -> Array:
@@ -180,11 +187,12 @@ class EmulatedChip:
         quiet = self.substrate.clock == Clock() and not any(map(self.substrate.doing, ("lift", "delay")))
         if not quiet or any(silicon.always_on is not None for silicon in self._silicon):
             trials = [self._trial(silicon, n_batch, dtype, moment) for silicon in self._silicon]
-        return self._kernels.forward(
-            received.t_in,
-            received.order,
+        return passes.forward(
+            self._kernels,
+            received,
             self.effective(weights),
             self.neurons,
+            self.delays,
             self.bias_times(),  # those of the first layer are in the input already
             trials,
         )

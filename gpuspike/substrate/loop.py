@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, with_bias
+from gpuspike.network import passes
+from gpuspike.network.constants import TRAINED
 from gpuspike.network.layers import EVALUATION, Layer, LayerInput, Moment
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
@@ -82,8 +84,9 @@ class OnChip:
             raise ConfigError(
                 f"{', '.join(parameters.trained)} can be trained on emulated chips, got a {kind}"
             )
-        if self.exact is not None and (lifting := self.chip.substrate.doing("lift")):
-            name, why = ", ".join(parameters.trained), ", ".join(map(str, lifting))
+        ratios = [name for name in parameters.trained if name in TRAINED and not TRAINED[name].NEEDS_TAUS]
+        if ratios and self.exact is not None and (lifting := self.chip.substrate.doing("lift")):
+            name, why = ", ".join(ratios), ", ".join(map(str, lifting))
             raise ConfigError(
                 f"{name} has no exact gradient where thresholds change from trial to trial ({why}): "
                 "substrate.gradient=nominal has one"
@@ -135,25 +138,40 @@ class OnChip:
         max_weight_grad: float,
     ) -> Parameters:
         """Gradients of all that is learnt, by the mode; see `Architecture.backward`."""
-        parameters = Parameters.of(learnt)
+        parameters, exact = Parameters.of(learnt), self.exact
         weights, neurons = self.believed(parameters.weights)
-        if self.exact is None:
-            slopes = self.kernels.crossing_slopes
+        delays = [layer.delays for layer in self.layers] if exact is None else exact.delays
+        if exact is None:
             states = [
-                state._replace(t_cross=state.t_out, slope=slopes(state.t_in, w, neuron, state.t_out))
-                for state, w, neuron in zip(states, weights, neurons, strict=True)
+                passes.as_own(self.kernels, state, w, neuron, own)
+                for state, w, neuron, own in zip(self._seen(states), weights, neurons, delays, strict=True)
             ]
-        _, grads = self.kernels.backward(
+        found = passes.backward(
+            self.kernels,
             states,
             weights,
             neurons,
+            delays,
             t_out_grad,
             active=active,
             max_weight_grad=max_weight_grad,
-            need_t_in_grad=False,
+            taus=parameters.needs_taus,
         )
-        found = parameters.gradients(grads, weights, self.network.models, neurons)
-        return found if self.exact is None else found.with_weights(self.exact.pull_back(grads))
+        network = self.network
+        learns = parameters.gradients(found, weights, network.models, neurons, network.delay_rule)
+        return learns if exact is None else learns.with_weights(exact.pull_back(learns.weights))
+
+    def _seen(self, states: Sequence[LayerState]) -> list[LayerState]:
+        """What the nominal network would have received of the chip's spikes, after its own axonal delays."""
+        if not isinstance(self.chip, EmulatedChip):
+            return list(states)
+        seen = []
+        for state, layer, silicon in zip(states, self.layers, self.chip.delays, strict=True):
+            if layer.delays is not None and layer.delays.axonal is not None and silicon is not None:
+                assert silicon.axonal is not None
+                state = state._replace(t_in=state.t_in + (layer.delays.axonal - silicon.axonal)[:, None])
+            seen.append(state)
+        return seen
 
     @property
     def exact(self) -> EmulatedChip | None:

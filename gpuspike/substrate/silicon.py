@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import SAME_TICK, Kernels
+from gpuspike.network.delays import Delays
 from gpuspike.network.layers import Layer, Moment
 from gpuspike.neuron import LIF, Parameter
 from gpuspike.rng import Purpose, stream
@@ -87,6 +88,7 @@ class Silicon:
         stuck: of the same shape, weights of synapses that obey nobody, NaN where one does; None: all do.
         dead: (n_chip, n_out), which neurons never spike; None where all may.
         always_on: of the same shape, which spike at time 0; None where none does.
+        delays: of its spikes, as the chip can have them; None: they take no time.
         neuron: made of the parameters by `finish`.
     """
 
@@ -103,11 +105,13 @@ class Silicon:
     stuck: Array | None = None
     dead: Array | None = None
     always_on: Array | None = None
+    delays: Delays | None = field(init=False)
     neuron: LIF = field(init=False)
 
     def __post_init__(self) -> None:
         model = self.neuron = self.layer.neuron
         self.threshold, self.tau_mem, self.tau_syn = model.threshold, model.tau_mem, model.tau_syn
+        self.delays = self.layer.delays
 
     @property
     def n_chip(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ValueRangeError
@@ -187,8 +188,9 @@ class Recipe:
 
 
 def weight_unit(neuron: LIF) -> float:
-    """C (threshold - leak)/tau_fast of neurons of numbers; of others 1."""
-    return float(neuron.drive) / neuron.tau_fast if neuron.uniform else 1.0
+    """C (threshold - leak)/tau_fast of neurons; of those with numbers of their own the mean."""
+    fast = np.minimum(np.asarray(neuron.tau_mem), np.asarray(neuron.tau_syn))
+    return float(neuron.drive) / neuron.tau_fast if neuron.uniform else float((neuron.drive / fast).mean())
 
 
 def leaf_values(leaf: Leaf) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from numba.core import config as numba_config
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from gpuspike.errors import BackendError
 from gpuspike.kernels import Array, LayerState, Trial, layerwise, with_bias
 from gpuspike.kernels.constants import regime
 from gpuspike.kernels.reference import draws as reference_step
@@ -60,6 +59,7 @@ try:  # the folder is read when a kernel is declared, that is, while these modul
     _training = importlib.import_module("gpuspike.kernels.cpu.training")
     _leaves = importlib.import_module("gpuspike.kernels.cpu.leaves")
     _deciding = importlib.import_module("gpuspike.kernels.cpu.deciding")
+    single = importlib.import_module("gpuspike.kernels.cpu.single")
     _records = importlib.import_module("gpuspike.kernels.cpu.records")
     _compiler = importlib.import_module("gpuspike.kernels.cpu.compiler")
 finally:
@@ -144,9 +144,9 @@ class _Stack:
 
     def crossing_slopes(self, t_in: Array, weights: Array, unit: Unit, t_out: Array) -> Array:
         if unit.taus is not None:
-            raise BackendError(
-                "only neurons that share their time constants have slopes at the crossing on a CPU"
-            )
+            # Weights are in units of what a threshold needs here, as are slopes.
+            neuron = LIF(unit.taus[..., 0], unit.taus[..., 1])
+            return single.slopes(t_in, weights, None, neuron, t_out, at_crossing=True)
         return _slopes.slopes(t_in, weights, unit, t_out, at_crossing=True)
 
 

@@ -98,7 +98,7 @@ def crossing_slopes(t_in: ArrayLike, weights: ArrayLike, neuron: LIF, t_out: Arr
     neuron.table(weights.shape[0], weights.shape[2])
     for r, b, j in np.ndindex(t_out.shape):
         one = neuron.of(r, j)
-        delay = _delays(t_in[r, b], t_out[r, b, j, None])[:, 0]
+        delay = _delays(t_in[r % len(t_in), b], t_out[r, b, j, None])[:, 0]
         causal = delay > 0.0
         potential = float(weights[r, causal, j] @ one.kernel(delay[causal]))
         current = float(weights[r, causal, j] @ np.exp(-delay[causal] / one.tau_syn))

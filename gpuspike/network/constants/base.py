@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from gpuspike.network.passes import Pulled
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -17,7 +18,12 @@ class TrainedConstant(ABC):
 
     A free number has no unit and begins at 0, where the neuron is as the model describes it. Training may
     move it far; the constant that it stands for must stay physical.
+
+    Attributes:
+        NEEDS_TAUS: whether its gradient needs those by the time constants, which take a pass of their own.
     """
+
+    NEEDS_TAUS: ClassVar[bool] = False
 
     @staticmethod
     @abstractmethod
@@ -26,11 +32,12 @@ class TrainedConstant(ABC):
 
     @staticmethod
     @abstractmethod
-    def gradient(free: Array, model: LIF, neuron: LIF, weights: Array, grad: Array) -> Array:
-        """Gradient of the free numbers, from that of the weights.
+    def gradient(free: Array, model: LIF, neuron: LIF, weights: Array, found: Pulled) -> Array:
+        """Gradient of the free numbers.
 
         Args:
             free: (n_replica, n_post);  model: as for `neuron`.
             neuron: those whose spikes the gradient is of: on a chip, with what it makes of the constant.
-            weights: (n_replica, n_pre, n_post), that these neurons got;  grad: theirs.
+            weights: (n_replica, n_pre, n_post), that these neurons got.
+            found: gradients of those weights and, where it NEEDS_TAUS, of the neurons' time constants.
         """

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.network.constants.base import TrainedConstant
+from gpuspike.network.passes import Pulled
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -29,8 +30,8 @@ class Threshold(TrainedConstant):
         return replace(model, threshold=model.leak + model.span * np.exp(free.astype(np.float64)))
 
     @staticmethod
-    def gradient(free: Array, model: LIF, neuron: LIF, weights: Array, grad: Array) -> Array:
+    def gradient(free: Array, model: LIF, neuron: LIF, weights: Array, found: Pulled) -> Array:
         """See `TrainedConstant.gradient`."""
         # On a chip the span is another one; the way from the free number to it is the model's.
         share = np.asarray(model.span) * np.exp(free.astype(np.float64)) / np.asarray(neuron.span)
-        return -share * np.einsum("rij,rij->rj", weights, grad, dtype=np.float64)
+        return -share * np.einsum("rij,rij->rj", weights, found.weights, dtype=np.float64)

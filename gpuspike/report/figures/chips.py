@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.report.figures.run import BLUE, GREEN, GREY, VERMILION, new_figure, styled
+from gpuspike.report.figures.run import BLUE, GREEN, GREY, VERMILION, lazy_matplotlib, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,17 +111,26 @@ def tradeoff(runs: Sequence[Mapping[str, Any]], parameter: str) -> Figure:
 
 @styled()
 def yields(reached: Floats) -> Figure:
-    """Share of the chips that reach an accuracy, a line a replica.
+    """How many chips have which accuracy, and the share of them that reach one.
 
     Args:
         reached: (n_replica, n_chips) accuracies in 0..1.
     """
-    figure = new_figure(height=2.0)
-    axes = figure.subplots()
-    share = 100 * np.arange(1, reached.shape[1] + 1) / reached.shape[1]
+    figure = new_figure(height=3.2)
+    counts, share = figure.subplots(2, 1, sharex=True)
+    values = 100 * reached.ravel()
+    counts.hist(values, bins=min(40, max(8, round(values.size**0.5) * 2)), color=BLUE, alpha=0.6)
+    mean, median = values.mean(), np.median(values)
+    counts.axvline(mean, color=VERMILION, label=f"mean {mean:.2f} %")
+    counts.axvline(median, color=GREY, linestyle="--", label=f"median {median:.2f} %")
+    counts.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    counts.set_ylabel("chips" if len(reached) == 1 else "chips, all replicas")
+    counts.yaxis.set_major_locator(lazy_matplotlib().ticker.MaxNLocator(integer=True, nbins=5))
+    shares = 100 * np.arange(1, reached.shape[1] + 1) / reached.shape[1]
     for row in reached:
-        axes.step(100 * -np.sort(-row), share, where="pre", color=BLUE, alpha=0.8)
-    axes.set_xlabel("accuracy (%)")
-    axes.set_ylabel("chips that reach it (%)")
-    axes.set_ylim(0, 103)
+        share.step(100 * -np.sort(-row), shares, where="pre", color=BLUE, alpha=0.8)
+    share.set_xlabel("accuracy (%)")
+    share.set_ylabel("chips that reach it (%)")
+    share.set_ylim(0, 103)
+    figure.align_ylabels()
     return figure

@@ -19,7 +19,7 @@ COLUMNS, MOST_ROWS = 6, 6
 
 @styled()
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Sequence[str]) -> Figure:
-    """Samples by true class (rows) and answer (columns), the mistakes shaded by their number.
+    """Samples by true class (rows) and answer (columns), shaded by the share of the class's samples.
 
     Args:
         labels: (m,) true classes.
@@ -32,14 +32,16 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Seq
     answers = [*class_names, "none"]
     if not counts[:, n_class].any():
         counts, answers = counts[:, :n_class], answers[:n_class]
-    mistakes = np.where(np.eye(*counts.shape, dtype=bool), 0, counts)
+    wrong = int(counts.sum() - np.trace(counts))
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new_figure(height=3.6)
     axes = figure.subplots()
-    axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(2 * mistakes.max(), 1))
+    # The root, or a few mistakes among many right answers would not be seen.
+    axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1.15)
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            weight = "bold" if row == column else "normal"
-            axes.text(column, row, f"{count}", ha="center", va="center", fontsize=5.5, fontweight=weight)
+            colour = "white" if share[row, column] > 0.4 else "black"
+            axes.text(column, row, f"{count}", ha="center", va="center", fontsize=5.5, color=colour)
     longest = max(map(len, answers))
     axes.set_xticks(range(len(answers)), answers, rotation=0 if longest <= 4 else 60)
     axes.set_yticks(range(n_class), class_names)
@@ -47,9 +49,8 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Seq
     axes.set(xlabel="answer", ylabel="class")
     for spine in axes.spines.values():
         spine.set_visible(False)
-    wrong = int(mistakes.sum())
-    share = 100 * (1 - wrong / max(len(truth), 1))
-    axes.set_title(f"accuracy {share:.2f} %, {wrong} of {len(truth)} misclassified")
+    accuracy = 100 * (1 - wrong / max(len(truth), 1))
+    axes.set_title(f"accuracy {accuracy:.2f} %, {wrong} of {len(truth)} misclassified")
     return figure
 
 

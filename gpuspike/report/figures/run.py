@@ -64,7 +64,7 @@ def new_figure(height: float) -> Figure:
 
 @styled()
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """Writes `figure` as folder/name.pdf (vector) and folder/name.png (200 dpi); both paths."""
+    """Writes `figure` as folder/name.pdf (vector) and folder/name.png (300 dpi); both paths."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     pdf, png = Path(folder, f"{name}.pdf"), Path(folder, f"{name}.png")
     # The first layout does not know the ticks yet; without a date, equal numbers give equal files.
@@ -72,20 +72,20 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out: saving need not do it again, twice a file
     figure.savefig(pdf, dpi=400, facecolor="white", metadata={"CreationDate": None})
-    figure.savefig(png, dpi=200, facecolor="white")
+    figure.savefig(png, dpi=300, facecolor="white")
     return pdf, png
 
 
-def _look(index: int) -> dict[str, Any]:
+def look_of(index: int) -> dict[str, Any]:
     """Colour of class `index`, and a dashed line from where the palette starts over."""
     style = ("-", "--", ":")[index // len(PALETTE) % 3]
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": style}
 
 
-def _legend_of_classes(figure: Figure, class_names: Sequence[str]) -> None:
+def legend_of_classes(figure: Figure, class_names: Sequence[str]) -> None:
     """One line a class, above the panels, read row by row."""
     line, place = lazy_matplotlib().lines.Line2D, {"loc": "outside upper center", "ncols": 5}
-    handles = [line([], [], label=name, **_look(k)) for k, name in enumerate(class_names)]
+    handles = [line([], [], label=name, **look_of(k)) for k, name in enumerate(class_names)]
     by_column = [handle for column in range(5) for handle in handles[column::5]]
     figure.legend(handles=by_column, title="output neuron", **place)
 
@@ -121,7 +121,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
             "validation_accuracy", "bump_fraction" (n_replica,); "silent_fraction" (n_layer,
             n_replica). Accuracies and fractions in 0..1; None and nan are not drawn.
     """
-    figure = new_figure(height=4.3)
+    figure = new_figure(height=4.6)
     error, loss, share = figure.subplots(3, 1, sharex=True, height_ratios=(1.25, 1, 1))
     epochs = np.array([record.get("epoch", i) for i, record in enumerate(records)], dtype=float)
 
@@ -159,10 +159,10 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     share.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
     for axes, name in ((error, "error (%)"), (loss, "loss"), (share, "share (%)")):
         axes.set_ylabel(name)
-        if axes.lines:
-            axes.legend()
+        if axes.lines:  # above the panel, where no curve runs
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1.0)
     if (n_replica := column("train_accuracy").shape[1]) > 1:
-        error.set_title(f"mean and range of {n_replica} replicas", loc="right", color="0.35")
+        share.set_xlabel(f"epoch; mean and range of {n_replica} replicas")
     figure.align_ylabels()
     return figure
 
@@ -222,51 +222,6 @@ def plane(
 
 
 @styled()
-def spike_time_histograms(
-    t_out: ArrayLike, labels: ArrayLike, class_names: Sequence[str], unit: str = "tau_syn"
-) -> Figure:
-    """When each output neuron spikes, in one panel for the samples of each class.
-
-    The neuron of the samples' own class is filled. The silent are counted in every panel.
-
-    Args:
-        t_out: (m, n_class) spike times in `unit`; inf is a silent neuron.
-        labels: (m,) class of each sample.
-    """
-    times, truth, n_class = np.asarray(t_out, dtype=float), np.asarray(labels), len(class_names)
-    n_column, n_row = (1, n_class) if n_class <= 4 else (2, -(-n_class // 2))
-    bins = np.histogram_bin_edges(times[np.isfinite(times)], bins=60 // n_column)
-    figure = new_figure(height=0.75 + (1.15 if n_column == 1 else 0.95) * n_row)
-    panels = figure.subplots(n_row, n_column, sharex=True, sharey=True, squeeze=False)
-    for panel in panels.flat[n_class:]:
-        panel.remove()
-    for label, axes in enumerate(panels.flat[:n_class]):
-        own = times[truth == label]
-        silent = (~np.isfinite(own)).sum(axis=0)
-        for k in range(n_class):
-            count, _ = np.histogram(own[np.isfinite(own[:, k]), k], bins)
-            if not count.any():
-                continue
-            # From the first to the last filled bin: no line along the empty ones.
-            first, end = np.flatnonzero(count)[[0, -1]] + [0, 1]
-            steps, width = (count[first:end], bins[first : end + 1]), 1.2 if k == label else 0.7
-            axes.stairs(*steps, linewidth=width, zorder=2 + 2 * (k == label), **_look(k))
-            if k == label:
-                axes.stairs(*steps, fill=True, color=_look(k)["color"], alpha=0.35, zorder=3)
-        note = f"silent: own {silent[label]} of {len(own)}" + (", ", "\n")[n_column - 1]
-        note += f"others {silent.sum() - silent[label]} of {len(own) * (n_class - 1)}"
-        axes.annotate(note, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=6)
-        axes.set_title(class_names[label], loc="left", fontweight="bold", pad=2)
-        axes.yaxis.set_major_locator(lazy_matplotlib().ticker.MaxNLocator(integer=True, nbins=3))
-    panels[0, 0].set_ylim(0, 1.25 * panels[0, 0].get_ylim()[1])
-    panels[0, 0].set_xlim(bins[0], bins[-1])
-    figure.supxlabel(f"spike time ({TIME_UNITS.get(unit, unit)})")
-    figure.supylabel("samples")
-    _legend_of_classes(figure, class_names)
-    return figure
-
-
-@styled()
 def membrane_traces(
     times: ArrayLike,
     membranes: Sequence[ArrayLike],
@@ -308,7 +263,7 @@ def membrane_traces(
         for k in shown:
             look = {"color": BLUE if np.isfinite(fired[k]) else "0.6", "lw": 0.5, "alpha": 0.7}
             if is_output:
-                look = _look(k) | {"lw": 1.5 if k == label else 0.9, "zorder": 3 + (k == label)}
+                look = look_of(k) | {"lw": 1.5 if k == label else 0.9, "zorder": 3 + (k == label)}
                 axes.plot(fired[k], threshold, "v", ms=4.5, **look)
             axes.plot(clock, trace[:, k], **look)
         spoken, span = fired[np.isfinite(fired)], axes.get_xaxis_transform()
@@ -329,6 +284,6 @@ def membrane_traces(
     answer = np.asarray(spikes[-1], dtype=float)
     first = class_names[int(answer.argmin())] if np.isfinite(answer).any() else "none"
     raster.set_title(f"sample of class {class_names[label]}, first spike: {first}", loc="left")
-    _legend_of_classes(figure, class_names)
+    legend_of_classes(figure, class_names)
     figure.align_ylabels()
     return figure

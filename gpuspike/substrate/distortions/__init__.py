@@ -26,6 +26,7 @@ DISTORTIONS: Registry[type[Distortion]] = Registry(
         "stuck_synapses": f"{_HERE}.stuck_synapses:StuckSynapses",
         "threshold": f"{_HERE}.threshold:Threshold",
         "time_constants": f"{_HERE}.time_constants:TimeConstants",
+        "delays": f"{_HERE}.delays:DelayCircuits",
         "input_jitter": f"{_HERE}.input_jitter:InputJitter",
         "lost_inputs": f"{_HERE}.lost_inputs:LostInputs",
         "threshold_noise": f"{_HERE}.threshold_noise:ThresholdNoise",

@@ -53,9 +53,11 @@ def _drawn(silicon: Silicon, kind: str, value: Parameter, shift: float, std: flo
     if not std or np.all(np.isinf(value)):  # a spread of infinity is none
         return value + shift
     drawn = value + shift + std * silicon.draw(kind, (silicon.layer.n_out,))
+    means = np.broadcast_to(value, drawn.shape)
     # Those of each chip go on with that chip's own numbers.
-    for row, again in zip(drawn, silicon.dice.streams(f"{kind}_again", silicon.number), strict=True):
+    streams = silicon.dice.streams(f"{kind}_again", silicon.number)
+    for row, mean, again in zip(drawn, means, streams, strict=True):
         while (wrong := row <= 0.0).any():
             silicon.counts["time_constants_drawn_again"] += int(wrong.sum())
-            row[wrong] = value + shift + std * again.standard_normal(int(wrong.sum()))
+            row[wrong] = mean[wrong] + shift + std * again.standard_normal(int(wrong.sum()))
     return drawn

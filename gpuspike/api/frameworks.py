@@ -1,0 +1,110 @@
+"""What frameworks with gradients of their own need of first spikes: a layer's shapes, and its gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.backend import array_module
+from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
+from gpuspike.kernels import LayerState, load
+from gpuspike.neuron import LIF
+
+Array = NDArray[Any]
+
+
+def rows_of(t_in: Sequence[int], weights: Sequence[int], neuron: LIF, max_weight_grad: float) -> list[int]:
+    """The shape of input times in which `gs.first_spikes` takes them, with one axis for all samples.
+
+    Args:
+        t_in: the shape of times that have any number of axes for samples, those of replicas before them.
+        weights: the shape of the weights.
+
+    Raises:
+        DtypeError, ShapeError, ValueRangeError: what was expected and what was got.
+    """
+    if not isinstance(neuron, LIF):
+        raise DtypeError(f"neuron must be a gpuspike.LIF, got {type(neuron).__name__}")
+    if not isinstance(max_weight_grad, Real) or not max_weight_grad > 0.0:
+        raise ValueRangeError(f"max_weight_grad must be positive, got {max_weight_grad!r}")
+    if len(weights) not in (2, 3):
+        raise ShapeError(
+            f"weights must be (n_pre, n_post) or (n_replica, n_pre, n_post), got {tuple(weights)}"
+        )
+    if len(t_in) == 0 or t_in[-1] != weights[-2]:
+        raise ShapeError(f"t_in must be (..., n_pre) = (..., {weights[-2]}), got {tuple(t_in)}")
+    n = len(weights) - 2
+    if n and (len(t_in) == 1 or t_in[0] != weights[0]):
+        raise ShapeError(
+            f"t_in must be (n_replica, ..., n_pre) = ({weights[0]}, ..., {weights[1]}), got {tuple(t_in)}"
+        )
+    return [*t_in[:n], math.prod(t_in[n:-1]), t_in[-1]]
+
+
+def repeated(neuron: LIF, n: int) -> LIF:
+    """Neurons of so many times as many replicas, one set of them after the other."""
+    if neuron.uniform:
+        return neuron
+
+    def tiled(value: Any) -> Any:
+        own = isinstance(value, np.ndarray) and value.ndim == 2 and len(value) > 1
+        return np.tile(value, (n, 1)) if own else value
+
+    values = neuron.tau_mem, neuron.tau_syn, neuron.threshold, neuron.leak, neuron.capacitance
+    return LIF(*(tiled(value) for value in values))
+
+
+def pull_back(
+    t_in: Array,
+    weights: Array,
+    neuron: LIF,
+    t_out: Array,
+    t_out_grad: Array,
+    *,
+    max_weight_grad: float = math.inf,
+    need_t_in_grad: bool = True,
+) -> tuple[Array | None, Array]:
+    """The bits of `gs.first_spikes_vjp`, without the inputs' gradient where nobody needs it.
+
+    Args:
+        t_in, weights: as `gs.first_spikes` has taken them;  t_out: its answer.
+        t_out_grad: ignored where `t_out` is inf.
+
+    Returns:
+        (t_in_grad or None, weights_grad).
+
+    Raises:
+        ValueRangeError: a gradient that is not finite where the neuron spikes.
+    """
+    xp = array_module(t_in=t_in, weights=weights, t_out=t_out, t_out_grad=t_out_grad)
+    wrong = int((~xp.isfinite(t_out_grad) & xp.isfinite(t_out)).sum())
+    if wrong:
+        raise ValueRangeError(f"the gradient of spike times must be finite, got {wrong} NaN or inf")
+    arrays = [t_in, weights, t_out, t_out_grad]
+    if xp is np:
+        arrays = [np.require(array, requirements=["C", "A", "W"]) for array in arrays]
+    else:
+        arrays = [xp.ascontiguousarray(array) for array in arrays]
+    t_in, weights, t_out, t_out_grad = arrays
+    replicas = t_in.ndim == 3
+    if not replicas:
+        t_in, weights, t_out, t_out_grad = t_in[None], weights[None], t_out[None], t_out_grad[None]
+    kernels = load("cpu" if xp is np else "cuda")
+    slope = kernels.slopes(t_in, weights, neuron, t_out)
+    t_in_grad, (weights_grad,) = kernels.backward(
+        [LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)],
+        [weights],
+        [neuron],
+        t_out_grad,
+        active=np.ones(len(weights), np.bool_),
+        max_weight_grad=max_weight_grad,
+        need_t_in_grad=need_t_in_grad,
+    )
+    if replicas:
+        return t_in_grad, weights_grad
+    return None if t_in_grad is None else t_in_grad[0], weights_grad[0]

@@ -1,0 +1,146 @@
+"""`gpuspike-price`: what chips would need for the spikes of any simulator."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from gpuspike.cli.exchange import carry_out
+from gpuspike.config.evaluate import as_lists
+from gpuspike.config.exchange import PriceConfig
+from gpuspike.errors import ConfigError, DataError, OutputError
+
+HELP = """gpuspike-price tells what chips would need for the spikes of any simulator.
+
+    gpuspike-price SPIKES.npz [KEY=VALUE ...]
+
+SPIKES.npz  spikes_0, spikes_1, ...: (time, sample, neuron) spikes of the inputs, each layer, the outputs; or
+            sample_0, neuron_0, time_0 (and n_neurons_0), one entry a spike, times in time steps;
+            weights_0, ...: (n_pre, n_post) from each to the next, zeros are no synapses; or targets_0, ...:
+            how many each neuron has; neither: all with all; labels: (sample,) integers, if there are any
+synapses    a NIR file in the place of weights; arrays are spikes_NODE, or sample_NODE, ..., then
+prices      chips, prices=loihi,brainscales2: names or YAML files
+decision    count (the most output spikes) or first (the first one)
+tau_syn     the network's synaptic time constant in time steps, for chips without a clock
+duration, n_samples   of lists of events
+answer      a JSON file for all figures
+
+--cfg job shows all values; -m sweeps. See docs/exchange.md."""
+
+_NAME = re.compile(r"(?P<kind>spikes|sample|neuron|time|n_neurons|weights|targets)_(?P<of>.+)")
+
+
+def price() -> None:
+    """`gpuspike-price`: see docs/exchange.md."""
+    carry_out("price", HELP, PriceConfig, _price, prepare=as_lists)
+
+
+def _price(config: PriceConfig, rest: list[str], console: Console) -> None:
+    from gpuspike.api.price import price_spikes
+    from gpuspike.report.comparison import comparison
+    from gpuspike.runs.progress import plain
+    from gpuspike.store.run_folder import replace_text
+
+    del rest
+    if not config.prices:
+        raise ConfigError("prices must name at least one chip, got none")
+    spikes, synapses, labels = read_recording(Path(config.spikes), config.synapses)
+    costs = [
+        price_spikes(
+            spikes,
+            synapses,
+            name,
+            labels=labels,
+            decision=config.decision,
+            tau_syn=config.tau_syn,
+            duration=config.duration,
+            n_samples=config.n_samples,
+        )
+        for name in dict.fromkeys(config.prices)
+    ]
+    chips = [cost.summary for cost in costs]
+    table, notes = comparison(Path(config.spikes).name, chips)
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+    used = chips[0]
+    counted = ", ".join(f"{name} {n:.4g}" for name, n in used["spikes_per_sample"].items() if n)
+    events = used["synaptic_events_per_sample"]
+    console.print(f"spikes a sample: {counted or 'none'}; synaptic events {events:.4g}", highlight=False)
+    if config.answer:
+        told = {
+            "spikes": config.spikes,
+            "chips": {chip["prices"]: chip for chip in chips},
+            "anytime": {cost.summary["prices"]: cost.anytime for cost in costs},
+            "neurobench": costs[0].neurobench,
+        }
+        try:
+            replace_text(Path(config.answer), json.dumps(plain(told), indent=2) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {config.answer}: {error.strerror or error}") from None
+        console.print(f"answer   {config.answer}", soft_wrap=True, markup=False)
+
+
+def read_recording(path: Path, synapses: str) -> tuple[Any, Any, Any]:
+    """Spikes, synapses and labels of an .npz file, as `gpuspike.price_spikes` takes them.
+
+    Args:
+        synapses: a NIR file, or "".
+
+    Raises:
+        DataError: no such file, a damaged one, or arrays that do not belong together.
+    """
+    if not path.is_file():
+        raise DataError(f"no file at {path}")
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array, and has to hold those of two populations or more")
+        with archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:  # a damaged archive raises nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is not a readable .npz file: {reason}") from None
+    labels = arrays.pop("labels", None)
+    found: dict[str, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise DataError(f"{path}: arrays are spikes_0, weights_0 and so on, and labels, got {name}")
+        found.setdefault(match["of"], {})[match["kind"]] = array
+    links = {of: own.pop(kind) for of, own in found.items() for kind in ("weights", "targets") if kind in own}
+    spikes = {of: _spikes(path, of, own) for of, own in found.items() if own}
+    if synapses:
+        if links:
+            raise DataError(
+                f"{path} must not have weights or targets beside a NIR file, got those of {min(links)}"
+            )
+        return spikes, synapses, labels
+    in_order = [str(k) for k in range(len(spikes))]
+    if set(spikes) != set(in_order):
+        raise DataError(
+            f"{path}: spikes must be those of populations 0, 1, 2 and so on, got {', '.join(spikes)}"
+        )
+    if not links:
+        return [spikes[of] for of in in_order], None, labels
+    if set(links) != set(in_order[:-1]):
+        raise DataError(
+            f"{path} must have weights or targets of all of {', '.join(in_order[:-1])}, got "
+            f"{', '.join(links)}"
+        )
+    return [spikes[of] for of in in_order], [links[of] for of in in_order[:-1]], labels
+
+
+def _spikes(path: Path, of: str, own: dict[str, Any]) -> Any:
+    if "spikes" in own:
+        if len(own) > 1:
+            raise DataError(f"{path}: spikes_{of} must be alone, got {', '.join(own)}")
+        return own["spikes"]
+    if "n_neurons" in own:
+        own["n_neurons"] = int(own["n_neurons"])
+    return own

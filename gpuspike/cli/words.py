@@ -1,0 +1,70 @@
+"""What `gpuspike-train` says of itself, and where a run that has a name goes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpuspike.config.composition import conf_folder
+
+HEAD = """gpuspike-train trains a network of neurons that speak once, and writes a report.
+
+    gpuspike-train                                              # Yin-Yang, the paper's network
+    gpuspike-train experiment=mnist replicas=3 name=first       # three seeds side by side, and a name
+    gpuspike-train -m optimizer.learning_rate=0.002,0.005,0.01  # a sweep: a job for each value
+
+Any value can be given as KEY=VALUE, any group as GROUP=NAME; both are listed below. resume=FOLDER goes on
+with a stopped run. --cfg job prints the values of a run and starts nothing, --hydra-help tells other flags.
+
+Experiments, each experiment=NAME:
+"""
+
+LONGEST = 66
+"""Characters of an experiment's description."""
+
+
+def help_head() -> str:
+    """Examples, and the experiments with the first words of their files."""
+    folder = conf_folder() / "experiment"
+    files = [path for path in sorted(folder.rglob("*.yaml")) if path.stem != "base"]
+    names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {_first_words(path.read_text('utf-8'))}" for name, path in names.items()]
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def _first_words(text: str) -> str:
+    """The first sentence of the comment that a file begins with."""
+    comment = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @"):
+            comment.append(line.lstrip("# "))
+    sentence = re.split(r"(?<=[^0-9])[.:](?:\s|$)", " ".join(comment))[0]
+    return sentence if len(sentence) <= LONGEST else sentence[:LONGEST].rpartition(" ")[0] + " ..."
+
+
+def placed(arguments: Sequence[str]) -> list[str]:
+    """Arguments of which a run's name is a part of its folder's, unless they say where it goes."""
+    names = [text.removeprefix("name=") for text in arguments if text.startswith("name=")]
+    several = any(flag in arguments for flag in ("-m", "--multirun"))
+    key = "hydra.sweep.dir" if several else "hydra.run.dir"
+    if not names or not re.fullmatch(r"[\w.-]+", names[-1]) or names[-1] == "null":
+        return list(arguments)
+    if any(text.startswith((f"{key}=", "resume=")) for text in arguments):
+        return list(arguments)
+    when = "sweep_" * several + "${now:%Y-%m-%d}_${now:%H-%M-%S}"
+    return [*arguments, f"{key}=outputs/${{hydra:runtime.choices.experiment}}/{when}_{names[-1]}"]
+
+
+def pinned(arguments: Sequence[str], folder: Path) -> list[str]:
+    """Arguments that say where a sweep goes: the folder that was checked, whose name may have a time."""
+    if any(text.startswith("hydra.sweep.dir=") and "${" not in text for text in arguments):
+        return list(arguments)
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return [
+        *(text for text in arguments if not text.startswith("hydra.sweep.dir=")),
+        f"hydra.sweep.dir='{quoted}'",
+    ]

@@ -1,0 +1,79 @@
+"""What backends on the host provide for layers that have to be computed neuron by neuron."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.neuron import LIF
+
+Array = NDArray[Any]
+
+
+class SingleKernels(Protocol):
+    """Kernels of layers whose synapses have delays of their own, and of time constants that are learnt.
+
+    Arguments are those of `Kernels`, for one layer, and
+
+        delays: (n_replica, n_pre, n_post) of the synapses; where None is allowed: none has one
+        lift: (n_replica, n_batch, n_post), see `Trial`
+        slope: u'(t_out), 0 for no gradient
+
+    An input arrives at t_in + delays, rounded to the type of the times.
+    """
+
+    @staticmethod
+    def forward(
+        t_in: Array, weights: Array, delays: Array, neuron: LIF, lift: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Spike times (n_replica, n_batch, n_post), and the membranes' slopes there."""
+        ...
+
+    @staticmethod
+    def slopes(
+        t_in: Array, weights: Array, delays: Array | None, neuron: LIF, t_out: Array, *, at_crossing: bool
+    ) -> Array:
+        """Slopes at given spike times; or `Kernels.crossing_slopes`."""
+        ...
+
+    @staticmethod
+    def learn(
+        t_in: Array,
+        weights: Array,
+        delays: Array | None,
+        neuron: LIF,
+        t_out: Array,
+        slope: Array,
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+        max_weight_grad: float,
+        with_taus: bool = True,
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of what neurons have for themselves.
+
+        Args:
+            with_taus: whether those of the time constants are asked for, else they are 0.
+
+        Returns:
+            dL/dweights and dL/ddelays (n_replica, n_pre, n_post), and (2, n_replica, n_post) dL/d ln(tau_mem)
+            and dL/d ln(tau_syn), the last two in float64.
+        """
+        ...
+
+    @staticmethod
+    def times_grad(
+        t_in: Array,
+        weights: Array,
+        delays: Array,
+        neuron: LIF,
+        t_out: Array,
+        slope: Array,
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+    ) -> Array:
+        """Gradient of the times at which inputs leave, (n_replica, n_batch, n_pre)."""
+        ...

@@ -1,0 +1,134 @@
+"""The page of one evaluation: how right the network is, on how many chips, and what each would need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from gpuspike.report.page import NONE, picture, readable, section, table, write_page
+
+
+def headline(answer: Mapping[str, Any]) -> str:
+    """The accuracy of an evaluation in words: of all chips where it asked more than the run's own."""
+    split, accuracy = answer["split"], answer["accuracy"]
+    if population := section(answer, "population"):
+        mean, std = (readable(population[key], "%") for key in ("mean", "std"))
+        deviation = "" if population["std"] is None else f" ± {std}"
+        count = population["chips"]
+        return f"{split} accuracy {mean}{deviation}, mean and deviation of {count} chips"
+    values = accuracy["per_replica"]
+    over = f", mean of {len(values)} replicas" if len(values) > 1 else ""
+    return f"{split} accuracy {readable(accuracy['mean'], '%')}{over}"
+
+
+def population_lines(population: Mapping[str, Any]) -> list[str]:
+    """What a population of chips is worth, line by line."""
+    n_chips, first = population["chips"], population["first_seed"]
+    each = len(population["per_replica_and_chip"])
+    which = f"chips {first} to {first + n_chips - 1}" if n_chips > 1 else f"chip {first}"
+    lines = [
+        which + (f", each with the networks of {each} replicas" if each > 1 else ""),
+        ", ".join(f"{key} {readable(population[key], '%')}" for key in ("best", "median", "worst")),
+    ]
+    if population["mean_interval"]:
+        low, high = (readable(value, "%") for value in population["mean_interval"])
+        lines.append(f"the mean over all such chips lies between {low} and {high}, with 95 %")
+    lines += [
+        f"{count:>6} of {n_chips} reach {readable(value, '%')}" for count, value in _reached(population)
+    ]
+    return lines
+
+
+def counted_on(answer: Mapping[str, Any]) -> str:
+    """On which chips the spikes were counted that an evaluation of many chips has priced."""
+    seeds = section(answer, "substrate")["chip_seeds"]
+    which = f"chip {seeds[0]}" if len(seeds) == 1 else f"chips {seeds[0]} to {seeds[-1]}, one a replica"
+    return f"accuracy: mean over the chips; spikes, and so times and energies, as counted on {which}"
+
+
+def _reached(population: Mapping[str, Any]) -> list[tuple[int, float]]:
+    """The yield without shares that so few chips cannot tell apart."""
+    n_chips = population["chips"]
+    reached = {math.ceil(float(share) * n_chips): value for share, value in population["yield"].items()}
+    return sorted(reached.items(), reverse=True)
+
+
+def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -> Path:
+    """Writes the page beside an answer, whole or not at all.
+
+    Args:
+        path: of the answer; its figures begin with its stem.
+        answer: what it holds.
+        network: its layers, as text.
+    """
+    population = section(answer, "population")
+    body = [
+        f"<h1>{escape(network)}: {escape(headline(answer))}</h1>",
+        table(_facts(answer)),
+    ]
+    if population:
+        tiles = (
+            ("mean", "mean"),
+            ("std", "deviation"),
+            ("median", "median"),
+            ("worst", "worst"),
+            ("best", "best"),
+        )
+        body.append(
+            '<div class="tiles">'
+            + "".join(
+                f'<div class="tile"><span>{name}</span><b>{readable(population[key], "%")}</b></div>'
+                for key, name in tiles
+            )
+            + "</div>"
+        )
+        body.append(
+            f"<h2>Yield</h2>\n<p>{escape('; '.join(population_lines(population)[:3]))}.</p>"
+            + picture(
+                path.with_name(f"{path.stem}_yield.png"),
+                "Above: how many chips have which accuracy. Below: the share of the chips that reach an"
+                " accuracy, a line a replica.",
+                path,
+            )
+        )
+        rows = [(f"{count} of {population['chips']}", readable(v, "%")) for count, v in _reached(population)]
+        body.append(table(rows, ["chips", "reach"]))
+    body.append(f"<h2>One classification on a chip</h2>\n{_chips(answer)}")
+    if population:
+        body.append(f'<p class="soft">{escape(counted_on(answer))}</p>')
+    body.append(f"<h2>Provenance</h2>\n{table(section(answer, 'provenance').items())}")
+    title = f"{answer['split']}, {path.stem} - gpuspike"
+    return write_page(path.with_suffix(".html"), title, "\n".join(body))
+
+
+def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
+    seeds = section(answer, "substrate").get("chip_seeds") or []
+    on = str(section(answer, "substrate").get("name"))
+    return [
+        ("run", f"{answer['run']}, epoch {answer['epoch']}"),
+        ("asked on", on + (f", chip {', '.join(map(str, seeds))}" if seeds else "")),
+        ("emulated at", readable(section(answer, "emulator").get("inference_samples_per_s"), "samples/s")),
+    ]
+
+
+def _chips(answer: Mapping[str, Any]) -> str:
+    rows: list[Sequence[Any]] = []
+    for chip in answer["chips"].values():
+        latency = section(chip, "time_to_decision_s").get("p50")
+        refused = chip["refused"]
+        rows.append(
+            (
+                chip["name"],
+                "refused" if refused else readable(chip["energy_per_classification_J"], "J"),
+                NONE if refused else chip["evidence"],
+                NONE if refused else readable(section(chip, "until_decision").get("energy_J"), "J"),
+                readable(latency, "s"),
+                readable(chip["samples_per_s"], ""),
+                refused or chip["does_not_fit"] or "",
+            )
+        )
+    head = ["chip", "energy", "evidence", "stopping at the decision", "median latency", "samples/s", "note"]
+    return table(rows, head, style="cards")

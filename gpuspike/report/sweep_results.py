@@ -1,0 +1,129 @@
+"""What a sweep was for: the values that it went through, and the accuracy that each has come to."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuspike.report.page import NONE, is_number, section
+from gpuspike.store.sweep_folder import FINISHED, JobResult, differences
+
+SEEDS = ("seed", "chip_seed")
+"""Keys whose values are repetitions of the same, and pooled."""
+
+Typed = tuple[str, Any]
+"""A value as its user typed it, and as a number where it is one."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Jobs that differ in their seeds alone, mostly one.
+
+    Attributes:
+        jobs: their names.
+        values: of each key that was swept.
+        mean, low, high: test accuracies in 0..1 over all replicas.
+        told: what to say of it.
+    """
+
+    jobs: tuple[str, ...]
+    values: Mapping[str, Typed]
+    mean: float
+    low: float
+    high: float
+    told: str
+
+    @property
+    def name(self) -> str:
+        """Of its jobs."""
+        return ", ".join(self.jobs)
+
+
+def swept(jobs: Sequence[JobResult]) -> dict[str, dict[str, Typed]]:
+    """By key that was swept, the value of each job that is known, as typed.
+
+    What a command line says counts where it is known, so that a change of a whole group is one key.
+    """
+    given = {job.name: _given(job) for job in jobs}
+    keys = [*dict.fromkeys(key for values in given.values() for key in values)]
+    asked = [values for values in given.values() if values]
+    keys = [key for key in keys if len({values.get(key) for values in asked}) > 1]
+    keys = keys or differences(jobs)
+    return {key: {job.name: typed for job in jobs if (typed := _typed(job, key, given))} for key in keys}
+
+
+def _given(job: JobResult) -> dict[str, str]:
+    """Overrides of a job by key."""
+    texts = section(job.summary, "run").get("overrides")
+    texts = [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
+    return {key.lstrip("+"): value for key, equals, value in (t.partition("=") for t in texts) if equals}
+
+
+def _typed(job: JobResult, key: str, given: Mapping[str, Mapping[str, str]]) -> Typed | None:
+    known = job.config.get(key)
+    if key in given[job.name]:
+        return given[job.name][key], given[job.name][key] if known is None else known
+    return (as_typed(known), known) if key in job.config else None
+
+
+def as_typed(value: Any) -> str:
+    """A value of the configuration as a command line would have it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str, separators=(",", ":"))
+
+
+def accuracy(job: JobResult, split: str) -> tuple[float | None, float | None]:
+    """Mean and deviation over the replicas, None where not known."""
+    part = section(job.summary, "accuracy", split)
+    mean, std = part.get("mean"), part.get("std")
+    return (mean if is_number(mean) else None), (std if is_number(std) else None)
+
+
+def spread(mean: float | None, std: float | None) -> str:
+    """An accuracy with its deviation, for a reader."""
+    if mean is None:
+        return NONE
+    return f"{100 * mean:.2f} %" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f} %"
+
+
+def ranking(jobs: Sequence[JobResult]) -> list[JobResult]:
+    """Finished jobs, the best first: by validation accuracy, which the test split had no part in."""
+    known = [job for job in jobs if job.state == FINISHED and accuracy(job, "test")[0] is not None]
+
+    def merit(job: JobResult) -> tuple[float, float]:
+        validation, test = (accuracy(job, split)[0] for split in ("validation", "test"))
+        return (-1.0 if validation is None else validation), (test or 0.0)
+
+    return sorted(known, key=merit, reverse=True)
+
+
+def outcomes(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> list[Outcome]:
+    """Finished jobs, those that differ only in their seeds together."""
+    keys = [key for key in values if key not in SEEDS] or list(values)
+    groups: dict[tuple[str, ...], list[JobResult]] = {}
+    unknown: Typed = (NONE, None)
+    known = {job.name for job in ranking(jobs)}
+    for job in (job for job in jobs if job.name in known):
+        own = tuple(values[key].get(job.name, unknown)[0] for key in keys)
+        groups.setdefault(own, []).append(job)
+    found = []
+    for texts, members in groups.items():
+        reached: list[float] = []
+        for job in members:
+            each = section(job.summary, "accuracy", "test").get("per_replica")
+            numbers = [v for v in each if is_number(v)] if isinstance(each, list) else []
+            reached += numbers or [value for value in accuracy(job, "test")[:1] if value is not None]
+        names = tuple(job.name for job in members)
+        mean = float(np.mean([accuracy(job, "test")[0] or 0.0 for job in members]))
+        std = float(np.std(reached, ddof=1)) if len(reached) > 1 else None
+        what = ", ".join(f"{key}={text}" for key, text in zip(keys, texts, strict=True))
+        told = f"job {', '.join(names)}: {spread(mean, std)}, {what}"
+        own = {key: values[key].get(members[0].name, unknown) for key in keys}
+        found.append(Outcome(names, own, mean, min(reached), max(reached), told))
+    return found

@@ -1,0 +1,100 @@
+"""A network from elsewhere as a run that has not trained yet, so that every command works on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.config.schema import Config, Dtype, from_values, to_yaml
+from gpuspike.errors import ConfigError
+from gpuspike.network.layers import Layer
+from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.store import checkpoint
+from gpuspike.store.identity import to_values
+from gpuspike.store.provenance import provenance_of
+from gpuspike.store.run_folder import CHECKPOINT, check_folder, claim
+
+Array = NDArray[Any]
+
+
+def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]) -> Config:
+    """A run's configuration with another network in it; data, training and chip stay.
+
+    Args:
+        weights: of each layer (1, n_pre, n_post).
+
+    Raises:
+        ConfigError: neurons that a configuration has no words for, or several replicas.
+    """
+    neuron = layers[0].neuron
+    if not all(layer.neuron == neuron for layer in layers) or not neuron.uniform:
+        raise ConfigError(
+            "a run's configuration has one neuron for all layers, got a network whose neurons have constants "
+            "of their own: write it to an .npz file instead"
+        )
+    if config.replicas != 1:
+        raise ConfigError(f"replicas must be 1, a file has one network, got {config.replicas}")
+    tau_syn = float(neuron.tau_syn)
+    limits = config.training.max_silent
+    if limits is not None and len(limits) != len(layers):
+        limits = None
+    model = replace(
+        config.model,
+        hidden=[layer.n_out for layer in layers[:-1]],
+        bias_times=[[time / tau_syn for time in layer.bias_times] for layer in layers],
+        weight_mean=[float(w.mean()) for w in weights],
+        weight_std=[float(w.std()) for w in weights],
+        tau_mem=float(neuron.tau_mem),
+        tau_syn=tau_syn,
+        threshold=float(neuron.threshold),
+        leak=float(neuron.leak),
+        capacitance=float(neuron.capacitance),
+        trained=[],
+    )
+    changed = replace(
+        config,
+        model=model,
+        training=replace(config.training, max_silent=limits),
+        dtype=Dtype(np.dtype(weights[0].dtype).name),
+    )
+    return from_values(to_values(changed))
+
+
+def adopt(config: Config, layers: Sequence[Layer], weights: Sequence[Array], folder: Path, name: str) -> None:
+    """Writes a run's folder after no epoch at all; `resume` trains it.
+
+    Args:
+        config: of `configured`.
+        name: of the experiment.
+
+    Raises:
+        GpuspikeError: a network that is not for the run's data, or a folder that cannot be had.
+    """
+    parts = build(config)
+    for layer, own in zip(layers, parts.network.layers, strict=True):
+        if (layer.n_in, layer.n_out) != (own.n_in, own.n_out):
+            raise ConfigError(
+                f"the network must be {parts.network.sizes}, for the inputs and classes of "
+                f"{parts.dataset.name}, got {layers[0].n_in}-{'-'.join(str(one.n_out) for one in layers)}"
+            )
+    check_folder(folder)
+    arrays = new_trainer(parts).state() | {f"weights_{k}": w for k, w in enumerate(weights)}
+    provenance = provenance_of(config)
+    header = {
+        "experiment": name,
+        "overrides": [],
+        "config": to_values(config),
+        "seeds": parts.seeds,
+        "chip_seeds": parts.chip_seeds,
+        "gpuspike": provenance["gpuspike"],
+        "git": provenance["git"],
+        "resumed": [],
+        "epoch": 0,
+    }
+    claim(folder, to_yaml(config))
+    checkpoint.save(folder / CHECKPOINT, arrays, header, keep_previous=False)

@@ -1,0 +1,251 @@
+"""First spikes as an operator of PyTorch's: its gradient, its shapes for the compiler, its rule for `vmap`.
+
+The operators know arrays as `gs.first_spikes` does, with or without an axis of replicas, and a neuron's
+constants as numbers; the function above them has the shapes that users have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpuspike import kernels
+from gpuspike.api.frameworks import pull_back, rows_of
+from gpuspike.neuron import LIF
+from gpuspike.torch.arrays import checked, on_arrays
+from gpuspike.torch.operators import Gradients, folded, unfolded, unwatched, with_gradient
+
+Array = NDArray[Any]
+
+
+def first_spikes(t_in: Tensor, weights: Tensor, neuron: LIF, *, max_weight_grad: float = math.inf) -> Tensor:
+    """`gs.first_spikes` with its gradients as a function of PyTorch's.
+
+    Spike times and gradients are, to the bit, those of `gs.first_spikes` and `gs.first_spikes_vjp`. Tensors
+    on the CPU are shared with the kernels and not copied, where they are contiguous; those on a CUDA device
+    are shared with CuPy, which computes on torch's current stream. A neuron that stays silent has a gradient
+    of exactly 0, whatever the gradient of its time is, NaN and inf included.
+
+    It goes through `torch.compile`, `torch.func.grad` and `torch.func.vmap`, which makes replicas of what it
+    maps. Under autocast, half precision is raised to float32, which is kept. There are first derivatives
+    only.
+
+    Args:
+        t_in: (..., n_pre) input spike times, inf = no spike; with replicas (n_replica, ..., n_pre).
+        weights: (n_pre, n_post) or (n_replica, n_pre, n_post).
+        neuron: parameters, times in the unit of `t_in`.
+        max_weight_grad: see `gs.first_spikes_vjp`.
+
+    Returns:
+        (..., n_post) or (n_replica, ..., n_post) spike times, inf where the neuron stays silent.
+
+    Raises:
+        DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got.
+    """
+    t_in, weights = checked(t_in=t_in, weights=weights)
+    shape = rows_of(t_in.shape, weights.shape, neuron, max_weight_grad)
+    together = t_in.ndim != weights.ndim  # axes of samples that are none, or several
+    rows = t_in.reshape(shape) if together else t_in
+    if unwatched(rows, weights):
+        t_out: Any = _Direct.apply(rows, weights, neuron, max_weight_grad)
+    else:
+        t_out = _differentiable(rows, weights, *_told(neuron), float(max_weight_grad))
+    return t_out.reshape(*t_in.shape[:-1], weights.shape[-1]) if together else t_out
+
+
+# ---- a neuron's constants
+
+
+def _told(neuron: LIF) -> tuple[list[float], Tensor | None]:
+    """The five constants, NaN where neurons have their own; and these, (n, n_replica or 1, n_post or 1)."""
+    values = neuron.tau_mem, neuron.tau_syn, neuron.threshold, neuron.leak, neuron.capacitance
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    if not arrays:
+        return [float(value) for value in values], None
+    numbers = [math.nan if isinstance(value, np.ndarray) else float(value) for value in values]
+    rows = [value if value.ndim == 2 else value[None] for value in arrays]
+    return numbers, torch.from_numpy(np.stack(np.broadcast_arrays(*rows)))
+
+
+def _neuron(numbers: Sequence[float], own: Tensor | None) -> LIF:
+    """The neuron that was told."""
+    if own is None:
+        return _of_numbers(tuple(numbers))
+    rows = iter(own.numpy())
+    return LIF(*(next(rows) if math.isnan(number) else number for number in numbers))
+
+
+@lru_cache(maxsize=256)
+def _of_numbers(numbers: tuple[float, ...]) -> LIF:
+    return LIF(*numbers)
+
+
+def _has_replicas(weights: Tensor, axis: int | None) -> bool:
+    """Whether weights have an axis of replicas beside the one that is mapped."""
+    return weights.ndim - (axis is not None) == 3
+
+
+def _repeated(n: int, own: Tensor | None) -> Tensor | None:
+    """Neurons' own constants for n times as many replicas."""
+    return own if own is None or own.shape[1] == 1 else own.repeat(1, n, 1)
+
+
+# ---- spike times
+
+
+@torch.library.custom_op(
+    "gpuspike::first_spikes",
+    mutates_args=(),
+    schema="(Tensor t_in, Tensor weights, float[] numbers, Tensor? own, float max_weight_grad) -> Tensor",
+)
+def _spikes(
+    t_in: Tensor, weights: Tensor, numbers: Sequence[float], own: Tensor | None, max_weight_grad: float
+) -> Tensor:
+    """Spike times; `max_weight_grad` is for the gradient."""
+    del max_weight_grad
+    return _computed(t_in, weights, _neuron(numbers, own))
+
+
+def _computed(t_in: Tensor, weights: Tensor, neuron: LIF) -> Tensor:
+    return on_arrays(lambda times, w: kernels.first_spikes(times, w, neuron), t_in, weights)
+
+
+@_spikes.register_fake
+def _(t_in: Tensor, weights: Tensor, *_: Any) -> Tensor:
+    return t_in.new_empty((*t_in.shape[:-1], weights.shape[-1]))
+
+
+@_spikes.register_vmap
+def _(
+    info: Any,
+    in_dims: tuple[Any, ...],
+    t_in: Tensor,
+    weights: Tensor,
+    numbers: Sequence[float],
+    own: Tensor | None,
+    max_weight_grad: float,
+) -> tuple[Tensor, int]:
+    n, replicas = info.batch_size, _has_replicas(weights, in_dims[1])
+    tensors = folded(n, in_dims, replicas, t_in, weights)
+    t_out = _spikes(*tensors, numbers, _repeated(n, own), max_weight_grad)
+    return unfolded(n, replicas, t_out), 0
+
+
+# ---- their gradients
+
+
+@torch.library.custom_op(
+    "gpuspike::first_spikes_vjp",
+    mutates_args=(),
+    schema=(
+        "(Tensor t_in, Tensor weights, Tensor t_out, Tensor t_out_grad, float[] numbers, Tensor? own, "
+        "float max_weight_grad, bool need_t_in_grad) -> (Tensor, Tensor)"
+    ),
+)
+def _vjp(
+    t_in: Tensor,
+    weights: Tensor,
+    t_out: Tensor,
+    t_out_grad: Tensor,
+    numbers: Sequence[float],
+    own: Tensor | None,
+    max_weight_grad: float,
+    need_t_in_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the inputs, empty where nobody needs it, and of the weights."""
+    t_in_grad, weights_grad = _computed_gradients(
+        t_in, weights, t_out, t_out_grad, _neuron(numbers, own), max_weight_grad, need_t_in_grad
+    )
+    return t_in.new_empty(_nobody_s(t_in)) if t_in_grad is None else t_in_grad, weights_grad
+
+
+def _computed_gradients(
+    t_in: Tensor,
+    weights: Tensor,
+    t_out: Tensor,
+    t_out_grad: Tensor,
+    neuron: LIF,
+    max_weight_grad: float,
+    need_t_in_grad: bool,
+) -> tuple[Tensor | None, Tensor]:
+    def function(times: Array, w: Array, spikes: Array, grad: Array) -> tuple[Array | None, Array]:
+        options: Any = {"max_weight_grad": max_weight_grad, "need_t_in_grad": need_t_in_grad}
+        return pull_back(times, w, neuron, spikes, grad, **options)
+
+    return on_arrays(function, t_in, weights, t_out, t_out_grad)
+
+
+@_vjp.register_fake
+def _(t_in: Tensor, weights: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    need_t_in_grad = others[-1]
+    t_in_grad = t_in.new_empty(t_in.shape if need_t_in_grad else _nobody_s(t_in))
+    return t_in_grad, weights.new_empty(weights.shape)
+
+
+def _nobody_s(t_in: Tensor) -> tuple[int, ...]:
+    """The shape of a gradient that nobody needs."""
+    return (*t_in.shape[:-2], 0, 0)
+
+
+@_vjp.register_vmap
+def _(
+    info: Any,
+    in_dims: tuple[Any, ...],
+    t_in: Tensor,
+    weights: Tensor,
+    t_out: Tensor,
+    t_out_grad: Tensor,
+    numbers: Sequence[float],
+    own: Tensor | None,
+    *options: Any,
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    n, replicas = info.batch_size, _has_replicas(weights, in_dims[1])
+    tensors = folded(n, in_dims, replicas, t_in, weights, t_out, t_out_grad)
+    grads = _vjp(*tensors, numbers, _repeated(n, own), *options)
+    t_in_grad, weights_grad = (unfolded(n, replicas, grad) for grad in grads)
+    return (t_in_grad, weights_grad), (0, 0)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    t_in, weights, ctx.numbers, own, ctx.max_weight_grad = inputs
+    ctx.save_for_backward(t_in, weights, output, own)
+
+
+def _pull_back(ctx: Any, vjp: Any, t_out_grad: Tensor) -> Gradients:
+    t_in, weights, t_out, own = ctx.saved_tensors
+    need_t_in, need_weights, *_ = ctx.needs_input_grad
+    found = vjp(t_in, weights, t_out, t_out_grad, ctx.numbers, own, ctx.max_weight_grad, need_t_in)
+    return found[0] if need_t_in else None, found[1] if need_weights else None, None, None, None
+
+
+_differentiable = with_gradient("first_spikes", _spikes, _vjp, _keep, _pull_back)
+
+
+class _Direct(torch.autograd.Function):
+    """The same without operators."""
+
+    @staticmethod
+    def forward(ctx: Any, t_in: Tensor, weights: Tensor, neuron: LIF, max_weight_grad: float) -> Tensor:
+        t_out = _computed(t_in, weights, neuron)
+        ctx.save_for_backward(t_in, weights, t_out)
+        ctx.neuron, ctx.max_weight_grad = neuron, max_weight_grad
+        return t_out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        (t_out_grad,) = grads
+        t_in, weights, t_out = ctx.saved_tensors
+        need_t_in, need_weights, *_ = ctx.needs_input_grad
+        options = ctx.max_weight_grad, need_t_in
+        if torch.is_grad_enabled():  # somebody keeps the graph, and could ask for second derivatives
+            found: Any = _vjp(t_in, weights, t_out, t_out_grad, *_told(ctx.neuron), *options)
+        else:
+            found = _computed_gradients(t_in, weights, t_out, t_out_grad, ctx.neuron, *options)
+        return found[0] if need_t_in else None, found[1] if need_weights else None, None, None

@@ -1,0 +1,118 @@
+"""What the command says of itself, and runs with names: their folders, titles, dashboards and identity."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_report
+from rich.console import Console
+
+from gpuspike.cli.words import help_head, pinned, placed
+from gpuspike.config.composition import conf_folder
+from gpuspike.config.schema import jobs, read_config, to_yaml
+from gpuspike.errors import ConfigError
+from gpuspike.runs import run as runs
+from gpuspike.runs.dashboards import run_id
+from gpuspike.store.identity import fingerprint
+
+SMALL = ["backend=cpu", *(f"dataset.n_{part}=100" for part in ("train", "validation", "test"))]
+SMALL += ["training.epochs=2", "training.batch_size=50"]
+PLACE, WHEN = "outputs/${hydra:runtime.choices.experiment}", "${now:%Y-%m-%d}_${now:%H-%M-%S}"
+
+
+def config(*given: str) -> Any:
+    """The configuration of a small run."""
+    (job,) = jobs([*SMALL, *given], multirun=False)
+    return job.config
+
+
+def test_help_begins_with_what_one_types_and_has_every_experiment() -> None:
+    lines = help_head().splitlines()
+    assert sum(line.startswith("    gpuspike-train") for line in lines[:6]) == 3
+    text = "\n".join(lines)
+    for path in (conf_folder() / "experiment").glob("*.yaml"):
+        assert f"\n  {path.stem} " in text
+    assert "mnist_best " in text
+    assert all(len(line) <= 110 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        (["name=first"], f"hydra.run.dir={PLACE}/{WHEN}_first"),
+        (["-m", "seed=0,1", "name=b.2"], f"hydra.sweep.dir={PLACE}/sweep_{WHEN}_b.2"),
+        (["name=first", "hydra.run.dir=here"], None),
+        (["name=first", "resume=here"], None),
+        (["-m", "name=a,b"], None),
+        (["name=../x"], None),
+        (["name=null"], None),
+        ([], None),
+    ],
+)
+def test_a_named_run_has_a_folder_of_that_name_unless_it_is_said(
+    given: list[str], folder: str | None
+) -> None:
+    assert placed(given) == [*given, *([] if folder is None else [folder])]
+
+
+def test_the_folder_of_a_named_run_is_beside_those_of_its_experiment() -> None:
+    (job,) = jobs(placed(["experiment=yin_yang_best", "name=first"]), multirun=False)
+    assert job.folder.parent == Path("outputs/yin_yang_best")
+    assert job.folder.name.endswith("_first")
+
+
+def test_a_sweep_goes_where_it_was_checked() -> None:
+    given = placed(["-m", "seed=0,1", "name=first"])
+    assert pinned(given, Path("outputs/it's")) == [
+        "-m",
+        "seed=0,1",
+        "name=first",
+        r"hydra.sweep.dir='outputs/it\'s'",
+    ]
+    (job, _) = jobs(pinned(given[1:], Path("outputs/it's")), multirun=True)
+    assert job.folder == Path("outputs/it's")
+    assert pinned(["-m", "hydra.sweep.dir=here"], Path("there")) == ["-m", "hydra.sweep.dir=here"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "''", "x" * 81])
+def test_a_name_that_no_folder_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="name must be letters, digits"):
+        config(f"name='{name}'" if name != "''" else "name=''")
+
+
+def test_a_name_makes_no_other_run(tmp_path: Path) -> None:
+    assert fingerprint(config("name=first")) == fingerprint(config())
+    assert run_id(config("name=first"), tmp_path) == run_id(config(), tmp_path)
+
+
+def test_a_configuration_from_before_names_is_read(tmp_path: Path) -> None:
+    text = to_yaml(config())
+    assert "name: null\n" in text
+    (tmp_path / "config.yaml").write_text(text.replace("\nname: null\n", "\n"))
+    assert read_config(tmp_path / "config.yaml").name is None
+
+
+def test_a_resumed_run_keeps_its_name_or_gets_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    folder, screen = tmp_path / "run", io.StringIO()
+    summary = runs.run(config("name=first"), "yin_yang", folder, Console(file=screen, width=200))
+    assert summary["run"]["name"] == "first"
+    assert "first  yin_yang  4-120-3" in screen.getvalue()
+    assert "<h1>first</h1>" in (folder / "report.html").read_text()
+    for given, name in (([], "first"), (["name=second"], "second")):
+        asked = [f"resume={folder}", *given]
+        (job,) = jobs(asked, multirun=False)
+        stopped = runs.resume.read(folder, job.config, asked)
+        assert stopped.config.name == name
+
+
+def test_the_page_of_a_named_run_tells_its_experiment(tmp_path: Path) -> None:
+    values = test_report.summary()
+    values["run"]["name"] = "first"
+    _, page = test_report.write(tmp_path, "yin_yang", values, [test_report.record()], "")
+    assert page.rows[0] == ["experiment", "yin_yang"]
