@@ -78,7 +78,7 @@ def test_trained_thresholds_decide(tmp_path: Any) -> None:
     net = gs.Network([5, 30, 3], backend="cpu", trained=["threshold"])
     rng = np.random.default_rng(4)
     for own in net.parameters:
-        own.constants["threshold"][...] += 0.2 * rng.standard_normal(own.constants["threshold"].shape)
+        own.free["threshold"][...] += 0.2 * rng.standard_normal(own.free["threshold"].shape)
     same(net, rng.uniform(0.0, 2.0, (700, 5)))
 
 

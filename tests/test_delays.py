@@ -132,14 +132,14 @@ def assert_gradient_is_the_slope(machine: Machine, parameters: Parameters, n_pla
             slope = (ends[0] - ends[1]) / 6e-6
             assert found.arrays()[name][place] == pytest.approx(slope, rel=1e-6, abs=3e-9), (name, place)
             met += slope != 0.0
-    assert met > n_places
+    assert met > len(parameters.arrays()) // 2
 
 
 @each_sum
 @pytest.mark.parametrize("form", ["sigmoid", "clipped"])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_gradients_are_the_loss_s_slopes(kinds: str, form: str, backend: str) -> None:
-    assert_gradient_is_the_slope(*network(kinds, form, backend))
+    assert_gradient_is_the_slope(*network(kinds, form, backend), n_places=6 if backend == "cpu" else 1)
 
 
 def test_delays_thresholds_and_time_constants_are_learnt_together() -> None:

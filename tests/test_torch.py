@@ -545,7 +545,7 @@ def test_a_model_s_network_goes_on_a_chip_and_is_priced_and_trained() -> None:
 
 def test_learnt_thresholds_come_along() -> None:
     net = gs.Network([4, 6, 2], trained=["threshold"], backend="cpu")
-    net.parameters[0].constants["threshold"][:] = np.linspace(-0.3, 0.3, 6)
+    net.parameters[0].free["threshold"][:] = np.linspace(-0.3, 0.3, 6)
     t_in = np.random.default_rng(0).uniform(0.0, 2.0, (30, 4))
     model = gst.layers_of(net)
     np.testing.assert_array_equal(net(t_in), model(torch.from_numpy(t_in)).detach().numpy())
@@ -729,8 +729,6 @@ def test_another_device_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) 
         gst.first_spikes(T.as_subclass(Elsewhere), W, gs.LIF())
 
 
-def test_what_a_network_has_learnt_beside_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = gs.Network([4, 2], trained=["threshold"], backend="cpu")
-    monkeypatch.setattr("gpuspike.torch.module.KNOWN", {"weights"})
-    with pytest.raises(ConfigError, match="have weights and thresholds, got threshold"):
-        gst.layers_of(net)
+def test_what_a_network_has_learnt_beside_is_refused() -> None:
+    with pytest.raises(ConfigError, match="have weights and constants of neurons, got axonal_delay"):
+        gst.layers_of(gs.Network([4, 2], delays="axonal", backend="cpu"))

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.backend import array_module
-from gpuspike.errors import DtypeError, ShapeError
-from gpuspike.kernels import Array, LayerState, Trial, seen
+from gpuspike.kernels import Array, LayerState, Trial
 from gpuspike.kernels.reference import draws as reference_step
+from gpuspike.kernels.trials import check_trial, heard
 
 
 class LayerKernels(Protocol):
@@ -89,29 +88,6 @@ class LayerKernels(Protocol):
     ) -> Array:
         """Normal numbers of the shape and type of `like`."""
         ...
-
-
-def check_trial(trial: Trial, shape: tuple[int, ...], dtype: Any) -> None:
-    """Refuses arrays that are not like a layer's spike times: compiled kernels would read beyond them.
-
-    Raises:
-        DtypeError, ShapeError: what was expected, and what was got.
-    """
-    for name, array in (("lift", trial.lift), ("delay", trial.delay)):
-        if array is not None and array.dtype != dtype:
-            raise DtypeError(f"{name} must be {dtype} like the spike times, got {array.dtype}")
-        if array is not None and array.shape != shape:
-            raise ShapeError(f"{name} must be (n_replica, n_batch, n_post) = {shape}, got {array.shape}")
-
-
-def heard(t_cross: Array, trial: Trial) -> Array:
-    """A layer's spikes as whoever listens gets them."""
-    given = {} if trial.delay is None else {"delay": trial.delay}
-    xp = array_module(t_cross=t_cross, **given)
-    times = t_cross
-    if trial.delay is not None:
-        times = xp.maximum(times + trial.delay, xp.minimum(times, 0.0))
-    return seen(times, trial.grid, trial.end)
 
 
 class Stack:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import Kernels, LayerState, Trial, with_bias
-from gpuspike.kernels.layerwise import check_trial, heard
+from gpuspike.kernels.trials import check_trial, heard
 from gpuspike.network.delays import Delays
 from gpuspike.network.layers import LayerInput
 from gpuspike.neuron import LIF

@@ -121,14 +121,14 @@ def _typical(neuron: LIF) -> LIF:
     return LIF(*(float(np.mean(value)) for value in values))
 
 
-KNOWN = {"weights", "threshold"}
+KNOWN = {"weights", "threshold", "tau_mem", "tau_syn"}
 """What a layer of a `gs.Network` may have learnt to become a module."""
 
 
 def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequential:
     """The layers of a `gs.Network` as modules, with copies of its weights.
 
-    Thresholds that it has learnt stay as they are. A chip under the network is not part of them.
+    Constants of neurons that it has learnt stay as they are. A chip under the network is not part of them.
 
     Raises:
         ConfigError: the network has learnt what the modules do not have.
@@ -136,7 +136,9 @@ def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequenti
     modules = nn.Sequential()
     for layer, learnt in zip(net.architecture.layers, net.parameters, strict=True):
         if unknown := sorted(set(learnt.arrays()) - KNOWN):
-            raise ConfigError(f"layers of PyTorch have weights and thresholds, got {', '.join(unknown)}")
+            raise ConfigError(
+                f"layers of PyTorch have weights and constants of neurons, got {', '.join(unknown)}"
+            )
         weights = torch.from_numpy(learnt.weights.copy())
         module = FirstSpikes(
             layer.n_in,

@@ -35,7 +35,7 @@ from gpuspike.kernels.cpu.products import WEIGHT_PARTS, sum_inputs, sum_parts
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.sort import sort_rows, spike_order
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, samples_of_a_piece, take
-from gpuspike.kernels.layerwise import check_trial, heard
+from gpuspike.kernels.trials import check_trial, heard
 from gpuspike.kernels.unit import Unit
 
 EVENTS_A_SOLUTION = 200

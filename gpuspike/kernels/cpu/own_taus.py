@@ -45,7 +45,7 @@ from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.simd_own_taus import LANES
 from gpuspike.kernels.cpu.sort import spike_order
 from gpuspike.kernels.cpu.team import PIECES_PER_THREAD, enter, leave, run, tasks
-from gpuspike.kernels.layerwise import check_trial
+from gpuspike.kernels.trials import check_trial
 
 PAIRS_WORTH_A_THREAD = 20_000
 """Pairs below which waking another thread does not pay."""

@@ -130,6 +130,7 @@ def learn_job(
 def times_job(
     control, is_caller, n_tasks, n_pieces, t_in, weights, delays, table, t_out, slope, grad, active, out
 ):
+    """Gradient of the times at which inputs leave."""
     enter(control, is_caller)
     n_batch, n_post = t_out.shape[1:]
     n_pre = t_in.shape[2]

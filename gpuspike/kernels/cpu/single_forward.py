@@ -114,6 +114,7 @@ def _move(v, p, gap, turn, rise, rows):
 def forward_job(
     control, is_caller, n_tasks, n_pieces, t_in, weights, delays, table, lift, flat, t_out, slope_out
 ):
+    """Spike times, and slopes there."""
     enter(control, is_caller)
     n_batch, n_post = t_out.shape[1:]
     n_pre = t_in.shape[2]
@@ -201,6 +202,7 @@ def _at_crossing(p, v, slow, fast, rate):
 def slopes_job(
     control, is_caller, n_tasks, n_pieces, t_in, weights, delays, table, at_crossing, flat, t_out, slope_out
 ):
+    """Slopes at given spike times, or where their causal sets would cross."""
     enter(control, is_caller)
     n_batch, n_post = t_out.shape[1:]
     for task in tasks(control, n_tasks, n_pieces):

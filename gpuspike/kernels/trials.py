@@ -1,0 +1,32 @@
+"""What trials do to a layer's spikes, on any backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpuspike.backend import array_module
+from gpuspike.errors import DtypeError, ShapeError
+from gpuspike.kernels import Array, Trial, seen
+
+
+def check_trial(trial: Trial, shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuses arrays that are not like a layer's spike times: compiled kernels would read beyond them.
+
+    Raises:
+        DtypeError, ShapeError: what was expected, and what was got.
+    """
+    for name, array in (("lift", trial.lift), ("delay", trial.delay)):
+        if array is not None and array.dtype != dtype:
+            raise DtypeError(f"{name} must be {dtype} like the spike times, got {array.dtype}")
+        if array is not None and array.shape != shape:
+            raise ShapeError(f"{name} must be (n_replica, n_batch, n_post) = {shape}, got {array.shape}")
+
+
+def heard(t_cross: Array, trial: Trial) -> Array:
+    """A layer's spikes as whoever listens gets them."""
+    given = {} if trial.delay is None else {"delay": trial.delay}
+    xp = array_module(t_cross=t_cross, **given)
+    times = t_cross
+    if trial.delay is not None:
+        times = xp.maximum(times + trial.delay, xp.minimum(times, 0.0))
+    return seen(times, trial.grid, trial.end)
