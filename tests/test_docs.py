@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -187,6 +188,14 @@ def write_spikes(folder: Path, page: str) -> None:
     )
 
 
+def write_data(folder: Path) -> None:
+    """The data sets that docs/own_data.md makes, and mine.npz."""
+    for block in blocks((ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")):
+        if "np.savez" in block:
+            subprocess.run([sys.executable, "-c", block], cwd=folder, check=True)
+    shutil.copy(folder / "order.npz", folder / "mine.npz")
+
+
 def check_other(program: str, arguments: list[str]) -> None:
     """Scripts and their options, targets of the Makefile and extras are there."""
     if program == "python":
@@ -305,6 +314,9 @@ def test_the_commands_of_a_page_run_one_after_the_other(page: str, tmp_path: Pat
         pytest.importorskip("nir", reason="needs the extra nir")
         write_spikes(tmp_path, page)
     text = " ".join(word for command in todo for word in small(command))
+    if "dataset.path=" in text:
+        pytest.importorskip("sklearn")
+        write_data(tmp_path)
     for folder, *more in (("prepared_run",), ("prepared_chip_run", "substrate=bss2")):
         if folder in text:
             given = [*SMALL, *more, "training.batch_size=100", f"hydra.run.dir={folder}"]
