@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+
 
 class GpuspikeError(Exception):
     """Base of every error that gpuspike raises on purpose."""
@@ -37,3 +39,35 @@ class DataError(GpuspikeError, RuntimeError):
 
 class OutputError(GpuspikeError, OSError):
     """A folder or file that cannot be written."""
+
+
+class Mistakes(ConfigError):
+    """Several errors, told in one line; `errors` has them."""
+
+    def __init__(self, errors: Sequence[GpuspikeError]) -> None:
+        self.errors = tuple(errors)
+        told = "; ".join(f"({number}) {error}" for number, error in enumerate(errors, 1))
+        super().__init__(f"{len(errors)} mistakes: {told}")
+
+
+def together(errors: Iterable[GpuspikeError]) -> GpuspikeError:
+    """One error of all, each told once: itself where it is alone."""
+    each = [one for error in errors for one in (error.errors if isinstance(error, Mistakes) else (error,))]
+    told = list({str(error): error for error in each}.values())
+    return told[0] if len(told) == 1 else Mistakes(told)
+
+
+def check_all(checks: Iterable[Callable[[], object]]) -> None:
+    """Makes all checks, and raises what they find, together.
+
+    Raises:
+        GpuspikeError: what a check raised; all, in one line, where several did.
+    """
+    found: list[GpuspikeError] = []
+    for check in checks:
+        try:
+            check()
+        except GpuspikeError as error:
+            found.append(error)
+    if found:
+        raise together(found)

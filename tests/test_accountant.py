@@ -388,7 +388,7 @@ def test_power_of_a_chip_that_the_network_does_not_fit_is_refused() -> None:
     prices = replace(chip(), merges=False, capacity=chip("dynapse").capacity)
     with pytest.raises(PriceError, match=r"by the chip, but a neuron has 101 inputs, the chip's have 64"):
         energy_terms(use(), wide, prices)
-    with pytest.raises(PriceError, match="by the chip, but the chip's capacity is not known"):
+    with pytest.raises(PriceError, match=r"by the chip, but its capacity\.neurons is not known"):
         energy_terms(use(), wide, replace(chip(), capacity={}))
 
 
@@ -407,18 +407,27 @@ def test_spinnaker_is_charged_for_its_board_and_its_neurons_by_the_time() -> Non
 
 
 @pytest.mark.parametrize(
-    ("n_neurons", "n_bias", "chips", "share"),
+    ("n_neurons", "n_bias", "chips", "share", "circuits"),
     [
-        ((256, 246, 10), (0, 0), 1, 1.0),  # the paper's network fills the chip exactly
-        ((4, 120, 3), (1, 1), 1, 123 / 512),
-        ((784, 350, 10), (0, 0), 5, (350 * 7 + 10 * 3) / (5 * 512)),
+        ((256, 246, 10), (0, 0), 1, 1.0, (2, 2)),  # the paper's network fills the chip exactly
+        ((4, 120, 3), (1, 1), 1, 123 / 512, (1, 1)),
+        ((784, 350, 10), (0, 0), 5, (350 * 7 + 10 * 3) / (5 * 512), (7, 3)),
     ],
 )
 def test_chips_of_joined_circuits(
-    n_neurons: tuple[int, ...], n_bias: tuple[int, ...], chips: int, share: float
+    n_neurons: tuple[int, ...], n_bias: tuple[int, ...], chips: int, share: float, circuits: tuple[int, ...]
 ) -> None:
     where = fit(chip(), n_neurons, n_bias)
-    assert (where.chips, where.share, where.reason) == (chips, share, "")
+    assert (where.chips, where.share, where.reason, where.circuits) == (chips, share, "", circuits)
+
+
+def test_a_price_that_is_the_trial_s_whatever_the_network_is_told_as_such() -> None:
+    def told(name: str) -> bool:
+        prices = chip(name)
+        return account(hand_activity(trials=[prices.trial]), prices, ("a", "b"))["energy_is_the_trials"]
+
+    assert told("brainscales2")
+    assert not any(told(name) for name in ("loihi", "truenorth", "odin", "digital_45nm"))
 
 
 def test_cores_and_the_way_between_them() -> None:

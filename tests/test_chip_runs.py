@@ -210,7 +210,11 @@ def test_what_no_chip_can_do_is_refused_in_one_line(overrides: list[str], messag
 
 def test_the_command_refuses_a_network_that_does_not_fit(tmp_path: Path) -> None:
     line = test_cli.assert_refused(tmp_path, "experiment=yin_yang_bss2", "model.hidden=[300]")
-    assert "44 too many, which no number of chips changes" in line
+    assert "a neuron on bss2 has at most 256 inputs, got a layer with 300: 44 too many" in line
+    assert "bss2 has 256 neurons, got a network with 303" in line
+    zeros = line.rpartition("; ")[2].split(" emulates")[0].split()
+    parts = build(config("experiment=yin_yang_bss2", "model.hidden=[300]", "backend=cpu", *zeros))
+    assert parts.network.sizes == "20-300-3"
 
 
 # --- presets --------------------------------------------------------------------

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gc
+import io
 from typing import Any
 
 import numba
 import pytest
 from numba.core import types
+from rich.console import Console
 
+from gpuspike.config.schema import jobs
 from gpuspike.kernels.cpu import compiler
-from gpuspike.kernels.cpu.compiler import njit
+from gpuspike.kernels.cpu.compiler import compiling, njit
+from gpuspike.runs import rehearsal
+from gpuspike.runs.experiment import build
 from gpuspike.runs.memory import uncollected
 
 
@@ -103,3 +108,47 @@ def test_garbage_is_searched_for_again_after_compiling() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_compiling_is_told_once_and_only_where_there_is_any(piece: Any) -> None:
+    @numba.njit
+    def job(x):
+        return piece(x, 1) + piece(x, 2)
+
+    told: list[int] = []
+    for _ in range(2):  # the second time it is there
+        with compiling(lambda: told.append(1)):
+            assert job(2.0) == 0.75
+    assert told == [1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["dtype=float32"], "training and answers in float32"),
+        (["substrate=bss2"], "training and answers in float64, on an emulated chip"),
+        (
+            ["substrate.tau_syn_std=0.1"],
+            "training and answers in float64, on an emulated chip, with time constants of their own",
+        ),
+    ],
+)
+def test_a_run_says_what_it_compiles_before_it_does(
+    overrides: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = jobs([*overrides, "backend=cpu"], multirun=False)
+    page = io.StringIO()
+    said: list[str] = []
+
+    def compiled() -> None:
+        numba.njit(lambda x: x + 1.0)(1.0)
+        said.append(page.getvalue())
+
+    monkeypatch.setattr(rehearsal, "_on_the_host", lambda parts: ((compiled,), ()))
+    rehearsal.prepare_kernels(build(job.config), Console(file=page))  # no terminal
+    line = f"kernels  compiling those for {words}, which this machine does once: up to a minute"
+    assert said[0].startswith(line)
+    page = io.StringIO()
+    monkeypatch.setattr(rehearsal, "_on_the_host", lambda parts: ((lambda: None,), ()))
+    rehearsal.prepare_kernels(build(job.config), Console(file=page))
+    assert page.getvalue() == ""

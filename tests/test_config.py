@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from gpuspike.cli.train import refuse_dashes
+from gpuspike.cli.train import refuse_dashes, searching
 from gpuspike.cli.tune import read
-from gpuspike.config.schema import Config, Job, conf_folder, jobs, to_yaml
+from gpuspike.config.evaluate import evaluations
+from gpuspike.config.schema import Config, Job, conf_folder, jobs, read_substrate, to_yaml
 from gpuspike.datasets import Dataset, Split, images, samples
 from gpuspike.datasets.files import Source
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
@@ -31,6 +32,7 @@ OPTIONS = sorted(
     if file.parent.name not in ("experiment", "prices", "published", "evaluate", "exchange", "tune")
     and file.stem != "npz"
 )
+SPLITS = ("train", "validation", "test")
 SEARCHES = sorted(file.stem for file in (conf_folder() / "tune").glob("*.yaml"))
 
 
@@ -77,8 +79,11 @@ def test_the_shipped_groups_are_those_that_users_know() -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_composes_and_builds(name: str) -> None:
-    (job,) = jobs([f"experiment={name}", "backend=cpu"], multirun=False)
+def test_every_experiment_composes_and_builds(name: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", **{f"{s}_values": np.ones((50, 3)) for s in SPLITS},
+             **{f"{s}_labels": np.arange(50) % 2 for s in SPLITS})  # fmt: skip
+    own = [f"dataset.path={tmp_path / 'own.npz'}"] if name == "own" else []
+    (job,) = jobs([f"experiment={name}", "backend=cpu", *own], multirun=False)
     assert job.experiment == name
     parts = build(job.config)
     assert parts.seeds == [0]
@@ -339,9 +344,9 @@ def test_a_command_line_that_cannot_be_read_is_refused_in_one_line(override: str
         (["dataset.n_test=-3"], ["dataset.n_test", "at least 1", "got -3"]),
         (["model.hidden=[]"], ["model.bias_times", "1 layers", "got 2"]),
         (["model.hidden=[120,60]"], ["model.bias_times", "3 layers", "got 2"]),
-        (["model.weight_mean=[1.5]"], ["model.weight_mean", "2 layers", "got 1"]),
+        (["model.weight_mean=[1,2,3]"], ["model.weight_mean", "2 layers", "got 3"]),
         (["model.weight_std=[1,1,1]"], ["model.weight_std", "2 layers", "got 3"]),
-        (["training.max_silent=[0.3]"], ["training.max_silent", "2 layers", "got 1"]),
+        (["training.max_silent=[0.3,0,0]"], ["training.max_silent", "2 layers", "got 3"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
 )
@@ -505,9 +510,20 @@ def test_yaml_shows_plain_values_not_python_s() -> None:
         ("lr=0.1", "did you mean optimizer.learning_rate?"),
         ("epochs=10", "did you mean training.epochs?"),
         ("batchsize=10", "did you mean training.batch_size?"),
-        ("training.epoch=10", "did you mean epochs?"),
+        ("training.epoch=10", "did you mean training.epochs?"),
+        ("training.lr=10", "did you mean optimizer.learning_rate?"),
+        ("optimizer.lr=10", "did you mean optimizer.learning_rate?"),
+        ("+training.epoch=10", "did you mean training.epochs?"),
+        ("dataset=mnst", "did you mean dataset=mnist?"),
+        ("experiment=mnist_bst", "did you mean experiment=mnist_best?"),
+        ("substrate=brainscales2", "did you mean substrate=bss2, which is priced as brainscales2?"),
+        (
+            "substrate=mine.yaml",
+            "a file of yours is FOLDER/substrate/mine.yaml: --config-dir FOLDER substrate=mine",
+        ),
         ("model.hidden=120", "did you mean model.hidden=[120]?"),
-        ("nothing", "values are given as KEY=VALUE"),
+        ("nothing", "values are given as KEY=VALUE, got nothing"),
+        ("some/folder", "values are given as KEY=VALUE, got some/folder; did you mean resume=some/folder?"),
         ("zebra=1", "resume, plugin"),
     ],
 )
@@ -521,17 +537,184 @@ def test_a_folder_alone_is_meant_to_go_on_with(tmp_path: Path, monkeypatch: pyte
     assert refusal("outputs/x").endswith("did you mean resume=outputs/x?")
 
 
+def test_a_key_and_its_value_apart_are_told_together() -> None:
+    words = "values are given as KEY=VALUE, got resume outputs/x; did you mean resume=outputs/x?"
+    assert refusal("resume", "outputs/x") == words
+
+
+def test_a_folder_alone_is_meant_to_be_evaluated() -> None:
+    with pytest.raises(ConfigError, match=r"got outputs/x; did you mean run=outputs/x\?"):
+        evaluations(["outputs/x"], multirun=False)
+
+
+def test_prices_by_the_name_of_the_emulation_are_told_their_own() -> None:
+    with pytest.raises(ConfigError, match=r"got 'bss2'; did you mean brainscales2\?"):
+        build(one("substrate.prices=bss2"))
+
+
 def test_all_lists_of_a_wrong_length_are_told_at_once() -> None:
     assert refusal("model.hidden=[120,60]") == (
         "lists need one entry for each of the 3 layers after the inputs, got 2 for model.bias_times, "
-        "2 for model.weight_mean, 2 for model.weight_std, 2 for training.max_silent"
+        "2 for model.weight_mean, 2 for model.weight_std, 2 for training.max_silent; one entry "
+        "stands for all layers, and null for what suits them: model.bias_times=[[0.9]] "
+        "model.weight_mean=null model.weight_std=null training.max_silent=null"
     )
+
+
+def test_what_the_refusal_of_lists_says_trains() -> None:
+    words = refusal("model.hidden=[120,60]").rpartition("them: ")[2].split()
+    parts = build(one("model.hidden=[120,60]", "backend=cpu", *words))
+    assert parts.network.sizes == "4-120-60-3"
+    assert [layer.bias_times for layer in parts.network.layers] == [(0.9,)] * 3
+
+
+def test_one_entry_of_a_list_stands_for_all_layers() -> None:
+    model = one("model.weight_mean=[1.0]", "model.weight_std=[0.5]", "model.bias_times=[[]]").model
+    assert (model.weight_mean, model.weight_std, model.bias_times) == ([1.0, 1.0], [0.5, 0.5], [[], []])
+    assert one("training.max_silent=[0.2]").training.max_silent == [0.2, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["lr=1", "epochs=2"], ["(1) Could not override 'lr'", "(2) Could not override 'epochs'"]),
+        (["training.epochs=many", "replicas=0"], ["(1) Error merging", "(2) replicas must be at least 1"]),
+        (
+            ["replicas=0", "seed=-1", "training.epochs=0"],
+            ["3 mistakes", "replicas", "seed", "training.epochs"],
+        ),
+        (
+            ["dataset=mnst", "model=mnst"],
+            ["(1) In 'config': Could not find 'dataset/mnst'", "(2)", "'model/mnst'"],
+        ),
+        (["nothing", "seed=0", "none"], ["2 mistakes", "got nothing", "got none"]),
+        (
+            ["training.loss=mse", "optimizer.name=adma"],
+            ["there is no optimizer 'adma'", "there is no loss 'mse'"],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if "=" in value[0] or "no" in value[0] else "",
+)
+def test_all_mistakes_of_a_command_line_are_told_at_once(overrides: list[str], words: list[str]) -> None:
+    for several_jobs in (False, True):
+        message = refusal(*overrides, multirun=several_jobs)
+        assert all(word in message for word in words), message
+
+
+def test_all_values_that_parts_cannot_use_are_told_at_once() -> None:
+    wrong = ["model.tau_mem=-1", "dataset.t_early=5", "training.xi=0", "substrate.weight_bits=1"]
+    with pytest.raises(ConfigError) as caught:
+        build(one(*wrong))
+    assert all(
+        word in str(caught.value) for word in ("4 mistakes", "tau_mem", "t_early", "xi", "weight_bits")
+    )
+
+
+def test_a_list_of_a_wrong_length_is_no_reason_to_fail() -> None:
+    assert refusal("training.max_silent=[]").startswith("lists need one entry for each of the 2 layers")
+
+
+def test_a_typo_in_a_file_of_one_s_own_is_told_with_the_valid_keys(tmp_path: Path) -> None:
+    (tmp_path / "substrate").mkdir()
+    file = tmp_path / "substrate" / "mine.yaml"
+    file.write_text("name: mine\nweight_bit: 5\n")
+    folder = searching(["--config-dir", str(tmp_path)])
+    message = refusal(*folder, "substrate=mine")
+    assert "valid keys: name, prices" in message
+    assert message.endswith("did you mean substrate.weight_bits?")
+    assert refusal(f"substrate={file}").endswith(f"did you mean --config-dir {tmp_path} substrate=mine?")
+    file.write_text("name: mine\nweight_bits: 5\nweight_max: [1.0]\n")
+    assert one(*folder, "substrate=mine").substrate.name == "mine"
+
+
+@pytest.mark.parametrize("given", [["--config-dir", "none"], ["--config-dir=none"], ["-cd", "none"]])
+def test_a_folder_of_values_that_is_not_there_is_refused(given: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"must be a folder, got none, which is none"):
+        searching(given)
+
+
+def test_a_chip_that_names_no_prices_is_said_to_have_others_and_keeps_them(tmp_path: Path) -> None:
+    (tmp_path / "substrate").mkdir()
+    (tmp_path / "substrate" / "mine.yaml").write_text("name: mine\nspike_jitter: 0.01\n")
+    (job,) = jobs([*searching([f"--config-dir={tmp_path}"]), "substrate=mine"], multirun=False)
+    (note,) = job.notes
+    assert note.startswith(
+        "substrate=mine names no prices: time and energy are told as if it were brainscales2"
+    )
+    assert job.config.substrate.prices == "brainscales2"
+    assert read_substrate(tmp_path / "substrate" / "mine.yaml").prices == "brainscales2"
+    (job,) = jobs(
+        [*searching([f"--config-dir={tmp_path}"]), "substrate=mine", "substrate.prices=odin"], False
+    )
+    assert (job.notes, job.config.substrate.prices) == ([], "odin")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_s_groups_fit_each_other(name: str) -> None:
+    (job,) = jobs([f"experiment={name}"], multirun=False)
+    assert job.notes == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "strange", "better"),
+    [
+        (["dataset=mnist"], "model=yin_yang and training=yin_yang", "experiment=mnist"),
+        (["dataset=mnist16"], "model=yin_yang and training=yin_yang", "experiment=mnist16"),
+        (["dataset=fashion_mnist"], "model=yin_yang and training=yin_yang", "experiment=fashion_mnist"),
+        (["dataset=npz", "dataset.path=x.npz"], "model=yin_yang and training=yin_yang", "experiment=own"),
+        (["dataset=patterns"], "model=yin_yang and training=yin_yang", "experiment=own dataset=patterns"),
+        (["dataset=patterns", "model=own"], "training=yin_yang", "experiment=own dataset=patterns"),
+        (
+            ["dataset=patterns", "model.weight_mean=null"],
+            "training=yin_yang",
+            "experiment=own dataset=patterns",
+        ),
+        (["model=mnist"], "model=mnist", "experiment=yin_yang"),
+        (["experiment=mnist", "dataset=yin_yang"], "model=mnist and training=mnist", "experiment=yin_yang"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_groups_that_were_made_for_other_data_are_told_with_an_experiment_that_fits(
+    overrides: list[str], strange: str, better: str
+) -> None:
+    (job,) = jobs(overrides, multirun=False)
+    (note,) = job.notes
+    assert f"is trained with {strange}, made for other data; {better} has a network" in note
+    again = [text for text in overrides if text.startswith("dataset.")]
+    (fitting,) = jobs([*better.split(), *again], multirun=False)
+    assert fitting.notes == []
+    assert fitting.config.dataset.name == job.config.dataset.name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "title"),
+    [
+        ([], "yin_yang"),
+        (["experiment=mnist_best"], "mnist_best"),
+        (["experiment=mnist", "dataset=fashion_mnist"], "fashion_mnist"),
+        (["experiment=own", "dataset.path=my/flowers.npz"], "flowers"),
+        (["dataset=npz", "dataset.path=flowers.npz"], "flowers"),
+        (["experiment=own", "dataset=patterns"], "patterns"),
+        (["dataset=patterns"], "patterns"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_run_is_called_by_its_experiment_or_by_its_data(overrides: list[str], title: str) -> None:
+    (job,) = jobs(overrides, multirun=False)
+    assert job.experiment == title
+
+
+def test_sizes_that_a_data_set_cannot_know_are_asked_for() -> None:
+    words = "dataset.n_train must be given: the data set patterns has as many samples as are asked for"
+    assert refusal("dataset=patterns", "dataset.n_train=null") == words
 
 
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
         ("--resume=outputs/x", "values are given without dashes: resume=outputs/x, got --resume=outputs/x"),
+        ("--resume outputs/x", "values are given without dashes: resume=outputs/x, got --resume outputs/x"),
+        ("--replicas -m", "values are given without dashes: replicas=VALUE, got --replicas"),
         (
             "--training.epochs",
             "values are given without dashes: training.epochs=VALUE, got --training.epochs",
@@ -541,5 +724,5 @@ def test_all_lists_of_a_wrong_length_are_told_at_once() -> None:
 def test_values_with_dashes_are_refused(argument: str, words: str) -> None:
     keys = [item.name for item in fields(Config)]
     with pytest.raises(ConfigError, match=re.escape(words)):
-        refuse_dashes([argument], keys)
+        refuse_dashes(argument.split(), keys)
     refuse_dashes(["--multirun", "--cfg", "job", "-m", "resume=x", "--help"], keys)

@@ -431,3 +431,66 @@ def test_the_page_s_own_distortion_works(monkeypatch: pytest.MonkeyPatch, tmp_pa
     _, ideal = emulate(network, Substrate())
     for a, b in ((states, still), (still, ideal)):
         assert any((x.t_out != y.t_out).any() for x, y in zip(a, b, strict=True))
+
+
+def delayed(self: Any, delay: Any, trials: Trials) -> Any:
+    own = np.full(trials.like.shape, self.strange, trials.like.dtype)
+    return own if delay is None else delay + own
+
+
+def drawn(self: Any, silicon: Silicon, substrate: Substrate) -> None:
+    silicon.threshold = silicon.threshold + self.strange
+
+
+def late(self: Any, times: Any, trials: Trials) -> None:
+    times += self.strange
+
+
+HOOKS: dict[str, Any] = {
+    "program": lambda self, weights, layer: weights * (1.0 - self.strange),
+    "draw": drawn,
+    "arrive": late,
+    "lift": lambda self, trials: np.full(trials.like.shape, self.strange, trials.like.dtype),
+    "delay": delayed,
+    "clock": lambda self, clock: clock._replace(end=1.0),
+}
+"""A distortion for each hook of the guide."""
+
+
+@pytest.mark.parametrize(
+    ("hook", "compiled"), [*((hook, False) for hook in HOOKS), ("program", True), ("draw", True)]
+)
+def test_a_user_s_distortion_acts_wherever_a_network_answers(
+    hook: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fast path has what it knows; for all else training goes by pieces and says so."""
+    own = {hook: HOOKS[hook], "compiled": compiled, "scope": TRIAL}
+    made = dataclasses.make_dataclass(
+        "Strange", [("strange", float, spread())], bases=(Distortion,), frozen=True, namespace=own
+    )
+    borrow(monkeypatch)
+    DISTORTIONS.add("strange", made)
+    why = "" if compiled else "substrate.strange is not in the compiled step"
+
+    small = ["dataset.n_train=200", "dataset.n_validation=50", "dataset.n_test=50", "training.batch_size=50"]
+    (job,) = jobs([*small, "backend=cpu", "substrate.strange=0.3"], multirun=False)
+    kind = build(job.config).step_kind()  # as gpuspike-plan and a run tell it
+    assert (kind.name, kind.reason or "") == ("compiled" if compiled else "piecewise", why)
+
+    data = gs.dataset("yin_yang", n_train=200, n_validation=50, n_test=50)
+    said = []
+    for strange in (0.0, 0.3):
+        chip = gs.Chip(
+            "ideal", seed=17, weight_max=[9.0], strange=strange
+        )  # trained in the loop without it, too
+        net = gs.Network([4, 30, 3], bias_times=[[0.9], [0.9]], seed=1).on(chip)
+        before = net(data.test.t_in)
+        _, times = gs.decide(net, data.test.t_in)
+        gs.fit(net, *data.train, epochs=1, batch_size=50)
+        said.append(
+            (before, times, net.parameters.weights[0], net.history.step, net.history.step_reason or "")
+        )
+    assert [said[0][3:], said[1][3:]] == [("compiled", ""), (kind.name, why)]
+    for without, with_it in zip(said[0][:3], said[1][:3], strict=True):
+        assert (without != with_it).any()
+    np.testing.assert_array_equal(said[1][1], said[1][0].min(axis=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_accountant import hand_activity
 
 from gpuspike import plugins
-from gpuspike.accountant import read_prices
+from gpuspike.accountant import account, read_prices
 from gpuspike.cli.report import read as read_report
 from gpuspike.cli.tune import read as read_search
 from gpuspike.config.evaluate import as_lists, evaluations
@@ -37,6 +39,8 @@ MAIN = {"train": "train:train", "evaluate": "train:evaluate", "tune": "tune:tune
 EXCHANGE: dict[str, Any] = {"export": ExportConfig, "import": ImportConfig, "price": PriceConfig}
 ELSEWHERE = ("tracking.uri", "hydra/launcher=slurm", "tune.storage=postgresql", "hydra.launcher.partition")
 """What needs a cluster or a server."""
+UNPRICED = {"loihi2"}
+"""Chips whose account has no total, since nobody has published their prices."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,13 @@ def test_a_file_that_a_page_shows_can_be_read(page: str, tmp_path: Path) -> None
     for name, text in shown.items():
         path = tmp_path / Path(name).name
         path.write_text(text)
-        read_substrate(path) if "/substrate/" in name else read_prices(path)
+        if "/substrate/" in name:
+            read_substrate(path)
+        else:  # a chip whose account is refused shows nobody anything
+            prices = read_prices(path)
+            told = account(hand_activity(trials=[prices.trial]), prices, ("left", "right"))
+            assert (told["refused"], told["does_not_fit"]) == (None, None)
+            assert told["energy_per_classification_J"] is not None
 
 
 def test_the_figures_in_the_repository_are_small() -> None:
@@ -309,4 +319,20 @@ def test_the_commands_of_a_page_run_one_after_the_other(page: str, tmp_path: Pat
         plain = not any(word.startswith(("hydra.run.dir", "resume=", "--cfg")) for word in arguments)
         if command.program == "gpuspike-train" and plain and "-m" not in arguments:
             arguments.append(f"hydra.run.dir=outputs/command_{number}")
+        before = answers(tmp_path)
         run(tmp_path, command.program, *arguments)
+        for path in answers(tmp_path).items() - before.items():
+            assert refused(path[0]) == [], command.text
+
+
+def answers(folder: Path) -> dict[Path, int]:
+    """What runs and evaluations have left, and when."""
+    found = [*folder.rglob("summary.json"), *folder.rglob("evaluations/*.json")]
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def refused(path: Path) -> list[str]:
+    """Chips that a run's or an evaluation's answer has no total for: to who tries a page, a failure."""
+    told = json.loads(path.read_text())
+    accounts = told["chips"] if "chips" in told else {told["chip"]["prices"]: told["chip"]}
+    return [name for name, chip in accounts.items() if chip["refused"] and name not in UNPRICED]

@@ -48,7 +48,7 @@ def trained(folder: Path, *arguments: str) -> dict[str, float]:
 
 
 def test_the_data_set_is_learnt_and_drawn(folder: Path) -> None:
-    accuracy = trained(folder, "plugin=moons.py", "dataset=moons", "training.epochs=30")
+    accuracy = trained(folder, "plugin=moons.py", "experiment=own", "dataset=moons", "training.epochs=30")
     assert accuracy["test"] > 0.93
     assert (folder / "run" / "figures" / "plane.png").is_file()
 

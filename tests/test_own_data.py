@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from gpuspike.config.schema import jobs
+import gpuspike as gs
+from gpuspike.cli.train import train
+from gpuspike.config.evaluate import EvaluateConfig
+from gpuspike.config.schema import conf_folder, jobs, read_config
 from gpuspike.datasets import load_arrays
 from gpuspike.errors import ConfigError, DataError
-from gpuspike.runs.experiment import build
+from gpuspike.runs.evaluate import evaluate
+from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.store.identity import fingerprint
 
 SIZES = {"train": 6, "validation": 3, "test": 4}
 
@@ -110,8 +119,7 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_its_path_the_group_is_refused() -> None:
-    sizes = [f"dataset.n_{split}={n}" for split, n in SIZES.items()]
-    (job,) = jobs(["dataset=npz", *sizes, "training.batch_size=2"], multirun=False)
+    (job,) = jobs(["dataset=npz"], multirun=False)
     with pytest.raises(ConfigError, match=r"dataset=npz needs dataset\.path, an \.npz file, got none"):
         build(job.config)
 
@@ -131,3 +139,88 @@ def test_images_of_ones_own_are_shifted_if_they_are_square(
         return
     with pytest.raises(ConfigError, match=r"max_shift needs square images of pixels, got dataset\.name=npz"):
         build(job.config)
+
+
+def test_sizes_of_the_splits_come_from_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, arrays())
+    given = ["experiment=own", f"dataset.path={path}", "training.batch_size=2"]
+    (job,) = jobs([*given, "dataset.n_test=2"], multirun=False)
+    assert (job.config.dataset.n_train, job.config.dataset.n_test) == (None, 2)
+    data = build(job.config).config.dataset  # as a run keeps them
+    assert (data.n_train, data.n_validation, data.n_test) == (6, 3, 2)
+    assert [len(split.labels) for split in load_arrays(path).splits.values()] == [6, 3, 4]
+    found = gs.dataset("npz", path=str(path))
+    assert [len(split.labels) for split in (found.train, found.validation, found.test)] == [6, 3, 4]
+    (job,) = jobs([*given[:2]], multirun=False)
+    with pytest.raises(ConfigError, match=r"batch_size must not exceed the 6 training samples, got 50"):
+        build(job.config)
+
+
+def test_a_split_without_samples_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, changed(test_values=np.ones((0, 5)), test_labels=np.zeros(0, int)))
+    with pytest.raises(DataError, match=r"test_values in .* must hold a sample at least, got none"):
+        load_arrays(path)
+
+
+def test_a_run_s_files_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path is kept as it holds everywhere: of data, and of prices."""
+    write(tmp_path, arrays())
+    (tmp_path / "prices.yaml").write_text((conf_folder() / "prices" / "odin.yaml").read_text())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    small = ["training.epochs=1", "training.batch_size=2", "model.hidden=[5]", "backend=cpu"]
+    files = ["dataset.path=mine.npz", "substrate.prices=prices.yaml"]
+    monkeypatch.setattr("sys.argv", ["gpuspike-train", "experiment=own", *files, *small, "hydra.run.dir=run"])
+    train()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = read_config(Path("../run/config.yaml"))
+    assert config.dataset.path == str(tmp_path / "mine.npz")  # type: ignore[attr-defined]
+    assert config.substrate.prices == str(tmp_path / "prices.yaml")
+    assert evaluate(EvaluateConfig("../run", prices=["odin"], name="test"), Console(quiet=True))["accuracy"]
+    assert len(gs.dataset("../run").test.labels) == 4
+    assert gs.load("../run").sizes == (5, 5, 3)
+    assert json.loads(Path("../run/summary.json").read_text())["run"]["experiment"] == "mine"
+
+
+def test_a_sweep_that_was_begun_with_a_relative_path_knows_its_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (one,) = jobs(["experiment=own", "dataset.path=mine.npz"], multirun=False)
+    (other,) = jobs(["experiment=own", f"dataset.path={tmp_path}/mine.npz"], multirun=False)
+    before = copy.deepcopy(one.config)
+    before.dataset.path = "mine.npz"  # type: ignore[attr-defined]
+    assert fingerprint(one.config) == fingerprint(other.config) == fingerprint(before)
+    (far,) = jobs(["experiment=own", "dataset.path=/elsewhere/mine.npz"], multirun=False)
+    assert fingerprint(far.config) != fingerprint(one.config)
+
+
+def test_every_width_and_depth_starts_alive_by_the_rule(tmp_path: Path) -> None:
+    """Initial weights follow from the number of inputs, as those of gs.Network do, to the bit."""
+    path = write(tmp_path, arrays(shape=(40,)))
+    given = ["experiment=own", f"dataset.path={path}", "training.batch_size=2", "backend=cpu"]
+    for hidden in ([], [7], [300, 20], [10, 10, 10]):
+        (job,) = jobs([*given, f"model.hidden={hidden}".replace(" ", "")], multirun=False)
+        parts = build(job.config)
+        weights = new_trainer(parts).parameters.weights
+        net = gs.Network([40, *hidden, 3], bias_times=[[0.9]] * (len(hidden) + 1), backend="cpu")
+        for a, b in zip(weights, net.parameters.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+        spikes = net(np.random.default_rng(0).uniform(0.15, 2.0, (100, 40)))
+        assert np.isfinite(spikes).mean() > 0.5
+
+
+def test_digits_reach_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's first snippet and its first command."""
+    pytest.importorskip("sklearn")
+    page = (conf_folder().parent / "docs" / "own_data.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)[0], {})
+    (command, *_) = re.findall(r"^    (gpuspike-train .*)$", page, flags=re.MULTILINE)
+    monkeypatch.setattr("sys.argv", [*command.split(), "backend=cpu", "hydra.run.dir=run"])
+    monkeypatch.setattr("gpuspike.runs.run.draw", lambda *_: None)
+    train()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["accuracy"]["test"]["mean"] > 0.93
+    assert summary["run"]["experiment"] == "digits"
+    assert summary["emulator"]["wall_s"] < 60.0

@@ -80,7 +80,7 @@ def command(folder: Path, program: str, *arguments: str) -> subprocess.Completed
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 

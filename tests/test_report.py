@@ -202,6 +202,17 @@ def test_the_page_tells_of_a_chip(tmp_path: Path) -> None:
         assert text in page.text.split("Accuracy")[0]
 
 
+def test_energy_that_is_the_trial_s_is_told_so_beside_what_tells_networks_apart(tmp_path: Path) -> None:
+    chip = CHIP | {"energy_is_the_trials": True, "until_decision": {"energy_J": 1.1e-6}}
+    chip |= {"circuits_per_neuron": [7, 3]}
+    _, page = write(tmp_path, "yin_yang", summary(chip=chip), [record()], "")
+    head = page.text.split("Accuracy")[0]
+    assert "energy per classification on BrainScaleS-2: of the trial, whatever the network" in head
+    assert "1.1 µJ" in head
+    assert "energy on BrainScaleS-2 if it stopped at the decision" in head
+    assert ["circuits joined for a neuron, by layer", "7 3"] in page.rows
+
+
 def test_the_headline_says_what_its_numbers_rest_on(tmp_path: Path) -> None:
     chip = CHIP | {"energy_per_classification_J": None, "time_evidence": "stated"}
     values = summary(chip=chip, substrate={"name": "bss2"})

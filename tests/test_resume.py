@@ -385,7 +385,7 @@ def kill_until_done(place: Path, given: list[str], kills: int, luck: random.Rand
                 time.sleep(0.001)
             time.sleep(luck.uniform(0.0, 0.05))
             process.kill()
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=600)
         if process.returncode == 0:
             return hits
         assert process.returncode == -signal.SIGKILL, stderr

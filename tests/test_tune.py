@@ -239,7 +239,7 @@ def test_bad_input_ends_with_code_2_and_one_line_and_leaves_nothing(
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nparameters:\n  optimizer.learning_rat: {low: 0.1, high: 0.2}\n")
     process = run_command(f"tune={path}")
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=600)
     assert (process.returncode, stdout) == (2, "")
     assert stderr.startswith("gpuspike-tune: error: ")
     assert "learning_rat" in stderr
@@ -259,7 +259,7 @@ def test_two_processes_share_a_study_and_one_may_be_killed(
     killed.kill()
     killed.communicate()
     both = [run_command(*given) for _ in range(2)]
-    said = [process.communicate(timeout=300) for process in both]
+    said = [process.communicate(timeout=600) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert [stderr for _, stderr in said] == ["", ""]
     assert "gpuspike-train experiment=yin_yang" in said[0][0]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.accountant.activity import Activity, Counts
-from gpuspike.accountant.prices import Prices
+from gpuspike.accountant.prices import ALL_IN, Prices
 from gpuspike.accountant.units import plain_band
 from gpuspike.errors import PriceError
 
@@ -26,6 +26,7 @@ class Fit:
         chips: at least this many; None where the capacity is not known or the network does not fit.
         share: of these chips' neurons that are in use.
         cores: of each layer, None where the chip has none.
+        circuits: joined for a neuron of each layer, None where that is not known.
         reason: why `chips` is None.
     """
 
@@ -33,6 +34,7 @@ class Fit:
     share: float | None
     cores: tuple[int, ...] | None
     reason: str = ""
+    circuits: tuple[int, ...] | None = None
 
 
 def fit(prices: Prices, n_neurons: Sequence[int], n_bias: Sequence[int]) -> Fit:
@@ -47,7 +49,7 @@ def fit(prices: Prices, n_neurons: Sequence[int], n_bias: Sequence[int]) -> Fit:
     cores = None if core_neurons is None else tuple(math.ceil(n / core_neurons) for n in on_chip)
     neurons, fan_in = prices.number_of("neurons"), prices.number_of("fan_in")
     if neurons is None:
-        return Fit(None, None, cores, "the chip's capacity is not known")
+        return Fit(None, None, cores, "its capacity.neurons is not known")
     circuits = [1] * len(on_chip)
     if fan_in is not None:
         rows = [n * (prices.number_of("rows_per_weight") or 1) for n in fan_ins]
@@ -56,7 +58,8 @@ def fit(prices: Prices, n_neurons: Sequence[int], n_bias: Sequence[int]) -> Fit:
         circuits = [math.ceil(row / fan_in) for row in rows]
     used = sum(n * c for n, c in zip(on_chip, circuits, strict=True))
     chips = math.ceil(used / neurons)
-    return Fit(chips, used / (chips * neurons), cores)
+    known = None if fan_in is None else tuple(circuits)
+    return Fit(chips, used / (chips * neurons), cores, circuits=known)
 
 
 def hops(n_cores: int, cores_per_tile: int) -> float:
@@ -219,6 +222,8 @@ def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> d
         "chip_share": where.share,
         "cores": None if where.cores is None else sum(where.cores),
         "does_not_fit": where.reason or None,
+        "circuits_per_neuron": None if where.circuits is None else list(where.circuits),
+        "energy_is_the_trials": prices.scope == ALL_IN and prices.items[0].per == "chip",
         **{name: {k: v for k, v in part.items() if k != "refused"} for name, part in parts.items()},
         "numbers": prices.told(),
     }

@@ -172,7 +172,11 @@ def find(name: str, folder: Path) -> Path:
     if (own or "/" not in name) and path.is_file():
         return path
     shipped = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-    close = difflib.get_close_matches(name, shipped.split(", "), 1)
+    emulated = folder.parent / "substrate" / f"{name}.yaml"  # the emulation of a chip has a name of its own
+    if "/" not in name and emulated.is_file():
+        close = [yaml.safe_load(emulated.read_text(encoding="utf-8"))["prices"]]
+    else:
+        close = difflib.get_close_matches(name, shipped.split(", "), 1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise ConfigError(f"prices must be one of {shipped}, or a path to a YAML file, got {name!r}{hint}")
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpuspike.config.checks import check_sizes
 from gpuspike.config.composition import typed
 from gpuspike.config.schema import dataset_config, dataset_values, read_config
 from gpuspike.errors import DtypeError
@@ -78,6 +79,7 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
     else:
         known = dataset_values(str(name))
     config = typed(known | values, kind)
+    check_sizes(config)
     found = dataset_of(config)
 
     def split(part: Any) -> Spikes:

@@ -14,12 +14,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from gpuspike.api.checks import bias_spikes, by_layer, class_labels, spike_times, whole
 from gpuspike.api.history import History
 from gpuspike.api.neurons import by_layer as neurons_by_layer
-from gpuspike.api.neurons import of_told, told, typical
+from gpuspike.api.neurons import of_told, told
 from gpuspike.backend import select, thread_count
 from gpuspike.errors import ConfigError, DataError, DtypeError, ValueRangeError
 from gpuspike.kernels import host, load
 from gpuspike.network.decision import decisions
 from gpuspike.network.delays import DelayRule, learnt
+from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import Moment
 from gpuspike.network.membranes import membranes
 from gpuspike.network.network import Architecture, Machine, answer
@@ -37,20 +38,14 @@ Array = NDArray[Any]
 GRADIENTS = ("nominal", "exact", "ideal")
 TOGETHER = 1000
 """Samples of a forward pass: no answer depends on it."""
-MEAN, DEVIATION = 4.0, 0.5
-"""Of initial weights, in what all inputs together need to lift a neuron to its threshold; see `Network`."""
 
 
 class Network:
     """A feed-forward network of LIF neurons that answers with first spike times, or several side by side.
 
-    Initial weights are normal, and scaled so that the size of a layer does not matter. With n = inputs and
-    bias spikes of a neuron, and w1 = (threshold - leak)/(largest value of the kernel), the weight of a single
-    input that just reaches the threshold,
-
-        mean = 4 w1/n,    standard deviation = w1/(2 sqrt(n))
-
-    so that in the mean a quarter of its inputs, coming together, make a neuron spike.
+    Initial weights are normal, and scaled so that the size of a layer does not matter: with n = inputs and
+    bias spikes of a neuron, and w1 the weight of a single input that just reaches the threshold, their mean
+    is 4 w1/n and their standard deviation w1/(2 sqrt(n)); see `gpuspike.network.initial.from_fan_in`.
 
     Args:
         sizes: neurons by layer, inputs first: [4, 120, 3].
@@ -99,11 +94,9 @@ class Network:
         trained, rule = learnt(trained, delays), delay_rule or DelayRule()
         self._build(sizes, bias_times, seed, replicas, neuron or LIF(), dtype, backend, trained, rule)
         layers = self._architecture.layers
-        neurons = [typical(layer.neuron) for layer in layers]
-        peaks = [float(neuron.span) / neuron.kernel_peak[1] for neuron in neurons]
-        each = list(zip(peaks, layers, strict=True))
-        means = by_layer("weight_mean", weight_mean, [MEAN * w / n.n_pre for w, n in each])
-        stds = by_layer("weight_std", weight_std, [DEVIATION * w / n.n_pre**0.5 for w, n in each])
+        suited_means, suited_stds = from_fan_in(layers)
+        means = by_layer("weight_mean", weight_mean, suited_means)
+        stds = by_layer("weight_std", weight_std, suited_stds)
         if min(stds) < 0.0:
             raise ValueRangeError(f"weight_std must be 0 or more, got {weight_std!r}")
         weights = self._architecture.initial_weights(self.seeds, means, stds, self.dtype)

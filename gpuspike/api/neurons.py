@@ -35,17 +35,6 @@ def by_layer(neuron: LIF | Sequence[LIF], sizes: Sequence[int], replicas: int) -
     return neurons
 
 
-def typical(neuron: LIF) -> LIF:
-    """A neuron of numbers in the place of many: each constant's mean, of finite time constants."""
-
-    def mean(value: Any) -> float:
-        array = np.asarray(value, np.float64)
-        finite = array[np.isfinite(array)]
-        return float(finite.mean()) if finite.size else float(array.flat[0])
-
-    return neuron if neuron.uniform else LIF(**{name: mean(value) for name, value in asdict(neuron).items()})
-
-
 def told(neurons: Sequence[LIF]) -> dict[str, Any] | list[dict[str, Any]]:
     """Neurons as JSON holds them: one mapping where all layers have the same numbers; else one a layer."""
     plain = [{name: np.asarray(v).tolist() for name, v in asdict(neuron).items()} for neuron in neurons]

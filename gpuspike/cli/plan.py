@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from gpuspike import plugins
-from gpuspike.cli.train import INTERRUPTED, refuse
+from gpuspike.cli.train import INTERRUPTED, refuse, searching, tell
 from gpuspike.config.schema import Job, jobs
 from gpuspike.errors import ConfigError, GpuspikeError
 from gpuspike.runs.memory import in_words
@@ -51,7 +51,7 @@ def _plan(arguments: Sequence[str]) -> None:
     from gpuspike.runs.planning import memory_of, time_of
     from gpuspike.runs.progress import duration
 
-    arguments = plugins.given(arguments)
+    arguments = searching(plugins.given(arguments))
     multirun = bool({"-m", "--multirun"} & set(arguments))
     overrides = [text for text in arguments if text not in ("-m", "--multirun")]
     for text in overrides:
@@ -62,6 +62,7 @@ def _plan(arguments: Sequence[str]) -> None:
         raise ConfigError("gpuspike-plan plans new runs, got resume; leave it out")
     for job in asked:  # all of them before any work
         build(job.config)
+    tell("gpuspike-plan", asked)
     keep_freed_memory()
     console = Console()
     if len(asked) == 1:

@@ -22,7 +22,7 @@ from gpuspike import plugins
 from gpuspike.cli.words import help_head, pinned, placed
 from gpuspike.config import schema
 from gpuspike.config.composition import conf_folder, one_line, register
-from gpuspike.config.schema import experiment_name, jobs, to_config
+from gpuspike.config.schema import Job, experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, DataError, GpuspikeError
 
 BAD_INPUT = 2
@@ -107,12 +107,13 @@ def refuse_dashes(arguments: Sequence[str], keys: Collection[str]) -> None:
     Raises:
         ConfigError: which is it, and how it is given.
     """
-    for argument in arguments:
+    for number, argument in enumerate(arguments):
         key, equals, value = argument.lstrip("-").partition("=")
         if argument.startswith("--") and key.split(".")[0] in keys:
-            raise ConfigError(
-                f"values are given without dashes: {key}={value if equals else 'VALUE'}, got {argument}"
-            )
+            following = arguments[number + 1 : number + 2]
+            if not equals and following and not following[0].startswith("-") and "=" not in following[0]:
+                value, argument = following[0], f"{argument} {following[0]}"
+            raise ConfigError(f"values are given without dashes: {key}={value or 'VALUE'}, got {argument}")
 
 
 def refuse(command: str, error: GpuspikeError) -> NoReturn:
@@ -153,6 +154,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
     from gpuspike.store.run_folder import check_folder, check_writable, existing, locked
 
     before = existing(Path())
+    arguments = searching(arguments)
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
         return before, None
@@ -166,6 +168,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
         build(job.config)
         check_sweep(job.folder) if job.sweep else check_folder(job.folder)
         before |= existing(job.folder)
+    tell("gpuspike-train", asked)
     if not asked or not asked[0].sweep or asked[0].config.resume is not None:
         return before, None
     given = [set(job.overrides) for job in asked]
@@ -173,6 +176,31 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
     keys = frozenset(text.partition("=")[0] for text in differing)
     together = len({job.folder.parent for job in asked}) == 1
     return before, Sweep(asked[0].folder if together else None, keys, len(asked))
+
+
+def searching(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which Hydra's --config-dir FOLDER is the override that it stands for.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    result, rest = [], list(arguments)
+    while rest:
+        flag, equals, folder = rest.pop(0).partition("=")
+        if flag not in ("--config-dir", "-cd") or not (equals or rest):
+            result.append(flag + equals + folder)
+            continue
+        folder = folder if equals else rest.pop(0)
+        if not Path(folder).is_dir():
+            raise ConfigError(f"{flag} must be a folder, got {folder}, which is none")
+        result.append(f"hydra.searchpath=[file://{Path(folder).absolute()}]")
+    return result
+
+
+def tell(command: str, asked: Sequence[Job]) -> None:
+    """Says what may not be meant, once for all jobs."""
+    for note in dict.fromkeys(note for job in asked for note in job.notes):
+        print(f"{command}: note: {note}", file=sys.stderr)
 
 
 def _show_sweep(folder: Path) -> None:
@@ -209,7 +237,7 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
             number = int(hydra_config.job.num)
             summary = run_once(
                 config,
-                experiment_name(),
+                experiment_name(config),
                 sweep,
                 folder,
                 console,
@@ -219,7 +247,7 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
                 live=hydra_config.runtime.choices.get("hydra/launcher") == "basic",
             )
         else:
-            summary = run(config, experiment_name(), folder, console, overrides)
+            summary = run(config, experiment_name(config), folder, console, overrides)
     except (GpuspikeError, MemoryError) as error:
         if isinstance(error, MemoryError):
             error = ConfigError(f"the run does not fit into memory: {error}")

@@ -45,7 +45,7 @@ def evaluations(overrides: Sequence[str], multirun: bool) -> list[EvaluateConfig
     """
     register(SCHEMA, EvaluateConfig)
     folder = conf_folder() / "evaluate"
-    return composed(overrides, multirun, folder, "evaluate", _to_evaluation)
+    return composed(overrides, multirun, folder, "evaluate", EvaluateConfig, _to_evaluation)
 
 
 def _to_evaluation(cfg: Any) -> EvaluateConfig:

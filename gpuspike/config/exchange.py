@@ -85,7 +85,7 @@ def asked(overrides: Sequence[str], multirun: bool, name: str, schema: type[T]) 
                 raise ConfigError(f"{key} must be given, gpuspike-{name} {words}, got none")
         return config
 
-    return composed(overrides, multirun, conf_folder() / "exchange", name, made)
+    return composed(overrides, multirun, conf_folder() / "exchange", name, schema, made)
 
 
 _WITH_VALUE = ("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-dir", "-cd")

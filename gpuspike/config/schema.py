@@ -6,7 +6,6 @@ The values stand in conf/. Below this module and the command line nobody sees Hy
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from gpuspike import plugins
+from gpuspike.config import checks, fitting
 from gpuspike.config.composition import composed, conf_folder, read_yaml, typed
 from gpuspike.config.composition import register as register_schema
 from gpuspike.config.parts import group, offer, option
@@ -26,17 +26,11 @@ from gpuspike.substrate.distortions import DISTORTIONS
 from gpuspike.training.losses import LOSSES, Loss
 from gpuspike.training.optimizers import OPTIMIZERS, Optimizer
 
-MOST_SAMPLES = 1_000_000
-"""Samples of a generated split: drawing more would take minutes before the run could be checked."""
+USUAL_PRICES = "brainscales2"
+"""What a chip is priced as that names no prices of its own."""
 
 ENCODING = {"t_early": 0.15, "t_late": 2.0}
 """Times of a data set that has no YAML file, in tau_syn."""
-
-MOST_REPLICAS = 100_000
-"""Networks side by side: more would have filled the memory before the run could be checked."""
-
-MOST_NEURONS = 1_000_000
-"""Neurons of a hidden layer: a larger number is a mistake."""
 
 
 class BackendName(enum.Enum):
@@ -99,9 +93,9 @@ class DatasetConfig:
     """Group `dataset`: which samples, and how they become spikes; `dataset_config` adds data sets' own."""
 
     name: str = MISSING  # in gpuspike.datasets.DATASETS
-    n_train: int = MISSING
-    n_validation: int = MISSING
-    n_test: int = MISSING
+    n_train: int | None = None  # null: as many as the file of a data set of one's own has
+    n_validation: int | None = None
+    n_test: int | None = None
     t_early: float = MISSING  # spike time of the smallest value, or of the brightest pixel [tau_syn]
     t_late: float = MISSING  # spike time of the largest value, or of a black pixel [tau_syn]
     full_scale: float = 256.0  # pixel value that spikes at t_early; images
@@ -113,9 +107,12 @@ class ModelConfig:
     """Group `model`: layers, initial weights and neurons."""
 
     hidden: list[int] = MISSING  # neurons of each hidden layer
+    # In the lists by layer one value stands for all layers.
     bias_times: list[list[float]] = MISSING  # for each layer, the times of its bias spikes
-    weight_mean: list[float] = MISSING  # of the initial weights, by layer
-    weight_std: list[float] = MISSING
+    weight_mean: list[float] | None = (
+        MISSING  # of the initial weights, by layer; null: from the number of inputs
+    )
+    weight_std: list[float] | None = MISSING
     tau_mem: float = MISSING  # inf: no leak
     tau_syn: float = MISSING
     threshold: float = MISSING
@@ -149,7 +146,9 @@ class TrainingConfig:
     batch_size: int = MISSING
     evaluation_batch_size: int = MISSING
     loss: str = MISSING  # in gpuspike.training.losses.LOSSES
-    max_silent: list[float] = MISSING  # silent fraction of each layer above which it is bumped
+    max_silent: list[float] | None = (
+        MISSING  # silent fraction of each layer above which it is bumped; null: usual
+    )
     bump_value: float = MISSING
     bump_exponential: bool = True
     bump_targeted: bool = True
@@ -168,7 +167,7 @@ class SubstrateConfig:
     """
 
     name: str = MISSING
-    prices: str = "brainscales2"  # of the accountant: a name in conf/prices, or a path to a YAML file
+    prices: str = ""  # of the accountant: a name in conf/prices, or a path to a YAML file; "": USUAL_PRICES
     max_fan_in: int = 0  # inputs of a neuron, bias spikes included; 0: no limit
     max_neurons: int = 0  # on one chip
     max_synapses: int = 0  # on one chip
@@ -247,18 +246,24 @@ def register() -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One run that a command line asks for; `folder` is its own, or that of the `sweep` it is part of."""
+    """One run that a command line asks for; `folder` is its own, or that of the `sweep` it is part of.
+
+    Attributes:
+        notes: what may not be meant, each in one line.
+    """
 
     config: Config
     experiment: str
     folder: Path
     overrides: Sequence[str] = ()
     sweep: bool = False
+    notes: Sequence[str] = ()
 
 
-def experiment_name() -> str:
-    """Name of the experiment file that the running Hydra job composes; "custom" without one."""
-    return str(HydraConfig.get().runtime.choices.get("experiment") or "custom")
+def experiment_name(config: Config) -> str:
+    """What the running Hydra job composes: an experiment, or its data, where that is made for others."""
+    choices = HydraConfig.get().runtime.choices
+    return fitting.title(choices, config.dataset.name, str(getattr(config.dataset, "path", "")))
 
 
 def to_config(cfg: DictConfig) -> Config:
@@ -285,8 +290,15 @@ def _checked(values: Any) -> Config:
     found = plugins.require(entries) if isinstance(entries, (list, ListConfig)) else []
     config = typed(values, Config)
     config.plugin = found
-    _check(config)
+    config.substrate = _priced(config.substrate)
+    checks.complete(config)
+    checks.check(config)
     return config
+
+
+def _priced(substrate: SubstrateConfig) -> SubstrateConfig:
+    substrate.prices = substrate.prices or USUAL_PRICES
+    return substrate
 
 
 def read_config(path: Path) -> Config:
@@ -315,7 +327,7 @@ def read_substrate(path: Path) -> SubstrateConfig:
         known = sorted(file.stem for file in (conf_folder() / "substrate").glob("*.yaml"))
         raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}")
     try:
-        return typed(read_yaml(path), type(substrate_config()))
+        return _priced(typed(read_yaml(path), type(substrate_config())))
     except ConfigError as error:
         raise ConfigError(f"{path} describes no chip: {error}") from None
 
@@ -336,63 +348,17 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
         ConfigError: a typo, a wrong type or an impossible value in any of the jobs.
     """
     register()
-    return composed(overrides, multirun, conf_folder(), "config", lambda cfg: _job(cfg, multirun))
+    return composed(overrides, multirun, conf_folder(), "config", Config, lambda cfg: _job(cfg, multirun))
 
 
 def _job(cfg: DictConfig, multirun: bool) -> Job:
     sweeps = multirun or cfg.hydra.mode is RunMode.MULTIRUN
     folder = Path(cfg.hydra.sweep.dir if sweeps else cfg.hydra.run.dir)
-    return Job(to_config(cfg), experiment_name(), folder, list(cfg.hydra.overrides.task), sweeps)
-
-
-def _check(config: Config) -> None:
-    """Ranges that no constructor further down the house checks, and lists whose lengths must agree."""
-    training, dataset = config.training, config.dataset
-    if config.name is not None and not re.fullmatch(r"[\w.-]{1,80}", config.name):
-        raise ConfigError(f"name must be letters, digits, '.', '_' and '-', 80 at most, got {config.name!r}")
-    _ = (
-        DATASETS[dataset.name],
-        OPTIMIZERS[config.optimizer.name],
-        LOSSES[training.loss],
-    )  # refuses unknown ones
-    for key, value, least in (
-        ("replicas", config.replicas, 1),
-        ("seed", config.seed, 0),
-        ("chip_seed", config.chip_seed or 0, 0),
-        ("model.input_repeats", config.model.input_repeats, 1),
-        ("training.epochs", training.epochs, 1),
-        ("training.batch_size", training.batch_size, 1),
-        ("training.evaluation_batch_size", training.evaluation_batch_size, 1),
-        ("dataset.n_train", dataset.n_train, 1),
-        ("dataset.n_validation", dataset.n_validation, 1),
-        ("dataset.n_test", dataset.n_test, 1),
-    ):
-        if value < least:
-            raise ConfigError(f"{key} must be at least {least}, got {value}")
-        if key.startswith("dataset.") and value > MOST_SAMPLES:
-            raise ConfigError(f"{key} must be at most {MOST_SAMPLES}, got {value}")
-    if config.replicas > MOST_REPLICAS:
-        raise ConfigError(f"replicas must be at most {MOST_REPLICAS}, got {config.replicas}")
-    if max(config.model.hidden, default=0) > MOST_NEURONS:
-        raise ConfigError(f"model.hidden must be at most {MOST_NEURONS} a layer, got {config.model.hidden}")
-    if config.seed + config.replicas > 2**63:
-        raise ConfigError(f"seed + replicas must stay below 2**63, got seed={config.seed}")
-    if (config.chip_seed or 0) + config.replicas > 2**32:
-        raise ConfigError(f"chip_seed + replicas must stay below 2**32, got chip_seed={config.chip_seed}")
-    if training.batch_size > dataset.n_train:
-        raise ConfigError(
-            f"training.batch_size must not exceed the {dataset.n_train} training samples, "
-            f"got {training.batch_size}"
+    config = to_config(cfg)
+    notes = fitting.misfits(cfg.hydra.runtime.choices, suited=config.model.weight_mean is None)
+    if not cfg.substrate.prices:
+        notes.append(
+            f"substrate={config.substrate.name} names no prices: time and energy are told as if it were "
+            f"{USUAL_PRICES}; substrate.prices=NAME, or a file of yours, takes others"
         )
-    n_layers = len(config.model.hidden) + 1
-    lists: tuple[tuple[str, Sequence[Any]], ...] = (
-        ("model.bias_times", config.model.bias_times),
-        ("model.weight_mean", config.model.weight_mean),
-        ("model.weight_std", config.model.weight_std),
-        ("training.max_silent", training.max_silent),
-    )
-    wrong = [f"{len(values)} for {key}" for key, values in lists if len(values) != n_layers]
-    if wrong:
-        raise ConfigError(
-            f"lists need one entry for each of the {n_layers} layers after the inputs, got {', '.join(wrong)}"
-        )
+    return Job(config, experiment_name(config), folder, list(cfg.hydra.overrides.task), sweeps, notes)

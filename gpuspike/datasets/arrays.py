@@ -22,12 +22,17 @@ class Npz(Samples):
     """An .npz file as a configuration asks for it.
 
     Attributes:
+        n_train, n_validation, n_test: the first samples of each split; None: all of them.
         path: of the file.
     """
 
+    n_train: int | None = None  # type: ignore[assignment]
+    n_validation: int | None = None  # type: ignore[assignment]
+    n_test: int | None = None  # type: ignore[assignment]
     path: str = ""
 
     lasting: ClassVar[bool] = False
+    files: ClassVar[tuple[str, ...]] = ("path",)
 
     def load(self) -> Dataset:
         """See `load_arrays`."""
@@ -36,8 +41,10 @@ class Npz(Samples):
         return load_arrays(Path(self.path), self.n_train, self.n_validation, self.n_test)
 
 
-def load_arrays(path: Path, n_train: int, n_validation: int, n_test: int) -> Dataset:
-    """The data set in an .npz file, the first samples of each split.
+def load_arrays(
+    path: Path, n_train: int | None = None, n_validation: int | None = None, n_test: int | None = None
+) -> Dataset:
+    """The data set in an .npz file: all samples of each split, or the first ones.
 
     For each split, train, validation and test, the file holds `<split>_labels`, (n_samples,) integers from 0,
     and one of `<split>_times`, `<split>_pixels` and `<split>_values`, the same kind for all: (n_samples,
@@ -47,7 +54,7 @@ def load_arrays(path: Path, n_train: int, n_validation: int, n_test: int) -> Dat
         DataError: a file that is missing, damaged or not like that: what was expected and what was got.
         ValueRangeError: a split without samples.
     """
-    check_sizes(n_train, n_validation, n_test)
+    check_sizes(*(1 if size is None else size for size in (n_train, n_validation, n_test)))
     if not path.exists():
         raise DataError(f"dataset.path must be an .npz file, got {str(path)!r}, which is not there")
     arrays = read_npz(path)
@@ -100,7 +107,7 @@ def _split(
     name: str,
     kind: str,
     shape: tuple[int, ...],
-    size: int,
+    size: int | None,
     n_classes: int,
 ) -> Split:
     """One split, checked."""
@@ -120,6 +127,9 @@ def _split(
         raise DataError(
             f"{name}_labels in {path} must be {samples.shape[:1]} integers, got {labels.shape} {labels.dtype}"
         )
+    size = len(samples) if size is None else size
+    if size == 0:
+        raise DataError(f"{name}_{kind} in {path} must hold a sample at least, got none")
     if len(samples) < size:
         raise DataError(f"dataset.n_{name} must not exceed the {len(samples)} samples of {path}, got {size}")
     samples, labels = samples[:size].reshape(size, -1), labels[:size]

@@ -21,7 +21,8 @@ class Samples(ABC):
     default, is a value of the configuration's group `dataset`: a truth value, a number, a text, or a list.
 
     Attributes:
-        n_train, n_validation, n_test: samples of the three splits.
+        n_train, n_validation, n_test: samples of the three splits. One that has samples of its own, a file's,
+            gives them the default None, which stands for all.
     """
 
     n_train: int
@@ -30,6 +31,9 @@ class Samples(ABC):
 
     lasting: ClassVar[bool] = True
     """Whether equal values always give equal samples, which are then made once; a file's may change."""
+
+    files: ClassVar[tuple[str, ...]] = ()
+    """Values that are paths: a run keeps them as they hold in any folder."""
 
     @abstractmethod
     def load(self) -> Dataset:

@@ -347,8 +347,10 @@ def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
     t_in = arrays["t_in"]
     sizes: dict[str, int] = {}
     for name, array in arrays.items():
-        if array.dtype != t_in.dtype or array.dtype not in (np.float32, np.float64):
-            raise DtypeError(f"{name} must be float32 or float64 like t_in ({t_in.dtype}), got {array.dtype}")
+        if t_in.dtype not in (np.float32, np.float64):
+            raise DtypeError(f"t_in must be float32 or float64, got {t_in.dtype}")
+        if array.dtype != t_in.dtype:
+            raise DtypeError(f"{name} must be {t_in.dtype}, as t_in is, got {array.dtype}")
         if array.ndim not in (2, 3) or array.ndim != t_in.ndim:
             expected = f"{t_in.ndim}, like t_in" if t_in.ndim in (2, 3) else "2 or 3"
             raise ShapeError(f"{name} must have {expected} axes, got shape {array.shape}")

@@ -58,6 +58,7 @@ CHIP_ROWS = (
     ("chips_needed", "chips needed, at least", ""),
     ("chip_share", "share of them in use", "%"),
     ("does_not_fit", "does not fit", ""),
+    ("joined", "circuits joined for a neuron, by layer", ""),
     ("emulator_time_ratio", "emulation's time / chip's", ""),
     ("emulator_energy_ratio", "emulation's energy / chip's", ""),
     ("evidence", "evidence", ""),
@@ -112,6 +113,8 @@ def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
     if chip.get("name") is None:
         return []
     values = {**chip, "energy_until_decision_J": section(chip, "until_decision").get("energy_J")}
+    if max(chip.get("circuits_per_neuron") or (1,)) > 1:
+        values["joined"] = " ".join(map(str, chip["circuits_per_neuron"]))
     if slowest := section(chip, "slowest_class"):
         values["slowest"] = f"{slowest.get('class')}, mean {readable(slowest.get('mean_s'), 's')}"
     rows = [
@@ -196,12 +199,15 @@ def _chip_tiles(chip: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     known = f"simulated; prices {chip.get('evidence') or NONE}"
     time = section(chip, "time_to_decision_s").get("mean")
     grade = f"simulated; chip's times {chip.get('time_evidence') or chip.get('evidence') or NONE}"
+    whole, stopping = f"energy per classification on {name}", section(chip, "until_decision").get("energy_J")
+    if chip.get("energy_is_the_trials"):
+        whole += ": of the trial, whatever the network"
+    told = []
+    if joules is not None and stopping is not None:  # which tells networks apart
+        told = [(readable(stopping, "J"), f"energy on {name} if it stopped at the decision", known)]
     return [
-        (
-            readable(joules, "J"),
-            f"energy per classification on {name}",
-            known if joules is not None else UNPRICED,
-        ),
+        (readable(joules, "J"), whole, known if joules is not None else UNPRICED),
+        *told,
         (readable(time, "s"), f"mean time to decision on {name}", grade),
     ]
 

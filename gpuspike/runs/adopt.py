@@ -18,7 +18,6 @@ from gpuspike.store import checkpoint
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import CHECKPOINT, check_folder, claim
-from gpuspike.training.fit import HIDDEN_SILENT, OUTPUT_SILENT
 
 Array = NDArray[Any]
 
@@ -47,8 +46,8 @@ def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]
         raise ConfigError(f"replicas must be 1, a file has one network, got {config.replicas}")
     tau_syn = float(neuron.tau_syn)
     limits = config.training.max_silent
-    if len(limits) != len(layers):
-        limits = [*[HIDDEN_SILENT] * (len(layers) - 1), OUTPUT_SILENT]
+    if limits is not None and len(limits) != len(layers):
+        limits = None
     model = replace(
         config.model,
         hidden=[layer.n_out for layer in layers[:-1]],
@@ -65,7 +64,7 @@ def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]
     changed = replace(
         config,
         model=model,
-        training=replace(config.training, max_silent=list(limits)),
+        training=replace(config.training, max_silent=limits),
         dtype=Dtype(np.dtype(weights[0].dtype).name),
     )
     return from_values(to_values(changed))

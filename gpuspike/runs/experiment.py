@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.accountant import Prices, find, read_prices
 from gpuspike.backend import Backend, select, thread_count
+from gpuspike.config.checks import batch_too_large
 from gpuspike.config.schema import (
     Config,
     DatasetConfig,
@@ -22,10 +23,11 @@ from gpuspike.config.schema import (
 from gpuspike.datasets import Dataset
 from gpuspike.datasets import samples as data_sets
 from gpuspike.datasets.encoding import latency, pixel_latency
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, check_all
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.network.delays import DelayRule, learnt
+from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters, trained_on_host
@@ -120,7 +122,7 @@ class Experiment:
 
     def _fresh_chip(self, moment: Moment) -> EmulatedChip:
         """The chips of one training batch; each has an address of its own."""
-        n_batches = -(-self.config.dataset.n_train // self.config.training.batch_size)
+        n_batches = -(-len(self.dataset.train.labels) // self.config.training.batch_size)
         step = 1 + moment.epoch * n_batches + moment.batch
         return self.chip([seed + (step << 32) for seed in self.chip_seeds])
 
@@ -224,9 +226,9 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     Raises:
         GpuspikeError: what was expected, and what was got.
     """
-    model, training, data = config.model, config.training, config.dataset
+    _check(config)
+    model, training = config.model, config.training
     prices = read_prices(find(config.substrate.prices, conf_folder() / "prices"))
-    pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     substrate = _substrate(config)
     backend = select(
@@ -234,24 +236,16 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         host_only=trained_on_host(learnt(model.trained, model.delays))
         or ("" if substrate.ideal else "an emulated chip"),
     )
-    if not all(std >= 0.0 and np.isfinite(std) for std in model.weight_std):
-        raise ConfigError(f"model.weight_std must be 0 or more, got {model.weight_std}")
-    if not np.isfinite(model.weight_mean).all():
-        raise ConfigError(f"model.weight_mean must be finite, got {model.weight_mean}")
-    if not all(np.isfinite(times).all() for times in model.bias_times):
-        raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
-    dataset = dataset_of(data)
+    dataset = dataset_of(config.dataset)
+    config = _with_sizes(config, dataset)
     sizes = (dataset.n_features * model.input_repeats, *model.hidden, len(dataset.class_names))
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()
-    trackers.check(config)
     network = Architecture.build(sizes, bias_times, neuron, load(backend.name))
     network = replace(network, delay_rule=delay_rule_of(config))
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
     recipe = recipe_of(config)
-    recipe.make_bumping(len(network.layers), config.replicas)
-    recipe.make_schedule()
     together = training.evaluation_batch_size
     if backend.name == "cuda":
         together = _evaluated_together(config, dataset, network, to_train)
@@ -269,6 +263,55 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         recipe=recipe,
         prices=prices,
     )
+
+
+def _check(config: Config) -> None:
+    """Values that a part or nobody can use, as far as they are known without data.
+
+    Raises:
+        GpuspikeError: what was expected, and what was got, of everything that is wrong.
+    """
+    model, data = config.model, config.dataset
+
+    def weights() -> None:
+        stds, means = model.weight_std or (), model.weight_mean or ()
+        if not all(std >= 0.0 and np.isfinite(std) for std in stds):
+            raise ConfigError(f"model.weight_std must be 0 or more, got {model.weight_std}")
+        if not np.isfinite(means).all():
+            raise ConfigError(f"model.weight_mean must be finite, got {model.weight_mean}")
+
+    def bias_times() -> None:
+        if not all(np.isfinite(times).all() for times in model.bias_times):
+            raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
+
+    check_all(
+        [
+            lambda: read_prices(find(config.substrate.prices, conf_folder() / "prices")),
+            lambda: pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black),
+            lambda: LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance),
+            lambda: _substrate(config),
+            weights,
+            bias_times,
+            lambda: recipe_of(config).make_bumping(len(model.hidden) + 1, config.replicas),
+            lambda: recipe_of(config).make_schedule(),
+            lambda: trackers.check(config),
+        ]
+    )
+
+
+def _with_sizes(config: Config, dataset: Dataset) -> Config:
+    """The same with the sizes of a data set's own splits, where none are asked for.
+
+    Raises:
+        ConfigError: fewer samples than a batch has.
+    """
+    found = {f"n_{name}": len(split.labels) for name, split in dataset.splits.items()}
+    sizes = {name: size for name, size in found.items() if getattr(config.dataset, name) is None}
+    if not sizes:
+        return config
+    if found["n_train"] < config.training.batch_size:
+        raise batch_too_large(config, found["n_train"])
+    return replace(config, dataset=replace(config.dataset, **sizes))
 
 
 def delay_rule_of(config: Config) -> DelayRule:
@@ -294,9 +337,11 @@ def _made(leaf: type[L], values: Mapping[str, Any]) -> L:
 def new_trainer(parts: Experiment) -> Trainer:
     """A trainer with freshly drawn weights."""
     model = parts.config.model
-    weights = parts.network.initial_weights(
-        parts.seeds, model.weight_mean, model.weight_std, parts.config.dtype.value
-    )
+    means, stds = model.weight_mean, model.weight_std
+    if means is None or stds is None:
+        suited_means, suited_stds = from_fan_in(parts.network.layers)
+        means, stds = means or suited_means, stds or suited_stds
+    weights = parts.network.initial_weights(parts.seeds, means, stds, parts.config.dtype.value)
     trained = parts.trained_machine()
     # Examined is always the chip that the run is for.
     new = trained is parts.network or parts.config.substrate.new_chip is NewChip.step

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gpuspike.runs import memory
 from gpuspike.runs.experiment import Experiment, bytes_on_device, new_trainer
-from gpuspike.runs.run import prepare_kernels
+from gpuspike.runs.rehearsal import prepare_kernels
 from gpuspike.substrate import OnChip
 from gpuspike.training.evaluation import Labelled
 

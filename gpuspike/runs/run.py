@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from gpuspike.accountant import Counter, neurobench
+from gpuspike.accountant import neurobench
 from gpuspike.config.schema import Config, to_yaml
 from gpuspike.errors import OutputError
-from gpuspike.kernels import LayerState
 from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
 from gpuspike.report.figures import chips as chip_plots
@@ -29,8 +24,9 @@ from gpuspike.runs.dashboards import Tracking
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.runs.measure import chip_arrays, examine, measure, on_chip, summarize
-from gpuspike.runs.memory import keep_freed_memory, uncollected
+from gpuspike.runs.memory import keep_freed_memory
 from gpuspike.runs.progress import MetricsFile, ProgressDisplay, plain, record_line, say_step, say_what_runs
+from gpuspike.runs.rehearsal import StopRequest, prepare_kernels
 from gpuspike.store import checkpoint, resume
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
@@ -46,7 +42,7 @@ from gpuspike.store.run_folder import (
     release,
     replace_text,
 )
-from gpuspike.training.evaluation import Labelled, evaluate
+from gpuspike.training.evaluation import Labelled
 from gpuspike.training.trainer import Trainer
 
 Array = NDArray[Any]
@@ -82,9 +78,9 @@ def run(
     parts = build(config)
     check_folder(folder)
     before = existing(folder)
-    claim(folder, to_yaml(config))
+    claim(folder, to_yaml(parts.config))
     try:
-        with locked(folder), _readable(folder), Tracking(config, console, watch) as tracking:
+        with locked(folder), _readable(folder), Tracking(parts.config, console, watch) as tracking:
             return _run(parts, experiment, folder, console, overrides, tracking)
     finally:
         if not any(folder.glob("checkpoint*.npz")):  # nothing is worth keeping
@@ -215,102 +211,6 @@ def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, 
     console.print(f"resumed  after epoch {stopped.epoch}, {left or 'none'} to go")
 
 
-def prepare_kernels(
-    parts: Experiment, console: Console, *more: Callable[[], object], training: bool = True
-) -> None:
-    """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as the work.
-
-    Args:
-        training: those that only training needs, too; else what runs `more`.
-    """
-    start = time.perf_counter()
-    evaluating, learning = (_on_a_device if parts.backend.name == "cuda" else _on_the_host)(parts)
-    with (
-        console.status("preparing kernels (the first run on a machine compiles them: up to half a minute)"),
-        _StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
-        uncollected(),
-    ):
-        for prepare in evaluating + (learning if training else more):
-            prepare()
-            if stop.asked:
-                raise KeyboardInterrupt
-    seconds = time.perf_counter() - start
-    if seconds > 2.0:
-        console.print(f"kernels  compiled in {seconds:.0f} s, kept for later runs")
-
-
-Rehearsal = tuple[tuple[Callable[[], object], ...], tuple[Callable[[], object], ...]]
-"""What runs the kernels of an evaluation, and those of a training, on nothing much."""
-
-
-def _on_the_host(parts: Experiment) -> Rehearsal:
-    parts = parts.of_replica(0)
-    network, dtype = parts.network, parts.config.dtype.value
-    machines = dict.fromkeys([parts.network, parts.on_chip(parts.chip_seeds[:1])])  # one, if ideal
-    weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
-    t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
-    states: list[LayerState] = []
-
-    def there() -> None:
-        for machine in machines:
-            states[:] = machine.forward(weights, network.receive(t_in))
-
-    def train() -> None:
-        data = Labelled(network.receive(t_in, sort=parts.rule.keeps_inputs), np.zeros(1, np.int64))
-        next(new_trainer(parts).train(data, data, 1))
-
-    def back() -> None:  # gradients of a chip are compared after the training
-        everybody, t_out_grad = np.ones(1, np.bool_), np.zeros_like(states[-1].t_out)
-        for machine in list(machines)[1:]:
-            machine.backward(weights, states, t_out_grad, active=everybody, max_weight_grad=1.0)
-
-    evaluating = (
-        there,
-        lambda: parts.loss(states[-1].t_out, np.zeros((1, 1), np.int64)),
-        lambda: Counter(network.layers, weights, 1, [1.0])(0, 1, states),
-    )
-    return evaluating, (train, back)
-
-
-def _on_a_device(parts: Experiment) -> Rehearsal:
-    network, dtype = parts.network, parts.config.dtype.value
-    t_in = np.zeros((1, 2, network.layers[0].n_in), dtype)
-    data = Labelled(network.receive(t_in, sort=False), np.zeros(2, np.int64))
-    weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
-    counter = Counter(network.layers, weights, 2, [1.0])
-
-    def train() -> None:  # one sample kernel by kernel, the other as a graph
-        next(new_trainer(replace(parts, rule=replace(parts.rule, batch_size=1))).train(data, data, 1))
-
-    return (lambda: evaluate(network, weights, data, parts.loss, 2, counter),), (train,)
-
-
-class _StopRequest:
-    """Turns Ctrl-C into a request that is met between two batches, never while a file is written.
-
-    A second Ctrl-C stops at once.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> _StopRequest:
-        # Only the main thread may set handlers; elsewhere the program around us handles Ctrl-C.
-        self._ours = threading.current_thread() is threading.main_thread()
-        if self._ours:
-            self._before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._ours:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _ask(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
 def _train(
     parts: Experiment,
     trainer: Trainer,
@@ -332,7 +232,7 @@ def _train(
     records = list(records)
     chip = chip_arrays(trainer.examined)
     interrupted = False
-    with _StopRequest() as stop, ProgressDisplay(console, n_epochs) as display:
+    with StopRequest() as stop, ProgressDisplay(console, n_epochs) as display:
 
         def on_batch(done: int, total: int) -> None:
             if stop.asked:

@@ -8,10 +8,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from gpuspike.config.parts import own_defaults
 from gpuspike.config.schema import Config, ModelConfig
+from gpuspike.datasets import DATASETS
 
 
 def to_values(config: Config) -> dict[str, Any]:
@@ -79,4 +81,12 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
         for name, value in flat(to_values(config))
         if not within(name, leave_out) and not (name in unset and unset[name] == value)
     }
+    for name in ("substrate.prices", *(f"dataset.{file}" for file in DATASETS[config.dataset.name].files)):
+        values[name] = _from_here(values[name])
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _from_here(value: str) -> str:
+    """A path as it is typed: from the folder that one is in, if it lies in there; sweeps were begun so."""
+    path = Path(value)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else value

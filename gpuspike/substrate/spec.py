@@ -160,20 +160,28 @@ class Substrate:
         if len(layers) > MOST_LAYERS and not self.ideal:
             raise ConfigError(f"a chip has at most {MOST_LAYERS} layers, got {len(layers)}")
         fan_in = max(layer.n_pre for layer in layers)
+        lacking: list[str] = []
         if self.max_fan_in and fan_in > self.max_fan_in:
-            raise ConfigError(
+            lacking.append(
                 f"a neuron on {self.name} has at most {self.max_fan_in} inputs, got a layer with {fan_in}: "
-                f"{fan_in - self.max_fan_in} too many, which no number of chips changes"
+                f"{fan_in - self.max_fan_in} too many, which no number of chips like this one changes"
             )
         for what, most, needed in (
             ("neurons", self.max_neurons, sum(layer.n_out for layer in layers)),
             ("synapses", self.max_synapses, sum(layer.n_pre * layer.n_out for layer in layers)),
         ):
             if most and needed > most:
-                raise ConfigError(
+                lacking.append(
                     f"{self.name} has {most} {what}, got a network with {needed}: {needed - most} too many, "
                     f"as many as {-(-needed // most)} chips have"
                 )
+        if lacking:
+            zeros = " ".join(
+                f"substrate.{f.name}=0"
+                for f in fields(Substrate)
+                if f.name.startswith("max_") and getattr(self, f.name)
+            )
+            raise ConfigError(f"{'; '.join(lacking)}; {zeros} emulates a chip with room for it")
 
 
 def keys() -> Iterator[tuple[str, Any, Field[Any]]]:

@@ -61,10 +61,12 @@ try:  # the folder is read when a kernel is declared, that is, while these modul
     _deciding = importlib.import_module("gpuspike.kernels.cpu.deciding")
     single = importlib.import_module("gpuspike.kernels.cpu.single")
     _records = importlib.import_module("gpuspike.kernels.cpu.records")
+    _compiler = importlib.import_module("gpuspike.kernels.cpu.compiler")
 finally:
     numba_config.CACHE_DIR = _given  # type: ignore[attr-defined]
 
 
+compiling = _compiler.compiling
 spike_order = _sort.spike_order
 jitter, normals = _update.jitter, _update.normals
 score, descend = _loss.score, _descent.descend

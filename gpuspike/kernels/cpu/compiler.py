@@ -8,10 +8,12 @@ job that it is linked into. That takes less than half the time, and jobs come ou
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
-from numba.core import codegen, types
+from numba.core import codegen, event, types
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.typed_passes import NativeLowering
@@ -87,3 +89,25 @@ def njit(**options: Any) -> Any:
         return piece
 
     return declare
+
+
+class _First(event.Listener):
+    """Hears of the first of what happens."""
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self._begin, self._heard = begin, False
+
+    def on_start(self, event: Any) -> None:
+        if not self._heard:
+            self._heard = True
+            self._begin()
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to do."""
+
+
+@contextmanager
+def compiling(begin: Callable[[], None]) -> Iterator[None]:
+    """Calls `begin` before the first function is compiled, if any is: what is kept on the disk is only read."""
+    with event.install_listener("numba:compile", _First(begin)):
+        yield

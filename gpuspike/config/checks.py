@@ -1,0 +1,151 @@
+"""Ranges of a configuration that no constructor further down the house checks, told all at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpuspike.datasets import DATASETS
+from gpuspike.errors import ConfigError, GpuspikeError, together
+from gpuspike.training.losses import LOSSES
+from gpuspike.training.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from gpuspike.config.schema import Config, DatasetConfig
+
+MOST_SAMPLES = 1_000_000
+"""Samples of a generated split: drawing more would take minutes before the run could be checked."""
+
+MOST_REPLICAS = 100_000
+"""Networks side by side: more would have filled the memory before the run could be checked."""
+
+MOST_NEURONS = 1_000_000
+"""Neurons of a hidden layer: a larger number is a mistake."""
+
+SPLITS = ("n_train", "n_validation", "n_test")
+
+
+def complete(config: Config) -> None:
+    """Makes one value of a list by layer stand for all layers, and paths hold wherever one is."""
+    model, training = config.model, config.training
+    n_layers = len(model.hidden) + 1
+    for place, name in _BY_LAYER:
+        values = getattr(model if place == "model" else training, name)
+        if values is not None and len(values) == 1:
+            setattr(model if place == "model" else training, name, values * n_layers)
+    if config.dataset.name in DATASETS:
+        for name in DATASETS[config.dataset.name].files:
+            if path := getattr(config.dataset, name):
+                setattr(config.dataset, name, str(Path(path).absolute()))
+    if config.substrate.prices.endswith((".yaml", ".yml")):
+        config.substrate.prices = str(Path(config.substrate.prices).absolute())
+
+
+_BY_LAYER = (
+    ("model", "bias_times"),
+    ("model", "weight_mean"),
+    ("model", "weight_std"),
+    ("training", "max_silent"),
+)
+
+
+def check(config: Config) -> None:
+    """Refuses what cannot be, and lists whose lengths do not agree.
+
+    Raises:
+        ConfigError: what was expected, and what was got, of everything that is wrong.
+    """
+    if mistakes := list(_mistakes(config)):
+        raise together(mistakes)
+
+
+def _mistakes(config: Config) -> Iterator[GpuspikeError]:
+    training, dataset = config.training, config.dataset
+    if config.name is not None and not re.fullmatch(r"[\w.-]{1,80}", config.name):
+        words = "letters, digits, '.', '_' and '-', 80 at most"
+        yield ConfigError(f"name must be {words}, got {config.name!r}")
+    for parts, name in (
+        (DATASETS, dataset.name),
+        (OPTIMIZERS, config.optimizer.name),
+        (LOSSES, training.loss),
+    ):
+        try:
+            parts[name]
+        except ConfigError as error:
+            yield error
+    sizes = [(f"dataset.{name}", getattr(dataset, name), 1) for name in SPLITS]
+    for key, value, least in (
+        ("replicas", config.replicas, 1),
+        ("seed", config.seed, 0),
+        ("chip_seed", config.chip_seed or 0, 0),
+        ("model.input_repeats", config.model.input_repeats, 1),
+        ("training.epochs", training.epochs, 1),
+        ("training.batch_size", training.batch_size, 1),
+        ("training.evaluation_batch_size", training.evaluation_batch_size, 1),
+        *sizes,
+    ):
+        if value is None:
+            yield from _no_size(dataset.name, key.removeprefix("dataset."))
+        elif value < least:
+            yield ConfigError(f"{key} must be at least {least}, got {value}")
+        elif key.startswith("dataset.") and value > MOST_SAMPLES:
+            yield ConfigError(f"{key} must be at most {MOST_SAMPLES}, got {value}")
+    if config.replicas > MOST_REPLICAS:
+        yield ConfigError(f"replicas must be at most {MOST_REPLICAS}, got {config.replicas}")
+    if max(config.model.hidden, default=0) > MOST_NEURONS:
+        yield ConfigError(f"model.hidden must be at most {MOST_NEURONS} a layer, got {config.model.hidden}")
+    if config.seed + config.replicas > 2**63:
+        yield ConfigError(f"seed + replicas must stay below 2**63, got seed={config.seed}")
+    if (config.chip_seed or 0) + config.replicas > 2**32:
+        yield ConfigError(f"chip_seed + replicas must stay below 2**32, got chip_seed={config.chip_seed}")
+    if dataset.n_train is not None and 1 <= dataset.n_train < training.batch_size:
+        yield batch_too_large(config, dataset.n_train)
+    yield from _lengths(config)
+
+
+def check_sizes(dataset: DatasetConfig) -> None:
+    """Refuses a split without a size of a data set that has as many samples as are asked for."""
+    if wrong := [
+        e for name in SPLITS if getattr(dataset, name) is None for e in _no_size(dataset.name, name)
+    ]:
+        raise together(wrong)
+
+
+def _no_size(name: str, split: str) -> Iterator[GpuspikeError]:
+    known = name not in DATASETS or any(
+        item.name == split and item.default is None for item in fields(DATASETS[name])
+    )
+    if not known:
+        words = f"the data set {name} has as many samples as are asked for"
+        yield ConfigError(f"dataset.{split} must be given: {words}")
+
+
+def batch_too_large(config: Config, n_train: int) -> ConfigError:
+    """What is wrong with a batch of more samples than there are."""
+    got = config.training.batch_size
+    return ConfigError(f"training.batch_size must not exceed the {n_train} training samples, got {got}")
+
+
+def _lengths(config: Config) -> Iterator[GpuspikeError]:
+    n_layers = len(config.model.hidden) + 1
+    wrong: dict[str, Any] = {}
+    for place, name in _BY_LAYER:
+        values = getattr(getattr(config, place), name)
+        if values is not None and len(values) != n_layers:
+            wrong[f"{place}.{name}"] = values
+    if not wrong:
+        return
+    got = ", ".join(f"{len(values)} for {key}" for key, values in wrong.items())
+    one = " ".join(f"{key}={_one_for_all(key, values)}" for key, values in wrong.items())
+    yield ConfigError(
+        f"lists need one entry for each of the {n_layers} layers after the inputs, got {got}; one entry "
+        f"stands for all layers, and null for what suits them: {one}"
+    )
+
+
+def _one_for_all(key: str, values: list[Any]) -> str:
+    """A value that fits any number of layers."""
+    return f"[{values[0]}]".replace(" ", "") if key == "model.bias_times" and values else "null"

@@ -1,0 +1,82 @@
+"""Which options of the groups were made for each other, by the experiments that take them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gpuspike.config.composition import conf_folder
+
+OWN = "own"
+"""The experiment for data of one's own."""
+
+
+@cache
+def experiments() -> dict[str, dict[str, str]]:
+    """Of each experiment the options that it takes of the groups dataset, model and training."""
+    folder = conf_folder()
+    usual = _defaults(folder / "config.yaml")
+    return {
+        path.stem: usual | _taken(folder / "experiment", path.stem)
+        for path in sorted((folder / "experiment").glob("*.yaml"))
+    }
+
+
+def _taken(folder: Path, name: str) -> dict[str, str]:
+    """Options of an experiment and of those that it begins with."""
+    taken: dict[str, str] = {}
+    for entry in yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]:
+        if isinstance(entry, str):
+            taken |= {} if entry == "_self_" else _taken(folder, entry)
+        else:
+            ((key, option),) = entry.items()
+            taken[str(key).removeprefix("override /")] = str(option)
+    return taken
+
+
+def _defaults(path: Path) -> dict[str, str]:
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
+    return {key: str(option) for entry in entries if isinstance(entry, dict) for key, option in entry.items()}
+
+
+def title(choices: Mapping[str, Any], data: str, path: str) -> str:
+    """What a run is called: its experiment; or its data, where the experiment is for others, or for any.
+
+    Args:
+        choices: of the groups.
+        data: name of the data set;  path: of its file, "" without one.
+    """
+    name = str(choices.get("experiment") or "custom")
+    known = experiments().get(name)
+    if known is None or (name != OWN and known["dataset"] == choices.get("dataset")):
+        return name
+    return Path(path).stem or (name if known["dataset"] == choices.get("dataset") else data)
+
+
+def misfits(choices: Mapping[str, Any], *, suited: bool) -> list[str]:
+    """What may not be meant: a network or a rule that was made for other data, and the experiment that fits.
+
+    Args:
+        choices: of the groups.
+        suited: initial weights come from the number of inputs, and suit any data.
+    """
+    known = experiments()
+    data, name = str(choices.get("dataset")), str(choices.get("experiment"))
+    strange = []
+    for group in ("model", "training"):
+        option = str(choices.get(group))
+        users = {taken["dataset"] for taken in known.values() if taken[group] == option}
+        if users and data not in users and option != OWN and not (group == "model" and suited):
+            strange.append(f"{group}={option}")
+    if not strange or (name not in known and name != "None"):
+        return []
+    fit = [key for key in sorted(known, key=lambda key: (key != data, key)) if known[key]["dataset"] == data]
+    better = f"experiment={fit[0]}" if fit else f"experiment={OWN} dataset={data}"
+    return [
+        f"dataset={data} is trained with {' and '.join(strange)}, made for other data; {better} has a "
+        "network and a rule for it"
+    ]
