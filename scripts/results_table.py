@@ -22,6 +22,7 @@ from typing import Any
 SPLITS = ("train", "validation", "test")
 PAPER = "Göltz, Kriener et al. 2021"
 CODE = "its public code"
+DELGRAD = "DelGrad's public code"
 RECOMPUTED = "recomputed from the arrays stored with the code"
 UNCHECKED = "reported, unchecked"
 
@@ -59,6 +60,19 @@ PUBLISHED = (
         "printed in its notebook, one network; at 72 µs a sample, and in five passes at 42 µs",
     ),
     Published("mnist16_small", CODE, "98.54", "96.81", f"{RECOMPUTED}, one seed"),
+    Published("yin_yang_delays", DELGRAD, "98.76", "98.2", f"{RECOMPUTED}, one seed, no bias spikes"),
+    Published("yin_yang_delays model.delays=axonal", DELGRAD, "98.16", "97.5", f"{RECOMPUTED}, one seed"),
+    Published("yin_yang_delays model.delays=none", DELGRAD, "96.84", "96.7", f"{RECOMPUTED}, one seed"),
+    Published(
+        "yin_yang_bss2_delays", f"{DELGRAD}, on BrainScaleS-2", "91.46", "92.6", f"{RECOMPUTED}, one seed"
+    ),
+    Published(
+        "yin_yang_bss2_delays model.delays=none",
+        f"{DELGRAD}, on BrainScaleS-2",
+        "84.66",
+        "84.9",
+        f"{RECOMPUTED}, one seed",
+    ),
     Published("mnist_deep", CODE, "99.96 to 99.97", "97.91, 97.87, 98.02", f"{RECOMPUTED}, seeds 1, 2, 3"),
 )
 """What to compare with; nothing is listed here as a citation that was not read in the source it names."""

@@ -80,7 +80,7 @@ def test_a_network_goes_through_a_file_and_becomes_a_run(
     assert all(np.array_equal(a, b) for a, b in zip(weights, again.parameters.weights, strict=True))
     assert again.architecture.layers[0].bias_times == (pytest.approx(0.9),)
     run("evaluate", "run=imported", "prices=loihi", "backend=cpu")
-    assert json.loads((here / "imported" / "evaluations" / "test.json").read_text())["epoch"] == 0
+    assert json.loads((here / "imported" / "evaluations" / "test_loihi.json").read_text())["epoch"] == 0
     run("train", "resume=imported")
     assert gs.load("imported").epoch == 1
     run("export", "imported", "trained.nir", "time_unit=ms", "dialect=hxtorch")

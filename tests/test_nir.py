@@ -411,6 +411,33 @@ def test_delays_of_zero_are_none() -> None:
     assert np.array_equal(load(graph(nodes, edges))(samples()), load(graph())(samples()))
 
 
+@pytest.mark.parametrize("delays", ["axonal", "dendritic", "axonal+dendritic"])
+@pytest.mark.parametrize("neuron", [NEURONS[0], gs.LIF(np.inf)], ids=["leaky", "endless"])
+def test_delays_come_back(delays: str, neuron: gs.LIF, tmp_path: Path) -> None:
+    net, path = make(delays=delays, neuron=neuron), tmp_path / "net.nir"
+    gs.export_nir(net, path, time_unit="ms", model_unit=1e-5)
+    back = gs.import_nir(path, time_unit="ms", model_unit=1e-5, backend="cpu")
+    same_times(net(samples()), back(samples()))
+    for one, other in zip(net.architecture.layers, back.architecture.layers, strict=True):
+        assert one.delays is not None
+        assert other.delays is not None
+        for kind, own in one.delays.items():
+            np.testing.assert_allclose(getattr(other.delays, kind), own, rtol=1e-12, atol=1e-13)
+
+
+def test_delays_that_nir_has_no_words_for_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="got a network with delays of its synapses"):
+        gs.export_nir(make(delays="synaptic"), tmp_path / "net.nir", time_unit="ms")
+    nodes = simple(
+        bias=nir.Input(np.array([2])), push=nir.Linear(np.full((3, 2), 0.2)), late=nir.Delay(np.full(3, 0.1))
+    )
+    edges = [*ROW, ("bias", "push"), ("push", "late"), ("late", "lif")]
+    with pytest.raises(
+        DataError, match=r"behind the weights of 'lif' must be the same .* got other delays from 'late'"
+    ):
+        load(graph(nodes, edges), bias_times={"bias": [0.5, 1.0]})
+
+
 def test_bias_spikes_come_from_input_nodes_with_times() -> None:
     nodes = simple(bias=nir.Input(np.array([2])), push=nir.Linear(np.full((3, 2), 0.2)))
     edges = [*ROW, ("bias", "push"), ("push", "lif")]
@@ -507,13 +534,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a circle without a neuron": (
         lambda: graph(simple(a=nir.Scale(np.ones(3))), [*ROW, ("fc", "a"), ("a", "a")]),
         "Scale node 'a' is in a circle without a neuron",
-    ),
-    "a delay": (
-        lambda: graph(
-            simple(slow=nir.Delay(np.array([0.0, 0.1, 0.0, 0.0]))),
-            [("input", "slow"), ("slow", "fc"), *ROW[1:]],
-        ),
-        "Delay node 'slow' must have delays of 0",
     ),
     "a delay between two maps": (
         lambda: graph(

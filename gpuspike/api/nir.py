@@ -14,8 +14,8 @@ from gpuspike.api.network import Network
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.exchange.files import PlainLayer, read_layers, write_layers
 from gpuspike.exchange.units import Scale, Unit
-from gpuspike.network.delays import DELAYS
-from gpuspike.network.parameters import Parameters
+from gpuspike.network.delays import DelayRule, Delays, name_of
+from gpuspike.network.parameters import LayerParameters, Parameters
 
 
 def import_nir(
@@ -60,6 +60,12 @@ def import_nir(
     if dtype is None:
         single = all(layer.weights.dtype == np.float32 for layer in layers)
         dtype = np.float32 if single else np.float64
+    delayed = {kind: [getattr(layer, kind) for layer in layers] for kind in ("axonal", "dendritic")}
+    kinds = [kind for kind, own in delayed.items() if any(delays is not None for delays in own)]
+    known = [delays.max() for own in delayed.values() for delays in own if delays is not None]
+    rule = DelayRule(
+        0.0, 2.0 * float(max(known, default=0.5)), "clipped"
+    )  # training may make them twice as long
     n_in = len(layers[0].weights) - len(layers[0].bias_times)
     net = Network(
         [n_in, *(layer.weights.shape[1] for layer in layers)],
@@ -68,8 +74,18 @@ def import_nir(
         seed=seed,
         dtype=dtype,
         backend=backend,
+        delays=kinds,
+        delay_rule=rule,
     )
-    net.parameters = Parameters.of_weights([layer.weights[None].astype(net.dtype) for layer in layers])
+    made = []
+    for layer in layers:
+        free = {}
+        for kind in kinds:
+            n = layer.weights.shape[0 if kind == "axonal" else 1]
+            delays = np.zeros(n) if getattr(layer, kind) is None else getattr(layer, kind)
+            free[name_of(kind)] = rule.free(delays)[None].astype(net.dtype)
+        made.append(LayerParameters(layer.weights[None].astype(net.dtype), free))
+    net.parameters = Parameters(made)
     return net
 
 
@@ -108,10 +124,18 @@ def export_nir(
     r = whole("replica", replica or 0, 0)
     if r >= net.replicas:
         raise ValueRangeError(f"replica must be below {net.replicas}, got {r}")
-    if delays := [name for name in net.parameters.trained if name in DELAYS]:
-        raise ConfigError(f"a network with delays cannot be written to a NIR file, got {', '.join(delays)}")
+    if name_of("synaptic") in net.parameters.trained:
+        raise ConfigError(
+            "NIR has delays of inputs and of neurons, got a network with delays of its synapses"
+        )
     layers = [
-        PlainLayer(f"lif_{k}", weights[r], layer.neuron.of_replica(r), layer.bias_times)
+        PlainLayer(
+            f"lif_{k}",
+            weights[r],
+            layer.neuron.of_replica(r),
+            layer.bias_times,
+            **{kind: delays[r] for kind, delays in (layer.delays or Delays()).items()},
+        )
         for k, (layer, weights) in enumerate(
             zip(net.architecture.layers, net.parameters.weights, strict=True)
         )

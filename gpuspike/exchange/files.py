@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,15 @@ class PlainLayer:
         weights: (n_pre, n_post), the rows of bias spikes last.
         neuron: (n_post,) arrays or numbers.
         bias_times: of the bias spikes, in the order of their rows.
+        axonal, dendritic: (n_pre,) and (n_post,) delays; None: none.
     """
 
     name: str
     weights: Array
     neuron: LIF
     bias_times: tuple[float, ...]
+    axonal: Array | None = None
+    dendritic: Array | None = None
 
 
 def read_layers(
@@ -87,8 +91,7 @@ def _plain(
     capacitance: float | None,
 ) -> PlainLayer:
     signals = {None: layer.signal} | dict(layer.bias)
-    for signal in signals.values():
-        _refuse_delays(signal)
+    axonal, dendritic = _delays(layer, list(signals.values()), scale)
     rows, times = [layer.signal.weights], []
     for name, signal in layer.bias.items():
         own = np.asarray(bias_times[name], np.float64).ravel()
@@ -103,17 +106,25 @@ def _plain(
     if capacitance is not None:
         weights = weights * (capacitance / np.asarray(neuron.capacitance))
         neuron = LIF(neuron.tau_mem, neuron.tau_syn, neuron.threshold, neuron.leak, float(capacitance))
-    return PlainLayer(layer.node.name, np.ascontiguousarray(weights), neuron, tuple(times))
+    weights = np.ascontiguousarray(weights)
+    return PlainLayer(layer.node.name, weights, neuron, tuple(times), axonal, dendritic)
 
 
-def _refuse_delays(signal: Any) -> None:
-    """Refuses delays other than 0, which `signal.axonal` and `signal.dendritic` hold, in the file's unit."""
-    for delay in (signal.axonal, signal.dendritic):
-        if delay is not None and delay.any():
-            raise DataError(
-                f"Delay node {signal.delayed_by[-1]!r} must have delays of 0, got others, which a network "
-                "does not have"
-            )
+def _delays(layer: Layer, signals: Sequence[Any], scale: Scale) -> tuple[Array | None, Array | None]:
+    """Delays of a layer's inputs and of its neurons, in the network's unit; None where all are 0."""
+
+    def own(delay: Array | None, n: int) -> Array:
+        return np.zeros(n) if delay is None else delay / scale.one
+
+    axonal = np.concatenate([own(signal.axonal, signal.n_source) for signal in signals])
+    behind = [own(signal.dendritic, signal.size) for signal in signals]
+    if any((one != behind[0]).any() for one in behind):
+        names = ", ".join(repr(name) for signal in signals for name in signal.delayed_by)
+        raise DataError(
+            f"Delay nodes behind the weights of {layer.node.name!r} must be the same for its spikes and its "
+            f"bias spikes, got other delays from {names}"
+        )
+    return axonal if axonal.any() else None, behind[0] if behind[0].any() else None
 
 
 def write_layers(path: Path, layers: Sequence[PlainLayer], dialect: str, scale: Scale) -> None:
@@ -166,8 +177,15 @@ def nir_graph(layers: Sequence[PlainLayer], dialect: str, scale: Scale) -> Any:
             nodes[f"synapse_{k}"] = nir.LI(**told.synapse)
             edges.append((f"synapse_{k}", goal))
         nodes[goal] = nir.CubaLIF(**told.values) if told.synapse is None else nir.IF(**told.values)
-        for source, linear in ways:
-            edges += [(source, linear), (linear, goal if told.synapse is None else f"synapse_{k}")]
+        there = goal if told.synapse is None else f"synapse_{k}"
+        axonal = [None] * 2 if layer.axonal is None else np.split(layer.axonal, [n_own])
+        for (source, linear), before_it in zip(ways, axonal, strict=False):
+            way = [source, linear, there]
+            for place, delay in ((2, layer.dendritic), (1, before_it)):
+                if delay is not None:
+                    way.insert(place, f"delay_{'behind' if place == 2 else 'before'}_{linear}")
+                    nodes[way[place]] = nir.Delay(np.asarray(delay, np.float64) * scale.one)
+            edges += pairwise(way)
         before = goal
     nodes["output"] = nir.Output(output_type=np.array([layers[-1].weights.shape[1]]))
     edges.append((before, "output"))

@@ -97,6 +97,10 @@ class DelayRule:
         """Delays that free numbers stand for, of their type."""
         return (self.shift + self.scale * self._share(free)).astype(free.dtype)
 
+    def free(self, delays: Array) -> Array:
+        """Free numbers that stand for delays within the range, where the form is "clipped"."""
+        return 4.0 * ((delays - self.shift) / self.scale - 0.5)
+
     def pull(self, free: Array, grad: Array) -> Array:
         """The gradient of the free numbers, from that of the delays."""
         if self.form == "sigmoid":

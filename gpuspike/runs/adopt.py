@@ -37,6 +37,11 @@ def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]
             "a run's configuration has one neuron for all layers, got a network whose neurons have constants "
             "of their own: write it to an .npz file instead"
         )
+    if any(layer.delays is not None for layer in layers):
+        raise ConfigError(
+            "a run's configuration has no words for delays that come from elsewhere: write the network to an "
+            ".npz file instead"
+        )
     if config.replicas != 1:
         raise ConfigError(f"replicas must be 1, a file has one network, got {config.replicas}")
     tau_syn = float(neuron.tau_syn)
