@@ -94,11 +94,10 @@ def test_a_network_of_more_layers_gets_their_limits(capsys: pytest.CaptureFixtur
     pytest.importorskip("nir", reason="needs the nir package")
     gs.export_nir(gs.Network([4, 6, 5, 3], backend="cpu", dtype="float32"), "deep.nir", time_unit="ms")
     run("import", "deep.nir", "deep", "time_unit=ms", *SMALL)
-    assert checkpoint.load(Path("deep/checkpoint.npz"))[1]["config"]["training"]["max_silent"] == [
-        0.3,
-        0.3,
-        0.05,
-    ]
+    assert checkpoint.load(Path("deep/checkpoint.npz"))[1]["config"]["training"]["max_silent"] is None
+    recipe = gs.load("deep").recipe
+    assert recipe is not None
+    assert list(recipe.suited(gs.LIF()).make_bumping(3, 1).max_silent) == [0.3, 0.3, 0.05]
     assert gs.load("deep").dtype == np.float32
     assert "Network(4-6-5-3" in capsys.readouterr().out
 
