@@ -99,8 +99,14 @@ def test_its_gradient_is_the_loss_s_slope(name: str, on: str) -> None:
     assert some > 10
 
 
-@each_constant
-@pytest.mark.parametrize("substrate", ["ideal", "bss2"])
+@pytest.mark.parametrize(
+    ("name", "substrate"),
+    [
+        pytest.param(name, substrate, marks=[pytest.mark.slow] if name != "threshold" else [])
+        for name in TRAINED
+        for substrate in ("ideal", "bss2")
+    ],
+)
 def test_a_run_learns_it_and_goes_on_bit_for_bit(name: str, substrate: str, tmp_path: Path) -> None:
     asked = [f"model.trained=[{name}]", f"substrate={substrate}", "replicas=2", "backend=cpu", *FEW]
     run(tmp_path, "gpuspike-train", *asked, "training.epochs=3", "hydra.run.dir=whole")

@@ -279,8 +279,15 @@ def test_a_network_decides_remembers_and_is_drawn(kinds: str, tmp_path: Path) ->
         assert at[j, j] == pytest.approx(1.0, abs=1e-9)
 
 
-@pytest.mark.parametrize("kinds", ["axonal", "dendritic+synaptic"])
-@pytest.mark.parametrize("substrate", ["ideal", "bss2"])
+@pytest.mark.parametrize(
+    ("kinds", "substrate"),
+    [
+        ("axonal", "ideal"),
+        ("dendritic+synaptic", "bss2"),
+        pytest.param("axonal", "bss2", marks=pytest.mark.slow),
+        pytest.param("dendritic+synaptic", "ideal", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_learns_delays_and_goes_on_bit_for_bit(kinds: str, substrate: str, tmp_path: Path) -> None:
     asked = [f"model.delays={kinds}", "model.hidden=[20]", f"substrate={substrate}", "backend=cpu", *FEW]
     run(tmp_path, "gpuspike-train", *asked, "replicas=2", "training.epochs=3", "hydra.run.dir=whole")
@@ -346,6 +353,49 @@ def test_a_chip_s_delays_must_mean_something(values: dict[str, float], message: 
         Substrate(**values)
 
 
+@pytest.mark.parametrize("std", [0.0, 0.05])
+def test_one_network_with_delays_answers_on_many_chips(std: float) -> None:
+    made, parameters = network("axonal+dendritic+synaptic")
+    having, received = made.having(parameters).of_replica(0), made.receive(np.full((1, 4, 5), 0.5))
+    weights = [w[:1] for w in parameters.weights]
+    found = []
+    for seeds in ([3, 4, 5], [5]):
+        chip = EmulatedChip(
+            Substrate(weight_max=(9.0,), gain_std=0.1, delay_std=std), having.layers, made.kernels, seeds
+        )
+        of_all = [np.repeat(w, len(seeds), axis=0) for w in weights]
+        found.append(OnChip(having, chip).forward(of_all, received)[-1].t_out)
+    np.testing.assert_array_equal(found[0][2], found[1][0])
+
+
+def test_a_kept_chip_has_its_delays_whatever_the_network_learns(tmp_path: Path) -> None:
+    plain, delayed = (gs.Network([4, 3], delays=kind, backend="cpu") for kind in ("none", "synaptic"))
+    under = plain.on(gs.Chip("ideal", seed=3, delay_std=0.1))
+    assert under.chip is not None
+    under.chip.save(tmp_path / "chip.npz")
+    chip = gs.Chip.load(tmp_path / "chip.npz")
+    t_in = np.random.default_rng(0).uniform(0.1, 2.0, (20, 4))
+    np.testing.assert_array_equal(
+        delayed.on(chip)(t_in), delayed.on(gs.Chip("ideal", seed=3, delay_std=0.1))(t_in)
+    )
+
+
+def test_the_nominal_gradient_knows_what_is_programmed() -> None:
+    """Delays that the chip clips: its spikes come by those, and so do the gradient's causal sets."""
+    made, parameters = network("axonal+dendritic")
+    chip = EmulatedChip(Substrate(delay_max=0.3, trial_end=1e6), made.layers, made.kernels, [3, 4])
+    found = []
+    for gradient in ("nominal", "exact"):
+        machine = OnChip(made, chip, gradient).having(parameters)
+        states = machine.forward(parameters.weights, machine.receive(np.full((1, 4, 5), 0.5)))
+        grad = np.where(np.isfinite(states[-1].t_out), 1.0, 0.0)
+        found.append(
+            machine.backward(parameters, states, grad, active=np.ones(2, np.bool_), max_weight_grad=np.inf)
+        )
+    for name, own in found[0].arrays().items():
+        np.testing.assert_allclose(found[1].arrays()[name], own, rtol=1e-7, atol=1e-9)
+
+
 def test_kinds_of_delays_are_named() -> None:
     assert kinds_of("none") == kinds_of(None) == kinds_of([]) == ()
     assert kinds_of("synaptic+axonal") == kinds_of(["axonal", "synaptic"]) == ("axonal", "synaptic")
@@ -354,12 +404,22 @@ def test_kinds_of_delays_are_named() -> None:
         kinds_of("axon")
     with pytest.raises(ConfigError, match=r"of different kinds, got 'axonal\+axonal'"):
         kinds_of("axonal+axonal")
+    assert kinds_of("axonal + dendritic") == ("axonal", "dendritic")
+    with pytest.raises(
+        ConfigError, match="delays must be a sum of axonal, dendritic, synaptic, or none, got 3"
+    ):
+        kinds_of(3)  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match="axonal_delay is asked for as delays: axonal, got it among the constants"
+    ):
+        gs.Network([2, 2], trained=["axonal_delay"])
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"shift": -0.1}, "the shift of delays must be 0 or more and finite, got -0.1"),
+        ({"shift": "a"}, "the shift of delays must be 0 or more and finite, got 'a'"),
         ({"scale": 0.0}, "the scale of delays must be above 0 and finite, got 0.0"),
         ({"spread": np.inf}, "the spread of delays must be 0 or more and finite, got inf"),
         (

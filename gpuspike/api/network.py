@@ -375,7 +375,7 @@ def decide(net: Network, t_in: ArrayLike) -> tuple[NDArray[np.int64], Array]:
     """Classes that a network decides for, and when: the output neuron that spikes first.
 
     A sample is presented until it is decided, no longer: faster than all spike times, `net(t_in)`, and to the
-    bit the same. On a chip it is presented whole.
+    bit the same. On a chip, and where spikes are delayed, it is presented whole.
 
     Args:
         t_in: (n_samples, n_inputs) spike times, inf = no spike.

@@ -112,7 +112,8 @@ def export_nir(
         What the file cannot say, in sentences: who reads it has to know it.
 
     Raises:
-        ConfigError: an unknown dialect, one that has no words for these neurons, delays, or several replicas.
+        ConfigError: an unknown dialect, one that has no words for these neurons, delays of synapses, or
+            several replicas.
         ValueRangeError: an unknown unit or replica.
         BackendError: the nir package is not installed.
         OutputError: the file cannot be written.

@@ -48,6 +48,11 @@ class Delays:
         """The same with each array replaced by what function(kind, array) makes of it."""
         return Delays(**{kind: function(kind, array) for kind, array in self.items()})
 
+    def synapses(self, weights: Array) -> Array:
+        """The synaptic delays, one for each weight: a network on many chips has one set for all."""
+        assert self.synaptic is not None
+        return np.broadcast_to(self.synaptic, weights.shape)
+
     def of_replica(self, replica: int) -> Delays:
         """Those of one replica, with that axis still there."""
         return self.map(lambda _, array: array[replica : replica + 1])
@@ -89,7 +94,8 @@ class DelayRule:
         one_of("form of delays", self.form, FORMS)
         for name, least in (("shift", 0.0), ("scale", math.ulp(0.0)), ("spread", 0.0)):
             given = getattr(self, name)
-            if not least <= given < math.inf:
+            number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
+            if not number or not least <= given < math.inf:
                 expected = "0 or more" if least == 0.0 else "above 0"
                 raise ValueRangeError(f"the {name} of delays must be {expected} and finite, got {given!r}")
 
@@ -150,12 +156,16 @@ def kinds_of(asked: str | Sequence[str] | None) -> tuple[str, ...]:
     Raises:
         ConfigError: another kind, or one twice.
     """
-    given = asked.split("+") if isinstance(asked, str) else list(asked or ())
+    if isinstance(asked, str):
+        asked = asked.split("+")
+    if not isinstance(asked, Sequence | None):
+        raise ConfigError(f"delays must be a sum of {', '.join(KINDS)}, or none, got {asked!r}")
+    given = [kind.strip() if isinstance(kind, str) else kind for kind in asked or ()]
     given = [] if given in (["none"], [""]) else given
     for kind in given:
         one_of("kind of delays", kind, KINDS)
     if len(set(given)) < len(given):
-        raise ConfigError(f"delays must be of different kinds, got {asked!r}")
+        raise ConfigError(f"delays must be of different kinds, got {'+'.join(given)!r}")
     return tuple(kind for kind in KINDS if kind in given)
 
 
@@ -163,4 +173,7 @@ def learnt(constants: Sequence[str], kinds: str | Sequence[str] | None) -> tuple
     """Names of all that a network learns beside its weights: constants, then delays; see `kinds_of`."""
     if isinstance(constants, str):
         raise ConfigError(f"constants to be trained must be a list of different names, got {constants!r}")
+    for name in constants:
+        if name in DELAYS:
+            raise ConfigError(f"{name} is asked for as delays: {DELAYS[name]}, got it among the constants")
     return (*constants, *(name_of(kind) for kind in kinds_of(kinds)))

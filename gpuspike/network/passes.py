@@ -64,7 +64,7 @@ def forward(
             alone = None if trial is None else [trial]
             (state,) = kernels.forward(t_in, order, [w], [neuron], [()], alone)
         else:
-            state = _neuron_by_neuron(kernels, t_in, w, own.synaptic, neuron, trial)
+            state = _neuron_by_neuron(kernels, t_in, w, own.synapses(w), neuron, trial)
         states.append(state)
     return states
 
@@ -115,14 +115,14 @@ def backward(
             dendritic = np.where(wanted, grad, 0.0).sum(axis=1, dtype=np.float64)
         further = number > 0 or own.axonal is not None
         spikes = state.t_cross, state.slope, grad
-        of_weights = w
-        if taus or own.synaptic is not None:
+        of_weights, synapses = w, None if own.synaptic is None else own.synapses(w)
+        if taus or synapses is not None:
             of_weights, synaptic, of_taus = kernels.single.learn(
-                state.t_in, w, own.synaptic, neuron, *spikes, with_taus=taus, **limits
+                state.t_in, w, synapses, neuron, *spikes, with_taus=taus, **limits
             )
-        if own.synaptic is not None:
+        if synapses is not None:
             if further:
-                grad = kernels.single.times_grad(state.t_in, w, own.synaptic, neuron, *spikes, active=active)
+                grad = kernels.single.times_grad(state.t_in, w, synapses, neuron, *spikes, active=active)
         else:
             synaptic = None
             grad, (of_weights,) = kernels.backward(
@@ -143,5 +143,7 @@ def as_own(
     if own.synaptic is None:
         slope = kernels.crossing_slopes(state.t_in, weights, neuron, t_cross)
     else:
-        slope = kernels.single.slopes(state.t_in, weights, own.synaptic, neuron, t_cross, at_crossing=True)
+        slope = kernels.single.slopes(
+            state.t_in, weights, own.synapses(weights), neuron, t_cross, at_crossing=True
+        )
     return state._replace(t_cross=t_cross, slope=slope)

@@ -60,6 +60,7 @@ def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]
         leak=float(neuron.leak),
         capacitance=float(neuron.capacitance),
         trained=[],
+        delays="none",
     )
     changed = replace(
         config,

@@ -96,7 +96,8 @@ def _raster(parts: Experiment, weights: Sequence[Array], test: Labelled) -> Figu
         # At its own number, a chip's trial is the one that it was evaluated in.
         states = answer(machine, weights, test.received.part(sample, sample + 1), Moment(first=sample))
         n_in = parts.network.layers[0].n_in
-        times = [states[0].t_in[0, 0, :n_in], *(state.t_out[0, 0] for state in states)]
+        # Inputs when they are sent, as all others: not behind their delays.
+        times = [test.received.t_in[0, sample, :n_in], *(state.t_out[0, 0] for state in states)]
         spikes.append([t.astype(np.float64) / unit for t in times])
     return raster_plots.spike_raster(spikes, [int(test.labels[k]) for k in shown], names)
 
@@ -116,7 +117,8 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     spikes = [state.t_out[0, 0].astype(np.float64) for state in states]
     events = np.concatenate([*inputs, *spikes])
     model = parts.config.model
-    end = events[np.isfinite(events)].max(initial=0.0) + model.tau_syn
+    later = max((float(np.max(own.between(0))) for own in delays if own is not None), default=0.0)
+    end = events[np.isfinite(events)].max(initial=0.0) + model.tau_syn + later
     times = np.linspace(min(0.0, events.min()), end, 1500)
     traces = []
     for neuron, own, t_in, w in zip(neurons, delays, inputs, come, strict=True):

@@ -102,6 +102,11 @@ class EmulatedChip:
         return [silicon.delays for silicon in self._silicon]
 
     @property
+    def held_delays(self) -> list[Delays | None]:
+        """Of each layer, as the chip can hold them: what a trainer may know of its delays."""
+        return [silicon.held_delays for silicon in self._silicon]
+
+    @property
     def dead_fraction(self) -> Array:
         """(n_layer, n_chip) shares of dead neurons."""
         none = np.zeros(len(self.seeds))

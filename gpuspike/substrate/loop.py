@@ -12,6 +12,7 @@ from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, with_bias
 from gpuspike.network import passes
 from gpuspike.network.constants import TRAINED
+from gpuspike.network.delays import Delays
 from gpuspike.network.layers import EVALUATION, Layer, LayerInput, Moment
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
@@ -30,7 +31,7 @@ class OnChip:
 
         nominal  the chip's spike times in the network's own equations, the way of training with real hardware
                  in the loop: the slope of the nominal membrane for the observed causal set, 0 where the
-                 nominal neuron would not have spiked
+                 nominal neuron would not have spiked; a neuron's own delay has one wherever it spikes
         exact    of the emulated chip itself, with its gains, thresholds and time constants
 
     Attributes:
@@ -140,7 +141,7 @@ class OnChip:
         """Gradients of all that is learnt, by the mode; see `Architecture.backward`."""
         parameters, exact = Parameters.of(learnt), self.exact
         weights, neurons = self.believed(parameters.weights)
-        delays = [layer.delays for layer in self.layers] if exact is None else exact.delays
+        delays = self._known_delays if exact is None else exact.delays
         if exact is None:
             states = [
                 passes.as_own(self.kernels, state, w, neuron, own)
@@ -161,15 +162,21 @@ class OnChip:
         learns = parameters.gradients(found, weights, network.models, neurons, network.delay_rule)
         return learns if exact is None else learns.with_weights(exact.pull_back(learns.weights))
 
+    @property
+    def _known_delays(self) -> list[Delays | None]:
+        """Of each layer, as far as a trainer knows them."""
+        chip = self.chip
+        return chip.held_delays if isinstance(chip, EmulatedChip) else [layer.delays for layer in self.layers]
+
     def _seen(self, states: Sequence[LayerState]) -> list[LayerState]:
-        """What the nominal network would have received of the chip's spikes, after its own axonal delays."""
+        """What the nominal network would have received of the chip's spikes, after known delays."""
         if not isinstance(self.chip, EmulatedChip):
             return list(states)
         seen = []
-        for state, layer, silicon in zip(states, self.layers, self.chip.delays, strict=True):
-            if layer.delays is not None and layer.delays.axonal is not None and silicon is not None:
-                assert silicon.axonal is not None
-                state = state._replace(t_in=state.t_in + (layer.delays.axonal - silicon.axonal)[:, None])
+        for state, known, there in zip(states, self._known_delays, self.chip.delays, strict=True):
+            if known is not there and known is not None and there is not None and known.axonal is not None:
+                later = known.axonal - there.axonal  # in another order, perhaps
+                state = state._replace(t_in=state.t_in + later[:, None], order=np.empty(0, np.int64))
             seen.append(state)
         return seen
 

@@ -88,7 +88,8 @@ class Silicon:
         stuck: of the same shape, weights of synapses that obey nobody, NaN where one does; None: all do.
         dead: (n_chip, n_out), which neurons never spike; None where all may.
         always_on: of the same shape, which spike at time 0; None where none does.
-        delays: of its spikes, as the chip can have them; None: they take no time.
+        held_delays: of its spikes, as the chip can hold them; None: they take no time.
+        delay_spread: by kind, how far its delays lie from these.
         neuron: made of the parameters by `finish`.
     """
 
@@ -105,13 +106,14 @@ class Silicon:
     stuck: Array | None = None
     dead: Array | None = None
     always_on: Array | None = None
-    delays: Delays | None = field(init=False)
+    held_delays: Delays | None = field(init=False)
+    delay_spread: dict[str, Array] = field(default_factory=dict)
     neuron: LIF = field(init=False)
 
     def __post_init__(self) -> None:
         model = self.neuron = self.layer.neuron
         self.threshold, self.tau_mem, self.tau_syn = model.threshold, model.tau_mem, model.tau_syn
-        self.delays = self.layer.delays
+        self.held_delays = self.layer.delays
 
     @property
     def n_chip(self) -> int:
@@ -151,6 +153,15 @@ class Silicon:
         return come
 
     @property
+    def delays(self) -> Delays | None:
+        """Of its spikes, as the chip has them; none below 0."""
+        if self.held_delays is None or not self.delay_spread:
+            return self.held_delays
+        return self.held_delays.map(
+            lambda kind, held: np.maximum(held + self.delay_spread[kind], 0.0).astype(held.dtype)
+        )
+
+    @property
     def fixed(self) -> list[Array]:
         """Masks (n_chip, n_out) of neurons whose thresholds nothing in a trial moves."""
         return [mask for mask in (self.dead, self.always_on) if mask is not None]
@@ -166,6 +177,7 @@ class Silicon:
         """What was drawn, by name."""
         drawn = {name: getattr(self, name) for name in (*_SYNAPSES, "always_on")}
         drawn |= {name: getattr(self.neuron, name) for name in _NEURON}
+        drawn |= {f"{kind}_delay_spread": spread for kind, spread in self.delay_spread.items()}
         return {f"{k}_{self.number}": v for k, v in drawn.items() if isinstance(v, np.ndarray)}
 
     def take(self, arrays: Mapping[str, Array]) -> None:
@@ -175,6 +187,7 @@ class Silicon:
             at = f"{name}_{self.number}"
             setattr(self, name, arrays[at] if at in drawn else None)
         self.always_on = arrays.get(f"always_on_{self.number}")
+        self.delay_spread = {k: arrays[f"{k}_delay_spread_{self.number}"] for k in self.delay_spread}
         kept = {name: arrays[at] for name in _NEURON if (at := f"{name}_{self.number}") in drawn}
         self.neuron = replace(self.neuron, **kept)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from gpuspike.errors import ValueRangeError
+from gpuspike.network.delays import KINDS, shape
 from gpuspike.substrate.distortions.base import CHIP, Array, Distortion, spread, value
 from gpuspike.substrate.silicon import Silicon
 
@@ -53,17 +54,21 @@ class DelayCircuits(Distortion):
     def draw(self, silicon: Silicon, substrate: Substrate) -> None:
         """See `Distortion.draw`."""
         del substrate
-        if silicon.delays is not None:
-            silicon.delays = silicon.delays.map(lambda kind, array: self._made(silicon, kind, array))
+        if self.delay_std:  # of a network without delays, too: a chip is the same under all of them
+            (n_pre, n_out), kinds = silicon.synapses, {}
+            for kind in KINDS:
+                drawn = silicon.draw(f"{kind}_delay", shape(kind, 1, n_pre, n_out)[1:])
+                kinds[kind] = self.delay_std * drawn
+            silicon.delay_spread = kinds
+        if silicon.held_delays is not None:
+            silicon.held_delays = silicon.held_delays.map(lambda _, delays: self._held(delays))
 
-    def _made(self, silicon: Silicon, kind: str, delays: Array) -> Array:
-        made = np.clip(delays.astype(np.float64), self.delay_min, self.delay_max)
+    def _held(self, delays: Array) -> Array:
+        held = np.clip(delays.astype(np.float64), self.delay_min, self.delay_max)
         if self.delay_lsb:
-            steps = np.rint((made - self.delay_min) / self.delay_lsb)
+            steps = np.rint((held - self.delay_min) / self.delay_lsb)
             if self.delay_max < math.inf:
                 most = math.floor((self.delay_max - self.delay_min) / self.delay_lsb * (1.0 + 1e-9))
                 steps = np.minimum(steps, most)
-            made = self.delay_min + self.delay_lsb * steps
-        if self.delay_std:
-            made = np.maximum(made + self.delay_std * silicon.draw(f"{kind}_delay", delays.shape[1:]), 0.0)
-        return made.astype(delays.dtype)
+            held = self.delay_min + self.delay_lsb * steps
+        return held.astype(delays.dtype)
