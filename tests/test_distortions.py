@@ -26,7 +26,9 @@ from gpuspike import registry
 from gpuspike.config.schema import conf_folder, from_values, jobs, read_substrate
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.kernels import load
+from gpuspike.network.delays import Delays
 from gpuspike.network.layers import Moment
+from gpuspike.network.network import Architecture
 from gpuspike.registry import Registry
 from gpuspike.runs.experiment import build
 from gpuspike.store.identity import fingerprint, to_values
@@ -57,6 +59,8 @@ ON: dict[str, dict[str, Any]] = {
     "stuck_synapses": {"weight_max": (0.8,), "stuck_synapses": 0.2},
     "threshold": {"threshold_shift": 0.05, "threshold_std": 0.1},
     "time_constants": {"tau_mem_shift": 0.1, "tau_syn_shift": 0.2},
+    "delays": {"delay_min": 0.4, "delay_max": 0.6},
+    "delay_spread": {"delay_std": 0.1},
     "input_jitter": {"input_jitter": 0.1},
     "lost_inputs": {"lost_inputs": 0.1},
     "threshold_noise": {"threshold_noise": 0.1},
@@ -73,6 +77,20 @@ NEEDS = {"weight_bits": {"weight_max": (0.8,)}, "stuck_synapses": {"weight_max":
 each_key = pytest.mark.parametrize(
     ("name", "key"), [(name, f.name) for name in DISTORTIONS for f in dataclasses.fields(DISTORTIONS[name])]
 )
+
+
+DELAYED = ("delays", "delay_spread")
+"""What only a network with delays feels."""
+
+
+def network_for(name: str) -> Architecture:
+    """A network that feels a distortion."""
+    network, rng = make_network(), np.random.default_rng(0)
+    if name not in DELAYED:
+        return network
+    delays = [Delays(rng.random((1, one.n_pre)), rng.random((1, one.n_out))) for one in network.layers]
+    layers = tuple(replace(one, delays=own) for one, own in zip(network.layers, delays, strict=True))
+    return replace(network, layers=layers)
 
 
 def alone(name: str, key: str) -> Substrate:
@@ -114,7 +132,7 @@ def test_off_it_is_not_on_the_chip_and_on_it_is_felt(name: str) -> None:
     assert str(part) == ""
     assert Substrate().distortions == ()
     assert any(type(part) is DISTORTIONS[name] for part in Substrate(**ON[name]).distortions)
-    network = make_network()
+    network = network_for(name)
     ideal = network.forward(make_weights(network), make_inputs(network, 2))
     _, states = emulate(network, Substrate(**ON[name]))
     assert any((a.t_out != b.t_out).any() for a, b in zip(states, ideal, strict=True))
@@ -127,7 +145,7 @@ def test_a_key_that_is_on_is_felt_or_names_what_it_needs(name: str, key: str) ->
             ValueRangeError, match=f"^substrate.{key} needs a range, substrate.weight_max, got"
         ):
             Substrate(**{key: ON[name][key]})
-    network = make_network()
+    network = network_for(name)
     _, without = emulate(network, Substrate(**NEEDS.get(key, {})))
     _, states = emulate(network, alone(name, key))
     assert any((a.t_out != b.t_out).any() for a, b in zip(states, without, strict=True))
@@ -142,7 +160,7 @@ def test_a_value_that_means_nothing_is_refused_by_its_key(name: str, key: str) -
 
 @each_key
 def test_only_what_has_a_moment_differs_from_moment_to_moment(name: str, key: str) -> None:
-    network, spec = make_network(), alone(name, key)
+    network, spec = network_for(name), alone(name, key)
     (_, first), (_, again), (_, later) = (emulate(network, spec, Moment(n)) for n in (0, 0, 1))
     assert_same(first, again)
     moved = any((a.t_out != b.t_out).any() for a, b in zip(first, later, strict=True))
@@ -151,7 +169,7 @@ def test_only_what_has_a_moment_differs_from_moment_to_moment(name: str, key: st
 
 @each_key
 def test_a_kept_chip_is_the_same_in_the_hands_of_another_seed(name: str, key: str) -> None:
-    network, spec = make_network(), alone(name, key)
+    network, spec = network_for(name), alone(name, key)
     chip, states = emulate(network, spec)
     other = EmulatedChip(spec, network.layers, network.kernels, (8, 9))
     other.take(chip.arrays())
@@ -170,8 +188,10 @@ def test_a_training_on_it_goes_on_through_a_file_as_if_never_stopped(name: str, 
     rng = np.random.default_rng(0)
     t_in = rng.uniform(0.15, 2.0, (40, 4))
     labels = t_in[:, :3].argmin(axis=1)
-    chip = gs.Chip("ideal", seed=17, **ON[name])
-    whole, stopped = (gs.Network([4, 12, 3], bias_times=[[0.9], [0.9]], seed=1).on(chip) for _ in range(2))
+    chip, delays = gs.Chip("ideal", seed=17, **ON[name]), "axonal" if name in DELAYED else "none"
+    whole, stopped = (
+        gs.Network([4, 12, 3], bias_times=[[0.9], [0.9]], seed=1, delays=delays).on(chip) for _ in range(2)
+    )
     gs.fit(whole, t_in, labels, epochs=2, batch_size=20)
     gs.fit(stopped, t_in, labels, epochs=1, batch_size=20)
     stopped.save(tmp_path / "net.npz")

@@ -102,7 +102,7 @@ def test_the_tests_know_all_that_is_drawn() -> None:
     assert once == kinds
     assert trials == set(Purpose) - {
         Purpose.WEIGHTS, Purpose.SHUFFLE, Purpose.INPUT_NOISE, Purpose.AUGMENTATION, Purpose.CHIP,
-        Purpose.OWN_TRIALS,
+        Purpose.DELAYS, Purpose.OWN_TRIALS,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Delays as a chip can have them."""
+"""Delays as a chip can hold them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from gpuspike.errors import ValueRangeError
-from gpuspike.network.delays import KINDS, shape
-from gpuspike.substrate.distortions.base import CHIP, Array, Distortion, spread, value
+from gpuspike.substrate.distortions.base import NO_CHANCE, Array, Distortion, spread, value
 from gpuspike.substrate.silicon import Silicon
 
 if TYPE_CHECKING:
@@ -23,24 +22,21 @@ def _longest(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class DelayCircuits(Distortion):
-    """Delays that a network learns are clipped to the chip's range, rounded to its grid, and lie about that.
+class Delays(Distortion):
+    """Delays that a network learns are clipped to the chip's range and rounded to its grid.
 
-    Gradients pass straight through clipping and rounding. No delay is below 0; a network that learns none has
-    none on the chip.
+    Gradients pass straight through both. A network that learns none has none on the chip.
 
     Attributes:
         delay_min, delay_max: range;  delay_lsb: step of the grid, from `delay_min` on.
-        delay_std: from one delay to the other, drawn once a chip.
     """
 
-    scope: ClassVar[str] = CHIP
+    scope: ClassVar[str] = NO_CHANCE
     compiled: ClassVar[bool] = True
 
     delay_min: float = spread(time=True)
     delay_max: float = value(math.inf, time=True, rule=_longest)
     delay_lsb: float = spread(time=True)
-    delay_std: float = spread(time=True)
 
     def check(self, substrate: Substrate) -> None:
         """See `Distortion.check`."""
@@ -52,14 +48,8 @@ class DelayCircuits(Distortion):
             )
 
     def draw(self, silicon: Silicon, substrate: Substrate) -> None:
-        """See `Distortion.draw`."""
+        """See `Distortion.draw`; nothing is drawn."""
         del substrate
-        if self.delay_std:  # of a network without delays, too: a chip is the same under all of them
-            (n_pre, n_out), kinds = silicon.synapses, {}
-            for kind in KINDS:
-                drawn = silicon.draw(f"{kind}_delay", shape(kind, 1, n_pre, n_out)[1:])
-                kinds[kind] = self.delay_std * drawn
-            silicon.delay_spread = kinds
         if silicon.held_delays is not None:
             silicon.held_delays = silicon.held_delays.map(lambda _, delays: self._held(delays))
 
