@@ -185,7 +185,7 @@ def peer(case: Case, task: Task) -> Callable[[], float | None] | None:
     size, n_steps = task.samples_a_step, task.n_steps
 
     def train() -> None:
-        order = torch.randperm(size * n_steps)
+        order = torch.randperm(size * n_steps) % len(inputs)  # replicas see a sample each
         for step in range(n_steps):
             samples = order[step * size : (step + 1) * size]
             optimizer.zero_grad()

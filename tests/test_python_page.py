@@ -31,7 +31,7 @@ def run(texts: list[str], names: dict[str, Any]) -> dict[str, Any]:
 def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Everything that the page names, after all of its blocks but those of a run and of scikit-learn."""
     here = [text for text in blocks("docs/python.md") if "DATE_TIME" not in text and "sklearn" not in text]
-    assert len(here) == 8
+    assert len(here) == 9
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("page"))
         return run(here, {})

@@ -107,6 +107,7 @@ def _in_a_child() -> None:
     assert (done == 1).all()
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # of JAX, where another test has imported it
 def test_a_forked_child_gets_a_team_of_its_own(n_threads: int) -> None:
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system cannot fork")

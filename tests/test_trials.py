@@ -17,7 +17,7 @@ from scipy.special import lambertw
 from test_per_neuron import host
 
 from gpuspike import rng
-from gpuspike.errors import BackendError, DtypeError, ShapeError
+from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import LayerState, Trial, first_spikes, load, with_bias
 from gpuspike.kernels.layerwise import heard
 from gpuspike.neuron import LIF
@@ -451,10 +451,12 @@ def test_slopes_at_the_crossing_of_ugly_sizes(sizes: tuple[int, int]) -> None:
         assert load(backend).crossing_slopes(t_in, weights, neuron, times).shape == times.shape
 
 
-def test_slopes_at_the_crossing_need_shared_time_constants_on_the_cpu() -> None:
-    neuron, t_in, weights = layer("taus", 1)
-    with pytest.raises(BackendError, match="only neurons that share their time constants"):
-        load("cpu").crossing_slopes(t_in, weights, neuron, of_shape(t_in, weights))
+def test_slopes_at_the_crossing_of_time_constants_of_their_own_are_the_oracle_s() -> None:
+    neuron, t_in, weights = layer("taus", 11)
+    times = somebody_else_s_times(t_in, weights, neuron)
+    ours, theirs = (load(b).crossing_slopes(t_in, weights, neuron, times) for b in ("cpu", "reference"))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    assert (theirs > 0.0).any()
 
 
 @pytest.mark.parametrize("kind", ["equal", "general"])

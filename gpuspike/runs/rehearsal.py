@@ -65,7 +65,7 @@ def what_runs(parts: Experiment, *, training: bool) -> str:
 
 def _own_taus(parts: Experiment) -> bool:
     """Whether neurons on the run's chip differ in their time constants, for which there are kernels apart."""
-    machine = parts.on_chip(parts.chip_seeds[:1])
+    machine = parts.of_replica(0).on_chip(parts.chip_seeds[:1])
     chip = machine.chip if isinstance(machine, OnChip) else None
     return isinstance(chip, EmulatedChip) and not all(neuron.shares_taus for neuron in chip.neurons)
 
