@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -452,6 +453,33 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     for name, alone in model.state_dict().items():
         assert torch.equal(one[name], other[name])
         torch.testing.assert_close(one[name], alone, rtol=1e-9, atol=1e-12)
+
+
+ENDING = """
+import time, numpy as np, torch, gpuspike as gs
+from gpuspike.kernels.cpu import team
+from gpuspike.torch import first_spikes
+
+helped = team._Job.help
+
+def slowly(job):
+    held = [torch.empty(3).numpy() for _ in range(200_000)]  # as if it let go of its arrays just now
+    more = helped(job)
+    time.sleep(0.1)
+    while held:
+        held.pop()
+    return more
+
+team._Job.help = slowly
+first_spikes(torch.rand(500, 200), torch.rand(200, 100), gs.LIF())
+"""
+
+
+def test_a_process_ends_while_helpers_hold_its_tensors() -> None:
+    environment = os.environ | {"NUMBA_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", ENDING]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
 
 
 # ---- losses

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +16,9 @@ from gpuspike.backend import cupy_module
 from gpuspike.errors import BackendError, DtypeError
 
 HALF = (torch.float16, torch.bfloat16)
+
+AT_MOST_S = 5.0
+"""That the end of a process waits for helpers."""
 
 
 def on_arrays(function: Callable[..., Any], *tensors: Tensor) -> Any:
@@ -35,6 +42,20 @@ def on_arrays(function: Callable[..., Any], *tensors: Tensor) -> Any:
         return _tensors(
             function(*[cupy.from_dlpack(tensor.detach()) for tensor in tensors]), torch.from_dlpack
         )
+
+
+@atexit.register
+def _settle() -> None:
+    """Waits at exit until no helper of the CPU kernels holds an array that is a tensor's.
+
+    A helper looks out for the next job for a millisecond, with the arrays of the last one in its hands. It
+    would let go of them when the interpreter is about to end, and PyTorch aborts a process whose thread does.
+    """
+    team: Any = sys.modules.get("gpuspike.kernels.cpu.team")
+    teams = [] if team is None else [one for (_, pid), one in team._teams.items() if pid == os.getpid()]
+    last = time.monotonic() + AT_MOST_S
+    while not all(all(one._asleep) for one in teams) and time.monotonic() < last:
+        time.sleep(1e-3)
 
 
 def device_of(tensor: Tensor) -> torch.device:
