@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gpuspike.api.network import Network
 from gpuspike.errors import ConfigError, ShapeError
+from gpuspike.network.initial import typical
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.torch.spikes import first_spikes
@@ -70,7 +70,7 @@ class FirstSpikes(nn.Module):
     def _drawn(self) -> Tensor:
         mean, std = self._moments
         seed = int(torch.randint(2**31, (), device="cpu"))
-        neuron = self.neuron if self.neuron.uniform else _typical(self.neuron)
+        neuron = self.neuron if self.neuron.uniform else typical(self.neuron)
         net = Network(
             [self.n_in, self.n_out],
             [self.bias_times],
@@ -113,12 +113,6 @@ class FirstSpikes(nn.Module):
         replicas = "" if self.replicas is None else f", replicas={self.replicas}"
         neuron = self.neuron if self.neuron.uniform else "neurons with constants of their own"
         return f"{self.n_in}, {self.n_out}{bias}{replicas}, {neuron}"
-
-
-def _typical(neuron: LIF) -> LIF:
-    """A neuron of the mean constants."""
-    values = neuron.tau_mem, neuron.tau_syn, neuron.threshold, neuron.leak, neuron.capacitance
-    return LIF(*(float(np.mean(value)) for value in values))
 
 
 KNOWN = {"weights", "threshold", "tau_mem", "tau_syn"}

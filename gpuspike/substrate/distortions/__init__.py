@@ -26,7 +26,7 @@ DISTORTIONS: Registry[type[Distortion]] = Registry(
         "stuck_synapses": f"{_HERE}.stuck_synapses:StuckSynapses",
         "threshold": f"{_HERE}.threshold:Threshold",
         "time_constants": f"{_HERE}.time_constants:TimeConstants",
-        "delays": f"{_HERE}.delays:Delays",
+        "delays": f"{_HERE}.delays:DelayRange",
         "delay_spread": f"{_HERE}.delay_spread:DelaySpread",
         "input_jitter": f"{_HERE}.input_jitter:InputJitter",
         "lost_inputs": f"{_HERE}.lost_inputs:LostInputs",

@@ -22,7 +22,7 @@ def _longest(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class Delays(Distortion):
+class DelayRange(Distortion):
     """Delays that a network learns are clipped to the chip's range and rounded to its grid.
 
     Gradients pass straight through both. A network that learns none has none on the chip.
