@@ -128,6 +128,8 @@ def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequenti
         ConfigError: the network has learnt what the modules do not have.
     """
     modules = nn.Sequential()
+    if net.architecture.convolves:
+        raise ConfigError("layers of PyTorch are fully connected, got a network with convolutions")
     for layer, learnt in zip(net.architecture.layers, net.parameters, strict=True):
         if unknown := sorted(set(learnt.arrays()) - KNOWN):
             raise ConfigError(
