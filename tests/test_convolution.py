@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import gpuspike as gs
+from gpuspike.config.checks import n_layers_of
+from gpuspike.config.schema import jobs
 from gpuspike.errors import BackendError, ConfigError, ValueRangeError
 from gpuspike.kernels import load, with_bias
 from gpuspike.kernels.convolution import Convolution
@@ -21,6 +23,7 @@ from gpuspike.network.layers import LayerInput
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
 from gpuspike.network.plan import Maps, read_plan, told_plan
+from gpuspike.runs.experiment import build
 
 Array = NDArray[Any]
 
@@ -316,7 +319,7 @@ def test_layers_read_like_a_network_and_come_back() -> None:
         ([10, {"pool": 2}], "must stand behind a conv"),
         ([{"conv": 0, "kernel": 3}], "whole number from 1, got 0"),
         ([{"conv": 2, "kernel": 2.5}], "kernel in entry 0 of the layers must be a whole number"),
-        ([{"conv": 2, "kernel": 2, "padding": -1}], "padding in entry 0 of the layers must be a whole number"),
+        ([{"conv": 2, "kernel": 2, "padding": -1}], "padding in entry 0 of the layers must be a whole"),
         ([{"conv": 2, "kernel": 2, "size": 1}], "may have kernel, stride, padding, pad_time, got size"),
         ([{"dense": 2, "kernel": 2}], "may have nothing else, got kernel"),
         ([{"conv": 2, "kernel": 2, "pad_time": "late"}], "pad_time in entry 0 of the layers must be a time"),
@@ -417,3 +420,57 @@ def test_the_accountant_counts_a_synapse_for_each_use_of_a_weight() -> None:
     architecture = Architecture.build([16, Maps(2, 3), 2], [(), ()], gs.LIF(), load("cpu"), (4, 4, 1))
     assert [own.n_neurons for own in architecture.layers] == [8, 2]
     assert architecture.layers[0].fan_out.sum() == 4 * 9 * 2
+
+
+# ---- on a command line
+
+
+def configured(*overrides: str) -> Any:
+    (job,) = jobs([*overrides, "backend=cpu"], multirun=False)
+    return job.config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["model.layers=[{conv: 4, kernel: 5}, {dense: 10}]"],
+            "model.layers has all layers, got model.hidden=",
+        ),
+        (
+            ["model.hidden=[]", "model.layers=[{conv: 4}, {dense: 10}]"],
+            "model.layers: entry 0 .* needs a kernel",
+        ),
+        (["model.hidden=[]", "model.layers=[{conv: 4, kernel: 5}]"], "must end with a dense layer"),
+    ],
+)
+def test_layers_are_checked_with_the_configuration(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        configured("experiment=mnist_best", *overrides, "training.max_silent=null")
+
+
+def test_a_pool_counts_for_no_layer_in_lists() -> None:
+    config = configured("experiment=mnist_conv")
+    assert n_layers_of(config.model) == 3
+    assert config.model.bias_times == [[], [], []]
+    with pytest.raises(
+        ConfigError, match=r"each of the 3 layers after the inputs, got 2 for training\.max_silent"
+    ):
+        configured("experiment=mnist_conv", "training.max_silent=[0.5,0.1]")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.layers=[{conv: 4, kernel: 3}, {dense: 4}]"], "must end with a dense layer of 3 neurons"),
+        (
+            ["model.layers=[{conv: 4, kernel: 3}, {dense: 3}]"],
+            "layer 0 is a convolution, which needs rows and",
+        ),
+    ],
+)
+def test_layers_are_checked_against_the_data(overrides: list[str], words: str) -> None:
+    values = ["experiment=yin_yang", "model.hidden=[]", "training.max_silent=null", "model.bias_times=[[]]"]
+    config = configured(*values, *overrides, "model.weight_mean=null", "model.weight_std=null")
+    with pytest.raises((ConfigError, ValueRangeError), match=words):
+        build(config)
