@@ -286,7 +286,7 @@ def test_a_tracker_that_fails_is_said_once_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     broken, screen = Broken(method), io.StringIO()
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
     monkeypatch.setattr(trackers, "check", lambda _: None)
     monkeypatch.setitem(trackers.MAKERS, TrackerName.wandb, lambda: broken)
     summary = runs.run(small("tracking=wandb"), "test", tmp_path / "run", Console(file=screen, width=500))
@@ -381,7 +381,7 @@ def test_the_id_of_a_run_is_that_of_its_physics_and_its_folder(tmp_path: Path) -
 def test_tracking_may_be_changed_when_a_run_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
 
     def stop(self: MetricsFile, line: dict[str, Any]) -> None:
         raise KeyboardInterrupt

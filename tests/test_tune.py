@@ -35,7 +35,7 @@ RATE = {"optimizer.learning_rate": Parameter(low=0.001, high=0.03, log=True)}
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the rest of a small run."""
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
 
 
 def compose(given: Sequence[str]) -> Job:

@@ -8,30 +8,25 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from gpuspike import plugins
+from gpuspike.cli.command import command, refuse, too_large
 from gpuspike.cli.words import help_head, pinned, placed
 from gpuspike.config import schema
-from gpuspike.config.composition import conf_folder, one_line, register
+from gpuspike.config.composition import conf_folder, register
 from gpuspike.config.schema import Job, experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, DataError, GpuspikeError
-
-BAD_INPUT = 2
-INTERRUPTED = 130
+from gpuspike.screen import Screen, line, open_streams
 
 
 def train() -> None:
     """`gpuspike-train`: see README.md."""
-    try:
+    with command("gpuspike-train", "the run"):
         refuse_dashes(sys.argv[1:], [item.name for item in fields(schema.Config)])
         sys.argv[1:] = placed(plugins.given(sys.argv[1:]))
         if {"-h", "--help"} & set(sys.argv[1:]):
@@ -40,14 +35,13 @@ def train() -> None:
         if sweep is not None and sweep.folder is not None:
             sys.argv[1:] = pinned(sys.argv[1:], sweep.folder)
             where = f"sweep    {sweep.count} jobs, to follow with gpuspike-report {sweep.folder} watch=5"
-            Console().print(where, soft_wrap=True, markup=False, highlight=False)
+            Screen().print(where, soft_wrap=True, highlight=False)
         schema.register()
         files, here = [plugin.entry for plugin in plugins.loaded()], Path.cwd()
 
         def task(cfg: DictConfig) -> float:
-            for (
-                entry
-            ) in files:  # a launcher's process has not imported them; what a configuration names is not
+            open_streams()  # a launcher's process has its own, and has not imported the plug-ins
+            for entry in files:  # given here; what a configuration alone names is not loaded
                 plugins.load(entry, here)
             return _train(cfg, before, sweep)
 
@@ -59,15 +53,6 @@ def train() -> None:
         finally:
             if sweep is not None and sweep.folder is not None:
                 _show_sweep(sweep.folder)
-    except GpuspikeError as error:
-        refuse("gpuspike-train", error)
-    except (HydraException, OmegaConfBaseException) as error:
-        refuse("gpuspike-train", ConfigError(one_line(error)))
-    except MemoryError as error:
-        refuse("gpuspike-train", ConfigError(f"the run does not fit into memory: {error}"))
-    except KeyboardInterrupt as stop:
-        print(f"gpuspike-train: interrupted {stop}".rstrip(), file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 def evaluate() -> None:
@@ -75,8 +60,7 @@ def evaluate() -> None:
     from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
     from gpuspike.runs.evaluate import evaluate, prepare
 
-    command = "gpuspike-evaluate"
-    try:
+    with command("gpuspike-evaluate", "the evaluation"):
         refuse_dashes(sys.argv[1:], [item.name for item in fields(EvaluateConfig)])
         arguments = plugins.given(as_lists(sys.argv[1:]))
         flags = [a for a in arguments if a.startswith("-")]
@@ -91,14 +75,7 @@ def evaluate() -> None:
         for config in configs:  # all of them before any work
             prepare(config)
         for config in configs:
-            evaluate(config, Console())
-    except GpuspikeError as error:
-        refuse(command, error)
-    except MemoryError as error:
-        refuse(command, ConfigError(f"the evaluation does not fit into memory: {error}"))
-    except KeyboardInterrupt:
-        print(f"{command}: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+            evaluate(config, Screen())
 
 
 def refuse_dashes(arguments: Sequence[str], keys: Collection[str]) -> None:
@@ -114,12 +91,6 @@ def refuse_dashes(arguments: Sequence[str], keys: Collection[str]) -> None:
             if not equals and following and not following[0].startswith("-") and "=" not in following[0]:
                 value, argument = following[0], f"{argument} {following[0]}"
             raise ConfigError(f"values are given without dashes: {key}={value or 'VALUE'}, got {argument}")
-
-
-def refuse(command: str, error: GpuspikeError) -> NoReturn:
-    """Ends a command with an error in one line."""
-    print(f"{command}: error: {error}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
 
 
 @dataclass(frozen=True)
@@ -197,10 +168,10 @@ def searching(arguments: Sequence[str]) -> list[str]:
     return result
 
 
-def tell(command: str, asked: Sequence[Job]) -> None:
+def tell(name: str, asked: Sequence[Job]) -> None:
     """Says what may not be meant, once for all jobs."""
     for note in dict.fromkeys(note for job in asked for note in job.notes):
-        print(f"{command}: note: {note}", file=sys.stderr)
+        print(f"{name}: note: {line(note)}", file=sys.stderr)
 
 
 def _show_sweep(folder: Path) -> None:
@@ -209,9 +180,9 @@ def _show_sweep(folder: Path) -> None:
 
     with suppress(DataError):
         path, found = write_sweep_report(folder)
-        console = Console()
+        console = Screen()
         console.print(sweep_table(found))
-        console.print(f"page     {path}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"page     {path}", soft_wrap=True, highlight=False)
 
 
 def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
@@ -229,7 +200,7 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
     folder = Path(hydra_config.runtime.output_dir)
     try:
         overrides = list(hydra_config.overrides.task)
-        config, console = to_config(cfg), Console()
+        config, console = to_config(cfg), Screen()
         if config.resume is not None:
             summary = go_on(Path(config.resume), console, config, overrides)
         elif hydra_config.mode is RunMode.MULTIRUN:
@@ -250,10 +221,10 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
             summary = run(config, experiment_name(config), folder, console, overrides)
     except (GpuspikeError, MemoryError) as error:
         if isinstance(error, MemoryError):
-            error = ConfigError(f"the run does not fit into memory: {error}")
+            error = too_large("the run", error)
         if hydra_config.mode is not RunMode.MULTIRUN:
             refuse("gpuspike-train", error)  # here, since Hydra would print a line of its own
-        print(f"gpuspike-train: job {hydra_config.job.num} failed: {error}", file=sys.stderr)
+        print(f"gpuspike-train: job {hydra_config.job.num} failed: {line(str(error))}", file=sys.stderr)
         raise error from None  # Hydra keeps it until the other jobs are done
     finally:
         remove_empty(folder, before)  # the one that Hydra made, if nothing was written to it

@@ -51,7 +51,7 @@ def placed(arguments: Sequence[str]) -> list[str]:
     names = [text.removeprefix("name=") for text in arguments if text.startswith("name=")]
     several = any(flag in arguments for flag in ("-m", "--multirun"))
     key = "hydra.sweep.dir" if several else "hydra.run.dir"
-    if not names or not re.fullmatch(r"[\w.-]+", names[-1]) or names[-1] == "null":
+    if not names or not re.fullmatch(r"[\w.-]+", names[-1], re.ASCII) or names[-1] == "null":
         return list(arguments)
     if any(text.startswith((f"{key}=", "resume=")) for text in arguments):
         return list(arguments)

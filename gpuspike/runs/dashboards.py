@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 
 from gpuspike.config.schema import Config, TrackerName, TrackingMode, to_yaml
 from gpuspike.errors import ConfigError
+from gpuspike.screen import LINE, warn
 from gpuspike.store.identity import fingerprint, flat, to_values, within
 from gpuspike.store.resume import FREE
 
@@ -362,7 +362,7 @@ class Tracking:
 
         def begin(tracker: Tracker) -> None:
             where = tracker.start(config, experiment, folder, run_id(config, folder), epoch)
-            self._console.print(f"tracking {where}", soft_wrap=True, markup=False)
+            self._console.print(f"tracking {where}", **LINE)
 
         self._attempt(begin)
 
@@ -397,4 +397,4 @@ class Tracking:
             reason = " ".join(str(error).split()) or type(error).__name__
             name = self._config.tracking.name.value
             warning = f"tracking={name} failed and is left out from here on; metrics.jsonl has all: {reason}"
-            self._console.print(f"[yellow]warning[/yellow]  {escape(warning)}", soft_wrap=True)
+            warn(warning, self._console)

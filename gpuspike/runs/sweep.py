@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from gpuspike.config.schema import Config
 from gpuspike.errors import DataError, OutputError
 from gpuspike.runs.progress import TimeLeft, duration
 from gpuspike.runs.run import go_on, run
+from gpuspike.screen import Screen, clean
 from gpuspike.store.identity import fingerprint
 from gpuspike.store.run_folder import (
     CONFIG,
@@ -113,8 +114,8 @@ def run_once(
     return summary
 
 
-def _say(line: str, console: Console) -> None:
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+def _say(text: str, console: Console) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _result(summary: Mapping[str, Any]) -> str:
@@ -135,7 +136,9 @@ class _Followed:
         self._label, self._console = label, console
         self._left = TimeLeft(n_epochs)
         self._next = time.monotonic() + self.SECONDS_BETWEEN_LINES
-        self._status = console.status(escape(f"{label}  begins")) if live and console.is_terminal else None
+        self._status = (
+            console.status(Text(clean(f"{label}  begins"))) if live and console.is_terminal else None
+        )
 
     def __enter__(self) -> _Followed:
         if self._status is not None:
@@ -151,7 +154,7 @@ class _Followed:
         told = f"{self._label}  epoch {line['epoch']}/{self._left.n_epochs}{self._left.after(line['epoch'])}"
         now = time.monotonic()
         if self._status is not None:
-            self._status.update(escape(told))
+            self._status.update(Text(clean(told)))
         elif now >= self._next:
             self._next = now + self.SECONDS_BETWEEN_LINES
             _say(told, self._console)
@@ -167,11 +170,11 @@ class _Log(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Appends to the file."""
-        with open(self._path, "a", encoding="utf-8") as file:
+        with open(self._path, "a", encoding="utf-8", errors="replace") as file:
             file.write(text)
-        for line in text.splitlines():
-            if line.startswith(self.PASSED_ON):
-                _say(f"{self._label}  {line}", self._screen)
+        for said in text.splitlines():
+            if said.startswith(self.PASSED_ON):
+                _say(f"{self._label}  {said}", self._screen)
         return len(text)
 
 
@@ -180,7 +183,7 @@ def _logged(place: Path, around: set[Path], label: str, screen: Console) -> Iter
     """A console whose words go to log.txt of a job, which goes again where the job has left nothing else."""
     log = place / LOG
     try:
-        yield Console(file=cast(IO[str], _Log(log, label, screen)), width=100, no_color=True)
+        yield Screen(file=cast(IO[str], _Log(log, label, screen)), width=100, no_color=True)
     finally:
         if not any(place.glob("checkpoint*.npz")) and not (place / CONFIG).exists():
             with suppress(OSError):
