@@ -107,6 +107,8 @@ def cupy_module() -> ModuleType:
     """
     if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
         raise BackendError(f"CuPy is not installed: {remedy()}")
+    if not _writable(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache")):
+        os.environ.setdefault("CUPY_CACHE_IN_MEMORY", "1")  # where CuPy cannot keep kernels it would end
     try:
         return importlib.import_module("cupy")
     except Exception as error:  # a broken installation raises what it likes; its own words say most
@@ -114,6 +116,14 @@ def cupy_module() -> ModuleType:
             f"CuPy is installed but cannot be imported ({_words(error)}): uninstall every cupy package that "
             f"`pip list` shows, then {remedy()}"
         ) from error
+
+
+def _writable(folder: str) -> bool:
+    """Whether a folder can be written, or made."""
+    folder = os.path.abspath(folder)
+    while not os.path.lexists(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK)
 
 
 class Problem(NamedTuple):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.machinery
+import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -85,6 +87,19 @@ def test_a_broken_cupy_is_not_taken_for_a_missing_one(monkeypatch: pytest.Monkey
     chosen = backend.select("auto")
     assert chosen.name == "cpu"
     assert "cannot be imported" in chosen.note
+
+
+@pytest.mark.parametrize(("place", "kept"), [("kernels", True), ("file/kernels", False)])
+def test_cupy_keeps_kernels_in_memory_where_its_folder_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, kept: bool
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / place))
+    monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "")
+    monkeypatch.delenv("CUPY_CACHE_IN_MEMORY")
+    monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
+    backend.cupy_module()
+    assert ("CUPY_CACHE_IN_MEMORY" in os.environ) != kept
 
 
 def test_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ def main(console: Console | None = None) -> int:
     code = 0
     table.add_row("cpu", backend.select("cpu").device)
     code |= _row(table, "cpu kernels", lambda: _compare(np.asarray))
+    table.add_row("kept kernels", _kept())
     problem = backend.cuda_problem()
     if problem is None:
         table.add_row("cuda", backend.device_name())
@@ -68,6 +69,20 @@ def _row(table: Table, name: str, check: Callable[[], float]) -> int:
     verdict = ("agree with the oracle", "green") if good else ("differ from the oracle", "red")
     table.add_row(name, Text.assemble("compiled, ", verdict, f" to {difference:.0e}"))
     return 0 if good else 1
+
+
+def _kept() -> Text:
+    """Where compiled kernels are kept, and what is wrong with it: nothing of which stops a run."""
+    from gpuspike.kernels import cache
+
+    place, problem, damaged = cache.folder(), cache.problem(), cache.damaged()
+    where = "nowhere" if place is None else str(place)
+    if problem is not None:
+        told = f": compiled again by each run, since {problem}; NUMBA_CACHE_DIR=FOLDER keeps them in another"
+        return Text.assemble((where, "yellow"), told)
+    if damaged:
+        return Text.assemble(where, ("; damaged, to be compiled again: ", "yellow"), str(len(damaged)))
+    return Text(where)
 
 
 def _compare(as_array: Callable[[Any], Any]) -> float:

@@ -16,6 +16,7 @@ from gpuspike.accountant import Counter
 from gpuspike.kernels import LayerState
 from gpuspike.runs.experiment import Experiment, new_trainer
 from gpuspike.runs.memory import uncollected
+from gpuspike.screen import LINE
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.evaluation import Labelled, evaluate
 
@@ -52,7 +53,9 @@ def prepare_kernels(
                 raise KeyboardInterrupt
     seconds = time.perf_counter() - start
     if seconds > 2.0:
-        console.print(f"kernels  compiled in {seconds:.0f} s, kept for later runs")
+        from gpuspike.kernels import cache
+
+        console.print(f"kernels  compiled in {seconds:.0f} s, {cache.told()}", **LINE)
 
 
 def what_runs(parts: Experiment, *, training: bool) -> str:
