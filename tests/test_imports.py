@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "gpuspike"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    "errors", "screen", "registry", "plugins", "rng", "backend", "neuron", "kernels", "network", "datasets",
+    "errors", "screen", "reading", "registry", "plugins", "rng", "backend", "neuron", "kernels", "network",
+    "datasets",
     "substrate", "training", "accountant", "exchange", "config", "store", "report", "runs", "api",
     "torch", "jax", "cli",
 ]  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from contextlib import chdir, suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import hydra
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from gpuspike import plugins
 from gpuspike.cli.command import command, refuse, too_large
-from gpuspike.cli.words import help_head, pinned, placed
+from gpuspike.cli.words import help_head, named_by_time, pinned, placed
 from gpuspike.config import schema
 from gpuspike.config.composition import conf_folder, register
 from gpuspike.config.schema import Job, experiment_name, jobs, to_config
@@ -26,15 +26,23 @@ from gpuspike.screen import Screen, line, open_streams
 
 def train() -> None:
     """`gpuspike-train`: see README.md."""
+    from gpuspike.store.run_folder import remove_empty, reserve
+
     with command("gpuspike-train", "the run"):
         refuse_dashes(sys.argv[1:], [item.name for item in fields(schema.Config)])
-        sys.argv[1:] = placed(plugins.given(sys.argv[1:]))
+        typed = plugins.given(sys.argv[1:])
+        sys.argv[1:] = placed(typed)
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help_head())
-        before, sweep = _check(sys.argv[1:])
-        if sweep is not None and sweep.folder is not None:
-            sys.argv[1:] = pinned(sys.argv[1:], sweep.folder)
-            where = f"sweep    {sweep.count} jobs, to follow with gpuspike-report {sweep.folder} watch=5"
+        before, sweep, folder = _check(sys.argv[1:])
+        if folder is not None and named_by_time(folder, typed):
+            folder = reserve(folder)
+        if folder is not None:
+            key = "hydra.run.dir" if sweep is None else "hydra.sweep.dir"
+            sys.argv[1:] = pinned(sys.argv[1:], folder, key)
+        if sweep is not None and folder is not None:
+            sweep = replace(sweep, folder=folder)
+            where = f"sweep    {sweep.count} jobs, to follow with gpuspike-report {folder} watch=5"
             Screen().print(where, soft_wrap=True, highlight=False)
         schema.register()
         files, here = [plugin.entry for plugin in plugins.loaded()], Path.cwd()
@@ -43,7 +51,8 @@ def train() -> None:
             open_streams()  # a launcher's process has its own, and has not imported the plug-ins
             for entry in files:  # given here; what a configuration alone names is not loaded
                 plugins.load(entry, here)
-            return _train(cfg, before, sweep)
+            with chdir(here):  # paths are those of whoever typed them, wherever hydra.job.chdir has led
+                return _train(cfg, before, sweep)
 
         # Otherwise Hydra would print the traceback of a failed job itself.
         os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -53,6 +62,8 @@ def train() -> None:
         finally:
             if sweep is not None and sweep.folder is not None:
                 _show_sweep(sweep.folder)
+            if folder is not None:
+                remove_empty(folder, before)
 
 
 def evaluate() -> None:
@@ -113,11 +124,12 @@ class Sweep:
         return f"job {number} ({number + 1} of {self.count})  {' '.join(own)}".rstrip()
 
 
-def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
+def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | None]:
     """Checks all jobs of a command line; leaves Hydra's own flags (--help, --cfg, ...) to Hydra.
 
     Returns:
-        The folders around the jobs' outputs that are there already, and the sweep if it is one.
+        The folders around the jobs' outputs that are there already, the sweep if it is one, and where all
+        of it goes, if that is one folder.
     """
     from gpuspike.runs.experiment import build
     from gpuspike.runs.sweep import check_sweep
@@ -128,7 +140,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
     arguments = searching(arguments)
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
-        return before, None
+        return before, None, None
     asked = jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags))
     for job in asked:
         if job.config.resume is not None:
@@ -140,13 +152,16 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
         check_sweep(job.folder) if job.sweep else check_folder(job.folder)
         before |= existing(job.folder)
     tell("gpuspike-train", asked)
-    if not asked or not asked[0].sweep or asked[0].config.resume is not None:
-        return before, None
+    if not asked or asked[0].config.resume is not None:
+        return before, None, None
+    if not asked[0].sweep:
+        return before, None, asked[0].folder
     given = [set(job.overrides) for job in asked]
     differing = set().union(*given) - set.intersection(*given)
     keys = frozenset(text.partition("=")[0] for text in differing)
     together = len({job.folder.parent for job in asked}) == 1
-    return before, Sweep(asked[0].folder if together else None, keys, len(asked))
+    folder = asked[0].folder if together else None
+    return before, Sweep(folder, keys, len(asked)), folder
 
 
 def searching(arguments: Sequence[str]) -> list[str]:

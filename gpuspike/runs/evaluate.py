@@ -25,6 +25,7 @@ from gpuspike.errors import ConfigError, OutputError
 from gpuspike.network.decision import decisions
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
+from gpuspike.reading import text_of
 from gpuspike.report.comparison import comparison, published
 from gpuspike.report.evaluation_page import counted_on, headline, population_lines, write_evaluation_page
 from gpuspike.report.figures import chips as chip_plots
@@ -131,7 +132,7 @@ def _place(config: EvaluateConfig, question: dict[str, Any]) -> Path:
         parts.append(named if few else f"{len(config.prices)}prices")
     path = folder / f"{'_'.join(parts)}.json"
     with suppress(OSError, ValueError, AttributeError, RecursionError):  # not an answer: replaced
-        there = json.loads(path.read_text(encoding="utf-8")).get("question", question)
+        there = json.loads(text_of(path)).get("question", question)
         if there != question:
             digest = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:8]
             return path.with_stem(f"{path.stem}_{digest}")

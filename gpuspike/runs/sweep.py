@@ -18,6 +18,7 @@ from rich.text import Text
 
 from gpuspike.config.schema import Config
 from gpuspike.errors import DataError, OutputError
+from gpuspike.reading import text_of
 from gpuspike.runs.progress import TimeLeft, duration
 from gpuspike.runs.run import go_on, run
 from gpuspike.screen import Screen, clean
@@ -193,7 +194,7 @@ def _logged(place: Path, around: set[Path], label: str, screen: Console) -> Iter
 
 def _read(mark: Path) -> dict[str, Any] | None:
     try:
-        entry = json.loads(mark.read_text(encoding="utf-8"))
+        entry = json.loads(text_of(mark))
         return {"folder": str(entry["folder"]), "finished": bool(entry["finished"])}
     except FileNotFoundError:
         return None
@@ -213,6 +214,6 @@ def _write(mark: Path, sweep: Path, folder: Path, finished: bool, of: int | None
 
 def _summary(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text_of(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
