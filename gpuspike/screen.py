@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
 from typing import Any
 
@@ -33,14 +34,27 @@ def _near(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_ERRORS, _near)
 
 
+_SECRETS = (
+    (re.compile(r"(\w://[^\s/:@]*:)(?!\d{1,5}/)\S*(@)"), r"\1***\2"),
+    (re.compile(r"((?:password|passwd|pwd|token|api_key|secret)=)[^\s&;,'\"]+", re.IGNORECASE), r"\1***"),
+)
+
+
+def discreet(text: str) -> str:
+    """Text without the passwords of the addresses in it."""
+    for secret, shown in _SECRETS:
+        text = secret.sub(shown, text)
+    return text
+
+
 def clean(text: str) -> str:
-    r"""Text whose control characters do nothing: an escape is shown as \x1b."""
-    return text.translate(_CONTROLS)
+    r"""Text that tells no password and whose control characters do nothing: an escape is shown as \x1b."""
+    return discreet(text).translate(_CONTROLS)
 
 
 def line(text: str) -> str:
-    """Text on one line, whose control characters do nothing."""
-    return text.translate(_LINE)
+    """The same on one line."""
+    return discreet(text).translate(_LINE)
 
 
 def open_streams() -> None:

@@ -66,6 +66,19 @@ def test_text_is_no_markup_and_no_command_to_the_terminal() -> None:
     assert line("a\nb\tc") == "a b c"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:hush@host/x", "http://me:***@host/x"),
+        ("a://u:p@ss/w@host b://c:d@e", "a://u:***@host b://c:***@e"),
+        ("http://host:80/x@y http://me@host", "http://host:80/x@y http://me@host"),
+        ("x?user=a&password=hush&b=c", "x?user=a&password=***&b=c"),
+    ],
+)
+def test_passwords_are_not_told(text: str, shown: str) -> None:
+    assert clean(text) == line(text) == shown
+
+
 def test_a_full_disk_under_the_output_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")

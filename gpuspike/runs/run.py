@@ -31,7 +31,7 @@ from gpuspike.runs.progress import (
     say_what_runs,
 )
 from gpuspike.runs.rehearsal import StopRequest, prepare_kernels
-from gpuspike.screen import LINE, warn
+from gpuspike.screen import LINE, discreet, warn
 from gpuspike.store import checkpoint, resume
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
@@ -146,7 +146,7 @@ def _run(
     say_step(trainer.step.kind, console)
     book: dict[str, Any] = {
         "experiment": experiment,
-        "overrides": list(overrides),
+        "overrides": [discreet(text) for text in overrides],
         "config": to_values(config),
         "seeds": parts.seeds,
         "chip_seeds": parts.chip_seeds,
@@ -190,7 +190,7 @@ def _run(
     summary["emulator"]["wall_s"] = time.perf_counter() - start
     summary = plain(summary)
     replace_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    report.write_report(folder, experiment, summary, records, to_yaml(config))
+    report.write_report(folder, experiment, summary, records, discreet(to_yaml(config)))
     tracking.finish(summary, folder / "figures", folder / CHECKPOINT)
     console.print(report.final_table(summary))
     if (chip := report.chip_table(summary["chip"])) is not None:
