@@ -17,7 +17,6 @@ from gpuspike.config.schema import Config, to_yaml
 from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
-from gpuspike.runs.dashboards import Tracking
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.runs.measure import chip_arrays, examine, measure, on_chip, summarize
@@ -31,6 +30,7 @@ from gpuspike.runs.progress import (
     say_what_runs,
 )
 from gpuspike.runs.rehearsal import StopRequest, prepare_kernels
+from gpuspike.runs.tracking import Tracking
 from gpuspike.screen import LINE, discreet, warn
 from gpuspike.store import checkpoint, resume
 from gpuspike.store.identity import to_values
@@ -169,7 +169,7 @@ def _run(
         for name, split in parts.dataset.splits.items()
     }
 
-    tracking.start(experiment, folder, trainer.epoch)
+    tracking.start(experiment, folder, records)
     records, interrupted = _train(parts, trainer, data, folder, console, records, book, tracking)
     if not records:
         raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
