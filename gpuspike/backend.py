@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -49,10 +50,54 @@ def _cpu_name() -> str:
 
 
 def usable_cores() -> int:
-    """Cores this process may use, which a scheduler can make fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use, which a scheduler or a container can make fewer than the machine's."""
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    job = int(given) if given.isascii() and given.isdigit() else 0
+    return min(limit for limit in (cores, job, _container_s_cores()) if limit > 0)
+
+
+@cache
+def _container_s_cores(root: str = "/") -> int:
+    """Cores' worth of time that control groups leave this process, rounded up; 0: all there is.
+
+    Source: kernel.org, "Control Group v2", cpu.max; "CFS Bandwidth Control" for version 1.
+    """
+    limits = []
+    for line in _text(f"{root}proc/self/cgroup").splitlines():
+        number, controllers, own = [*line.split(":", 2), "", ""][:3]
+        if number != "0" and "cpu" not in controllers.split(","):
+            continue
+        place = f"{root}sys/fs/cgroup" + ("" if number == "0" else "/cpu")
+        parts = [part for part in own.split("/") if part not in ("", "..")]
+        for depth in range(len(parts) + 1):  # a limit around it holds too
+            at = "/".join([place, *parts[:depth]])
+            quota, period = [*_text(f"{at}/cpu.max").split(), "", ""][:2]
+            if number != "0":
+                quota, period = (_text(f"{at}/cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+            if quota.isdigit() and period.isdigit() and int(period):
+                limits.append(max(1, -(-int(quota) // int(period))))
+    return min(limits, default=0)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def crowded() -> str | None:
+    """What to say of more threads than cores, which wait for each other; None where there are not."""
+    threads, cores = thread_count(), usable_cores()
+    if threads <= cores:
+        return None
+    return (
+        f"NUMBA_NUM_THREADS={threads} is more than the {cores} cores that this process may use, which is many "
+        f"times slower than {cores} threads"
+    )
 
 
 def thread_count() -> int:

@@ -39,6 +39,8 @@ def main(console: Console | None = None) -> int:
     table.add_row("NVIDIA driver", "none seen" if driver is None else f"serves CUDA {driver[0]}.{driver[1]}")
     code = 0
     table.add_row("cpu", backend.select("cpu").device)
+    if (said := backend.crowded()) is not None:
+        table.add_row("threads", Text(said, style="yellow"))
     code |= _row(table, "cpu kernels", lambda: _compare(np.asarray))
     table.add_row("kept kernels", _kept())
     problem = backend.cuda_problem()
