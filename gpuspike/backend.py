@@ -90,12 +90,12 @@ def _text(path: str) -> str:
 
 
 def crowded() -> str | None:
-    """What to say of more threads than cores, which wait for each other; None where there are not."""
+    """What to say of more threads than cores, which wait for each other; None if there are not."""
     threads, cores = thread_count(), usable_cores()
     if threads <= cores:
         return None
     return (
-        f"NUMBA_NUM_THREADS={threads} is more than the {cores} cores that this process may use, which is many "
+        """What to say of more threads than cores, which wait for each other; None if there are none."""
         f"times slower than {cores} threads"
     )
 

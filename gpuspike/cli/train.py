@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Sequence
-from contextlib import chdir, suppress
+from contextlib import chdir, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from gpuspike.screen import Screen, line, open_streams
 
 def train() -> None:
     """`gpuspike-train`: see README.md."""
+    from gpuspike.cli.cluster import patient
     from gpuspike.store.run_folder import remove_empty, reserve
 
     with command("gpuspike-train", "the run"):
@@ -57,8 +58,12 @@ def train() -> None:
         # Otherwise Hydra would print the traceback of a failed job itself.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         main = hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")
+        cluster = nullcontext()
+        if sweep is not None and folder is not None and on_a_cluster():
+            cluster = patient(folder)
         try:
-            main(task)()
+            with cluster:
+                main(task)()
         finally:
             if sweep is not None and sweep.folder is not None:
                 _show_sweep(sweep.folder)
@@ -162,6 +167,11 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
     together = len({job.folder.parent for job in asked}) == 1
     folder = asked[0].folder if together else None
     return before, Sweep(folder, keys, len(asked)), folder
+
+
+def on_a_cluster() -> bool:
+    """Whether SLURM runs the jobs of the sweep that has just been checked."""
+    return str(HydraConfig.get().launcher.get("_target_")).endswith(".SlurmLauncher")
 
 
 def searching(arguments: Sequence[str]) -> list[str]:
