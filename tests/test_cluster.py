@@ -107,7 +107,7 @@ def programs(folder: Path, **texts: str) -> dict[str, str]:
     for name, text in texts.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod((folder / name).stat().st_mode | stat.S_IXUSR)
-    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    return os.environ | {"PATH": str(folder)}
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,6 @@ def programs(folder: Path, **texts: str) -> dict[str, str]:
 def test_a_cluster_that_takes_no_jobs_is_said_in_one_line(
     tmp_path: Path, texts: dict[str, str], words: str
 ) -> None:
-    if shutil.which("srun"):
-        pytest.skip("there is a cluster here")
     command = shutil.which("gpuspike-train", path=str(Path(sys.executable).parent))
     assert command
     given = ["-m", "hydra/launcher=slurm", "seed=0,1", *SMALL, "hydra.sweep.dir=swept"]
