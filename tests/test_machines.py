@@ -165,3 +165,13 @@ def test_paths_are_those_of_whoever_typed_them(tmp_path: Path) -> None:
     done = train(tmp_path, *SMALL, "hydra.job.chdir=true", "hydra.run.dir=out", "substrate.prices=mine.yaml")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["run"]["epochs_done"] == 1
+
+
+def test_a_pipe_in_the_place_of_config_yaml_is_not_waited_for(tmp_path: Path) -> None:
+    done = train(tmp_path, *SMALL, "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "run" / "config.yaml").unlink()
+    os.mkfifo(tmp_path / "run" / "config.yaml")
+    done = train(tmp_path, "resume=run")
+    assert done.returncode == 2
+    assert "config.yaml: it is no regular file" in done.stderr

@@ -107,7 +107,7 @@ def prepare(stopped: Stopped, folder: Path) -> None:
     texts = [(folder / CONFIG, to_yaml(stopped.config)), (folder / METRICS, lines)]
     for path, text in texts:
         try:
-            if text and (not path.exists() or path.read_text(encoding="utf-8") != text):
+            if text and (not path.exists() or text_of(path) != text):
                 replace_text(path, text)
             elif not text:
                 path.unlink(missing_ok=True)
