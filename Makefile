@@ -4,13 +4,14 @@ VENV := .venv
 CUDA ?= cuda12
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-all test-gpu lint docs bench clean
+.PHONY: help run test test-all test-gpu torture lint docs bench clean
 
 help:
 	@echo "make run    set up, train Yin-Yang, write a report (ARGS='training.epochs=20 replicas=10' overrides)"
 	@echo "make test   set up, run the tests"
 	@echo "make test-all  the slow ones too"
 	@echo "make test-gpu  those that need a CUDA device (CUDA=cuda13 for a driver of that generation)"
+	@echo "make torture  kills, full disks, damaged files: what must hold before a release, in a quarter of an hour"
 	@echo "make lint   format, lint and type checks"
 	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make bench  the kernel benchmark"
@@ -41,6 +42,9 @@ test-all: $(VENV)/.dev
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(CUDA)]'
 	$(BIN)/python -m pytest -m gpu --require-gpu $(ARGS)
+
+torture: $(VENV)/.dev
+	$(BIN)/python scripts/torture.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -49,10 +50,54 @@ def _cpu_name() -> str:
 
 
 def usable_cores() -> int:
-    """Cores this process may use, which a scheduler can make fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use, which a scheduler or a container can make fewer than the machine's."""
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    job = int(given) if given.isascii() and given.isdigit() else 0
+    return min(limit for limit in (cores, job, _container_s_cores()) if limit > 0)
+
+
+@cache
+def _container_s_cores(root: str = "/") -> int:
+    """Cores' worth of time that control groups leave this process, rounded up; 0: all there is.
+
+    Source: kernel.org, "Control Group v2", cpu.max; "CFS Bandwidth Control" for version 1.
+    """
+    limits = []
+    for line in _text(f"{root}proc/self/cgroup").splitlines():
+        number, controllers, own = [*line.split(":", 2), "", ""][:3]
+        if number != "0" and "cpu" not in controllers.split(","):
+            continue
+        place = f"{root}sys/fs/cgroup" + ("" if number == "0" else "/cpu")
+        parts = [part for part in own.split("/") if part not in ("", "..")]
+        for depth in range(len(parts) + 1):  # a limit around it holds too
+            at = "/".join([place, *parts[:depth]])
+            quota, period = [*_text(f"{at}/cpu.max").split(), "", ""][:2]
+            if number != "0":
+                quota, period = (_text(f"{at}/cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+            if quota.isdigit() and period.isdigit() and int(period):
+                limits.append(max(1, -(-int(quota) // int(period))))
+    return min(limits, default=0)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def crowded() -> str | None:
+    """What to say of more threads than cores, which wait for each other; None if there are not."""
+    threads, cores = thread_count(), usable_cores()
+    if threads <= cores:
+        return None
+    return (
+        """What to say of more threads than cores, which wait for each other; None if there are none."""
+        f"times slower than {cores} threads"
+    )
 
 
 def thread_count() -> int:
@@ -107,6 +152,8 @@ def cupy_module() -> ModuleType:
     """
     if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
         raise BackendError(f"CuPy is not installed: {remedy()}")
+    if not _writable(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache")):
+        os.environ.setdefault("CUPY_CACHE_IN_MEMORY", "1")  # where CuPy cannot keep kernels it would end
     try:
         return importlib.import_module("cupy")
     except Exception as error:  # a broken installation raises what it likes; its own words say most
@@ -114,6 +161,14 @@ def cupy_module() -> ModuleType:
             f"CuPy is installed but cannot be imported ({_words(error)}): uninstall every cupy package that "
             f"`pip list` shows, then {remedy()}"
         ) from error
+
+
+def _writable(folder: str) -> bool:
+    """Whether a folder can be written, or made."""
+    folder = os.path.abspath(folder)
+    while not os.path.lexists(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK)
 
 
 class Problem(NamedTuple):

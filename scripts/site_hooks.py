@@ -3,7 +3,7 @@
 `mkdocs.yml` names this file. Pages link as the files of the repository lie, which is how GitHub reads them.
 On the site
 
-- README.md, CONTRIBUTING.md and CHANGELOG.md are pages, too, see `PAGES`;
+- README.md, CONTRIBUTING.md, SECURITY.md and CHANGELOG.md are pages, too, see `PAGES`;
 - `api/ROOM.md`, for every room that the navigation names, shows the docstrings of that room's modules;
 - a link to any other file leads to the repository, whose address is `repository-code` in CITATION.cff.
   Without one there is nowhere to lead, and the words stand without a link.
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpuspike"
-PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+PAGES = {
+    "index.md": "README.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "security.md": "SECURITY.md",
+    "changelog.md": "CHANGELOG.md",
+}
 """Pages of the site that stand outside of docs/, and where."""
 
 INNER = ("kernels/cpu", "kernels/cuda", "kernels/reference")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.machinery
+import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -85,6 +87,19 @@ def test_a_broken_cupy_is_not_taken_for_a_missing_one(monkeypatch: pytest.Monkey
     chosen = backend.select("auto")
     assert chosen.name == "cpu"
     assert "cannot be imported" in chosen.note
+
+
+@pytest.mark.parametrize(("place", "kept"), [("kernels", True), ("file/kernels", False)])
+def test_cupy_keeps_kernels_in_memory_where_its_folder_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, kept: bool
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / place))
+    monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "")
+    monkeypatch.delenv("CUPY_CACHE_IN_MEMORY")
+    monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
+    backend.cupy_module()
+    assert ("CUPY_CACHE_IN_MEMORY" in os.environ) != kept
 
 
 def test_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,3 +189,54 @@ def test_the_driver_s_version_comes_from_its_library(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(cuDriverGetVersion=get_version))
     assert backend.driver_cuda() == (13, 1)
+
+
+# ---- cores
+
+
+def groups(root: Path, listed: str, files: dict[str, str]) -> str:
+    """A file system with these control groups."""
+    (root / "proc" / "self").mkdir(parents=True)
+    (root / "proc" / "self" / "cgroup").write_text(listed)
+    for name, text in files.items():
+        path = root / "sys" / "fs" / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return f"{root}/"
+
+
+@pytest.mark.parametrize(
+    ("listed", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 0),
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, 3),
+        ("0::/a\n", {"a/cpu.max": "1000 100000\n"}, 1),
+        (
+            "4:cpu,cpuacct:/x\n3:memory:/y\n",
+            {"cpu/x/cpu.cfs_quota_us": "400000\n", "cpu/x/cpu.cfs_period_us": "100000"},
+            4,
+        ),
+        ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000"}, 0),
+        ("nonsense\n", {"cpu.max": "what"}, 0),
+    ],
+)
+def test_a_container_s_share_of_the_cores_is_known(
+    tmp_path: Path, listed: str, files: dict[str, str], cores: int
+) -> None:
+    assert backend._container_s_cores(groups(tmp_path, listed, files)) == cores
+
+
+def test_a_job_s_cores_are_those_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(backend, "_container_s_cores", lambda: 0)
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    for given, cores in (("4", 4), ("64", 16), ("", 16), ("0", 16), ("all", 16)):
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
+        assert (backend.usable_cores(), backend.thread_count(), backend.crowded()) == (cores, cores, None)
+    monkeypatch.setattr(backend, "_container_s_cores", lambda: 2)
+    assert backend.usable_cores() == 2
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "16")
+    assert str(backend.crowded()).startswith(
+        "NUMBA_NUM_THREADS=16 is more than the 2 cores that this process"
+    )

@@ -51,7 +51,7 @@ def run(folder: Path, *overrides: str) -> tuple[dict[str, Array], dict[str, Any]
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the rest of a small run."""
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
 
 
 def test_the_command_trains_on_the_chip_and_leaves_a_whole_run(tmp_path: Path) -> None:

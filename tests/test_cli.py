@@ -473,7 +473,7 @@ def quiet() -> Console:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the rest of a small run."""
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:

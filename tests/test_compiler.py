@@ -152,3 +152,14 @@ def test_a_run_says_what_it_compiles_before_it_does(
     monkeypatch.setattr(rehearsal, "_on_the_host", lambda parts: ((lambda: None,), ()))
     rehearsal.prepare_kernels(build(job.config), Console(file=page))
     assert page.getvalue() == ""
+
+
+def test_more_threads_than_cores_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpuspike.backend.usable_cores", lambda: 1)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
+    (job,) = jobs(["backend=cpu", "dataset.n_train=300"], multirun=False)
+    screen = io.StringIO()
+    rehearsal.prepare_kernels(build(job.config), Console(file=screen, width=200))
+    assert "warning  NUMBA_NUM_THREADS=2 is more than the 1 cores" in screen.getvalue()

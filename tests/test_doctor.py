@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from rich.console import Console
 from gpuspike import backend
 from gpuspike.backend import Problem
 from gpuspike.cli import doctor
+from gpuspike.kernels import cache
 
 
 def examine() -> tuple[int, str]:
@@ -82,6 +84,21 @@ def test_wrong_numbers_and_kernels_that_do_not_compile_are_found(monkeypatch: py
     code, said = examine()
     assert code == 1
     assert "broken: RuntimeError: kernels.cu(1): error: nothing [works]" in said
+
+
+def test_where_kernels_are_kept_and_what_is_wrong_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "_compare", lambda _: 0.0)
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
+    code, said = examine()
+    assert (code, "kept kernels" in said, f"{tmp_path}" in said) == (0, True, True)
+    (tmp_path / "a.nbi").write_bytes(b"")
+    assert f"{tmp_path}; damaged, to be compiled again: 1" in examine()[1]
+    monkeypatch.setattr(cache, "_problems", ["/x: No space left on device"])
+    code, said = examine()
+    assert code == 0
+    assert "compiled again by each run, since /x: No space left on device; NUMBA_CACHE_DIR=FOLDER" in said
 
 
 def test_every_cupy_package_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fuzz") / "run"
     (job,) = jobs([*SMALL, "training.epochs=3", "model.hidden=[5]"], multirun=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "draw", lambda *_: None)
+        patch.setattr(runs, "draw", lambda *_: {})
         runs.run(job.config, "test", folder, Console(file=io.StringIO()))
     return folder
 

@@ -40,7 +40,7 @@ ACCURACIES = ("accuracy", "loss", "silent_fraction")
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the rest of a small run."""
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
 
 
 def small(*overrides: str) -> Config:

@@ -17,7 +17,7 @@ from test_imports import ORDER
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]
+PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", *DOCS]
 LINK = re.compile(r"\]\(([^()\s#]*)(?:#([^()\s]*))?\)")
 
 each = pytest.mark.parametrize("page", PAGES)

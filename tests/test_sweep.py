@@ -44,7 +44,7 @@ def once(folder: Path, number: int, *overrides: str) -> tuple[dict[str, Any], st
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the rest of a small run."""
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:

@@ -6,9 +6,13 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from gpuspike.config.schema import Config, TrackerName, jobs
 from gpuspike.errors import ConfigError
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import run as runs
+from gpuspike.runs import tracking
 from gpuspike.runs.progress import MetricsFile
 
 SMALL = ["backend=cpu", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
@@ -143,7 +148,7 @@ def test_a_resumed_run_goes_on_under_the_same_id(tracked: tuple[Path, list[Any]]
     folder, parts = tracked
     ids = {run["run_id"] for part in parts for run in kept(part, "run")}
     assert ids == {trackers.run_id(small("replicas=2"), folder)}
-    assert [sorted(step for step in history(part) if step) for part in parts] == [[1, 2, 3], [4, 5]]
+    assert [sorted(step for step in history(part) if step) for part in parts] == [[1, 2, 3], [1, 2, 3, 4, 5]]
 
 
 def test_the_run_has_its_group_tags_and_resolved_configuration(tracked: tuple[Path, list[Any]]) -> None:
@@ -200,7 +205,7 @@ def test_summary_figures_table_and_checkpoint_are_there(tracked: tuple[Path, lis
 def test_a_run_without_network_or_account_warns_once_and_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="needs the extra wandb")
     said = train(tmp_path, *SMALL, "training.epochs=2", "tracking=wandb", "hydra.run.dir=run")
-    assert said.count("tracking=wandb failed") == 1
+    assert said.count("warning  tracking=wandb is left out, ") == 1
     assert len(records(tmp_path / "run")) == 2
     assert (tmp_path / "run" / "report.html").exists()
 
@@ -213,8 +218,10 @@ def test_tensorboard_has_every_epoch_once_after_a_kill_too(tmp_path: Path) -> No
     folder = tmp_path / "run"
     given = ["tracking=tensorboard", "replicas=2", "training.epochs=4", f"hydra.run.dir={folder}"]
     train(tmp_path, *SMALL, *given)
-    # As after a kill between the third and the fourth epoch's checkpoint.
+    # As after a kill between the third and the fourth epoch's checkpoint, before half of it was written.
     (folder / "checkpoint.previous.npz").replace(folder / "checkpoint.npz")
+    (written,) = (folder / "tensorboard").iterdir()
+    written.write_bytes(written.read_bytes()[:600])
     train(tmp_path, f"resume={folder}")
     reader = (
         "import json, sys\n"
@@ -267,6 +274,10 @@ class Broken:
         self._call("start")
         return "somewhere"
 
+    def known(self) -> range:
+        """Nothing."""
+        return range(0)
+
     def log(self, *_: object) -> None:
         """Fails if asked to."""
         self._call("log")
@@ -281,13 +292,95 @@ class Broken:
         self._call("close")
 
 
+@pytest.fixture
+def servers() -> Iterator[dict[str, str]]:
+    """Addresses of a server that refuses, one that takes a connection and says nothing, one that answers."""
+    with socket.socket() as closed, socket.socket() as silent:
+        closed.bind(("127.0.0.1", 0))
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        answering = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+        answering.RequestHandlerClass.log_message = lambda *_: None
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        ports = {"refuses": closed.getsockname()[1], "silent": silent.getsockname()[1]}
+        yield {name: f"http://127.0.0.1:{port}" for name, port in ports.items()} | {
+            "not found": f"http://127.0.0.1:{answering.server_port}/nothing"
+        }
+        answering.shutdown()
+        answering.server_close()
+        tracking.unreachable.cache_clear()
+
+
+def test_a_server_is_waited_for_once(monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]) -> None:
+    monkeypatch.setattr(tracking, "PATIENCE", 1.0)
+    start = time.monotonic()
+    assert "refused" in str(tracking.unreachable(servers["refuses"]))
+    assert tracking.unreachable(servers["not found"]) is None
+    for _ in range(3):
+        assert tracking.unreachable(servers["silent"]) in ("no answer within 1 s", "timed out")
+    assert time.monotonic() - start < 2.5
+
+
+def test_a_sweep_without_its_server_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]
+) -> None:
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
+    monkeypatch.setattr(trackers, "check", lambda _: None)
+    monkeypatch.setenv("WANDB_BASE_URL", servers["refuses"])
+    said = []
+    for seed in range(3):
+        screen = io.StringIO()
+        config = small("tracking=wandb", f"seed={seed}")
+        runs.run(config, "test", tmp_path / str(seed), Console(file=screen, width=500))
+        said.append([line for line in screen.getvalue().splitlines() if "tracking" in line])
+    assert [len(lines) for lines in said] == [1, 1, 1]
+    assert ["warning" in lines[0] for lines in said] == [True, False, False]
+    assert f"left out, {servers['refuses']} does not answer" in said[0][0]
+
+
+def test_a_dashboard_gets_the_epochs_that_it_lacks(tmp_path: Path) -> None:
+    class Half(Broken):
+        def __init__(self) -> None:
+            super().__init__("never")
+            self.logged: list[int] = []
+
+        def known(self) -> range:
+            return range(2)
+
+        def log(self, figures: Any, epoch: int) -> None:  # type: ignore[override]
+            assert figures
+            self.logged.append(epoch)
+
+    half = Half()
+    follower = tracking.Tracking(small(), Console(file=io.StringIO()))
+    follower._tracker = half
+    follower.start("test", tmp_path, [{"epoch": k, "train_loss": [1.0]} for k in (1, 2, 3)])
+    assert half.logged == [2, 3]
+
+
+def test_addresses_are_those_that_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    asked = {
+        "tracking=wandb": "https://api.wandb.ai",
+        "tracking=wandb tracking.mode=offline": None,
+        "tracking=mlflow tracking.uri=http://here:5000": "http://here:5000",
+        "tracking=mlflow tracking.uri=runs": None,
+        "tracking=tensorboard": None,
+        "": None,
+    }
+    for words, server in asked.items():
+        assert trackers.address(small(*words.split())) == server
+
+
 @pytest.mark.parametrize("method", ["start", "log", "finish", "close"])
 def test_a_tracker_that_fails_is_said_once_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     broken, screen = Broken(method), io.StringIO()
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
     monkeypatch.setattr(trackers, "check", lambda _: None)
+    monkeypatch.setattr(tracking, "unreachable", lambda _: None)
     monkeypatch.setitem(trackers.MAKERS, TrackerName.wandb, lambda: broken)
     summary = runs.run(small("tracking=wandb"), "test", tmp_path / "run", Console(file=screen, width=500))
     said = [line for line in screen.getvalue().splitlines() if "warning" in line]
@@ -381,7 +474,7 @@ def test_the_id_of_a_run_is_that_of_its_physics_and_its_folder(tmp_path: Path) -
 def test_tracking_may_be_changed_when_a_run_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
 
     def stop(self: MetricsFile, line: dict[str, Any]) -> None:
         raise KeyboardInterrupt

@@ -35,7 +35,7 @@ RATE = {"optimizer.learning_rate": Parameter(low=0.001, high=0.03, log=True)}
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the rest of a small run."""
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
 
 
 def compose(given: Sequence[str]) -> Job:
@@ -180,6 +180,57 @@ def test_a_storage_that_cannot_be_used_is_refused_in_one_line(tmp_path: Path, ur
         found(search(storage=url), tmp_path / "study")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+nonsense://me:hush@127.0.0.1:1/studies",
+        "mysql+pymysql://me:hush%40x@127.0.0.1:1/studies?charset=utf8",
+        "sqlite:////proc/none/study.db?password=hush",
+        "me:hush@nowhere",
+        "nonsense://me:hush@x@127.0.0.1/studies",
+    ],
+)
+def test_no_password_is_told(tmp_path: Path, url: str) -> None:
+    with pytest.raises(OutputError, match="cannot use the storage") as caught:
+        found(search(storage=url), tmp_path)
+    assert "hush" not in str(caught.value).replace("me:hush@nowhere", "")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["what?", "50%", "a#b", "{x}", "%20", "a b"])
+def test_a_study_is_in_its_folder_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    found(search(trials=1), place)
+    assert len(found(search(trials=1), place).trials) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (place / "study.db").stat().st_size > 10_000
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_server_that_goes_away_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    gone = OperationalError("UPDATE trials", {}, Exception("server closed the connection"))
+    report = optuna.Trial.report
+
+    def lost(self: Any, value: float, step: int) -> None:
+        report(self, value, step)
+        for name in ("set_trial_state_values", "record_heartbeat", "get_trial"):
+            monkeypatch.setattr(optuna.storages.RDBStorage, name, fail)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise optuna.exceptions.StorageInternalError("An exception is raised during the commit.") from gone
+
+    monkeypatch.setattr(optuna.Trial, "report", lost)
+    with pytest.raises(OutputError) as caught:
+        found(search(trials=1), tmp_path)
+    told = "the storage in the study's folder of the study mice has failed, the same command goes on when it"
+    assert str(caught.value) == f"{told} is back: (builtins.Exception) server closed the connection"
+    assert capsys.readouterr().err == ""
 
 
 def test_another_space_under_the_same_name_is_refused(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_configuration_from_before_names_is_read(tmp_path: Path) -> None:
 def test_a_resumed_run_keeps_its_name_or_gets_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "draw", lambda *_: None)
+    monkeypatch.setattr(runs, "draw", lambda *_: {})
     folder, screen = tmp_path / "run", io.StringIO()
     summary = runs.run(config("name=first"), "yin_yang", folder, Console(file=screen, width=200))
     assert summary["run"]["name"] == "first"

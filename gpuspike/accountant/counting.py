@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from gpuspike.kernels.cache import njit
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def earliest(t_out, t_decision):
     """Each sample's first output spike, (n_replica, n_batch); inf where all neurons are silent."""
     for r in range(t_out.shape[0]):
@@ -18,7 +18,7 @@ def earliest(t_out, t_decision):
             t_decision[r, b] = first
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def count(times, t_decision, trials, totals, first, stride, steps_per_unit, course):
     """Adds up each neuron's spikes until the end of the trial, and until the decision if that is earlier.
 

@@ -17,6 +17,7 @@ import yaml
 
 from gpuspike.accountant.units import UNITS, Band, Dimension, band
 from gpuspike.errors import ConfigError
+from gpuspike.reading import text_of
 
 GRADES = ("measured", "stated", "simulated", "derived", "projected", "assumption", "reported, unchecked")
 """Evidence for a number, the best first; "stated" is a design value or a setting."""
@@ -188,7 +189,7 @@ def read_prices(path: Path) -> Prices:
         ConfigError: what is missing, unknown, of the wrong unit or added up wrongly, and where.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(text_of(path))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the prices {path}: {' '.join(str(error).split())}") from None
     where = f"prices {path.stem}"

@@ -17,6 +17,7 @@ from gpuspike.config.schema import Config
 from gpuspike.errors import DataError
 from gpuspike.network.delays import learnt
 from gpuspike.network.plan import Maps, read_plan, told_plan
+from gpuspike.reading import text_of
 from gpuspike.runs.experiment import dataset_of, delay_rule_of, recipe_of, substrate_of
 from gpuspike.store import checkpoint, resume
 from gpuspike.store.run_folder import CHECKPOINT, SUMMARY
@@ -118,7 +119,7 @@ def _chip(config: Config) -> dict[str, Any] | None:
 def _provenance(folder: Path, config: Config, code: list[Any] | None) -> dict[str, Any]:
     """Of summary.json; of a run that was stopped before it, what the checkpoint knows."""
     try:
-        return dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["provenance"])
+        return dict(json.loads(text_of(folder / SUMMARY))["provenance"])
     except FileNotFoundError:
         version, git = code or (None, None)
         return {"gpuspike": version, "git": git, "seed": config.seed, "replicas": config.replicas}

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gpuspike import backend
 from gpuspike.kernels import first_spikes, first_spikes_vjp, reference
 from gpuspike.neuron import LIF
+from gpuspike.screen import Screen, open_streams
 
 TOLERANCE = 1e-9
 """Largest difference from the oracle, of times in tau_syn and of gradients as a share of the largest."""
@@ -24,7 +26,8 @@ BROKEN = ("broken CuPy", "old driver", "unknown")
 
 def main(console: Console | None = None) -> int:
     """Prints a table; 0 where everything that is installed works, else 1."""
-    console = console or Console()
+    open_streams()
+    console = console or Screen()
     table = Table(title="gpuspike-doctor", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -36,14 +39,17 @@ def main(console: Console | None = None) -> int:
     table.add_row("NVIDIA driver", "none seen" if driver is None else f"serves CUDA {driver[0]}.{driver[1]}")
     code = 0
     table.add_row("cpu", backend.select("cpu").device)
+    if (said := backend.crowded()) is not None:
+        table.add_row("threads", Text(said, style="yellow"))
     code |= _row(table, "cpu kernels", lambda: _compare(np.asarray))
+    table.add_row("kept kernels", _kept())
     problem = backend.cuda_problem()
     if problem is None:
         table.add_row("cuda", backend.device_name())
         code |= _row(table, "cuda kernels", lambda: _compare(backend.cupy_module().asarray))
     else:
         colour = "red" if problem.kind in BROKEN else "yellow"
-        table.add_row("cuda", f"[{colour}]{problem.kind}[/]: {_plain(problem.text)}")
+        table.add_row("cuda", Text.assemble((problem.kind, colour), f": {problem.text}"))
         code |= int(problem.kind in BROKEN)
     console.print(table)
     arrays = "NumPy arrays on the CPU" + ("" if problem else ", CuPy arrays on the device")
@@ -59,12 +65,26 @@ def _row(table: Table, name: str, check: Callable[[], float]) -> int:
         difference = check()
     except Exception as error:  # the doctor names what is wrong, whatever it is
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        table.add_row(name, f"[red]broken[/]: {_plain(words)}")
+        table.add_row(name, Text.assemble(("broken", "red"), f": {words}"))
         return 1
     good = difference <= TOLERANCE
-    verdict = "[green]agree with the oracle[/]" if good else "[red]differ from the oracle[/]"
-    table.add_row(name, f"compiled, {verdict} to {difference:.0e}")
+    verdict = ("agree with the oracle", "green") if good else ("differ from the oracle", "red")
+    table.add_row(name, Text.assemble("compiled, ", verdict, f" to {difference:.0e}"))
     return 0 if good else 1
+
+
+def _kept() -> Text:
+    """Where compiled kernels are kept, and what is wrong with it: nothing of which stops a run."""
+    from gpuspike.kernels import cache
+
+    place, problem, damaged = cache.folder(), cache.problem(), cache.damaged()
+    where = "nowhere" if place is None else str(place)
+    if problem is not None:
+        told = f": compiled again by each run, since {problem}; NUMBA_CACHE_DIR=FOLDER keeps them in another"
+        return Text.assemble((where, "yellow"), told)
+    if damaged:
+        return Text.assemble(where, ("; damaged, to be compiled again: ", "yellow"), str(len(damaged)))
+    return Text(where)
 
 
 def _compare(as_array: Callable[[Any], Any]) -> float:
@@ -95,10 +115,6 @@ def _compare(as_array: Callable[[Any], Any]) -> float:
 
 def _host(array: Any) -> np.ndarray:
     return array.get() if hasattr(array, "get") else np.asarray(array)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")  # a command such as pip install 'gpuspike[cuda12]' is no markup
 
 
 def _version(name: str) -> str:

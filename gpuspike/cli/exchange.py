@@ -12,10 +12,12 @@ import hydra
 from rich.console import Console
 
 from gpuspike import plugins
-from gpuspike.cli.train import INTERRUPTED, refuse, refuse_dashes
+from gpuspike.cli.command import command
+from gpuspike.cli.train import refuse_dashes
 from gpuspike.config.composition import conf_folder, register
 from gpuspike.config.exchange import ExportConfig, ImportConfig, asked, keyed, schema_name, unit
-from gpuspike.errors import ConfigError, GpuspikeError
+from gpuspike.errors import ConfigError
+from gpuspike.screen import Screen
 
 T = TypeVar("T")
 
@@ -79,12 +81,12 @@ def carry_out(
         others: there may be such values.
         prepare: changes arguments before they are read.
     """
-    command, arguments = f"gpuspike-{name}", sys.argv[1:]
+    arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(told)
         return
     own = [item.name for item in fields(schema)]  # type: ignore[arg-type]
-    try:
+    with command(f"gpuspike-{name}", "the network"):
         refuse_dashes(arguments, own)
         arguments = keyed(prepare(plugins.given(arguments)), schema)
         flags = [a for a in arguments if a.startswith("-")]
@@ -99,14 +101,7 @@ def carry_out(
         rest = [a for a in values if a.lstrip("+~").split("=")[0].split(".")[0] not in own] if others else []
         configs = asked([a for a in values if a not in rest], bool(flags), name, schema)
         for config in configs:
-            work(config, rest, Console())
-    except GpuspikeError as error:
-        refuse(command, error)
-    except MemoryError as error:
-        refuse(command, ConfigError(f"the network does not fit into memory: {error}"))
-    except KeyboardInterrupt:
-        print(f"{command}: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+            work(config, rest, Screen())
 
 
 def _export(config: ExportConfig, rest: list[str], console: Console) -> None:
@@ -167,4 +162,4 @@ def _to_folder(net: Any, rest: list[str], folder: Path) -> None:
 
 
 def _say(console: Console, head: str, text: str) -> None:
-    console.print(f"{head:8} {text}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{head:8} {text}", soft_wrap=True, highlight=False)

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from gpuspike import plugins
-from gpuspike.cli.train import INTERRUPTED, refuse, searching, tell
+from gpuspike.cli.command import command
+from gpuspike.cli.train import searching, tell
 from gpuspike.config.schema import Job, jobs
-from gpuspike.errors import ConfigError, GpuspikeError
+from gpuspike.errors import ConfigError
 from gpuspike.runs.memory import in_words
+from gpuspike.screen import Screen, clean
 
 HELP = """gpuspike-plan tells what a run will need: bytes by array, and an estimated time. It trains nothing.
 
@@ -34,15 +36,8 @@ def plan() -> None:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return
-    try:
+    with command("gpuspike-plan", "a step"):
         _plan(arguments)
-    except GpuspikeError as error:
-        refuse("gpuspike-plan", error)
-    except MemoryError as error:
-        refuse("gpuspike-plan", ConfigError(f"not even a few steps fit into memory: {error}"))
-    except KeyboardInterrupt:
-        print("gpuspike-plan: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 def _plan(arguments: Sequence[str]) -> None:
@@ -64,7 +59,7 @@ def _plan(arguments: Sequence[str]) -> None:
         build(job.config)
     tell("gpuspike-plan", asked)
     keep_freed_memory()
-    console = Console()
+    console = Screen()
     if len(asked) == 1:
         _show(asked[0], console)
         return
@@ -75,7 +70,7 @@ def _plan(arguments: Sequence[str]) -> None:
         needed, timing = memory_of(parts), time_of(parts, console)
         total += timing.total
         times = duration(timing.epoch), duration(timing.total)
-        table.add_row(str(number), in_words(needed.peak), *times, escape(str(parts.step_kind())))
+        table.add_row(str(number), in_words(needed.peak), *times, str(parts.step_kind()))
     console.print(table)
     console.print(f"one after the other: about {duration(total)}, and some seconds a job for its figures")
 
@@ -90,10 +85,8 @@ def _show(job: Job, console: Console) -> None:
     parts = build(job.config)
     config = parts.config
     count = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
-    console.print(
-        f"[bold]{job.experiment}[/bold]  {parts.network.sizes}, {count}, {config.dtype.value}, "
-        f"batches of {config.training.batch_size}"
-    )
+    told = f"  {parts.network.sizes}, {count}, {config.dtype.value}, batches of {config.training.batch_size}"
+    console.print(Text.assemble((clean(job.experiment), "bold"), told))
     say_step(parts.step_kind(), console)
     needed = memory_of(parts)
     table = Table("memory", Column("", justify="right"))

@@ -67,7 +67,7 @@ def _price(config: PriceConfig, rest: list[str], console: Console) -> None:
     table, notes = comparison(Path(config.spikes).name, chips)
     console.print(table)
     for note in notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, highlight=False)
     used = chips[0]
     counted = ", ".join(f"{name} {n:.4g}" for name, n in used["spikes_per_sample"].items() if n)
     events = used["synaptic_events_per_sample"]
@@ -83,7 +83,7 @@ def _price(config: PriceConfig, rest: list[str], console: Console) -> None:
             replace_text(Path(config.answer), json.dumps(plain(told), indent=2) + "\n")
         except OSError as error:
             raise OutputError(f"cannot write {config.answer}: {error.strerror or error}") from None
-        console.print(f"answer   {config.answer}", soft_wrap=True, markup=False)
+        console.print(f"answer   {config.answer}", soft_wrap=True)
 
 
 def read_recording(path: Path, synapses: str) -> tuple[Any, Any, Any]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gpuspike.cli.train import INTERRUPTED, refuse
-from gpuspike.errors import ConfigError, GpuspikeError
+from gpuspike.cli.command import command
+from gpuspike.errors import ConfigError
 from gpuspike.report.sweep_page import sweep_table, write_sweep_report
+from gpuspike.screen import Screen, line
 from gpuspike.store.sweep_folder import FINISHED, JobResult, jobs_expected
 
 HELP = """gpuspike-report makes the page of a sweep, sweep.html in its folder.
@@ -36,25 +37,22 @@ def report() -> None:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return
-    try:
+    with command("gpuspike-report", "the page"):
         folder, seconds = read(arguments)
-        console = Console()
+        console = Screen()
         path, jobs = write_sweep_report(folder, seconds)
-        console.print(f"page  {path}", soft_wrap=True, markup=False)
+        console.print(f"page  {path}", soft_wrap=True)
         if seconds is not None:
-            jobs = _follow(folder, seconds, jobs, console)
-    except GpuspikeError as error:
-        refuse("gpuspike-report", error)
-    except KeyboardInterrupt:
-        print("gpuspike-report: interrupted; the page stays as it is", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    console.print(f"jobs  {_count(folder, jobs)}", markup=False)
-    for job in jobs:
-        if job.state != FINISHED:
-            name = job.name.encode("utf-8", "replace").decode()  # that of a file may be no text
-            console.print(f"      {name}: {job.state}, {job.note}", soft_wrap=True, markup=False)
-    if any(job.state == FINISHED for job in jobs):
-        console.print(sweep_table(jobs))
+            try:
+                jobs = _follow(folder, seconds, jobs, console)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("while it followed; the page stays as it is") from None
+        console.print(f"jobs  {_count(folder, jobs)}")
+        for job in jobs:
+            if job.state != FINISHED:
+                console.print(f"      {line(job.name)}: {job.state}, {job.note}", soft_wrap=True)
+        if any(job.state == FINISHED for job in jobs):
+            console.print(sweep_table(jobs))
 
 
 def read(arguments: Sequence[str]) -> tuple[Path, float | None]:
@@ -84,7 +82,7 @@ def _follow(folder: Path, seconds: float, jobs: list[JobResult], console: Consol
     told = ""
     while not _over(folder, jobs):
         if (now := _count(folder, jobs)) != told:
-            console.print(f"jobs  {now}", markup=False)
+            console.print(f"jobs  {now}")
             told = now
         time.sleep(seconds)
         _, jobs = write_sweep_report(folder, seconds)

@@ -5,69 +5,70 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from contextlib import chdir, nullcontext, suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from gpuspike import plugins
-from gpuspike.cli.words import help_head, pinned, placed
+from gpuspike.cli.command import command, refuse, too_large
+from gpuspike.cli.words import help_head, named_by_time, pinned, placed
 from gpuspike.config import schema
-from gpuspike.config.composition import conf_folder, one_line, register
+from gpuspike.config.composition import conf_folder, register
 from gpuspike.config.schema import Job, experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, DataError, GpuspikeError
-
-BAD_INPUT = 2
-INTERRUPTED = 130
+from gpuspike.screen import Screen, line, open_streams
 
 
 def train() -> None:
     """`gpuspike-train`: see README.md."""
-    try:
+    from gpuspike.cli.cluster import patient
+    from gpuspike.store.run_folder import remove_empty, reserve
+
+    with command("gpuspike-train", "the run"):
         refuse_dashes(sys.argv[1:], [item.name for item in fields(schema.Config)])
-        sys.argv[1:] = placed(plugins.given(sys.argv[1:]))
+        typed = plugins.given(sys.argv[1:])
+        sys.argv[1:] = placed(typed)
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help_head())
-        before, sweep = _check(sys.argv[1:])
-        if sweep is not None and sweep.folder is not None:
-            sys.argv[1:] = pinned(sys.argv[1:], sweep.folder)
-            where = f"sweep    {sweep.count} jobs, to follow with gpuspike-report {sweep.folder} watch=5"
-            Console().print(where, soft_wrap=True, markup=False, highlight=False)
+        before, sweep, folder = _check(sys.argv[1:])
+        if folder is not None and named_by_time(folder, typed):
+            folder = reserve(folder)
+        if folder is not None:
+            key = "hydra.run.dir" if sweep is None else "hydra.sweep.dir"
+            sys.argv[1:] = pinned(sys.argv[1:], folder, key)
+        if sweep is not None and folder is not None:
+            sweep = replace(sweep, folder=folder)
+            where = f"sweep    {sweep.count} jobs, to follow with gpuspike-report {folder} watch=5"
+            Screen().print(where, soft_wrap=True, highlight=False)
         schema.register()
         files, here = [plugin.entry for plugin in plugins.loaded()], Path.cwd()
 
         def task(cfg: DictConfig) -> float:
-            for (
-                entry
-            ) in files:  # a launcher's process has not imported them; what a configuration names is not
+            open_streams()  # a launcher's process has its own, and has not imported the plug-ins
+            for entry in files:  # given here; what a configuration alone names is not loaded
                 plugins.load(entry, here)
-            return _train(cfg, before, sweep)
+            with chdir(here):  # paths are those of whoever typed them, wherever hydra.job.chdir has led
+                return _train(cfg, before, sweep)
 
         # Otherwise Hydra would print the traceback of a failed job itself.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         main = hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")
+        cluster = nullcontext()
+        if sweep is not None and folder is not None and on_a_cluster():
+            cluster = patient(folder)
         try:
-            main(task)()
+            with cluster:
+                main(task)()
         finally:
             if sweep is not None and sweep.folder is not None:
                 _show_sweep(sweep.folder)
-    except GpuspikeError as error:
-        refuse("gpuspike-train", error)
-    except (HydraException, OmegaConfBaseException) as error:
-        refuse("gpuspike-train", ConfigError(one_line(error)))
-    except MemoryError as error:
-        refuse("gpuspike-train", ConfigError(f"the run does not fit into memory: {error}"))
-    except KeyboardInterrupt as stop:
-        print(f"gpuspike-train: interrupted {stop}".rstrip(), file=sys.stderr)
-        sys.exit(INTERRUPTED)
+            if folder is not None:
+                remove_empty(folder, before)
 
 
 def evaluate() -> None:
@@ -75,8 +76,7 @@ def evaluate() -> None:
     from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
     from gpuspike.runs.evaluate import evaluate, prepare
 
-    command = "gpuspike-evaluate"
-    try:
+    with command("gpuspike-evaluate", "the evaluation"):
         refuse_dashes(sys.argv[1:], [item.name for item in fields(EvaluateConfig)])
         arguments = plugins.given(as_lists(sys.argv[1:]))
         flags = [a for a in arguments if a.startswith("-")]
@@ -91,14 +91,7 @@ def evaluate() -> None:
         for config in configs:  # all of them before any work
             prepare(config)
         for config in configs:
-            evaluate(config, Console())
-    except GpuspikeError as error:
-        refuse(command, error)
-    except MemoryError as error:
-        refuse(command, ConfigError(f"the evaluation does not fit into memory: {error}"))
-    except KeyboardInterrupt:
-        print(f"{command}: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+            evaluate(config, Screen())
 
 
 def refuse_dashes(arguments: Sequence[str], keys: Collection[str]) -> None:
@@ -114,12 +107,6 @@ def refuse_dashes(arguments: Sequence[str], keys: Collection[str]) -> None:
             if not equals and following and not following[0].startswith("-") and "=" not in following[0]:
                 value, argument = following[0], f"{argument} {following[0]}"
             raise ConfigError(f"values are given without dashes: {key}={value or 'VALUE'}, got {argument}")
-
-
-def refuse(command: str, error: GpuspikeError) -> NoReturn:
-    """Ends a command with an error in one line."""
-    print(f"{command}: error: {error}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
 
 
 @dataclass(frozen=True)
@@ -142,11 +129,12 @@ class Sweep:
         return f"job {number} ({number + 1} of {self.count})  {' '.join(own)}".rstrip()
 
 
-def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
+def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | None]:
     """Checks all jobs of a command line; leaves Hydra's own flags (--help, --cfg, ...) to Hydra.
 
     Returns:
-        The folders around the jobs' outputs that are there already, and the sweep if it is one.
+        The folders around the jobs' outputs that are there already, the sweep if it is one, and where all
+        of it goes, if that is one folder.
     """
     from gpuspike.runs.experiment import build
     from gpuspike.runs.sweep import check_sweep
@@ -157,7 +145,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
     arguments = searching(arguments)
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
-        return before, None
+        return before, None, None
     asked = jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags))
     for job in asked:
         if job.config.resume is not None:
@@ -169,13 +157,21 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None]:
         check_sweep(job.folder) if job.sweep else check_folder(job.folder)
         before |= existing(job.folder)
     tell("gpuspike-train", asked)
-    if not asked or not asked[0].sweep or asked[0].config.resume is not None:
-        return before, None
+    if not asked or asked[0].config.resume is not None:
+        return before, None, None
+    if not asked[0].sweep:
+        return before, None, asked[0].folder
     given = [set(job.overrides) for job in asked]
     differing = set().union(*given) - set.intersection(*given)
     keys = frozenset(text.partition("=")[0] for text in differing)
     together = len({job.folder.parent for job in asked}) == 1
-    return before, Sweep(asked[0].folder if together else None, keys, len(asked))
+    folder = asked[0].folder if together else None
+    return before, Sweep(folder, keys, len(asked)), folder
+
+
+def on_a_cluster() -> bool:
+    """Whether SLURM runs the jobs of the sweep that has just been checked."""
+    return str(HydraConfig.get().launcher.get("_target_")).endswith(".SlurmLauncher")
 
 
 def searching(arguments: Sequence[str]) -> list[str]:
@@ -197,10 +193,10 @@ def searching(arguments: Sequence[str]) -> list[str]:
     return result
 
 
-def tell(command: str, asked: Sequence[Job]) -> None:
+def tell(name: str, asked: Sequence[Job]) -> None:
     """Says what may not be meant, once for all jobs."""
     for note in dict.fromkeys(note for job in asked for note in job.notes):
-        print(f"{command}: note: {note}", file=sys.stderr)
+        print(f"{name}: note: {line(note)}", file=sys.stderr)
 
 
 def _show_sweep(folder: Path) -> None:
@@ -209,9 +205,9 @@ def _show_sweep(folder: Path) -> None:
 
     with suppress(DataError):
         path, found = write_sweep_report(folder)
-        console = Console()
+        console = Screen()
         console.print(sweep_table(found))
-        console.print(f"page     {path}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"page     {path}", soft_wrap=True, highlight=False)
 
 
 def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
@@ -229,7 +225,7 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
     folder = Path(hydra_config.runtime.output_dir)
     try:
         overrides = list(hydra_config.overrides.task)
-        config, console = to_config(cfg), Console()
+        config, console = to_config(cfg), Screen()
         if config.resume is not None:
             summary = go_on(Path(config.resume), console, config, overrides)
         elif hydra_config.mode is RunMode.MULTIRUN:
@@ -250,10 +246,10 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
             summary = run(config, experiment_name(config), folder, console, overrides)
     except (GpuspikeError, MemoryError) as error:
         if isinstance(error, MemoryError):
-            error = ConfigError(f"the run does not fit into memory: {error}")
+            error = too_large("the run", error)
         if hydra_config.mode is not RunMode.MULTIRUN:
             refuse("gpuspike-train", error)  # here, since Hydra would print a line of its own
-        print(f"gpuspike-train: job {hydra_config.job.num} failed: {error}", file=sys.stderr)
+        print(f"gpuspike-train: job {hydra_config.job.num} failed: {line(str(error))}", file=sys.stderr)
         raise error from None  # Hydra keeps it until the other jobs are done
     finally:
         remove_empty(folder, before)  # the one that Hydra made, if nothing was written to it

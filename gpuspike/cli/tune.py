@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from gpuspike import plugins
-from gpuspike.cli.train import INTERRUPTED, refuse
+from gpuspike.cli.command import command
 from gpuspike.config.composition import conf_folder, one_line
 from gpuspike.config.schema import Job, jobs
-from gpuspike.errors import ConfigError, GpuspikeError
+from gpuspike.errors import ConfigError
+from gpuspike.screen import Screen
 
 if TYPE_CHECKING:
     import optuna
@@ -42,13 +43,8 @@ def tune() -> None:
     if {"-h", "--help"} & set(arguments):
         print(HELP.format(names=", ".join(_names())))
         return
-    try:
+    with command("gpuspike-tune", "a trial"):
         _tune(arguments)
-    except GpuspikeError as error:
-        refuse("gpuspike-tune", error)
-    except KeyboardInterrupt as stop:
-        print(f"gpuspike-tune: interrupted {stop}".rstrip(), file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 def _tune(arguments: Sequence[str]) -> None:
@@ -72,7 +68,7 @@ def _tune(arguments: Sequence[str]) -> None:
         if job.config.resume is not None:
             raise ConfigError("gpuspike-tune goes on by itself, got resume; leave it out")
     check_sweep(folder)
-    console = Console()
+    console = Screen()
     study = tuning.tune(search, compose, folder, console)
     _show(study, [*search.overrides, *others], console)
 
@@ -131,7 +127,7 @@ def _show(study: optuna.Study, overrides: Sequence[str], console: Console) -> No
     if complete:
         best = [f"{key}={value}" for key, value in complete[0].params.items()]
         last = {text.split("=", 1)[0]: text for text in [*overrides, *best]}  # of a key given twice
-        console.print(f"gpuspike-train {' '.join(last.values())}", soft_wrap=True, markup=False)
+        console.print(f"gpuspike-train {' '.join(last.values())}", soft_wrap=True)
 
 
 def _short(value: object) -> str:

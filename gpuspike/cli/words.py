@@ -51,7 +51,7 @@ def placed(arguments: Sequence[str]) -> list[str]:
     names = [text.removeprefix("name=") for text in arguments if text.startswith("name=")]
     several = any(flag in arguments for flag in ("-m", "--multirun"))
     key = "hydra.sweep.dir" if several else "hydra.run.dir"
-    if not names or not re.fullmatch(r"[\w.-]+", names[-1]) or names[-1] == "null":
+    if not names or not re.fullmatch(r"[\w.-]+", names[-1], re.ASCII) or names[-1] == "null":
         return list(arguments)
     if any(text.startswith((f"{key}=", "resume=")) for text in arguments):
         return list(arguments)
@@ -59,12 +59,18 @@ def placed(arguments: Sequence[str]) -> list[str]:
     return [*arguments, f"{key}=outputs/${{hydra:runtime.choices.experiment}}/{when}_{names[-1]}"]
 
 
-def pinned(arguments: Sequence[str], folder: Path) -> list[str]:
-    """Arguments that say where a sweep goes: the folder that was checked, whose name may have a time."""
-    if any(text.startswith("hydra.sweep.dir=") and "${" not in text for text in arguments):
+_BY_TIME = re.compile(r"(sweep_)?\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_.*)?")
+
+
+def named_by_time(folder: Path, arguments: Sequence[str]) -> bool:
+    """Whether nobody but the clock has chosen a run's folder."""
+    own = any(text.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for text in arguments)
+    return not own and _BY_TIME.fullmatch(folder.name) is not None
+
+
+def pinned(arguments: Sequence[str], folder: Path, key: str = "hydra.sweep.dir") -> list[str]:
+    """Arguments that say where a sweep or run goes: where it was checked, since the name may have a time."""
+    if any(text.startswith(f"{key}=") and "${" not in text for text in arguments):
         return list(arguments)
     quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [
-        *(text for text in arguments if not text.startswith("hydra.sweep.dir=")),
-        f"hydra.sweep.dir='{quoted}'",
-    ]
+    return [*(text for text in arguments if not text.startswith(f"{key}=")), f"{key}='{quoted}'"]

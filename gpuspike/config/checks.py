@@ -170,3 +170,22 @@ def _lengths(config: Config) -> Iterator[GpuspikeError]:
 def _one_for_all(key: str, values: list[Any]) -> str:
     """A value that fits any number of layers."""
     return f"[{values[0]}]".replace(" ", "") if key == "model.bias_times" and values else "null"
+
+
+TIME_TO_BEGIN = 60
+"""Seconds that a job on a cluster needs before its first epoch, at least."""
+
+
+def check_launcher(values: Any) -> None:
+    """Makes sure that a job on a cluster can begin before it is told to end.
+
+    Raises:
+        ConfigError: its time is up too early.
+    """
+    minutes, delay = values.get("timeout_min"), values.get("signal_delay_s")
+    if isinstance(minutes, int) and isinstance(delay, int) and 60 * minutes < delay + TIME_TO_BEGIN:
+        least = -(-(delay + TIME_TO_BEGIN) // 60)
+        raise ConfigError(
+            f"hydra.launcher.timeout_min must be at least {least}, for a job to begin before SLURM's warning "
+            f"of hydra.launcher.signal_delay_s={delay}, got {minutes}"
+        )

@@ -357,6 +357,7 @@ def _job(cfg: DictConfig, multirun: bool) -> Job:
     sweeps = multirun or cfg.hydra.mode is RunMode.MULTIRUN
     folder = Path(cfg.hydra.sweep.dir if sweeps else cfg.hydra.run.dir)
     config = to_config(cfg)
+    checks.check_launcher(OmegaConf.to_container(cfg.hydra.launcher))
     notes = fitting.misfits(cfg.hydra.runtime.choices, suited=config.model.weight_mean is None)
     if not cfg.substrate.prices:
         notes.append(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpuspike.datasets.samples import Samples
 from gpuspike.datasets.splits import Dataset, Split, check_sizes
 from gpuspike.errors import ConfigError, DataError
+from gpuspike.reading import opened
 
 KINDS = ("times", "pixels", "values")
 """Spike times in tau_syn, inf = no spike; uint8 pixels; numbers in [0, 1]."""
@@ -92,7 +93,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         # Opened here: of a damaged archive NumPy would leave the file open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with opened(path) as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise DataError(f"no {path}") from None

@@ -23,9 +23,9 @@ class DownloadError(DataError):
 
 def say(message: str) -> None:
     """A line for the user, beside the command's own output."""
-    from rich.console import Console
+    from gpuspike.screen import Screen
 
-    Console(stderr=True).print(message, soft_wrap=True, markup=False, highlight=False)
+    Screen(stderr=True).print(message, soft_wrap=True, highlight=False)
 
 
 def fetch(mirrors: Sequence[str], name: str, check: Callable[[bytes], None]) -> bytes:
@@ -55,13 +55,19 @@ def fetch(mirrors: Sequence[str], name: str, check: Callable[[bytes], None]) -> 
 
 
 def _get(address: str) -> bytes:
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from gpuspike.screen import Screen
+
+    console = Screen(stderr=True)
     if not console.is_terminal:
         say(f"downloading {address}")
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
     request = urllib.request.Request(address, headers={"User-Agent": "gpuspike"})
     with (
         urllib.request.urlopen(request, timeout=TIMEOUT) as answer,

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from gpuspike.datasets.download import DownloadError, fetch, say
 from gpuspike.errors import DataError
+from gpuspike.reading import opened
 
 FOLDER_VARIABLE = "GPUSPIKE_DATA"
 """Environment variable that names a folder with one folder a data set, searched before everything else."""
@@ -180,7 +181,8 @@ def _own_copy(source: Source, file: IdxFile) -> Path | None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with opened(path) as file:
+            return file.read()
     except OSError as error:
         raise DataError(f"it cannot be read: {error.strerror or error}") from None
 

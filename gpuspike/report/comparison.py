@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from gpuspike.report.run_page import NONE, readable
+from gpuspike.screen import Screen, clean
 
 ASSUMED = ("assumption", "reported, unchecked")
 """Grades of a chip's times that are marked."""
@@ -51,7 +51,7 @@ def comparison(
     """
     sources: list[str] = []
     ours, theirs = [_of_chip(chip) for chip in chips], [_of_others(row, sources) for row in others]
-    shown, paper = list(COLUMNS), Console(width=1000)
+    shown, paper = list(COLUMNS), Screen(width=1000)
     table = _table(network, shown, ours, theirs)
     for name in LEAST:
         if Measurement.get(paper, paper.options, table).minimum <= width:
@@ -92,7 +92,7 @@ def _table(network: str, shown: Sequence[str], ours: Sequence[Row], theirs: Sequ
     for number, row in enumerate((*ours, *theirs)):
         if number == len(ours):
             table.add_section()
-        table.add_row(*(Text(row[k]) for k in kept))
+        table.add_row(*(Text(clean(row[k])) for k in kept))
     return table
 
 

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from gpuspike.report.page import NONE, is_number, picture, readable, section, table, write_page
+from gpuspike.screen import clean
 
 SPLITS = ("train", "validation", "test")
 IDEAL = "<p>No chip was emulated: the substrate is ideal.</p>"
@@ -159,7 +160,7 @@ def final_table(summary: Mapping[str, Any]) -> Table:
         lines.add_section()
         # A device's name may hold brackets, which a plain string would make markup.
         for name, value in rows:
-            lines.add_row(name, Text(value))
+            lines.add_row(name, Text(clean(value)))
     return lines
 
 
@@ -168,9 +169,9 @@ def chip_table(chip: Mapping[str, Any]) -> Table | None:
     rows = _chip_rows(chip)
     if not rows:
         return None
-    lines = Table("for one classification", Column(Text(rows[0][1])), title="On the chip")
+    lines = Table("for one classification", Column(Text(clean(rows[0][1]))), title="On the chip")
     for name, value in rows[1:]:
-        lines.add_row(name, Text(value))
+        lines.add_row(name, Text(clean(value)))
     return lines
 
 

@@ -1,23 +1,21 @@
-"""Dashboards beside the run's own files. One that fails is said once and then left out."""
+"""Dashboards beside the run's own files, each behind what `gpuspike.runs.tracking` asks of it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from importlib import util
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 
 from gpuspike.config.schema import Config, TrackerName, TrackingMode, to_yaml
 from gpuspike.errors import ConfigError
+from gpuspike.screen import discreet
 from gpuspike.store.identity import fingerprint, flat, to_values, within
 from gpuspike.store.resume import FREE
 
@@ -38,8 +36,8 @@ TAGS = {
 COMPARED = ("name", "seed", "replicas", "optimizer.learning_rate", "training.epochs")
 """Values by which runs are compared, beside those that the command line gave."""
 
-PATIENCE = 60.0
-"""Seconds that a service may keep a run waiting when it begins, and when it ends."""
+PATIENCE = 10.0
+"""Seconds that a service may keep a run waiting for one answer."""
 
 
 class Tracker(Protocol):
@@ -47,6 +45,10 @@ class Tracker(Protocol):
 
     def start(self, config: Config, experiment: str, folder: Path, run_id: str, epoch: int) -> str:
         """Begins, or goes on after an epoch of the run of that id; returns where to look, for the user."""
+        ...
+
+    def known(self) -> Collection[int]:
+        """Epochs of the run that it has from before."""
         ...
 
     def log(self, figures: Mapping[str, float], epoch: int) -> None:
@@ -82,6 +84,15 @@ def check(config: Config) -> None:
 def mlflow_uri(config: Config) -> str | None:
     """Where MLflow keeps runs; None where nobody says it."""
     return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
+def address(config: Config) -> str | None:
+    """Of the server that a tracker asks over HTTP; None: it asks none."""
+    tracking = config.tracking
+    if tracking.name is TrackerName.wandb and tracking.mode is TrackingMode.online:
+        return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    uri = mlflow_uri(config) if tracking.name is TrackerName.mlflow else None
+    return uri if uri is not None and uri.startswith(("http://", "https://")) else None
 
 
 def run_id(config: Config, folder: Path) -> str:
@@ -206,6 +217,10 @@ class WandbTracker:
             return f"offline: wandb sync {Path(self._run.dir).parent}"
         return str(self._run.url)
 
+    def known(self) -> Collection[int]:
+        """See `Tracker.known`."""
+        return range(int(self._run.step))
+
     def log(self, figures: Mapping[str, float], epoch: int) -> None:
         """See `Tracker.log`."""
         self._run.log({"epoch": epoch, **figures}, step=epoch)
@@ -240,16 +255,20 @@ class TensorboardTracker:
         from tensorboardX import SummaryWriter
 
         place = folder / "tensorboard"
-        # What a killed run had logged beyond its last checkpoint comes again.
         self._config = config
-        self._writer = SummaryWriter(str(place), purge_step=epoch + 1 if epoch else None)
-        self._writer.add_text("config", f"```yaml\n{to_yaml(config)}```", epoch)
+        self._writer = SummaryWriter(str(place), purge_step=1 if place.exists() else None)
+        self._writer.add_text("config", f"```yaml\n{discreet(to_yaml(config))}```", epoch)
         return f"tensorboard --logdir {place}"
+
+    def known(self) -> Collection[int]:
+        """See `Tracker.known`. A killed run's last epochs may not have reached the file: all come again."""
+        return ()
 
     def log(self, figures: Mapping[str, float], epoch: int) -> None:
         """See `Tracker.log`."""
         for name, value in figures.items():
             self._writer.add_scalar(name, value, epoch)
+        self._writer.flush()
 
     def finish(self, summary: Mapping[str, Any], figures: Sequence[Path], checkpoint: Path) -> None:
         """See `Tracker.finish`."""
@@ -307,12 +326,18 @@ class MlflowTracker:
         else:
             tags = {"gpuspike_run": run_id, "mlflow.runName": f"{experiment}/{folder.name}"}
             self._run = client.create_run(place, tags=tags).info.run_id
-            params = [mlflow.entities.Param(name, str(value)) for name, value in flat(to_values(config))]
+            params = [
+                mlflow.entities.Param(name, discreet(str(value))) for name, value in flat(to_values(config))
+            ]
             for first in range(0, len(params), 100):  # as many as a server takes at once
                 client.log_batch(self._run, params=params[first : first + 100])
-            client.log_text(self._run, to_yaml(config), "config.yaml")
+            client.log_text(self._run, discreet(to_yaml(config)), "config.yaml")
         self._client = client
         return f"{uri}/#/experiments/{place}/runs/{self._run}" if uri.startswith("http") else uri
+
+    def known(self) -> Collection[int]:
+        """See `Tracker.known`."""
+        return {point.step for point in self._client.get_metric_history(self._run, TAGS["learning_rate"])}
 
     def log(self, figures: Mapping[str, float], epoch: int) -> None:
         """See `Tracker.log`."""
@@ -344,57 +369,3 @@ MAKERS: dict[TrackerName, Callable[[], Tracker]] = {
     TrackerName.tensorboard: TensorboardTracker,
     TrackerName.mlflow: MlflowTracker,
 }
-
-
-class Tracking:
-    """The chosen tracker, if any, for the time of a run. The first thing that goes wrong is the last."""
-
-    def __init__(
-        self, config: Config, console: Console, watch: Callable[[Mapping[str, Any]], None] | None = None
-    ) -> None:
-        self._config, self._console, self._watch = config, console, watch
-        maker = MAKERS.get(config.tracking.name)
-        self._tracker = maker() if maker is not None else None
-
-    def start(self, experiment: str, folder: Path, epoch: int) -> None:
-        """Begins to follow the run in a folder, after an epoch."""
-        config = self._config
-
-        def begin(tracker: Tracker) -> None:
-            where = tracker.start(config, experiment, folder, run_id(config, folder), epoch)
-            self._console.print(f"tracking {where}", soft_wrap=True, markup=False)
-
-        self._attempt(begin)
-
-    def log(self, line: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl. Who watches may end the run by what it raises."""
-        self._attempt(lambda tracker: tracker.log(epoch_figures(line), line["epoch"]))
-        if self._watch is not None:
-            self._watch(line)
-
-    def finish(self, summary: Mapping[str, Any], figures: Path, checkpoint: Path) -> None:
-        """The summary, the folder of the figures, and the checkpoint."""
-        pictures = sorted(figures.glob("*.png"))
-        self._attempt(lambda tracker: tracker.finish(summary, pictures, checkpoint))
-
-    def __enter__(self) -> Tracking:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._attempt(lambda tracker: tracker.close(error))
-
-    def _attempt(self, action: Callable[[Tracker], None]) -> None:
-        if self._tracker is None:
-            return
-        try:
-            action(self._tracker)
-        except Exception as error:  # whatever a library, a network or a disk comes up with
-            tracker, self._tracker = self._tracker, None
-            with suppress(Exception):  # the next job of a sweep must not find it open
-                tracker.close(error)
-            reason = " ".join(str(error).split()) or type(error).__name__
-            name = self._config.tracking.name.value
-            warning = f"tracking={name} failed and is left out from here on; metrics.jsonl has all: {reason}"
-            self._console.print(f"[yellow]warning[/yellow]  {escape(warning)}", soft_wrap=True)

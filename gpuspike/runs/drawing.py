@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from gpuspike.kernels import LayerState
 from gpuspike.network.layers import Layer, Moment
 from gpuspike.network.membranes import membranes, of_each_position
 from gpuspike.network.network import answer
+from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures import histograms
 from gpuspike.report.figures import images as image_plots
 from gpuspike.report.figures import run as plots
@@ -36,28 +37,48 @@ def draw(
     result: Evaluation,
     records: Sequence[Mapping[str, Any]],
     folder: Path,
-) -> None:
+    summary: Mapping[str, Any],
+) -> dict[str, str]:
     """Figures of the run; where there are replicas, those of single samples show the first.
 
     On a chip, spike times, decisions and membranes are those of the chip.
+
+    Returns:
+        By the name of each figure that could not be made, the reason: none is worth a trained network.
     """
     names = parts.dataset.class_names
-    plots.save(plots.learning_curves(records), folder, "learning_curves")
     t_out = result.t_out[0].astype(np.float64) / parts.config.model.tau_syn
-    plots.save(histograms.spike_time_histograms(t_out, test.labels, names), folder, "spike_time_histograms")
-    first, parts = [w[:1] for w in weights], parts.of_replica(0)
-    plots.save(_membranes(parts, first, test, t_out), folder, "membrane_traces")
-    plots.save(_raster(parts, first, test), folder, "spike_raster")
-    if (maps := parts.network.layers[0].convolution) is not None:
-        filters = first[0][0, : maps.fan_in].reshape(maps.kernel, maps.kernel, maps.shape[2], maps.n_maps)
-        plots.save(image_plots.filters(filters), folder, "filters")
-    plots.save(image_plots.confusion_matrix(test.labels, decide(t_out), names), folder, "confusion_matrix")
-    if parts.dataset.plane is not None:
-        plots.save(_plane(parts, parts.dataset.plane, first, test, result), folder, "plane")
-    if parts.dataset.image_shape is not None:
-        images = parts.dataset.test.features.reshape(-1, *parts.dataset.image_shape)
-        sheet = image_plots.misclassified(images, test.labels, decide(t_out), t_out, names)
-        plots.save(sheet, folder, "misclassified")
+    first, one = [w[:1] for w in weights], parts.of_replica(0)
+    plane, shape, features = parts.dataset.plane, parts.dataset.image_shape, parts.dataset.test.features
+    figures: dict[str, Callable[[], Figure]] = {
+        "learning_curves": lambda: plots.learning_curves(records),
+        "spike_time_histograms": lambda: histograms.spike_time_histograms(t_out, test.labels, names),
+        "membrane_traces": lambda: _membranes(one, first, test, t_out),
+        "spike_raster": lambda: _raster(one, first, test),
+        "confusion_matrix": lambda: image_plots.confusion_matrix(test.labels, decide(t_out), names),
+        "anytime": lambda: chip_plots.anytime(summary["anytime"], summary["chip"]["name"]),
+    }
+    if (maps := one.network.layers[0].convolution) is not None:
+        size = maps.kernel, maps.kernel, maps.shape[2], maps.n_maps
+        figures["filters"] = lambda: image_plots.filters(first[0][0, : maps.fan_in].reshape(size))
+    if plane is not None:
+        figures["plane"] = lambda: _plane(one, plane, first, test, result)
+    if shape is not None:
+        figures["misclassified"] = lambda: image_plots.misclassified(
+            features.reshape(-1, *shape), test.labels, decide(t_out), t_out, names
+        )
+    return drawn(figures, folder)
+
+
+def drawn(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, str]:
+    """Makes and saves figures; returns why, by name, where one could not be."""
+    missing = {}
+    for name, make in figures.items():
+        try:
+            plots.save(make(), folder, name)
+        except Exception as error:  # whatever a library, its fonts or a disk come up with
+            missing[name] = " ".join(f"{type(error).__name__}: {error}".split())
+    return missing
 
 
 def _plane(

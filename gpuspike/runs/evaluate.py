@@ -25,15 +25,17 @@ from gpuspike.errors import ConfigError, OutputError
 from gpuspike.network.decision import decisions
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
+from gpuspike.reading import text_of
 from gpuspike.report.comparison import comparison, published
 from gpuspike.report.evaluation_page import counted_on, headline, population_lines, write_evaluation_page
 from gpuspike.report.figures import chips as chip_plots
-from gpuspike.report.figures import run as plots
+from gpuspike.runs.drawing import drawn
 from gpuspike.runs.experiment import Experiment, build
 from gpuspike.runs.measure import measure, on_chip
 from gpuspike.runs.population import accuracies, yields
 from gpuspike.runs.progress import plain
 from gpuspike.runs.run import prepare_kernels
+from gpuspike.screen import LINE, warn
 from gpuspike.store import checkpoint
 from gpuspike.store.provenance import provenance_of
 from gpuspike.substrate import EmulatedChip, OnChip
@@ -130,7 +132,7 @@ def _place(config: EvaluateConfig, question: dict[str, Any]) -> Path:
         parts.append(named if few else f"{len(config.prices)}prices")
     path = folder / f"{'_'.join(parts)}.json"
     with suppress(OSError, ValueError, AttributeError, RecursionError):  # not an answer: replaced
-        there = json.loads(path.read_text(encoding="utf-8")).get("question", question)
+        there = json.loads(text_of(path)).get("question", question)
         if there != question:
             digest = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:8]
             return path.with_stem(f"{path.stem}_{digest}")
@@ -190,7 +192,9 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     if config.chips:
         reached = accuracies(parts, prepared.weights, data[split], parts.chip_seeds[0], config.chips)
         answer |= {"population": plain(yields(reached) | {"first_seed": parts.chip_seeds[0]})}
-        plots.save(chip_plots.yields(reached), prepared.answer.parent, f"{prepared.answer.stem}_yield")
+        figure = {f"{prepared.answer.stem}_yield": lambda: chip_plots.yields(reached)}
+        for name, reason in drawn(figure, prepared.answer.parent).items():
+            warn(f"no figure {name}, the rest of the answer is there: {reason}", console)
     _write(prepared.answer, answer)
     try:
         page = write_evaluation_page(prepared.answer, answer, parts.network.sizes)
@@ -259,8 +263,8 @@ def _show(
     console.print(table)
     for note in [counted_on(answer), *notes] if population else notes:
         console.print(note, markup=False, highlight=False)
-    console.print(f"answer   {prepared.answer}", soft_wrap=True, markup=False)
-    console.print(f"page     {page}", soft_wrap=True, markup=False)
+    console.print(f"answer   {prepared.answer}", **LINE)
+    console.print(f"page     {page}", **LINE)
 
 
 def _check_writable(path: Path) -> None:

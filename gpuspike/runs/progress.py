@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from gpuspike.errors import OutputError
 from gpuspike.runs.experiment import Experiment
+from gpuspike.screen import LINE, clean
 from gpuspike.training.step import StepKind
 from gpuspike.training.trainer import EpochRecord
 
@@ -27,15 +28,17 @@ def say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Con
     chosen = " (chosen by backend=auto)" if config.backend.value == "auto" else ""
     replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
     sizes = parts.network.sizes
-    title = experiment if config.name is None else f"{config.name}[/bold]  {experiment}[bold]"
-    console.print(f"[bold]{title}[/bold]  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}")
-    console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", soft_wrap=True)
-    console.print(f"folder   {folder}", soft_wrap=True)
+    title = [(clean(experiment if config.name is None else config.name), "bold")]
+    also = "" if config.name is None else f"  {clean(experiment)}"
+    what = f"{also}  {sizes}, {replicas}, seed {config.seed}, {config.dtype.value}"
+    console.print(Text.assemble(*title, what))
+    console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", **LINE)
+    console.print(f"folder   {folder}", **LINE)
 
 
 def say_step(kind: StepKind, console: Console) -> None:
     """Tells which step a training has, and why a slow one."""
-    console.print(f"step     {escape(str(kind))}", soft_wrap=True)
+    console.print(f"step     {kind}", **LINE)
 
 
 def plain(value: Any) -> Any:
@@ -169,5 +172,5 @@ class ProgressDisplay:
         last = record.epoch == self._n_epochs
         if not self._console.is_terminal and (last or now >= self._next_line):
             self._next_line = now + self.SECONDS_BETWEEN_LINES
-            line = f"epoch {record.epoch}/{self._n_epochs}  {figures}{left}"
-            self._console.print(line, soft_wrap=True, highlight=False)
+            told = f"epoch {record.epoch}/{self._n_epochs}  {figures}{left}"
+            self._console.print(told, soft_wrap=True, highlight=False)

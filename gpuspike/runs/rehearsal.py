@@ -13,9 +13,11 @@ import numpy as np
 from rich.console import Console
 
 from gpuspike.accountant import Counter
+from gpuspike.backend import crowded
 from gpuspike.kernels import LayerState
 from gpuspike.runs.experiment import Experiment, new_trainer
 from gpuspike.runs.memory import uncollected
+from gpuspike.screen import LINE, warn
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.evaluation import Labelled, evaluate
 
@@ -28,6 +30,8 @@ def prepare_kernels(
     Args:
         training: those that only training needs, too; else what runs `more`.
     """
+    if parts.backend.name == "cpu" and (said := crowded()) is not None:
+        warn(said, console)
     start = time.perf_counter()
     evaluating, learning = (_on_a_device if parts.backend.name == "cuda" else _on_the_host)(parts)
     compiling = getattr(parts.network.kernels, "compiling", lambda _: nullcontext())
@@ -52,7 +56,9 @@ def prepare_kernels(
                 raise KeyboardInterrupt
     seconds = time.perf_counter() - start
     if seconds > 2.0:
-        console.print(f"kernels  compiled in {seconds:.0f} s, kept for later runs")
+        from gpuspike.kernels import cache
+
+        console.print(f"kernels  compiled in {seconds:.0f} s, {cache.told()}", **LINE)
 
 
 def what_runs(parts: Experiment, *, training: bool) -> str:

@@ -11,22 +11,27 @@ from typing import Any
 
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
 
 from gpuspike.accountant import neurobench
 from gpuspike.config.schema import Config, to_yaml
 from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
-from gpuspike.report.figures import chips as chip_plots
-from gpuspike.report.figures import run as plots
-from gpuspike.runs.dashboards import Tracking
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.runs.measure import chip_arrays, examine, measure, on_chip, summarize
 from gpuspike.runs.memory import keep_freed_memory
-from gpuspike.runs.progress import MetricsFile, ProgressDisplay, plain, record_line, say_step, say_what_runs
+from gpuspike.runs.progress import (
+    MetricsFile,
+    ProgressDisplay,
+    plain,
+    record_line,
+    say_step,
+    say_what_runs,
+)
 from gpuspike.runs.rehearsal import StopRequest, prepare_kernels
+from gpuspike.runs.tracking import Tracking
+from gpuspike.screen import LINE, discreet, warn
 from gpuspike.store import checkpoint, resume
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
@@ -141,7 +146,7 @@ def _run(
     say_step(trainer.step.kind, console)
     book: dict[str, Any] = {
         "experiment": experiment,
-        "overrides": list(overrides),
+        "overrides": [discreet(text) for text in overrides],
         "config": to_values(config),
         "seeds": parts.seeds,
         "chip_seeds": parts.chip_seeds,
@@ -164,7 +169,7 @@ def _run(
         for name, split in parts.dataset.splits.items()
     }
 
-    tracking.start(experiment, folder, trainer.epoch)
+    tracking.start(experiment, folder, records)
     records, interrupted = _train(parts, trainer, data, folder, console, records, book, tracking)
     if not records:
         raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
@@ -179,19 +184,19 @@ def _run(
     summary |= {"substrate": examine(parts, examined, weights, data)} | {"provenance": provenance}
     summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"], "date": began}
     with console.status("drawing figures"):
-        draw(parts, weights, data["test"], results["test"], records, folder / "figures")
-        curve = chip_plots.anytime(summary["anytime"], summary["chip"]["name"])
-        plots.save(curve, folder / "figures", "anytime")
+        missing = draw(parts, weights, data["test"], results["test"], records, folder / "figures", summary)
+    for name, reason in missing.items():
+        warn(f"no figure {name}, the rest of the run is there: {reason}", console)
     summary["emulator"]["wall_s"] = time.perf_counter() - start
     summary = plain(summary)
     replace_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    report.write_report(folder, experiment, summary, records, to_yaml(config))
+    report.write_report(folder, experiment, summary, records, discreet(to_yaml(config)))
     tracking.finish(summary, folder / "figures", folder / CHECKPOINT)
     console.print(report.final_table(summary))
     if (chip := report.chip_table(summary["chip"])) is not None:
         console.print(chip)
-    console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
-    console.print(f"figures  {folder / 'figures'}", soft_wrap=True)
+    console.print(f"report   {folder / 'report.html'}", **LINE)
+    console.print(f"figures  {folder / 'figures'}", **LINE)
     return summary
 
 
@@ -203,7 +208,7 @@ def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, 
             f"begun with another gpuspike, {stopped.code}, now {code}: results may differ from either's"
         )
     for warning in warnings:
-        console.print(f"[yellow]warning[/yellow]  {escape(warning)}", soft_wrap=True)
+        warn(warning, console)
     if stopped.arrays is not None:
         trainer.restore(stopped.arrays, stopped.epoch)
     resume.prepare(stopped, folder)

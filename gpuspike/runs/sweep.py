@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from gpuspike.config.schema import Config
 from gpuspike.errors import DataError, OutputError
+from gpuspike.reading import text_of
 from gpuspike.runs.progress import TimeLeft, duration
 from gpuspike.runs.run import go_on, run
+from gpuspike.screen import Screen, clean
 from gpuspike.store.identity import fingerprint
 from gpuspike.store.run_folder import (
     CONFIG,
@@ -113,8 +115,8 @@ def run_once(
     return summary
 
 
-def _say(line: str, console: Console) -> None:
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+def _say(text: str, console: Console) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _result(summary: Mapping[str, Any]) -> str:
@@ -135,7 +137,9 @@ class _Followed:
         self._label, self._console = label, console
         self._left = TimeLeft(n_epochs)
         self._next = time.monotonic() + self.SECONDS_BETWEEN_LINES
-        self._status = console.status(escape(f"{label}  begins")) if live and console.is_terminal else None
+        self._status = (
+            console.status(Text(clean(f"{label}  begins"))) if live and console.is_terminal else None
+        )
 
     def __enter__(self) -> _Followed:
         if self._status is not None:
@@ -151,7 +155,7 @@ class _Followed:
         told = f"{self._label}  epoch {line['epoch']}/{self._left.n_epochs}{self._left.after(line['epoch'])}"
         now = time.monotonic()
         if self._status is not None:
-            self._status.update(escape(told))
+            self._status.update(Text(clean(told)))
         elif now >= self._next:
             self._next = now + self.SECONDS_BETWEEN_LINES
             _say(told, self._console)
@@ -167,11 +171,11 @@ class _Log(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Appends to the file."""
-        with open(self._path, "a", encoding="utf-8") as file:
+        with open(self._path, "a", encoding="utf-8", errors="replace") as file:
             file.write(text)
-        for line in text.splitlines():
-            if line.startswith(self.PASSED_ON):
-                _say(f"{self._label}  {line}", self._screen)
+        for said in text.splitlines():
+            if said.startswith(self.PASSED_ON):
+                _say(f"{self._label}  {said}", self._screen)
         return len(text)
 
 
@@ -180,7 +184,7 @@ def _logged(place: Path, around: set[Path], label: str, screen: Console) -> Iter
     """A console whose words go to log.txt of a job, which goes again where the job has left nothing else."""
     log = place / LOG
     try:
-        yield Console(file=cast(IO[str], _Log(log, label, screen)), width=100, no_color=True)
+        yield Screen(file=cast(IO[str], _Log(log, label, screen)), width=100, no_color=True)
     finally:
         if not any(place.glob("checkpoint*.npz")) and not (place / CONFIG).exists():
             with suppress(OSError):
@@ -190,7 +194,7 @@ def _logged(place: Path, around: set[Path], label: str, screen: Console) -> Iter
 
 def _read(mark: Path) -> dict[str, Any] | None:
     try:
-        entry = json.loads(mark.read_text(encoding="utf-8"))
+        entry = json.loads(text_of(mark))
         return {"folder": str(entry["folder"]), "finished": bool(entry["finished"])}
     except FileNotFoundError:
         return None
@@ -210,6 +214,6 @@ def _write(mark: Path, sweep: Path, folder: Path, finished: bool, of: int | None
 
 def _summary(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text_of(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None

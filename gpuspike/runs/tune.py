@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +17,16 @@ from rich.console import Console
 from gpuspike.config.schema import Job
 from gpuspike.errors import ConfigError, GpuspikeError, OutputError
 from gpuspike.runs.sweep import run_once
+from gpuspike.screen import discreet
 
 if TYPE_CHECKING:
     import optuna
 
 HEARTBEAT = 30
 """Seconds between two signs of life of a trial; after four without one, another process takes it over."""
+
+PATIENCE = 10
+"""Seconds that a server may take to answer."""
 
 
 @dataclass
@@ -143,22 +149,57 @@ def tune(
     left = search.trials - len(study.get_trials(deepcopy=False, states=done))
     if left > 0:
         until = optuna.study.MaxTrialsCallback(search.trials, states=done)
-        study.optimize(objective, n_trials=left, callbacks=[said, until])
+        with _speaking_of(search):
+            study.optimize(objective, n_trials=left, callbacks=[said, until])
     return study
+
+
+@contextmanager
+def _speaking_of(search: Search) -> Iterator[None]:
+    """What a database, its driver and its server say, as an error of ours."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except GpuspikeError:
+        raise
+    except Exception as error:  # where a server fails, Optuna's own clearing up may fail on that
+        inner: BaseException | None = error
+        while inner is not None and not isinstance(inner, SQLAlchemyError):
+            inner = inner.__cause__ or inner.__context__
+        if inner is None:
+            raise
+        raise OutputError(
+            f"the storage {_address(search)} of the study {search.name} has failed, the same command goes on "
+            f"when it is back: {_words(inner)}"
+        ) from None
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, without SQLAlchemy's link and the statement that failed."""
+    return discreet(" ".join(str(error).split("[SQL:")[0].split("(Background on")[0].split()))
+
+
+def _address(search: Search) -> str:
+    """Where a study is kept, without a password."""
+    return "in the study's folder" if search.storage is None else discreet(search.storage)
 
 
 def _open(search: Search, folder: Path) -> optuna.Study:
     import optuna
 
-    url = search.storage
     try:
+        url, options = search.storage, {}
         if url is None:
             folder.mkdir(parents=True, exist_ok=True)
-            url = f"sqlite:///{(folder / 'study.db').absolute()}"
+            url, options = _in_folder(folder / "study.db")
+        else:
+            options = _patience(url)
         with warnings.catch_warnings():  # the heartbeat's, which is called experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = optuna.storages.RDBStorage(
+            storage = _storage_class()(
                 url,
+                options,
                 heartbeat_interval=HEARTBEAT,
                 grace_period=4 * HEARTBEAT,
                 heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
@@ -175,8 +216,39 @@ def _open(search: Search, folder: Path) -> optuna.Study:
     except GpuspikeError:
         raise
     except Exception as error:  # a database, its driver and its server have many errors of their own
-        reason = " ".join(str(error).split())
-        raise OutputError(f"cannot use the storage {url} of the study {search.name}: {reason}") from None
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        reason = _words(cause or error)
+        raise OutputError(
+            f"cannot use the storage {_address(search)} of the study {search.name}: {reason}"
+        ) from None
+
+
+def _in_folder(path: Path) -> tuple[str, dict[str, Any]]:
+    """Address and options of a file, in whose address ?, % and # would have a meaning."""
+    place = path.absolute()
+    return "sqlite:///study.db", {"creator": lambda: sqlite3.connect(place, check_same_thread=False)}
+
+
+def _patience(url: str) -> dict[str, Any]:
+    """Options with which a server that does not answer is given up, where its driver is one that is known."""
+    from sqlalchemy.engine import make_url
+
+    address = make_url(url)
+    knows = address.get_driver_name() in ("psycopg", "psycopg2", "pymysql", "mysqldb")
+    return {"connect_args": {"connect_timeout": PATIENCE}} if knows and not address.query else {}
+
+
+def _storage_class() -> type[optuna.storages.RDBStorage]:
+    import optuna
+
+    class Storage(optuna.storages.RDBStorage):
+        """One whose signs of life, given by a thread of their own, may fail: the trial finds out itself."""
+
+        def record_heartbeat(self, trial_id: int) -> None:
+            with suppress(Exception):
+                super().record_heartbeat(trial_id)
+
+    return Storage
 
 
 def _suggest(trial: optuna.Trial, key: str, item: Parameter) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import DataError, OutputError
+from gpuspike.reading import opened
 
 FORMAT = 1
 """Version of the file's layout; a reader refuses one that it does not know."""
@@ -97,7 +98,7 @@ def load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         DataError: no such file, a damaged one, or one of an unknown format.
     """
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             arrays = _read(file)
         header = json.loads(str(arrays.pop(_HEADER)))
     except FileNotFoundError:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.config.schema import Config, from_values, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
+from gpuspike.reading import text_of
 from gpuspike.store import checkpoint
 from gpuspike.store.identity import differences, within
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, replace_text
@@ -106,7 +107,7 @@ def prepare(stopped: Stopped, folder: Path) -> None:
     texts = [(folder / CONFIG, to_yaml(stopped.config)), (folder / METRICS, lines)]
     for path, text in texts:
         try:
-            if text and (not path.exists() or path.read_text(encoding="utf-8") != text):
+            if text and (not path.exists() or text_of(path) != text):
                 replace_text(path, text)
             elif not text:
                 path.unlink(missing_ok=True)
@@ -117,7 +118,7 @@ def prepare(stopped: Stopped, folder: Path) -> None:
 def _records(path: Path, epoch: int, last: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl up to an epoch; the last one may still have been on its way there."""
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = text_of(path) if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a line without its end was cut off
         records = [json.loads(line) for line in whole.splitlines()]
         records = [record for record in records if record["epoch"] <= epoch]

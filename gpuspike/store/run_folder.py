@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from gpuspike.errors import OutputError
@@ -35,14 +36,36 @@ def check_writable(folder: Path) -> None:
     """
     try:
         ancestor = folder.absolute()
-        while not ancestor.exists():
+        while not os.path.lexists(ancestor):
             ancestor = ancestor.parent
+        if not ancestor.exists():
+            raise OutputError(f"the output folder must be writable, got {ancestor}, a link to nowhere")
         with tempfile.TemporaryFile(dir=ancestor):
             pass
     except OSError as error:
+        if isinstance(error, OutputError):
+            raise
         raise OutputError(
             f"the output folder must be writable, got {folder}: {error.strerror or error}"
         ) from None
+
+
+def reserve(folder: Path) -> Path:
+    """Makes a new folder: that one, or one with a number where another run has begun in the same second.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    for number in count(2):
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            stem = folder.name if number == 2 else folder.name.rpartition("_")[0]
+            folder = folder.with_name(f"{stem}_{number}")
+        except OSError as error:
+            raise OutputError(f"cannot write the run to {folder}: {error.strerror or error}") from None
+    raise AssertionError
 
 
 def _used(folder: Path) -> OutputError:

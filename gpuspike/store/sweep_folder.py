@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from gpuspike.errors import DataError
+from gpuspike.reading import opened, text_of
 from gpuspike.store.run_folder import CONFIG, METRICS, SUMMARY
 
 JOBS = "jobs"
@@ -69,7 +70,7 @@ def jobs_expected(folder: Path) -> int | None:
     counts = []
     for mark in (folder / JOBS).glob("*.json"):
         try:
-            count = json.loads(mark.read_text(encoding="utf-8")).get("of")
+            count = json.loads(text_of(mark)).get("of")
         except (OSError, ValueError, AttributeError, RecursionError):
             continue
         if isinstance(count, int):
@@ -95,7 +96,7 @@ def _marked(folder: Path) -> set[str]:
     names = set()
     for mark in (folder / JOBS).glob("*.json"):
         try:
-            name = json.loads(mark.read_text(encoding="utf-8"))["folder"]
+            name = json.loads(text_of(mark))["folder"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         if isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\\" not in name:
@@ -110,13 +111,13 @@ def _read_job(sweep: Path, name: str) -> JobResult:
     config: dict[str, Any] = {}
     notes = []
     try:
-        config = _flat(_mapping(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))))
+        config = _flat(_mapping(yaml.safe_load(text_of(folder / CONFIG))))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         notes.append(f"{CONFIG} cannot be read")
     if not os.path.exists(folder / SUMMARY):
         return JobResult(name, UNFINISHED, "; ".join([_progress(folder, config), *notes]), config)
     try:
-        summary = _mapping(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+        summary = _mapping(json.loads(text_of(folder / SUMMARY)))
         _mapping(summary["accuracy"])["test"]
     except (OSError, ValueError, KeyError, RecursionError):
         return JobResult(name, DAMAGED, "; ".join([f"{SUMMARY} cannot be read", *notes]), config)
@@ -144,7 +145,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _progress(folder: Path, config: Mapping[str, Any]) -> str:
     """How far a job has come, from the lines of its metrics.jsonl."""
     try:
-        with open(folder / METRICS, "rb") as file:
+        with opened(folder / METRICS) as file:
             done = sum(1 for line in file if line.endswith(b"\n"))
     except OSError:
         done = 0

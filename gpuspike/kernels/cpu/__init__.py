@@ -2,70 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numba.core import config as numba_config
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 from gpuspike.kernels import Array, LayerState, Trial, layerwise, with_bias
 from gpuspike.kernels.constants import regime
+from gpuspike.kernels.cpu import backward as _backward
+from gpuspike.kernels.cpu import compiler as _compiler
+from gpuspike.kernels.cpu import convolution as convolution
+from gpuspike.kernels.cpu import deciding as _deciding
+from gpuspike.kernels.cpu import descent as _descent
+from gpuspike.kernels.cpu import forward as _forward
+from gpuspike.kernels.cpu import leaves as _leaves
+from gpuspike.kernels.cpu import loss as _loss
+from gpuspike.kernels.cpu import normals as _update
+from gpuspike.kernels.cpu import own_taus as _own_taus
+from gpuspike.kernels.cpu import records as _records
+from gpuspike.kernels.cpu import single as single
+from gpuspike.kernels.cpu import slopes as _slopes
+from gpuspike.kernels.cpu import sort as _sort
+from gpuspike.kernels.cpu import training as _training
 from gpuspike.kernels.reference import draws as reference_step
 from gpuspike.kernels.unit import AnyNeurons, Unit, times, unit
 from gpuspike.neuron import LIF
-
-
-def _cache_folder() -> Path:
-    """Where compiled kernels are kept: one folder a version of the sources.
-
-    Numba notices a change only in the file of the kernel itself, not in what the kernel calls; a folder named
-    after all the sources never serves stale code.
-    """
-    package = Path(__file__).parents[2]
-    digest = hashlib.sha256()
-    for folder in ("kernels", "training/losses", "training/optimizers"):
-        for source in sorted((package / folder).rglob("*.py")):
-            digest.update(source.read_bytes())
-    base = Path(_given or user_cache_path("gpuspike") / "kernels")
-    cache = base / digest.hexdigest()[:16]
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        if os.access(cache, os.W_OK):
-            return cache
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="gpuspike-kernels-"))
-
-
-_given = numba_config.CACHE_DIR  # type: ignore[attr-defined]
-_cache = str(_cache_folder())
-numba_config.CACHE_DIR = _cache  # type: ignore[attr-defined]
-try:  # the folder is read when a kernel is declared, that is, while these modules are imported
-    _sort = importlib.import_module("gpuspike.kernels.cpu.sort")
-    _forward = importlib.import_module("gpuspike.kernels.cpu.forward")
-    _loss = importlib.import_module("gpuspike.kernels.cpu.loss")
-    _descent = importlib.import_module("gpuspike.kernels.cpu.descent")
-    _update = importlib.import_module("gpuspike.kernels.cpu.normals")
-    _backward = importlib.import_module("gpuspike.kernels.cpu.backward")
-    _own_taus = importlib.import_module("gpuspike.kernels.cpu.own_taus")
-    _slopes = importlib.import_module("gpuspike.kernels.cpu.slopes")
-    _training = importlib.import_module("gpuspike.kernels.cpu.training")
-    _leaves = importlib.import_module("gpuspike.kernels.cpu.leaves")
-    _deciding = importlib.import_module("gpuspike.kernels.cpu.deciding")
-    single = importlib.import_module("gpuspike.kernels.cpu.single")
-    convolution = importlib.import_module("gpuspike.kernels.cpu.convolution")
-    _records = importlib.import_module("gpuspike.kernels.cpu.records")
-    _compiler = importlib.import_module("gpuspike.kernels.cpu.compiler")
-finally:
-    numba_config.CACHE_DIR = _given  # type: ignore[attr-defined]
-
 
 compiling = _compiler.compiling
 spike_order = _sort.spike_order

@@ -18,6 +18,8 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.typed_passes import NativeLowering
 
+from gpuspike.kernels.cache import njit as kept_njit
+
 _njit: Any = numba.njit
 _Base: Any = codegen.JITCodeLibrary
 _STEPS = ("_optimize_final_module", "_finalize_dynamic_globals", "_finalize_final_module")
@@ -68,8 +70,8 @@ def njit(**options: Any) -> Any:
 
     Python may call a piece too. It is then compiled once more, as Numba does it.
     """
-    if options.get("cache"):
-        return _njit(no_cfunc_wrapper=True, **options)
+    if options.pop("cache", False):
+        return kept_njit(no_cfunc_wrapper=True, **options)
     if not _IS_KNOWN or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         return _njit(**options)
 

@@ -14,7 +14,6 @@ from types import FunctionType
 from typing import Any
 
 import numpy as np
-from numba import config as numba_config
 from numba.extending import overload
 
 from gpuspike.errors import ConfigError
@@ -23,7 +22,6 @@ from gpuspike.kernels.cpu.compiler import njit
 
 _rows: dict[type, Any] = {}
 _owners: dict[type, Any] = {}  # of each class of numbers, the function that makes the row
-_FOLDER: Any = numba_config.CACHE_DIR  # type: ignore[attr-defined]  # that of these sources
 
 
 def register(leaf: Any) -> Any:
@@ -115,9 +113,4 @@ def _own_job(job: Any, kinds: tuple[type, ...]) -> Any:
     digests = [hashlib.sha256(marshal.dumps(_owners[k].__code__)).hexdigest()[:16] for k in kinds]
     names = [f"{k.__module__}_{k.__qualname__}_{digest}" for k, digest in zip(kinds, digests, strict=True)]
     copy.__qualname__ = "_".join([original.__qualname__, *names])
-    given = numba_config.CACHE_DIR  # type: ignore[attr-defined]
-    numba_config.CACHE_DIR = _FOLDER  # type: ignore[attr-defined]
-    try:
-        return njit(cache=True, nogil=True, error_model="numpy")(copy)
-    finally:
-        numba_config.CACHE_DIR = given  # type: ignore[attr-defined]
+    return njit(cache=True, nogil=True, error_model="numpy")(copy)

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.report.figures.run import BLUE, GREEN, GREY, VERMILION, lazy_matplotlib, new_figure, styled
+from gpuspike.report.figures.run import (
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILION,
+    as_text,
+    lazy_matplotlib,
+    new_figure,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +56,7 @@ def anytime(curve: Mapping[str, Any], chip: str) -> Figure:
         panels[1].set_ylim(bottom=0)
         panels[1].legend(loc="upper left")
     panels[-1].set_xlim(0, _end(curve))
-    panels[-1].set_xlabel(rf"time at which one stops listening ($\tau_{{syn}}$), {chip}")
+    panels[-1].set_xlabel(rf"time at which one stops listening ($\tau_{{syn}}$), {as_text(chip)}")
     return figure
 
 
@@ -105,7 +114,7 @@ def tradeoff(runs: Sequence[Mapping[str, Any]], parameter: str) -> Figure:
         energy.set_ylim(bottom=0)
         energy.legend()
     energy.set_xticks(values, [f"{run['value']:g}" for run in rows])
-    energy.set_xlabel(parameter)
+    energy.set_xlabel(as_text(parameter))
     return figure
 
 

@@ -12,6 +12,7 @@ from gpuspike.report.figures.run import (
     BLUE,
     TIME_UNITS,
     Floats,
+    as_text,
     lazy_matplotlib,
     legend_of_classes,
     look_of,
@@ -40,6 +41,7 @@ def spike_time_histograms(
         t_out: (m, n_class) spike times in `unit`; inf is a silent neuron.
         labels: (m,) class of each sample.
     """
+    class_names = [as_text(name) for name in class_names]
     times, truth, n_class = np.asarray(t_out, dtype=float), np.asarray(labels), len(class_names)
     few = n_class <= MOST_PANELS
     bins = np.histogram_bin_edges(times[np.isfinite(times)], bins=60)

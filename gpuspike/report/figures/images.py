@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpuspike.report.figures.run import TIME_UNITS, new_figure, styled
+from gpuspike.report.figures.run import TIME_UNITS, as_text, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +28,7 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Seq
         predictions: (m,) classes answered; -1 undecided, which gets a column of its own where there are any.
         class_names: of the classes.
     """
+    class_names = [as_text(name) for name in class_names]
     truth, answer, n_class = np.asarray(labels), np.asarray(predictions), len(class_names)
     counts = np.zeros((n_class, n_class + 1), np.int64)
     np.add.at(counts, (truth, np.where(answer < 0, n_class, answer)), 1)
@@ -103,6 +104,7 @@ def misclassified(
         t_out: (m, n_class) output spike times in `unit`; inf is a silent neuron.
         class_names: of the classes.
     """
+    class_names = [as_text(name) for name in class_names]
     truth, pictures, times = np.asarray(labels), np.asarray(images), np.asarray(t_out, dtype=float)
     wrong = np.flatnonzero(truth != np.asarray(predictions))
     shown = wrong[: COLUMNS * MOST_ROWS]

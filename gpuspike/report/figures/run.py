@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from gpuspike.screen import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +32,9 @@ PALETTE = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, GREY)
 
 TIME_UNITS = {"tau_syn": r"$\tau_{syn}$", "tau_mem": r"$\tau_{mem}$"}
 MAX_HIDDEN_TRACES = 30
+LONGEST = 40
+"""Characters of a name that a figure shows."""
+
 STYLE: dict[str, Any] = {
     **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 7.5),
     **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 7.0),
@@ -35,7 +43,12 @@ STYLE: dict[str, Any] = {
     **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     **dict.fromkeys(("legend.columnspacing", "legend.handlelength"), 1.4),
-    **{"legend.borderaxespad": 0.2, "lines.linewidth": 1.1, "mathtext.default": "regular"},
+    **{
+        "legend.borderaxespad": 0.2,
+        "lines.linewidth": 1.1,
+        "mathtext.default": "regular",
+        "text.usetex": False,
+    },
     # Type 42 keeps the text in a PDF selectable, which journals ask for.
     "pdf.fonttype": 42,
 }
@@ -43,6 +56,15 @@ STYLE: dict[str, Any] = {
 
 def lazy_matplotlib() -> Any:
     """Matplotlib with its figure (and so lines, patches, tickers) and Agg, without pyplot."""
+    if "matplotlib" not in sys.modules and (asked := os.environ.pop("MPLBACKEND", None)) is not None:
+        # One that there is not would end the import, and is nothing to figures that have their own.
+        try:
+            import matplotlib
+
+            with contextlib.suppress(ValueError):
+                matplotlib.rcParams["backend"] = asked
+        finally:
+            os.environ["MPLBACKEND"] = asked
     import matplotlib.backends.backend_agg
     import matplotlib.figure
 
@@ -67,13 +89,28 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Writes `figure` as folder/name.pdf (vector) and folder/name.png (300 dpi); both paths."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     pdf, png = Path(folder, f"{name}.pdf"), Path(folder, f"{name}.png")
-    # The first layout does not know the ticks yet; without a date, equal numbers give equal files.
-    figure.draw_without_rendering()
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out: saving need not do it again, twice a file
-    figure.savefig(pdf, dpi=400, facecolor="white", metadata={"CreationDate": None})
-    figure.savefig(png, dpi=300, facecolor="white")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a script that the font lacks
+            # The first layout does not know the ticks yet; without a date, equal numbers give equal files.
+            figure.draw_without_rendering()
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out: saving need not do it again, twice a file
+            figure.savefig(pdf, dpi=400, facecolor="white", metadata={"CreationDate": None})
+            figure.savefig(png, dpi=300, facecolor="white")
+    except BaseException:
+        for part in (pdf, png):  # half a figure, as a full disk leaves it
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        raise
     return pdf, png
+
+
+def as_text(words: str) -> str:
+    """A user's words for a figure: no mathematics, nothing that a legend would leave out, not endless."""
+    words = clean(words.encode("utf-8", "replace").decode())
+    words = words if len(words) <= LONGEST else words[: LONGEST - 3] + "..."
+    return (" " if words.startswith("_") else "") + words.replace("$", r"\$")
 
 
 def look_of(index: int) -> dict[str, Any]:
@@ -192,7 +229,7 @@ def plane(
         borders: arcs (x, y, diameter, first and last angle in degrees) to draw.
         disc: show the answers within the circle of diameter 1 only.
     """
-    mpl = lazy_matplotlib()
+    mpl, class_names = lazy_matplotlib(), [as_text(name) for name in class_names]
     grid, answered = np.asarray(grid_xy, dtype=float), np.asarray(grid_class, dtype=int)
     samples, truth = np.asarray(samples_xy, dtype=float).reshape(-1, 2), np.asarray(labels)
     wrong = truth != np.asarray(predictions)
@@ -245,6 +282,7 @@ def membrane_traces(
         threshold: potential at which a neuron spikes.
         label: true class of the sample.
     """
+    class_names = [as_text(name) for name in class_names]
     clock, inputs = np.asarray(times, dtype=float), np.asarray(t_in, dtype=float)
     n_layer, ends = len(membranes), [*inputs[np.isfinite(inputs)]]
     figure, pad = new_figure(height=1.25 * (n_layer + 1)), 0.03 * (clock[-1] - clock[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpuspike.report.figures.run import PALETTE, TIME_UNITS, new_figure, styled
+from gpuspike.report.figures.run import PALETTE, TIME_UNITS, as_text, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +34,7 @@ def spike_raster(
         labels: true class of each sample.
         class_names: of the classes, which are the output neurons.
     """
+    class_names = [as_text(name) for name in class_names]
     n_column = min(COLUMNS, len(class_names), len(labels))
     n_row = -(-len(labels) // n_column)
     figure = new_figure(height=0.45 + (2.2 if n_row == 1 else 1.65) * n_row)

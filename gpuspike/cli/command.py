@@ -1,0 +1,73 @@
+"""What is around the work of every command: its output, and the one line in which it refuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from gpuspike import screen
+from gpuspike.config.composition import one_line
+from gpuspike.errors import ConfigError, GpuspikeError, OutputError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+@contextmanager
+def command(name: str, what: str) -> Iterator[None]:
+    """Ends the program as a command does: 2 and one line for what cannot be, 130 for Ctrl-C.
+
+    Args:
+        what: may not fit into memory: "the run".
+    """
+    screen.open_streams()
+    try:
+        _check_here()
+        yield
+    except GpuspikeError as error:
+        refuse(name, error)
+    except (HydraException, OmegaConfBaseException) as error:
+        refuse(name, ConfigError(one_line(error)))
+    except MemoryError as error:
+        refuse(name, too_large(what, error))
+    except BrokenPipeError:  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BAD_INPUT)
+    except OSError as error:
+        refuse(name, OutputError(in_words(error)))
+    except KeyboardInterrupt as stop:
+        print(f"{name}: interrupted {screen.line(str(stop))}".rstrip(), file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def refuse(name: str, error: GpuspikeError) -> NoReturn:
+    """Ends a command with an error in one line."""
+    print(f"{name}: error: {screen.line(str(error))}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def too_large(what: str, error: MemoryError) -> ConfigError:
+    """That something does not fit into memory, with what Python says of it, which may be nothing."""
+    return ConfigError(f"{what} does not fit into memory: {error}".removesuffix(": "))
+
+
+def in_words(error: OSError) -> str:
+    """What the system says of a file, and of which."""
+    named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([" and ".join(named), error.strerror or str(error)] if named else [str(error)])
+
+
+def _check_here() -> None:
+    """Raises OutputError where the working folder has been deleted."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise OutputError(
+            f"the working folder must exist, got one that has been deleted: {error.strerror}"
+        ) from None

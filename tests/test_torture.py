@@ -1,0 +1,62 @@
+"""The torture's own short part: the first case of each kind. `make torture` has them all."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "torture.py"
+
+
+@pytest.fixture(scope="module")
+def torture() -> ModuleType:
+    found = importlib.util.spec_from_file_location("torture", SCRIPT)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules["torture"] = module
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_first_case_of_each_kind_holds(torture: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert torture.main(["--short"]) == 0, capsys.readouterr().out
+    assert "lost" in capsys.readouterr().out
+
+
+def test_a_lost_case_is_told(torture: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torture, "program", lambda name: f"/bin/{name}")
+
+    def outcome(*words: str, **changes: object) -> str:
+        place = tmp_path / str(len(list(tmp_path.iterdir())))
+        place.mkdir()
+        return torture.outcome(torture.Case("kind", "name", words, **changes), place)
+
+    assert outcome("true") == ""
+    assert outcome("true", after=lambda _: False).startswith("the folder is not as it should be")
+    assert outcome("false").startswith("exit code 1")
+    assert outcome("echo", "Traceback (most recent call last)").startswith("a traceback")
+    assert outcome("echo", "me:hush@host") == "a password: b'me:hush@host\\n'"
+    assert outcome("printf", "\x1b[2J") == "a command to the terminal"
+    assert outcome("sh", "-c", "for i in 1 2 3 4; do echo $i >&2; done; exit 2").startswith(
+        "more than a line"
+    )
+    monkeypatch.setattr(torture, "HANG", 0.5)
+    assert outcome("sleep", "30") == "still running after 0.5 s"
+    assert outcome("ls", "/proc/self", output="/dev/full", codes=(2,)) == ""
+    assert outcome("pwd", prepare=torture.gone, codes=(1,)) == ""
+
+
+def test_every_kind_has_cases_with_names_of_their_own(torture: ModuleType, tmp_path: Path) -> None:
+    cases = list(torture.cases(tmp_path, {"refuses": 1, "says nothing": 2}, tmp_path))
+    names = [(case.kind, case.name) for case in cases]
+    assert len(set(names)) == len(names) > 130
+    assert {case.kind for case in cases} == {
+        "encodings", "words of users", "damaged files", "hostile files", "machines", "full disks", "servers",
+        "damaged caches", "kills",
+    }  # fmt: skip
