@@ -8,7 +8,7 @@ turns, and the medians of both and of their differences are told: a shared machi
 looks.
 
 The second is Yin-Yang, 4-120-3: `gs.fit`, and the same initial weights trained by a loop of PyTorch's with
-its Adam, in batches of 100 with the same loss and guard of gradients, but without what wakes silent neurons.
+its Adam, in batches of 100 with the same loss, guard of gradients and rule that wakes silent neurons.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import gpuspike as gs
-from gpuspike.torch import TTFSCrossEntropy, decide, first_spikes, layers_of
+from gpuspike.torch import Bumping, TTFSCrossEntropy, decide, first_spikes, layers_of
 
 N_BATCH, N_PRE, N_POST = 80, 784, 350
 
@@ -93,12 +93,13 @@ def in_pure_torch(data: Any, seed: int, epochs: int) -> float:
     net = gs.Network([4, 120, 3], bias_times=[[0.9], [0.9]], seed=seed)
     model, loss = layers_of(net, max_weight_grad=0.2), TTFSCrossEntropy(xi=0.05)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
-    generator = torch.Generator().manual_seed(seed)
+    bumping, generator = Bumping(model), torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         for batch in torch.randperm(len(labels), generator=generator).split(100):
             optimizer.zero_grad()
             loss(model(t_train[batch]), labels[batch]).backward()
             optimizer.step()
+            bumping.step()
     with torch.no_grad():
         classes, _ = decide(model(t_test))
     return float((classes == labels_test).double().mean())
