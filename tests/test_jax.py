@@ -152,6 +152,34 @@ def test_leading_axes_are_free(dtype: str, lead: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(t_out.reshape(n, N_POST), gs.first_spikes(t_in[:n], weights, gs.LIF()))
 
 
+def test_memory_is_that_of_the_program(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    t, w, _ = (jnp.asarray(array) for array in make(dtype))
+    seen: list[int] = []
+
+    def spikes(neuron: gs.LIF, *arrays: Any) -> Any:
+        seen.extend(array.ctypes.data for array in arrays)
+        return (gs.first_spikes(*arrays, neuron),)
+
+    monkeypatch.setitem(gsj.FUNCTIONS, "spikes", spikes)
+    gsj._read.cache_clear()
+    jax.block_until_ready(jax.jit(lambda t, w: gsj.first_spikes(t, w, gs.LIF()))(t, w))
+    gsj._read.cache_clear()
+    assert seen == [t.unsafe_buffer_pointer(), w.unsafe_buffer_pointer()]
+
+
+def test_whatever_stops_a_function_is_the_program_s_error(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(gsj.FUNCTIONS, "spikes", interrupted)
+    gsj._read.cache_clear()
+    with pytest.raises(Exception, match="KeyboardInterrupt"):
+        jax.block_until_ready(gsj.first_spikes(*map(jnp.asarray, make(dtype)[:2]), gs.LIF()))
+    gsj._read.cache_clear()
+
+
 def test_inputs_are_never_written(dtype: str) -> None:
     arrays = [jnp.asarray(array) for array in make(dtype)]
     before = [np.array(array) for array in arrays]

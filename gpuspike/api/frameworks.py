@@ -59,6 +59,17 @@ def repeated(neuron: LIF, n: int) -> LIF:
     return LIF(*(tiled(value) for value in values))
 
 
+def plain(neuron: LIF) -> list[Any]:
+    """A neuron's constants in numbers and lists of them, exact in JSON."""
+    values = neuron.tau_mem, neuron.tau_syn, neuron.threshold, neuron.leak, neuron.capacitance
+    return [value.tolist() if isinstance(value, np.ndarray) else float(value) for value in values]
+
+
+def unplain(constants: Sequence[Any]) -> LIF:
+    """The neuron that `plain` has told."""
+    return LIF(*(np.array(value) if isinstance(value, list) else value for value in constants))
+
+
 def pull_back(
     t_in: Array,
     weights: Array,
