@@ -5,7 +5,7 @@
 The first table is one layer of 784 inputs and 350 neurons with a batch of 80 in float32, forward and both
 gradients: by `gs.first_spikes` and `gs.first_spikes_vjp` on NumPy arrays, and by a framework. The calls take
 turns, each first every other time, and the median of their ratios is told beside the least times: a shared
-machine changes its speed while one looks. The last figure is what a framework takes where the kernels answer at
+machine changes its speed while one looks. The last figure is what a framework takes where kernels answer at
 once.
 
 The second is Yin-Yang, 4-120-3: `gs.fit`, and the same initial weights trained by a loop of PyTorch's with
