@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gpuspike import kernels
 from gpuspike.api.frameworks import plain, pull_back, repeated, rows_of, unplain
-from gpuspike.api.xla import handler
+from gpuspike.api.xla import handler, version_of
 from gpuspike.errors import BackendError, DtypeError
 from gpuspike.neuron import LIF
 
@@ -159,7 +159,7 @@ def _pulled(
 
 
 TARGET, FUNCTIONS = "gpuspike_first_spikes", {"spikes": _spikes, "gradients": _pulled}
-_HANDLER = handler(_answer)
+_HANDLER = handler(_answer, version_of(jax.ffi.include_dir()))
 jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(_HANDLER), platform="cpu")
 
 

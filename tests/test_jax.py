@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import gpuspike as gs
 from gpuspike.api.frameworks import pull_back
+from gpuspike.api.xla import version_of
 from gpuspike.errors import BackendError, DtypeError, ShapeError, ValueRangeError
 
 jax = pytest.importorskip("jax", reason="needs the extra jax: no JAX to be found")
@@ -178,6 +180,12 @@ def test_whatever_stops_a_function_is_the_program_s_error(
     with pytest.raises(Exception, match="KeyboardInterrupt"):
         jax.block_until_ready(gsj.first_spikes(*map(jnp.asarray, make(dtype)[:2]), gs.LIF()))
     gsj._read.cache_clear()
+
+
+def test_headers_that_do_not_say_their_version_are_refused(dtype: str, tmp_path: Path) -> None:
+    del dtype
+    with pytest.raises(BackendError, match=r"c_api.h must say the version of XLA's interface, got none"):
+        version_of(str(tmp_path))
 
 
 def test_inputs_are_never_written(dtype: str) -> None:

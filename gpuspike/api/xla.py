@@ -8,12 +8,16 @@ has made.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int, c_int64, c_size_t, c_void_p, cast
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpuspike.errors import BackendError
 
 Function = Callable[[bytes, list[NDArray[Any]]], tuple[NDArray[Any], ...]]
 
@@ -91,10 +95,26 @@ class _Frame(Structure):
 _Handler = ctypes.CFUNCTYPE(c_void_p, POINTER(_Frame))
 
 
-def handler(function: Function) -> Any:
+def version_of(headers: str) -> tuple[int, int]:
+    """Major and minor version of the interface, by the headers that a library brings.
+
+    Raises:
+        BackendError: headers that do not say it.
+    """
+    path = Path(headers, "xla", "ffi", "api", "c_api.h")
+    text = path.read_text("utf-8") if path.is_file() else ""
+    found = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", text) for part in ("MAJOR", "MINOR")]
+    if None in found:
+        raise BackendError(f"{path} must say the version of XLA's interface, got none")
+    major, minor = (int(one[1]) for one in found if one)
+    return major, minor
+
+
+def handler(function: Function, version: tuple[int, int]) -> Any:
     """A C function that XLA can call; who registers it must keep it.
 
     Args:
+        version: of the interface, see `version_of`.
         function: is given the handler's one attribute, a text in bytes, and the arguments, which it must not
             change or keep; answers with arrays of the shapes and types that were promised. What it raises is
             the error of the program, with its message.
@@ -105,8 +125,8 @@ def handler(function: Function) -> Any:
         if call.extension:
             extension = cast(call.extension, POINTER(_Extension)).contents
             if extension.type == METADATA:  # XLA asks which version this is written for
-                told, known = extension.metadata.contents, call.api.contents.version
-                told.version.major, told.version.minor, told.traits = known.major, known.minor, 0
+                told = extension.metadata.contents
+                (told.version.major, told.version.minor), told.traits = version, 0
                 return None
         try:
             text = call.attributes.each[0].contents
