@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import itertools
 import json
 import platform
 import statistics
@@ -41,6 +40,7 @@ from gpuspike import backend
 from gpuspike.backend import thread_count
 from gpuspike.config.schema import jobs
 from gpuspike.network.decision import decisions
+from gpuspike.network.layers import Layer
 from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.training.evaluation import Labelled, evaluate
 
@@ -88,6 +88,8 @@ CASES = (
     ),
     Case("train mnist16 256-246-10, batch 50", ("experiment=mnist16",), True),
     Case("train mnist_deep 784-400x4-10, batch 80", ("experiment=mnist_deep",), True),
+    Case("train mnist_conv 16-32 maps of 5x5, batch 100", ("experiment=mnist_conv",), True),
+    Case("all spikes mnist_conv 16-32 maps of 5x5", ("experiment=mnist_conv",), False),
     Case("all spikes mnist 784-350-10", ("experiment=mnist_best",), False),
     Case("classify mnist 784-350-10", ("experiment=mnist_best",), False, decide=True),
     Case("all spikes mnist16 256-246-10", ("experiment=mnist16",), False),
@@ -112,13 +114,13 @@ class Task:
     Attributes:
         steps: takes STEPS steps; the seconds they took, where it has done more than these.
         samples_a_step: of all replicas;  n_steps: that are timed together.
-        layers: their sizes, inputs first.
+        layers: of our network.
         inputs, labels: the samples, as numbers from 0 to 1 and classes.
     """
 
     steps: Callable[[], float | None]
     samples_a_step: int
-    layers: Sequence[int]
+    layers: Sequence[Layer]
     inputs: Any
     labels: Any
     n_steps: int = STEPS
@@ -144,8 +146,8 @@ def build_task(case: Case) -> Task:
     used = Labelled(data.received.part(0, STEPS * batch_size), data.labels[: STEPS * batch_size])
     one = Labelled(data.received.part(0, 1), data.labels[:1])
 
-    layers = [split.features.shape[1], *(layer.n_out for layer in parts.network.layers)]
-    yardstick = layers, (split.features / max(split.features.max(), 1)).astype(np.float32), split.labels
+    scaled = (split.features / max(split.features.max(), 1)).astype(np.float32)
+    yardstick = parts.network.layers, scaled, split.labels
 
     def train() -> float:
         trainer.epoch = 0
@@ -175,10 +177,7 @@ def peer(case: Case, task: Task) -> Callable[[], float | None] | None:
     torch: Any = importlib.import_module("torch")
     torch.set_num_threads(thread_count())
     torch.manual_seed(0)
-    modules: list[Any] = []
-    for n_in, n_out in itertools.pairwise(task.layers):
-        modules += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
-    network = torch.nn.Sequential(*modules[:-1])
+    network = torch.nn.Sequential(*_modules(torch.nn, task.layers)[:-1])
     inputs, labels = torch.from_numpy(task.inputs), torch.from_numpy(task.labels)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     loss = torch.nn.CrossEntropyLoss()
@@ -198,6 +197,24 @@ def peer(case: Case, task: Task) -> Callable[[], float | None] | None:
                 network(inputs[step * size : (step + 1) * size]).argmax(dim=1)
 
     return train if case.train else classify
+
+
+def _modules(nn: Any, layers: Sequence[Layer]) -> list[Any]:
+    """Layers of the same shapes, maximum pools where earliest spikes are heard, and a ReLU behind each."""
+    modules: list[Any] = []
+    for number, layer in enumerate(layers):
+        maps = layer.convolution
+        if maps is None:
+            modules += [nn.Linear(layer.n_in, layer.n_out), nn.ReLU()]
+            continue
+        if number == 0:
+            modules.append(nn.Unflatten(1, (maps.shape[2], *maps.shape[:2])))
+        modules += [nn.Conv2d(maps.shape[2], maps.n_maps, maps.kernel, maps.stride, maps.padding), nn.ReLU()]
+        if maps.pool > 1:
+            modules.append(nn.MaxPool2d(maps.pool))
+        if number + 1 == len(layers) or layers[number + 1].convolution is None:
+            modules.append(nn.Flatten())
+    return modules
 
 
 def measure(case: Case, repeats: int) -> Measurement:

@@ -49,8 +49,9 @@ class Activity:
     Attributes:
         n_neurons: inputs, neurons of each hidden layer, outputs.
         n_bias: bias spikes that each layer receives in every sample.
-        n_synapses: weights of each layer;  n_nonzero: (n_replica, n_layer) those other than 0.
-        weight_bytes: of one replica.
+        n_synapses: of each layer, a weight as often as neurons share it;  n_nonzero: (n_replica, n_layer)
+            those other than 0.
+        weight_bytes: of one replica, shared ones once.
         t_decision: (n_replica, n_samples) first output spike, inf without one.
         correct: (n_replica, n_samples) whether the first output spike is the label's.
         labels: (n_samples,).
@@ -111,7 +112,10 @@ class Counter:
         self._ends = np.array([trial * tau_syn for trial in self._trials], dtype)
         self._steps_per_unit = dtype.type(STEPS_PER_TAU / tau_syn)
         self._n_step = int(np.ceil(self._trials[-1] * STEPS_PER_TAU)) + 1
-        sizes = [*(layer.n_pre for layer in layers), layers[-1].n_out]
+        sizes = [*(layer.n_received for layer in layers), layers[-1].n_out]
+        # Of windows the earliest spike alone goes on; the others are spikes for all that.
+        self._pooled = [k for k, layer in enumerate(layers) if layer.n_neurons != layer.n_out]
+        sizes += [layers[k].n_neurons for k in self._pooled]
 
         def zeros(n: int) -> list[Array]:
             return [np.zeros((2, n_replica, n, size), np.int32) for size in sizes]
@@ -130,7 +134,7 @@ class Counter:
         kernels, t_out = _kernels(), states[-1].t_out
         t_decision = np.empty(t_out.shape[:2], t_out.dtype)
         kernels.earliest(t_out, t_decision)
-        times = [*(state.t_in for state in states), t_out]
+        times = [*(state.t_in for state in states), t_out, *(states[k].t_cross for k in self._pooled)]
         grid = first, STRIDE, self._steps_per_unit
         for spikes, totals, course in zip(times, self._totals, self._course, strict=True):
             kernels.count(spikes, t_decision, self._ends, totals, *grid, course)
@@ -150,9 +154,9 @@ class Counter:
         ]
         layers = self._layers
         return Activity(
-            n_neurons=(layers[0].n_in, *(layer.n_out for layer in layers)),
+            n_neurons=(layers[0].n_in, *(layer.n_neurons for layer in layers)),
             n_bias=tuple(len(layer.bias_times) for layer in layers),
-            n_synapses=tuple(layer.n_pre * layer.n_out for layer in layers),
+            n_synapses=tuple(layer.n_pre * layer.n_neurons for layer in layers),
             n_nonzero=np.stack([fan_out.sum(axis=1) for fan_out in self._fan_outs()], axis=1),
             weight_bytes=sum(weights[0].nbytes for weights in self._weights),
             t_decision=t_out.min(axis=2).astype(np.float64) / self._tau_syn,
@@ -166,8 +170,12 @@ class Counter:
         )
 
     def _fan_outs(self) -> list[Array]:
-        """For each layer (n_replica, n_pre): targets of each input."""
-        return [np.count_nonzero(weights, axis=2) for weights in self._weights]
+        """For each layer (n_replica, n_received): targets of each input, at all positions of a weight."""
+        targets = [np.count_nonzero(weights, axis=2) for weights in self._weights]
+        return [
+            own if layer.convolution is None else layer.convolution.reached(own)
+            for own, layer in zip(targets, self._layers, strict=True)
+        ]
 
     def _means(self, totals: Sequence[Array], n_samples: int) -> Counts:
         """Means a sample from each neuron's totals, (n_replica, n, n_neuron) of each population."""
@@ -175,6 +183,9 @@ class Counter:
         fan_outs = self._fan_outs()
         for number, total in enumerate(totals):
             mean = total.mean(axis=0, dtype=np.float64) / n_samples
+            if number > len(fan_outs):  # what the next layer hears of these has been counted as its input
+                own[self._pooled[number - len(fan_outs) - 1] + 1] = mean.sum(axis=1)
+                continue
             if number == len(fan_outs):
                 own.append(mean.sum(axis=1))
                 continue

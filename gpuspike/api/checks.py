@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
+from gpuspike.network.plan import Plan, read_plan
 
 Array = NDArray[Any]
 
@@ -74,6 +76,26 @@ def whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueRangeError(f"{name} must be a whole number, {least} or more, got {value!r}")
     return int(value)
+
+
+def read_sizes(sizes: Sequence[Any]) -> tuple[int, tuple[int, int, int] | None, Plan]:
+    """Inputs, the image that they are or None, and layers, as `gs.Network` takes them.
+
+    Raises:
+        ValueRangeError: something else.
+    """
+    if isinstance(sizes, str) or not len(sizes):
+        raise ValueRangeError(f"sizes must be those of the layers, inputs first, got {sizes!r}")
+    first, image = sizes[0], None
+    if isinstance(first, tuple | list):
+        if len(first) not in (2, 3):
+            raise ValueRangeError(
+                f"an image must be (rows, columns) or (rows, columns, channels), got {tuple(first)}"
+            )
+        rows, columns, channels = [whole("an image's size", size, 1) for size in [*first, 1][:3]]
+        image = rows, columns, channels
+        first = math.prod(image)
+    return whole("a layer's size", first, 1), image, read_plan(sizes[1:])
 
 
 def by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]) -> list[float]:

@@ -12,10 +12,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike.api.network import Network, revived
+from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import Config
 from gpuspike.errors import DataError
 from gpuspike.network.delays import learnt
-from gpuspike.runs.experiment import delay_rule_of, recipe_of, substrate_of
+from gpuspike.network.plan import Maps, read_plan, told_plan
+from gpuspike.runs.experiment import dataset_of, delay_rule_of, recipe_of, substrate_of
 from gpuspike.store import checkpoint, resume
 from gpuspike.store.run_folder import CHECKPOINT, SUMMARY
 
@@ -58,15 +60,14 @@ def _of_run(folder: Path, backend: str | None) -> Network:
     config, arrays, model = stopped.config, dict(stopped.arrays), stopped.config.model
     place = str(folder / CHECKPOINT)
     try:
-        n_in = arrays["weights_0"].shape[1] - len(model.bias_times[0])
-        n_out = arrays[f"weights_{len(model.hidden)}"].shape[2]
+        sizes = _sizes(arrays, config)
     except (KeyError, IndexError) as error:
         raise DataError(f"{place} does not belong to its configuration: {error!r}") from None
     lines = [{**line, "silent_fraction": line["silent_fraction"]} for line in stopped.records]
     return revived(
         arrays | _history(lines, config),
         {
-            "sizes": [n_in, *model.hidden, n_out],
+            "sizes": sizes,
             "bias_times": [[time * model.tau_syn for time in times] for times in model.bias_times],
             "neuron": {
                 k: getattr(model, k) for k in ("tau_mem", "tau_syn", "threshold", "leak", "capacitance")
@@ -88,10 +89,21 @@ def _of_run(folder: Path, backend: str | None) -> Network:
     )
 
 
+def _sizes(arrays: dict[str, Array], config: Config) -> list[Any]:
+    """As `gs.Network` takes them; of an image as many rows as the data set's own has."""
+    model = config.model
+    if not model.layers:
+        n_in = arrays["weights_0"].shape[1] - len(model.bias_times[0])
+        return [n_in, *model.hidden, arrays[f"weights_{len(model.hidden)}"].shape[2]]
+    shape = dataset_of(config.dataset).image_shape
+    layers = [one.timed(model.tau_syn) if isinstance(one, Maps) else one for one in read_plan(model.layers)]
+    return [[*(shape or ()), model.input_repeats], *told_plan(layers)]
+
+
 def _history(lines: list[dict[str, Any]], config: Config) -> dict[str, Array]:
     from gpuspike.api.history import History
 
-    history = History.of_lines(lines, len(config.model.hidden) + 1, config.replicas)
+    history = History.of_lines(lines, n_layers_of(config.model), config.replicas)
     return {f"history_{name}": array for name, array in history.arrays().items()}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpuspike.api.checks import bias_spikes, by_layer, class_labels, spike_times, whole
+from gpuspike.api.checks import bias_spikes, by_layer, class_labels, read_sizes, spike_times, whole
 from gpuspike.api.history import History
 from gpuspike.api.neurons import by_layer as neurons_by_layer
 from gpuspike.api.neurons import of_told, told
@@ -22,9 +22,10 @@ from gpuspike.network.decision import decisions
 from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import Moment
-from gpuspike.network.membranes import membranes
+from gpuspike.network.membranes import membranes, of_each_position
 from gpuspike.network.network import Architecture, Machine, answer
 from gpuspike.network.parameters import Parameters, trained_on_host
+from gpuspike.network.plan import Maps, told_plan
 from gpuspike.neuron import LIF
 from gpuspike.store import checkpoint
 from gpuspike.substrate import EmulatedChip, OnChip
@@ -48,7 +49,9 @@ class Network:
     is 4 w1/n and their standard deviation w1/(2 sqrt(n)); see `gpuspike.network.initial.from_fan_in`.
 
     Args:
-        sizes: neurons by layer, inputs first: [4, 120, 3].
+        sizes: neurons by layer, inputs first: [4, 120, 3]. An image comes first as its (rows, columns), or
+            (rows, columns, channels), flattened pixel by pixel; layers may then be convolutions, and their
+            earliest spikes heard: [(28, 28), {"conv": 16, "kernel": 5}, {"pool": 2}, 10], see `read_plan`.
         bias_times: for each layer after the inputs the times of its bias spikes; None: no bias spikes.
         seed: of the first replica's initial weights, shuffles and noise; replica r has seed + r.
         replicas: independent networks side by side.
@@ -77,7 +80,7 @@ class Network:
 
     def __init__(
         self,
-        sizes: Sequence[int],
+        sizes: Sequence[Any],
         bias_times: Sequence[Sequence[float]] | None = None,
         *,
         seed: int = 0,
@@ -104,7 +107,7 @@ class Network:
 
     def _build(
         self,
-        sizes: Sequence[int],
+        sizes: Sequence[Any],
         bias_times: Sequence[Sequence[float]] | None,
         seed: int,
         replicas: int,
@@ -114,9 +117,10 @@ class Network:
         trained: Sequence[str],
         delay_rule: DelayRule,
     ) -> None:
-        sizes = [whole("a layer's size", size, 1) for size in sizes]
-        bias_times = [[]] * (len(sizes) - 1) if bias_times is None else bias_times
-        neurons = neurons_by_layer(neuron, sizes, replicas)
+        n_in, image, layers = read_sizes(sizes)
+        bias_times = [[]] * len(layers) if bias_times is None else bias_times
+        columns = [layer.n_maps if isinstance(layer, Maps) else layer for layer in layers]
+        neurons = neurons_by_layer(neuron, [n_in, *columns], replicas)
         bias = bias_spikes(bias_times)
         try:
             self.dtype = np.dtype(dtype)
@@ -126,10 +130,12 @@ class Network:
             raise DtypeError(f"dtype must be float32 or float64, got {self.dtype}")
         seed, replicas = whole("seed", seed, 0), whole("replicas", replicas, 1)
         self.seeds = tuple(range(seed, seed + replicas))
-        self._host_only = trained_on_host(trained)
+        shares = any(isinstance(layer, Maps) for layer in layers)
+        self._host_only = trained_on_host(trained) or ("convolution" if shares else "")
+        self._told_sizes = [n_in if image is None else list(image), *told_plan(layers)]
         self._asked, self.backend = backend, select(backend, host_only=self._host_only)
         thread_count()  # refuses a number of threads that means nothing
-        built = Architecture.build(sizes, bias, neurons, load(self.backend.name))
+        built = Architecture.build([n_in, *layers], bias, neurons, load(self.backend.name), image)
         self._architecture = replace(built, delay_rule=delay_rule)
         self.chip: Chip | None = None
         self.gradient = "nominal"
@@ -142,7 +148,7 @@ class Network:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Neurons by layer, inputs first."""
+        """Spikes by layer, inputs first: neurons, and of convolutions what is heard."""
         layers = self._architecture.layers
         return (layers[0].n_in, *(layer.n_out for layer in layers))
 
@@ -225,6 +231,7 @@ class Network:
 
         Returns:
             For each layer after the inputs (n_times, n_neurons); a first axis of replicas where there are.
+            Those of a convolution come position by position, row by row, whether they are heard or not.
 
         Raises:
             ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
@@ -240,10 +247,11 @@ class Network:
             weights, neurons, delays = chip.effective(weights), chip.neurons, chip.delays
         states = answer(machine, self.parameters.weights, self.architecture.receive(t_in[None], sort=False))
         traces = []
-        for state, w, neuron, own in zip(states, weights, neurons, delays, strict=True):
+        for state, w, neuron, own, layer in zip(states, weights, neurons, delays, layers, strict=True):
             inputs = np.broadcast_to(host(state.t_in)[:, 0], (self.replicas, state.t_in.shape[2]))
-            of_all = [membranes(times, inputs[r], w[r], neuron, r, own) for r in range(self.replicas)]
-            traces.append(self._told(np.stack(of_all)))
+            seen = of_each_position(layer, inputs)
+            one = [[membranes(times, t, w[r], neuron, r, own) for t in each] for r, each in enumerate(seen)]
+            traces.append(self._told(np.stack([np.hstack(each) for each in one])))
         return traces
 
     def on(self, chip: Chip | None, *, gradient: str = "nominal") -> Network:
@@ -302,7 +310,7 @@ class Network:
             arrays |= {f"chip_{name}": array for name, array in self.chip.drawn.items()}
         return arrays, {
             "kind": "network",
-            "sizes": self.sizes,
+            "sizes": self._told_sizes,
             "bias_times": [layer.bias_times for layer in self._architecture.layers],
             "trained": self.parameters.trained,
             "delay_rule": asdict(self._architecture.delay_rule),
@@ -324,7 +332,7 @@ class Network:
         self.__dict__.update(revived(*state, "a pickled network").__dict__)
 
     def __repr__(self) -> str:
-        sizes = "-".join(map(str, self.sizes))
+        sizes = self._architecture.sizes
         replicas = f", {self.replicas} replicas" if self.replicas > 1 else ""
         under = f" on {self.chip!r}" if self.chip is not None else ""
         return (

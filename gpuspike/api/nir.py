@@ -129,10 +129,15 @@ def export_nir(
         raise ConfigError(
             "NIR has delays of inputs and of neurons, got a network with delays of its synapses"
         )
+    for layer in net.architecture.layers:
+        if (maps := layer.convolution) is not None and (maps.pool > 1 or np.isfinite(maps.pad_time)):
+            raise ConfigError(
+                f"NIR has no pooling by the earliest spike and no padding that spikes, got a layer of {maps}"
+            )
     layers = [
         PlainLayer(
             f"lif_{k}",
-            weights[r],
+            weights[r] if (maps := layer.convolution) is None else maps.unrolled(weights[r : r + 1])[0],
             layer.neuron.of_replica(r),
             layer.bias_times,
             **{kind: delays[r] for kind, delays in (layer.delays or Delays()).items()},

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError, GpuspikeError, together
+from gpuspike.network.plan import Maps, read_plan
 from gpuspike.training.losses import LOSSES
 from gpuspike.training.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from gpuspike.config.schema import Config, DatasetConfig
+    from gpuspike.config.schema import Config, DatasetConfig, ModelConfig
 
 MOST_SAMPLES = 1_000_000
 """Samples of a generated split: drawing more would take minutes before the run could be checked."""
@@ -31,7 +32,7 @@ SPLITS = ("n_train", "n_validation", "n_test")
 def complete(config: Config) -> None:
     """Makes one value of a list by layer stand for all layers, and paths hold wherever one is."""
     model, training = config.model, config.training
-    n_layers = len(model.hidden) + 1
+    n_layers = n_layers_of(model)
     for place, name in _BY_LAYER:
         values = getattr(model if place == "model" else training, name)
         if values is not None and len(values) == 1:
@@ -103,7 +104,27 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
         yield ConfigError(f"chip_seed + replicas must stay below 2**32, got chip_seed={config.chip_seed}")
     if dataset.n_train is not None and 1 <= dataset.n_train < training.batch_size:
         yield batch_too_large(config, dataset.n_train)
+    if config.model.layers:
+        if config.model.hidden:
+            yield ConfigError(
+                f"model.layers has all layers, got model.hidden={config.model.hidden} beside it: "
+                "model.hidden=[] leaves it out, model.layers=[] the other"
+            )
+        try:
+            plan = read_plan(config.model.layers)
+        except GpuspikeError as error:
+            yield ConfigError(f"model.layers: {error}")
+            return
+        if isinstance(plan[-1], Maps):
+            yield ConfigError("model.layers must end with a dense layer of one neuron a class, got a conv")
     yield from _lengths(config)
+
+
+def n_layers_of(model: ModelConfig) -> int:
+    """Layers with weights: a pool is none of its own."""
+    if model.layers:
+        return sum("pool" not in entry for entry in model.layers)
+    return len(model.hidden) + 1
 
 
 def check_sizes(dataset: DatasetConfig) -> None:
@@ -130,7 +151,7 @@ def batch_too_large(config: Config, n_train: int) -> ConfigError:
 
 
 def _lengths(config: Config) -> Iterator[GpuspikeError]:
-    n_layers = len(config.model.hidden) + 1
+    n_layers = n_layers_of(config.model)
     wrong: dict[str, Any] = {}
     for place, name in _BY_LAYER:
         values = getattr(getattr(config, place), name)

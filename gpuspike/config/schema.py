@@ -107,6 +107,8 @@ class ModelConfig:
     """Group `model`: layers, initial weights and neurons."""
 
     hidden: list[int] = MISSING  # neurons of each hidden layer
+    # Instead of it, all layers in a row: [{conv: 16, kernel: 5}, {pool: 2}, {dense: 10}]; docs/convolution.md
+    layers: list[dict[str, Any]] = field(default_factory=list)
     # In the lists by layer one value stands for all layers.
     bias_times: list[list[float]] = MISSING  # for each layer, the times of its bias spikes
     weight_mean: list[float] | None = (

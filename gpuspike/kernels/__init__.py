@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import array_module
 from gpuspike.errors import BackendError, DtypeError, ShapeError, ValueRangeError
+from gpuspike.kernels.convolution import ConvolutionKernels
 from gpuspike.kernels.single import SingleKernels
 from gpuspike.neuron import LIF
 
@@ -80,6 +81,11 @@ class Kernels(Protocol):
     @property
     def single(self) -> SingleKernels:
         """What computes neuron by neuron; only backends on the host have it."""
+        ...
+
+    @property
+    def convolution(self) -> ConvolutionKernels | None:
+        """What computes convolutional layers without gathering their patches, where a backend has it."""
         ...
 
     @staticmethod

@@ -94,6 +94,7 @@ class Stack:
     """Takes such kernels from layer to layer; see `gpuspike.kernels.Kernels` for its methods."""
 
     spike_order: Callable[[Array], NDArray[np.int64]]
+    convolution = None  # patches are gathered
 
     def __init__(self, layer: LayerKernels) -> None:
         self._layer = layer

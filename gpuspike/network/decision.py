@@ -64,7 +64,7 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together:
     part are decided, chosen so that the fewest input spikes are presented; it changes speed alone.
 
     On a chip, and where spikes take time between neurons, samples are presented whole: what is delayed may be
-    heard after what came later.
+    heard after what came later. So they are where neurons share weights.
 
     Args:
         weights: of each layer (n_replica, n_pre, n_post).
@@ -72,7 +72,8 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together:
         together: samples of a forward pass, where no job decides in less memory.
     """
     delayed = any(layer.delays is not None for layer in machine.layers)
-    n_samples, whole = len(t_in), delayed or not isinstance(machine, Architecture)
+    shares = any(layer.convolution is not None for layer in machine.layers)
+    n_samples, whole = len(t_in), delayed or shares or not isinstance(machine, Architecture)
     by_job = _by_job(machine, weights)
     present, together = (by_job, IN_A_JOB) if by_job else (_by_pass(machine, weights), together)
     classes = np.empty((len(weights[0]), n_samples), np.int64)
@@ -92,7 +93,8 @@ def _by_job(machine: Machine, weights: Sequence[Array]) -> Present | None:
     job: Any = getattr(machine.kernels, "decide", None)
     neurons = [layer.neuron for layer in machine.layers]
     alike = all(
-        n.shares_taus and layer.delays is None for n, layer in zip(neurons, machine.layers, strict=True)
+        n.shares_taus and layer.delays is None and layer.convolution is None
+        for n, layer in zip(neurons, machine.layers, strict=True)
     )
     if not isinstance(machine, Architecture) or job is None or not alike:
         return None
@@ -121,8 +123,8 @@ def _by_pass(machine: Machine, weights: Sequence[Array]) -> Present:
         classes = np.where(np.isfinite(times), t_out.argmin(axis=2), -1)
         n_replica = len(t_out)
         pairs = sum(
-            np.isfinite(state.t_in).sum() * state.t_out.shape[2] * (n_replica // len(state.t_in))
-            for state in states
+            (np.isfinite(state.t_in).sum(axis=(0, 1)) * layer.fan_out).sum() * (n_replica // len(state.t_in))
+            for state, layer in zip(states, machine.layers, strict=True)
         )
         met = np.array([n_replica * np.count_nonzero(shown < np.inf), pairs])
         again = np.flatnonzero((times > until).any(axis=0))

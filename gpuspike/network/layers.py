@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.kernels.convolution import Convolution
 from gpuspike.network.delays import Delays
 from gpuspike.neuron import LIF
 
@@ -73,10 +74,11 @@ class Layer:
     """Sizes and constants of a layer; its weights are passed in.
 
     Attributes:
-        n_in, n_out: neurons before and in the layer.
+        n_in, n_out: spikes that it receives, at most, and that are heard of it.
         bias_times: times of spikes that every sample gets in addition, each with its own row of weights.
         neuron: parameters of all its neurons.
         delays: of its spikes; None: they take no time.
+        convolution: how its neurons share weights; None: each has its own, from every input.
     """
 
     n_in: int
@@ -84,11 +86,35 @@ class Layer:
     bias_times: tuple[float, ...]
     neuron: LIF
     delays: Delays | None = None
+    convolution: Convolution | None = None
+
+    @property
+    def n_received(self) -> int:
+        """Inputs and bias spikes."""
+        return self.n_in + len(self.bias_times)
 
     @property
     def n_pre(self) -> int:
-        """Rows of the weights: inputs and bias spikes."""
-        return self.n_in + len(self.bias_times)
+        """Rows of the weights: inputs and bias spikes of a neuron."""
+        fan_in = self.n_in if self.convolution is None else self.convolution.fan_in
+        return fan_in + len(self.bias_times)
+
+    @property
+    def n_post(self) -> int:
+        """Columns of the weights: neurons, or maps whose neurons share theirs."""
+        return self.n_out if self.convolution is None else self.convolution.n_maps
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons in the layer."""
+        return self.n_out if self.convolution is None else self.convolution.n_neurons
+
+    @property
+    def fan_out(self) -> NDArray[np.int64]:
+        """(n_received,) neurons that each input and bias spike reaches."""
+        if self.convolution is None:
+            return np.full(self.n_received, self.n_out)
+        return self.convolution.reached(np.full(self.n_pre, self.n_post))
 
     def of_replica(self, replica: int) -> Layer:
         """The layer of one replica, for weights of its own."""

@@ -9,9 +9,21 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ShapeError
 from gpuspike.network.delays import Delays
+from gpuspike.network.layers import Layer
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
+
+
+def of_each_position(layer: Layer, t_in: Array) -> Array:
+    """(n_replica, n_positions, n_pre) what the neurons at each position receive; one, but for a convolution.
+
+    Args:
+        t_in: (n_replica, n_received).
+    """
+    if layer.convolution is None:
+        return t_in[:, None]
+    return layer.convolution.patches(np.ascontiguousarray(t_in)[:, None])
 
 
 def membranes(

@@ -15,6 +15,7 @@ from gpuspike.network import passes
 from gpuspike.network.delays import USUAL, DelayRule
 from gpuspike.network.layers import Layer, LayerInput, Moment
 from gpuspike.network.parameters import Parameters
+from gpuspike.network.plan import Maps
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose, stream
 
@@ -38,38 +39,65 @@ class Architecture:
     @classmethod
     def build(
         cls,
-        sizes: Sequence[int],
+        sizes: Sequence[int | Maps],
         bias_times: Sequence[Sequence[float]],
         neuron: LIF | Sequence[LIF],
         kernels: Kernels,
+        image: tuple[int, int, int] | None = None,
     ) -> Architecture:
         """A network of the given sizes, inputs first.
 
         Args:
-            sizes: neurons by layer, inputs included: (4, 120, 3).
+            sizes: inputs, then neurons by layer, or maps of a convolutional one: (4, 120, 3).
             bias_times: for each layer after the inputs, the times of its bias spikes.
             neuron: of all layers, or one a layer.
+            image: rows, columns and channels of the inputs, where they are an image.
 
         Raises:
-            ValueRangeError: fewer than two sizes, a size below 1, or bias times for another number of layers.
+            ValueRangeError: fewer than two sizes, a size below 1, bias times for another number of layers, or
+                maps that the image before them has no room for.
         """
-        if len(sizes) < 2 or min(sizes) < 1:
+        told = [size for size in sizes if not isinstance(size, Maps)]
+        if len(sizes) < 2 or min(told, default=1) < 1:
             raise ValueRangeError(f"layer sizes must be two or more positive numbers, got {list(sizes)}")
         if len(bias_times) != len(sizes) - 1:
             raise ValueRangeError(
                 f"bias_times needs one list for each of the {len(sizes) - 1} layers, got {len(bias_times)}"
             )
         neurons = [neuron] * len(bias_times) if isinstance(neuron, LIF) else neuron
-        layers = tuple(
-            Layer(n_in, n_out, tuple(times), own)
-            for n_in, n_out, times, own in zip(sizes[:-1], sizes[1:], bias_times, neurons, strict=True)
-        )
-        return cls(layers, kernels)
+        layers: list[Layer] = []
+        n_in: Any = sizes[0]
+        for number, (size, times, own) in enumerate(zip(sizes[1:], bias_times, neurons, strict=True)):
+            convolution, n_out = None, 0
+            if not isinstance(size, Maps):
+                n_out = int(size)
+            else:
+                if image is None:
+                    before = "inputs that are no image" if number == 0 else f"the {n_in} neurons before it"
+                    raise ValueRangeError(
+                        f"layer {number} is a convolution, which needs rows and columns, got {before}"
+                    )
+                convolution = size.over(image)
+                n_out = convolution.n_out
+            layers.append(Layer(n_in, n_out, tuple(times), own, convolution=convolution))
+            n_in, image = layers[-1].n_out, None if convolution is None else convolution.out_shape
+        return cls(tuple(layers), kernels)
 
     @property
     def sizes(self) -> str:
-        """Neurons by layer, inputs first: 4-120-3."""
-        return "-".join(str(n) for n in (self.layers[0].n_in, *(layer.n_out for layer in self.layers)))
+        """Neurons by layer, inputs first: 4-120-3; of maps how many, and where: 28x28-16@24x24-10."""
+        told = [str(self.layers[0].n_in)]
+        if (first := self.layers[0].convolution) is not None:
+            told = ["x".join(map(str, first.shape[: 2 if first.shape[2] == 1 else 3]))]
+        for layer in self.layers:
+            maps = layer.convolution
+            told.append(str(layer.n_out) if maps is None else f"{maps.n_maps}@{maps.grid[0]}x{maps.grid[1]}")
+        return "-".join(told)
+
+    @property
+    def convolves(self) -> bool:
+        """Whether neurons of any layer share weights."""
+        return any(layer.convolution is not None for layer in self.layers)
 
     def initial_weights(
         self, seeds: Sequence[int], means: Sequence[float], stds: Sequence[float], dtype: DTypeLike
@@ -81,12 +109,12 @@ class Architecture:
             means, stds: of each layer's weights, those of its bias spikes included.
 
         Returns:
-            For each layer (n_replica, n_pre, n_out).
+            For each layer (n_replica, n_pre, n_post).
         """
         return [
             np.stack(
                 [
-                    stream(seed, Purpose.WEIGHTS, number).normal(mean, std, (layer.n_pre, layer.n_out))
+                    stream(seed, Purpose.WEIGHTS, number).normal(mean, std, (layer.n_pre, layer.n_post))
                     for seed in seeds
                 ]
             ).astype(dtype)
@@ -136,6 +164,7 @@ class Architecture:
             [layer.neuron for layer in self.layers],
             [layer.delays for layer in self.layers],
             [layer.bias_times for layer in self.layers],
+            convolutions=[layer.convolution for layer in self.layers],
         )
 
     def backward(
@@ -166,6 +195,7 @@ class Architecture:
             active=active,
             max_weight_grad=max_weight_grad,
             taus=parameters.needs_taus,
+            convolutions=[layer.convolution for layer in self.layers],
         )
         return parameters.gradients(found, parameters.weights, self.models, neurons, self.delay_rule)
 

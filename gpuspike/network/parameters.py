@@ -70,7 +70,7 @@ class LayerParameters:
     @staticmethod
     def shapes(layer: Layer, n_replica: int, trained: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
         """Shapes of all arrays that a layer must have."""
-        sizes = n_replica, layer.n_pre, layer.n_out
+        sizes = n_replica, layer.n_pre, layer.n_post
         return {"weights": sizes, **LayerParameters.sizes(*sizes, trained)}
 
     @staticmethod

@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import Kernels, LayerState, Trial, with_bias
+from gpuspike.kernels.convolution import Convolution
 from gpuspike.kernels.trials import check_trial, heard
 from gpuspike.network.delays import Delays
 from gpuspike.network.layers import LayerInput
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
+
+PATCH_BYTES = 64 << 20
+"""What gathered patches may take: samples are presented so many at a time."""
 
 
 class Pulled(NamedTuple):
@@ -30,6 +34,12 @@ class Pulled(NamedTuple):
     delays: Delays = Delays()
     taus: Array | None = None
 
+    def plus(self, other: Pulled) -> Pulled:
+        """The sum of two."""
+        delays = self.delays.map(lambda kind, array: array + getattr(other.delays, kind))
+        taus = None if self.taus is None or other.taus is None else self.taus + other.taus
+        return Pulled(self.weights + other.weights, delays, taus)
+
 
 def forward(
     kernels: Kernels,
@@ -39,34 +49,81 @@ def forward(
     delays: Sequence[Delays | None],
     bias_times: Sequence[Sequence[float]],
     trials: Sequence[Trial] | None = None,
+    convolutions: Sequence[Convolution | None] = (),
 ) -> list[LayerState]:
-    """First spike times of all layers; see `Kernels.forward`, which it is where there are no delays.
+    """First spike times of all layers; see `Kernels.forward`, which it is where all is plain.
 
     A state's input times are those at which spikes have passed the axons; its `t_cross` is when the membrane
-    crossed, its `t_out` when the spike has passed the neuron's own delay.
+    crossed, its `t_out` when the spike has passed the neuron's own delay. Of a convolutional layer the input
+    times are those at which spikes are sent, `t_cross` and `slope` of all neurons, `t_out` of what is heard.
+
+    Args:
+        convolutions: of each layer; empty: there are none.
     """
-    if all(own is None for own in delays):
+    if all(own is None for own in (*delays, *convolutions)):
         return kernels.forward(received.t_in, received.order, weights, neurons, bias_times, trials)
     states: list[LayerState] = []
     t_in, order = received.t_in, received.order
     for number, (w, neuron) in enumerate(zip(weights, neurons, strict=True)):
         if states:
             t_in, order = with_bias(states[-1].t_out, bias_times[number]), None
-        own, trial = delays[number] or Delays(), None if trials is None else trials[number]
-        if own.axonal is not None:
-            t_in, order = t_in + own.axonal[:, None], None
-        if own.dendritic is not None:
-            trial = trial or Trial()
-            later = np.broadcast_to(own.dendritic[:, None], (len(w), t_in.shape[1], w.shape[2]))
-            later = later.copy() if trial.delay is None else later + trial.delay
-            trial = trial._replace(delay=later)
-        if own.synaptic is None:
-            alone = None if trial is None else [trial]
-            (state,) = kernels.forward(t_in, order, [w], [neuron], [()], alone)
+        trial = None if trials is None else trials[number]
+        own, convolution = delays[number], convolutions[number] if convolutions else None
+        if convolution is None:
+            states.append(_layer(kernels, t_in, order, w, neuron, own, trial))
         else:
-            state = _neuron_by_neuron(kernels, t_in, w, own.synapses(w), neuron, trial)
-        states.append(state)
+            states.append(_convolved(kernels, convolution, t_in, w, neuron, own))
     return states
+
+
+def _layer(
+    kernels: Kernels,
+    t_in: Array,
+    order: NDArray[np.int64] | None,
+    w: Array,
+    neuron: LIF,
+    delays: Delays | None,
+    trial: Trial | None = None,
+) -> LayerState:
+    own = delays or Delays()
+    if own.axonal is not None:
+        t_in, order = t_in + own.axonal[:, None], None
+    if own.dendritic is not None:
+        trial = trial or Trial()
+        later = np.broadcast_to(own.dendritic[:, None], (len(w), t_in.shape[1], w.shape[2]))
+        later = later.copy() if trial.delay is None else later + trial.delay
+        trial = trial._replace(delay=later)
+    if own.synaptic is None:
+        alone = None if trial is None else [trial]
+        (state,) = kernels.forward(t_in, order, [w], [neuron], [()], alone)
+        return state
+    return _neuron_by_neuron(kernels, t_in, w, own.synapses(w), neuron, trial)
+
+
+def _convolved(
+    kernels: Kernels, convolution: Convolution, t_in: Array, w: Array, neuron: LIF, delays: Delays | None
+) -> LayerState:
+    """What a convolutional layer answers: that of its fan-in on patches, where nothing faster is there."""
+    if kernels.convolution is not None and neuron.uniform and delays is None:
+        return kernels.convolution.forward(convolution, t_in, w, neuron)
+    t_out, t_cross, slope = [], [], []
+    flat = (len(w), -1, convolution.n_neurons)
+    for part in _chunks(convolution, t_in, w):
+        state = _layer(kernels, convolution.patches(t_in[:, part]), None, w, neuron, delays)
+        t_out.append(convolution.heard(state.t_out.reshape(flat)))
+        t_cross.append(state.t_cross.reshape(flat))
+        slope.append(state.slope.reshape(flat))
+    joined = (np.concatenate(parts, axis=1) for parts in (t_out, t_cross, slope))
+    return LayerState(t_in, np.empty(0, np.int64), *joined)
+
+
+def _chunks(convolution: Convolution, t_in: Array, w: Array) -> list[slice]:
+    """Parts of a batch whose patches, and the order of their spikes, fit into `PATCH_BYTES`."""
+    a_sample = (
+        len(w) * convolution.n_positions * (w.shape[1] * (2 * w.itemsize + 8) + w.shape[2] * w.itemsize)
+    )
+    n, n_batch = max(1, PATCH_BYTES // a_sample), t_in.shape[1]
+    return [slice(first, min(first + n, n_batch)) for first in range(0, max(n_batch, 1), n)]
 
 
 def _neuron_by_neuron(
@@ -92,6 +149,7 @@ def backward(
     active: NDArray[np.bool_],
     max_weight_grad: float,
     taus: bool = False,
+    convolutions: Sequence[Convolution | None] = (),
 ) -> list[Pulled]:
     """Gradients of everything that layers have, from that of the last layer's spike times.
 
@@ -99,39 +157,104 @@ def backward(
         states: of each layer, as `forward` returns them.
         active, max_weight_grad: see `Kernels.backward`.
         taus: time constants are learnt.
+        convolutions: as for `forward`.
     """
     limits: dict[str, Any] = {"active": active, "max_weight_grad": max_weight_grad}
-    if not taus and all(own is None for own in delays):
+    if not taus and all(own is None for own in (*delays, *convolutions)):
         _, grads = kernels.backward(states, weights, neurons, t_out_grad, need_t_in_grad=False, **limits)
         return [Pulled(grad) for grad in grads]
     found: list[Pulled] = []
     grad: Any = t_out_grad
     for number in reversed(range(len(weights))):
-        state, w, neuron, own = states[number], weights[number], neurons[number], delays[number] or Delays()
-        grad = np.ascontiguousarray(grad[:, :, : w.shape[2]])  # bias spikes learn no time here
-        dendritic = axonal = synaptic = of_taus = None
-        if own.dendritic is not None:
-            wanted = np.isfinite(state.t_out) & active[:, None, None]
-            dendritic = np.where(wanted, grad, 0.0).sum(axis=1, dtype=np.float64)
-        further = number > 0 or own.axonal is not None
-        spikes = state.t_cross, state.slope, grad
-        of_weights, synapses = w, None if own.synaptic is None else own.synapses(w)
-        if taus or synapses is not None:
-            of_weights, synaptic, of_taus = kernels.single.learn(
-                state.t_in, w, synapses, neuron, *spikes, with_taus=taus, **limits
-            )
-        if synapses is not None:
-            if further:
-                grad = kernels.single.times_grad(state.t_in, w, synapses, neuron, *spikes, active=active)
+        state, w, neuron, own = states[number], weights[number], neurons[number], delays[number]
+        grad = np.ascontiguousarray(grad[:, :, : state.t_out.shape[2]])  # bias spikes learn no time here
+        limits |= {"taus": taus, "further": number > 0}
+        convolution = convolutions[number] if convolutions else None
+        if convolution is None:
+            pulled, grad = _pull(kernels, state, w, neuron, own, grad, **limits)
         else:
-            synaptic = None
-            grad, (of_weights,) = kernels.backward(
-                [state], [w], [neuron], grad, need_t_in_grad=further, **limits
-            )
-        if own.axonal is not None:
-            axonal = grad.sum(axis=1, dtype=np.float64)
-        found.append(Pulled(of_weights, Delays(axonal, dendritic, synaptic), of_taus))
+            pulled, grad = _pull_convolved(kernels, convolution, state, w, neuron, own, grad, **limits)
+        found.append(pulled)
     return found[::-1]
+
+
+def _pull(
+    kernels: Kernels,
+    state: LayerState,
+    w: Array,
+    neuron: LIF,
+    delays: Delays | None,
+    grad: Array,
+    *,
+    taus: bool,
+    further: bool,
+    **limits: Any,
+) -> tuple[Pulled, Any]:
+    """Gradients of what a layer has, and of its input times if they go `further`."""
+    own, active = delays or Delays(), limits["active"]
+    dendritic = axonal = synaptic = of_taus = None
+    if own.dendritic is not None:
+        wanted = np.isfinite(state.t_out) & active[:, None, None]
+        dendritic = np.where(wanted, grad, 0.0).sum(axis=1, dtype=np.float64)
+    further = further or own.axonal is not None
+    spikes = state.t_cross, state.slope, grad
+    of_weights, synapses = w, None if own.synaptic is None else own.synapses(w)
+    if taus or synapses is not None:
+        of_weights, synaptic, of_taus = kernels.single.learn(
+            state.t_in, w, synapses, neuron, *spikes, with_taus=taus, **limits
+        )
+    pulled: Any = None
+    if synapses is not None:
+        if further:
+            pulled = kernels.single.times_grad(state.t_in, w, synapses, neuron, *spikes, active=active)
+    else:
+        synaptic = None
+        pulled, (of_weights,) = kernels.backward(
+            [state], [w], [neuron], grad, need_t_in_grad=further, **limits
+        )
+    if own.axonal is not None:
+        axonal = pulled.sum(axis=1, dtype=np.float64)
+    return Pulled(of_weights, Delays(axonal, dendritic, synaptic), of_taus), pulled
+
+
+def _pull_convolved(
+    kernels: Kernels,
+    convolution: Convolution,
+    state: LayerState,
+    w: Array,
+    neuron: LIF,
+    delays: Delays | None,
+    grad: Array,
+    *,
+    taus: bool,
+    further: bool,
+    **limits: Any,
+) -> tuple[Pulled, Any]:
+    """The same of a convolutional layer: sums over its patches, where nothing faster is there."""
+    if kernels.convolution is not None and neuron.uniform and delays is None and not taus:
+        pulled, of_weights = kernels.convolution.backward(
+            convolution, state, w, neuron, grad, need_t_in_grad=further, **limits
+        )
+        return Pulled(of_weights), pulled
+    own, total, of_inputs = delays or Delays(), None, []
+    for part in _chunks(convolution, state.t_in, w):
+        t_cross, slope = (a[:, part].reshape(len(w), -1, w.shape[2]) for a in (state.t_cross, state.slope))
+        t_in = convolution.patches(state.t_in[:, part])
+        if own.axonal is not None:
+            t_in = t_in + own.axonal[:, None]
+        t_out = t_cross if own.dendritic is None else t_cross + own.dendritic[:, None]
+        # What is heard first of a window does not change with a delay that its neurons share.
+        spread = convolution.spread(grad[:, part], state.t_cross[:, part]).reshape(t_cross.shape)
+        patches = LayerState(t_in, np.empty(0, np.int64), t_out, *map(np.ascontiguousarray, (t_cross, slope)))
+        pulled, of_patches = _pull(
+            kernels, patches, w, neuron, delays, spread, taus=taus, further=further, **limits
+        )
+        total = pulled if total is None else total.plus(pulled)
+        if further:
+            n_bias = state.t_in.shape[2] - convolution.n_in
+            of_inputs.append(convolution.gathered(of_patches, n_bias).astype(w.dtype))
+    assert total is not None
+    return total, np.concatenate(of_inputs, axis=1) if further else None
 
 
 def as_own(

@@ -30,6 +30,8 @@ CAPTIONS = {
     " class; answers without an output spike are under none.",
     "misclassified": "Misclassified test images, each under its class, with the times of the two"
     " earliest output spikes.",
+    "filters": "Weights of the first layer's maps: red lifts a neuron towards its threshold, blue holds it"
+    " down.",
     "spike_time_histograms": "Spike times of the output neurons, one panel for the samples of"
     " each class. The neuron of the class itself is filled: it should be before the others.",
     "spike_raster": "The first test samples of each class on their way through the network, a panel each:"

@@ -42,6 +42,11 @@ def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]
             "a run's configuration has no words for delays that come from elsewhere: write the network to an "
             ".npz file instead"
         )
+    if any(layer.convolution is not None for layer in layers):
+        raise ConfigError(
+            "a run's configuration takes convolutions from model.layers, got a network that has them: write "
+            "it to an .npz file instead"
+        )
     if config.replicas != 1:
         raise ConfigError(f"replicas must be 1, a file has one network, got {config.replicas}")
     tau_syn = float(neuron.tau_syn)
@@ -51,6 +56,7 @@ def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]
     model = replace(
         config.model,
         hidden=[layer.n_out for layer in layers[:-1]],
+        layers=[],
         bias_times=[[time / tau_syn for time in layer.bias_times] for layer in layers],
         weight_mean=[float(w.mean()) for w in weights],
         weight_std=[float(w.std()) for w in weights],

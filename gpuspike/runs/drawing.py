@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.datasets import Plane
-from gpuspike.network.layers import Moment
-from gpuspike.network.membranes import membranes
+from gpuspike.kernels import LayerState
+from gpuspike.network.layers import Layer, Moment
+from gpuspike.network.membranes import membranes, of_each_position
 from gpuspike.network.network import answer
 from gpuspike.report.figures import histograms
 from gpuspike.report.figures import images as image_plots
@@ -47,6 +48,9 @@ def draw(
     first, parts = [w[:1] for w in weights], parts.of_replica(0)
     plots.save(_membranes(parts, first, test, t_out), folder, "membrane_traces")
     plots.save(_raster(parts, first, test), folder, "spike_raster")
+    if (maps := parts.network.layers[0].convolution) is not None:
+        filters = first[0][0, : maps.fan_in].reshape(maps.kernel, maps.kernel, maps.shape[2], maps.n_maps)
+        plots.save(image_plots.filters(filters), folder, "filters")
     plots.save(image_plots.confusion_matrix(test.labels, decide(t_out), names), folder, "confusion_matrix")
     if parts.dataset.plane is not None:
         plots.save(_plane(parts, parts.dataset.plane, first, test, result), folder, "plane")
@@ -102,6 +106,16 @@ def _raster(parts: Experiment, weights: Sequence[Array], test: Labelled) -> Figu
     return raster_plots.spike_raster(spikes, [int(test.labels[k]) for k in shown], names)
 
 
+def _at_one_position(layer: Layer, state: LayerState) -> tuple[Array, Array]:
+    """What neurons receive and answer; of a convolution those at the position that is heard first."""
+    t_in, t_out = state.t_in[0, 0].astype(np.float64), state.t_out[0, 0].astype(np.float64)
+    if layer.convolution is None:
+        return t_in, t_out
+    spikes = state.t_cross[0, 0].astype(np.float64).reshape(-1, layer.convolution.n_maps)
+    position = int(spikes.min(axis=1).argmin())
+    return of_each_position(layer, t_in[None])[0, position], spikes[position]
+
+
 def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_out: Array) -> Figure:
     """Traces of the first test sample that is classified correctly (else of the first)."""
     right = np.flatnonzero(decide(t_out) == test.labels)
@@ -113,9 +127,10 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
         come, neurons, delays = chip.effective(weights), chip.neurons, chip.delays
     # At its own number, a chip's trial is the one that it was evaluated in.
     states = answer(machine, weights, test.received.part(sample, sample + 1), Moment(first=sample))
-    inputs = [state.t_in[0, 0].astype(np.float64) for state in states]
-    spikes = [state.t_out[0, 0].astype(np.float64) for state in states]
-    events = np.concatenate([*inputs, *spikes])
+    shown = [_at_one_position(layer, state) for layer, state in zip(layers, states, strict=True)]
+    inputs, spikes = zip(*shown, strict=True)
+    came = states[0].t_in[0, 0].astype(np.float64)
+    events = np.concatenate([came, *inputs, *spikes])
     model = parts.config.model
     later = max((float(np.max(own.between(0))) for own in delays if own is not None), default=0.0)
     end = events[np.isfinite(events)].max(initial=0.0) + model.tau_syn + later
@@ -131,7 +146,7 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
         times / unit,
         traces,
         [t / unit for t in spikes],
-        inputs[0] / unit,
+        came / unit,
         model.threshold,
         parts.dataset.class_names,
         int(test.labels[sample]),

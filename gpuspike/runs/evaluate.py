@@ -153,7 +153,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         if prepared.machine is not parts.network:
             return
         layers, dtype = parts.network.layers, parts.config.dtype.value
-        weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in layers]
+        weights = [np.ones((1, layer.n_pre, layer.n_post), dtype) for layer in layers]
         decisions(parts.of_replica(0).network, weights, np.zeros((1, layers[0].n_in), dtype))
 
     prepare_kernels(parts, console, rehearse, training=False)
@@ -216,7 +216,7 @@ def _decisions(prepared: Prepared, features: Array, silent_fraction: Array) -> d
     n_replica, n_samples = found.times.shape
     of_pass, spikes = 0.0, n_replica * np.count_nonzero(np.isfinite(t_in)) / n_samples
     for layer, silent in zip(layers, silent_fraction, strict=True):
-        of_pass += (spikes + n_replica * len(layer.bias_times)) * layer.n_out
+        of_pass += (spikes + n_replica * len(layer.bias_times)) * layer.fan_out.mean()
         spikes = ((1.0 - silent) * layer.n_out).sum()
     return {
         "presented": found.presented,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.accountant import Prices, find, read_prices
 from gpuspike.backend import Backend, select, thread_count
-from gpuspike.config.checks import batch_too_large
+from gpuspike.config.checks import batch_too_large, n_layers_of
 from gpuspike.config.schema import (
     Config,
     DatasetConfig,
@@ -31,6 +31,7 @@ from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters, trained_on_host
+from gpuspike.network.plan import Maps, Plan, read_plan
 from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
@@ -205,7 +206,7 @@ def _evaluated_together(config: Config, dataset: Dataset, network: Architecture,
         ConfigError: a training that the device's memory does not hold.
     """
     return memory.fit_device(
-        [(layer.n_pre, layer.n_out) for layer in network.layers],
+        [(layer.n_pre, layer.n_post) for layer in network.layers],
         config.training.batch_size,
         config.training.evaluation_batch_size,
         bytes_on_device(config, dataset, network),
@@ -234,14 +235,15 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     backend = select(
         config.backend.value,
         host_only=trained_on_host(learnt(model.trained, model.delays))
-        or ("" if substrate.ideal else "an emulated chip"),
+        or ("" if substrate.ideal else "an emulated chip")
+        or ("convolution" if model.layers else ""),
     )
     dataset = dataset_of(config.dataset)
     config = _with_sizes(config, dataset)
-    sizes = (dataset.n_features * model.input_repeats, *model.hidden, len(dataset.class_names))
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()
-    network = Architecture.build(sizes, bias_times, neuron, load(backend.name))
+    sizes, image = _sizes(config, dataset)
+    network = Architecture.build(sizes, bias_times, neuron, load(backend.name), image)
     network = replace(network, delay_rule=delay_rule_of(config))
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
@@ -292,11 +294,31 @@ def _check(config: Config) -> None:
             lambda: _substrate(config),
             weights,
             bias_times,
-            lambda: recipe_of(config).make_bumping(len(model.hidden) + 1, config.replicas),
+            lambda: recipe_of(config).make_bumping(n_layers_of(model), config.replicas),
             lambda: recipe_of(config).make_schedule(),
             lambda: trackers.check(config),
         ]
     )
+
+
+def _sizes(config: Config, dataset: Dataset) -> tuple[Plan, tuple[int, int, int] | None]:
+    """Inputs and layers of a network, and the image that the inputs are.
+
+    Raises:
+        ConfigError: layers that end with another number of neurons than there are classes.
+    """
+    model, n_classes = config.model, len(dataset.class_names)
+    image = None if dataset.image_shape is None else (*dataset.image_shape, model.input_repeats)
+    n_in = dataset.n_features * model.input_repeats
+    if not model.layers:
+        return [n_in, *model.hidden, n_classes], image
+    layers = [one.timed(model.tau_syn) if isinstance(one, Maps) else one for one in read_plan(model.layers)]
+    if layers[-1] != n_classes:
+        raise ConfigError(
+            f"model.layers must end with a dense layer of {n_classes} neurons, one for each class of "
+            f"{dataset.name}, got {layers[-1]}"
+        )
+    return [n_in, *layers], image
 
 
 def _with_sizes(config: Config, dataset: Dataset) -> Config:

@@ -93,6 +93,7 @@ def plan(
     state_arrays: int = 2,
     shared_input: bool = False,
     trained: Sequence[str] = (),
+    weights_of: Sequence[int] = (),
 ) -> Plan:
     """Bytes that one step takes.
 
@@ -106,6 +107,7 @@ def plan(
         state_arrays: the optimiser's arrays of the weights' size: 2 for Adam, 1 for momentum, 0 for SGD.
         shared_input: the first layer's input is the same for all replicas.
         trained: what is learnt beside the weights, by name, counted with them.
+        weights_of: weights of each layer, where neurons share them; else n_pre n_post.
 
     Raises:
         ValueRangeError: no layer, or a size below 1.
@@ -121,7 +123,7 @@ def plan(
         name = f"layer {number} "
         n_in_replicas = 1 if shared_input and number == 1 else n_replica
         inputs, outputs = n_in_replicas * n_batch * n_pre, n_replica * n_batch * n_post
-        weights = n_replica * n_pre * n_post * real
+        weights = n_replica * (weights_of[number - 1] if weights_of else n_pre * n_post) * real
         free = LayerParameters.sizes(n_replica, n_pre, n_post, trained)
         learnt = weights + sum(math.prod(shape) for shape in free.values()) * real
         arrays[name + "weights"] = learnt

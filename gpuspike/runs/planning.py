@@ -67,10 +67,11 @@ def memory_of(parts: Experiment) -> Memory:
     config, network = parts.config, parts.network
     on_device = parts.backend.name == "cuda"
     real, replicas = config.dtype.value, config.replicas
-    sizes = [(layer.n_pre, layer.n_out) for layer in network.layers]
+    sizes = [(layer.n_received, layer.n_neurons) for layer in network.layers]
+    weights_of = [layer.n_pre * layer.n_post for layer in network.layers]
     n_optimiser = len(parts.recipe.optimizer.STATE)
     options = {"n_replica": replicas, "dtype": real, "state_arrays": n_optimiser}
-    options |= {"trained": parts.trained}
+    options |= {"trained": parts.trained, "weights_of": weights_of}
     options |= {"backend": "cuda" if on_device else "cpu"}
     step = memory.plan(sizes, config.training.batch_size, **options)
     longest = max(len(split.labels) for split in parts.dataset.splits.values())

@@ -29,7 +29,7 @@ def accuracies(
         weights: (n_replica, n_pre, n_post) of each layer.
         first_seed: of the chips; the others' follow.
     """
-    per_sample = sum(layer.n_pre + layer.n_out for layer in parts.network.layers)
+    per_sample = sum(layer.n_received + layer.n_neurons for layer in parts.network.layers)
     together = max(1, min(n_chips, MOST_SPIKES // per_sample))
     batch = max(1, min(len(data), MOST_SPIKES // (per_sample * together)))
     reached = np.empty((len(weights[0]), n_chips))

@@ -78,7 +78,7 @@ def _on_the_host(parts: Experiment) -> Rehearsal:
     parts = parts.of_replica(0)
     network, dtype = parts.network, parts.config.dtype.value
     machines = dict.fromkeys([parts.network, parts.on_chip(parts.chip_seeds[:1])])  # one, if ideal
-    weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
+    weights = [np.ones((1, layer.n_pre, layer.n_post), dtype) for layer in network.layers]
     t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
     states: list[LayerState] = []
 
@@ -107,7 +107,7 @@ def _on_a_device(parts: Experiment) -> Rehearsal:
     network, dtype = parts.network, parts.config.dtype.value
     t_in = np.zeros((1, 2, network.layers[0].n_in), dtype)
     data = Labelled(network.receive(t_in, sort=False), np.zeros(2, np.int64))
-    weights = [np.ones((1, layer.n_pre, layer.n_out), dtype) for layer in network.layers]
+    weights = [np.ones((1, layer.n_pre, layer.n_post), dtype) for layer in network.layers]
     counter = Counter(network.layers, weights, 2, [1.0])
 
     def train() -> None:  # one sample kernel by kernel, the other as a graph

@@ -157,6 +157,11 @@ class Substrate:
         """
         for distortion in self._on:
             distortion.check_fit(layers)
+        if not self.ideal and any(layer.convolution is not None for layer in layers):
+            raise ConfigError(
+                "an emulated chip has no neurons that share weights, got a convolution: substrate=ideal "
+                "trains it, and the accountant prices it with a synapse for each use of a weight"
+            )
         if len(layers) > MOST_LAYERS and not self.ideal:
             raise ConfigError(f"a chip has at most {MOST_LAYERS} layers, got {len(layers)}")
         fan_in = max(layer.n_pre for layer in layers)
@@ -167,8 +172,8 @@ class Substrate:
                 f"{fan_in - self.max_fan_in} too many, which no number of chips like this one changes"
             )
         for what, most, needed in (
-            ("neurons", self.max_neurons, sum(layer.n_out for layer in layers)),
-            ("synapses", self.max_synapses, sum(layer.n_pre * layer.n_out for layer in layers)),
+            ("neurons", self.max_neurons, sum(layer.n_neurons for layer in layers)),
+            ("synapses", self.max_synapses, sum(layer.n_pre * layer.n_neurons for layer in layers)),
         ):
             if most and needed > most:
                 lacking.append(

@@ -200,8 +200,13 @@ def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequenti
 
     Its delays are learnt on; constants of neurons that it has learnt stay as they are. A chip under the
     network is not part of them.
+
+    Raises:
+        ConfigError: a network with convolutions.
     """
     modules, replicas = nn.Sequential(), net.replicas if net.replicas > 1 else None
+    if net.architecture.convolves:
+        raise ConfigError("layers of PyTorch are fully connected, got a network with convolutions")
     for layer, learnt in zip(net.architecture.layers, net.parameters, strict=True):
         module = FirstSpikes(
             layer.n_in,

@@ -80,5 +80,7 @@ class Bumping:
         for r in np.flatnonzero(chosen != NO_LAYER):
             number = chosen[r]
             silent = np.isinf(activities[number].t_out[r]).any(axis=0)
+            # Maps of a convolutional layer: what a weight moves is silent where any of its neurons is.
+            silent = silent.reshape(-1, weights[number].shape[2]).any(axis=0)
             bump = self.size[r] * (silent if self.targeted else np.ones_like(silent))
             weights[number][r] += bump.astype(weights[number].dtype)

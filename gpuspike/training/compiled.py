@@ -39,6 +39,8 @@ def why_by_pieces(
     """
     if trained:
         return f"the compiled step trains weights alone, not {', '.join(trained)}"
+    if any(layer.convolution is not None for layer in machine.layers):
+        return "neurons that share weights are not in the compiled step"
     if not hasattr(machine.kernels, "training"):
         return "only backend=cpu has a compiled step"
     if not (isinstance(loss, Loss) and loss.row()):

@@ -60,6 +60,7 @@ try:  # the folder is read when a kernel is declared, that is, while these modul
     _leaves = importlib.import_module("gpuspike.kernels.cpu.leaves")
     _deciding = importlib.import_module("gpuspike.kernels.cpu.deciding")
     single = importlib.import_module("gpuspike.kernels.cpu.single")
+    convolution = importlib.import_module("gpuspike.kernels.cpu.convolution")
     _records = importlib.import_module("gpuspike.kernels.cpu.records")
     _compiler = importlib.import_module("gpuspike.kernels.cpu.compiler")
 finally:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 COLUMNS, MOST_ROWS = 6, 6
 """Images of the sheet."""
 
+MOST_FILTERS = 64
+
 
 @styled()
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Sequence[str]) -> Figure:
@@ -51,6 +53,35 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Seq
         spine.set_visible(False)
     accuracy = 100 * (1 - wrong / max(len(truth), 1))
     axes.set_title(f"accuracy {accuracy:.2f} %, {wrong} of {len(truth)} misclassified")
+    return figure
+
+
+@styled()
+def filters(weights: ArrayLike) -> Figure:
+    """Weights of a convolution's maps, a panel each: red lifts a neuron, blue holds it down.
+
+    Args:
+        weights: (rows, columns, channels, n_maps); the mean over several channels is drawn.
+    """
+    mean = np.asarray(weights, dtype=float).mean(axis=2)
+    n_maps = mean.shape[2]
+    shown = min(n_maps, MOST_FILTERS)
+    n_column = min(shown, 8)
+    n_row = -(-shown // n_column)
+    figure = new_figure(height=0.45 + 3.2 / n_column * n_row)
+    panels = figure.subplots(n_row, n_column, squeeze=False)
+    most = float(np.abs(mean).max()) or 1.0
+    image = None
+    for k, panel in enumerate(panels.flat):
+        panel.set_axis_off()
+        if k < shown:
+            image = panel.imshow(mean[:, :, k], cmap="RdBu_r", vmin=-most, vmax=most)
+    if image is not None:
+        bar = figure.colorbar(image, ax=panels, location="bottom", aspect=50, pad=0.03, fraction=0.05)
+        bar.set_label("weight")
+        bar.outline.set_linewidth(0.5)
+    if shown < n_maps:
+        figure.suptitle(f"the first {shown} of {n_maps} maps", fontsize=7)
     return figure
 
 

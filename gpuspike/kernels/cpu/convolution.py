@@ -1,0 +1,352 @@
+"""Convolutional layers on the CPU, patch by patch where they lie (Numba).
+
+A piece of work is one sample. Forward, a few patches at a time are gathered, sorted and solved for in a cache: what
+`forward` does with samples, to the bit. A patch without structure, all of whose inputs spike together (an image's
+background), is solved for once a sample. Backward, only spikes that are heard have a gradient; the inputs' factors
+are made once a sample, for all the patches that an input is part of. The notation is that of
+`gpuspike.kernels.cpu.backward`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.kernels import Array, LayerState
+from gpuspike.kernels.constants import EQUAL
+from gpuspike.kernels.convolution import Convolution
+from gpuspike.kernels.cpu.arrays import in_vectors, named
+from gpuspike.kernels.cpu.backward_room import transpose
+from gpuspike.kernels.cpu.compiler import njit
+from gpuspike.kernels.cpu.events import HEAD
+from gpuspike.kernels.cpu.neurons import solve_samples
+from gpuspike.kernels.cpu.products import kernel
+from gpuspike.kernels.cpu.simd import VECTOR_BYTES
+from gpuspike.kernels.cpu.slopes import input_terms, window
+from gpuspike.kernels.cpu.solve import exp_vectorised, rise
+from gpuspike.kernels.cpu.sort import finite_range, sort_row, sort_space
+from gpuspike.kernels.cpu.team import enter, leave, run, tasks
+from gpuspike.kernels.unit import unit
+from gpuspike.neuron import LIF
+
+PATCHES = 16
+"""Patches that are solved for together: what they need stays in the second-level cache."""
+
+PARTS = 16
+"""Ranges of samples whose weight gradients are added up by themselves, in the type of the weights."""
+
+
+@njit(error_model="numpy")
+def _gather(times, around, source, patch):
+    """The inputs of a patch; whether all spike at one time, or none does."""
+    n_received = times.size
+    same = True
+    for i in range(source.size):
+        k = source[i]
+        patch[i] = times[k] if k < n_received else around
+        same &= patch[i] == patch[0]
+    return same
+
+
+@njit(error_model="numpy")
+def _hear(cross, grid, pool, out):
+    """The earliest spikes of windows; (rows, columns, n_maps) of (positions, n_maps)."""
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                out[y, x, j] = math.inf
+            for dy in range(pool):
+                for dx in range(pool):
+                    row = cross[(y * pool + dy) * grid[1] + x * pool + dx]
+                    for j in range(out.shape[2]):
+                        out[y, x, j] = min(out[y, x, j], row[j])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _forward_job(
+    control, is_caller, n_tasks, n_pieces, t_in, weights, around, sources, grid, pool, mode, row, t_cross, slope, t_out
+):  # fmt: skip
+    """Spike times of a layer.
+
+    Args:
+        t_in: (n_replica or 1, n_batch, n_received);  weights: (n_replica, n_pre, whole vectors).
+        around: the time of the padding;  sources: see `Convolution.sources`.
+        grid: rows and columns of positions;  row: of `Constants`.
+        t_cross, slope: (n_replica, n_batch, n_positions, n_maps);  t_out: (n_replica, n_batch, rows, columns, n_maps).
+    """
+    enter(control, is_caller)
+    n_batch, n_positions, n_maps = t_cross.shape[1:]
+    n_pre, n_vectors = weights.shape[1], weights.shape[2] * weights.itemsize // VECTOR_BYTES
+    c, nothing = named(row), np.empty(0, weights.dtype)
+    patches, order = np.empty((PATCHES, n_pre), t_in.dtype), np.empty((PATCHES, n_pre), np.int64)
+    cross, rises = np.empty((PATCHES, n_maps), t_in.dtype), np.empty((PATCHES, n_maps), t_in.dtype)
+    events, place = np.empty((PATCHES, HEAD + n_pre), np.int32), np.empty(PATCHES, np.int64)
+    blank = np.empty(n_positions, np.int64)
+    space = sort_space(n_pre, t_in)
+    for task in tasks(control, n_tasks, n_pieces):
+        r, b = task // n_batch, task % n_batch
+        times = t_in[r if t_in.shape[0] > 1 else 0, b]
+        n_blank, first_blank, blank_time = 0, -1, times.dtype.type(0.0)
+        n = 0
+        for p in range(n_positions):
+            if _gather(times, around, sources[p], patches[n]):
+                if first_blank >= 0 and patches[n, 0] == blank_time:
+                    blank[n_blank] = p
+                    n_blank += 1
+                    continue
+                if first_blank < 0:
+                    first_blank, blank_time = p, patches[n, 0]
+            sort_row(patches[n], order[n], space)
+            place[n] = p
+            n += 1
+            if n == PATCHES:
+                solve_samples(
+                    patches, order, weights[r], nothing, 0, n_vectors, mode, c, math.inf, events, None, cross, cross,
+                    rises,
+                )  # fmt: skip
+                for m in range(n):
+                    t_cross[r, b, place[m]], slope[r, b, place[m]] = cross[m], rises[m]
+                n = 0
+        if n > 0:
+            solve_samples(
+                patches[:n], order[:n], weights[r], nothing, 0, n_vectors, mode, c, math.inf, events[:n], None,
+                cross[:n], cross[:n], rises[:n],
+            )  # fmt: skip
+            for m in range(n):
+                t_cross[r, b, place[m]], slope[r, b, place[m]] = cross[m], rises[m]
+        for m in range(n_blank):
+            t_cross[r, b, blank[m]], slope[r, b, blank[m]] = (
+                t_cross[r, b, first_blank],
+                slope[r, b, first_blank],
+            )
+        if pool > 1:
+            _hear(t_cross[r, b], grid, pool, t_out[r, b])
+    return leave(control, is_caller, n_pieces)
+
+
+def forward(layer: Convolution, t_in: Array, weights: Array, neuron: LIF) -> LayerState:
+    """What a layer of neurons that share their constants answers; see `convolution.ConvolutionKernels`."""
+    n_replica, n_batch, dtype = len(weights), t_in.shape[1], weights.dtype
+    n_bias, own = t_in.shape[2] - layer.n_in, unit(neuron, weights)
+    t_in = np.ascontiguousarray(t_in)
+    t_cross = np.empty((n_replica, n_batch, layer.n_positions, layer.n_maps), dtype)
+    slope = np.empty_like(t_cross)
+    t_out = np.empty((n_replica, n_batch, *layer.out_shape), dtype) if layer.pool > 1 else t_cross[:, :, None]
+    arrays = (
+        t_in, in_vectors(weights), dtype.type(layer.pad_time), layer.sources(n_bias), np.array(layer.grid), layer.pool,
+        own.regime, np.array(own.constants(dtype)), t_cross, slope, t_out,
+    )  # fmt: skip
+    n_tasks = n_replica * n_batch
+    run(_forward_job, (n_tasks, n_tasks, *arrays))
+    flat = (n_replica, n_batch, layer.n_neurons)
+    t_cross, slope = t_cross.reshape(flat), slope.reshape(flat)
+    t_out = t_out.reshape(n_replica, n_batch, layer.n_out) if layer.pool > 1 else t_cross
+    return LayerState(t_in, np.empty(0, np.int64), t_out, t_cross, slope)
+
+
+@njit(error_model="numpy")
+def _steepest(times, sources, around, t, mode, c):
+    """The largest C k(t - t_i) of a patch."""
+    most = 0.0
+    for i in range(sources.size):
+        k = sources[i]
+        delay = np.float64(t) - (times[k] if k < times.size else around)
+        if delay > 0.0:
+            most = max(most, kernel(delay, mode, c))
+    return most
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _pull_pairs(
+    times, source, around, t, scale, weight_scale, weights, mode, c, weights_grad, times_grad, further
+):
+    """`_pull` of one neuron by the kernel itself, pair by pair: where the window is too long for one anchor."""
+    for i in range(source.size):
+        k = source[i]
+        delay = np.float64(t) - (times[k] if k < times.size else around)
+        if delay > 0.0:
+            own = kernel(delay, mode, c)
+            weights_grad[i] -= weight_scale * own
+            if further and k < times.size:
+                bend = math.exp(-delay / c.tau_fast) - own / c.tau_slow
+                times_grad[k] += weights[i] * scale * bend
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _pull(t, p, x, times, a1, a2, weights_grad):
+    """Adds [t_i < t] p (a2_i - x a1_i)."""
+    zero = a1.dtype.type(0.0)
+    for i in range(times.size):
+        weights_grad[i] += p * (a2[i] - x * a1[i]) if times[i] < t else zero
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def _pull_times(t, q1, q2, times, a1, a2, weights, times_grad):
+    """Adds [t_i < t] w_i (q1 a1_i + q2 a2_i)."""
+    zero = a1.dtype.type(0.0)
+    for i in range(times.size):
+        times_grad[i] += weights[i] * (q1 * a1[i] + q2 * a2[i]) if times[i] < t else zero
+
+
+@njit(error_model="numpy")
+def _first_of(cross, grid, pool, y, x, j):
+    """The position whose spike is heard of a window: the first of its earliest."""
+    at = y * pool * grid[1] + x * pool
+    if pool == 1:
+        return at
+    first = at
+    for dy in range(pool):
+        for dx in range(pool):
+            p = at + dy * grid[1] + dx
+            if cross[p, j] < cross[first, j]:
+                first = p
+    return first
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _backward_job(
+    control, is_caller, n_tasks, n_pieces, t_in, weights_t, around, sources, sizes, mode, row, t_cross, slope, grad,
+    active, limit, further, weights_grad, times_grad,
+):  # fmt: skip
+    """Gradients of a layer.
+
+    Args:
+        weights_t: (n_replica, n_maps, n_pre);  sizes: rows, columns, channels, kernel, stride, padding, columns of
+            positions, pool;  the rest as for `_forward_job`.
+        t_cross, slope: (n_replica, n_batch, n_positions, n_maps);  grad: (n_replica, n_batch, rows, columns, n_maps).
+        further: whether `times_grad` (n_replica, n_batch, n_received) is asked for.
+        weights_grad: (n_replica, PARTS, n_maps, n_pre), 0 before.
+    """
+    enter(control, is_caller)
+    rows, columns, channels, size, stride, padding, grid_columns, pool = sizes
+    grid = (0, grid_columns)
+    c = named(row)
+    capacitance = c.drive / c.span
+    rate_slow, rate_fast = 1.0 / c.tau_slow, 1.0 / c.tau_fast
+    n_batch, n_received = t_in.shape[1:]
+    n_image, n_seen = rows * columns * channels, size * size * channels
+    wide = (columns + 2 * padding) * channels
+    n_padded = (rows + 2 * padding) * wide
+    n_bias = n_received - n_image
+    # The image with its padding, then the bias spikes: a patch is then `size` runs and one more.
+    times = np.empty(n_padded + n_bias, t_in.dtype)
+    a1, a2, of_times = np.empty_like(times), np.empty_like(times), np.empty_like(times)
+    run_length = size * channels
+    for task in tasks(control, n_tasks, n_pieces):
+        r, part = task // PARTS, task % PARTS
+        total = weights_grad[r, part]
+        if not active[r]:
+            continue
+        for b in range(part * n_batch // PARTS, (part + 1) * n_batch // PARTS):
+            received = t_in[r if t_in.shape[0] > 1 else 0, b]
+            times[:] = around
+            for y in range(rows):
+                at = (y + padding) * wide + padding * channels
+                times[at : at + columns * channels] = received[
+                    y * columns * channels : (y + 1) * columns * channels
+                ]
+            times[n_padded:] = received[n_image:]
+            anchor = np.float64(finite_range(times)[0])
+            latest, short = window(anchor, t_cross[r, b].ravel(), c)
+            input_terms(times, anchor, latest if short else -math.inf, mode, c, a1, a2)
+            of_times[:] = 0.0
+            cross, steep = t_cross[r, b], slope[r, b]
+            for wy in range(grad.shape[2]):
+                for wx in range(grad.shape[3]):
+                    for j in range(grad.shape[4]):
+                        pulled = np.float64(grad[r, b, wy, wx, j])
+                        if pulled == 0.0:
+                            continue
+                        place = _first_of(cross, grid, pool, wy, wx, j)
+                        t, rising = cross[place, j], steep[place, j]
+                        if not ((rising > 0.0) & (t < math.inf)):
+                            continue
+                        scale = pulled / (rising * capacitance)
+                        for_weights = scale
+                        if (
+                            abs(scale) * c.peak > limit
+                            and abs(scale) * _steepest(received, sources[place], around, t, mode, c) > limit
+                        ):
+                            for_weights = 0.0
+                        if not short:
+                            _pull_pairs(
+                                received, sources[place], around, t, scale, for_weights, weights_t[r, j], mode, c,
+                                total[j], of_times, further,
+                            )  # fmt: skip
+                            continue
+                        delay = np.float64(t) - anchor
+                        decay = exp_vectorised(-delay * rate_fast)
+                        x = delay if mode == EQUAL else rise(delay, mode, c.rate)
+                        kind = times.dtype.type
+                        p, far = kind(decay * for_weights), kind(x)
+                        q1, q2 = kind(decay * scale * (1.0 - x * rate_slow)), kind(decay * scale * rate_fast)
+                        corner = (place // grid_columns * stride) * wide + (
+                            place % grid_columns * stride
+                        ) * channels
+                        for k in range(size + 1):
+                            at, w0, n = corner + k * wide, k * run_length, run_length
+                            if k == size:
+                                at, w0, n = n_padded, n_seen, n_bias
+                            if n == 0:
+                                continue
+                            _pull(
+                                t,
+                                p,
+                                far,
+                                times[at : at + n],
+                                a1[at : at + n],
+                                a2[at : at + n],
+                                total[j, w0 : w0 + n],
+                            )
+                            if further:
+                                _pull_times(
+                                    t, q1, q2, times[at : at + n], a1[at : at + n], a2[at : at + n],
+                                    weights_t[r, j, w0 : w0 + n], of_times[at : at + n],
+                                )  # fmt: skip
+            if further:
+                out = times_grad[r, b]
+                if short:
+                    for y in range(rows):
+                        at = (y + padding) * wide + padding * channels
+                        out[y * columns * channels : (y + 1) * columns * channels] = of_times[
+                            at : at + columns * channels
+                        ]
+                else:
+                    out[:n_image] = of_times[:n_image]
+                out[n_image:] = 0.0
+    return leave(control, is_caller, n_pieces)
+
+
+def backward(
+    layer: Convolution,
+    state: LayerState,
+    weights: Array,
+    neuron: LIF,
+    grad: Array,
+    *,
+    active: NDArray[np.bool_],
+    max_weight_grad: float,
+    need_t_in_grad: bool,
+) -> tuple[Array | None, Array]:
+    """Gradients of such a layer; see `convolution.ConvolutionKernels`."""
+    n_replica, n_batch, dtype = len(weights), state.t_in.shape[1], weights.dtype
+    n_bias, own = state.t_in.shape[2] - layer.n_in, unit(neuron, weights)
+    by_position = (n_replica, n_batch, layer.n_positions, layer.n_maps)
+    rows, columns, channels = layer.shape
+    sizes = rows, columns, channels, layer.kernel, layer.stride, layer.padding, layer.grid[1], layer.pool
+    weights_grad = np.zeros((n_replica, PARTS, layer.n_maps, weights.shape[1]), dtype)
+    n_times = n_batch if need_t_in_grad else 0
+    times_grad = np.zeros((n_replica, n_times, state.t_in.shape[2]), dtype)
+    n_tasks = n_replica * PARTS
+    arrays = (
+        state.t_in, transpose(weights), dtype.type(layer.pad_time), layer.sources(n_bias),
+        np.array(sizes), own.regime, np.array(own.constants(dtype)),
+        np.ascontiguousarray(state.t_cross).reshape(by_position), np.ascontiguousarray(state.slope).reshape(by_position),
+        np.ascontiguousarray(grad).reshape(n_replica, n_batch, *layer.out_shape), active, float(max_weight_grad),
+        need_t_in_grad, weights_grad, times_grad,
+    )  # fmt: skip
+    run(_backward_job, (n_tasks, n_tasks, *arrays))
+    total = weights_grad.sum(axis=1, dtype=np.float64).astype(dtype)
+    return times_grad if need_t_in_grad else None, np.ascontiguousarray(total.swapaxes(1, 2))
