@@ -4,7 +4,7 @@ VENV := .venv
 CUDA ?= cuda12
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-all test-gpu torture lint docs bench clean
+.PHONY: help run test test-all test-gpu torture lint docs gallery bench clean
 
 help:
 	@echo "make run    set up, train Yin-Yang, write a report (ARGS='training.epochs=20 replicas=10' overrides)"
@@ -14,6 +14,7 @@ help:
 	@echo "make torture  kills, full disks, damaged files: what must hold before a release, in a quarter of an hour"
 	@echo "make lint   format, lint and type checks"
 	@echo "make docs   the documentation as a site, in build/site"
+	@echo "make gallery  the notebooks, in JupyterLab"
 	@echo "make bench  the kernel benchmark"
 
 # A broken or half-made environment has no stamp and is made anew. Compiling all that is installed to bytecode takes pip
@@ -58,6 +59,13 @@ $(VENV)/.docs: $(VENV)/.run
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "open build/site/index.html"
+
+$(VENV)/.gallery: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebooks]'
+	@touch $@
+
+gallery: $(VENV)/.gallery
+	$(BIN)/jupyter lab docs/gallery
 
 bench: $(VENV)/.dev
 	$(BIN)/python scripts/benchmark.py $(ARGS)

@@ -1,12 +1,13 @@
 """First spikes in JAX: a function with exact gradients, on the CPU (extra `jax`).
 
-Kernels are called back from XLA's programs with the memory of its arrays, which they read and never write.
+Kernels are called from XLA's programs with the memory of its arrays, which they read and never write.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from functools import partial
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,15 +15,16 @@ if find_spec("jax") is None:
     raise ModuleNotFoundError("gpuspike.jax needs JAX: pip install 'gpuspike[jax]'", name="jax")
 
 import jax
+import jax.ffi
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from numpy.typing import NDArray
 
 from gpuspike import kernels
-from gpuspike.api.frameworks import pull_back, repeated, rows_of
+from gpuspike.api.frameworks import plain, pull_back, repeated, rows_of, unplain
+from gpuspike.api.xla import handler, version_of
 from gpuspike.errors import BackendError, DtypeError
 from gpuspike.neuron import LIF
 
@@ -68,10 +70,8 @@ def _first_spikes(t_in: Array, weights: Array, neuron: LIF, max_weight_grad: flo
     del max_weight_grad
     shape = (*t_in.shape[:-1], weights.shape[-1])
 
-    def spikes(neuron: LIF, times: NDArray[Any], w: NDArray[Any]) -> NDArray[Any]:
-        return kernels.first_spikes(times, w, neuron)
-
-    return _called(spikes, jax.ShapeDtypeStruct(shape, t_in.dtype), neuron, t_in, weights)
+    (t_out,) = _called("spikes", [jax.ShapeDtypeStruct(shape, t_in.dtype)], neuron, t_in, weights)
+    return t_out
 
 
 def _forward(
@@ -103,14 +103,10 @@ def _gradients(
 ) -> tuple[Array, ...]:
     """Of the inputs, if needed, and of the weights."""
 
-    def gradients(neuron: LIF, times: NDArray[Any], w: NDArray[Any], *given: NDArray[Any]) -> Any:
-        options: Any = {"max_weight_grad": max_weight_grad, "need_t_in_grad": need_t_in_grad}
-        found = pull_back(times, w, neuron, *given, **options)
-        return tuple(grad for grad in found if grad is not None)
-
     needed = (t_in, weights) if need_t_in_grad else (weights,)
-    shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in needed)
-    return _called(gradients, shapes, neuron, t_in, weights, t_out, t_out_grad)
+    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in needed]
+    options: Any = {"max_weight_grad": max_weight_grad, "need_t_in_grad": need_t_in_grad}
+    return tuple(_called("gradients", shapes, neuron, t_in, weights, t_out, t_out_grad, **options))
 
 
 def _refuse(*_: Any) -> Any:
@@ -121,28 +117,50 @@ _first_spikes.defvjp(_forward, _backward, symbolic_zeros=True)
 _gradients.defvjp(lambda *given: (_gradients(*given), None), _refuse)
 
 
-def _called(function: Any, shapes: Any, neuron: LIF, *arrays: Array) -> Any:
-    """A function of neurons and NumPy arrays in a program for the CPU; others have no translation of it."""
-    n_axes = arrays[0].ndim
+def _called(what: str, shapes: Any, neuron: LIF, *arrays: Array, **options: Any) -> Any:
+    """A target on neurons and arrays in a program for the CPU; others have no translation of it.
 
-    def host(*arrays: Any) -> Any:
-        """Makes the axes that `vmap` has put in front replicas, or more of them."""
-        given = [np.asarray(array) for array in arrays]
-        mapped = given[0].shape[: given[0].ndim - n_axes]
-        if not mapped:
-            return function(neuron, *given)
-        stacked = [array.reshape(-1, *array.shape[-2:]) for array in given]
-        found = function(repeated(neuron, math.prod(mapped)), *stacked)
-
-        def unstacked(array: NDArray[Any]) -> NDArray[Any]:
-            return array.reshape(*given[0].shape[:-2], *array.shape[1:])
-
-        return tuple(map(unstacked, found)) if isinstance(found, tuple) else unstacked(found)
+    All that the target must know stands in the program, which may be kept and run by another process.
+    """
+    spec = json.dumps([what, plain(neuron), arrays[0].ndim, options])
 
     def called(*arrays: Array) -> Any:
-        return jax.pure_callback(host, shapes, *arrays, vmap_method="broadcast_all")
+        return jax.ffi.ffi_call(TARGET, shapes, vmap_method="broadcast_all")(*arrays, spec=spec)
 
     return jax.lax.platform_dependent(*arrays, cpu=called)
+
+
+@lru_cache(maxsize=256)
+def _read(spec: bytes) -> tuple[Any, LIF, int, dict[str, Any]]:
+    what, constants, n_axes, options = json.loads(spec)
+    return FUNCTIONS[what], unplain(constants), n_axes, options
+
+
+def _answer(spec: bytes, given: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    """What a target answers; axes that `vmap` has put in front become replicas, or more of them."""
+    function, neuron, n_axes, options = _read(spec)
+    mapped = given[0].shape[: given[0].ndim - n_axes]
+    if not mapped:
+        return function(neuron, *given, **options)
+    stacked = [array.reshape(-1, *array.shape[-2:]) for array in given]
+    found = function(repeated(neuron, math.prod(mapped)), *stacked, **options)
+    return tuple(array.reshape(*given[0].shape[:-2], *array.shape[1:]) for array in found)
+
+
+def _spikes(neuron: LIF, times: NDArray[Any], weights: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    return (kernels.first_spikes(times, weights, neuron),)
+
+
+def _pulled(
+    neuron: LIF, times: NDArray[Any], weights: NDArray[Any], *given: NDArray[Any], **options: Any
+) -> tuple[NDArray[Any], ...]:
+    found = pull_back(times, weights, neuron, *given, **options)
+    return tuple(grad for grad in found if grad is not None)
+
+
+TARGET, FUNCTIONS = "gpuspike_first_spikes", {"spikes": _spikes, "gradients": _pulled}
+_HANDLER = handler(_answer, version_of(jax.ffi.include_dir()))
+jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(_HANDLER), platform="cpu")
 
 
 def _refuse_devices(name: str, array: Array) -> None:

@@ -261,7 +261,7 @@ def test_help_shows_the_groups_and_the_values_and_leaves_nothing(tmp_path: Path)
     answer = train(tmp_path, "--help")
     assert answer.returncode == 0
     assert answer.stderr == ""
-    for word in ("optimizer: adam, adamw, sgd", "experiment: ", "batch_size: 150", "replicas: 1"):
+    for word in ("optimizer: adam, adamw, sgd", "\n  dataset: ", "batch_size: 150", "replicas: 1"):
         assert word in answer.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import gpuspike as gs
 from gpuspike.api.frameworks import pull_back
+from gpuspike.api.xla import version_of
 from gpuspike.errors import BackendError, DtypeError, ShapeError, ValueRangeError
 
 jax = pytest.importorskip("jax", reason="needs the extra jax: no JAX to be found")
@@ -150,6 +152,40 @@ def test_leading_axes_are_free(dtype: str, lead: tuple[int, ...]) -> None:
     t_out = gsj.first_spikes(jnp.asarray(t_in[:n]).reshape(*lead, N_PRE), jnp.asarray(weights), gs.LIF())
     assert t_out.shape == (*lead, N_POST)
     np.testing.assert_array_equal(t_out.reshape(n, N_POST), gs.first_spikes(t_in[:n], weights, gs.LIF()))
+
+
+def test_memory_is_that_of_the_program(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    t, w, _ = (jnp.asarray(array) for array in make(dtype))
+    seen: list[int] = []
+
+    def spikes(neuron: gs.LIF, *arrays: Any) -> Any:
+        seen.extend(array.ctypes.data for array in arrays)
+        return (gs.first_spikes(*arrays, neuron),)
+
+    monkeypatch.setitem(gsj.FUNCTIONS, "spikes", spikes)
+    gsj._read.cache_clear()
+    jax.block_until_ready(jax.jit(lambda t, w: gsj.first_spikes(t, w, gs.LIF()))(t, w))
+    gsj._read.cache_clear()
+    assert seen == [t.unsafe_buffer_pointer(), w.unsafe_buffer_pointer()]
+
+
+def test_whatever_stops_a_function_is_the_program_s_error(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(gsj.FUNCTIONS, "spikes", interrupted)
+    gsj._read.cache_clear()
+    with pytest.raises(Exception, match="KeyboardInterrupt"):
+        jax.block_until_ready(gsj.first_spikes(*map(jnp.asarray, make(dtype)[:2]), gs.LIF()))
+    gsj._read.cache_clear()
+
+
+def test_headers_that_do_not_say_their_version_are_refused(dtype: str, tmp_path: Path) -> None:
+    del dtype
+    with pytest.raises(BackendError, match=r"c_api.h must say the version of XLA's interface, got none"):
+        version_of(str(tmp_path))
 
 
 def test_inputs_are_never_written(dtype: str) -> None:

@@ -17,6 +17,7 @@ from gpuspike.cli import report as cli_report
 from gpuspike.errors import DataError, OutputError
 from gpuspike.report.figures.scatter import Point, scatter
 from gpuspike.report.sweep_page import write_sweep_report
+from gpuspike.store.run_folder import used
 from gpuspike.store.sweep_folder import differences, read_sweep
 
 HOSTILE = test_report.HOSTILE
@@ -219,13 +220,40 @@ def test_a_running_sweep_is_followed_until_all_its_jobs_are_finished(
 
     monkeypatch.setattr(cli_report.time, "sleep", wait)
     monkeypatch.setattr("sys.argv", ["gpuspike-report", str(tmp_path), "watch=3"])
-    cli_report.report()
+    with used(tmp_path):
+        cli_report.report()
     said = capsys.readouterr().out
     assert "1 of 2 finished" in said
     assert "2 of 2 finished" in said
     assert "95.00" in said
     assert "setTimeout(() => location.reload(), 3000)" in pages[0]
     assert "1 of 2" in pages[0]
+    assert "reload" not in (tmp_path / "sweep.html").read_text()
+
+
+def test_a_sweep_of_which_no_job_runs_any_more_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    job(tmp_path, "0")
+    (tmp_path / "jobs" / "a.json").write_text('{"folder": "0", "finished": true, "of": 2}')
+    (tmp_path / "jobs" / "b.json").write_text('{"folder": "1", "finished": false, "of": 2}')
+    waits: list[float] = []
+    running = used(tmp_path)
+    running.__enter__()
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 4:
+            running.__exit__(None, None, None)
+
+    monkeypatch.setattr(cli_report.time, "sleep", wait)
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", str(tmp_path), "watch=3"])
+    cli_report.report()
+    said = capsys.readouterr().out
+    assert len(waits) == 4 + cli_report.LOOKS
+    assert said.count("watch ends: no job runs any more") == 1
+    assert "1: gone, its folder is not there" in said
     assert "reload" not in (tmp_path / "sweep.html").read_text()
 
 

@@ -243,7 +243,7 @@ def test_the_first_gradient_is_the_same_where_its_graph_is_kept() -> None:
 @pytest.mark.parametrize("needs_grad", [True, False])
 def test_the_operators_keep_what_they_promise(name: str, needs_grad: bool) -> None:
     t, w = tensors(*make()[:2], grad=needs_grad)
-    numbers, own = gst.spikes._told(NEURONS[name])
+    numbers, own = gst.neurons.told(NEURONS[name])
     torch.library.opcheck(torch.ops.gpuspike.first_spikes.default, (t, w, numbers, own, math.inf))
     t_out = gst.first_spikes(t, w, NEURONS[name]).detach()
     given = (t.detach(), w.detach(), t_out, torch.ones_like(t_out), numbers, own, math.inf)
@@ -755,8 +755,3 @@ def test_another_device_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(BackendError, match="t_in must be on the CPU or a CUDA device, got xpu:0"):
         gst.first_spikes(T.as_subclass(Elsewhere), W, gs.LIF())
-
-
-def test_what_a_network_has_learnt_beside_is_refused() -> None:
-    with pytest.raises(ConfigError, match="have weights and constants of neurons, got axonal_delay"):
-        gst.layers_of(gs.Network([4, 2], delays="axonal", backend="cpu"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +40,56 @@ def test_help_begins_with_what_one_types_and_has_every_experiment() -> None:
     assert all(len(line) <= 110 for line in lines)
 
 
+def test_help_has_the_groups_of_a_run_and_no_others() -> None:
+    lines = help_head().splitlines()
+    told = lines[lines.index("Groups, each GROUP=NAME:") + 2 :]
+    groups = [line.split(":")[0].strip() for line in told if ":" in line]
+    assert groups == [
+        "dataset",
+        "model",
+        "optimizer",
+        "training",
+        "substrate",
+        "tracking",
+        "substrate.prices",
+    ]
+    text = "\n".join(lines)
+    assert "  optimizer: adam, adamw, sgd" in text
+    assert "  substrate.prices: brainscales2, " in text
+    assert "tune: " not in text
+
+
+OWN = """# @package _global_
+defaults: [yin_yang]
+name: mine
+"""
+
+
 @pytest.mark.parametrize(
     ("given", "folder"),
     [
-        (["name=first"], f"hydra.run.dir={PLACE}/{WHEN}_first"),
-        (["-m", "seed=0,1", "name=b.2"], f"hydra.sweep.dir={PLACE}/sweep_{WHEN}_b.2"),
-        (["name=first", "hydra.run.dir=here"], None),
-        (["name=first", "resume=here"], None),
-        (["-m", "name=a,b"], None),
-        (["name=../x"], None),
-        (["name=null"], None),
-        ([], None),
+        (["name=first"], "DATE_first"),
+        (["-m", "seed=0,1", "name=b.2"], "sweep_DATE_b.2/0"),
+        (["name=first", "hydra.run.dir=here"], "here"),
+        (["-m", "name=a,b"], "sweep_DATE/0"),
+        (["name=null"], "DATE"),
+        ([], "DATE"),
+        (["experiment=named"], "DATE_mine"),
+        (["experiment=named", "name=other"], "DATE_other"),
+        (["-m", "experiment=named", "seed=0,1"], "sweep_DATE_mine/0"),
     ],
 )
 def test_a_named_run_has_a_folder_of_that_name_unless_it_is_said(
-    given: list[str], folder: str | None
+    given: list[str], folder: str, tmp_path: Path
 ) -> None:
-    assert placed(given) == [*given, *([] if folder is None else [folder])]
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "named.yaml").write_text(OWN)
+    arguments = [text for text in placed(given) if text != "-m"]
+    asked = jobs([*arguments, f"hydra.searchpath=[file://{tmp_path}]"], multirun="-m" in given)
+    found = asked[0].folder / "0" if asked[0].sweep else asked[0].folder
+    told = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}", "DATE", found.as_posix())
+    experiment = "named" if "experiment=named" in given else "yin_yang"
+    assert told.removeprefix(f"{Path().absolute().as_posix()}/") in (folder, f"outputs/{experiment}/{folder}")
 
 
 def test_the_folder_of_a_named_run_is_beside_those_of_its_experiment() -> None:

@@ -59,6 +59,17 @@ def repeated(neuron: LIF, n: int) -> LIF:
     return LIF(*(tiled(value) for value in values))
 
 
+def plain(neuron: LIF) -> list[Any]:
+    """A neuron's constants in numbers and lists of them, exact in JSON."""
+    values = neuron.tau_mem, neuron.tau_syn, neuron.threshold, neuron.leak, neuron.capacitance
+    return [value.tolist() if isinstance(value, np.ndarray) else float(value) for value in values]
+
+
+def unplain(constants: Sequence[Any]) -> LIF:
+    """The neuron that `plain` has told."""
+    return LIF(*(np.array(value) if isinstance(value, list) else value for value in constants))
+
+
 def pull_back(
     t_in: Array,
     weights: Array,
@@ -82,9 +93,7 @@ def pull_back(
         ValueRangeError: a gradient that is not finite where the neuron spikes.
     """
     xp = array_module(t_in=t_in, weights=weights, t_out=t_out, t_out_grad=t_out_grad)
-    wrong = int((~xp.isfinite(t_out_grad) & xp.isfinite(t_out)).sum())
-    if wrong:
-        raise ValueRangeError(f"the gradient of spike times must be finite, got {wrong} NaN or inf")
+    _refuse_gradients(xp, t_out, t_out_grad)
     arrays = [t_in, weights, t_out, t_out_grad]
     if xp is np:
         arrays = [np.require(array, requirements=["C", "A", "W"]) for array in arrays]
@@ -108,3 +117,65 @@ def pull_back(
     if replicas:
         return t_in_grad, weights_grad
     return None if t_in_grad is None else t_in_grad[0], weights_grad[0]
+
+
+def delayed_times(neuron: LIF, t_in: Array, weights: Array, delays: Array) -> Array:
+    """Spike times of neurons whose synapses have delays, on the CPU.
+
+    Args:
+        neuron, t_in, weights: as for `gs.first_spikes`;  delays: of the shape of `weights`.
+
+    Returns:
+        (n_batch, n_post) or (n_replica, n_batch, n_post).
+
+    Raises:
+        ValueRangeError: NaN or -inf among times, weights that are not finite, delays below 0 or not finite.
+        ShapeError: constants of other neurons.
+    """
+    for name, array, wrong in (
+        ("t_in must hold times or inf", t_in, ~(t_in > -math.inf)),
+        ("weights must be finite", weights, ~np.isfinite(weights)),
+        ("delays must be 0 or more and finite", delays, ~((delays >= 0.0) & (delays < math.inf))),
+    ):
+        if wrong.any():
+            raise ValueRangeError(f"{name}, got {array[wrong][0]} ({int(wrong.sum())} of {wrong.size})")
+    replicas = t_in.ndim == 3
+    arrays = (t_in, weights, delays) if replicas else (t_in[None], weights[None], delays[None])
+    t_out, _ = load("cpu").single.forward(*arrays, neuron)
+    return t_out if replicas else t_out[0]
+
+
+def delayed_pull_back(
+    neuron: LIF,
+    max_weight_grad: float,
+    t_in: Array,
+    weights: Array,
+    delays: Array,
+    t_out: Array,
+    t_out_grad: Array,
+) -> tuple[Array, Array, Array]:
+    """Gradients of the inputs, the weights and the delays; see `delayed_times`.
+
+    Raises:
+        ValueRangeError: a gradient that is not finite where the neuron spikes.
+    """
+    _refuse_gradients(np, t_out, t_out_grad)
+    arrays = t_in, weights, delays, t_out, t_out_grad
+    replicas = t_in.ndim == 3
+    if not replicas:
+        arrays = tuple(array[None] for array in arrays)
+    t_in, weights, delays, t_out, t_out_grad = arrays
+    kernels, active = load("cpu").single, np.ones(len(weights), np.bool_)
+    slope = kernels.slopes(t_in, weights, delays, neuron, t_out, at_crossing=False)
+    given = t_in, weights, delays, neuron, t_out, slope, t_out_grad
+    of_weights, of_delays, _ = kernels.learn(
+        *given, active=active, max_weight_grad=max_weight_grad, with_taus=False
+    )
+    found = kernels.times_grad(*given, active=active), of_weights, of_delays.astype(delays.dtype)
+    return found if replicas else (found[0][0], found[1][0], found[2][0])
+
+
+def _refuse_gradients(xp: Any, t_out: Array, t_out_grad: Array) -> None:
+    wrong = int((~xp.isfinite(t_out_grad) & xp.isfinite(t_out)).sum())
+    if wrong:
+        raise ValueRangeError(f"the gradient of spike times must be finite, got {wrong} NaN or inf")

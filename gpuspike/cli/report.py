@@ -13,6 +13,7 @@ from gpuspike.cli.command import command
 from gpuspike.errors import ConfigError
 from gpuspike.report.sweep_page import sweep_table, write_sweep_report
 from gpuspike.screen import Screen, line
+from gpuspike.store.run_folder import in_use
 from gpuspike.store.sweep_folder import FINISHED, JobResult, jobs_expected
 
 HELP = """gpuspike-report makes the page of a sweep, sweep.html in its folder.
@@ -20,8 +21,8 @@ HELP = """gpuspike-report makes the page of a sweep, sweep.html in its folder.
     gpuspike-report FOLDER [watch=SECONDS]
 
 FOLDER     of a sweep of gpuspike-train or gpuspike-tune, finished or not
-watch      follow a sweep that runs: make the page again every so many seconds until all jobs are finished, or
-           until Ctrl-C; an open page loads itself again
+watch      follow a sweep that runs: make the page again every so many seconds until all jobs are finished,
+           none runs any more, or Ctrl-C; an open page loads itself again
 
 The page has the best run at the top, accuracy against each value that was swept, against energy and against
 time, a table to sort, and links to the report of each job. Jobs that are not finished or cannot be read are
@@ -29,6 +30,9 @@ listed as such."""
 
 SHORTEST = 1.0
 """Seconds between two pages, at least: reading many jobs takes its time."""
+
+LOOKS = 2
+"""At a folder in which nothing runs, before it is believed: between two jobs nothing does for a moment."""
 
 
 def report() -> None:
@@ -78,12 +82,16 @@ def read(arguments: Sequence[str]) -> tuple[Path, float | None]:
 
 
 def _follow(folder: Path, seconds: float, jobs: list[JobResult], console: Console) -> list[JobResult]:
-    """Makes the page again until all jobs are finished; the last one does not load itself again."""
-    told = ""
+    """Makes the page again until all jobs are finished, or none runs; the last does not load itself again."""
+    told, idle = "", 0
     while not _over(folder, jobs):
         if (now := _count(folder, jobs)) != told:
             console.print(f"jobs  {now}")
             told = now
+        idle = 0 if in_use(folder) else idle + 1
+        if idle > LOOKS:
+            console.print("watch ends: no job runs any more; the sweep's own command goes on with it")
+            break
         time.sleep(seconds)
         _, jobs = write_sweep_report(folder, seconds)
     return write_sweep_report(folder)[1]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from gpuspike.config.composition import conf_folder
+from gpuspike.config.schema import parts_of
 
 HEAD = """gpuspike-train trains a network of neurons that speak once, and writes a report.
 
@@ -20,6 +22,9 @@ with a stopped run. --cfg job prints the values of a run and starts nothing, --h
 Experiments, each experiment=NAME:
 """
 
+GROUPS, PRICES = ("dataset", "model", "optimizer", "training", "substrate", "tracking"), "substrate.prices"
+"""What a run is composed of, and the key that names the prices of a chip."""
+
 LONGEST = 66
 """Characters of an experiment's description."""
 
@@ -31,7 +36,18 @@ def help_head() -> str:
     names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
     width = max(map(len, names))
     lines = [f"  {name:<{width}}  {_first_words(path.read_text('utf-8'))}" for name, path in names.items()]
-    return HEAD + "\n".join(lines) + "\n"
+    return HEAD + "\n".join([*lines, "", "Groups, each GROUP=NAME:", "", *_groups()]) + "\n"
+
+
+def _groups() -> list[str]:
+    """Groups that a run has, with their names."""
+    folder, lines = conf_folder(), []
+    for key in (*GROUPS, PRICES):
+        files = folder / key.rpartition(".")[2]
+        own = {path.stem for path in files.glob("*.yaml")}
+        line = f"  {key}: {', '.join(sorted(own | parts_of(key)))}"
+        lines += textwrap.wrap(line, 106, subsequent_indent="    ", initial_indent="")
+    return lines
 
 
 def _first_words(text: str) -> str:
@@ -47,16 +63,13 @@ def _first_words(text: str) -> str:
 
 
 def placed(arguments: Sequence[str]) -> list[str]:
-    """Arguments of which a run's name is a part of its folder's, unless they say where it goes."""
-    names = [text.removeprefix("name=") for text in arguments if text.startswith("name=")]
+    """Arguments of a sweep over names, which has one folder all the same, unless they say where it goes."""
+    swept = any(text.startswith("name=") and "," in text for text in arguments)
     several = any(flag in arguments for flag in ("-m", "--multirun"))
-    key = "hydra.sweep.dir" if several else "hydra.run.dir"
-    if not names or not re.fullmatch(r"[\w.-]+", names[-1], re.ASCII) or names[-1] == "null":
+    if not (swept and several) or any(text.startswith("hydra.sweep.dir=") for text in arguments):
         return list(arguments)
-    if any(text.startswith((f"{key}=", "resume=")) for text in arguments):
-        return list(arguments)
-    when = "sweep_" * several + "${now:%Y-%m-%d}_${now:%H-%M-%S}"
-    return [*arguments, f"{key}=outputs/${{hydra:runtime.choices.experiment}}/{when}_{names[-1]}"]
+    where = "outputs/${hydra:runtime.choices.experiment}/sweep_${now:%Y-%m-%d}_${now:%H-%M-%S}"
+    return [*arguments, f"hydra.sweep.dir={where}"]
 
 
 _BY_TIME = re.compile(r"(sweep_)?\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_.*)?")

@@ -40,6 +40,14 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def _suffix(name: Any) -> str:
+    """What a run's name adds to its folder's; one that cannot be is refused elsewhere."""
+    return f"_{name}" if re.fullmatch(r"[\w.-]+", str(name or "")) else ""
+
+
+OmegaConf.register_new_resolver("gpuspike.suffix", _suffix, replace=True)
+
+
 def register(name: str, schema: type[Any]) -> None:
     """Makes a schema known to Hydra."""
     # Hydra copies the store, of which there is one, each time that it looks for a group's options, which is a

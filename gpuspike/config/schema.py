@@ -246,6 +246,12 @@ def register() -> None:
     offer("optimizer", OPTIMIZERS, {"learning_rate": 0.005, "schedule": ScheduleName.constant})
 
 
+def parts_of(group: str) -> set[str]:
+    """Names in a group that need no YAML file: parts that are registered, a user's own among them."""
+    registries: dict[str, Any] = {"dataset": DATASETS, "optimizer": OPTIMIZERS}
+    return set(registries.get(group, ()))
+
+
 @dataclass(frozen=True)
 class Job:
     """One run that a command line asks for; `folder` is its own, or that of the `sweep` it is part of.

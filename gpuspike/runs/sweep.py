@@ -31,6 +31,7 @@ from gpuspike.store.run_folder import (
     existing,
     remove_empty,
     replace_text,
+    used,
 )
 from gpuspike.store.sweep_folder import JOBS
 
@@ -91,7 +92,11 @@ def run_once(
         place = folder
         _write(mark, sweep, place, finished=False, of=of)
     around, start, left = existing(place), time.monotonic(), config.training.epochs
-    with _Followed(label, left, console, live) as followed, _logged(place, around, label, console) as log:
+    with (
+        used(sweep),
+        _Followed(label, left, console, live) as followed,
+        _logged(place, around, label, console) as log,
+    ):
 
         def line_by_line(line: Mapping[str, Any]) -> None:
             followed.epoch(line)

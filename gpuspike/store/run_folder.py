@@ -122,6 +122,41 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def used(folder: Path) -> Iterator[None]:
+    """Lets others see, by `in_use`, that something runs in a folder; several processes may do so at once."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # who cannot tell is taken for running
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether something runs in a folder; where the system cannot tell, it does."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def replace_text(path: Path, text: str) -> None:
     """Writes a file; whoever reads it finds the old text or the new one, also after a crash."""
     partial = path.with_name(path.name + ".partial")

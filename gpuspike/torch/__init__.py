@@ -7,6 +7,7 @@ from importlib.util import find_spec
 if find_spec("torch") is None:
     raise ModuleNotFoundError("gpuspike.torch needs PyTorch: pip install 'gpuspike[torch]'", name="torch")
 
+from gpuspike.torch.bumping import Bumping as Bumping
 from gpuspike.torch.losses import FirstSpikeLoss as FirstSpikeLoss
 from gpuspike.torch.losses import ShiftInvariant as ShiftInvariant
 from gpuspike.torch.losses import TimeMSE as TimeMSE
@@ -17,5 +18,5 @@ from gpuspike.torch.module import layers_of as layers_of
 from gpuspike.torch.module import network_of as network_of
 from gpuspike.torch.spikes import first_spikes as first_spikes
 
-__all__ = ["FirstSpikeLoss", "FirstSpikes", "ShiftInvariant", "TTFSCrossEntropy", "TimeMSE"]
+__all__ = ["Bumping", "FirstSpikeLoss", "FirstSpikes", "ShiftInvariant", "TTFSCrossEntropy", "TimeMSE"]
 __all__ += ["decide", "first_spikes", "layers_of", "network_of"]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gpuspike.api.network import Network
 from gpuspike.errors import ConfigError, ShapeError
+from gpuspike.network.delays import DELAYS, DelayRule, kinds_of
 from gpuspike.network.initial import typical
-from gpuspike.network.parameters import Parameters
+from gpuspike.network.parameters import LayerParameters, Parameters
 from gpuspike.neuron import LIF
 from gpuspike.torch.spikes import first_spikes
 
@@ -27,15 +29,22 @@ class FirstSpikes(nn.Module):
         n_in, n_out: neurons before and in the layer.
         bias_times: of spikes that every sample gets in addition, each with its own row of weights.
         neuron: of the layer; None: `gs.LIF()`. Each may have constants of its own, which `gs.first_spikes`
-        knows. replicas: independent layers side by side; None: one, and no axis for it. weight_mean,
-        weight_std: of the initial weights, in place of the rule. max_weight_grad: limit of |dL/dw| for one
-        (sample, neuron), see `gs.first_spikes_vjp`. device, dtype: of the weights; None: torch's own.
+            knows.
+        delays: that it learns: "axonal" (one an input, bias spikes too), "dendritic" (one a neuron),
+            "synaptic" (one a weight) or a sum of them, "axonal+dendritic".
+        delay_rule: their range and form, in the unit of the times; None: `gs.DelayRule()`, up to 1.
+        replicas: independent layers side by side; None: one, and no axis for it.
+        weight_mean, weight_std: of the initial weights, in place of the rule.
+        max_weight_grad: limit of |dL/dw| for one (sample, neuron), see `gs.first_spikes_vjp`.
+        device, dtype: of the weights; None: torch's own.
 
     Attributes:
         weights: (n_in + biases, n_out), the rows of bias spikes last; with replicas a first axis of them.
+        axonal_delay, dendritic_delay, synaptic_delay: (n_in + biases), (n_out), or as the weights: free
+            numbers, of which `delay_rule` makes delays; those that the layer has.
 
     Raises:
-        ValueRangeError, DtypeError: a size, a time or a dtype that cannot be.
+        ValueRangeError, DtypeError, ConfigError: a size, a time, a dtype or delays that cannot be.
     """
 
     def __init__(
@@ -45,6 +54,8 @@ class FirstSpikes(nn.Module):
         bias_times: Sequence[float] = (),
         *,
         neuron: LIF | None = None,
+        delays: str | Sequence[str] = "none",
+        delay_rule: DelayRule | None = None,
         replicas: int | None = None,
         weight_mean: float | None = None,
         weight_std: float | None = None,
@@ -53,21 +64,25 @@ class FirstSpikes(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.weights: Tensor
         self.n_in, self.n_out, self.replicas = n_in, n_out, replicas
         self.neuron = LIF() if neuron is None else neuron
         self.bias_times = tuple(float(time) for time in bias_times)
         self.max_weight_grad = max_weight_grad
+        self.delays, self.delay_rule = kinds_of(delays), delay_rule or DelayRule()
         self._moments = weight_mean, weight_std
-        drawn = self._drawn()
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        self.weights = nn.Parameter(drawn.to(device=device or torch.get_default_device(), dtype=dtype))
+        for name, drawn in self._drawn().items():
+            placed = drawn.to(device=device or torch.get_default_device(), dtype=dtype)
+            setattr(self, name, nn.Parameter(placed))
 
     def reset_parameters(self) -> None:
-        """Draws the weights anew."""
+        """Draws the weights and the delays anew."""
         with torch.no_grad():
-            self.weights.copy_(self._drawn())
+            for name, drawn in self._drawn().items():
+                getattr(self, name).copy_(drawn)
 
-    def _drawn(self) -> Tensor:
+    def _drawn(self) -> dict[str, Tensor]:
         mean, std = self._moments
         seed = int(torch.randint(2**31, (), device="cpu"))
         neuron = self.neuron if self.neuron.uniform else typical(self.neuron)
@@ -80,9 +95,11 @@ class FirstSpikes(nn.Module):
             backend="cpu",
             weight_mean=mean,
             weight_std=std,
+            delays=self.delays,
+            delay_rule=self.delay_rule,
         )
-        weights = torch.from_numpy(net.parameters.weights[0])
-        return weights[0] if self.replicas is None else weights
+        drawn = net.parameters[0].arrays()
+        return {name: _told(array, self.replicas) for name, array in drawn.items()}
 
     def forward(self, t_in: Tensor) -> Tensor:
         """First spike times.
@@ -105,49 +122,107 @@ class FirstSpikes(nn.Module):
         if self.bias_times:
             bias = t_in.new_tensor(self.bias_times).expand(*t_in.shape[:-1], len(self.bias_times))
             t_in = torch.cat([t_in, bias], dim=-1)
-        return first_spikes(t_in, self.weights, self.neuron, max_weight_grad=self.max_weight_grad)
+        if "axonal" in self.delays:
+            t_in = t_in + self._between(self._delays("axonal"), t_in)
+        synaptic = self._delays("synaptic") if "synaptic" in self.delays else None
+        t_out = first_spikes(
+            t_in, self.weights, self.neuron, delays=synaptic, max_weight_grad=self.max_weight_grad
+        )
+        if "dendritic" in self.delays:
+            later = t_out + self._between(self._delays("dendritic"), t_out)
+            t_out = torch.where(torch.isfinite(t_out), later, torch.inf)  # no gradient of silent neurons
+        return t_out
+
+    def _own(self) -> Iterator[tuple[str, Tensor]]:
+        """What the layer learns, by the names in files."""
+        yield "weights", self.weights
+        for kind in self.delays:
+            yield f"{kind}_delay", getattr(self, f"{kind}_delay")
+
+    def _delays(self, kind: str) -> Tensor:
+        """Delays of a kind."""
+        return delays_of(getattr(self, f"{kind}_delay"), self.delay_rule)
+
+    def _between(self, delays: Tensor, times: Tensor) -> Tensor:
+        """Delays of inputs or neurons, with the axes that times have between replicas and those."""
+        if self.replicas is None:
+            return delays
+        return delays.reshape(self.replicas, *[1] * (times.ndim - 2), -1)
 
     def extra_repr(self) -> str:
         """Sizes and neurons."""
         bias = f", bias_times={self.bias_times}" if self.bias_times else ""
         replicas = "" if self.replicas is None else f", replicas={self.replicas}"
+        delays = f", delays={'+'.join(self.delays)!r}" if self.delays else ""
         neuron = self.neuron if self.neuron.uniform else "neurons with constants of their own"
-        return f"{self.n_in}, {self.n_out}{bias}{replicas}, {neuron}"
+        return f"{self.n_in}, {self.n_out}{bias}{delays}{replicas}, {neuron}"
 
 
-KNOWN = {"weights", "threshold", "tau_mem", "tau_syn"}
-"""What a layer of a `gs.Network` may have learnt to become a module."""
+def delays_of(free: Tensor, rule: DelayRule) -> Tensor:
+    """Delays that free numbers stand for, with the gradient that `gs.DelayRule` has."""
+    if rule.form == "sigmoid":
+        return rule.shift + rule.scale * torch.sigmoid(free)
+    clipped = rule.shift + rule.scale * (0.5 + 0.25 * free).clamp(0.0, 1.0)
+    return clipped + _LeadingBack.apply(free, 0.25 * rule.scale)
+
+
+class _LeadingBack(torch.autograd.Function):
+    """Zeros, with the gradient that leads free numbers back from behind an end, where `clamp` has none."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(free: Tensor, slope: float) -> Tensor:
+        del slope
+        return torch.zeros_like(free)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        free, ctx.slope = inputs
+        ctx.save_for_backward(free)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (free,), (grad,) = ctx.saved_tensors, grads
+        back = ((free > 2.0) & (grad > 0.0)) | ((free < -2.0) & (grad < 0.0))
+        return torch.where(back, ctx.slope * grad, 0.0), None
+
+
+def _told(array: Any, replicas: int | None) -> Tensor:
+    """A network's array as a layer has it: without the axis of replicas where there are none."""
+    tensor = torch.from_numpy(array.copy())
+    return tensor[0] if replicas is None else tensor
 
 
 def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequential:
     """The layers of a `gs.Network` as modules, with copies of its weights.
 
-    Constants of neurons that it has learnt stay as they are. A chip under the network is not part of them.
+    Its delays are learnt on; constants of neurons that it has learnt stay as they are. A chip under the
+    network is not part of them.
 
     Raises:
-        ConfigError: the network has learnt what the modules do not have.
+        ConfigError: a network with convolutions.
     """
-    modules = nn.Sequential()
+    modules, replicas = nn.Sequential(), net.replicas if net.replicas > 1 else None
     if net.architecture.convolves:
         raise ConfigError("layers of PyTorch are fully connected, got a network with convolutions")
     for layer, learnt in zip(net.architecture.layers, net.parameters, strict=True):
-        if unknown := sorted(set(learnt.arrays()) - KNOWN):
-            raise ConfigError(
-                f"layers of PyTorch have weights and constants of neurons, got {', '.join(unknown)}"
-            )
-        weights = torch.from_numpy(learnt.weights.copy())
         module = FirstSpikes(
             layer.n_in,
             layer.n_out,
             layer.bias_times,
             neuron=layer.neuron,
-            replicas=net.replicas if net.replicas > 1 else None,
+            delays=[DELAYS[name] for name in learnt.free if name in DELAYS],
+            delay_rule=net.architecture.delay_rule,
+            replicas=replicas,
             weight_mean=0.0,
             weight_std=0.0,
             max_weight_grad=max_weight_grad,
-            dtype=weights.dtype,
         )
-        module.weights = nn.Parameter(weights if net.replicas > 1 else weights[0])
+        for name, array in learnt.arrays().items():
+            if name == "weights" or name in DELAYS:
+                setattr(module, name, nn.Parameter(_told(array, replicas)))
         modules.append(module)
     return modules
 
@@ -161,7 +236,8 @@ def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Net
         backend, seed: of the network.
 
     Raises:
-        ConfigError: no `FirstSpikes` in the model, or layers that differ in neuron, replicas or dtype.
+        ConfigError: no `FirstSpikes` in the model, or layers that differ in neuron, delays, replicas or
+            dtype.
         ShapeError: layers of which one does not fit the next.
         ValueRangeError: neurons with constants of their own.
     """
@@ -174,20 +250,31 @@ def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Net
             raise ShapeError(
                 f"layer {number} must have {before.n_out} inputs, as many as the one before, got {layer.n_in}"
             )
-        for name in ("neuron", "replicas"):
+        for name, words in (
+            ("neuron", "one neuron"),
+            ("replicas", "one replicas"),
+            ("delays", "delays of the same kinds"),
+            ("delay_rule", "one delay_rule"),
+        ):
             if getattr(layer, name) != getattr(first, name):
-                raise ConfigError(f"all layers must have one {name}, got another one in layer {number}")
+                raise ConfigError(f"all layers must have {words}, got another one in layer {number}")
         if layer.weights.dtype != first.weights.dtype:
             raise ConfigError(f"all layers must have one dtype, got {layer.weights.dtype} in layer {number}")
-    weights = [layer.weights.detach().cpu().numpy().copy() for layer in layers]
+    learnt = [{name: own.detach().cpu().numpy().copy() for name, own in layer._own()} for layer in layers]
     net = Network(
         [first.n_in, *(layer.n_out for layer in layers)],
         [layer.bias_times for layer in layers],
         seed=seed,
         replicas=first.replicas or 1,
         neuron=first.neuron,
-        dtype=weights[0].dtype,
+        delays=first.delays,
+        delay_rule=first.delay_rule,
+        dtype=learnt[0]["weights"].dtype,
         backend=backend,
     )
-    net.parameters = Parameters.of_weights([w if w.ndim == 3 else w[None] for w in weights])
+    made = []
+    for arrays in learnt:
+        arrays = {name: array[None] if first.replicas is None else array for name, array in arrays.items()}
+        made.append(LayerParameters(arrays.pop("weights"), arrays))
+    net.parameters = Parameters(made)
     return net

@@ -105,6 +105,11 @@ def with_gradient(
     return function
 
 
+def has_replicas(weights: Tensor, axis: int | None) -> bool:
+    """Whether weights have an axis of replicas beside the one that is mapped."""
+    return weights.ndim - (axis is not None) == 3
+
+
 def folded(n: int, in_dims: tuple[Any, ...], replicas: bool, *tensors: Tensor) -> list[Tensor]:
     """Tensors whose mapped axis, of length n, becomes that of replicas, or part of it if there is one."""
     made = []

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,12 +18,28 @@ from gpuspike import kernels
 from gpuspike.api.frameworks import pull_back, rows_of
 from gpuspike.neuron import LIF
 from gpuspike.torch.arrays import checked, on_arrays
-from gpuspike.torch.operators import Gradients, folded, unfolded, unwatched, with_gradient
+from gpuspike.torch.delayed import delayed_spikes
+from gpuspike.torch.neurons import neuron_of, repeated_own, told
+from gpuspike.torch.operators import (
+    Gradients,
+    folded,
+    has_replicas,
+    unfolded,
+    unwatched,
+    with_gradient,
+)
 
 Array = NDArray[Any]
 
 
-def first_spikes(t_in: Tensor, weights: Tensor, neuron: LIF, *, max_weight_grad: float = math.inf) -> Tensor:
+def first_spikes(
+    t_in: Tensor,
+    weights: Tensor,
+    neuron: LIF,
+    *,
+    delays: Tensor | None = None,
+    max_weight_grad: float = math.inf,
+) -> Tensor:
     """`gs.first_spikes` with its gradients as a function of PyTorch's.
 
     Spike times and gradients are, to the bit, those of `gs.first_spikes` and `gs.first_spikes_vjp`. Tensors
@@ -41,6 +55,8 @@ def first_spikes(t_in: Tensor, weights: Tensor, neuron: LIF, *, max_weight_grad:
         t_in: (..., n_pre) input spike times, inf = no spike; with replicas (n_replica, ..., n_pre).
         weights: (n_pre, n_post) or (n_replica, n_pre, n_post).
         neuron: parameters, times in the unit of `t_in`.
+        delays: of the synapses, of the shape of `weights`, finite and 0 or more: input i reaches neuron j at
+            t_in_i + delays_ij. Computed neuron by neuron, on the CPU. None: spikes take no time.
         max_weight_grad: see `gs.first_spikes_vjp`.
 
     Returns:
@@ -49,52 +65,18 @@ def first_spikes(t_in: Tensor, weights: Tensor, neuron: LIF, *, max_weight_grad:
     Raises:
         DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got.
     """
-    t_in, weights = checked(t_in=t_in, weights=weights)
+    given = {"t_in": t_in, "weights": weights}
+    t_in, weights, *own = checked(**given if delays is None else given | {"delays": delays})
     shape = rows_of(t_in.shape, weights.shape, neuron, max_weight_grad)
     together = t_in.ndim != weights.ndim  # axes of samples that are none, or several
     rows = t_in.reshape(shape) if together else t_in
-    if unwatched(rows, weights):
-        t_out: Any = _Direct.apply(rows, weights, neuron, max_weight_grad)
+    if own:
+        t_out: Any = delayed_spikes(rows, weights, own[0], neuron, max_weight_grad)
+    elif unwatched(rows, weights):
+        t_out = _Direct.apply(rows, weights, neuron, max_weight_grad)
     else:
-        t_out = _differentiable(rows, weights, *_told(neuron), float(max_weight_grad))
+        t_out = _differentiable(rows, weights, *told(neuron), float(max_weight_grad))
     return t_out.reshape(*t_in.shape[:-1], weights.shape[-1]) if together else t_out
-
-
-# ---- a neuron's constants
-
-
-def _told(neuron: LIF) -> tuple[list[float], Tensor | None]:
-    """The five constants, NaN where neurons have their own; and these, (n, n_replica or 1, n_post or 1)."""
-    values = neuron.tau_mem, neuron.tau_syn, neuron.threshold, neuron.leak, neuron.capacitance
-    arrays = [value for value in values if isinstance(value, np.ndarray)]
-    if not arrays:
-        return [float(value) for value in values], None
-    numbers = [math.nan if isinstance(value, np.ndarray) else float(value) for value in values]
-    rows = [value if value.ndim == 2 else value[None] for value in arrays]
-    return numbers, torch.from_numpy(np.stack(np.broadcast_arrays(*rows)))
-
-
-def _neuron(numbers: Sequence[float], own: Tensor | None) -> LIF:
-    """The neuron that was told."""
-    if own is None:
-        return _of_numbers(tuple(numbers))
-    rows = iter(own.numpy())
-    return LIF(*(next(rows) if math.isnan(number) else number for number in numbers))
-
-
-@lru_cache(maxsize=256)
-def _of_numbers(numbers: tuple[float, ...]) -> LIF:
-    return LIF(*numbers)
-
-
-def _has_replicas(weights: Tensor, axis: int | None) -> bool:
-    """Whether weights have an axis of replicas beside the one that is mapped."""
-    return weights.ndim - (axis is not None) == 3
-
-
-def _repeated(n: int, own: Tensor | None) -> Tensor | None:
-    """Neurons' own constants for n times as many replicas."""
-    return own if own is None or own.shape[1] == 1 else own.repeat(1, n, 1)
 
 
 # ---- spike times
@@ -110,7 +92,7 @@ def _spikes(
 ) -> Tensor:
     """Spike times; `max_weight_grad` is for the gradient."""
     del max_weight_grad
-    return _computed(t_in, weights, _neuron(numbers, own))
+    return _computed(t_in, weights, neuron_of(numbers, own))
 
 
 def _computed(t_in: Tensor, weights: Tensor, neuron: LIF) -> Tensor:
@@ -132,9 +114,9 @@ def _(
     own: Tensor | None,
     max_weight_grad: float,
 ) -> tuple[Tensor, int]:
-    n, replicas = info.batch_size, _has_replicas(weights, in_dims[1])
+    n, replicas = info.batch_size, has_replicas(weights, in_dims[1])
     tensors = folded(n, in_dims, replicas, t_in, weights)
-    t_out = _spikes(*tensors, numbers, _repeated(n, own), max_weight_grad)
+    t_out = _spikes(*tensors, numbers, repeated_own(n, own), max_weight_grad)
     return unfolded(n, replicas, t_out), 0
 
 
@@ -161,7 +143,7 @@ def _vjp(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the inputs, empty where nobody needs it, and of the weights."""
     t_in_grad, weights_grad = _computed_gradients(
-        t_in, weights, t_out, t_out_grad, _neuron(numbers, own), max_weight_grad, need_t_in_grad
+        t_in, weights, t_out, t_out_grad, neuron_of(numbers, own), max_weight_grad, need_t_in_grad
     )
     return t_in.new_empty(_nobody_s(t_in)) if t_in_grad is None else t_in_grad, weights_grad
 
@@ -206,9 +188,9 @@ def _(
     own: Tensor | None,
     *options: Any,
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    n, replicas = info.batch_size, _has_replicas(weights, in_dims[1])
+    n, replicas = info.batch_size, has_replicas(weights, in_dims[1])
     tensors = folded(n, in_dims, replicas, t_in, weights, t_out, t_out_grad)
-    grads = _vjp(*tensors, numbers, _repeated(n, own), *options)
+    grads = _vjp(*tensors, numbers, repeated_own(n, own), *options)
     t_in_grad, weights_grad = (unfolded(n, replicas, grad) for grad in grads)
     return (t_in_grad, weights_grad), (0, 0)
 
@@ -245,7 +227,7 @@ class _Direct(torch.autograd.Function):
         need_t_in, need_weights, *_ = ctx.needs_input_grad
         options = ctx.max_weight_grad, need_t_in
         if torch.is_grad_enabled():  # somebody keeps the graph, and could ask for second derivatives
-            found: Any = _vjp(t_in, weights, t_out, t_out_grad, *_told(ctx.neuron), *options)
+            found: Any = _vjp(t_in, weights, t_out, t_out_grad, *told(ctx.neuron), *options)
         else:
             found = _computed_gradients(t_in, weights, t_out, t_out_grad, ctx.neuron, *options)
         return found[0] if need_t_in else None, found[1] if need_weights else None, None, None
