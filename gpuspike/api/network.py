@@ -18,6 +18,7 @@ from gpuspike.api.neurons import of_told, told
 from gpuspike.backend import select, thread_count
 from gpuspike.errors import ConfigError, DataError, DtypeError, ValueRangeError
 from gpuspike.kernels import host, load
+from gpuspike.kernels.limits import largest_sum
 from gpuspike.network.decision import decisions
 from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.initial import from_fan_in
@@ -101,6 +102,7 @@ class Network:
             raise ValueRangeError(f"weight_std must be 0 or more, got {weight_std!r}")
         weights = self._architecture.initial_weights(self.seeds, means, stds, self.dtype)
         self.parameters = Parameters.of_weights(weights).training(trained, layers, self.seeds, rule)
+        self.parameters.check([layer.neuron for layer in layers])
 
     def _build(
         self,
@@ -130,6 +132,8 @@ class Network:
         self._asked, self.backend = backend, select(backend, host_only=self._host_only)
         thread_count()  # refuses a number of threads that means nothing
         built = Architecture.build(sizes, bias, neurons, load(self.backend.name))
+        for layer in built.layers:
+            largest_sum(layer.neuron, self.dtype)  # refuses neurons that the dtype has no room for
         self._architecture = replace(built, delay_rule=delay_rule)
         self.chip: Chip | None = None
         self.gradient = "nominal"

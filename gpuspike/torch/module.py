@@ -188,4 +188,5 @@ def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Net
         backend=backend,
     )
     net.parameters = Parameters.of_weights([w if w.ndim == 3 else w[None] for w in weights])
+    net.parameters.check([first.neuron] * len(layers))
     return net
