@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
+from gpuspike.errors import DtypeError, ShapeError, ValueRangeError, extent
 
 Array = NDArray[Any]
 
@@ -48,8 +48,7 @@ def class_labels(name: str, labels: ArrayLike, n_samples: int, n_classes: int) -
         raise ShapeError(f"{name} must be one for each of the {n_samples} samples, got shape {array.shape}")
     if array.min() < 0 or array.max() >= n_classes:
         raise ValueRangeError(
-            f"{name} must lie from 0 to {n_classes - 1}, a number for each output neuron, "
-            f"got {array.min()} to {array.max()}"
+            f"{name} must lie from 0 to {n_classes - 1}, a number for each output neuron, got {extent(array)}"
         )
     return array.astype(np.int64)
 

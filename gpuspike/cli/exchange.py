@@ -12,7 +12,7 @@ import hydra
 from rich.console import Console
 
 from gpuspike import plugins
-from gpuspike.cli.train import INTERRUPTED, refuse, refuse_dashes
+from gpuspike.cli.train import INTERRUPTED, out_of_memory, refuse, refuse_dashes
 from gpuspike.config.composition import conf_folder, register
 from gpuspike.config.exchange import ExportConfig, ImportConfig, asked, keyed, schema_name, unit
 from gpuspike.errors import ConfigError, GpuspikeError
@@ -103,7 +103,7 @@ def carry_out(
     except GpuspikeError as error:
         refuse(command, error)
     except MemoryError as error:
-        refuse(command, ConfigError(f"the network does not fit into memory: {error}"))
+        refuse(command, out_of_memory("the network does not fit", error))
     except KeyboardInterrupt:
         print(f"{command}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

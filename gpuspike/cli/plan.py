@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from gpuspike import plugins
-from gpuspike.cli.train import INTERRUPTED, refuse, searching, tell
+from gpuspike.cli.train import INTERRUPTED, out_of_memory, refuse, searching, tell
 from gpuspike.config.schema import Job, jobs
 from gpuspike.errors import ConfigError, GpuspikeError
 from gpuspike.runs.memory import in_words
@@ -39,7 +39,7 @@ def plan() -> None:
     except GpuspikeError as error:
         refuse("gpuspike-plan", error)
     except MemoryError as error:
-        refuse("gpuspike-plan", ConfigError(f"not even a few steps fit into memory: {error}"))
+        refuse("gpuspike-plan", out_of_memory("not even a few steps fit", error))
     except KeyboardInterrupt:
         print("gpuspike-plan: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -64,7 +64,7 @@ def train() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         refuse("gpuspike-train", ConfigError(one_line(error)))
     except MemoryError as error:
-        refuse("gpuspike-train", ConfigError(f"the run does not fit into memory: {error}"))
+        refuse("gpuspike-train", out_of_memory("the run does not fit", error))
     except KeyboardInterrupt as stop:
         print(f"gpuspike-train: interrupted {stop}".rstrip(), file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -95,7 +95,7 @@ def evaluate() -> None:
     except GpuspikeError as error:
         refuse(command, error)
     except MemoryError as error:
-        refuse(command, ConfigError(f"the evaluation does not fit into memory: {error}"))
+        refuse(command, out_of_memory("the evaluation does not fit", error))
     except KeyboardInterrupt:
         print(f"{command}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -120,6 +120,12 @@ def refuse(command: str, error: GpuspikeError) -> NoReturn:
     """Ends a command with an error in one line."""
     print(f"{command}: error: {error}", file=sys.stderr)
     sys.exit(BAD_INPUT)
+
+
+def out_of_memory(what: str, error: MemoryError) -> ConfigError:
+    """The error that does not fit into memory, with what is known of it: Python's own says nothing."""
+    told = one_line(error)
+    return ConfigError(f"{what} into memory" + (f": {told}" if told else ""))
 
 
 @dataclass(frozen=True)
@@ -250,7 +256,7 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
             summary = run(config, experiment_name(config), folder, console, overrides)
     except (GpuspikeError, MemoryError) as error:
         if isinstance(error, MemoryError):
-            error = ConfigError(f"the run does not fit into memory: {error}")
+            error = out_of_memory("the run does not fit", error)
         if hydra_config.mode is not RunMode.MULTIRUN:
             refuse("gpuspike-train", error)  # here, since Hydra would print a line of its own
         print(f"gpuspike-train: job {hydra_config.job.num} failed: {error}", file=sys.stderr)

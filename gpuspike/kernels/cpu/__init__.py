@@ -15,6 +15,7 @@ from numba.core import config as numba_config
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
+from gpuspike.errors import BackendError
 from gpuspike.kernels import Array, LayerState, Trial, layerwise, with_bias
 from gpuspike.kernels.constants import regime
 from gpuspike.kernels.reference import draws as reference_step
@@ -44,6 +45,11 @@ def _cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="gpuspike-kernels-"))
 
 
+if numba_config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise BackendError(
+        "the kernels of the CPU are compiled code, which NUMBA_DISABLE_JIT forbids: unset it, or choose "
+        "backend=reference"
+    )
 _given = numba_config.CACHE_DIR  # type: ignore[attr-defined]
 _cache = str(_cache_folder())
 numba_config.CACHE_DIR = _cache  # type: ignore[attr-defined]
