@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gpuspike.errors import OutputError
+from gpuspike.strangers import write_new
 
 CONFIG, CHECKPOINT, METRICS, SUMMARY = "config.yaml", "checkpoint.npz", "metrics.jsonl", "summary.json"
 LOG = "log.txt"
@@ -99,11 +100,22 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def refuse_links(folder: Path) -> None:
+    """Makes sure that what a run adds to in place lies in its folder, and is no link to elsewhere.
+
+    Raises:
+        OutputError: such a link.
+    """
+    for name in (METRICS, LOG, "figures", "evaluations", "tensorboard", "wandb"):
+        if (folder / name).is_symlink():
+            raise OutputError(f"{folder / name} must lie in the run's folder itself, got a link to elsewhere")
+
+
 def replace_text(path: Path, text: str) -> None:
     """Writes a file; whoever reads it finds the old text or the new one, also after a crash."""
     partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
+        with write_new(partial, "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

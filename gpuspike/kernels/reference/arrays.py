@@ -21,10 +21,12 @@ def each(neuron: LIF, weights: Array) -> Iterator[tuple[int, int, LIF]]:
 
 
 def shared(t_in: NDArray[Any], n_replica: int) -> NDArray[Any]:
+    """Input times with an axis of so many replicas."""
     return np.broadcast_to(t_in, (n_replica, *t_in.shape[1:]))
 
 
 def doubles(*arrays: ArrayLike) -> tuple[Array, ...]:
+    """The arrays in float64."""
     return tuple(np.asarray(array, dtype=np.float64) for array in arrays)
 
 
