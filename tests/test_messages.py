@@ -75,8 +75,12 @@ def test_numba_that_may_not_compile_is_refused() -> None:
     code = "import numpy as np, gpuspike as gs; gs.first_spikes(np.ones((1, 1)), np.ones((1, 1)), gs.LIF())"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        capture_output=True, text=True, check=False, env={"NUMBA_DISABLE_JIT": "1"}, cwd=Path(__file__).parent.parent,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"NUMBA_DISABLE_JIT": "1"},
+        cwd=Path(__file__).parent.parent,
+    )
     assert done.stderr.splitlines()[-1] == (
         "gpuspike.errors.BackendError: the kernels of the CPU are compiled code, which NUMBA_DISABLE_JIT "
         "forbids: unset it, or choose backend=reference"
