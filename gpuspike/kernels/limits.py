@@ -80,7 +80,7 @@ def check_weights(name: str, weights: Array, neuron: LIF) -> None:
     """
     limit = largest_sum(neuron, weights.dtype)
     n_pre, xp = weights.shape[-2], array_module(weights=weights)
-    largest = float(xp.abs(weights).max()) if weights.size else 0.0
+    largest = float(abs(weights).max()) if weights.size else 0.0
     if n_pre * largest <= limit:
         return
     if count := int(xp.isnan(weights).sum()):
@@ -109,7 +109,7 @@ def check_times(name: str, times: Array, slack: float = 1.0) -> None:
         raise ValueRangeError(f"{name} must not hold NaN, got {count} of them")
     if bool((times == -np.inf).any()):
         raise ValueRangeError(f"{name} must not hold -inf; no spike is +inf")
-    wrong = xp.isfinite(times) & (xp.abs(times) > largest)
+    wrong = xp.isfinite(times) & (abs(times) > largest)
     if bool(wrong.any()):
         raise ValueRangeError(
             f"{name} must lie within {largest:g} from 0 in {times.dtype}, or be inf (no spike), "
@@ -149,12 +149,20 @@ def pulled(pull: Pull, t_out_grad: Array, max_weight_grad: float) -> tuple[Array
     while shift < 4 * step and any(one is not None and bool(one.any()) for one in wrong):
         shift += step
         limit = max(math.ldexp(max_weight_grad, -shift), sys.float_info.min)
-        small = pull(xp.ldexp(t_out_grad, -shift), limit)
+        small = pull(_scaled(t_out_grad, -shift // step, step), limit)
         if all(one is None or bool(xp.isfinite(one).all()) for one in small):
             with np.errstate(over="ignore"):
-                again = [None if one is None else xp.ldexp(one, shift) for one in small]
+                again = [None if one is None else _scaled(one, shift // step, step) for one in small]
             return tuple(
                 old if new is None else xp.where(bad, new, old)
                 for old, new, bad in zip(found, again, wrong, strict=True)
             )
     return found
+
+
+def _scaled(array: Array, times: int, step: int) -> Array:
+    """An array by 2^step, so many times over; down where `times` is negative."""
+    factor = array.dtype.type(2.0 ** (step if times > 0 else -step))
+    for _ in range(abs(times)):
+        array = array * factor
+    return array
