@@ -68,6 +68,8 @@ def first_spike_exactly(t_in: Array, weights: Array, neuron: LIF) -> float:
             if top is None:
                 continue
             if mpmath.isinf(top):  # creeps up for ever: a time by which all but 60 digits are there
+                if leaky == 0 and u + i / c * fast <= level:
+                    continue
                 top = fast * DIGITS * 3
             if potential(top) < level:
                 continue

@@ -37,7 +37,7 @@ from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
 
-ROUNDINGS = 8.0
+ROUNDINGS = 16.0
 """Of the dtype's unit, that a membrane's sums may be off by."""
 LIKE_TIME = 4.0
 """Of the dtype's unit, that a time may be off by itself."""
