@@ -78,7 +78,9 @@ def ratio(rng: np.random.Generator) -> tuple[float, float]:
 def plain(rng: np.random.Generator) -> Problems:
     """Times and weights of about the size that matters."""
     mem, syn = ratio(rng)
-    n_batch, n_pre, n_post = rng.integers(20, 60), rng.integers(1, 30), rng.integers(1, 40)
+    n_pre, n_batch = rng.integers(1, 30), rng.integers(4, 20)
+    # Mostly many neurons of few samples: the oracle takes them together.
+    n_post = rng.integers(1, 40) if rng.random() < 0.3 else rng.integers(64, 400)
     neuron = LIF(mem, syn)
     scale = neuron.kernel_peak[1]
     times = rng.uniform(0.0, rng.choice([0.5, 3.0, 20.0]) * neuron.tau_fast, (n_batch, n_pre))
@@ -160,6 +162,7 @@ def thresholds(rng: np.random.Generator) -> Problems:
 def delayed(rng: np.random.Generator) -> Problems:
     """Delays of synapses."""
     base = plain(rng)
+    base = replace(base, weights=base.weights[:, :30], t_in=rng.permuted(np.tile(base.t_in, (4, 1)), axis=0))
     delays = rng.choice([0.0, 1.0], base.weights.shape) * rng.uniform(0, 2, base.weights.shape)
     return replace(base, delays=delays * base.neuron.tau_fast)
 
@@ -187,9 +190,8 @@ def windows(rng: np.random.Generator) -> Problems:
 def wide(rng: np.random.Generator) -> Problems:
     """Layers of many inputs, whose simultaneous ones are taken together."""
     base = plain(rng)
-    n_pre, n_post = int(rng.integers(32, 160)), int(rng.integers(1, 70))
-    neuron = base.neuron
-    times = rng.uniform(0.0, rng.choice([0.5, 3.0]) * neuron.tau_fast, (12, n_pre))
+    n_pre, n_post, neuron = int(rng.integers(32, 160)), base.weights.shape[1], base.neuron
+    times = rng.uniform(0.0, rng.choice([0.5, 3.0]) * neuron.tau_fast, (8, n_pre))
     values = np.sort(rng.choice(times.ravel(), rng.integers(1, 20)))
     if rng.random() < 0.7:
         times = rng.choice(values, times.shape)
