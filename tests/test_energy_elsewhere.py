@@ -297,7 +297,7 @@ ONE = np.ones((2, 3, 4))
             [ONE, {"sample": [0], "time": [3], "neuron": [0]}],
             {},
             ValueRangeError,
-            "time must lie from 0 to 2, got 3 to 3",
+            "time must lie from 0 to 2.0, got 3",
         ),
         (
             [ONE, {"sample": [3], "time": [1], "neuron": [0]}],

@@ -102,9 +102,9 @@ class Cost:
     neurobench: dict[str, Any]
 
     def __repr__(self) -> str:
-        times = self.time_to_decision_s
+        mean = None if self.time_to_decision_s is None else self.time_to_decision_s["mean"]
         undecided = self.summary["undecided_share"] == 1.0
-        when = "never decided" if undecided else f"decided after {_told(times and times['mean'], 's')}"
+        when = "never decided" if undecided else f"decided after {_told(mean, 's')}"
         right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %, "
         return (
             f"Cost({self.name}: {right}"

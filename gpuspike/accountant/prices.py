@@ -234,10 +234,10 @@ def read_prices(path: Path) -> Prices:
                 f"{where}, {item.name}: {item.per} needs capacity.core_neurons and capacity.cores_per_tile"
             )
     try:
-        texts = names_of(f"{where}: name and setting", (parts["name"], parts["setting"]))
+        name, setting = names_of(f"{where}: name and setting", (parts["name"], parts["setting"]))
     except DtypeError as error:
         raise ConfigError(str(error)) from None
-    prices = Prices(path.stem, *texts, scope, items, times, numbers, merges)
+    prices = Prices(path.stem, name, setting, scope, items, times, numbers, merges)
     if not SHORTEST <= prices.trial <= LONGEST:
         raise ConfigError(
             f"{where}, time.trial: must be from {SHORTEST:g} to {LONGEST:g} tau_syn, got {prices.trial:g}"

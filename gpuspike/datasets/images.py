@@ -127,7 +127,7 @@ def _images(source: Source, file: IdxFile, size: int, cache: Path) -> NDArray[np
                 return ready
         images = file.decode(raw)
         pixels = (images if size == 28 else shrink(images)).reshape(shape)
-        path = cache / "prepared" / f"{stem}{hashlib.sha256(pixels).hexdigest()[:32]}.npy"
+        path = cache / "prepared" / f"{stem}{_digest(pixels)[:32]}.npy"
         try:
             place(path, lambda stream: np.save(stream, pixels))
         except OSError:
@@ -149,12 +149,17 @@ def _mapped(path: Path, shape: tuple[int, ...], file: IdxFile, size: int) -> NDA
         return None
     if pixels.shape != shape or pixels.dtype != np.uint8 or not pixels.flags.c_contiguous:
         return None
-    if not path.stem.endswith(f"_{hashlib.sha256(pixels).hexdigest()[:32]}"):
+    if not path.stem.endswith(f"_{_digest(pixels)[:32]}"):
         return None
     if size == 28 and file.content is not None:
-        published, found = file.content, hashlib.sha256(file.header)
-        found.update(pixels)
-        return pixels if found.hexdigest() == published else None
+        return pixels if _digest(pixels, file.header) == file.content else None
     if size == 16 and file.shrunk is not None:
-        return pixels if hashlib.sha256(pixels).hexdigest() == file.shrunk else None
+        return pixels if _digest(pixels) == file.shrunk else None
     return pixels
+
+
+def _digest(pixels: NDArray[np.uint8], head: bytes = b"") -> str:
+    """sha256 of some bytes and the pixels."""
+    found = hashlib.sha256(head)
+    found.update(pixels.data)
+    return found.hexdigest()
