@@ -387,21 +387,33 @@ class Tally:
         self.tried += other.tried
 
 
+def as_own(neuron: LIF) -> LIF:
+    """A neuron's numbers as constants of its own."""
+    numbers = neuron.tau_mem, neuron.tau_syn, neuron.threshold, neuron.leak, neuron.capacitance
+    return LIF(*(np.array([number]) for number in numbers))
+
+
 def look(tally: Tally, name: str, who: str, answer: Answer, problems: Problems, allowed: Any) -> None:
     """Asks one backend."""
     dtype, found, (expected, own, sure) = problems.t_in.dtype, answer(problems), allowed
     explained = left = 0
     explained += len(suspicious(problems, found, expected, own))
     doubtful = suspicious(problems, found, expected, sure)
+    uniform = problems.neuron.uniform
+
+    def again(problem: Problems) -> Array:
+        """The same kernels: those of neurons with constants of their own where these have been asked."""
+        return answer(problem if uniform else replace(problem, neuron=as_own(problem.neuron)))
+
     for b, j in doubtful:
         one, pair = problems.one(b, j), (float(found[b, j]), float(expected[b, j]))
         low, high = bounds(one, *pair, dtype)
         if not low <= pair[0] <= high:
             left += 1
             if (who, dtype.name) not in tally.examples:
-                alone = unexplained(one, answer, dtype) is not None
-                least = smaller(one, lambda p: unexplained(p, answer, dtype) is not None) if alone else one
-                shown = unexplained(least, answer, dtype) or pair
+                alone = unexplained(one, again, dtype) is not None
+                least = smaller(one, lambda p: unexplained(p, again, dtype) is not None) if alone else one
+                shown = unexplained(least, again, dtype) or pair
                 tally.examples[who, dtype.name] = f"{name}, {who}: {told(least, *shown)}"
         if dtype == np.float64:
             tally.worst.append((abs(pair[0] - pair[1]), one, pair[1]))

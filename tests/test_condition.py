@@ -116,3 +116,24 @@ def test_unexplained_answers_are_shown_as_code(
     tally = fuzz.run("plain", 0, 1, 100, fuzz.argparse.Namespace(seed=1, device=False, exact=0))
     assert fuzz.table({"plain": tally}) == 1
     assert "plain, cpu: ('float32', [" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_very_long_gap_hides_no_crossing_of_neurons_with_constants_of_their_own(dtype: Any) -> None:
+    """Found by the fuzz: what e^-88 leaves has no digits in float32, and seemed to be rising still."""
+    values = (
+        0.0011376965285238218,
+        0.021394858804032326,
+        0.912343759064147,
+        -2.0396640437678264,
+        0.02750898417755283,
+    )
+    own = gs.LIF(*(np.array([value]) for value in values))
+    gaps = np.concatenate([np.linspace(1.6, 2.4, 400), np.linspace(14.0, 17.0, 400)])
+    t_in = np.stack([np.zeros_like(gaps), gaps], axis=1).astype(dtype)
+    weights = np.array([[113.76763153076172], [57.12419891357422]], dtype)
+    expected = gs.first_spikes(t_in[:1], weights, gs.LIF(*values))
+    assert math.isfinite(float(expected[0, 0]))
+    np.testing.assert_allclose(
+        gs.first_spikes(t_in, weights, own), np.repeat(expected, len(gaps), 0), rtol=1e-5
+    )
