@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 
 class GpuspikeError(Exception):
@@ -39,6 +40,14 @@ class DataError(GpuspikeError, RuntimeError):
 
 class OutputError(GpuspikeError, OSError):
     """A folder or file that cannot be written."""
+
+
+def extent(values: Any) -> str:
+    """From the least to the largest of an array's numbers, with all digits: 1.0000001 is not 1."""
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f":
+        low, high = float(low), float(high)
+    return f"{low} to {high}" if low != high else f"{low}"
 
 
 class Mistakes(ConfigError):

@@ -57,8 +57,9 @@ def first_spikes(t_in: Array, weights: Array, neuron: LIF, *, max_weight_grad: f
     for name, array in (("t_in", t_in), ("weights", weights)):
         if not isinstance(array, Array):
             raise DtypeError(f"{name} must be a jax.Array, got {type(array).__name__}")
+        like = "" if name == "t_in" else f" like t_in ({t_in.dtype})"
         if array.dtype != t_in.dtype or array.dtype not in (jnp.float32, jnp.float64):
-            raise DtypeError(f"{name} must be float32 or float64 like t_in ({t_in.dtype}), got {array.dtype}")
+            raise DtypeError(f"{name} must be float32 or float64{like}, got {array.dtype}")
         _refuse_devices(name, array)
     rows = t_in.reshape(rows_of(t_in.shape, weights.shape, neuron, max_weight_grad))
     t_out: Any = _first_spikes(rows, weights, neuron, float(max_weight_grad))

@@ -30,9 +30,10 @@ class LIF:
     The neuron starts at the leak and speaks once, when u first reaches the threshold. Times are in any one
     unit, the same for both time constants and all spikes.
 
-    Each parameter is a number, the same for all neurons of a layer, or a NumPy array with a number for each:
-    (n_post,), or (n_replica, n_post), where either of the two axes may also be 1. Arrays are copied, as
-    float64, and cannot be written to. Two neurons are equal where all their parameters are, shapes included.
+    Each parameter is a number (an array without axes is one), the same for all neurons of a layer, or a NumPy
+    array with a number for each: (n_post,), or (n_replica, n_post), where either of the two axes may also be
+    1. Arrays are copied, as float64, and cannot be written to. Two neurons are equal where all their
+    parameters are, shapes included.
 
     Args:
         tau_mem: membrane time constant; inf is the non-leaky neuron.
@@ -228,7 +229,9 @@ _NAMES = tuple(field.name for field in dataclasses.fields(LIF))
 
 
 def _parameter(name: str, value: Any) -> Parameter:
-    """A float, or a read-only copy of an array."""
+    """A float, or a read-only copy of an array; an array without axes is a number."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf" and not value.ndim:
+        value = value[()]
     if isinstance(value, np.ndarray) and value.dtype.kind in "iuf" and value.ndim:
         if value.ndim > 2:
             raise ShapeError(f"{name} must be a number or have one or two axes, got shape {value.shape}")

@@ -297,7 +297,7 @@ ONE = np.ones((2, 3, 4))
             [ONE, {"sample": [0], "time": [3], "neuron": [0]}],
             {},
             ValueRangeError,
-            "time must lie from 0 to 2, got 3 to 3",
+            "time must lie from 0 to 2.0, got 3",
         ),
         (
             [ONE, {"sample": [3], "time": [1], "neuron": [0]}],
@@ -330,3 +330,12 @@ def test_what_cannot_be_priced_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         gs.price_spikes(spikes, **more)
+
+
+def test_a_network_that_never_decides_says_so() -> None:
+    net = gs.Network([2, 3, 2], seed=0)
+    for weights in net.parameters.weights:
+        weights[...] = -1.0
+    t_in = np.ones((4, 2))
+    for prices in ("brainscales2", "digital_45nm"):
+        assert ", never decided, " in repr(gs.price(net, t_in, np.zeros(4, np.int64), prices=prices))

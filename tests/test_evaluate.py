@@ -101,6 +101,27 @@ def test_it_prints_a_row_a_chip_and_writes_all_of_it(
     assert answer["provenance"]["seed"] == 0
 
 
+@pytest.mark.parametrize("chip", [[], ["substrate=bss2"], ["substrate=bss2", "chips=3"]], ids=" ".join)
+def test_a_network_that_never_decides_is_evaluated_too(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    chip: list[str],
+) -> None:
+    arrays, header = checkpoint.load(folder / "checkpoint.npz")
+    mute = {name: -abs(array) if "weights" in name else array for name, array in arrays.items()}
+    checkpoint.save(folder / "checkpoint.npz", mute, header, keep_previous=False)
+    command(monkeypatch, f"run={folder}", "name=mute", *chip)
+    out, err = capsys.readouterr()
+    assert "accuracy 0.00 %" in out
+    assert [line for line in err.splitlines() if not line.startswith("kernels")] == []
+    answer = json.loads((folder / "evaluations" / "mute.json").read_text())
+    assert answer["accuracy"]["mean"] == 0.0
+    for told in answer["chips"].values():
+        assert told["undecided_share"] == 1.0
+        assert told["time_to_decision_s"] in (None, {"mean": None, "p50": None, "p99": None})
+
+
 EVERY_CHIP = sorted(file.stem for file in (conf_folder() / "prices").glob("*.yaml"))
 
 

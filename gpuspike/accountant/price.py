@@ -102,12 +102,14 @@ class Cost:
     neurobench: dict[str, Any]
 
     def __repr__(self) -> str:
-        decided = None if self.time_to_decision_s is None else self.time_to_decision_s["mean"]
+        mean = None if self.time_to_decision_s is None else self.time_to_decision_s["mean"]
+        undecided = self.summary["undecided_share"] == 1.0
+        when = "never decided" if undecided else f"decided after {_told(mean, 's')}"
         right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %, "
         return (
             f"Cost({self.name}: {right}"
             f"{_told(self.energy_per_classification_J, 'J')} a classification ({self.evidence}), "
-            f"decided after {_told(decided, 's')}, {_told(self.seconds_per_sample, 's')} a sample)"
+            f"{when}, {_told(self.seconds_per_sample, 's')} a sample)"
         )
 
 

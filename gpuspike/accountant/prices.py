@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from gpuspike.accountant.units import UNITS, Band, Dimension, band
-from gpuspike.errors import ConfigError
-from gpuspike.reading import text_of
+from gpuspike.errors import ConfigError, DataError, DtypeError
+from gpuspike.strangers import names_of, yaml_text
 
 GRADES = ("measured", "stated", "simulated", "derived", "projected", "assumption", "reported, unchecked")
 """Evidence for a number, the best first; "stated" is a design value or a setting."""
@@ -81,6 +81,10 @@ class Price:
     name: str
     per: str
     number: Number
+
+
+SHORTEST, LONGEST = 1e-6, 1e4
+"""Of a trial, in tau_syn: what is counted over time has twenty steps in each."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +193,8 @@ def read_prices(path: Path) -> Prices:
         ConfigError: what is missing, unknown, of the wrong unit or added up wrongly, and where.
     """
     try:
-        content = yaml.safe_load(text_of(path))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(yaml_text(path))
+    except (OSError, ValueError, yaml.YAMLError, DataError) as error:
         raise ConfigError(f"cannot read the prices {path}: {' '.join(str(error).split())}") from None
     where = f"prices {path.stem}"
     keys = ("name", "setting", "time", "all_in", "terms", "capacity")
@@ -229,7 +233,16 @@ def read_prices(path: Path) -> Prices:
             raise ConfigError(
                 f"{where}, {item.name}: {item.per} needs capacity.core_neurons and capacity.cores_per_tile"
             )
-    return Prices(path.stem, parts["name"], parts["setting"], scope, items, times, numbers, merges)
+    try:
+        name, setting = names_of(f"{where}: name and setting", (parts["name"], parts["setting"]))
+    except DtypeError as error:
+        raise ConfigError(str(error)) from None
+    prices = Prices(path.stem, name, setting, scope, items, times, numbers, merges)
+    if not SHORTEST <= prices.trial <= LONGEST:
+        raise ConfigError(
+            f"{where}, time.trial: must be from {SHORTEST:g} to {LONGEST:g} tau_syn, got {prices.trial:g}"
+        )
+    return prices
 
 
 def _mapping(

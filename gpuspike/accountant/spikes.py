@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gpuspike.accountant.activity import Activity, Counts
 from gpuspike.accountant.prices import Number, Prices
-from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
+from gpuspike.errors import DtypeError, ShapeError, ValueRangeError, extent
 
 Array = NDArray[Any]
 
@@ -136,9 +136,7 @@ def _events(
                 f"{name}, {key} must be whole numbers from 0{'' if n is None else f' to {n - 1}'}"
             )
     if time.size and not ((time >= 0) & (time <= duration)).all():
-        raise ValueRangeError(
-            f"{name}, time must lie from 0 to {duration:g}, got {time.min():g} to {time.max():g}"
-        )
+        raise ValueRangeError(f"{name}, time must lie from 0 to {duration!r}, got {extent(time)}")
     spikes = Spikes(
         n_neurons,
         sample.astype(np.int64),

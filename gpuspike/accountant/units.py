@@ -28,9 +28,15 @@ UNITS: dict[Dimension, dict[str, float]] = {
 }
 """What a unit is worth in J, W, s, tau_syn or 1, by dimension."""
 
+LEAST, MOST = 1e-30, 1e30
+"""Of a value, in its unit, that is not 0: no chip is so cheap or so dear, and products of it stay numbers."""
+
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def band(where: str, value: Any, unit: Any, dimension: Dimension) -> Band:
@@ -50,8 +56,11 @@ def band(where: str, value: Any, unit: Any, dimension: Dimension) -> Band:
     ends = value if isinstance(value, list) else [value, value]
     if len(ends) != 2 or not all(_is_number(end) and end >= 0.0 for end in ends) or ends[0] > ends[1]:
         raise ConfigError(
-            f"{where}: the value must be a number of 0 or more, [low, high] or null (unknown), got {value!r}"
+            f"{where}: the value must be a number of 0 or more, [low, high] or null (unknown), "
+            f"got {value!r:.60}"
         )
+    if not all(end == 0.0 or LEAST <= end <= MOST for end in ends):
+        raise ConfigError(f"{where}: a value must be 0 or from {LEAST:g} to {MOST:g}, got {value!r:.60}")
     # Divided where the unit is a small one: 175 mW is 0.175 W then, not 0.17500000000000002.
     factor = units[unit]
     return np.array(ends, np.float64) / round(1.0 / factor) if factor < 1.0 else np.array(ends) * factor

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
+from gpuspike.errors import DtypeError, ShapeError, ValueRangeError, extent
 from gpuspike.network.plan import Plan, read_plan
 
 Array = NDArray[Any]
@@ -50,8 +50,7 @@ def class_labels(name: str, labels: ArrayLike, n_samples: int, n_classes: int) -
         raise ShapeError(f"{name} must be one for each of the {n_samples} samples, got shape {array.shape}")
     if array.min() < 0 or array.max() >= n_classes:
         raise ValueRangeError(
-            f"{name} must lie from 0 to {n_classes - 1}, a number for each output neuron, "
-            f"got {array.min()} to {array.max()}"
+            f"{name} must lie from 0 to {n_classes - 1}, a number for each output neuron, got {extent(array)}"
         )
     return array.astype(np.int64)
 
@@ -65,6 +64,21 @@ def _array(name: str, values: ArrayLike) -> Array:
         return np.asarray(values)
     except ValueError as error:  # rows of different lengths
         raise ShapeError(f"{name} must be an array, got {error}") from None
+
+
+def working_type(dtype: DTypeLike) -> np.dtype[Any]:
+    """The type of times and weights.
+
+    Raises:
+        DtypeError: another one than float32 and float64.
+    """
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise DtypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
+    if found not in (np.float32, np.float64):
+        raise DtypeError(f"dtype must be float32 or float64, got {found}")
+    return found
 
 
 def whole(name: str, value: Any, least: int) -> int:

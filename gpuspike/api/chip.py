@@ -19,6 +19,7 @@ from gpuspike.network.layers import Layer
 from gpuspike.registry import one_of
 from gpuspike.runs.experiment import substrate_of
 from gpuspike.store import checkpoint
+from gpuspike.strangers import no_interpolation
 from gpuspike.substrate import EmulatedChip, Substrate
 
 Array = NDArray[Any]
@@ -77,7 +78,12 @@ class Chip:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], seed: int, drawn: Mapping[str, Array]) -> Chip:
-        """A chip of all its values, with the arrays of a piece of silicon, if it is one already."""
+        """A chip of all its values, with the arrays of a piece of silicon, if it is one already.
+
+        Raises:
+            DataError: values that refer to others.
+        """
+        no_interpolation(values)
         chip = cls.__new__(cls)
         chip._set(_plain(typed(dict(values), type(substrate_config()))), seed, drawn)
         return chip

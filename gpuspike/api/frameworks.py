@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import array_module
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
-from gpuspike.kernels import LayerState, load
+from gpuspike.kernels import LayerState, load, pull
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -105,15 +105,9 @@ def pull_back(
         t_in, weights, t_out, t_out_grad = t_in[None], weights[None], t_out[None], t_out_grad[None]
     kernels = load("cpu" if xp is np else "cuda")
     slope = kernels.slopes(t_in, weights, neuron, t_out)
-    t_in_grad, (weights_grad,) = kernels.backward(
-        [LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)],
-        [weights],
-        [neuron],
-        t_out_grad,
-        active=np.ones(len(weights), np.bool_),
-        max_weight_grad=max_weight_grad,
-        need_t_in_grad=need_t_in_grad,
-    )
+    state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
+    options: Any = {"max_weight_grad": float(max_weight_grad), "need_t_in_grad": need_t_in_grad}
+    t_in_grad, weights_grad = pull(kernels, state, weights, neuron, t_out_grad, **options)
     if replicas:
         return t_in_grad, weights_grad
     return None if t_in_grad is None else t_in_grad[0], weights_grad[0]

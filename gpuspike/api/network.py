@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpuspike.api.checks import bias_spikes, by_layer, class_labels, read_sizes, spike_times, whole
+from gpuspike.api.checks import (
+    bias_spikes,
+    by_layer,
+    class_labels,
+    read_sizes,
+    spike_times,
+    whole,
+    working_type,
+)
 from gpuspike.api.history import History
 from gpuspike.api.neurons import by_layer as neurons_by_layer
 from gpuspike.api.neurons import of_told, told
 from gpuspike.backend import select, thread_count
-from gpuspike.errors import ConfigError, DataError, DtypeError, ValueRangeError
+from gpuspike.errors import ConfigError, DataError, ValueRangeError
 from gpuspike.kernels import host, load
+from gpuspike.kernels.limits import largest_sum
 from gpuspike.network.decision import decisions
 from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.initial import from_fan_in
@@ -104,6 +113,7 @@ class Network:
             raise ValueRangeError(f"weight_std must be 0 or more, got {weight_std!r}")
         weights = self._architecture.initial_weights(self.seeds, means, stds, self.dtype)
         self.parameters = Parameters.of_weights(weights).training(trained, layers, self.seeds, rule)
+        self.parameters.check([layer.neuron for layer in layers])
 
     def _build(
         self,
@@ -122,12 +132,7 @@ class Network:
         columns = [layer.n_maps if isinstance(layer, Maps) else layer for layer in layers]
         neurons = neurons_by_layer(neuron, [n_in, *columns], replicas)
         bias = bias_spikes(bias_times)
-        try:
-            self.dtype = np.dtype(dtype)
-        except TypeError:
-            raise DtypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
-        if self.dtype not in (np.float32, np.float64):
-            raise DtypeError(f"dtype must be float32 or float64, got {self.dtype}")
+        self.dtype = working_type(dtype)
         seed, replicas = whole("seed", seed, 0), whole("replicas", replicas, 1)
         self.seeds = tuple(range(seed, seed + replicas))
         shares = any(isinstance(layer, Maps) for layer in layers)
@@ -136,6 +141,8 @@ class Network:
         self._asked, self.backend = backend, select(backend, host_only=self._host_only)
         thread_count()  # refuses a number of threads that means nothing
         built = Architecture.build([n_in, *layers], bias, neurons, load(self.backend.name), image)
+        for layer in built.layers:
+            largest_sum(layer.neuron, self.dtype)  # refuses neurons that the dtype has no room for
         self._architecture = replace(built, delay_rule=delay_rule)
         self.chip: Chip | None = None
         self.gradient = "nominal"

@@ -86,6 +86,7 @@ def import_nir(
             free[name_of(kind)] = rule.free(delays)[None].astype(net.dtype)
         made.append(LayerParameters(layer.weights[None].astype(net.dtype), free))
     net.parameters = Parameters(made)
+    net.parameters.check([layer.neuron for layer in layers])
     return net
 
 

@@ -19,6 +19,7 @@ from gpuspike.config.composition import conf_folder
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.exchange.populations import populations
 from gpuspike.registry import one_of
+from gpuspike.strangers import names_of
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe
 
@@ -46,6 +47,10 @@ def price(
     """
     chip = read_prices(find(str(prices), conf_folder() / "prices"))
     t_in = spike_times("t_in", t_in, net.sizes[0], net.dtype)
+    if t_in.min() < 0.0:
+        raise ValueRangeError(f"t_in must be 0 or later, when a trial begins, got {float(t_in.min())}")
+    if first := min((t for layer in net.architecture.layers for t in layer.bias_times if t < 0.0), default=0):
+        raise ValueRangeError(f"bias_times must be 0 or later, when a trial begins, got {first}")
     known = class_labels("labels", labels, len(t_in), net.sizes[-1])
     names = _names(class_names, net.sizes[-1])
     recipe = net.recipe or Recipe()
@@ -154,7 +159,7 @@ def _recorded(
 
 
 def _names(given: Sequence[str] | None, n_classes: int) -> list[str]:
-    names = [str(k) for k in range(n_classes)] if given is None else list(given)
+    names = [str(k) for k in range(n_classes)] if given is None else list(names_of("class_names", given))
     if len(names) != n_classes:
         raise ValueRangeError(f"class_names must be {n_classes}, one an output neuron, got {len(names)}")
     return names

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from gpuspike.cli.exchange import carry_out
 from gpuspike.config.evaluate import as_lists
 from gpuspike.config.exchange import PriceConfig
 from gpuspike.errors import ConfigError, DataError, OutputError
+from gpuspike.strangers import unpack
 
 HELP = """gpuspike-price tells what chips would need for the spikes of any simulator.
 
@@ -98,11 +98,8 @@ def read_recording(path: Path, synapses: str) -> tuple[Any, Any, Any]:
     if not path.is_file():
         raise DataError(f"no file at {path}")
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array, and has to hold those of two populations or more")
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file:
+            arrays = unpack(file)
     except Exception as error:  # a damaged archive raises nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is not a readable .npz file: {reason}") from None

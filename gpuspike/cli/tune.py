@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib import util
@@ -18,6 +19,7 @@ from gpuspike.config.composition import conf_folder, one_line
 from gpuspike.config.schema import Job, jobs
 from gpuspike.errors import ConfigError
 from gpuspike.screen import Screen
+from gpuspike.strangers import yaml_text
 
 if TYPE_CHECKING:
     import optuna
@@ -95,7 +97,9 @@ def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
     try:
         dotted = [text.removeprefix("tune.") for text in ours if text.startswith("tune.")]
         values = OmegaConf.merge(
-            OmegaConf.structured(Search), OmegaConf.load(path), OmegaConf.from_dotlist(dotted)
+            OmegaConf.structured(Search),
+            OmegaConf.load(io.StringIO(yaml_text(path))),
+            OmegaConf.from_dotlist(dotted),
         )
         search = OmegaConf.to_object(values)
     except Exception as error:  # the YAML reader has errors of its own

@@ -6,6 +6,7 @@ The values stand in conf/. Below this module, `config` and the command line nobo
 from __future__ import annotations
 
 import difflib
+import io
 import itertools
 import math
 import re
@@ -25,7 +26,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gpuspike.errors import ConfigError, GpuspikeError, together
+from gpuspike.errors import ConfigError, DataError, GpuspikeError, together
+from gpuspike.strangers import no_interpolation, yaml_text
 
 T = TypeVar("T")
 
@@ -74,15 +76,20 @@ def typed(cfg: Any, schema: type[T]) -> T:
     return config
 
 
-def read_yaml(path: Path) -> DictConfig:
+def read_yaml(path: Path, *, plain: bool = False) -> DictConfig:
     """A YAML file that holds a mapping.
+
+    Args:
+        plain: values must not refer to others, as those of a file of somebody else.
 
     Raises:
         ConfigError: no such file, or another content.
     """
     try:
-        cfg = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        cfg = OmegaConf.load(io.StringIO(yaml_text(path)))
+        if plain:
+            no_interpolation(OmegaConf.to_container(cfg))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, DataError) as error:
         raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from None
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{path} holds no configuration of a run")

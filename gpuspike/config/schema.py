@@ -21,7 +21,8 @@ from gpuspike.config.composition import composed, conf_folder, read_yaml, typed
 from gpuspike.config.composition import register as register_schema
 from gpuspike.config.parts import group, offer, option
 from gpuspike.datasets import DATASETS
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, DataError
+from gpuspike.strangers import no_interpolation
 from gpuspike.substrate.distortions import DISTORTIONS
 from gpuspike.training.losses import LOSSES, Loss
 from gpuspike.training.optimizers import OPTIMIZERS, Optimizer
@@ -289,6 +290,10 @@ def from_values(values: dict[str, Any]) -> Config:
     Raises:
         ConfigError: a missing or mistyped value, one outside of its range, or an unknown key.
     """
+    try:
+        no_interpolation(values)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     return _checked(values)
 
 
@@ -318,7 +323,7 @@ def read_config(path: Path) -> Config:
     if not path.is_file():
         raise ConfigError(f"no run at {path.parent}: it has no {path.name}")
     try:
-        return to_config(read_yaml(path))
+        return to_config(read_yaml(path, plain=True))
     except plugins.NotGivenError:
         raise
     except ConfigError as error:
@@ -335,7 +340,7 @@ def read_substrate(path: Path) -> SubstrateConfig:
         known = sorted(file.stem for file in (conf_folder() / "substrate").glob("*.yaml"))
         raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}")
     try:
-        return _priced(typed(read_yaml(path), type(substrate_config())))
+        return _priced(typed(read_yaml(path, plain=True), type(substrate_config())))
     except ConfigError as error:
         raise ConfigError(f"{path} describes no chip: {error}") from None
 

@@ -11,11 +11,18 @@ from numpy.typing import NDArray
 
 from gpuspike.datasets.samples import Samples
 from gpuspike.datasets.splits import Dataset, Split, check_sizes
-from gpuspike.errors import ConfigError, DataError
+from gpuspike.errors import ConfigError, DataError, DtypeError, extent
 from gpuspike.reading import opened
+from gpuspike.strangers import names_of, unpack
 
 KINDS = ("times", "pixels", "values")
-"""Spike times in tau_syn, inf = no spike; uint8 pixels; numbers in [0, 1]."""
+"""Spike times in tau_syn, from 0 on, inf = no spike; uint8 pixels; numbers in [0, 1]."""
+
+MOST_CLASSES = 100_000
+"""Of a data set that does not name them."""
+
+MOST_TIME = 1e12
+"""Of a spike, in tau_syn."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,17 @@ def load_arrays(
         raise DataError(f"{path} must hold one of {wanted}, got {', '.join(sorted(arrays)) or 'nothing'}")
     (kind,) = found
     if "class_names" in arrays:
-        names = tuple(str(name) for name in arrays["class_names"].ravel())
+        try:
+            names = names_of(f"class_names in {path}", arrays["class_names"])
+        except DtypeError as error:
+            raise DataError(str(error)) from None
     else:
         labels = arrays.get("train_labels", np.empty(0))
         most = max(0, int(labels.max())) if labels.size and labels.dtype.kind in "iu" else 0
+        if most >= MOST_CLASSES:
+            raise DataError(
+                f"train_labels in {path} must be below {MOST_CLASSES}, an output neuron each, got {most}"
+            )
         names = tuple(str(label) for label in range(most + 1))
     sizes = {"train": n_train, "validation": n_validation, "test": n_test}
     shape = arrays[f"train_{kind}"].shape[1:]
@@ -92,9 +106,8 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         DataError: a file that is missing or damaged.
     """
     try:
-        # Opened here: of a damaged archive NumPy would leave the file open.
-        with opened(path) as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with opened(path) as file:
+            return unpack(file)
     except FileNotFoundError:
         raise DataError(f"no {path}") from None
     except Exception as error:  # a damaged archive raises nearly anything
@@ -135,14 +148,19 @@ def _split(
         raise DataError(f"dataset.n_{name} must not exceed the {len(samples)} samples of {path}, got {size}")
     samples, labels = samples[:size].reshape(size, -1), labels[:size]
     if labels.min() < 0 or labels.max() >= n_classes:
-        raise DataError(
-            f"{name}_labels in {path} must lie from 0 to {n_classes - 1}, "
-            f"got {labels.min()} to {labels.max()}"
-        )
-    if kind == "times" and (np.isnan(samples).any() or (samples == -np.inf).any()):
-        raise DataError(f"{name}_times in {path} must not hold NaN or -inf; no spike is +inf")
+        raise DataError(f"{name}_labels in {path} must lie from 0 to {n_classes - 1}, got {extent(labels)}")
+    if kind == "times":
+        if np.isnan(samples).any() or (samples == -np.inf).any():
+            raise DataError(f"{name}_times in {path} must not hold NaN or -inf; no spike is +inf")
+        latest = float(samples.max(where=np.isfinite(samples), initial=0.0))
+        if latest > MOST_TIME:
+            raise DataError(
+                f"{name}_times in {path} must be at most {MOST_TIME:g} tau_syn, or inf, got {latest:g}"
+            )
+        if samples.min() < 0.0:
+            raise DataError(
+                f"{name}_times in {path} must be 0 or later, when a trial begins, got {float(samples.min())}"
+            )
     if kind == "values" and not (samples.min() >= 0.0 and samples.max() <= 1.0):
-        raise DataError(
-            f"{name}_values in {path} must lie in [0, 1], got {samples.min():g} to {samples.max():g}"
-        )
+        raise DataError(f"{name}_values in {path} must lie in [0, 1], got {extent(samples)}")
     return Split(samples if kind == "pixels" else samples.astype(np.float64), labels.astype(np.int64))

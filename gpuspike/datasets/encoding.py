@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import ValueRangeError, extent
 
 Times = NDArray[np.float64]
 
@@ -28,9 +28,7 @@ def latency(values: ArrayLike, t_early: float, t_late: float) -> Times:
         raise ValueRangeError(f"t_early must lie before t_late, got t_early={t_early!r}, t_late={t_late!r}")
     values = np.asarray(values)
     if values.size and not (values.min() >= 0.0 and values.max() <= 1.0):
-        raise ValueRangeError(
-            f"features must lie in [0, 1] to be encoded, got {values.min():g} to {values.max():g}"
-        )
+        raise ValueRangeError(f"features must lie in [0, 1] to be encoded, got {extent(values)}")
     return t_early + values * (t_late - t_early)
 
 

@@ -40,12 +40,14 @@ class IdxFile:
         shape: of its values, samples first.
         content: sha256 of the file, uncompressed; None where that is not known.
         archive: sha256 of the published .gz; None where the content's is known.
+        shrunk: sha256 of the pixels of the images at 16x16; None where that is not known.
     """
 
     name: str
     shape: tuple[int, ...]
     content: str | None = None
     archive: str | None = None
+    shrunk: str | None = None
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -53,13 +55,18 @@ class IdxFile:
         stems = (self.name, self.name.replace("-idx", ".idx"))
         return tuple(stem + ending for ending in (".gz", "") for stem in stems)
 
+    @property
+    def header(self) -> bytes:
+        """What the file begins with."""
+        return bytes((0, 0, 8, len(self.shape))) + struct.pack(f">{len(self.shape)}I", *self.shape)
+
     def decode(self, raw: bytes) -> NDArray[np.uint8]:
         """The values of a plain or gzipped file's bytes.
 
         Raises:
             DataError: what was expected, and what was got.
         """
-        header = bytes((0, 0, 8, len(self.shape))) + struct.pack(f">{len(self.shape)}I", *self.shape)
+        header = self.header
         expected = len(header) + int(np.prod(self.shape))
         if raw[:2] == b"\x1f\x8b":
             try:

@@ -120,26 +120,46 @@ def _images(source: Source, file: IdxFile, size: int, cache: Path) -> NDArray[np
     shape = (file.shape[0], size * size)
 
     def prepare(raw: bytes) -> NDArray[np.uint8]:
-        path = cache / "prepared" / f"{source.name}_{hashlib.sha256(raw).hexdigest()[:32]}_{size}.npy"
-        ready = _mapped(path, shape)
-        if ready is not None:
-            return ready
+        stem = f"{source.name}_{hashlib.sha256(raw).hexdigest()[:32]}_{size}_"
+        for path in sorted((cache / "prepared").glob(f"{stem}*.npy")):
+            ready = _mapped(path, shape, file, size)
+            if ready is not None:
+                return ready
         images = file.decode(raw)
         pixels = (images if size == 28 else shrink(images)).reshape(shape)
+        path = cache / "prepared" / f"{stem}{_digest(pixels)[:32]}.npy"
         try:
             place(path, lambda stream: np.save(stream, pixels))
         except OSError:
             return pixels
-        ready = _mapped(path, shape)
+        ready = _mapped(path, shape, file, size)
         return pixels if ready is None else ready
 
     return obtain(source, file, cache, prepare)
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """The prepared images of a file; None where it is not there or not whole."""
+def _mapped(path: Path, shape: tuple[int, ...], file: IdxFile, size: int) -> NDArray[np.uint8] | None:
+    """The prepared images of a file; None where it is not there or does not hold what it should.
+
+    The pixels must be those that its name tells of, and where the published ones are known, those.
+    """
     try:
         pixels = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError):
         return None
-    return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
+    if pixels.shape != shape or pixels.dtype != np.uint8 or not pixels.flags.c_contiguous:
+        return None
+    if not path.stem.endswith(f"_{_digest(pixels)[:32]}"):
+        return None
+    if size == 28 and file.content is not None:
+        return pixels if _digest(pixels, file.header) == file.content else None
+    if size == 16 and file.shrunk is not None:
+        return pixels if _digest(pixels) == file.shrunk else None
+    return pixels
+
+
+def _digest(pixels: NDArray[np.uint8], head: bytes = b"") -> str:
+    """sha256 of some bytes and the pixels."""
+    found = hashlib.sha256(head)
+    found.update(pixels.data)
+    return found.hexdigest()

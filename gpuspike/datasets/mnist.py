@@ -15,6 +15,7 @@ MNIST = Source(
         "train-images-idx3-ubyte",
         (60_000, 28, 28),
         content="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        shrunk="9fb6f8c7312f896a0239d5468e940d4c4fbe4a8a2437a57e0d7af5b59b23656b",
     ),
     train_labels=IdxFile(
         "train-labels-idx1-ubyte",
@@ -25,6 +26,7 @@ MNIST = Source(
         "t10k-images-idx3-ubyte",
         (10_000, 28, 28),
         content="0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        shrunk="049961bd18a69b5341c4de7c3e1eaec728a311c539329ba68be13221461d4ff6",
     ),
     test_labels=IdxFile(
         "t10k-labels-idx1-ubyte",

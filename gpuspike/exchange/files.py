@@ -138,6 +138,7 @@ def write_layers(path: Path, layers: Sequence[PlainLayer], dialect: str, scale: 
     graph = nir_graph(layers, dialect, scale)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        partial.unlink(missing_ok=True)
         nir.write(partial, graph)
         os.replace(partial, path)
     except OSError as error:

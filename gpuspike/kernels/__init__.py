@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpuspike.backend import array_module
 from gpuspike.errors import BackendError, DtypeError, ShapeError, ValueRangeError
 from gpuspike.kernels.convolution import ConvolutionKernels
+from gpuspike.kernels.limits import check_gradient, check_times, check_weights, pulled
 from gpuspike.kernels.single import SingleKernels
 from gpuspike.neuron import LIF
 
@@ -318,17 +319,39 @@ def first_spikes_vjp(
     kernels = _kernels(t_in)
     slope = kernels.slopes(t_in, weights, neuron, t_out)
     state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
-    t_in_grad, (weights_grad,) = kernels.backward(
-        [state],
-        [weights],
-        [neuron],
-        t_out_grad,
-        active=np.ones(len(t_in), np.bool_),
-        max_weight_grad=max_weight_grad,
-        need_t_in_grad=True,
+    t_in_grad, weights_grad = pull(
+        kernels, state, weights, neuron, t_out_grad, max_weight_grad=float(max_weight_grad)
     )
     assert t_in_grad is not None
     return (t_in_grad, weights_grad) if replicas else (t_in_grad[0], weights_grad[0])
+
+
+def pull(
+    kernels: Kernels,
+    state: LayerState,
+    weights: Array,
+    neuron: LIF,
+    t_out_grad: Array,
+    *,
+    max_weight_grad: float,
+    need_t_in_grad: bool = True,
+) -> tuple[Array | None, Array]:
+    """`Kernels.backward` of one layer, without NaN where gradients leave their dtype; see `limits.pulled`."""
+
+    def back(grad: Array, limit: float) -> tuple[Array | None, Array]:
+        t_in_grad, (weights_grad,) = kernels.backward(
+            [state],
+            [weights],
+            [neuron],
+            grad,
+            active=np.ones(len(weights), np.bool_),
+            max_weight_grad=limit,
+            need_t_in_grad=need_t_in_grad,
+        )
+        return t_in_grad, weights_grad
+
+    t_in_grad, weights_grad = pulled(back, t_out_grad, max_weight_grad)
+    return t_in_grad, cast(Array, weights_grad)
 
 
 def _kernels(array: Array) -> Kernels:
@@ -344,7 +367,7 @@ _AXES = {
 
 
 def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
-    """The arrays, contiguous; refused if they do not fit each other or hold NaN."""
+    """The arrays, contiguous; refused if they do not fit each other, hold NaN, or leave their dtype."""
     if not isinstance(neuron, LIF):
         raise DtypeError(f"neuron must be a gpuspike.LIF, got {type(neuron).__name__}")
     xp = array_module(**arrays)
@@ -366,24 +389,11 @@ def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
         expected_shape = tuple(sizes[axis] for axis in axes)
         if array.shape != expected_shape:
             raise ShapeError(f"{name} must be ({', '.join(axes)}) = {expected_shape}, got {array.shape}")
-    for name, array in arrays.items():
-        if name == "t_out_grad":
-            array = xp.where(xp.isfinite(arrays["t_out"]), array, array.dtype.type(0))
-        with np.errstate(all="ignore"):
-            total = float(array.sum(dtype=np.float64))
-        if math.isfinite(total):
-            continue  # one pass over the array tells in the ordinary case
-        if _count(xp.isnan(array)):
-            raise ValueRangeError(f"{name} must not hold NaN, got {_count(xp.isnan(array))} of them")
-        if name in ("t_in", "t_out"):
-            if _count(array == -math.inf):
-                raise ValueRangeError(f"{name} must not hold -inf; no spike is +inf")
-        elif _count(xp.isinf(array)):
-            raise ValueRangeError(f"{name} must be finite, got {_count(xp.isinf(array))} inf")
+    check_times("t_in", t_in)
+    check_weights("weights", arrays["weights"], neuron)
+    if "t_out" in arrays:
+        check_times("t_out", arrays["t_out"], slack=2.0)
+        check_gradient(arrays["t_out"], arrays["t_out_grad"])
     if xp is not np:
         return tuple(xp.ascontiguousarray(array) for array in arrays.values())
     return tuple(np.require(array, requirements=["C", "A", "W"]) for array in arrays.values())
-
-
-def _count(mask: Array) -> int:
-    return int(mask.sum())

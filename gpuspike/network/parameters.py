@@ -9,7 +9,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpuspike.errors import ConfigError, DataError
+from gpuspike.errors import ConfigError, DataError, ValueRangeError
+from gpuspike.kernels.limits import check_weights
 from gpuspike.network.constants import TRAINED
 from gpuspike.network.delays import DELAYS, USUAL, DelayRule, Delays, shape
 from gpuspike.network.layers import Layer
@@ -151,7 +152,7 @@ class Parameters(Sequence[LayerParameters]):
             trained: constants and delays that were trained, by name.
 
         Raises:
-            DataError: an array is missing, or is not of the layer's shape and dtype.
+            DataError: an array is missing, is not of the layer's shape and dtype, or fails `check`.
         """
         made = []
         for number, layer in enumerate(layers):
@@ -160,7 +161,28 @@ class Parameters(Sequence[LayerParameters]):
                 for name, size in LayerParameters.shapes(layer, n_replica, trained).items()
             }
             made.append(LayerParameters(found.pop("weights"), found))
-        return cls(made)
+        learnt = cls(made)
+        try:
+            learnt.check([layer.neuron for layer in layers])
+        except ValueRangeError as error:
+            raise DataError(f"{place}: {error}") from None
+        return learnt
+
+    def check(self, models: Sequence[LIF]) -> None:
+        """Refuses numbers whose arithmetic would leave their dtype, NaN and inf among them.
+
+        Args:
+            models: of each layer, its neurons before they have learnt constants.
+
+        Raises:
+            ValueRangeError: such numbers.
+        """
+        for number, (own, model) in enumerate(zip(self, models, strict=True)):
+            for name, array in own.free.items():
+                if not np.isfinite(array).all():
+                    wrong = int(np.count_nonzero(~np.isfinite(array)))
+                    raise ValueRangeError(f"{name}_{number} must be finite, got {wrong} NaN or inf")
+            check_weights(f"weights_{number}", own.weights, own.neuron(model))
 
     @overload
     def __getitem__(self, index: int) -> LayerParameters: ...

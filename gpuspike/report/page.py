@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import quote
 
+from gpuspike.strangers import write_new
+
 NONE = "-"
 CSS = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --line: #d5dae0; --page: #fff;
@@ -159,7 +161,8 @@ def write_page(path: Path, title: str, body: str, style: str = "", script: str =
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # Half a surrogate pair, which JSON and YAML can hold and UTF-8 cannot, becomes "?".
-        temporary.write_bytes(page.encode("utf-8", "replace"))
+        with write_new(temporary, "wb") as file:
+            file.write(page.encode("utf-8", "replace"))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

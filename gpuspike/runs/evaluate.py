@@ -38,6 +38,8 @@ from gpuspike.runs.run import prepare_kernels
 from gpuspike.screen import LINE, warn
 from gpuspike.store import checkpoint
 from gpuspike.store.provenance import provenance_of
+from gpuspike.store.run_folder import refuse_links
+from gpuspike.strangers import write_new
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.evaluation import Labelled
 
@@ -94,6 +96,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     learnt = Parameters.from_arrays(arrays, layers, trained.replicas, dtype, place, parts.trained)
     parts, machine = parts.having(learnt, machine)
     question = _question(config)
+    refuse_links(folder)
     answer = _place(config, question)
     _check_writable(answer)
     epoch = int(header.get("epoch", 0))
@@ -287,7 +290,8 @@ def _write(path: Path, answer: dict[str, Any]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        partial.write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+        with write_new(partial, "w") as file:
+            file.write(json.dumps(answer, indent=2) + "\n")
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None

@@ -26,6 +26,7 @@ from gpuspike.datasets.encoding import latency, pixel_latency
 from gpuspike.errors import ConfigError, check_all
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
+from gpuspike.kernels.limits import largest_sum
 from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
@@ -244,6 +245,8 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     thread_count()
     sizes, image = _sizes(config, dataset)
     network = Architecture.build(sizes, bias_times, neuron, load(backend.name), image)
+    for layer in network.layers:
+        largest_sum(layer.neuron, config.dtype.value)  # refuses neurons that the dtype has no room for
     network = replace(network, delay_rule=delay_rule_of(config))
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
@@ -364,6 +367,8 @@ def new_trainer(parts: Experiment) -> Trainer:
         suited_means, suited_stds = from_fan_in(parts.network.layers)
         means, stds = means or suited_means, stds or suited_stds
     weights = parts.network.initial_weights(parts.seeds, means, stds, parts.config.dtype.value)
+    learnt = Parameters.of_weights(weights)
+    learnt.check([layer.neuron for layer in parts.network.layers])
     trained = parts.trained_machine()
     # Examined is always the chip that the run is for.
     new = trained is parts.network or parts.config.substrate.new_chip is NewChip.step
@@ -372,9 +377,7 @@ def new_trainer(parts: Experiment) -> Trainer:
         parts.network,
         trained,
         examined,
-        Parameters.of_weights(weights).training(
-            parts.trained, parts.network.layers, parts.seeds, parts.network.delay_rule
-        ),
+        learnt.training(parts.trained, parts.network.layers, parts.seeds, parts.network.delay_rule),
         parts.recipe,
         parts.loss,
         parts.rule,

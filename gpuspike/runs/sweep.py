@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from rich.console import Console
@@ -200,7 +200,11 @@ def _logged(place: Path, around: set[Path], label: str, screen: Console) -> Iter
 def _read(mark: Path) -> dict[str, Any] | None:
     try:
         entry = json.loads(text_of(mark))
-        return {"folder": str(entry["folder"]), "finished": bool(entry["finished"])}
+        folder = PurePosixPath(str(entry["folder"]))
+        inside = (mark.parent.parent / folder).resolve().is_relative_to(mark.parent.parent.resolve())
+        if folder.is_absolute() or ".." in folder.parts or not folder.parts or not inside:
+            raise DataError(f"{mark} must name a folder within its sweep's, got {str(folder)!r}")
+        return {"folder": str(folder), "finished": bool(entry["finished"])}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

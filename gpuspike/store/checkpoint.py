@@ -11,13 +11,14 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import DataError, OutputError
 from gpuspike.reading import opened
+from gpuspike.strangers import unpack, write_new
 
 FORMAT = 1
 """Version of the file's layout; a reader refuses one that it does not know."""
@@ -57,7 +58,7 @@ def save(
     try:
         content = io.BytesIO()  # one write of it all takes half the time of the archive's many
         np.savez(content, **{_HEADER: np.array(text)}, **arrays)  # type: ignore[arg-type]
-        with open(partial, "wb") as file:
+        with write_new(partial, "wb") as file:
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
@@ -99,7 +100,7 @@ def load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """
     try:
         with opened(path) as file:
-            arrays = _read(file)
+            arrays = unpack(file)
         header = json.loads(str(arrays.pop(_HEADER)))
     except FileNotFoundError:
         raise DataError(f"no checkpoint at {path}") from None
@@ -149,11 +150,3 @@ def set_aside(path: Path) -> None:
         os.replace(previous(path), path)
     except OSError as error:
         raise OutputError(f"cannot set {path} aside: {error.strerror or error}") from None
-
-
-def _read(file: BinaryIO) -> dict[str, NDArray[Any]]:
-    archive = np.load(file, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("it holds a single array")
-    with archive:
-        return {name: archive[name] for name in archive.files}

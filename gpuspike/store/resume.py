@@ -15,7 +15,7 @@ from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.reading import text_of
 from gpuspike.store import checkpoint
 from gpuspike.store.identity import differences, within
-from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, replace_text
+from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, refuse_links, replace_text
 
 FREE = ("resume", "name", "backend", "tracking", "training.epochs", "training.cuda_graph")
 """Keys that a resumed run may change: none of them says what is computed, except for how long."""
@@ -101,6 +101,7 @@ def prepare(stopped: Stopped, folder: Path) -> None:
     Raises:
         OutputError: a file cannot be written.
     """
+    refuse_links(folder)
     if stopped.damaged:
         checkpoint.set_aside(folder / CHECKPOINT)
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in stopped.records)

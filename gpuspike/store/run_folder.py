@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from gpuspike.errors import OutputError
+from gpuspike.strangers import write_new
 
 CONFIG, CHECKPOINT, METRICS, SUMMARY = "config.yaml", "checkpoint.npz", "metrics.jsonl", "summary.json"
 LOG = "log.txt"
@@ -157,11 +158,22 @@ def in_use(folder: Path) -> bool:
     return False
 
 
+def refuse_links(folder: Path) -> None:
+    """Makes sure that what a run adds to in place lies in its folder, and is no link to elsewhere.
+
+    Raises:
+        OutputError: such a link.
+    """
+    for name in (METRICS, LOG, "figures", "evaluations", "tensorboard", "wandb"):
+        if (folder / name).is_symlink():
+            raise OutputError(f"{folder / name} must lie in the run's folder itself, got a link to elsewhere")
+
+
 def replace_text(path: Path, text: str) -> None:
     """Writes a file; whoever reads it finds the old text or the new one, also after a crash."""
     partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
+        with write_new(partial, "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

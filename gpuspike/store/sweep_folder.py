@@ -18,6 +18,7 @@ import yaml
 from gpuspike.errors import DataError
 from gpuspike.reading import opened, text_of
 from gpuspike.store.run_folder import CONFIG, METRICS, SUMMARY
+from gpuspike.strangers import yaml_text
 
 JOBS = "jobs"
 """Folder of a sweep with a file for each configuration that was begun: where, and whether it is finished."""
@@ -111,8 +112,8 @@ def _read_job(sweep: Path, name: str) -> JobResult:
     config: dict[str, Any] = {}
     notes = []
     try:
-        config = _flat(_mapping(yaml.safe_load(text_of(folder / CONFIG))))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        config = _flat(_mapping(yaml.safe_load(yaml_text(folder / CONFIG))))
+    except (OSError, ValueError, yaml.YAMLError, DataError, RecursionError):
         notes.append(f"{CONFIG} cannot be read")
     if not os.path.exists(folder / SUMMARY):
         return JobResult(name, UNFINISHED, "; ".join([_progress(folder, config), *notes]), config)

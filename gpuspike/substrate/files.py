@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpuspike.datasets.arrays import read_npz
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.network.layers import Layer, LayerInput, Moment
+from gpuspike.strangers import write_new
 from gpuspike.substrate.spec import Substrate
 
 Array = NDArray[Any]
@@ -92,7 +93,7 @@ class FileChip:
         partial = path.with_name(path.name + ".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb") as file:
+            with write_new(partial, "wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
             os.replace(partial, path)
         except OSError as error:

@@ -277,4 +277,5 @@ def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Net
         arrays = {name: array[None] if first.replicas is None else array for name, array in arrays.items()}
         made.append(LayerParameters(arrays.pop("weights"), arrays))
     net.parameters = Parameters(made)
+    net.parameters.check([layer.neuron for layer in net.architecture.layers])
     return net

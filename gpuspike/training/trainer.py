@@ -104,7 +104,7 @@ class Trainer:
             arrays: by name, as `state` gives them; others are ignored.
 
         Raises:
-            DataError: an array is missing, or is not of this network's shape and dtype.
+            DataError: an array is missing, is not of this network's shape and dtype, or holds NaN or inf.
         """
         own = self.state()
         for name, array in own.items():
@@ -112,6 +112,9 @@ class Trainer:
             if found is None or (found.shape, found.dtype) != (array.shape, array.dtype):
                 got = "none" if found is None else f"{found.dtype} {found.shape}"
                 raise DataError(f"the checkpoint must hold {name} as {array.dtype} {array.shape}, got {got}")
+            if not np.isfinite(found).all():
+                wrong = int(np.count_nonzero(~np.isfinite(found)))
+                raise DataError(f"the checkpoint must hold finite {name}, got {wrong} NaN or inf")
         for name, array in own.items():
             array[...] = arrays[name]
         self.step.push()

@@ -18,7 +18,14 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.typed_passes import NativeLowering
 
+from gpuspike.errors import BackendError
 from gpuspike.kernels.cache import njit as kept_njit
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise BackendError(
+        "the kernels of the CPU are compiled code, which NUMBA_DISABLE_JIT forbids: unset it, or choose "
+        "backend=reference"
+    )
 
 _njit: Any = numba.njit
 _Base: Any = codegen.JITCodeLibrary
@@ -72,7 +79,7 @@ def njit(**options: Any) -> Any:
     """
     if options.pop("cache", False):
         return kept_njit(no_cfunc_wrapper=True, **options)
-    if not _IS_KNOWN or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    if not _IS_KNOWN:
         return _njit(**options)
 
     def declare(function: Any) -> Any:

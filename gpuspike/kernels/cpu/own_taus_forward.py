@@ -54,8 +54,11 @@ def _may_cross(table, lane, new, p, v, height, next_height, gap, slow, fast, rat
     if v >= height or v_next >= next_height:
         return True
     pull, potential = np.float64(p / height), np.float64(v / height)
-    # It still rises at the next event (both sides are 0 after a very long gap), or has no peak as high as that.
-    if table[P + new, lane] > fast * v_next or not pull > fast:
+    if not pull > fast:
+        return False  # it has no peak as high as that
+    # It still rises at the next event. Behind a very long gap, sums are 0 or too small to have digits.
+    digits = abs(v_next) > (1e-30 if table.itemsize == 4 else 1e-290)
+    if digits and table[P + new, lane] > fast * v_next:
         return False
     mode = EQUAL if rate == 0.0 else GENERAL
     if potential + rise(gap, mode, rate) * (pull - fast) < 1.0:

@@ -8,7 +8,7 @@ dtypes are checked by the public functions; here every array has its replica and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import lambertw
 
+from gpuspike.kernels.limits import check_weights, pulled
 from gpuspike.kernels.reference import draws as step
+from gpuspike.kernels.reference.arrays import delays, doubles, each, shared
 from gpuspike.neuron import LIF, NO_SPIKE
 
 Array = NDArray[np.float64]
@@ -46,10 +48,11 @@ def first_spikes(t_in: ArrayLike, weights: ArrayLike, neuron: LIF) -> Array:
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021),
     DOI 10.1038/s42256-021-00388-x: all causal sets, the earliest consistent spike time counts.
     """
-    t_in, weights = _doubles(t_in, weights)
+    t_in, weights = doubles(t_in, weights)
+    check_weights("weights", weights, neuron)
     t_out = np.full((*t_in.shape[:2], weights.shape[2]), NO_SPIKE)
     if not neuron.uniform:
-        for r, j, one in _each(neuron, weights):
+        for r, j, one in each(neuron, weights):
             t_out[r, :, j] = first_spikes(t_in[r, None], weights[r, None, :, j, None], one)[0, :, 0]
         return t_out
     for replica, sample in np.ndindex(*t_in.shape[:2]):
@@ -73,15 +76,15 @@ def slopes(t_in: ArrayLike, weights: ArrayLike, neuron: LIF, t_out: ArrayLike) -
     Returns:
         (n_replica, n_batch, n_post), potential per time.
     """
-    t_in, weights, t_out = _doubles(t_in, weights, t_out)
+    t_in, weights, t_out = doubles(t_in, weights, t_out)
     slope = np.zeros(t_out.shape)
     if not neuron.uniform:
-        for r, j, one in _each(neuron, weights):
+        for r, j, one in each(neuron, weights):
             column = weights[r, None, :, j, None]
             slope[r, :, j] = slopes(t_in[r, None], column, one, t_out[r, None, :, j, None])[0, :, 0]
         return slope
     for replica, sample in np.ndindex(*t_out.shape[:2]):
-        delay = _delays(t_in[replica, sample], t_out[replica, sample])
+        delay = delays(t_in[replica, sample], t_out[replica, sample])
         slope[replica, sample] = np.sum(weights[replica] * neuron.kernel_slope(delay), axis=0)
     floor = SLOPE_FLOOR * (neuron.threshold - neuron.leak) / neuron.tau_fast
     return np.where(slope > floor, slope, 0.0)
@@ -93,12 +96,12 @@ def crossing_slopes(t_in: ArrayLike, weights: ArrayLike, neuron: LIF, t_out: Arr
     0 where it never does. At the neuron's own spike times the same as `slopes`; at somebody else's, how steep
     the neuron's own spike of that causal set would have been. Arguments and result as for `slopes`.
     """
-    t_in, weights, t_out = _doubles(t_in, weights, t_out)
+    t_in, weights, t_out = doubles(t_in, weights, t_out)
     slope = np.zeros(t_out.shape)
     neuron.table(weights.shape[0], weights.shape[2])
     for r, b, j in np.ndindex(t_out.shape):
         one = neuron.of(r, j)
-        delay = _delays(t_in[r % len(t_in), b], t_out[r, b, j, None])[:, 0]
+        delay = delays(t_in[r % len(t_in), b], t_out[r, b, j, None])[:, 0]
         causal = delay > 0.0
         potential = float(weights[r, causal, j] @ one.kernel(delay[causal]))
         current = float(weights[r, causal, j] @ np.exp(-delay[causal] / one.tau_syn))
@@ -170,15 +173,28 @@ def first_spikes_vjp(
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021),
     DOI 10.1038/s42256-021-00388-x, whose closed forms for two ratios are special cases.
     """
-    t_in, weights, t_out, t_out_grad = _doubles(t_in, weights, t_out, t_out_grad)
+    t_in, weights, t_out, t_out_grad = doubles(t_in, weights, t_out, t_out_grad)
     slope = slopes(t_in, weights, neuron, t_out) if slope is None else np.asarray(slope, np.float64)
+
+    def pull(grad: Array, limit: float) -> tuple[Array, Array]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _pulled(t_in, weights, neuron, t_out, grad, limit, slope)
+
+    found: Any = pulled(pull, t_out_grad, max_weight_grad)
+    return found
+
+
+def _pulled(
+    t_in: Array, weights: Array, neuron: LIF, t_out: Array, t_out_grad: Array, limit: float, slope: Array
+) -> tuple[Array, Array]:
+    """`first_spikes_vjp` as far as float64 holds what it comes by."""
     t_in_grad = np.zeros(t_in.shape)
     weights_grad = np.zeros(weights.shape)
     if not neuron.uniform:
-        for r, j, one in _each(neuron, weights):
+        for r, j, one in each(neuron, weights):
             column, *columns = (a[r, None, :, j, None] for a in (weights, t_out, t_out_grad, slope))
-            by_time, by_weight = first_spikes_vjp(
-                t_in[r, None], column, one, columns[0], columns[1], max_weight_grad, columns[2]
+            by_time, by_weight = _pulled(
+                t_in[r, None], column, one, columns[0], columns[1], limit, columns[2]
             )
             t_in_grad[r] += by_time[0]
             weights_grad[r, :, j] = by_weight[0, :, 0]
@@ -187,11 +203,11 @@ def first_spikes_vjp(
     heard = (slope > 0) & np.isfinite(t_out)
     factor = np.where(heard, t_out_grad, 0.0) / np.where(heard, slope, 1.0)
     for replica, sample in np.ndindex(*t_out.shape[:2]):
-        delay = _delays(t_in[replica, sample], t_out[replica, sample])
+        delay = delays(t_in[replica, sample], t_out[replica, sample])
         scale = factor[replica, sample]
         by_time = weights[replica] * neuron.kernel_slope(delay) * scale
         by_weight = -neuron.kernel(delay) * scale
-        explodes = np.abs(by_weight).max(axis=0, initial=0.0) > max_weight_grad
+        explodes = np.abs(by_weight).max(axis=0, initial=0.0) > limit
         t_in_grad[replica, sample] = by_time.sum(axis=1)
         weights_grad[replica] += np.where(explodes, 0.0, by_weight)
     return t_in_grad, weights_grad
@@ -209,10 +225,10 @@ def membrane(times: ArrayLike, t_in: ArrayLike, weights: ArrayLike, neuron: LIF)
     Returns:
         (n_times, n_post), including the leak.
     """
-    times, t_in, weights = _doubles(times, t_in, weights)
+    times, t_in, weights = doubles(times, t_in, weights)
     if not neuron.uniform:
         columns = [
-            membrane(times, t_in, weights[:, j, None], one) for _, j, one in _each(neuron, weights[None])
+            membrane(times, t_in, weights[:, j, None], one) for _, j, one in each(neuron, weights[None])
         ]
         return np.concatenate([np.empty((times.size, 0)), *columns], axis=1)
     return neuron.leak + neuron.kernel(times[:, None] - t_in[None, :]) @ weights
@@ -231,7 +247,7 @@ def forward(
     lift: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """The oracle as the kernels of one layer (it sorts for itself); see `layerwise.LayerKernels`."""
-    t_in = _shared(t_in, len(weights))
+    t_in = shared(t_in, len(weights))
     if lift is not None:
         return _lifted(t_in, weights, neuron, lift)
     t_out = first_spikes(t_in, weights, neuron)
@@ -268,31 +284,10 @@ def backward(
     need_t_in_grad: bool,
 ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
     """The oracle as the kernels of one layer, which needs no order; see `layerwise.LayerKernels`."""
-    t_in, wanted = _shared(t_in, len(weights)), np.where(active[:, None, None], t_out_grad, 0.0)
+    t_in, wanted = shared(t_in, len(weights)), np.where(active[:, None, None], t_out_grad, 0.0)
     t_in_grad, weights_grad = first_spikes_vjp(t_in, weights, neuron, t_out, wanted, max_weight_grad, slope)
     dtype = weights.dtype
     return (t_in_grad.astype(dtype) if need_t_in_grad else None), weights_grad.astype(dtype)
-
-
-def _each(neuron: LIF, weights: Array) -> Iterator[tuple[int, int, LIF]]:
-    """(replica, post, its parameters) of all neurons."""
-    neuron.table(weights.shape[0], weights.shape[2])
-    for r, j in np.ndindex(weights.shape[0], weights.shape[2]):
-        yield r, j, neuron.of(r, j)
-
-
-def _shared(t_in: NDArray[Any], n_replica: int) -> NDArray[Any]:
-    return np.broadcast_to(t_in, (n_replica, *t_in.shape[1:]))
-
-
-def _doubles(*arrays: ArrayLike) -> tuple[Array, ...]:
-    return tuple(np.asarray(array, dtype=np.float64) for array in arrays)
-
-
-def _delays(t_in: Array, t_out: Array) -> Array:
-    """(n_pre, n_post): time from input to spike; 0 where the input is not in the causal set."""
-    causal = (t_in[:, None] < t_out) & np.isfinite(t_out)
-    return np.subtract(t_out, t_in[:, None], out=np.zeros(causal.shape), where=causal)
 
 
 def _first_spike(t: Array, weights: Array, neuron: LIF) -> Array:

@@ -6,13 +6,13 @@ its kernel is an integral. See `kernels.SingleKernels` for the arguments.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import reference
+from gpuspike.kernels.reference.arrays import each
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -26,7 +26,7 @@ def forward(
     """Spike times and slopes there."""
     t_out = np.empty((len(weights), t_in.shape[1], weights.shape[2]), weights.dtype)
     slope, none = np.empty_like(t_out), np.empty(0, np.int64)
-    for r, j, one in _each(neuron, weights):
+    for r, j, one in each(neuron, weights):
         arriving, own = _arriving(t_in, delays, r, j), weights[r, None, :, j, None]
         lifted = None if lift is None else lift[r, None, :, j, None]
         t, s = reference.forward(arriving, none, own, one, lifted)
@@ -39,7 +39,7 @@ def slopes(
 ) -> Array:
     """Slopes at given spike times, or where their causal sets would cross."""
     slope, of_layer = np.empty_like(t_out), reference.crossing_slopes if at_crossing else reference.slopes
-    for r, j, one in _each(neuron, weights):
+    for r, j, one in each(neuron, weights):
         arriving, own = _arriving(t_in, delays, r, j), weights[r, None, :, j, None]
         slope[r, :, j] = of_layer(arriving, own, one, t_out[r, None, :, j, None])[0, :, 0]
     return slope
@@ -61,7 +61,7 @@ def learn(
     """Gradients of weights, of delays, and of the logarithms of tau_mem and tau_syn."""
     weights_grad, delays_grad = np.zeros(weights.shape), np.zeros(weights.shape)
     taus = np.zeros((2, len(weights), weights.shape[2]))
-    for r, j, one in _each(neuron, weights):
+    for r, j, one in each(neuron, weights):
         if not active[r]:
             continue
         arriving = _arriving(t_in, delays, r, j)
@@ -94,7 +94,7 @@ def times_grad(
 ) -> Array:
     """Gradient of the times at which inputs leave."""
     out = np.zeros((len(weights), *t_in.shape[1:]))
-    for r, j, one in _each(neuron, weights):
+    for r, j, one in each(neuron, weights):
         own, *given = (a[r, None, :, j, None] for a in (weights, t_out, t_out_grad, slope))
         if active[r]:
             arriving = _arriving(t_in, delays, r, j)
@@ -114,9 +114,3 @@ def _arriving(t_in: Array, delays: Array | None, replica: int, post: int) -> Arr
     """(1, n_batch, n_pre) when the inputs of one neuron arrive."""
     times = t_in[replica if len(t_in) > 1 else 0]
     return (times if delays is None else times + delays[replica, :, post])[None]
-
-
-def _each(neuron: LIF, weights: Array) -> Iterator[tuple[int, int, LIF]]:
-    neuron.table(weights.shape[0], weights.shape[2])
-    for r, j in np.ndindex(weights.shape[0], weights.shape[2]):
-        yield r, j, neuron.of(r, j)

@@ -35,7 +35,7 @@ class TimeGrid(Distortion):
         if self.time_grid > window:
             raise ConfigError(
                 "substrate.time_grid must not be coarser than the window of the inputs, "
-                f"{window / unit:g} tau_syn, got {self.time_grid / unit:g}"
+                f"{window / unit:g} tau_syn, got {self.time_grid / unit!r}"
             )
 
     def clock(self, clock: Clock) -> Clock:

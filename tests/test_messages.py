@@ -1,0 +1,87 @@
+"""Messages that once told less than they knew, or something else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpuspike as gs
+from gpuspike.cli.command import too_large
+from gpuspike.datasets import load_arrays
+from gpuspike.datasets.encoding import latency
+from gpuspike.errors import DataError, DtypeError, ValueRangeError, extent
+
+
+def test_float16_is_told_by_its_own_name() -> None:
+    times, weights = np.ones((1, 2), np.float16), np.ones((2, 1), np.float16)
+    with pytest.raises(DtypeError, match=r"^t_in must be float32 or float64, got float16$"):
+        gs.first_spikes(times, weights, gs.LIF())
+
+
+def test_float16_in_jax() -> None:
+    jnp = pytest.importorskip("jax.numpy")
+    from gpuspike.jax import first_spikes
+
+    times, weights = jnp.ones((1, 2), jnp.float16), jnp.ones((2, 1), jnp.float16)
+    with pytest.raises(DtypeError, match=r"^t_in must be float32 or float64, got float16$"):
+        first_spikes(times, weights, gs.LIF())
+    with pytest.raises(DtypeError, match=r"^weights must be .* like t_in \(float32\), got float16$"):
+        first_spikes(times.astype(jnp.float32), weights, gs.LIF())
+
+
+def test_float16_in_torch() -> None:
+    torch = pytest.importorskip("torch")
+    from gpuspike.torch import first_spikes
+
+    half = torch.ones((2, 2), dtype=torch.float16)
+    with pytest.raises(DtypeError, match=r"^t_in must be torch.float32 or torch.float64, got torch.float16$"):
+        first_spikes(half, half, gs.LIF())
+
+
+def test_what_is_just_outside_is_shown_with_all_its_digits(tmp_path: Path) -> None:
+    with pytest.raises(ValueRangeError, match=r"got 0\.5 to 1\.0000001$"):
+        latency([0.5, 1.0000001], 0.0, 1.0)
+    with pytest.raises(ValueRangeError, match=r"got 1\.0000001$"):
+        latency([1.0000001], 0.0, 1.0)
+    arrays = {}
+    for split in ("train", "validation", "test"):
+        arrays |= {f"{split}_values": np.ones((2, 3)), f"{split}_labels": np.zeros(2, np.int64)}
+    np.savez(tmp_path / "own.npz", **arrays | {"test_values": np.full((2, 3), 1.0000001)})
+    with pytest.raises(DataError, match=r"must lie in \[0, 1\], got 1\.0000001$"):
+        load_arrays(tmp_path / "own.npz")
+    assert extent(np.array([3, -1])) == "-1 to 3"
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])
+def test_an_array_without_axes_is_a_number(kind: type) -> None:
+    neuron = gs.LIF(tau_mem=np.array(2, kind), threshold=np.array(3, kind))
+    assert neuron == gs.LIF(tau_mem=2.0, threshold=3.0)
+    assert neuron.uniform
+    with pytest.raises(ValueRangeError, match=r"tau_mem must be positive, got -1\.0"):
+        gs.LIF(tau_mem=np.array(-1.0))
+
+
+def test_memory_that_is_not_there_is_told_of_with_and_without_words() -> None:
+    assert str(too_large("the run", MemoryError())) == "the run does not fit into memory"
+    told = too_large("the run", MemoryError("Unable to allocate 7 TiB"))
+    assert str(told) == "the run does not fit into memory: Unable to allocate 7 TiB"
+
+
+def test_numba_that_may_not_compile_is_refused() -> None:
+    code = "import numpy as np, gpuspike as gs; gs.first_spikes(np.ones((1, 1)), np.ones((1, 1)), gs.LIF())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"NUMBA_DISABLE_JIT": "1"},
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.stderr.splitlines()[-1] == (
+        "gpuspike.errors.BackendError: the kernels of the CPU are compiled code, which NUMBA_DISABLE_JIT "
+        "forbids: unset it, or choose backend=reference"
+    )
