@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpuspike.api.checks import (
-    bias_spikes,
-    by_layer,
-    class_labels,
-    read_sizes,
-    spike_times,
-    whole,
-    working_type,
-)
+from gpuspike.api import checks
 from gpuspike.api.history import History
 from gpuspike.api.neurons import by_layer as neurons_by_layer
 from gpuspike.api.neurons import of_told, told
@@ -107,8 +99,8 @@ class Network:
         self._build(sizes, bias_times, seed, replicas, neuron or LIF(), dtype, backend, trained, rule)
         layers = self._architecture.layers
         suited_means, suited_stds = from_fan_in(layers)
-        means = by_layer("weight_mean", weight_mean, suited_means)
-        stds = by_layer("weight_std", weight_std, suited_stds)
+        means = checks.by_layer("weight_mean", weight_mean, suited_means)
+        stds = checks.by_layer("weight_std", weight_std, suited_stds)
         if min(stds) < 0.0:
             raise ValueRangeError(f"weight_std must be 0 or more, got {weight_std!r}")
         weights = self._architecture.initial_weights(self.seeds, means, stds, self.dtype)
@@ -127,13 +119,13 @@ class Network:
         trained: Sequence[str],
         delay_rule: DelayRule,
     ) -> None:
-        n_in, image, layers = read_sizes(sizes)
+        n_in, image, layers = checks.read_sizes(sizes)
         bias_times = [[]] * len(layers) if bias_times is None else bias_times
         columns = [layer.n_maps if isinstance(layer, Maps) else layer for layer in layers]
         neurons = neurons_by_layer(neuron, [n_in, *columns], replicas)
-        bias = bias_spikes(bias_times)
-        self.dtype = working_type(dtype)
-        seed, replicas = whole("seed", seed, 0), whole("replicas", replicas, 1)
+        bias = checks.bias_spikes(bias_times)
+        self.dtype = checks.working_type(dtype)
+        seed, replicas = checks.whole("seed", seed, 0), checks.whole("replicas", replicas, 1)
         self.seeds = tuple(range(seed, seed + replicas))
         shares = any(isinstance(layer, Maps) for layer in layers)
         self._host_only = trained_on_host(trained) or ("convolution" if shares else "")
@@ -203,7 +195,7 @@ class Network:
         Raises:
             ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
         """
-        t_in = spike_times("t_in", t_in, self.sizes[0], self.dtype)
+        t_in = checks.spike_times("t_in", t_in, self.sizes[0], self.dtype)
         parts, machine = [], self.machine
         for first in range(0, len(t_in), TOGETHER):
             received = machine.receive(t_in[None, first : first + TOGETHER], sort=False)
@@ -222,8 +214,8 @@ class Network:
         Raises:
             ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
         """
-        t_in = spike_times("t_in", t_in, self.sizes[0], self.dtype)
-        labels = class_labels("labels", labels, len(t_in), self.sizes[-1])
+        t_in = checks.spike_times("t_in", t_in, self.sizes[0], self.dtype)
+        labels = checks.class_labels("labels", labels, len(t_in), self.sizes[-1])
         right = (decide(self, t_in)[0] == labels).mean(axis=-1)
         return right if self.replicas > 1 else float(right)
 
@@ -246,7 +238,7 @@ class Network:
         times = np.asarray(times, np.float64)
         if times.ndim != 1 or not np.isfinite(times).all():
             raise ValueRangeError(f"times must be one axis of finite numbers, got shape {times.shape}")
-        t_in = spike_times("sample", np.asarray(sample)[None], self.sizes[0], self.dtype)
+        t_in = checks.spike_times("sample", np.asarray(sample)[None], self.sizes[0], self.dtype)
         weights, layers = self.parameters.weights, self.architecture.layers
         neurons, delays = [layer.neuron for layer in layers], [layer.delays for layer in layers]
         machine = self.machine
@@ -402,6 +394,6 @@ def decide(net: Network, t_in: ArrayLike) -> tuple[NDArray[np.int64], Array]:
     Raises:
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
-    t_in = spike_times("t_in", t_in, net.sizes[0], net.dtype)
+    t_in = checks.spike_times("t_in", t_in, net.sizes[0], net.dtype)
     found = decisions(net.machine, net.parameters.weights, t_in)
     return net._told(found.classes), net._told(found.times)
