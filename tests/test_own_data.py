@@ -218,7 +218,7 @@ def test_digits_reach_what_the_page_says(tmp_path: Path, monkeypatch: pytest.Mon
     exec(re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)[0], {})
     (command, *_) = re.findall(r"^    (gpuspike-train .*)$", page, flags=re.MULTILINE)
     monkeypatch.setattr("sys.argv", [*command.split(), "backend=cpu", "hydra.run.dir=run"])
-    monkeypatch.setattr("gpuspike.runs.run.draw", lambda *_: None)
+    monkeypatch.setattr("gpuspike.runs.run.draw", lambda *_: {})
     train()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["accuracy"]["test"]["mean"] > 0.93

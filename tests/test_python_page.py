@@ -81,7 +81,7 @@ def test_the_folder_of_a_run_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     small = ["training.epochs=2", "dataset.n_train=300", "dataset.n_validation=60", "dataset.n_test=60"]
     given = ["gpuspike-train", *small, "backend=cpu", "hydra.run.dir=outputs/yin_yang/DATE_TIME"]
-    monkeypatch.setattr("gpuspike.runs.run.draw", lambda *_: None)  # figures would take most of the time
+    monkeypatch.setattr("gpuspike.runs.run.draw", lambda *_: {})  # figures would take most of the time
     monkeypatch.setattr("sys.argv", given)
     train()
     (block,) = [text for text in blocks("docs/python.md") if "DATE_TIME" in text]

@@ -48,7 +48,7 @@ def with_memory(cupy: Any, free: int) -> None:
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plane of 90,000 points would take the stand-in a minute."""
-    monkeypatch.setattr("gpuspike.runs.run.draw", lambda *_: None)
+    monkeypatch.setattr("gpuspike.runs.run.draw", lambda *_: {})
 
 
 def test_a_run_on_the_device_is_the_run_on_the_cpu(tmp_path: Path) -> None:
