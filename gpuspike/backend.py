@@ -95,8 +95,8 @@ def crowded() -> str | None:
     if threads <= cores:
         return None
     return (
-        """What to say of more threads than cores, which wait for each other; None if there are none."""
-        f"times slower than {cores} threads"
+        f"NUMBA_NUM_THREADS={threads} is more than the {cores} cores that this process may use, which is "
+        f"many times slower than {cores} threads"
     )
 
 

@@ -91,7 +91,9 @@ def unpack(file: BinaryIO) -> dict[str, NDArray[Any]]:
     """
     size = os.fstat(file.fileno()).st_size
     if not zipfile.is_zipfile(file):
-        raise DataError("it is no .npz archive")
+        file.seek(0)
+        single = file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
+        raise DataError("it holds a single array" if single else "it is no .npz archive")
     file.seek(0)
     arrays: dict[str, NDArray[Any]] = {}
     with zipfile.ZipFile(file) as archive:

@@ -451,10 +451,10 @@ def test_layers_are_checked_with_the_configuration(overrides: list[str], words: 
 
 def test_a_pool_counts_for_no_layer_in_lists() -> None:
     config = configured("experiment=mnist_conv")
-    assert n_layers_of(config.model) == 3
-    assert config.model.bias_times == [[], [], []]
+    assert n_layers_of(config.model) == 4
+    assert config.model.bias_times == [[], [], [], []]
     with pytest.raises(
-        ConfigError, match=r"each of the 3 layers after the inputs, got 2 for training\.max_silent"
+        ConfigError, match=r"each of the 4 layers after the inputs, got 2 for training\.max_silent"
     ):
         configured("experiment=mnist_conv", "training.max_silent=[0.5,0.1]")
 

@@ -69,7 +69,7 @@ def read_plan(entries: Sequence[Any]) -> Plan:
     for number, entry in enumerate(entries):
         name = f"entry {number} of the layers"
         if not isinstance(entry, Mapping):
-            plan.append(_whole(name, entry))
+            plan.append(_whole("a layer's size", entry))
             continue
         told: dict[str, Any] = {str(key): value for key, value in entry.items()}
         kind = [key for key in told if key in KEYS]

@@ -74,7 +74,7 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
     in a plug-in, then changes no run's name.
     """
     unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
-    unset |= {"plugin": [], "model.trained": []}
+    unset |= {"plugin": [], "model.trained": [], "model.layers": []}
     unset |= {f"model.{f.name}": f.default for f in fields(ModelConfig) if f.name.startswith("delay")}
     values = {
         name: value
