@@ -173,6 +173,8 @@ def test_ugly_sizes(sizes: tuple[int, int, int], n_maps: int, dtype: str) -> Non
     assert (
         known.mean() >= np.isfinite(other.t_out).mean() - 0.01
     )  # in float32 one may just touch the threshold
+    if dtype == "float32" and known.any():  # a few flat crossings are further off
+        assert np.quantile(np.abs(state.t_out[known] - other.t_out[known]), 0.9) < 1e-5
     if dtype == "float64":
         np.testing.assert_allclose(state.t_out, other.t_out, rtol=0, atol=1e-10)
         close(w_grad, w_other, 1e-8)

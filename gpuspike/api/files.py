@@ -16,7 +16,7 @@ from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import Config
 from gpuspike.errors import DataError
 from gpuspike.network.delays import learnt
-from gpuspike.network.plan import Maps, read_plan, told_plan
+from gpuspike.network.plan import read_plan, timed, told_plan
 from gpuspike.reading import text_of
 from gpuspike.runs.experiment import dataset_of, delay_rule_of, recipe_of, substrate_of
 from gpuspike.store import checkpoint, resume
@@ -97,7 +97,7 @@ def _sizes(arrays: dict[str, Array], config: Config) -> list[Any]:
         n_in = arrays["weights_0"].shape[1] - len(model.bias_times[0])
         return [n_in, *model.hidden, arrays[f"weights_{len(model.hidden)}"].shape[2]]
     shape = dataset_of(config.dataset).image_shape
-    layers = [one.timed(model.tau_syn) if isinstance(one, Maps) else one for one in read_plan(model.layers)]
+    layers = timed(read_plan(model.layers), model.tau_syn)
     return [[*(shape or ()), model.input_repeats], *told_plan(layers)]
 
 

@@ -43,10 +43,6 @@ class Maps:
         """
         return Convolution(shape, **vars(self))
 
-    def timed(self, unit: float) -> Maps:
-        """The same with its time in units of which one is `unit` long."""
-        return replace(self, pad_time=self.pad_time * unit)
-
 
 Plan = list[int | Maps]
 """Layers after the inputs: how many neurons, or what maps."""
@@ -97,6 +93,11 @@ def read_plan(entries: Sequence[Any]) -> Plan:
                 raise ValueRangeError(f"{name}, pool, must stand behind a conv, whose spikes it hears")
             plan[-1] = replace(before, pool=before.pool * value)
     return plan
+
+
+def timed(plan: Plan, unit: float) -> Plan:
+    """The same layers with times in units of which one is `unit` long."""
+    return [replace(one, pad_time=one.pad_time * unit) if isinstance(one, Maps) else one for one in plan]
 
 
 def told_plan(plan: Plan) -> list[Any]:

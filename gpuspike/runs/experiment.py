@@ -32,7 +32,7 @@ from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters, trained_on_host
-from gpuspike.network.plan import Maps, Plan, read_plan
+from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
@@ -315,7 +315,7 @@ def _sizes(config: Config, dataset: Dataset) -> tuple[Plan, tuple[int, int, int]
     n_in = dataset.n_features * model.input_repeats
     if not model.layers:
         return [n_in, *model.hidden, n_classes], image
-    layers = [one.timed(model.tau_syn) if isinstance(one, Maps) else one for one in read_plan(model.layers)]
+    layers = timed(read_plan(model.layers), model.tau_syn)
     if layers[-1] != n_classes:
         raise ConfigError(
             f"model.layers must end with a dense layer of {n_classes} neurons, one for each class of "
