@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -33,6 +32,11 @@ LONG = ("train", *SIZES, "training.epochs=60", "hydra.run.dir=run")
 SWEEP = ("train", "-m", *SIZES, "training.epochs=2", "seed=0,1", "hydra.sweep.dir=swept")
 HANG = 60.0
 """Seconds after which a command is taken for stuck; kernels are compiled before all cases."""
+# Gives the program that follows files of at most so many bytes, with an error in place of a signal.
+LIMITED = """import os, resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+os.execvp(sys.argv[2], sys.argv[2:])"""
 
 
 @dataclass(frozen=True)
@@ -285,24 +289,14 @@ def outcome(case: Case, folder: Path) -> str:
     variables = {**os.environ, **case.environment}
     command = [program(case.words[0]), *case.words[1:]]
 
-    def limited() -> None:
-        if case.limit is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (case.limit, case.limit))
-
+    if case.limit is not None:  # by a program of its own: a preexec_fn forks, which JAX's threads forbid
+        command = [sys.executable, "-c", LIMITED, str(case.limit), *command]
     if not folder.exists():  # for the command alone
         folder.mkdir()
         command = ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *command]
     # Not in files, which have a limit of their own here.
     out = os.open(case.output, os.O_WRONLY) if case.output else subprocess.PIPE
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=variables,
-        stdout=out,
-        stderr=subprocess.PIPE,
-        preexec_fn=limited,  # noqa: PLW1509
-    )
+    process = subprocess.Popen(command, cwd=folder, env=variables, stdout=out, stderr=subprocess.PIPE)
     if case.output:
         os.close(out)
     if case.kill is not None:
