@@ -66,6 +66,14 @@ class GradientName(enum.Enum):
     ideal = "ideal"
 
 
+class SilenceName(enum.Enum):
+    """What wakes silent neurons."""
+
+    bumping = "bumping"
+    waking = "waking"
+    none = "none"
+
+
 class NewChip(enum.Enum):
     """When a training gets a new piece of silicon."""
 
@@ -149,6 +157,8 @@ class TrainingConfig:
     batch_size: int = MISSING
     evaluation_batch_size: int = MISSING
     loss: str = MISSING  # in gpuspike.training.losses.LOSSES
+    silence: SilenceName = SilenceName.bumping  # what wakes silent neurons
+    waking: float = 1.0  # strength; silence=waking
     max_silent: list[float] | None = (
         MISSING  # silent fraction of each layer above which it is bumped; null: usual
     )

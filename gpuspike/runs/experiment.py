@@ -17,6 +17,7 @@ from gpuspike.config.schema import (
     DatasetConfig,
     GradientName,
     NewChip,
+    SilenceName,
     SubstrateConfig,
     conf_folder,
 )
@@ -112,7 +113,8 @@ class Experiment:
     def step_kind(self) -> StepKind:
         """Which step its training has, told before there is one."""
         parts = (self.trained_machine(), self.loss, self.recipe.optimizer, self.rule, self.config.replicas)
-        return step_kind(*parts, self.trained, on_device=self.backend.name == "cuda")
+        wakes = self.config.training.silence is SilenceName.waking
+        return step_kind(*parts, self.trained, on_device=self.backend.name == "cuda", wakes=wakes)
 
     def receive(self, features: Array, *, again: bool = False) -> LayerInput:
         """What the first layer gets of (n_samples, n_features) features or pixels, on the host.
@@ -350,6 +352,7 @@ def recipe_of(config: Config) -> Recipe:
     """The training that a configuration describes."""
     training, optimizer = vars(config.training), vars(config.optimizer)
     values: dict[str, Any] = training | optimizer | {"schedule": config.optimizer.schedule.value}
+    values["silence"] = config.training.silence.value
     values["loss"] = _made(LOSSES[config.training.loss], training)
     values["optimizer"] = _made(OPTIMIZERS[config.optimizer.name], optimizer)
     return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})

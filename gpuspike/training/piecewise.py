@@ -13,6 +13,7 @@ from gpuspike.training.bumping import NO_LAYER
 from gpuspike.training.evaluation import Labelled, silent_fraction
 from gpuspike.training.losses import decide
 from gpuspike.training.step import HostStep, StepKind
+from gpuspike.training.waking import Waking
 
 Array = NDArray[Any]
 
@@ -63,9 +64,17 @@ class PiecewiseStep(HostStep):
         bumped = chosen != NO_LAYER
         active = ~bumped if self._rule.bump_replaces_step else np.ones_like(bumped)
         if active.any():
+            waking = self._bumping if isinstance(self._bumping, Waking) else None
             grads = network.backward(
-                parameters, activities, t_out_grad, active=active, max_weight_grad=self._rule.max_weight_grad
+                parameters,
+                activities,
+                t_out_grad,
+                active=active,
+                max_weight_grad=self._rule.max_weight_grad,
+                pushes=() if waking is None else waking.pushes(network.layers, activities, labels),
             )
+            if waking is not None:
+                waking.follow(network.layers, activities)
             self._descent.step(parameters, grads, self._learning_rate, active)
         self._bumping.apply(weights, activities, chosen)
         network.after_step(weights)

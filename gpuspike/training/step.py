@@ -115,7 +115,7 @@ def training_state(parameters: Parameters, descent: Descent, bumping: Bumping) -
     """All arrays that a resumed run would need, by name; not copied."""
     arrays = parameters.arrays()
     arrays |= {f"optimizer_{name}": a for name, a in descent.state().items()}
-    return arrays | {"bump_layer": bumping.layer, "bump_size": bumping.size}
+    return arrays | bumping.state()
 
 
 class HostStep:
