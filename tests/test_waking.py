@@ -144,13 +144,13 @@ def test_maps_are_pulled_as_one_neuron_for_each_place() -> None:
 
 
 def test_values_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueRangeError, match="waking must be positive and finite, got 0.0"):
+    with pytest.raises(ValueRangeError, match=r"waking must be positive and finite, got 0\.0"):
         Waking((0.5,), 0.1, 1, strength=0.0)
     with pytest.raises(ValueRangeError, match="silence must be bumping, waking, none, got 'sleep'"):
         Recipe(silence="sleep", bump_value=0.1).make_bumping(2, 1)
     network = Architecture.build((3, 2), ((),), LIF(), load("cpu"))
     parts = network, TTFSCrossEntropy(), Adam(), TrainingRule(10, 10), 2
-    with pytest.raises(BackendError, match="training.silence=waking has no device step"):
+    with pytest.raises(BackendError, match=r"training\.silence=waking has no device step"):
         step_kind(*parts, on_device=True, wakes=True)
 
 

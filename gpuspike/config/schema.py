@@ -169,6 +169,7 @@ class TrainingConfig:
     max_weight_grad: float = MISSING  # inf: none
     input_noise: float = 0.0  # standard deviation [tau_syn]
     max_shift: int = 0  # largest random shift of training images [pixels]; 0: none
+    match_noise: bool = False  # a loss no sharper than the chip's noise on spike times lets it be
     cuda_graph: bool = True  # replay a device's step as a CUDA graph; changes nothing but speed
 
 

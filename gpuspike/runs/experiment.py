@@ -252,7 +252,8 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     network = replace(network, delay_rule=delay_rule_of(config))
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
-    recipe = recipe_of(config)
+    recipe, on_chip = recipe_of(config), config.substrate.gradient is not GradientName.ideal
+    noise = substrate.time_noise / model.tau_syn if on_chip else 0.0
     together = training.evaluation_batch_size
     if backend.name == "cuda":
         together = _evaluated_together(config, dataset, network, to_train)
@@ -265,7 +266,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         dataset=dataset,
         network=network,
         substrate=substrate,
-        loss=recipe.make_loss(network.kernels, model.tau_syn),
+        loss=recipe.make_loss(network.kernels, model.tau_syn, noise),
         rule=rule,
         recipe=recipe,
         prices=prices,

@@ -155,9 +155,17 @@ class CompiledStep(HostStep):
         """The largest weight that a layer can have."""
         return np.inf
 
-    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+    def begin(
+        self,
+        train: Labelled,
+        order: NDArray[np.int64],
+        epoch: int,
+        learning_rate: float,
+        progress: float = 1.0,
+    ) -> None:
         """See `Step.begin`."""
-        super().begin(train, order, epoch, learning_rate)
+        super().begin(train, order, epoch, learning_rate, progress)
+        self._stack.score(self._network.kernels.register_leaf(self._loss_now))  # type: ignore[attr-defined]
         n_batches = -(-len(train) // self._rule.batch_size)
         known = self._known_order(train)
         self._at = self._stack.epoch(train.received.t_in[0], known, order, train.labels, epoch, n_batches)

@@ -63,12 +63,13 @@ class Recipe:
         silence: what wakes silent neurons: "bumping", see `bumping.Bumping`; "waking", a gradient, see
             `waking.Waking`; or "none".
         waking: its strength.
-        max_silent: for each layer the silent fraction above which it is bumped, or each of its neurons pulled;
+        max_silent: of each layer the silent fraction above which it is bumped, or a neuron of it pulled;
             None: HIDDEN_SILENT or NEURON_SILENT, and OUTPUT_SILENT for the last one.
         bump_value, bump_exponential, bump_targeted: how it is bumped.
         bump_replaces_step: a bumped batch makes no gradient step, as in the paper.
         max_weight_grad: limit of |dL/dw| for one (sample, neuron); inf for none.
         input_noise: standard deviation of the noise on input times.
+        match_noise: the loss is made to suit the noise of the spike times on a chip, see `Loss.matched`.
         cuda_graph: a device replays its step as a graph; changes nothing but speed.
     """
 
@@ -90,6 +91,7 @@ class Recipe:
     bump_replaces_step: bool = False
     max_weight_grad: float | None = None
     input_noise: float = 0.0
+    match_noise: bool = False
     cuda_graph: bool = True
 
     def __post_init__(self) -> None:
@@ -155,9 +157,14 @@ class Recipe:
             max_weight_grad=0.2 / unit if self.max_weight_grad is None else self.max_weight_grad,
         )
 
-    def make_loss(self, kernels: Kernels, tau_syn: float) -> Loss:
-        """The loss in a network's unit of time, computed by a backend."""
-        return replace(self.loss, tau_syn=tau_syn, kernels=kernels)
+    def make_loss(self, kernels: Kernels, tau_syn: float, noise: float = 0.0) -> Loss:
+        """The loss in a network's unit of time, computed by a backend.
+
+        Args:
+            noise: standard deviation of what makes spike times uncertain, in tau_syn; see `match_noise`.
+        """
+        loss = self.loss.matched(noise) if self.match_noise and noise > 0.0 else self.loss
+        return replace(loss, tau_syn=tau_syn, kernels=kernels)
 
     def make_bumping(self, n_layer: int, n_replica: int) -> Bumping:
         """What wakes silent neurons.
@@ -248,6 +255,9 @@ class _Later(Schedule):
 
     def at(self, epoch: int) -> float:
         return super().at(epoch - self.first_epoch)
+
+    def progress(self, epoch: int) -> float:
+        return super().progress(epoch - self.first_epoch)
 
 
 def step_kind(

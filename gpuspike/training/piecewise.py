@@ -30,9 +30,16 @@ class PiecewiseStep(HostStep):
         super().__init__(*parts)
         self.kind = StepKind("piecewise", reason)
 
-    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+    def begin(
+        self,
+        train: Labelled,
+        order: NDArray[np.int64],
+        epoch: int,
+        learning_rate: float,
+        progress: float = 1.0,
+    ) -> None:
         """See `Step.begin`."""
-        super().begin(train, order, epoch, learning_rate)
+        super().begin(train, order, epoch, learning_rate, progress)
         self._totals = np.zeros((3 + len(self._weights), len(self._seeds)))
 
     def batch(self, number: int) -> None:
@@ -57,7 +64,7 @@ class PiecewiseStep(HostStep):
         network = self._network.having(parameters)
         activities = network.forward(weights, received, moment)
         t_out = activities[-1].t_out
-        loss, t_out_grad = self._loss(t_out, labels)
+        loss, t_out_grad = self._loss_now(t_out, labels)
         silent = silent_fraction(activities)
         # Nobody wakes the dead: counted, they would have a layer bumped for ever.
         chosen = self._bumping.choose(silent - network.dead_fraction)

@@ -133,6 +133,10 @@ class Stack:
         self._wakes = None if wakes is None else self._wake(*wakes)
         self._batches: dict[int, Batch] = {}
 
+    def score(self, loss: Any) -> None:
+        """Goes on with other numbers of the same loss."""
+        self._rule = self._rule._replace(loss=in_floats(loss))
+
     def _wake(self, strength: float, limits: Sequence[float], shares: Sequence[NDArray[np.float64]]) -> Wakes:
         """What `step_job` is told of silent neurons."""
         self._kept = self._kept, shares
