@@ -124,6 +124,10 @@ class ModelConfig:
         MISSING  # of the initial weights, by layer; null: from the number of inputs
     )
     weight_std: list[float] | None = MISSING
+    # Instead of both, measured: the share of (sample, neuron) pairs of each layer that spike at first, and
+    # how long after its inputs [tau_syn]; docs/silence.md
+    fires: list[float] | None = None
+    spikes_at: list[float] | None = None
     tau_mem: float = MISSING  # inf: no leak
     tau_syn: float = MISSING
     threshold: float = MISSING

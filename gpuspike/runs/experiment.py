@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from gpuspike.errors import ConfigError, check_all
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.limits import largest_sum
+from gpuspike.network.calibration import SAMPLES, calibrated
 from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
@@ -37,17 +38,16 @@ from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
+from gpuspike.runs.recipes import recipe_of
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.augmentation import RandomShift
-from gpuspike.training.fit import Recipe, leaf_values, make_trainer, step_kind
-from gpuspike.training.leaf import Leaf
-from gpuspike.training.losses import LOSSES, Loss
+from gpuspike.training.fit import Recipe, make_trainer, step_kind
+from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import OPTIMIZERS
 from gpuspike.training.step import StepKind, TrainingRule
 from gpuspike.training.trainer import Trainer
 
 Array = NDArray[Any]
-L = TypeVar("L", bound=Leaf)
 
 
 @dataclass(frozen=True)
@@ -349,18 +349,15 @@ def delay_rule_of(config: Config) -> DelayRule:
     return rule.timed(model.tau_syn)
 
 
-def recipe_of(config: Config) -> Recipe:
-    """The training that a configuration describes."""
-    training, optimizer = vars(config.training), vars(config.optimizer)
-    values: dict[str, Any] = training | optimizer | {"schedule": config.optimizer.schedule.value}
-    values["silence"] = config.training.silence.value
-    values["loss"] = _made(LOSSES[config.training.loss], training)
-    values["optimizer"] = _made(OPTIMIZERS[config.optimizer.name], optimizer)
-    return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})
-
-
-def _made(leaf: type[L], values: Mapping[str, Any]) -> L:
-    return leaf(**{name: values[name] for name in leaf_values(leaf())})
+def _calibrated(parts: Experiment, machine: Machine, fires: Sequence[float]) -> list[Array]:
+    """Initial weights with which layers spike as is wished, found on the host."""
+    model, network = parts.config.model, parts.network
+    if parts.backend.name == "cuda":
+        network = replace(network, kernels=load("cpu"))
+        machine = network
+    at = None if model.spikes_at is None else [model.tau_syn * delay for delay in model.spikes_at]
+    received = network.receive(parts.encode(parts.dataset.train.features[:SAMPLES]), sort=False)
+    return calibrated(machine, received, parts.seeds, fires, at, parts.config.dtype.value)
 
 
 def new_trainer(parts: Experiment) -> Trainer:
@@ -370,10 +367,13 @@ def new_trainer(parts: Experiment) -> Trainer:
     if means is None or stds is None:
         suited_means, suited_stds = from_fan_in(parts.network.layers)
         means, stds = means or suited_means, stds or suited_stds
-    weights = parts.network.initial_weights(parts.seeds, means, stds, parts.config.dtype.value)
+    trained = parts.trained_machine()
+    if model.fires is not None:
+        weights = _calibrated(parts, trained, model.fires)
+    else:
+        weights = parts.network.initial_weights(parts.seeds, means, stds, parts.config.dtype.value)
     learnt = Parameters.of_weights(weights)
     learnt.check([layer.neuron for layer in parts.network.layers])
-    trained = parts.trained_machine()
     # Examined is always the chip that the run is for.
     new = trained is parts.network or parts.config.substrate.new_chip is NewChip.step
     examined = parts.on_chip(parts.chip_seeds) if new else trained

@@ -30,7 +30,7 @@ def refuse_without_text(loss: Loss, optimizer: Optimizer) -> None:
     """Refuses what a device cannot compute.
 
     Raises:
-        BackendError: the loss or the optimiser that has no device text, or a loss that changes as it goes along.
+        BackendError: the loss or the optimiser that has no device text, or a loss that changes.
     """
     if loss.at(0.0) != loss:
         raise BackendError("a device has one loss throughout: set training.xi_start=0, or backend=cpu")

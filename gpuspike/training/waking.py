@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import LayerState
+from gpuspike.network.calibration import silent_pairs
 from gpuspike.network.layers import Layer
 from gpuspike.network.passes import Push
 from gpuspike.training.bumping import Bumping
@@ -99,8 +100,3 @@ class Waking(Bumping):
             silent = silent_pairs(layer, state)
             silent = silent.reshape(len(silent), -1, share.shape[1])  # places of a map are like samples
             share[...] = np.count_nonzero(silent, axis=1) / silent.shape[1]
-
-
-def silent_pairs(layer: Layer, state: LayerState) -> NDArray[np.bool_]:
-    """(n_replica, n_batch, n_neurons) who does not spike, maps before anything is pooled."""
-    return np.isinf(state.t_out if layer.convolution is None else state.t_cross)

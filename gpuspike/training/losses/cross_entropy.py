@@ -16,9 +16,9 @@ NOISES = 2.5
 """Temperature, in standard deviations of a spike time's noise, that suits it.
 
 A softmax of temperature xi is what a decision on logistic noise is, of deviation pi xi/sqrt(3) = 1.8 xi.
-Independent noise of deviation sigma on the last layer's spikes alone makes sqrt(2) sigma of a difference of two:
-xi = 0.8 sigma. What hidden spikes bring comes on top, amplified wherever a membrane meets the threshold at a flat
-slope: some three times as much in trained networks, see docs/silence.md.
+Independent noise of deviation sigma on the last spikes alone makes sqrt(2) sigma of a difference of two:
+xi = 0.8 sigma. What hidden spikes bring comes on top, amplified wherever a membrane meets the threshold
+at a flat slope: some three times as much in trained networks, see docs/silence.md.
 """
 
 
