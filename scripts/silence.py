@@ -58,7 +58,14 @@ def name_of(overrides: str) -> str:
         word.split("=", 1)[-1].replace("/", "-") if "experiment" in word else word
         for word in overrides.split()
     ]
-    return "_".join(words).replace("[", "").replace("]", "").replace("training.", "").replace("hydra.", "")
+    return (
+        "_".join(words)
+        .replace("=", "-")
+        .replace("[", "")
+        .replace("]", "")
+        .replace("training.", "")
+        .replace("hydra.", "")
+    )
 
 
 def run(overrides: str, output: Path) -> dict[str, Any]:
