@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,33 +66,39 @@ def yields(reached: Array) -> dict[str, Any]:
         "median": float(np.median(reached)),
         "worst": float(reached.min()),
         "best": float(reached.max()),
-        "mean_interval": _interval(reached.mean(axis=0)),
+        "mean_interval": mean_interval(reached.mean(axis=0)),
         "yield": curve,
         "per_replica_and_chip": reached,
     }
 
 
-def _interval(values: Array) -> list[float] | None:
-    """Where the mean of what these are a sample of lies, with 95 %."""
+def mean_interval(values: Array, confidence: float = 0.95) -> list[float] | None:
+    """Where the mean of what some numbers are a sample of lies, after Student; None for a single number."""
     if len(values) < 2:
         return None
-    reach = student(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    reach = student(len(values) - 1, confidence) * values.std(ddof=1) / np.sqrt(len(values))
     return [float(values.mean() - reach), float(values.mean() + reach)]
 
 
-def student(freedom: int) -> float:
-    """The 97.5 % quantile of Student's distribution, to 0.13 %.
+def student(freedom: int, confidence: float = 0.95) -> float:
+    """How far from 0 Student's variable lies at most with a probability.
 
-    Source: closed forms for one and two degrees of freedom, else Abramowitz and Stegun, eq. (26.7.5).
+    Source: the finite sums of Abramowitz and Stegun, eq. (26.7.3) and (26.7.4), bisected.
     """
-    if freedom <= 2:
-        return (12.7062047, 4.3026527)[freedom - 1]
-    z = 1.9599639845
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return sum(term / freedom**k for k, term in enumerate(terms))
+    low, high = 0.0, math.pi / 2
+    for _ in range(100):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _within(angle, freedom) < confidence else (low, angle)
+    return math.sqrt(freedom) * math.tan((low + high) / 2)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """Probability of |t| < sqrt(freedom) tan(angle)."""
+    odd = freedom % 2
+    cos = math.cos(angle)
+    term, total = (cos if odd else 1.0), 0.0
+    for k in range(2 if odd else 1, freedom, 2):
+        total += term
+        term *= cos * cos * (k / (k + 1))
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total
