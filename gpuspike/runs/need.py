@@ -130,13 +130,16 @@ def _known(verdict: str) -> str:
     return "reached" if verdict == MISSED else "certainly reached"
 
 
-def decide(accuracy: Array, question: Question) -> tuple[str, tuple[float, float]]:
+def decide(accuracy: Array, question: Question, looks: int) -> tuple[str, tuple[float, float]]:
     """A verdict, and the interval of the mean that it is from.
 
     The interval is Student's, and so wide that CONFIDENCE holds of a value that is looked at again each time
     that seeds are added (Bonferroni).
+
+    Args:
+        looks: at the value, at most.
     """
-    interval = mean_interval(accuracy, 1.0 - (1.0 - CONFIDENCE) / question.looks)
+    interval = mean_interval(accuracy, 1.0 - (1.0 - CONFIDENCE) / looks)
     assert interval is not None
     low, high = interval
     verdict = REACHED if low > question.accuracy else MISSED if high < question.accuracy else UNDECIDED
@@ -173,7 +176,7 @@ def examine(
     n_seeds = question.replicas
     while True:
         found = bench.examined(changes, n_seeds, question.split, label)
-        verdict, interval = decide(found.accuracy, question)
+        verdict, interval = decide(found.accuracy, question, question.looks if decided else 1)
         if verdict != UNDECIDED or not decided or n_seeds >= question.seeds:
             return Point(values[0], verdict, found.accuracy, interval, seconds=found.seconds)
         n_seeds = min(n_seeds + question.replicas, question.seeds)

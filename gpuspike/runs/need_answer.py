@@ -47,10 +47,14 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
     run = Path(asked.run) if asked.run else None
     check_writable(folder)
     bench = Bench(config, training, folder, console, run=run, together=asked.replicas)
+    axes = [axis(name) for name in asked.distortion]
     bench.check({})
+    for (
+        one
+    ) in axes:  # what no chip of the kind can have, a convolution for example, is refused before any work
+        bench.check(one.changes(vars(config.substrate), one.start))
     provenance = provenance_of(config)
     question = Question(asked.accuracy, asked.replicas, asked.seeds, asked.resolution, asked.split.value)
-    axes = [axis(name) for name in asked.distortion]
     told: dict[str, Any] = {
         "experiment": experiment,
         "question": vars(question)
