@@ -54,11 +54,13 @@ def yields(reached: Array) -> dict[str, Any]:
         Number of chips; mean, deviation, median, worst and best over all; every accuracy; the 95 %
         interval of the mean over all chips of the kind, for these networks, after Student (None for one
         chip); and the yield: for each of some shares the accuracy that at least this share of the chips
-        reaches, mean over replicas.
+        reaches, mean over replicas. "yield_interval" has, for each of these shares, the 95 % interval of the share
+        of all chips of the kind that reach as much, after Clopper and Pearson.
     """
     best_first = -np.sort(-reached, axis=1)
     n_chips = reached.shape[1]
-    curve = {f"{share:g}": float(best_first[:, int(np.ceil(share * n_chips)) - 1].mean()) for share in SHARES}
+    counts = {f"{share:g}": int(np.ceil(share * n_chips)) for share in SHARES}
+    curve = {share: float(best_first[:, count - 1].mean()) for share, count in counts.items()}
     return {
         "chips": n_chips,
         "mean": float(reached.mean()),
@@ -68,8 +70,39 @@ def yields(reached: Array) -> dict[str, Any]:
         "best": float(reached.max()),
         "mean_interval": mean_interval(reached.mean(axis=0)),
         "yield": curve,
+        "yield_interval": {share: list(share_interval(n, n_chips)) for share, n in counts.items()},
         "per_replica_and_chip": reached,
     }
+
+
+def share_interval(count: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Where the share of a whole lies of which `count` were found among `of`.
+
+    Source: Clopper and Pearson, Biometrika 26, 404 (1934): the shares for which the tail of the binomial
+    distribution that holds the count is half of what is left of the confidence; bisected. It holds for one
+    count that was chosen before, and is never too narrow.
+    """
+    tail = (1.0 - confidence) / 2
+
+    def end(least: int) -> float:
+        """The share for which at least so many are found as often as the tail says."""
+        logs = np.cumsum(np.log(np.arange(of, 0, -1) / np.arange(1, of + 1)))  # of binomial coefficients
+        k = np.arange(least, of + 1)
+        coefficients = np.concatenate([[0.0], logs])[k]
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            p = (low + high) / 2
+            above = float(np.exp(coefficients + k * math.log(p) + (of - k) * math.log1p(-p)).sum())
+            low, high = (p, high) if above < (tail if least == count else 1.0 - tail) else (low, p)
+        return (low + high) / 2
+
+    return (0.0 if count == 0 else end(count), 1.0 if count == of else end(count + 1))
+
+
+def band(n_chips: int) -> Array:
+    """(n_counts, 3) counts of chips and the interval of each, as `share_interval` has it; a hundred at most."""
+    counts = np.unique(np.linspace(1, n_chips, min(n_chips, 100)).round().astype(int))
+    return np.array([[count, *share_interval(int(count), n_chips)] for count in counts])
 
 
 def mean_interval(values: Array, confidence: float = 0.95) -> list[float] | None:
