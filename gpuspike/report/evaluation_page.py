@@ -96,7 +96,7 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
             + picture(
                 path.with_name(f"{path.stem}_yield.png"),
                 "Above: how many chips have which accuracy. Below: the share of the chips that reach an"
-                " accuracy, a line a replica; around it, for each count of chips, the 95 % interval of the share of"
+                " accuracy, a line a replica; around it, for each count, the 95 % interval of the share of"
                 " all such chips (Clopper and Pearson).",
                 path,
             )

@@ -54,8 +54,8 @@ def yields(reached: Array) -> dict[str, Any]:
         Number of chips; mean, deviation, median, worst and best over all; every accuracy; the 95 %
         interval of the mean over all chips of the kind, for these networks, after Student (None for one
         chip); and the yield: for each of some shares the accuracy that at least this share of the chips
-        reaches, mean over replicas. "yield_interval" has, for each of these shares, the 95 % interval of the share
-        of all chips of the kind that reach as much, after Clopper and Pearson.
+        reaches, mean over replicas. "yield_interval" has, for each of these shares, the 95 % interval of the
+        share of all chips of the kind that reach as much, after Clopper and Pearson.
     """
     best_first = -np.sort(-reached, axis=1)
     n_chips = reached.shape[1]
@@ -100,7 +100,7 @@ def share_interval(count: int, of: int, confidence: float = 0.95) -> tuple[float
 
 
 def band(n_chips: int) -> Array:
-    """(n_counts, 3) counts of chips and the interval of each, as `share_interval` has it; a hundred at most."""
+    """(n_counts, 3) counts of chips, a hundred at most, and `share_interval` of each."""
     counts = np.unique(np.linspace(1, n_chips, min(n_chips, 100)).round().astype(int))
     return np.array([[count, *share_interval(int(count), n_chips)] for count in counts])
 

@@ -124,7 +124,7 @@ def yields(reached: Floats, band: Floats) -> Figure:
 
     Args:
         reached: (n_replica, n_chips) accuracies in 0..1.
-        band: (n_counts, 3) counts of chips, and in which shares of all chips of the kind each may have its cause.
+        band: (n_counts, 3) counts of chips, and the interval of the share of all such chips for each.
     """
     figure = new_figure(height=3.2)
     counts, share = figure.subplots(2, 1, sharex=True)
