@@ -173,7 +173,8 @@ def lines(setup: Setup, rows: Sequence[dict[str, Any]]) -> list[str]:
         f"{n_networks} networks a row, `experiment={setup.experiment}`; test accuracy in %, "
         "mean and deviation.",
         "",
-        f"| trained | own chips | {N_CHIPS} unseen chips | median | worst | chips with {100 * setup.asked:g} % "
+        f"| trained | own chips | {N_CHIPS} unseen chips | median | worst "
+        f"| chips with {100 * setup.asked:g} % "
         f"| {n_networks} of them | after {epochs} epochs on it | thresholds alone |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -213,11 +214,11 @@ def page(found: Sequence[tuple[Setup, list[dict[str, Any]]]]) -> str:
         "# Chips that were never seen",
         "",
         f"What a network is worth on {N_CHIPS} pieces of the emulated BrainScaleS-2 that no training has met",
-        f"(chip seeds {FIRST_CHIP} to {FIRST_CHIP + N_CHIPS - 1}; trainings have those from 0 on), by what it",
-        "was trained on, and what tuning network r to the r-th of them adds: all weights in the loop, or each",
-        "neuron's threshold alone (`model.frozen=true model.trained=[threshold]`). The share of chips is that",
-        "of the median network, with the 95 % interval for all chips of the kind (Clopper and Pearson); figures",
-        "show the first network of each row, with that interval.",
+        f"(chip seeds {FIRST_CHIP} to {FIRST_CHIP + N_CHIPS - 1}; trainings have those from 0 on), by what",
+        "it was trained on, and what tuning network r to the r-th of them adds: all weights in the loop, or",
+        "each neuron's threshold alone (`model.frozen=true model.trained=[threshold]`). The share of chips",
+        "is that of the median network, with the 95 % interval for all chips of the kind (Clopper and",
+        "Pearson); figures show the first network of each row, with that interval.",
         "",
         "Written by `python scripts/unseen_chips.py --table docs/unseen_chips.md`, on the code of commit",
         f"{git_revision()}.",

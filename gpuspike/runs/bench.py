@@ -101,7 +101,10 @@ class Bench:
         Raises:
             GpuspikeError: what was expected and what was got.
         """
-        build(self._trained_on(self._examined(changes)))
+        config = self._examined(changes)
+        build(config, to_train=False)
+        if self.training is not Training.RUN:
+            build(self._trained_on(config))
 
     def examined(self, changes: Mapping[str, Any], count: int, split: str, label: str = "") -> Reached:
         """Accuracies of the first seeds on a split.

@@ -114,7 +114,7 @@ def _map(
         _say(names, point, console, " ".join(f"{value:g}" for value in pair))
 
     found = draw_map(bench, axes, (first, second), question, say)
-    table = Table(title=f"mean accuracy in %, {axes[0].name} across, {axes[1].name} down")
+    table = Table()
     for name in ("", *(f"{value:g}" for value in found.values[0])):
         table.add_column(name, justify="right")
     for value, row in zip(found.values[1], found.points, strict=True):
@@ -124,7 +124,12 @@ def _map(
         )
         table.add_row(f"{value:g}", *cells)
     console.print(table)
-    console.print(f"- is below {100 * question.accuracy:g} %, ? is undecided", highlight=False)
+    console.print(
+        f"mean accuracy in %, {axes[0].name} across, {axes[1].name} down: - is below "
+        f"{100 * question.accuracy:g} %, ? is undecided",
+        soft_wrap=True,
+        highlight=False,
+    )
     return found
 
 
@@ -147,13 +152,14 @@ def _say(name: str, point: Point, console: Console, value: str = "") -> None:
     console.print(f"{name} {value:10} {text}", soft_wrap=True, highlight=False)
 
 
-def _table(points: Sequence[Point], title: str, console: Console) -> None:
-    table = Table(title=title)
+def _table(points: Sequence[Point], told: str, console: Console) -> None:
+    table = Table()
     for name in HEAD:
         table.add_column(name, justify="left" if name == "verdict" else "right")
     for cells in rows([plain(point.plain()) for point in points]):
         table.add_row(*cells)
     console.print(table)
+    console.print(told, soft_wrap=True, highlight=False, style="bold")
 
 
 def _stem(asked: NeedConfig, training: Training) -> str:
