@@ -29,7 +29,7 @@ EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "experiment").glob("
 OPTIONS = sorted(
     f"{file.parent.name}={file.stem}"
     for file in conf_folder().glob("*/*.yaml")
-    if file.parent.name not in ("experiment", "prices", "published", "evaluate", "exchange", "tune")
+    if file.parent.name not in ("experiment", "prices", "published", "evaluate", "exchange", "need", "tune")
     and file.stem != "npz"
 )
 SPLITS = ("train", "validation", "test")
