@@ -233,8 +233,8 @@ def table(folder: Path, networks: Sequence[Network]) -> str:
         "# The robustness atlas",
         "",
         "Test accuracy in %, mean and deviation over seeds, each on a chip of its own: of networks trained",
-        "in the loop on that chip, of networks trained on other chips of the kind (`substrate.new_chip=step`,",
-        "which is the same where chips do not differ), and of networks trained without a chip.",
+        "in the loop on that chip, of networks trained on other chips of the kind (`new_chip=step`;",
+        "the same where chips do not differ), and of networks trained without a chip.",
         "Written by `python scripts/robustness.py --table docs/robustness.md`.",
     ]
     for network in networks:

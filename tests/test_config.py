@@ -524,7 +524,7 @@ def test_yaml_shows_plain_values_not_python_s() -> None:
         ("model.hidden=120", "did you mean model.hidden=[120]?"),
         ("nothing", "values are given as KEY=VALUE, got nothing"),
         ("some/folder", "values are given as KEY=VALUE, got some/folder; did you mean resume=some/folder?"),
-        ("zebra=1", "resume, plugin"),
+        ("zebra=1", "resume, start, plugin"),
     ],
 )
 def test_a_slip_is_told_with_what_was_meant_perhaps(override: str, words: str) -> None:

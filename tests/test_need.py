@@ -20,6 +20,7 @@ from gpuspike.cli.need import read
 from gpuspike.config.need import NeedConfig, question
 from gpuspike.config.schema import jobs, substrate_config
 from gpuspike.errors import ConfigError, DataError, GpuspikeError, OutputError, ValueRangeError
+from gpuspike.report.figures import need as plots
 from gpuspike.report.need_page import rows
 from gpuspike.runs import bench as benches
 from gpuspike.runs import need as search_module
@@ -303,6 +304,30 @@ def test_rows_of_a_page() -> None:
         ("off", "5", "95.00 %", "94.00 % to 96.00 %", "reached"),
         ("2, 0.1", "-", "-", "-", "refused: no"),
     ]
+
+
+def test_figures_of_borders_and_maps() -> None:
+    off = {"value": None, "mean": 0.95}
+    points = [
+        {"value": v, "verdict": "reached", "mean": m, "interval": [m - 0.01, m + 0.01], "accuracy": [m, m]}
+        for v, m in ((0.1, 0.95), (0.2, 0.9))
+    ]
+    refused = {"value": 0.4, "verdict": REFUSED, "reason": "no"}
+    found = {"off": off, "points": [*points, refused], "enough": 0.1, "too_much": 0.2}
+    drawn = plots.border(found, 0.92, "jitter", "test", whole=False).axes[0]
+    assert drawn.get_xscale() == "log"
+    labels = [text.get_text() for text in drawn.get_legend().get_texts()]
+    assert labels == ["asked for", "without it", "border"]
+    alone = {"off": off, "points": [], "enough": None, "too_much": None}
+    assert plots.border(alone, 0.92, "bits", "test", whole=True).axes[0].get_xlim()
+    means = np.array([[0.8, 0.95], [0.7, np.nan]])
+    pair = plots.pair(means, ([2, 3], [0.1, 0.2]), 0.9, ("bits", "jitter"), "test").axes[0]
+    assert [text.get_text() for text in pair.texts] == ["80.0", "95.0", "70.0"]
+    contours = [c for c in pair.collections if type(c).__name__ == "QuadContourSet"]
+    assert len(contours) == 1
+    assert not plots.pair(means - 0.5, ([2, 3], [0.1, 0.2]), 0.9, ("a", "b"), "test").axes[0].collections
+    nothing = np.full((2, 2), np.nan)
+    assert not plots.pair(nothing, ([2, 3], [0.1, 0.2]), 0.9, ("a", "b"), "test").axes[0].texts
 
 
 # ---- the bench
