@@ -144,7 +144,8 @@ def test_metrics_have_a_line_an_epoch_with_a_number_for_each_replica(done: tuple
     for record in records:
         assert record.keys() == {
             "epoch", "learning_rate", "train_loss", "train_accuracy", "validation_loss",
-            "validation_accuracy", "silent_fraction", "bump_fraction", "train_samples_per_s",
+            "validation_accuracy", "silent_fraction", "bump_fraction", "never_spiking",
+            "train_samples_per_s",
         }  # fmt: skip
         assert record["learning_rate"] == 0.005
         for key in (

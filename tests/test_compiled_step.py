@@ -27,6 +27,7 @@ from gpuspike.training.optimizers import SGD, Adam, Descent, Optimizer
 from gpuspike.training.schedule import Schedule
 from gpuspike.training.step import StepKind, TrainingRule
 from gpuspike.training.trainer import Trainer
+from gpuspike.training.waking import Waking
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Task:
     sort: bool = False
     substrate: Substrate | None = None
     gradient: str = "nominal"
+    waking: float = 0.0
 
     def machine(self) -> Machine:
         bias = self.bias or ((),) * (len(self.sizes) - 1)
@@ -79,9 +81,11 @@ class Task:
             TTFSCrossEntropy(kernels=network.kernels),
             Descent(Adam(), weights, network.kernels),
         )
-        bumping = Bumping(
-            (self.max_silent,) * (len(self.sizes) - 1), 0.002, len(self.seeds), True, self.targeted
-        )
+        bumps = (self.max_silent,) * (len(self.sizes) - 1), 0.002, len(self.seeds), True, self.targeted
+        bumping = Bumping(*bumps)
+        if self.waking:
+            bumping = Waking(*bumps, self.waking)
+            bumping.watch(machine.layers)
         shift = RandomShift(int(np.sqrt(self.sizes[0])), self.shift, 1.9) if self.shift else None
         rule = TrainingRule(self.batch_size, 33, self.limit, self.replaces, self.noise, shift)
         parts = (machine, machine, weights, loss, descent, bumping, rule, self.seeds)
@@ -126,6 +130,14 @@ IDEAL = {
     "one batch": Task(batch_size=70),
     "a rest of one sample": Task(batch_size=23),
     "no limit": Task(limit=float("inf")),
+    "waking": Task(mean=0.02, max_silent=0.5, waking=3.0),
+    "waking, deep": Task(
+        sizes=(31, 129, 33, 4), mean=0.03, max_silent=0.2, waking=3.0, bias=((), (0.5,), ())
+    ),
+    "waking, any ratio, in float64": Task(
+        neuron=LIF(1.5, 0.8, 0.7, -0.2, 0.5), mean=0.01, max_silent=0.5, waking=30.0, dtype=np.float64
+    ),
+    "waking, a long window": Task(neuron=LIF(0.1, 0.1), mean=0.3, max_silent=0.0, waking=1.0),
     "a long window": Task(neuron=LIF(0.1, 0.1), mean=0.6),
 }
 
@@ -134,7 +146,9 @@ IDEAL = {
 def test_one_job_gives_the_bits_of_many(task: Task) -> None:
     trainer, records = assert_same(task)
     assert isinstance(trainer.step, CompiledStep)
-    if task.max_silent < 0.1:
+    if isinstance(trainer.bumping, Waking):
+        assert max(share.max() for share in trainer.bumping.share) > task.max_silent
+    elif task.max_silent < 0.1:
         assert sum(record.bump_fraction.sum() for record in records) > 0.0
 
 
@@ -152,6 +166,8 @@ CHIPS = {
     "exact, damaged": Task(substrate=DAMAGED, gradient="exact", dtype=np.float64),
     "exact, same neurons": Task(substrate=Substrate(weight_bits=6, weight_max=(0.8,)), gradient="exact"),
     "exact, always on": Task(substrate=replace(CHIP, threshold_std=0.6), gradient="exact"),
+    "nominal, waking": Task(substrate=DAMAGED, max_silent=0.5, waking=3.0),
+    "waking, an early end": Task(substrate=replace(CHIP, trial_end=1.2), max_silent=0.1, waking=3.0),
     "weights only": Task(substrate=Substrate(weight_lsb=0.05), sort=True),
     "an early end": Task(substrate=replace(CHIP, trial_end=1.2), sort=True),
     "other units": Task(substrate=CHIP, neuron=LIF(2.0, 1.0, 0.7, -0.2, 0.5), gradient="exact"),

@@ -51,6 +51,8 @@ _BY_LAYER = (
     ("model", "bias_times"),
     ("model", "weight_mean"),
     ("model", "weight_std"),
+    ("model", "fires"),
+    ("model", "spikes_at"),
     ("training", "max_silent"),
 )
 
@@ -112,6 +114,17 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
             "model.frozen=true leaves the weights as they are, so that model.trained or model.delays must "
             "name something to be learnt, got neither"
         )
+    model = config.model
+    if model.spikes_at is not None and model.fires is None:
+        yield ConfigError("model.spikes_at needs model.fires beside it, got none")
+    if model.fires is not None:
+        if model.weight_mean is not None or model.weight_std is not None:
+            yield ConfigError(
+                "model.fires finds the initial weights itself: model.weight_mean=null model.weight_std=null "
+                f"beside it, got {model.weight_mean} and {model.weight_std}"
+            )
+        if not all(0.0 < share < 1.0 for share in model.fires):
+            yield ConfigError(f"model.fires must lie between 0 and 1, got {model.fires}")
     if config.model.layers:
         if config.model.hidden:
             yield ConfigError(

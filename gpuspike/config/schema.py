@@ -66,6 +66,14 @@ class GradientName(enum.Enum):
     ideal = "ideal"
 
 
+class SilenceName(enum.Enum):
+    """What wakes silent neurons."""
+
+    bumping = "bumping"
+    waking = "waking"
+    none = "none"
+
+
 class NewChip(enum.Enum):
     """When a training gets a new piece of silicon."""
 
@@ -116,6 +124,10 @@ class ModelConfig:
         MISSING  # of the initial weights, by layer; null: from the number of inputs
     )
     weight_std: list[float] | None = MISSING
+    # Instead of both, measured: the share of (sample, neuron) pairs of each layer that spike at first, and
+    # how long after its inputs [tau_syn]; docs/silence.md
+    fires: list[float] | None = None
+    spikes_at: list[float] | None = None
     tau_mem: float = MISSING  # inf: no leak
     tau_syn: float = MISSING
     threshold: float = MISSING
@@ -150,6 +162,8 @@ class TrainingConfig:
     batch_size: int = MISSING
     evaluation_batch_size: int = MISSING
     loss: str = MISSING  # in gpuspike.training.losses.LOSSES
+    silence: SilenceName = SilenceName.bumping  # what wakes silent neurons
+    waking: float = 1.0  # strength; silence=waking
     max_silent: list[float] | None = (
         MISSING  # silent fraction of each layer above which it is bumped; null: usual
     )
@@ -160,6 +174,7 @@ class TrainingConfig:
     max_weight_grad: float = MISSING  # inf: none
     input_noise: float = 0.0  # standard deviation [tau_syn]
     max_shift: int = 0  # largest random shift of training images [pixels]; 0: none
+    match_noise: bool = False  # a loss no sharper than the chip's noise on spike times lets it be
     cuda_graph: bool = True  # replay a device's step as a CUDA graph; changes nothing but speed
 
 

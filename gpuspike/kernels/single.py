@@ -77,3 +77,19 @@ class SingleKernels(Protocol):
     ) -> Array:
         """Gradient of the times at which inputs leave, (n_replica, n_batch, n_pre)."""
         ...
+
+    @staticmethod
+    def peaks(
+        t_in: Array, weights: Array, delays: Array | None, neuron: LIF, wanted: NDArray[np.bool_]
+    ) -> Array:
+        """When membranes are highest that no spike ends.
+
+        Where one never rises above the leak, when its last input is felt most: every input is heard by then.
+
+        Args:
+            wanted: (n_replica, n_batch, n_post) whose peak is asked for.
+
+        Returns:
+            (n_replica, n_batch, n_post) times, inf elsewhere and where nothing comes in.
+        """
+        ...

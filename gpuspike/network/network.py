@@ -175,6 +175,7 @@ class Architecture:
         *,
         active: NDArray[np.bool_],
         max_weight_grad: float,
+        pushes: Sequence[passes.Push | None] = (),
     ) -> Parameters:
         """Gradients of all that is learnt from that of the last layer's spike times.
 
@@ -183,6 +184,7 @@ class Architecture:
             t_out_grad: (n_replica, n_batch, n_classes).
             active: (n_replica,) replicas whose gradient is wanted; the others' is zero.
             max_weight_grad: limit of |dL/dw| for one (sample, neuron); see `kernels.first_spikes_vjp`.
+            pushes: of each layer, where silent neurons are pulled to their thresholds.
         """
         parameters, neurons = Parameters.of(learnt), [layer.neuron for layer in self.layers]
         found = passes.backward(
@@ -196,6 +198,7 @@ class Architecture:
             max_weight_grad=max_weight_grad,
             taus=parameters.needs_taus,
             convolutions=[layer.convolution for layer in self.layers],
+            pushes=pushes,
         )
         return parameters.gradients(found, parameters.weights, self.models, neurons, self.delay_rule)
 
@@ -243,6 +246,7 @@ class Machine(Protocol):
         *,
         active: NDArray[np.bool_],
         max_weight_grad: float,
+        pushes: Sequence[passes.Push | None] = (),
     ) -> Parameters:
         """Gradients of all that is learnt."""
         ...

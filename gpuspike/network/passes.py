@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,33 @@ class Pulled(NamedTuple):
         delays = self.delays.map(lambda kind, array: array + getattr(other.delays, kind))
         taus = None if self.taus is None or other.taus is None else self.taus + other.taus
         return Pulled(self.weights + other.weights, delays, taus)
+
+
+class Push(NamedTuple):
+    """What pulls silent neurons of a layer towards their threshold, see `training.waking`.
+
+    Attributes:
+        wanted: (n_replica, n_batch, n_neurons) which pairs are pulled.
+        slope: (n_replica, n_post) of a membrane at whose peak a spike would have that gradient, were dL/dt 1.
+    """
+
+    wanted: NDArray[np.bool_]
+    slope: Array
+
+    def applied(
+        self, kernels: Kernels, state: LayerState, w: Array, neuron: LIF, delays: Delays | None, grad: Array
+    ) -> tuple[LayerState, Array]:
+        """A layer's answer and dL/dt where pulled neurons spike at their peaks."""
+        own = delays or Delays()
+        t_in = state.t_in if own.axonal is None else state.t_in + own.axonal[:, None]
+        synapses = None if own.synaptic is None else own.synapses(w)
+        t_peak = kernels.single.peaks(t_in, w, synapses, neuron, self.wanted)
+        pulled = np.isfinite(t_peak)
+        changed = state._replace(
+            t_cross=np.where(pulled, t_peak, state.t_cross),
+            slope=np.where(pulled, self.slope[:, None], state.slope),
+        )
+        return changed, np.where(pulled, grad.dtype.type(1.0), grad)
 
 
 def forward(
@@ -150,6 +177,7 @@ def backward(
     max_weight_grad: float,
     taus: bool = False,
     convolutions: Sequence[Convolution | None] = (),
+    pushes: Sequence[Push | None] = (),
 ) -> list[Pulled]:
     """Gradients of everything that layers have, from that of the last layer's spike times.
 
@@ -158,9 +186,10 @@ def backward(
         active, max_weight_grad: see `Kernels.backward`.
         taus: time constants are learnt.
         convolutions: as for `forward`.
+        pushes: of each layer, where silent neurons are pulled; empty: nowhere.
     """
     limits: dict[str, Any] = {"active": active, "max_weight_grad": max_weight_grad}
-    if not taus and all(own is None for own in (*delays, *convolutions)):
+    if not taus and all(own is None for own in (*delays, *convolutions, *pushes)):
         _, grads = kernels.backward(states, weights, neurons, t_out_grad, need_t_in_grad=False, **limits)
         return [Pulled(grad) for grad in grads]
     found: list[Pulled] = []
@@ -170,10 +199,16 @@ def backward(
         grad = np.ascontiguousarray(grad[:, :, : state.t_out.shape[2]])  # bias spikes learn no time here
         limits |= {"taus": taus, "further": number > 0}
         convolution = convolutions[number] if convolutions else None
+        push = pushes[number] if pushes else None
+        if push is not None and convolution is None:
+            state, grad = push.applied(kernels, state, w, neuron, own, grad)
         if convolution is None:
             pulled, grad = _pull(kernels, state, w, neuron, own, grad, **limits)
         else:
             pulled, grad = _pull_convolved(kernels, convolution, state, w, neuron, own, grad, **limits)
+            if push is not None:
+                more, of_inputs = _push_maps(kernels, convolution, state, w, neuron, own, push, **limits)
+                pulled, grad = pulled.plus(more), grad if of_inputs is None else grad + of_inputs
         found.append(pulled)
     return found[::-1]
 
@@ -236,6 +271,29 @@ def _pull_convolved(
             convolution, state, w, neuron, grad, need_t_in_grad=further, **limits
         )
         return Pulled(of_weights), pulled
+
+    def spread(part: slice) -> Array:
+        # What is heard first of a window does not change with a delay that its neurons share.
+        return convolution.spread(grad[:, part], state.t_cross[:, part])
+
+    return _pull_patches(
+        kernels, convolution, state, w, neuron, delays, spread, taus=taus, further=further, **limits
+    )
+
+
+def _pull_patches(
+    kernels: Kernels,
+    convolution: Convolution,
+    state: LayerState,
+    w: Array,
+    neuron: LIF,
+    delays: Delays | None,
+    grad: Callable[[slice], Array],
+    *,
+    further: bool,
+    **limits: Any,
+) -> tuple[Pulled, Any]:
+    """The same on gathered patches, `grad` of all neurons for a part of the samples."""
     own, total, of_inputs = delays or Delays(), None, []
     for part in _chunks(convolution, state.t_in, w):
         t_cross, slope = (a[:, part].reshape(len(w), -1, w.shape[2]) for a in (state.t_cross, state.slope))
@@ -243,18 +301,45 @@ def _pull_convolved(
         if own.axonal is not None:
             t_in = t_in + own.axonal[:, None]
         t_out = t_cross if own.dendritic is None else t_cross + own.dendritic[:, None]
-        # What is heard first of a window does not change with a delay that its neurons share.
-        spread = convolution.spread(grad[:, part], state.t_cross[:, part]).reshape(t_cross.shape)
         patches = LayerState(t_in, np.empty(0, np.int64), t_out, *map(np.ascontiguousarray, (t_cross, slope)))
-        pulled, of_patches = _pull(
-            kernels, patches, w, neuron, delays, spread, taus=taus, further=further, **limits
-        )
+        of_neurons = grad(part).reshape(t_cross.shape)
+        pulled, of_patches = _pull(kernels, patches, w, neuron, delays, of_neurons, further=further, **limits)
         total = pulled if total is None else total.plus(pulled)
         if further:
             n_bias = state.t_in.shape[2] - convolution.n_in
             of_inputs.append(convolution.gathered(of_patches, n_bias).astype(w.dtype))
     assert total is not None
     return total, np.concatenate(of_inputs, axis=1) if further else None
+
+
+def _push_maps(
+    kernels: Kernels,
+    convolution: Convolution,
+    state: LayerState,
+    w: Array,
+    neuron: LIF,
+    delays: Delays | None,
+    push: Push,
+    **limits: Any,
+) -> tuple[Pulled, Any]:
+    """What pulled neurons add to the gradients of a convolutional layer."""
+    own, t_peak = delays or Delays(), np.empty(push.wanted.shape, w.dtype)
+    synapses = None if own.synaptic is None else own.synapses(w)
+    for part in _chunks(convolution, state.t_in, w):
+        t_in = convolution.patches(state.t_in[:, part])
+        if own.axonal is not None:
+            t_in = t_in + own.axonal[:, None]
+        wanted = push.wanted[:, part].reshape(len(w), -1, w.shape[2])
+        t_peak[:, part] = kernels.single.peaks(t_in, w, synapses, neuron, wanted).reshape(
+            t_peak[:, part].shape
+        )
+    slope = np.broadcast_to(np.tile(push.slope, convolution.n_positions)[:, None], t_peak.shape)
+    pushed = state._replace(t_cross=t_peak, slope=slope)
+
+    def ones(part: slice) -> Array:
+        return np.ones_like(t_peak[:, part])
+
+    return _pull_patches(kernels, convolution, pushed, w, neuron, delays, ones, **limits)
 
 
 def as_own(

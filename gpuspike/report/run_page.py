@@ -38,6 +38,8 @@ CAPTIONS = {
     "spike_raster": "The first test samples of each class on their way through the network, a panel each:"
     " spikes of the inputs, the hidden neurons and, in their class's colour, the output neurons. The dashed"
     " line is the first output spike, the answer.",
+    "silence": "Share of the test samples of each class for which each hidden neuron of the first replica is"
+    " silent; how many spike for no validation sample, and since when.",
     "anytime": "If one stops listening early: the share of test samples that have an answer by then, and the"
     " right one; the energy if every sample ran until then, and if each stopped at its decision.",
     "membrane_traces": "One sample on its way through the network: input spikes, membranes of"
@@ -270,6 +272,8 @@ def _ending(records: Sequence[Mapping[str, Any]]) -> str:
     """The last record: mean over the replicas and their range."""
     rows: list[tuple[str, str, str]] = []
     for key, value in records[-1].items() if records else ():
+        if key == "never_spiking":
+            continue  # the figure tells
         unit, name = "%" if key.endswith(("accuracy", "fraction")) else "", key.replace("_", " ")
         layers = {name: value}
         if key == "silent_fraction":

@@ -19,6 +19,7 @@ from gpuspike.report.figures import histograms
 from gpuspike.report.figures import images as image_plots
 from gpuspike.report.figures import run as plots
 from gpuspike.report.figures import samples as raster_plots
+from gpuspike.report.figures import silence as silence_plots
 from gpuspike.runs.experiment import Experiment
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[Any]
+
+SILENCE_SAMPLES = 1000
+"""Test samples that tell who is silent."""
 
 
 def draw(
@@ -56,6 +60,7 @@ def draw(
         "membrane_traces": lambda: _membranes(one, first, test, t_out),
         "spike_raster": lambda: _raster(one, first, test),
         "confusion_matrix": lambda: image_plots.confusion_matrix(test.labels, decide(t_out), names),
+        "silence": lambda: _silence(one, first, test, records),
         "anytime": lambda: chip_plots.anytime(summary["anytime"], summary["chip"]["name"]),
     }
     if (maps := one.network.layers[0].convolution) is not None:
@@ -107,6 +112,27 @@ def _plane(
         plane.borders,
         disc=plane.disc,
     )
+
+
+def _silence(
+    parts: Experiment, weights: Sequence[Array], test: Labelled, records: Sequence[Mapping[str, Any]]
+) -> Figure:
+    """Who is silent on which class, of the hidden layers and the first test samples."""
+    machine, n = parts.on_chip(parts.chip_seeds[:1]), min(len(test), SILENCE_SAMPLES)
+    labels, n_class = test.labels[:n], len(parts.dataset.class_names)
+    states = answer(machine, weights, test.received.part(0, n), Moment())
+    shares = []
+    for layer, state in zip(parts.network.layers[:-1], states, strict=False):
+        silent = np.isinf(state.t_out[0]).reshape(n, -1, layer.n_post).mean(axis=1)
+        shares.append(
+            np.stack(
+                [
+                    silent[labels == k].mean(axis=0) if (labels == k).any() else silent[0]
+                    for k in range(n_class)
+                ]
+            )
+        )
+    return silence_plots.silence(shares, parts.dataset.class_names, silence_plots.silent_since(records))
 
 
 def _raster(parts: Experiment, weights: Sequence[Array], test: Labelled) -> Figure:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from gpuspike.config.schema import (
     DatasetConfig,
     GradientName,
     NewChip,
+    SilenceName,
     SubstrateConfig,
     conf_folder,
 )
@@ -27,6 +28,7 @@ from gpuspike.errors import ConfigError, check_all
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.limits import largest_sum
+from gpuspike.network.calibration import SAMPLES, calibrated
 from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
@@ -36,18 +38,17 @@ from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
+from gpuspike.runs.recipes import recipe_of
 from gpuspike.runs.start import begin_with, check_start
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.augmentation import RandomShift
-from gpuspike.training.fit import Recipe, leaf_values, make_trainer, step_kind
-from gpuspike.training.leaf import Leaf
-from gpuspike.training.losses import LOSSES, Loss
+from gpuspike.training.fit import Recipe, make_trainer, step_kind
+from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import OPTIMIZERS
 from gpuspike.training.step import StepKind, TrainingRule
 from gpuspike.training.trainer import Trainer
 
 Array = NDArray[Any]
-L = TypeVar("L", bound=Leaf)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Experiment:
     def step_kind(self) -> StepKind:
         """Which step its training has, told before there is one."""
         parts = (self.trained_machine(), self.loss, self.recipe.optimizer, self.rule, self.config.replicas)
-        return step_kind(*parts, self.trained, on_device=self.backend.name == "cuda")
+        wakes = self.config.training.silence is SilenceName.waking
+        return step_kind(*parts, self.trained, on_device=self.backend.name == "cuda", wakes=wakes)
 
     def receive(self, features: Array, *, again: bool = False) -> LayerInput:
         """What the first layer gets of (n_samples, n_features) features or pixels, on the host.
@@ -254,7 +256,8 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         check_start(config, network.layers)
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
-    recipe = recipe_of(config)
+    recipe, on_chip = recipe_of(config), config.substrate.gradient is not GradientName.ideal
+    noise = substrate.time_noise / model.tau_syn if on_chip else 0.0
     together = training.evaluation_batch_size
     if backend.name == "cuda":
         together = _evaluated_together(config, dataset, network, to_train)
@@ -267,7 +270,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         dataset=dataset,
         network=network,
         substrate=substrate,
-        loss=recipe.make_loss(network.kernels, model.tau_syn),
+        loss=recipe.make_loss(network.kernels, model.tau_syn, noise),
         rule=rule,
         recipe=recipe,
         prices=prices,
@@ -350,17 +353,15 @@ def delay_rule_of(config: Config) -> DelayRule:
     return rule.timed(model.tau_syn)
 
 
-def recipe_of(config: Config) -> Recipe:
-    """The training that a configuration describes."""
-    training, optimizer = vars(config.training), vars(config.optimizer)
-    values: dict[str, Any] = training | optimizer | {"schedule": config.optimizer.schedule.value}
-    values["loss"] = _made(LOSSES[config.training.loss], training)
-    values["optimizer"] = _made(OPTIMIZERS[config.optimizer.name], optimizer)
-    return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})
-
-
-def _made(leaf: type[L], values: Mapping[str, Any]) -> L:
-    return leaf(**{name: values[name] for name in leaf_values(leaf())})
+def _calibrated(parts: Experiment, machine: Machine, fires: Sequence[float]) -> list[Array]:
+    """Initial weights with which layers spike as is wished, found on the host."""
+    model, network = parts.config.model, parts.network
+    if parts.backend.name == "cuda":
+        network = replace(network, kernels=load("cpu"))
+        machine = network
+    at = None if model.spikes_at is None else [model.tau_syn * delay for delay in model.spikes_at]
+    received = network.receive(parts.encode(parts.dataset.train.features[:SAMPLES]), sort=False)
+    return calibrated(machine, received, parts.seeds, fires, at, parts.config.dtype.value)
 
 
 def new_trainer(parts: Experiment) -> Trainer:
@@ -370,10 +371,13 @@ def new_trainer(parts: Experiment) -> Trainer:
     if means is None or stds is None:
         suited_means, suited_stds = from_fan_in(parts.network.layers)
         means, stds = means or suited_means, stds or suited_stds
-    weights = parts.network.initial_weights(parts.seeds, means, stds, parts.config.dtype.value)
+    trained = parts.trained_machine()
+    if model.fires is not None and parts.config.start is None:
+        weights = _calibrated(parts, trained, model.fires)
+    else:
+        weights = parts.network.initial_weights(parts.seeds, means, stds, parts.config.dtype.value)
     learnt = Parameters.of_weights(weights)
     learnt.check([layer.neuron for layer in parts.network.layers])
-    trained = parts.trained_machine()
     parameters = learnt.training(parts.trained, parts.network.layers, parts.seeds, parts.network.delay_rule)
     if parts.config.start is not None:
         begin_with(parameters, parts.config, parts.network.layers)

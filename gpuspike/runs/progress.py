@@ -67,6 +67,10 @@ def record_line(record: EpochRecord) -> dict[str, Any]:
             "validation_accuracy": record.validation.accuracy,
             "silent_fraction": record.silent_fraction,
             "bump_fraction": record.bump_fraction,
+            "never_spiking": [
+                [np.flatnonzero(of_replica) for of_replica in layer]
+                for layer in record.validation.never_spiking
+            ],
             "train_samples_per_s": record.train_samples_per_s,
         }
     )

@@ -137,6 +137,7 @@ class OnChip:
         *,
         active: NDArray[np.bool_],
         max_weight_grad: float,
+        pushes: Sequence[passes.Push | None] = (),
     ) -> Parameters:
         """Gradients of all that is learnt, by the mode; see `Architecture.backward`."""
         parameters, exact = Parameters.of(learnt), self.exact
@@ -157,6 +158,7 @@ class OnChip:
             active=active,
             max_weight_grad=max_weight_grad,
             taus=parameters.needs_taus,
+            pushes=pushes,
         )
         network = self.network
         learns = parameters.gradients(found, weights, network.models, neurons, network.delay_rule)

@@ -117,6 +117,11 @@ class Substrate:
         """Whether nothing at all is distorted."""
         return not self._on
 
+    @property
+    def time_noise(self) -> float:
+        """Standard deviation of what nobody can know of a spike's time in a trial."""
+        return math.hypot(*(distortion.time_noise() for distortion in self._on))
+
     @cached_property
     def clock(self) -> Clock:
         """When spikes are seen."""

@@ -57,9 +57,18 @@ class Bumping:
         self.size = np.full(self.n_replica, self.value)
 
     @property
+    def bumped_above(self) -> Sequence[float]:
+        """Of each layer the silent fraction above which it is bumped."""
+        return self.max_silent
+
+    @property
     def most(self) -> float:
         """The largest bump."""
         return MOST_BUMPED * self.value
+
+    def state(self) -> dict[str, Array]:
+        """What a resumed run would need, by name; not copied."""
+        return {"bump_layer": self.layer, "bump_size": self.size}
 
     def choose(self, silent_fraction: Array) -> NDArray[np.int64]:
         """(n_replica,) the layer to bump in this batch, NO_LAYER for none.
@@ -67,7 +76,7 @@ class Bumping:
         Args:
             silent_fraction: (n_layer, n_replica).
         """
-        over = silent_fraction > np.asarray(self.max_silent)[:, None]
+        over = silent_fraction > np.asarray(self.bumped_above)[:, None]
         return np.where(over.any(axis=0), over.argmax(axis=0), NO_LAYER)
 
     def apply(

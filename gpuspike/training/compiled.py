@@ -18,6 +18,7 @@ from gpuspike.training.evaluation import Labelled
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import Descent, Optimizer
 from gpuspike.training.step import HostStep, StepKind, TrainingRule
+from gpuspike.training.waking import Waking
 
 Array = NDArray[Any]
 
@@ -29,6 +30,8 @@ def why_by_pieces(
     rule: TrainingRule,
     n_replica: int,
     trained: Sequence[str] = (),
+    *,
+    wakes: bool = False,
 ) -> str | None:
     """Why there is no compiled step for some parts, in words for their user; None where there is one.
 
@@ -36,6 +39,7 @@ def why_by_pieces(
 
     Args:
         trained: constants of the neurons that are learnt beside the weights.
+        wakes: silent neurons are pulled to their thresholds.
     """
     if trained:
         return f"the compiled step trains weights alone, not {', '.join(trained)}"
@@ -49,6 +53,8 @@ def why_by_pieces(
         return f"the optimiser {type(optimizer).__name__} has no compiled row"
     if not all(layer.neuron.uniform for layer in machine.layers):
         return "neurons with constants of their own are not in the compiled step"
+    if wakes and isinstance(machine, OnChip) and machine.exact is not None:
+        return "silence=waking with the chip's own gradient is not in the compiled step"
     if not isinstance(machine, Architecture) and (reason := _why_not_on(machine, n_replica)):
         return reason
     samples, threads = n_replica * rule.batch_size, thread_count()
@@ -113,7 +119,7 @@ class CompiledStep(HostStep):
                 optimizer=told_optimizer,
                 max_weight_grad=float(rule.max_weight_grad),
                 bumps=kernels.Bumps(
-                    max_silent=np.broadcast_to(np.asarray(bumping.max_silent, np.float64), n_layer).copy(),
+                    max_silent=np.broadcast_to(np.asarray(bumping.bumped_above, np.float64), n_layer).copy(),
                     dead=dead.copy(),
                     replaces_step=rule.bump_replaces_step,
                     value=float(bumping.value),
@@ -131,6 +137,9 @@ class CompiledStep(HostStep):
             ),
             sort=not rule.keeps_inputs,
             shift=None if shift is None else (shift.side, shift.most, shift.background),
+            wakes=(bumping.strength, bumping.max_silent, bumping.share)
+            if isinstance(bumping, Waking)
+            else None,
             **self._neurons(),
         )
 
@@ -146,9 +155,17 @@ class CompiledStep(HostStep):
         """The largest weight that a layer can have."""
         return np.inf
 
-    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+    def begin(
+        self,
+        train: Labelled,
+        order: NDArray[np.int64],
+        epoch: int,
+        learning_rate: float,
+        progress: float = 1.0,
+    ) -> None:
         """See `Step.begin`."""
-        super().begin(train, order, epoch, learning_rate)
+        super().begin(train, order, epoch, learning_rate, progress)
+        self._stack.score(self._network.kernels.register_leaf(self._loss_now))  # type: ignore[attr-defined]
         n_batches = -(-len(train) // self._rule.batch_size)
         known = self._known_order(train)
         self._at = self._stack.epoch(train.received.t_in[0], known, order, train.labels, epoch, n_batches)

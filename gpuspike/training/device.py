@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import DataError
+from gpuspike.errors import BackendError, DataError
 from gpuspike.kernels import host
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.cuda import step as cuda_step
@@ -30,8 +30,10 @@ def refuse_without_text(loss: Loss, optimizer: Optimizer) -> None:
     """Refuses what a device cannot compute.
 
     Raises:
-        BackendError: the loss or the optimiser that has no device text.
+        BackendError: the loss or the optimiser that has no device text, or a loss that changes.
     """
+    if loss.at(0.0) != loss:
+        raise BackendError("a device has one loss throughout: set training.xi_start=0, or backend=cpu")
     step_src.device_text("loss", type(loss))
     step_src.device_text("optimiser", type(optimizer))
 
@@ -126,7 +128,14 @@ class DeviceStep:
                 array.set(self._host[name])
         self._lane.wait()
 
-    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+    def begin(
+        self,
+        train: Labelled,
+        order: NDArray[np.int64],
+        epoch: int,
+        learning_rate: float,
+        progress: float = 1.0,
+    ) -> None:
         """See `step.Step.begin`."""
         if not self._knows(
             "train", train

@@ -43,6 +43,7 @@ class Evaluation:
         silent_fraction: (n_layer, n_replica) share of (sample, neuron) pairs without a spike.
         t_out: (n_replica, n_samples, n_classes) output spike times.
         seconds: wall time of the pass.
+        never_spiking: of each layer (n_replica, n_post) neurons, or maps, that spiked for no sample.
     """
 
     loss: Array
@@ -50,6 +51,7 @@ class Evaluation:
     silent_fraction: Array
     t_out: Array
     seconds: float
+    never_spiking: Sequence[NDArray[np.bool_]] = ()
 
 
 def silent_fraction(activities: Sequence[LayerState]) -> Array:
@@ -75,7 +77,7 @@ def evaluate(
     start = time.perf_counter()
     kernels = network.kernels
     weights = [kernels.place(w) for w in weights]
-    losses, outputs, counts = [], [], []
+    losses, outputs, counts, spiking = [], [], [], []
     for first in range(0, len(data), batch_size):
         last = min(first + batch_size, len(data))
         received = data.received.part(first, last).to(kernels.place)
@@ -83,6 +85,7 @@ def evaluate(
         outputs.append(activities[-1].t_out)
         losses.append(loss(outputs[-1], kernels.place(data.labels[None, first:last]))[0])
         counts.append([kernels.count_silent(activity.t_out) for activity in activities])
+        spiking.append([(activity.t_out < np.inf).any(axis=1) for activity in activities])
         if on_batch is not None:
             on_batch(first, last, on_host(activities))
         del received, activities  # which would stand beside those of the next batch
@@ -95,6 +98,7 @@ def evaluate(
         silent += (
             np.array([host(c).sum(axis=1) / n for c, n in zip(of_layers, pairs, strict=True)]) * n_samples
         )
+    never = [~np.any([host(part) for part in parts], axis=0) for parts in zip(*spiking, strict=True)]
     correct = decide(t_out) == host(data.labels)
     return Evaluation(
         loss=np.concatenate([host(part) for part in losses], axis=1).mean(axis=1),
@@ -102,4 +106,8 @@ def evaluate(
         silent_fraction=silent / len(data),
         t_out=t_out,
         seconds=time.perf_counter() - start,
+        never_spiking=[
+            silent.reshape(len(silent), -1, layer.n_post).all(axis=1)
+            for silent, layer in zip(never, network.layers, strict=True)
+        ],
     )

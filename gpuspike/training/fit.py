@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.errors import BackendError, ConfigError, ValueRangeError
 from gpuspike.kernels import Kernels
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
@@ -26,6 +26,7 @@ from gpuspike.training.piecewise import PiecewiseStep
 from gpuspike.training.schedule import Schedule
 from gpuspike.training.step import StepKind, TrainingRule
 from gpuspike.training.trainer import Trainer
+from gpuspike.training.waking import Waking
 
 Array = NDArray[Any]
 
@@ -33,6 +34,12 @@ L = TypeVar("L", bound=Leaf)
 
 HIDDEN_SILENT, OUTPUT_SILENT = 0.3, 0.05
 """Silent fractions above which a hidden layer and the last one are bumped, unless given."""
+
+NEURON_SILENT = 0.9
+"""That of a hidden neuron above which it is woken by a gradient."""
+
+SILENCE = ("bumping", "waking", "none")
+"""What may be done about silent neurons."""
 
 
 USUAL_LOSS, USUAL_OPTIMIZER = TTFSCrossEntropy(xi=0.05), Adam()
@@ -53,12 +60,16 @@ class Recipe:
             step_size, gamma: of "step".
         optimizer, loss: with their values; a name stands for one with its usual values, see OPTIMIZERS and
             LOSSES. Times of a loss are in tau_syn here.
-        max_silent: for each layer the silent fraction above which it is bumped, see `bumping.Bumping`; None:
-            HIDDEN_SILENT, and OUTPUT_SILENT for the last one.
+        silence: what wakes silent neurons: "bumping", see `bumping.Bumping`; "waking", a gradient, see
+            `waking.Waking`; or "none".
+        waking: its strength.
+        max_silent: of each layer the silent fraction above which it is bumped, or a neuron of it pulled;
+            None: HIDDEN_SILENT or NEURON_SILENT, and OUTPUT_SILENT for the last one.
         bump_value, bump_exponential, bump_targeted: how it is bumped.
         bump_replaces_step: a bumped batch makes no gradient step, as in the paper.
         max_weight_grad: limit of |dL/dw| for one (sample, neuron); inf for none.
         input_noise: standard deviation of the noise on input times.
+        match_noise: the loss is made to suit the noise of the spike times on a chip, see `Loss.matched`.
         cuda_graph: a device replays its step as a graph; changes nothing but speed.
     """
 
@@ -71,6 +82,8 @@ class Recipe:
     gamma: float = 0.95
     optimizer: Optimizer = USUAL_OPTIMIZER
     loss: Loss = USUAL_LOSS
+    silence: str = "bumping"
+    waking: float = 1.0
     max_silent: Sequence[float] | None = None
     bump_value: float | None = None
     bump_exponential: bool = True
@@ -78,6 +91,7 @@ class Recipe:
     bump_replaces_step: bool = False
     max_weight_grad: float | None = None
     input_noise: float = 0.0
+    match_noise: bool = False
     cuda_graph: bool = True
 
     def __post_init__(self) -> None:
@@ -143,9 +157,14 @@ class Recipe:
             max_weight_grad=0.2 / unit if self.max_weight_grad is None else self.max_weight_grad,
         )
 
-    def make_loss(self, kernels: Kernels, tau_syn: float) -> Loss:
-        """The loss in a network's unit of time, computed by a backend."""
-        return replace(self.loss, tau_syn=tau_syn, kernels=kernels)
+    def make_loss(self, kernels: Kernels, tau_syn: float, noise: float = 0.0) -> Loss:
+        """The loss in a network's unit of time, computed by a backend.
+
+        Args:
+            noise: standard deviation of what makes spike times uncertain, in tau_syn; see `match_noise`.
+        """
+        loss = self.loss.matched(noise) if self.match_noise and noise > 0.0 else self.loss
+        return replace(loss, tau_syn=tau_syn, kernels=kernels)
 
     def make_bumping(self, n_layer: int, n_replica: int) -> Bumping:
         """What wakes silent neurons.
@@ -153,15 +172,20 @@ class Recipe:
         Raises:
             ValueRangeError: a value that it cannot have, or limits for another number of layers.
         """
-        limits = self.max_silent
+        if self.silence not in SILENCE:
+            raise ValueRangeError(f"silence must be {', '.join(SILENCE)}, got {self.silence!r}")
+        wakes, limits = self.silence == "waking", self.max_silent
         if limits is None:
-            limits = [*[HIDDEN_SILENT] * (n_layer - 1), OUTPUT_SILENT]
+            limits = [*[NEURON_SILENT if wakes else HIDDEN_SILENT] * (n_layer - 1), OUTPUT_SILENT]
         if len(limits) != n_layer:
             raise ValueRangeError(
                 f"max_silent needs one entry for each of the {n_layer} layers after the inputs, "
                 f"got {len(limits)}"
             )
-        return Bumping(limits, _given(self.bump_value), n_replica, self.bump_exponential, self.bump_targeted)
+        if self.silence == "none":
+            limits = [1.0] * n_layer
+        values = limits, _given(self.bump_value), n_replica, self.bump_exponential, self.bump_targeted
+        return Waking(*values, self.waking) if wakes else Bumping(*values)
 
     def make_rule(self, tau_syn: float, augment: RandomShift | None = None) -> TrainingRule:
         """How a step is made.
@@ -232,6 +256,9 @@ class _Later(Schedule):
     def at(self, epoch: int) -> float:
         return super().at(epoch - self.first_epoch)
 
+    def progress(self, epoch: int) -> float:
+        return super().progress(epoch - self.first_epoch)
+
 
 def step_kind(
     trained: Machine,
@@ -242,6 +269,7 @@ def step_kind(
     constants: Sequence[str] = (),
     *,
     on_device: bool,
+    wakes: bool = False,
 ) -> StepKind:
     """The fastest step that there is for some parts; arguments as for `make_trainer`.
 
@@ -249,14 +277,19 @@ def step_kind(
 
     Args:
         constants: of the neurons, which are learnt beside the weights.
+        wakes: silent neurons are pulled to their thresholds, `silence` of a recipe.
 
     Raises:
-        BackendError: a loss or an optimiser that the device cannot compute.
+        BackendError: a loss, an optimiser or a way to wake that the device cannot compute.
     """
     if on_device:
+        if wakes:
+            raise BackendError(
+                "training.silence=waking has no device step: take bumping or none, or backend=cpu"
+            )
         refuse_without_text(loss, optimizer)
         return StepKind("device")
-    reason = why_by_pieces(trained, loss, optimizer, rule, n_replica, constants)
+    reason = why_by_pieces(trained, loss, optimizer, rule, n_replica, constants, wakes=wakes)
     return StepKind("compiled") if reason is None else StepKind("piecewise", reason)
 
 
@@ -297,9 +330,14 @@ def make_trainer(
     if frozen:  # nothing wakes the silent but their weights
         recipe = replace(recipe, max_silent=[1.0] * len(parameters))
     bumping = recipe.make_bumping(len(parameters), len(seeds))
+    if isinstance(bumping, Waking):
+        bumping.watch(trained.layers)
     parts = (parameters, loss, descent, bumping, rule, seeds)
     constants = parameters.trained
-    kind = step_kind(trained, loss, recipe.optimizer, rule, len(seeds), constants, on_device=on_device)
+    wakes = isinstance(bumping, Waking)
+    kind = step_kind(
+        trained, loss, recipe.optimizer, rule, len(seeds), constants, on_device=on_device, wakes=wakes
+    )
     if kind.name == "device":
         step = DeviceStep(architecture, *parts, graph=recipe.cuda_graph)
     elif kind.name == "compiled":

@@ -13,6 +13,7 @@ from gpuspike.training.bumping import NO_LAYER
 from gpuspike.training.evaluation import Labelled, silent_fraction
 from gpuspike.training.losses import decide
 from gpuspike.training.step import HostStep, StepKind
+from gpuspike.training.waking import Waking
 
 Array = NDArray[Any]
 
@@ -29,9 +30,16 @@ class PiecewiseStep(HostStep):
         super().__init__(*parts)
         self.kind = StepKind("piecewise", reason)
 
-    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+    def begin(
+        self,
+        train: Labelled,
+        order: NDArray[np.int64],
+        epoch: int,
+        learning_rate: float,
+        progress: float = 1.0,
+    ) -> None:
         """See `Step.begin`."""
-        super().begin(train, order, epoch, learning_rate)
+        super().begin(train, order, epoch, learning_rate, progress)
         self._totals = np.zeros((3 + len(self._weights), len(self._seeds)))
 
     def batch(self, number: int) -> None:
@@ -56,16 +64,24 @@ class PiecewiseStep(HostStep):
         network = self._network.having(parameters)
         activities = network.forward(weights, received, moment)
         t_out = activities[-1].t_out
-        loss, t_out_grad = self._loss(t_out, labels)
+        loss, t_out_grad = self._loss_now(t_out, labels)
         silent = silent_fraction(activities)
         # Nobody wakes the dead: counted, they would have a layer bumped for ever.
         chosen = self._bumping.choose(silent - network.dead_fraction)
         bumped = chosen != NO_LAYER
         active = ~bumped if self._rule.bump_replaces_step else np.ones_like(bumped)
         if active.any():
+            waking = self._bumping if isinstance(self._bumping, Waking) else None
             grads = network.backward(
-                parameters, activities, t_out_grad, active=active, max_weight_grad=self._rule.max_weight_grad
+                parameters,
+                activities,
+                t_out_grad,
+                active=active,
+                max_weight_grad=self._rule.max_weight_grad,
+                pushes=() if waking is None else waking.pushes(network.layers, activities, labels),
             )
+            if waking is not None:
+                waking.follow(network.layers, activities)
             self._descent.step(parameters, grads, self._learning_rate, active)
         self._bumping.apply(weights, activities, chosen)
         network.after_step(weights)

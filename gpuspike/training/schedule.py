@@ -36,6 +36,10 @@ class Schedule:
         if not 0.0 < self.gamma <= 1.0:
             raise ValueRangeError(f"gamma must lie in (0, 1], got {self.gamma!r}")
 
+    def progress(self, epoch: int) -> float:
+        """How far a training is, from 0 to 1."""
+        return min(epoch / self.n_epochs, 1.0)
+
     def at(self, epoch: int) -> float:
         """Learning rate in an epoch, counted from 0."""
         if self.kind == "step":

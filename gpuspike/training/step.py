@@ -81,12 +81,20 @@ class Step(Protocol):
         """Which one it is."""
         ...
 
-    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+    def begin(
+        self,
+        train: Labelled,
+        order: NDArray[np.int64],
+        epoch: int,
+        learning_rate: float,
+        progress: float = 1.0,
+    ) -> None:
         """An epoch begins.
 
         Args:
             order: (n_replica, n_train) in which each replica takes the samples.
             epoch: counted from 0.
+            progress: how far the training is, from 0 to 1, for a loss that goes along.
         """
         ...
 
@@ -115,7 +123,7 @@ def training_state(parameters: Parameters, descent: Descent, bumping: Bumping) -
     """All arrays that a resumed run would need, by name; not copied."""
     arrays = parameters.arrays()
     arrays |= {f"optimizer_{name}": a for name, a in descent.state().items()}
-    return arrays | {"bump_layer": bumping.layer, "bump_size": bumping.size}
+    return arrays | bumping.state()
 
 
 class HostStep:
@@ -137,8 +145,16 @@ class HostStep:
         self._weights = self._parameters.weights
         self._descent, self._bumping, self._rule, self._seeds = descent, bumping, rule, seeds
 
-    def begin(self, train: Labelled, order: NDArray[np.int64], epoch: int, learning_rate: float) -> None:
+    def begin(
+        self,
+        train: Labelled,
+        order: NDArray[np.int64],
+        epoch: int,
+        learning_rate: float,
+        progress: float = 1.0,
+    ) -> None:
         """See `Step.begin`."""
+        self._loss_now = self._loss.at(progress)
         self._train, self._order, self._epoch, self._learning_rate = train, order, epoch, learning_rate
 
     def evaluate(self, data: Labelled) -> Evaluation:

@@ -139,7 +139,7 @@ class Trainer:
             order = np.stack(
                 [stream(s, Purpose.SHUFFLE, self.epoch).permutation(len(train)) for s in self._seeds]
             )
-            self.step.begin(train, order, self.epoch, learning_rate)
+            self.step.begin(train, order, self.epoch, learning_rate, self._schedule.progress(self.epoch))
             for batch in range(n_batches):
                 self.step.batch(batch)
                 if on_batch is not None:

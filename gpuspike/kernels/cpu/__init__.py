@@ -156,6 +156,7 @@ def training(
     bias_times: Sequence[Sequence[float]],
     answering: Sequence[LIF] | None = None,
     chip: Any = None,
+    wakes: tuple[float, Sequence[float], Sequence[Array]] | None = None,
 ) -> Any:
     """A stack of layers whose training step is one job, see `training.Stack`.
 
@@ -165,6 +166,7 @@ def training(
         neurons: that the gradient is taken of;  answering: those of the chip, if there is one. Those of a
             layer share their time constants.
         chip: without its units.
+        wakes: strength, limits and shares of `records.Wakes`, where silent neurons are pulled.
     """
     dtype = weights[0].dtype
     answering = neurons if answering is None else answering
@@ -186,4 +188,5 @@ def training(
         sort,
         shift,
         chip,
+        wakes,
     )

@@ -122,9 +122,11 @@ def _terms(
             input_terms(times, anchor, end, mode, c, a1[r, b], a2[r, b])
         again = 0
         for j in range(n_post):
-            heard = (slope[r, b, j] > 0.0) & (spikes[j] < math.inf) & (t_out_grad[r, b, j] != 0.0)
+            # A negative slope is that of a silent neuron's peak, see `waking`: as if dL/dt were 1 and the slope positive.
+            steep, grad = slope[r, b, j], t_out_grad[r, b, j]
+            heard = (spikes[j] < math.inf) & (((steep > 0.0) & (grad != 0.0)) | (steep < 0.0))
             gate[r, b, j] = spikes[j] if heard else -math.inf
-            scale = np.float64(t_out_grad[r, b, j]) / (slope[r, b, j] * capacitance) if heard else 0.0
+            scale = np.float64(grad if steep > 0.0 else -1.0) / (steep * capacitance) if heard else 0.0
             g[r, b, j] = -scale
             q1[r, b, j] = scale
             again += 1 if abs(scale) * c.peak > limit else 0  # the kernel's peak bounds every |dL/dw|

@@ -113,6 +113,22 @@ class Bumps(NamedTuple):
     targeted: bool
 
 
+class Wakes(NamedTuple):
+    """Which silent neurons are pulled to their thresholds, and how much; see `gpuspike.training.waking`.
+
+    Attributes:
+        limits: (n_layer,) silent share of a neuron above which it is pulled.
+        strength: of the pull.
+        share: of each layer, the address of (n_replica, n_post) shares of the last batch, kept up to date.
+        neurons: (n_layer, 5) threshold - leak, tau_slow, tau_fast, 1/tau_fast - 1/tau_slow, delay of the kernel's peak.
+    """
+
+    limits: NDArray[np.float64]
+    strength: float
+    share: NDArray[np.int64]
+    neurons: NDArray[np.float64]
+
+
 class Rule(NamedTuple):
     """What stays the same from step to step.
 

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import thread_count
 from gpuspike.kernels.constants import tangent
+from gpuspike.kernels.cpu.peaks import peaks_job
 from gpuspike.kernels.cpu.single_backward import learn_job, times_job
 from gpuspike.kernels.cpu.single_forward import LANES, forward_job, slopes_job
+from gpuspike.kernels.cpu.sort import spike_order
 from gpuspike.kernels.cpu.team import PIECES_PER_THREAD, run
 from gpuspike.neuron import LIF
 
@@ -138,3 +140,14 @@ def times_grad(
     )  # fmt: skip
     _run(times_job, n_replica * n_batch, arrays, t_out.size * t_in.shape[2])
     return out
+
+
+def peaks(t_in: Array, weights: Array, delays: Array | None, neuron: LIF, wanted: NDArray[np.bool_]) -> Array:
+    """When membranes are highest that no spike ends; see `kernels.SingleKernels`."""
+    table, t_peak = _table(neuron, len(weights), weights.shape[2]), np.empty(wanted.shape, weights.dtype)
+    t_in = np.ascontiguousarray(t_in)
+    order = np.empty(t_in.shape, np.int64) if delays is not None else spike_order(t_in)
+    delays = np.empty((0, 0, 0), weights.dtype) if delays is None else np.ascontiguousarray(delays)
+    arrays = t_in, order, np.ascontiguousarray(weights), delays, table, np.ascontiguousarray(wanted), t_peak
+    _run(peaks_job, len(weights) * t_in.shape[1], arrays, int(wanted.sum()) * t_in.shape[2])
+    return t_peak

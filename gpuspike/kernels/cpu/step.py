@@ -44,6 +44,7 @@ from gpuspike.kernels.cpu.records import (
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.slopes import slopes_of_samples
 from gpuspike.kernels.cpu.team import enter, finish, leave, take, wait_for
+from gpuspike.kernels.cpu.waking import count, listen, wake
 
 
 @njit(error_model="numpy")
@@ -185,7 +186,7 @@ def _copy(r, part, i0, i1, weights, like, table, update, n_replica):
 
 
 @njit(error_model="numpy")
-def _learn(piece, when, told, room, constants, updates, rates, rule, space):
+def _learn(piece, when, told, room, constants, updates, rates, rule, wakes, space):
     """One piece of the weights: gradient, step, bump, and their range."""
     like = room.t_out_grad
     n_replica, n_batch, _ = like.shape
@@ -198,6 +199,8 @@ def _learn(piece, when, told, room, constants, updates, rates, rule, space):
         told.chosen[when.number + 1, r], told.sizes[when.number + 1, r] = bumped, size
     if bumped < 0 or not rule.bumps.replaces_step:
         _descend(r, i0, i1, like, table, constants[layer], update, rule, n_replica, n_batch, rates, space)
+    if wakes is not None and part == 0:
+        count(r, layer, room, wakes, like)
     weights = cube(update[WEIGHTS], like, n_replica, n_pre, n_post)[r, i0:i1]
     if bumped == layer:
         t_out = cube(room.heard[layer, 1], like, n_replica, n_batch, n_post)[r]
@@ -276,6 +279,17 @@ def _observe(r, b0, b1, chip, tables, constants, n_batch, like):
                     slope[r, b, j] = (slope[r, b, j] * span[j]) * capacitance[j]
 
 
+@njit(error_model="numpy")
+def _vectors_of(room, chip, like):
+    """Of each layer the address of the weights that the gradient is of, in whole vectors, and how many columns those are."""
+    width = VECTOR_BYTES // like.itemsize
+    found = np.empty((len(room.backward), 2), np.int64)
+    for layer in range(len(found)):
+        found[layer, 0] = room.forward[layer, 8] if chip is None else chip.layers[layer, NOMINAL]
+        found[layer, 1] = (room.backward[layer, 2] + width - 1) // width * width
+    return found
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def step_job(
     control,
@@ -293,6 +307,7 @@ def step_job(
     rates,
     rule,
     chip,
+    wakes,
     samples_per_task,
 ):
     """Samples, then weights; see `training.Stack.step` and the records of `records`.
@@ -302,6 +317,7 @@ def step_job(
         constants, constants_and_peaks: of each layer, of the neurons that answer and of those of the gradient.
         updates: of each layer addresses, see `records.WEIGHTS`;  rates: (n_replica, n) of the optimiser.
         chip: None, or `records.Drawn`. Each is compiled for itself: an ideal network pays nothing.
+        wakes: None, or `records.Wakes`; likewise.
     """
     enter(control, is_caller)
     t_in = room.t_in
@@ -333,7 +349,13 @@ def step_job(
                 forward_piece(
                     r, b0, b1, 0, 1, t_in, bias, room.forward, constants, math.inf, chip.trials, n_replica, n_batch
                 )  # fmt: skip
+                if wakes is not None:
+                    listen(r, b0, b1, room, t_in)
                 _observe(r, b0, b1, chip, room.backward, constants_and_peaks, n_batch, t_in)
+            if wakes is not None:
+                if chip is None:
+                    listen(r, b0, b1, room, t_in)
+                wake(r, b0, b1, when, data, room, _vectors_of(room, chip, t_in), wakes, t_in)
             _score(r, b0, b1, when, data, told, room, constants_and_peaks, rule)
         else:
             # A weight's gradient is a sum over all samples; nothing is learnt from half of them.
@@ -344,7 +366,7 @@ def step_job(
                 finish(control)
                 continue
             _learn(
-                piece - n_gathered, when, told, room, constants_and_peaks, updates, rates, rule, space
+                piece - n_gathered, when, told, room, constants_and_peaks, updates, rates, rule, wakes, space
             )  # fmt: skip
         finish(control)
     return leave(control, is_caller, n_pieces)

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial
+from gpuspike.kernels.constants import Constants
 from gpuspike.kernels.cpu.arrays import address, in_vectors
 from gpuspike.kernels.cpu.backward_room import room_for_events, tables_of, transpose
 from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD, check_stack, pair_events, table_row, totals_of
 from gpuspike.kernels.cpu.leaves import in_type, job_for
 from gpuspike.kernels.cpu.loss import check_labels, in_floats
 from gpuspike.kernels.cpu.products import sum_parts
-from gpuspike.kernels.cpu.records import Data, Drawn, Noise, Room, Rule, Shift, Told, When
+from gpuspike.kernels.cpu.records import Data, Drawn, Noise, Room, Rule, Shift, Told, Wakes, When
 from gpuspike.kernels.cpu.step import step_job
 from gpuspike.kernels.cpu.team import run, samples_of_a_piece, settled
 from gpuspike.kernels.unit import Unit, on_host, times
@@ -78,6 +79,7 @@ class Stack:
         sort: whether each step sorts its input, else the order is known.
         shift: None, or side, most and background of `records.Shift`.
         chip: what answers, if it is not the network itself.
+        wakes: None, or strength, limits and shares of `records.Wakes`.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Stack:
         sort: bool,
         shift: tuple[int, int, float] | None,
         chip: Chip | None,
+        wakes: tuple[float, Sequence[float], Sequence[NDArray[np.float64]]] | None = None,
     ) -> None:
         dtype, self._n_replica = weights[0].dtype, len(weights[0])
         self._weights, self._modes, self._gradient_modes = tuple(weights), modes, gradient_modes
@@ -127,7 +130,20 @@ class Stack:
         self._updates = np.array([[address(a) for a in (*arrays, *of_layer)] for *arrays, of_layer in each])
         self._kept = kept, factors
         self._told_of_chip = None if chip is None else self._tell(chip)
+        self._wakes = None if wakes is None else self._wake(*wakes)
         self._batches: dict[int, Batch] = {}
+
+    def score(self, loss: Any) -> None:
+        """Goes on with other numbers of the same loss."""
+        self._rule = self._rule._replace(loss=in_floats(loss))
+
+    def _wake(self, strength: float, limits: Sequence[float], shares: Sequence[NDArray[np.float64]]) -> Wakes:
+        """What `step_job` is told of silent neurons."""
+        self._kept = self._kept, shares
+        each = [Constants(*row) for row in self._gradient_constants]
+        neurons = [(c.span, c.tau_slow, c.tau_fast, c.rate, c.peak_delay) for c in each]
+        places = np.array([address(share) for share in shares])
+        return Wakes(np.array(limits, np.float64), float(strength), places, np.array(neurons))
 
     def _tell(self, chip: Chip) -> Drawn:
         """The chip as `step_job` knows it."""
@@ -246,6 +262,8 @@ class Stack:
         grad = np.empty_like(states[-1].t_out)
         # The nominal network sees the spikes as they are heard.
         seen = [state._replace(t_cross=state.t_out) for state in states] if self._nominal else states
+        if self._wakes is not None:  # where silent neurons get times that nobody hears
+            seen = [state._replace(t_cross=np.empty_like(state.t_cross)) for state in states]
         backward_tables, kept = tables_of(
             seen, self._transposed, grad, None, None, self._gradient_modes, first_events
         )
@@ -289,6 +307,7 @@ class Stack:
             np.array(rates, dtype),
             self._rule,
             self._told_of_chip,
+            self._wakes,
             batch.piece,
         )
         if n_batch not in epoch.jobs:

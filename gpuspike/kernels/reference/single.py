@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from gpuspike.kernels import reference
 from gpuspike.kernels.reference.arrays import each
+from gpuspike.kernels.reference.peaks import peaks as _peaks
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
+
+peaks = _peaks
 
 _NODES, _SHARES = (0.5 * x for x in np.polynomial.legendre.leggauss(100))
 

@@ -89,6 +89,10 @@ class Distortion:
             window: from the earliest to the latest input;  unit: what the user calls 1.
         """
 
+    def time_noise(self) -> float:
+        """Standard deviation of what it adds to the times of spikes, as far as nobody can know it."""
+        return 0.0
+
     def most(self, layer: int) -> float:
         """Largest |weight| of a layer, which the trainer's weights are kept to."""
         del layer

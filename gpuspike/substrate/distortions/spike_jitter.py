@@ -18,6 +18,10 @@ class SpikeJitter(Distortion):
 
     spike_jitter: float = spread(time=True)
 
+    def time_noise(self) -> float:
+        """See `Distortion.time_noise`."""
+        return self.spike_jitter
+
     def delay(self, delay: Array | None, trials: Trials) -> Array | None:
         """See `Distortion.delay`."""
         own = trials.normals("spike_jitter")

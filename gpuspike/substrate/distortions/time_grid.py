@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,6 +21,10 @@ class TimeGrid(Distortion):
     scope: ClassVar[str] = NO_CHANCE
 
     time_grid: float = spread(time=True)
+
+    def time_noise(self) -> float:
+        """See `Distortion.time_noise`: a spike comes at any time before its tick."""
+        return self.time_grid / math.sqrt(12.0)
 
     def check(self, substrate: Substrate) -> None:
         """See `Distortion.check`."""

@@ -50,6 +50,14 @@ class Loss(Leaf, ABC):
             return self.reference(t_out, labels)
         return self.kernels.score(self, t_out, labels)
 
+    def at(self, progress: float) -> Loss:
+        """What it is at some point of a training, from 0 to 1: itself, unless it has values that go along."""
+        return self
+
+    def matched(self, noise: float) -> Loss:
+        """What suits spike times that are known up to a standard deviation, in tau_syn; itself by default."""
+        return self
+
     @abstractmethod
     def reference(self, t_out: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
         """The formula in NumPy; arguments and answer as when called."""

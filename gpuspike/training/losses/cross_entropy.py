@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.training.losses.base import Array, Loss, require_positive
+
+NOISES = 2.5
+"""Temperature, in standard deviations of a spike time's noise, that suits it.
+
+A softmax of temperature xi is what a decision on logistic noise is, of deviation pi xi/sqrt(3) = 1.8 xi.
+Independent noise of deviation sigma on the last spikes alone makes sqrt(2) sigma of a difference of two:
+xi = 0.8 sigma. What hidden spikes bring comes on top, amplified wherever a membrane meets the threshold
+at a flat slope: some three times as much in trained networks, see docs/silence.md.
+"""
 
 
 class CrossEntropyNumbers(NamedTuple):
@@ -32,6 +41,8 @@ class TTFSCrossEntropy(Loss):
 
     Attributes:
         xi: temperature of the softmax.
+        xi_start: the temperature that a training begins with, from which it goes down (or up) by the same
+            factor every epoch; 0: it is `xi` throughout.
         alpha, beta: weight and time scale of the early-spike term.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); penalty from its public code.
@@ -41,11 +52,26 @@ class TTFSCrossEntropy(Loss):
     alpha: float = 0.005
     beta: float = 1.0
     silent_penalty: float = 100.0
+    xi_start: float = 0.0
 
     def __post_init__(self) -> None:
         require_positive(tau_syn=self.tau_syn, xi=self.xi, beta=self.beta, silent_penalty=self.silent_penalty)
+        if not (self.xi_start >= 0.0 and math.isfinite(self.xi_start)):
+            raise ValueRangeError(f"xi_start must be 0 or more, got {self.xi_start!r}")
         if not (self.alpha >= 0.0 and math.isfinite(self.alpha)):
             raise ValueRangeError(f"alpha must be 0 or more, got {self.alpha!r}")
+
+    def at(self, progress: float) -> TTFSCrossEntropy:
+        """See `Loss.at`."""
+        if self.xi_start == 0.0:
+            return self
+        return replace(self, xi=self.xi_start * (self.xi / self.xi_start) ** progress, xi_start=0.0)
+
+    def matched(self, noise: float) -> TTFSCrossEntropy:
+        """A softmax no colder than the noise: see `NOISES`."""
+        warmest = NOISES * noise
+        start = math.hypot(self.xi_start, warmest) if self.xi_start else 0.0
+        return replace(self, xi=math.hypot(self.xi, warmest), xi_start=start)
 
     def numbers(self) -> CrossEntropyNumbers:
         """See `Leaf.numbers`."""

@@ -1,0 +1,88 @@
+"""Which neurons do not spike, on which classes, and since when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.report.figures.run import as_text, lazy_matplotlib, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PANELS = 5
+"""Layers that are shown, the first ones."""
+
+NAMED = 20
+"""Classes that are named one by one."""
+
+
+def silent_since(records: Sequence[Mapping[str, Any]], replica: int = 0) -> list[dict[int, int]]:
+    """Of each layer, the epoch since which neurons spike for no validation sample, by their number.
+
+    Args:
+        records: lines of metrics.jsonl, with "never_spiking"; older ones have none.
+    """
+    found: list[dict[int, int]] = []
+    for record in reversed([r for r in records if r.get("never_spiking")]):
+        layers = [set(of_layer[replica]) for of_layer in record["never_spiking"]]
+        if not found:
+            found = [dict.fromkeys(layer, record["epoch"]) for layer in layers]
+            going = layers
+        else:
+            going = [before & now for before, now in zip(going, layers, strict=True)]
+            for since, still in zip(found, going, strict=True):
+                since.update(dict.fromkeys(still, record["epoch"]))
+        if not any(going):
+            break
+    return found
+
+
+def in_words(never: Mapping[int, int], n: int) -> str:
+    """How many of n neurons never spike, and since when."""
+    if not never:
+        return f"each of {n} spikes for some sample"
+    epochs = sorted(never.values())
+    when = (
+        f"since epoch {epochs[0]}" if epochs[0] == epochs[-1] else f"since epochs {epochs[0]} to {epochs[-1]}"
+    )
+    return f"{len(never)} of {n} never spike, {when}"
+
+
+@styled()
+def silence(
+    shares: Sequence[NDArray[np.float64]], class_names: Sequence[str], never: Sequence[Mapping[int, int]]
+) -> Figure:
+    """The share of samples of each class for which each neuron is silent, a panel a layer.
+
+    Args:
+        shares: of each layer (n_class, n_neuron), in 0..1.
+        never: of each layer as `silent_since` tells; empty where nobody knows.
+    """
+    shares = shares[:PANELS]
+    n_class = len(class_names)
+    figure = new_figure(height=0.5 + len(shares) * (0.65 + 0.055 * min(n_class, NAMED)))
+    panels: Any = np.atleast_1d(figure.subplots(len(shares), 1)) if shares else []
+    for number, (axes, share) in enumerate(zip(panels, shares, strict=True)):
+        order = np.argsort(share.mean(axis=0), kind="stable")
+        picture = axes.imshow(
+            share[:, order], cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
+        )
+        title = f"hidden {number + 1}"
+        if number < len(never):
+            title += ": " + in_words(never[number], share.shape[1])
+        axes.set_title(title, loc="left", pad=3)
+        axes.set_xticks([])
+        if n_class <= NAMED:
+            axes.set_yticks(range(n_class), [as_text(name) for name in class_names])
+        else:
+            axes.yaxis.set_major_locator(lazy_matplotlib().ticker.MaxNLocator(integer=True))
+            axes.set_ylabel("class")
+        axes.tick_params(length=0)
+        if number + 1 == len(shares):
+            axes.set_xlabel("neurons, from the busiest to the most silent")
+            figure.colorbar(picture, ax=list(panels), label="silent", shrink=0.9)
+    return figure

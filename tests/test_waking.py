@@ -1,0 +1,159 @@
+"""Peaks of membranes, and the gradient that wakes silent neurons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpuspike.errors import BackendError, ValueRangeError
+from gpuspike.kernels import load, reference
+from gpuspike.network.network import Architecture
+from gpuspike.network.plan import read_plan
+from gpuspike.neuron import LIF
+from gpuspike.training.fit import Recipe, step_kind
+from gpuspike.training.losses import TTFSCrossEntropy
+from gpuspike.training.optimizers import Adam
+from gpuspike.training.step import TrainingRule
+from gpuspike.training.waking import Waking
+
+BACKENDS = ("reference", "cpu")
+RNG = np.random.default_rng(5)
+EACH = RNG.uniform(0.5, 2.0, (4, 9))
+NEURONS = {
+    "equal": LIF(),
+    "double": LIF(2.0, 1.0),
+    "any ratio, other units": LIF(0.7, 1.9, threshold=0.7, leak=-0.2, capacitance=0.5),
+    "non-leaky": LIF(float("inf"), 1.0),
+    "each its own": LIF(EACH[0], EACH[1], EACH[2], 0.0, EACH[3]),
+}
+
+
+def problem(n_pre: int = 31) -> tuple[Any, Any]:
+    rng = np.random.default_rng(n_pre)
+    t_in = rng.uniform(0.0, 3.0, (2, 5, n_pre))
+    t_in[rng.random(t_in.shape) < 0.2] = np.inf
+    t_in[0, 1] = np.inf  # nothing comes
+    t_in[1, 1] = 1.0  # all at once
+    t_in[0, 2] = np.round(t_in[0, 2], 1)  # some together
+    t_in[0, 3] += np.where(rng.random(n_pre) < 0.5, 50.0, 0.0)  # far apart
+    weights = rng.normal(0.0, 0.3, (2, n_pre, 9))
+    weights[:, :, 3] = -np.abs(weights[:, :, 3])  # never above the leak
+    return t_in, weights
+
+
+@pytest.mark.parametrize("neuron", NEURONS.values(), ids=NEURONS.keys())
+@pytest.mark.parametrize("n_pre", [1, 31])
+@pytest.mark.parametrize("delayed", [False, True])
+def test_both_find_the_peak_and_nothing_is_higher(neuron: LIF, n_pre: int, delayed: bool) -> None:
+    t_in, weights = problem(n_pre)
+    delays = np.random.default_rng(1).uniform(0.0, 1.0, weights.shape) if delayed else None
+    wanted = np.random.default_rng(2).random((2, 5, 9)) < 0.7
+    ours, theirs = (load(name).single.peaks(t_in, weights, delays, neuron, wanted) for name in BACKENDS[::-1])
+    np.testing.assert_allclose(ours, theirs, rtol=0.0, atol=1e-10)
+    assert np.isinf(ours[~wanted]).all()
+    assert np.isinf(ours[0, 1]).all()
+    for r, b, j in zip(*np.nonzero(np.isfinite(ours)), strict=True):
+        one, arriving = neuron.of(r, j), t_in[r, b] if delays is None else t_in[r, b] + delays[r, :, j]
+        grid = np.append(np.linspace(0.0, 80.0, 4000), ours[r, b, j])
+        u = reference.membrane(grid, arriving, weights[r, :, j, None], one)[:, 0] - one.leak
+        assert u[-1] >= u.max() - 1e-12 or u.max() <= 0.0
+        if u.max() <= 0.0:  # every input is heard
+            assert ours[r, b, j] > arriving[np.isfinite(arriving)].max()
+
+
+def penalty(network: Architecture, weights: list[Any], t_in: Any, labels: Any, waking: Waking) -> float:
+    """What `Waking` adds to the loss, from membranes on a fine grid."""
+    states = network.forward(weights, network.receive(t_in))
+    total = 0.0
+    for layer, state, w, push in zip(
+        network.layers, states, weights, waking.pushes(network.layers, states, labels), strict=True
+    ):
+        if push is None:
+            continue
+        t_peak = load("reference").single.peaks(state.t_in, w, None, layer.neuron, push.wanted)
+        for r, b, j in zip(*np.nonzero(push.wanted), strict=True):
+            one = layer.neuron.of(r, j)
+            heard = np.minimum(state.t_in[r, b], 1e9)  # an inf would be subtracted from a time
+            u = reference.membrane([t_peak[r, b, j]], heard, w[r, :, j, None], one)[0, 0]
+            total += (one.threshold - u) / push.slope[r, j]
+    return total
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("neuron", [NEURONS["equal"], NEURONS["any ratio, other units"]])
+def test_the_gradient_is_that_of_the_distance_to_the_threshold(backend: str, neuron: LIF) -> None:
+    network = Architecture.build((12, 7, 3), ((0.4,), ()), neuron, load(backend))
+    rng = np.random.default_rng(8)
+    t_in, labels = rng.uniform(0.0, 2.0, (1, 6, 12)), rng.integers(3, size=(1, 6))
+    unit = float(neuron.drive) / neuron.tau_fast
+    weights = [unit * rng.normal(mean, 0.1, (1, *s)) for mean, s in ((0.14, (13, 7)), (0.05, (7, 3)))]
+    waking = Waking((0.0, 0.0), 1.0, 1, strength=2.0)
+    waking.watch(network.layers)
+    states = network.forward(weights, network.receive(t_in))
+    waking.follow(network.layers, states)
+    pushes = waking.pushes(network.layers, states, labels)
+    assert all(push is not None for push in pushes)
+    found = network.backward(
+        weights, states, np.zeros_like(states[-1].t_out), active=np.ones(1, np.bool_), max_weight_grad=np.inf,
+        pushes=pushes,
+    )  # fmt: skip
+    step = 1e-6 * unit
+    for number in range(2):
+        for _ in range(6):
+            i, j = rng.integers(weights[number].shape[1]), rng.integers(weights[number].shape[2])
+            sides = []
+            for sign in (1.0, -1.0):
+                moved = [w.copy() for w in weights]
+                moved[number][0, i, j] += sign * step
+                sides.append(penalty(network, moved, t_in, labels, waking))
+            slope = (sides[0] - sides[1]) / (2.0 * step)
+            assert found.weights[number][0, i, j] == pytest.approx(slope, rel=1e-5, abs=1e-7 / unit)
+
+
+def test_maps_are_pulled_as_one_neuron_for_each_place() -> None:
+    """A convolution is pulled as its unrolled dense layer is, summed over what shares a weight."""
+    kernels = load("cpu")
+    plan, image = read_plan([{"conv": 3, "kernel": 2}, {"dense": 2}]), (3, 3, 1)
+    network = Architecture.build((9, *plan), ((), ()), LIF(), kernels, image=image)
+    rng = np.random.default_rng(2)
+    t_in, labels = rng.uniform(0.0, 2.0, (1, 5, 9)), rng.integers(2, size=(1, 5))
+    weights = [rng.normal(0.3, 0.3, (1, layer.n_pre, layer.n_post)) for layer in network.layers]
+    waking = Waking((0.0, 0.0), 1.0, 1, strength=1.0)
+    waking.watch(network.layers)
+    states = network.forward(weights, network.receive(t_in))
+    waking.follow(network.layers, states)
+    pushes = waking.pushes(network.layers, states, labels)
+    assert pushes[0] is not None
+    options: Any = {"active": np.ones(1, np.bool_), "max_weight_grad": np.inf}
+    grad = np.zeros_like(states[-1].t_out)
+    found = network.backward(weights, states, grad, pushes=[pushes[0], None], **options).weights[0]
+    convolution = network.layers[0].convolution
+    assert convolution is not None
+    wanted = pushes[0].wanted.reshape(1, 5, convolution.n_positions, 3)
+    expected = np.zeros_like(found)
+    for b, place, j in zip(*np.nonzero(wanted[0]), strict=True):
+        arriving = convolution.patches(t_in[:, b, None])[0, place]
+        column = weights[0][0, :, j]
+        at = load("reference").single.peaks(
+            arriving[None, None], column[None, :, None], None, LIF(), np.ones((1, 1, 1), np.bool_)
+        )
+        expected[0, :, j] -= LIF().kernel(at[0, 0, 0] - arriving) / pushes[0].slope[0, j]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_values_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueRangeError, match=r"waking must be positive and finite, got 0\.0"):
+        Waking((0.5,), 0.1, 1, strength=0.0)
+    with pytest.raises(ValueRangeError, match="silence must be bumping, waking, none, got 'sleep'"):
+        Recipe(silence="sleep", bump_value=0.1).make_bumping(2, 1)
+    network = Architecture.build((3, 2), ((),), LIF(), load("cpu"))
+    parts = network, TTFSCrossEntropy(), Adam(), TrainingRule(10, 10), 2
+    with pytest.raises(BackendError, match=r"training\.silence=waking has no device step"):
+        step_kind(*parts, on_device=True, wakes=True)
+
+
+def test_none_wakes_nobody() -> None:
+    bumping = Recipe(silence="none", bump_value=0.1).make_bumping(2, 1)
+    assert bumping.choose(np.ones((2, 1))).tolist() == [-1]
