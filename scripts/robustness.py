@@ -1,59 +1,115 @@
-"""The robustness atlas: how accurate Yin-Yang stays on chips with one distortion each.
+"""The robustness atlas: how accurate networks stay on chips with one distortion each, and with two.
 
-    python scripts/robustness.py [--output outputs/robustness] [--only weight_bits tau_spread] [--redo]
+    python scripts/robustness.py [--output outputs/robustness] [--only weight_bits] [--networks yin_yang]
     python scripts/robustness.py --table docs/robustness.md
 
-Sweeps what conf/experiment/robustness/ names. At every point five networks are trained in the loop, each on a
-chip of its own, and five that were trained without a chip are examined on the same chips. Writes one JSON
-file a point, skips those that are there, and draws atlas.png and atlas.pdf.
+Values are those that conf/experiment/robustness/ names. At each of them five networks are trained in the
+loop, each on a chip of its own; five are trained on other chips of the kind, where chips differ at all; and
+five that were trained without a chip are examined on the same chips. Two maps have pairs of distortions. What
+is known is read again, seed by seed. Draws atlas_NETWORK and map_NETWORK_PAIR, as PNG and PDF.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
 import sys
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from gpuspike.config.schema import Config, Job, jobs
+from gpuspike.config.schema import Config, jobs
 from gpuspike.errors import GpuspikeError
+from gpuspike.report.figures import need as maps
 from gpuspike.report.figures import run as plots
-from gpuspike.runs.experiment import Experiment, build, new_trainer
-from gpuspike.runs.memory import keep_freed_memory
+from gpuspike.runs.bench import Bench, Training
+from gpuspike.runs.need import Question, draw_map
+from gpuspike.screen import Screen
 from gpuspike.store.provenance import git_revision
-from gpuspike.training.evaluation import Labelled, evaluate
+from gpuspike.store.run_folder import replace_text
+from gpuspike.substrate.axes import Axis, axis
+
+SPLIT = "test"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
+class Network:
+    """A network of the atlas.
+
+    Attributes:
+        label: for a reader.
+        overrides: of its trainings, without a chip.
+        seeds: at each value;  at_pairs: at each pair of a map.
+        asked: accuracy whose line a map has.
+    """
+
+    name: str
+    label: str
+    overrides: Sequence[str]
+    seeds: int
+    at_pairs: int
+    asked: float
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """One distortion: the file that holds its points, what varies there, and what the figure calls it."""
+    """One distortion: the axis, which is also the file that holds its values, and the key that varies there.
+
+    Attributes:
+        drawn: chips differ in it, so that a population is something else than one chip.
+    """
 
     name: str
     field: str
-    label: str
+    drawn: bool = False
+
+    @property
+    def axis(self) -> Axis:
+        """What a value sets."""
+        return axis(self.name)
+
+    def values(self) -> list[float]:
+        """Where it is examined."""
+        return [value_of(job.config, self) for job in jobs([f"experiment=robustness/{self.name}"], False)]
 
 
-ATLAS = (
-    Sweep("weight_range", "weight_max", "weight range (± threshold)"),
-    Sweep("weight_bits", "weight_bits", "weight bits (range ± 3)"),
-    Sweep("tau_ratio", "tau_mem_shift", r"error of $\tau_{mem}$ ($\tau_{syn}$)"),
-    Sweep("tau_spread", "tau_mem_std", r"spread of both $\tau$ ($\tau_{syn}$)"),
-    Sweep("threshold_spread", "threshold_std", "spread of thresholds"),
-    Sweep("spike_jitter", "spike_jitter", r"spike jitter ($\tau_{syn}$)"),
-    Sweep("time_grid", "time_grid", r"time step ($\tau_{syn}$)"),
-    Sweep("dead_neurons", "dead_neurons", "dead hidden neurons"),
+NETWORKS = (
+    Network("yin_yang", "4-120-3 on Yin-Yang", ["experiment=robustness/base"], 5, 5, 0.95),
+    Network(
+        "mnist16",
+        "256-246-10 on 16x16 MNIST",
+        ["experiment=mnist16_bss2", "substrate=ideal"],
+        3,
+        2,
+        0.97,
+    ),
 )
-IN_LOOP, EXAMINED = "trained on it", "only examined on it"
+ATLAS = (
+    Sweep("weight_range", "weight_max"),
+    Sweep("weight_bits", "weight_bits"),
+    Sweep("tau_ratio", "tau_mem_shift"),
+    Sweep("tau_spread", "tau_mem_std", drawn=True),
+    Sweep("threshold_spread", "threshold_std", drawn=True),
+    Sweep("spike_jitter", "spike_jitter"),
+    Sweep("time_grid", "time_grid"),
+    Sweep("dead_neurons", "dead_neurons", drawn=True),
+)
+PAIRS = (("weight_bits", "weight_range"), ("mismatch", "spike_jitter"))
 
-Weights = list[Any]
+KINDS = {
+    Training.LOOP: "trained on it",
+    Training.POPULATION: "trained on others like it",
+    Training.NONE: "only examined on it",
+}
+"""What a column of the atlas is called."""
+
+Point = dict[str, Any]
+"""Sweep, value, commit, seconds, and by kind the accuracies of the seeds in %."""
 
 
 def value_of(config: Config, sweep: Sweep) -> float:
@@ -62,104 +118,90 @@ def value_of(config: Config, sweep: Sweep) -> float:
     return float(value[0] if isinstance(value, list) else value)
 
 
-def data_of(parts: Experiment) -> dict[str, Labelled]:
-    """The splits as spikes."""
-    return {
-        name: Labelled(
-            parts.network.receive(parts.encode(split.features), sort=name == "train"), split.labels
-        )
-        for name, split in parts.dataset.splits.items()
-    }
+class Atlas:
+    """One network's points."""
 
+    def __init__(self, network: Network, folder: Path, more: Sequence[str], console: Console) -> None:
+        self.network, self._console = network, console
+        self.folder = folder / network.name
+        (job,) = jobs([*network.overrides, f"replicas={network.seeds}", *more], multirun=False)
+        self.benches = {
+            kind: Bench(job.config, kind, self.folder, console, together=network.seeds) for kind in KINDS
+        }
 
-def trained(parts: Experiment, data: dict[str, Labelled]) -> tuple[Weights, Any]:
-    """Weights after all epochs, and the machine that they are for."""
-    trainer = new_trainer(parts)
-    nobody = Labelled(data["validation"].received.part(0, 1), data["validation"].labels[:1])
-    for _ in trainer.train(data["train"], nobody, parts.config.training.epochs):
-        pass
-    return trainer.weights, trainer.examined
+    def run(self, sweeps: Sequence[Sweep]) -> None:
+        """Computes what is missing, and writes it to atlas.json."""
+        ideal = self.benches[Training.NONE].examined({}, self.network.seeds, SPLIT, "without a chip")
+        told: dict[str, Any] = {"ideal": (100.0 * ideal.accuracy).tolist(), "points": []}
+        for sweep in sweeps:
+            for value in sweep.values():
+                found = self._point(sweep, value)
+                told["points"].append(found)
+                words = ", ".join(
+                    f"{name} {statistics.mean(found[name]):.1f} %" for name in KINDS.values() if name in found
+                )
+                self._console.print(
+                    f"{self.network.name} {sweep.name} {value:g}   {words}   {found['seconds']:.0f} s",
+                    soft_wrap=True,
+                )
+        replace_text(self.folder / "atlas.json", json.dumps(told, indent=1) + "\n")
 
-
-def accuracy(parts: Experiment, machine: Any, weights: Weights, test: Labelled) -> list[float]:
-    """Of each replica, in %."""
-    result = evaluate(machine, weights, test, parts.loss, parts.rule.evaluation_batch_size)
-    return [100.0 * float(share) for share in result.accuracy]
-
-
-def point(job: Job, sweep: Sweep, ideal: Weights) -> dict[str, Any]:
-    """One point of a sweep, trained and examined."""
-    start = time.perf_counter()
-    parts = build(job.config)
-    data = data_of(parts)
-    weights, machine = trained(parts, data)
-    return {
-        "sweep": sweep.name,
-        "value": value_of(job.config, sweep),
-        IN_LOOP: accuracy(parts, machine, weights, data["test"]),
-        EXAMINED: accuracy(parts, machine, ideal, data["test"]),
-        "seeds": parts.seeds,
-        "git": git_revision(),
-        "seconds": time.perf_counter() - start,
-    }
-
-
-def run(folder: Path, sweeps: Sequence[Sweep], options: Sequence[str], redo: bool) -> None:
-    """Computes the points that are not there yet."""
-    console = Console()
-    ideal: Weights | None = None
-    for sweep in sweeps:
-        for number, job in enumerate(jobs([f"experiment=robustness/{sweep.name}", *options], multirun=False)):
-            path = folder / sweep.name / f"{number}.json"
-            if path.exists() and not redo:
+    def _point(self, sweep: Sweep, value: float) -> Point:
+        found: Point = {"sweep": sweep.name, "value": value, "git": git_revision(), "seconds": 0.0}
+        for kind, name in KINDS.items():
+            if kind is Training.POPULATION and not sweep.drawn:
                 continue
-            if ideal is None:
-                (base,) = jobs(["experiment=robustness/base", *options], multirun=False)
-                parts = build(base.config)
-                data = data_of(parts)
-                ideal, machine = trained(parts, data)
-                write(folder / "ideal.json", {"ideal": accuracy(parts, machine, ideal, data["test"])})
-            found = point(job, sweep, ideal)
-            write(path, found)
-            console.print(
-                f"{sweep.name:17} {found['value']:6g}   {IN_LOOP} {statistics.mean(found[IN_LOOP]):5.1f} %   "
-                f"{EXAMINED} {statistics.mean(found[EXAMINED]):5.1f} %   {found['seconds']:3.0f} s",
-                soft_wrap=True,
-            )
+            bench = self.benches[kind]
+            changes = sweep.axis.changes(vars(bench.config.substrate), value)
+            reached = bench.examined(changes, self.network.seeds, SPLIT, f"{sweep.name} {value:g}, {name}")
+            found[name] = (100.0 * reached.accuracy).tolist()
+            found["seconds"] += reached.seconds
+        return found
+
+    def map(self, pair: tuple[str, str]) -> None:
+        """Two distortions at once, trained in the loop: computed and drawn."""
+        network, axes = self.network, (axis(pair[0]), axis(pair[1]))
+        asked = Question(network.asked, network.at_pairs, network.at_pairs, 1.1, SPLIT)
+
+        def say(values: Sequence[float], point: Any) -> None:
+            share = f"{100 * point.accuracy.mean():.1f} %" if len(point.accuracy) else point.reason
+            self._console.print(f"{network.name} {' '.join(pair)} {values[0]:g} {values[1]:g}   {share}")
+
+        bench = self.benches[Training.LOOP]
+        drawn = draw_map(bench, axes, (axes[0].grid, axes[1].grid), asked, say)
+        labels = axes[0].label, axes[1].label
+        figure = maps.pair(drawn.means(), drawn.values, network.asked, labels, SPLIT)
+        plots.save(figure, self.folder.parent, f"map_{network.name}_{pair[0]}_{pair[1]}")
 
 
-def write(path: Path, found: dict[str, Any]) -> None:
-    """A point's file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def read(folder: Path, sweep: Sweep) -> list[dict[str, Any]]:
-    """A sweep's points, by their value."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / sweep.name).glob("*.json")]
-    return sorted(found, key=lambda each: each["value"])
+def read(folder: Path, network: Network) -> dict[str, Any]:
+    """What `Atlas.run` has written."""
+    return json.loads((folder / network.name / "atlas.json").read_text(encoding="utf-8"))
 
 
 @plots.styled()
-def draw(folder: Path, sweeps: Sequence[Sweep]) -> None:
-    """The figure: a panel a distortion, a box over the seeds at each of its values."""
+def draw(folder: Path, network: Network, sweeps: Sequence[Sweep]) -> None:
+    """A panel a distortion, a box over the seeds at each of its values."""
     matplotlib = plots.lazy_matplotlib()
     n_rows = -(-len(sweeps) // 2)
     figure = matplotlib.figure.Figure(figsize=(7.0, 1.75 * n_rows), layout="constrained")
     matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
-    ideal = json.loads((folder / "ideal.json").read_text(encoding="utf-8"))["ideal"]
+    found = read(folder, network)
     panels = np.atleast_2d(figure.subplots(n_rows, 2, sharey=True)).ravel()
+    labels: dict[str, Any] = {}
     for panel, sweep in zip(panels, sweeps, strict=False):
-        points = read(folder, sweep)
+        points = sorted(
+            (p for p in found["points"] if p["sweep"] == sweep.name), key=lambda each: each["value"]
+        )
         places = np.arange(len(points))
-        panel.axhline(statistics.mean(ideal), color="0.6", linewidth=0.8, linestyle="--", zorder=0)
-        for kind, color, shift in ((IN_LOOP, plots.PALETTE[0], -0.17), (EXAMINED, plots.PALETTE[1], 0.17)):
+        panel.axhline(statistics.mean(found["ideal"]), color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+        kinds = [name for name in KINDS.values() if all(name in point for point in points)]
+        for number, kind in enumerate(kinds):
+            color = plots.PALETTE[list(KINDS.values()).index(kind)]
             boxes = panel.boxplot(
-                [found[kind] for found in points],
-                positions=places + shift,
-                widths=0.28,
+                [point[kind] for point in points],
+                positions=places + 0.28 * (number - (len(kinds) - 1) / 2),
+                widths=0.22,
                 patch_artist=True,
                 manage_ticks=False,
                 boxprops={"facecolor": color, "edgecolor": color, "alpha": 0.55},
@@ -168,45 +210,50 @@ def draw(folder: Path, sweeps: Sequence[Sweep]) -> None:
                 capprops={"color": color},
                 flierprops={"marker": ".", "markersize": 3, "markeredgecolor": color},
             )
-            boxes["boxes"][0].set_label(kind)
-        panel.set_xticks(places, [f"{found['value']:g}" for found in points])
+            labels.setdefault(kind, boxes["boxes"][0])
+        panel.set_xticks(places, [f"{point['value']:g}" for point in points])
         panel.set_xlim(-0.6, len(points) - 0.4)
-        panel.set_xlabel(sweep.label)
+        panel.set_xlabel(sweep.axis.label)
         panel.set_ylim(0.0, 103.0)
     for panel in panels[::2]:
         panel.set_ylabel("test accuracy (%)")
     for panel in panels[len(sweeps) :]:
         panel.remove()
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
-    plots.save(figure, folder, "atlas")
+    figure.legend(list(labels.values()), list(labels), loc="outside upper center", ncols=3)
+    plots.save(figure, folder, f"atlas_{network.name}")
 
 
-def table(folder: Path, sweeps: Sequence[Sweep]) -> str:
+def table(folder: Path, networks: Sequence[Network]) -> str:
     """The same numbers as Markdown."""
 
-    def cell(values: Sequence[float]) -> str:
-        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+    def cell(values: Sequence[float] | None) -> str:
+        return "" if values is None else f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
 
-    ideal = json.loads((folder / "ideal.json").read_text(encoding="utf-8"))["ideal"]
-    points = [(sweep, found) for sweep in sweeps for found in read(folder, sweep)]
-    commits = ", ".join(sorted({str(found["git"]) for _, found in points}))
-    minutes = sum(found["seconds"] for _, found in points) / 60.0
     lines = [
         "# The robustness atlas",
         "",
-        "Test accuracy of 4-120-3 on Yin-Yang in %, mean and deviation over "
-        f"{len(ideal)} seeds, each on a chip of its own. Without a chip: {cell(ideal)}.",
-        "Written by `python scripts/robustness.py --table docs/robustness.md`, "
-        f"from {minutes:.0f} minutes of runs of commit {commits}.",
-        "",
-        f"| distortion | value | {IN_LOOP} | {EXAMINED} |",
-        "| --- | --- | --- | --- |",
+        "Test accuracy in %, mean and deviation over seeds, each on a chip of its own: of networks trained",
+        "in the loop on that chip, of networks trained on other chips of the kind (`new_chip=step`;",
+        "the same where chips do not differ), and of networks trained without a chip.",
+        "Written by `python scripts/robustness.py --table docs/robustness.md`.",
     ]
-    lines += [
-        f"| {sweep.name} | {found['value']:g} | {cell(found[IN_LOOP])} | {cell(found[EXAMINED])} |"
-        for sweep, found in points
-    ]
+    for network in networks:
+        found = read(folder, network)
+        commits = ", ".join(sorted({str(point["git"]) for point in found["points"]}))
+        minutes = sum(point["seconds"] for point in found["points"]) / 60.0
+        lines += [
+            "",
+            f"## {network.label}",
+            "",
+            f"{len(found['ideal'])} seeds, {minutes:.0f} minutes of runs, commit {commits}. "
+            f"Without a chip: {cell(found['ideal'])}.",
+            "",
+            f"| distortion | value | {' | '.join(KINDS.values())} |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for point in found["points"]:
+            cells = " | ".join(cell(point.get(name)) for name in KINDS.values())
+            lines.append(f"| {point['sweep']} | {point['value']:g} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
@@ -215,26 +262,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    names = ["_".join(pair) for pair in PAIRS]
     parser.add_argument("--output", type=Path, default=Path("outputs/robustness"))
     parser.add_argument(
         "--only", nargs="+", choices=[sweep.name for sweep in ATLAS], help="these sweeps alone"
     )
-    parser.add_argument("--redo", action="store_true", help="compute points again that are there")
+    parser.add_argument(
+        "--networks", nargs="+", choices=[n.name for n in NETWORKS], help="these networks alone"
+    )
+    parser.add_argument("--maps", nargs="*", choices=names, default=names, help="these maps alone")
     parser.add_argument("--table", type=Path, help="write the table to this file")
     parser.add_argument(
         "overrides", nargs="*", default=[], help="of the configuration: training.epochs=5 ..."
     )
     arguments = parser.parse_args()
     sweeps = [sweep for sweep in ATLAS if not arguments.only or sweep.name in arguments.only]
-    keep_freed_memory()
+    networks = [n for n in NETWORKS if not arguments.networks or n.name in arguments.networks]
     try:
-        run(arguments.output, sweeps, arguments.overrides, arguments.redo)
+        for network in networks:
+            atlas = Atlas(network, arguments.output, arguments.overrides, Screen())
+            atlas.run(sweeps)
+            draw(arguments.output, network, sweeps)
+            for pair in PAIRS:
+                if "_".join(pair) in arguments.maps:
+                    atlas.map(pair)
     except GpuspikeError as error:
         sys.exit(f"robustness.py: error: {error}")
-    draw(arguments.output, sweeps)
-    print(f"figure   {arguments.output / 'atlas.png'}")
+    print(f"figures  {arguments.output}")
     if arguments.table:
-        arguments.table.write_text(table(arguments.output, sweeps), encoding="utf-8")
+        arguments.table.write_text(table(arguments.output, networks), encoding="utf-8")
         print(f"table    {arguments.table}")
 
 

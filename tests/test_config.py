@@ -29,7 +29,7 @@ EXPERIMENTS = sorted(file.stem for file in (conf_folder() / "experiment").glob("
 OPTIONS = sorted(
     f"{file.parent.name}={file.stem}"
     for file in conf_folder().glob("*/*.yaml")
-    if file.parent.name not in ("experiment", "prices", "published", "evaluate", "exchange", "tune")
+    if file.parent.name not in ("experiment", "prices", "published", "evaluate", "exchange", "need", "tune")
     and file.stem != "npz"
 )
 SPLITS = ("train", "validation", "test")
@@ -524,7 +524,7 @@ def test_yaml_shows_plain_values_not_python_s() -> None:
         ("model.hidden=120", "did you mean model.hidden=[120]?"),
         ("nothing", "values are given as KEY=VALUE, got nothing"),
         ("some/folder", "values are given as KEY=VALUE, got some/folder; did you mean resume=some/folder?"),
-        ("zebra=1", "resume, plugin"),
+        ("zebra=1", "resume, start, plugin"),
     ],
 )
 def test_a_slip_is_told_with_what_was_meant_perhaps(override: str, words: str) -> None:

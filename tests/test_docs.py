@@ -21,6 +21,7 @@ from test_accountant import hand_activity
 
 from gpuspike import plugins
 from gpuspike.accountant import account, read_prices
+from gpuspike.cli.need import read as read_need
 from gpuspike.cli.report import read as read_report
 from gpuspike.cli.tune import read as read_search
 from gpuspike.config.evaluate import as_lists, evaluations
@@ -36,7 +37,7 @@ PROGRAMS = re.compile(r"(gpuspike-[a-z]+|python scripts/|make |pip |pre-commit )
 SMALL = ["training.epochs=1", "dataset.n_train=300", "dataset.n_validation=60", "dataset.n_test=60"]
 MAIN = {"train": "train:train", "evaluate": "train:evaluate", "tune": "tune:tune", "plan": "plan:plan",
         "report": "report:report", "doctor": "doctor:main", "export": "exchange:export",
-        "import": "exchange:import_", "price": "price:price"}  # fmt: skip
+        "import": "exchange:import_", "price": "price:price", "need": "need:need"}  # fmt: skip
 EXCHANGE: dict[str, Any] = {"export": ExportConfig, "import": ImportConfig, "price": PriceConfig}
 ELSEWHERE = ("tracking.uri", "hydra/launcher=slurm", "tune.storage=postgresql", "hydra.launcher.partition")
 """What needs a cluster or a server."""
@@ -152,6 +153,9 @@ def test_a_command_parses(command: Command, tmp_path: Path, monkeypatch: pytest.
         overrides = [word for word in overrides[:at] + overrides[at + 2 :] if word not in chosen]
     if name == "evaluate":
         evaluations(as_lists(overrides), multirun)
+    elif name == "need":
+        if not any(word.startswith("run=") for word in overrides):
+            read_need(overrides)
     elif name == "tune":
         write_search(tmp_path, command.page)
         read_search(overrides)
@@ -260,6 +264,10 @@ def small(command: Command) -> list[str]:
         more = [*SMALL, "training.batch_size=100"]
     elif name == "train" and "--config-dir" in arguments:
         more = [*SMALL, "training.batch_size=100"]
+    elif name == "need":
+        more = ["replicas=2", "seeds=2"]
+        if not any(word.startswith("run=") for word in arguments):
+            more += [*SMALL, "training.batch_size=50"]
     elif name == "tune":
         more = [*SMALL, "tune.trials=1", "replicas=1"]
         if "tune=my_search.yaml" in arguments:
@@ -317,7 +325,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(page: str, tmp_path: Pat
     if "dataset.path=" in text:
         pytest.importorskip("sklearn")
         write_data(tmp_path)
-    for folder, *more in (("prepared_run",), ("prepared_chip_run", "substrate=bss2")):
+    for folder, *more in (("prepared_run",), ("prepared_chip_run", "experiment=yin_yang_bss2")):
         if folder in text:
             given = [*SMALL, *more, "training.batch_size=100", f"hydra.run.dir={folder}"]
             run(tmp_path, "gpuspike-train", *given)

@@ -153,12 +153,21 @@ HEAVY = {
 
 
 @pytest.mark.parametrize(
-    "command", ["gpuspike-train", "gpuspike-tune", "gpuspike-export", "gpuspike-import", "gpuspike-price"]
+    "command",
+    [
+        "gpuspike-train",
+        "gpuspike-tune",
+        "gpuspike-need",
+        "gpuspike-export",
+        "gpuspike-import",
+        "gpuspike-price",
+    ],
 )
 def test_asking_a_command_for_help_loads_nothing_heavy(command: str, tmp_path: Path) -> None:
     module, function = {
         "gpuspike-train": ("gpuspike.cli.train", "train"),
         "gpuspike-tune": ("gpuspike.cli.tune", "tune"),
+        "gpuspike-need": ("gpuspike.cli.need", "need"),
         "gpuspike-export": ("gpuspike.cli.exchange", "export"),
         "gpuspike-import": ("gpuspike.cli.exchange", "import_"),
         "gpuspike-price": ("gpuspike.cli.price", "price"),

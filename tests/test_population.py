@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.special import stdtrit
+from scipy.stats import binomtest
 
 from gpuspike.config.schema import jobs
 from gpuspike.errors import DataError
@@ -58,11 +59,32 @@ def test_the_yield_counted_by_hand() -> None:
     assert told["yield"]["0.75"] == pytest.approx((0.7 + 0.6) / 2)
     assert told["yield"]["0.5"] == pytest.approx((0.8 + 0.8) / 2)
     assert told["yield"]["0.1"] == pytest.approx((0.9 + 1.0) / 2)
+    assert told["yield_interval"]["0.75"] == list(population.share_interval(3, 4))
 
 
-@pytest.mark.parametrize("freedom", [1, 2, 3, 5, 9, 19, 999])
-def test_student_s_quantile_is_scipy_s(freedom: int) -> None:
-    assert population.student(freedom) == pytest.approx(float(stdtrit(freedom, 0.975)), rel=1.3e-3)
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 10, 19, 999])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.9875, 0.999])
+def test_student_s_quantile_is_scipy_s(freedom: int, confidence: float) -> None:
+    quantile = float(stdtrit(freedom, 0.5 + confidence / 2))
+    assert population.student(freedom, confidence) == pytest.approx(quantile, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("count", "of"), [(0, 5), (3, 4), (1, 1), (100, 100), (99, 100), (50, 100), (990, 1000)]
+)
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_interval_of_a_share_is_scipy_s(count: int, of: int, confidence: float) -> None:
+    known = binomtest(count, of).proportion_ci(confidence, "exact")
+    assert population.share_interval(count, of, confidence) == pytest.approx(
+        (known.low, known.high), abs=1e-9
+    )
+
+
+def test_a_band_is_the_interval_of_each_count() -> None:
+    ends = population.band(4)
+    assert ends[:, 0].tolist() == [1, 2, 3, 4]
+    assert ends[2, 1:].tolist() == list(population.share_interval(3, 4))
+    assert population.band(1000).shape == (100, 3)
 
 
 def test_one_chip_has_no_deviation() -> None:

@@ -26,6 +26,7 @@ def test_the_device_code_and_the_configuration_are_in_the_wheel(tmp_path: Path) 
         "conf/config.yaml",
         "conf/evaluate/evaluate.yaml",
         "conf/exchange/price.yaml",
+        "conf/need/need.yaml",
         "conf/prices/brainscales2.yaml",
         "conf/published/mnist.yaml",
         "py.typed",

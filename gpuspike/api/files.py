@@ -112,7 +112,7 @@ def _history(lines: list[dict[str, Any]], config: Config) -> dict[str, Array]:
 def _chip(config: Config) -> dict[str, Any] | None:
     if substrate_of(config.substrate, 1.0).ideal:
         return None
-    values = asdict(config.substrate) | {"new_chip": "run"}
+    values = asdict(config.substrate) | {"new_chip": "run", "population": 0}
     plain = {name: v.value if isinstance(v, enum.Enum) else v for name, v in values.items()}
     return {"values": plain, "seed": config.seed if config.chip_seed is None else config.chip_seed}
 

@@ -41,6 +41,8 @@ def complete(config: Config) -> None:
         for name in DATASETS[config.dataset.name].files:
             if path := getattr(config.dataset, name):
                 setattr(config.dataset, name, str(Path(path).absolute()))
+    if config.start is not None:
+        config.start = str(Path(config.start).absolute())
     if config.substrate.prices.endswith((".yaml", ".yml")):
         config.substrate.prices = str(Path(config.substrate.prices).absolute())
 
@@ -106,6 +108,12 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
         yield ConfigError(f"chip_seed + replicas must stay below 2**32, got chip_seed={config.chip_seed}")
     if dataset.n_train is not None and 1 <= dataset.n_train < training.batch_size:
         yield batch_too_large(config, dataset.n_train)
+    yield from _population(config)
+    if config.model.frozen and not config.model.trained and config.model.delays in ("", "none"):
+        yield ConfigError(
+            "model.frozen=true leaves the weights as they are, so that model.trained or model.delays must "
+            "name something to be learnt, got neither"
+        )
     model = config.model
     if model.spikes_at is not None and model.fires is None:
         yield ConfigError("model.spikes_at needs model.fires beside it, got none")
@@ -131,6 +139,17 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
         if isinstance(plan[-1], Maps):
             yield ConfigError("model.layers must end with a dense layer of one neuron a class, got a conv")
     yield from _lengths(config)
+
+
+def _population(config: Config) -> Iterator[GpuspikeError]:
+    population, new_chip = config.substrate.population, config.substrate.new_chip.value
+    if population < 0:
+        yield ConfigError(f"substrate.population must be 0 (no chip comes again) or more, got {population}")
+    elif population and new_chip != "step":
+        yield ConfigError(
+            f"substrate.population={population} chips take turns where substrate.new_chip=step, "
+            f"got substrate.new_chip={new_chip}"
+        )
 
 
 def n_layers_of(model: ModelConfig) -> int:

@@ -134,6 +134,7 @@ class ModelConfig:
     leak: float = MISSING
     capacitance: float = MISSING
     trained: list[str] = field(default_factory=list)  # constants that each neuron learns, beside the weights
+    frozen: bool = False  # weights stay as they begin, and the constants alone are learnt
     delays: str = "none"  # that are learnt: axonal, dendritic, synaptic, or a sum: axonal+dendritic
     delay_shift: float = 0.0  # the least delay [tau_syn]
     delay_scale: float = 1.0  # how much longer the longest is [tau_syn]
@@ -191,6 +192,7 @@ class SubstrateConfig:
     max_synapses: int = 0  # on one chip
     gradient: GradientName = GradientName.nominal
     new_chip: NewChip = NewChip.run  # step: each batch is trained on another chip
+    population: int = 0  # chips that take turns in new_chip=step; 0: none comes again
 
 
 def dataset_config() -> DatasetConfig:
@@ -252,6 +254,7 @@ class Config:
     backend: BackendName = BackendName.auto
     dtype: Dtype = Dtype.float64
     resume: str | None = None  # folder of a stopped run to go on with
+    start: str | None = None  # folder of a run whose networks this one begins with
     plugin: list[str] = field(default_factory=list)  # files with a user's own parts, and their digests
 
 

@@ -37,7 +37,9 @@ def population_lines(population: Mapping[str, Any]) -> list[str]:
         low, high = (readable(value, "%") for value in population["mean_interval"])
         lines.append(f"the mean over all such chips lies between {low} and {high}, with 95 %")
     lines += [
-        f"{count:>6} of {n_chips} reach {readable(value, '%')}" for count, value in _reached(population)
+        f"{count:>6} of {n_chips} reach {readable(value, '%')}"
+        + (f", {share} of all such chips" if share else "")
+        for count, value, share in _reached(population)
     ]
     return lines
 
@@ -49,11 +51,15 @@ def counted_on(answer: Mapping[str, Any]) -> str:
     return f"accuracy: mean over the chips; spikes, and so times and energies, as counted on {which}"
 
 
-def _reached(population: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """The yield without shares that so few chips cannot tell apart."""
-    n_chips = population["chips"]
-    reached = {math.ceil(float(share) * n_chips): value for share, value in population["yield"].items()}
-    return sorted(reached.items(), reverse=True)
+def _reached(population: Mapping[str, Any]) -> list[tuple[int, float, str]]:
+    """The yield without shares that so few chips cannot tell apart; and what is known of all chips."""
+    n_chips, intervals = population["chips"], section(population, "yield_interval")
+    reached = {}
+    for share, value in population["yield"].items():
+        interval = intervals.get(share)  # which older answers do not have
+        told = "" if interval is None else f"{100 * interval[0]:.1f} % to {100 * interval[1]:.1f} %"
+        reached[math.ceil(float(share) * n_chips)] = value, told
+    return sorted(((count, *told) for count, told in reached.items()), reverse=True)
 
 
 def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -> Path:
@@ -90,12 +96,16 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
             + picture(
                 path.with_name(f"{path.stem}_yield.png"),
                 "Above: how many chips have which accuracy. Below: the share of the chips that reach an"
-                " accuracy, a line a replica.",
+                " accuracy, a line a replica; around it, for each count, the 95 % interval of the share of"
+                " all such chips (Clopper and Pearson).",
                 path,
             )
         )
-        rows = [(f"{count} of {population['chips']}", readable(v, "%")) for count, v in _reached(population)]
-        body.append(table(rows, ["chips", "reach"]))
+        rows = [
+            (f"{count} of {population['chips']}", readable(value, "%"), share)
+            for count, value, share in _reached(population)
+        ]
+        body.append(table(rows, ["chips", "reach", "of all such chips, with 95 %"]))
     body.append(f"<h2>One classification on a chip</h2>\n{_chips(answer)}")
     if population:
         body.append(f'<p class="soft">{escape(counted_on(answer))}</p>')

@@ -32,7 +32,7 @@ from gpuspike.report.figures import chips as chip_plots
 from gpuspike.runs.drawing import drawn
 from gpuspike.runs.experiment import Experiment, build
 from gpuspike.runs.measure import measure, on_chip
-from gpuspike.runs.population import accuracies, yields
+from gpuspike.runs.population import accuracies, band, yields
 from gpuspike.runs.progress import plain
 from gpuspike.runs.run import prepare_kernels
 from gpuspike.screen import LINE, warn
@@ -195,7 +195,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     if config.chips:
         reached = accuracies(parts, prepared.weights, data[split], parts.chip_seeds[0], config.chips)
         answer |= {"population": plain(yields(reached) | {"first_seed": parts.chip_seeds[0]})}
-        figure = {f"{prepared.answer.stem}_yield": lambda: chip_plots.yields(reached)}
+        figure = {f"{prepared.answer.stem}_yield": lambda: chip_plots.yields(reached, band(reached.shape[1]))}
         for name, reason in drawn(figure, prepared.answer.parent).items():
             warn(f"no figure {name}, the rest of the answer is there: {reason}", console)
     _write(prepared.answer, answer)

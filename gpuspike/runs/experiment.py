@@ -39,6 +39,7 @@ from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
 from gpuspike.runs.recipes import recipe_of
+from gpuspike.runs.start import begin_with, check_start
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.fit import Recipe, make_trainer, step_kind
@@ -127,7 +128,8 @@ class Experiment:
     def _fresh_chip(self, moment: Moment) -> EmulatedChip:
         """The chips of one training batch; each has an address of its own."""
         n_batches = -(-len(self.dataset.train.labels) // self.config.training.batch_size)
-        step = 1 + moment.epoch * n_batches + moment.batch
+        step = moment.epoch * n_batches + moment.batch
+        step = 1 + (step % self.config.substrate.population if self.config.substrate.population else step)
         return self.chip([seed + (step << 32) for seed in self.chip_seeds])
 
     def encode(self, features: Array) -> Array:
@@ -250,6 +252,8 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     for layer in network.layers:
         largest_sum(layer.neuron, config.dtype.value)  # refuses neurons that the dtype has no room for
     network = replace(network, delay_rule=delay_rule_of(config))
+    if config.start is not None and to_train:
+        check_start(config, network.layers)
     substrate.check_fit(network.layers)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
     recipe, on_chip = recipe_of(config), config.substrate.gradient is not GradientName.ideal
@@ -368,12 +372,15 @@ def new_trainer(parts: Experiment) -> Trainer:
         suited_means, suited_stds = from_fan_in(parts.network.layers)
         means, stds = means or suited_means, stds or suited_stds
     trained = parts.trained_machine()
-    if model.fires is not None:
+    if model.fires is not None and parts.config.start is None:
         weights = _calibrated(parts, trained, model.fires)
     else:
         weights = parts.network.initial_weights(parts.seeds, means, stds, parts.config.dtype.value)
     learnt = Parameters.of_weights(weights)
     learnt.check([layer.neuron for layer in parts.network.layers])
+    parameters = learnt.training(parts.trained, parts.network.layers, parts.seeds, parts.network.delay_rule)
+    if parts.config.start is not None:
+        begin_with(parameters, parts.config, parts.network.layers)
     # Examined is always the chip that the run is for.
     new = trained is parts.network or parts.config.substrate.new_chip is NewChip.step
     examined = parts.on_chip(parts.chip_seeds) if new else trained
@@ -381,10 +388,11 @@ def new_trainer(parts: Experiment) -> Trainer:
         parts.network,
         trained,
         examined,
-        learnt.training(parts.trained, parts.network.layers, parts.seeds, parts.network.delay_rule),
+        parameters,
         parts.recipe,
         parts.loss,
         parts.rule,
         parts.seeds,
         on_device=parts.backend.name == "cuda",
+        frozen=model.frozen,
     )

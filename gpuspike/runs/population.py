@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,11 +54,13 @@ def yields(reached: Array) -> dict[str, Any]:
         Number of chips; mean, deviation, median, worst and best over all; every accuracy; the 95 %
         interval of the mean over all chips of the kind, for these networks, after Student (None for one
         chip); and the yield: for each of some shares the accuracy that at least this share of the chips
-        reaches, mean over replicas.
+        reaches, mean over replicas. "yield_interval" has, for each of these shares, the 95 % interval of the
+        share of all chips of the kind that reach as much, after Clopper and Pearson.
     """
     best_first = -np.sort(-reached, axis=1)
     n_chips = reached.shape[1]
-    curve = {f"{share:g}": float(best_first[:, int(np.ceil(share * n_chips)) - 1].mean()) for share in SHARES}
+    counts = {f"{share:g}": int(np.ceil(share * n_chips)) for share in SHARES}
+    curve = {share: float(best_first[:, count - 1].mean()) for share, count in counts.items()}
     return {
         "chips": n_chips,
         "mean": float(reached.mean()),
@@ -65,33 +68,70 @@ def yields(reached: Array) -> dict[str, Any]:
         "median": float(np.median(reached)),
         "worst": float(reached.min()),
         "best": float(reached.max()),
-        "mean_interval": _interval(reached.mean(axis=0)),
+        "mean_interval": mean_interval(reached.mean(axis=0)),
         "yield": curve,
+        "yield_interval": {share: list(share_interval(n, n_chips)) for share, n in counts.items()},
         "per_replica_and_chip": reached,
     }
 
 
-def _interval(values: Array) -> list[float] | None:
-    """Where the mean of what these are a sample of lies, with 95 %."""
+def share_interval(count: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Where the share of a whole lies of which `count` were found among `of`.
+
+    Source: Clopper and Pearson, Biometrika 26, 404 (1934): the shares for which the tail of the binomial
+    distribution that holds the count is half of what is left of the confidence; bisected. It holds for one
+    count that was chosen before, and is never too narrow.
+    """
+    tail = (1.0 - confidence) / 2
+
+    def end(least: int) -> float:
+        """The share for which at least so many are found as often as the tail says."""
+        logs = np.cumsum(np.log(np.arange(of, 0, -1) / np.arange(1, of + 1)))  # of binomial coefficients
+        k = np.arange(least, of + 1)
+        coefficients = np.concatenate([[0.0], logs])[k]
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            p = (low + high) / 2
+            above = float(np.exp(coefficients + k * math.log(p) + (of - k) * math.log1p(-p)).sum())
+            low, high = (p, high) if above < (tail if least == count else 1.0 - tail) else (low, p)
+        return (low + high) / 2
+
+    return (0.0 if count == 0 else end(count), 1.0 if count == of else end(count + 1))
+
+
+def band(n_chips: int) -> Array:
+    """(n_counts, 3) counts of chips, a hundred at most, and `share_interval` of each."""
+    counts = np.unique(np.linspace(1, n_chips, min(n_chips, 100)).round().astype(int))
+    return np.array([[count, *share_interval(int(count), n_chips)] for count in counts])
+
+
+def mean_interval(values: Array, confidence: float = 0.95) -> list[float] | None:
+    """Where the mean of what some numbers are a sample of lies, after Student; None for a single number."""
     if len(values) < 2:
         return None
-    reach = student(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    reach = student(len(values) - 1, confidence) * values.std(ddof=1) / np.sqrt(len(values))
     return [float(values.mean() - reach), float(values.mean() + reach)]
 
 
-def student(freedom: int) -> float:
-    """The 97.5 % quantile of Student's distribution, to 0.13 %.
+def student(freedom: int, confidence: float = 0.95) -> float:
+    """How far from 0 Student's variable lies at most with a probability.
 
-    Source: closed forms for one and two degrees of freedom, else Abramowitz and Stegun, eq. (26.7.5).
+    Source: the finite sums of Abramowitz and Stegun, eq. (26.7.3) and (26.7.4), bisected.
     """
-    if freedom <= 2:
-        return (12.7062047, 4.3026527)[freedom - 1]
-    z = 1.9599639845
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return sum(term / freedom**k for k, term in enumerate(terms))
+    low, high = 0.0, math.pi / 2
+    for _ in range(100):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _within(angle, freedom) < confidence else (low, angle)
+    return math.sqrt(freedom) * math.tan((low + high) / 2)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """Probability of |t| < sqrt(freedom) tan(angle)."""
+    odd = freedom % 2
+    cos = math.cos(angle)
+    term, total = (cos if odd else 1.0), 0.0
+    for k in range(2 if odd else 1, freedom, 2):
+        total += term
+        term *= cos * cos * (k / (k + 1))
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total

@@ -75,6 +75,7 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
     """
     unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
     unset |= {"plugin": [], "model.trained": [], "model.layers": []}
+    unset |= {"start": None, "model.frozen": False, "substrate.population": 0}
     unset |= {f"model.{f.name}": f.default for f in fields(ModelConfig) if f.name.startswith("delay")}
     values = {
         name: value

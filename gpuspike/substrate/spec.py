@@ -29,6 +29,7 @@ _OTHERS: tuple[str, ...] = (
     "max_synapses",
     "gradient",
     "new_chip",
+    "population",
 )
 """Keys of a substrate that are no distortion's."""
 

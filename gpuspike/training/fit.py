@@ -305,6 +305,7 @@ def make_trainer(
     *,
     on_device: bool,
     first_epoch: int = 0,
+    frozen: bool = False,
 ) -> Trainer:
     """A trainer with the fastest step that there is for its parts: `trainer.step.kind` says which.
 
@@ -316,6 +317,7 @@ def make_trainer(
         seeds: of the replicas.
         on_device: the backend is a device, whose steps stay there.
         first_epoch: with which the schedule of the learning rate begins.
+        frozen: weights stay as they are, neither stepped nor bumped; what is learnt beside them alone steps.
 
     Raises:
         GpuspikeError: a value of the recipe that cannot be used.
@@ -324,7 +326,9 @@ def make_trainer(
     schedule = _Later(**vars(recipe.make_schedule()), first_epoch=first_epoch)
     trained.having(parameters)  # refuses constants that cannot be trained there
     unit = weight_unit(architecture.models[0])
-    descent = Descent(recipe.optimizer, parameters, architecture.kernels, unit)
+    descent = Descent(recipe.optimizer, parameters, architecture.kernels, unit, frozen=frozen)
+    if frozen:  # nothing wakes the silent but their weights
+        recipe = replace(recipe, max_silent=[1.0] * len(parameters))
     bumping = recipe.make_bumping(len(parameters), len(seeds))
     if isinstance(bumping, Waking):
         bumping.watch(trained.layers)

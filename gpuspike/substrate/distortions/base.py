@@ -137,14 +137,23 @@ def _finite(name: str, value: float) -> None:
         raise ValueRangeError(f"substrate.{name} must be finite, got {value!r}")
 
 
-def value(default: Any, *, time: bool = False, rule: Callable[[str, Any], None] | None = None) -> Any:
+def value(
+    default: Any,
+    *,
+    time: bool = False,
+    rule: Callable[[str, Any], None] | None = None,
+    less_is_worse: bool = False,
+) -> Any:
     """A value: off at its default.
 
     Args:
         time: given in tau_syn by users; distortions see it in the model's unit.
         rule: called with name and value, raises ValueRangeError.
+        less_is_worse: the network suffers as the value falls, as that of a range; for a search of its border.
     """
-    return dataclasses.field(default=default, metadata={"time": time, "rule": rule})
+    return dataclasses.field(
+        default=default, metadata={"time": time, "rule": rule, "less_is_worse": less_is_worse}
+    )
 
 
 def spread(*, time: bool = False) -> Any:

@@ -35,7 +35,7 @@ class DelayRange(Distortion):
     compiled: ClassVar[bool] = True
 
     delay_min: float = spread(time=True)
-    delay_max: float = value(math.inf, time=True, rule=_longest)
+    delay_max: float = value(math.inf, time=True, rule=_longest, less_is_worse=True)
     delay_lsb: float = spread(time=True)
 
     def check(self, substrate: Substrate) -> None:

@@ -23,7 +23,7 @@ class TrialEnd(Distortion):
     scope: ClassVar[str] = NO_CHANCE
     compiled: ClassVar[bool] = True
 
-    trial_end: float = value(math.inf, time=True, rule=_positive)
+    trial_end: float = value(math.inf, time=True, rule=_positive, less_is_worse=True)
 
     def clock(self, clock: Clock) -> Clock:
         """See `Distortion.clock`."""

@@ -30,8 +30,8 @@ class Weights(Distortion):
     scope: ClassVar[str] = NO_CHANCE
     compiled: ClassVar[bool] = True
 
-    weight_max: tuple[float, ...] = value(())
-    weight_bits: int = value(0)
+    weight_max: tuple[float, ...] = value((), less_is_worse=True)
+    weight_bits: int = value(0, less_is_worse=True)
     weight_lsb: float = spread()
 
     def check(self, substrate: Substrate) -> None:

@@ -78,6 +78,7 @@ class Descent:
         kernels: the backend that computes it; None: the oracle does.
         unit: of the weights, C (threshold - leak)/tau_fast: a learning rate has powers of it, which the free
             numbers of constants do not have.
+        frozen: weights stay as they are.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Descent:
         learnt: Parameters | Sequence[Array],
         kernels: Any = None,
         unit: float = 1.0,
+        *,
+        frozen: bool = False,
     ) -> None:
-        self.optimizer, self._unit = optimizer, unit
+        self.optimizer, self._unit, self._frozen = optimizer, unit, frozen
         self._kernels = kernels
         parameters = Parameters.of(learnt)
         self._kept = {
@@ -124,6 +127,8 @@ class Descent:
         arrays, of_arrays = Parameters.of(learnt).arrays(), Parameters.of(grads).arrays()
         for r in np.flatnonzero(active):
             for name, array in arrays.items():
+                if self._frozen and name.startswith("weights_"):
+                    continue
                 kept = [beside[r] for beside in self._kept[name]]
                 own = rates[r] if name.startswith("weights_") else without_unit[r]
                 if self._kernels is None:

@@ -1,0 +1,100 @@
+"""`gpuspike-need`: what a chip may do to a network that has to reach an accuracy."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from gpuspike import plugins
+from gpuspike.cli.command import command
+from gpuspike.cli.train import refuse_dashes, searching, tell
+from gpuspike.config.need import NeedConfig, question
+from gpuspike.config.schema import Config, from_values, jobs, read_config
+from gpuspike.errors import ConfigError
+from gpuspike.screen import Screen
+from gpuspike.store.identity import to_values
+from gpuspike.substrate.axes import names
+
+HELP = """gpuspike-need finds how many bits, how much mismatch, what jitter a chip may have.
+
+    gpuspike-need accuracy=0.95 distortion=weight_bits [KEY=VALUE ...]
+    gpuspike-need accuracy=0.95 distortion=weight_bits,weight_range map=true [KEY=VALUE ...]
+
+accuracy    to be reached, a share
+distortion  whose border is searched, or several of them:
+{names}
+train       loop: on the chip that answers; population: on others of its kind; none: without a chip
+run         a finished run, whose networks are examined instead
+split       test or validation
+replicas    seeds that train at once, each on a chip of its own; while a value is undecided, as many are added
+seeds       most seeds of a value
+resolution  a border is known when the value that is too much is so many times the one that is not
+map         a map of two distortions; values=[[2,3,4],[1,2,3]] gives their values
+folder      where all of it is kept; the same command goes on there, and what is known is not computed again
+KEY         any value of gpuspike-train: experiment=yin_yang_best; with run=: backend, chip_seed
+
+See docs/need.md."""
+
+_INDENT = " " * 12
+
+WITH_RUN = ("backend", "chip_seed", "plugin")
+"""Values that a finished run may be asked with."""
+
+
+def need() -> None:
+    """`gpuspike-need`: see docs/need.md."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        listed = textwrap.wrap(", ".join(names()), 106, initial_indent=_INDENT, subsequent_indent=_INDENT)
+        print(HELP.format(names="\n".join(listed)))
+        return
+    with command("gpuspike-need", "a training"):
+        _need(arguments)
+
+
+def read(arguments: Sequence[str]) -> tuple[NeedConfig, Config, str]:
+    """What a command line asks for: the question, what is trained or was, and the experiment's name.
+
+    Raises:
+        GpuspikeError: a typo, an impossible value, or no such run.
+    """
+    own = [item.name for item in fields(NeedConfig)]
+    refuse_dashes(arguments, own)
+    given = searching(plugins.given(arguments))
+    for text in given:
+        if text.startswith("-") or "=" not in text:
+            raise ConfigError(f"gpuspike-need takes KEY=VALUE, got {text}")
+    others = [text for text in given if text.partition("=")[0] not in own]
+    asked = question([text for text in given if text not in others])
+    if asked.run:
+        return asked, _of_run(Path(asked.run), others), asked.run
+    found = jobs([*others, f"replicas={asked.replicas}"], multirun=False)
+    if len(found) != 1:
+        raise ConfigError(f"gpuspike-need asks of one experiment, got a sweep of {len(found)}")
+    (job,) = found
+    if job.config.resume is not None:
+        raise ConfigError("gpuspike-need goes on by itself, got resume; leave it out")
+    tell("gpuspike-need", found)
+    return asked, job.config, job.experiment
+
+
+def _of_run(folder: Path, others: Sequence[str]) -> Config:
+    """A run's configuration, with what the command line may change."""
+    values = to_values(read_config(folder / "config.yaml"))
+    for text in others:
+        key, _, value = text.partition("=")
+        if key not in WITH_RUN:
+            raise ConfigError(f"run={folder} has its own values, but for {', '.join(WITH_RUN)}; got {text}")
+        if key != "plugin":
+            values[key] = value
+    return from_values(values)
+
+
+def _need(arguments: Sequence[str]) -> None:
+    asked, config, experiment = read(arguments)
+    from gpuspike.runs.need_answer import answer
+
+    answer(asked, config, experiment, Screen())

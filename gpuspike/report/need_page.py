@@ -1,0 +1,87 @@
+"""The page of an answer of `gpuspike-need`: what is borne, what is too much, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from gpuspike.report.page import NONE, picture, readable, section, table, write_page
+
+HEAD = ("value", "seeds", "mean", "interval", "verdict")
+
+CAPTION = (
+    "Each seed, the mean, its interval; the line is the accuracy that was asked for, the strip the border "
+    "between a value that is borne and one that is not."
+)
+MAP = "Means; the line is the accuracy that was asked for, straight from cell to cell."
+
+
+def rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Points as cells under HEAD."""
+    told = []
+    for point in points:
+        value = point["value"]
+        name = ", ".join(
+            f"{one:g}" for one in (value if isinstance(value, list) else [value]) if one is not None
+        )
+        if point["verdict"] == "refused":
+            told.append((name, NONE, NONE, NONE, f"refused: {point['reason']}"))
+            continue
+        interval = " to ".join(readable(end, "%") for end in point["interval"])
+        cells = (str(point["seeds"]), readable(point["mean"], "%"), interval, point["verdict"])
+        told.append((name or "off", *cells))
+    return told
+
+
+def how(answer: Mapping[str, Any]) -> str:
+    """How it was found, in words."""
+    asked = answer["question"]
+    trained = {
+        "loop": "networks trained in the loop, each on the chip that it is examined on",
+        "population": "networks trained on other chips of the same kind",
+        "none": "networks trained without a chip",
+        "run": f"the networks of {asked['run']}",
+    }[asked["training"]]
+    seeds = (
+        f"{asked['replicas']} to {asked['seeds']} seeds"
+        if not answer.get("map")
+        else f"{asked['replicas']} seeds"
+    )
+    return (
+        f"{answer['experiment']}, {trained}; {asked['split']} split; {seeds} a value, each on its own chip; "
+        f"intervals of the mean after Student, with {100 * answer['confidence']:g} % for each value, however "
+        "often it was looked at"
+    )
+
+
+def write_need_page(path: Path, answer: Mapping[str, Any]) -> Path:
+    """Writes the page beside an answer, whole or not at all.
+
+    Args:
+        path: of the answer; its figures begin with its stem.
+    """
+    asked = answer["question"]
+    names = " and ".join(asked["distortion"])
+    body = [
+        f'<p class="soft">gpuspike</p><h1 id="top">What {escape(names)} may be for '
+        f"{readable(asked['accuracy'], '%')}</h1>",
+        f"<p>{escape(how(answer))}.</p>",
+    ]
+    number = 0
+    for found in answer["borders"]:
+        number += 1
+        body.append(f'<h2>{escape(found["distortion"])}</h2><p class="notice">{escape(found["told"])}</p>')
+        image = path.with_name(f"{path.stem}_{found['distortion']}.png")
+        if image.is_file():
+            body.append(picture(image, CAPTION, path, number))
+        body.append(table(rows([found["off"], *found["points"]]), HEAD, style="cards"))
+    if (drawn := answer.get("map")) is not None:
+        image = path.with_name(f"{path.stem}_map.png")
+        body.append(f"<h2>{escape(' and '.join(drawn['distortions']))}</h2>")
+        if image.is_file():
+            body.append(picture(image, MAP, path, number + 1))
+        body.append(table(rows(drawn["points"]), HEAD, style="cards"))
+    body.append(f"<h2>Provenance</h2>\n{table(section(answer, 'provenance').items())}")
+    return write_page(path.with_suffix(".html"), f"{names} - gpuspike", "\n".join(body))

@@ -1,0 +1,169 @@
+"""What `gpuspike-need` does: asks, says what it finds, and keeps it. Glue."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from gpuspike.config.need import NeedConfig
+from gpuspike.config.schema import Config
+from gpuspike.errors import OutputError
+from gpuspike.report.figures import need as plots
+from gpuspike.report.need_page import HEAD, how, rows, write_need_page
+from gpuspike.runs.bench import Bench, Training
+from gpuspike.runs.drawing import drawn
+from gpuspike.runs.need import CONFIDENCE, Border, Map, Point, Question, draw_map, search
+from gpuspike.runs.progress import duration, plain
+from gpuspike.screen import LINE, warn
+from gpuspike.store.provenance import provenance_of
+from gpuspike.store.run_folder import check_writable, locked, replace_text
+from gpuspike.substrate.axes import Axis, axis
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def answer(asked: NeedConfig, config: Config, experiment: str, console: Console) -> dict[str, Any]:
+    """Searches, or draws a map, and keeps the answer with its figures and its page.
+
+    Args:
+        config: that is trained, or that a finished run was trained with;  experiment: its name.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        GpuspikeError: bad input, before any work, or a folder that cannot be used.
+    """
+    start = time.perf_counter()
+    training = Training.RUN if asked.run else Training(asked.train.value)
+    folder = Path(asked.folder or (f"{asked.run}/need" if asked.run else f"outputs/need/{experiment}"))
+    run = Path(asked.run) if asked.run else None
+    check_writable(folder)
+    bench = Bench(config, training, folder, console, run=run, together=asked.replicas)
+    axes = [axis(name) for name in asked.distortion]
+    bench.check({})
+    for (
+        one
+    ) in axes:  # what no chip of the kind can have, a convolution for example, is refused before any work
+        bench.check(one.changes(vars(config.substrate), one.start))
+    provenance = provenance_of(config)
+    question = Question(asked.accuracy, asked.replicas, asked.seeds, asked.resolution, asked.split.value)
+    told: dict[str, Any] = {
+        "experiment": experiment,
+        "question": vars(question)
+        | {"distortion": asked.distortion, "training": training.value, "run": asked.run},
+        "confidence": CONFIDENCE,
+        "borders": [],
+    }
+    console.print(how(told | {"map": asked.map}), soft_wrap=True, highlight=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from None
+    figures: dict[str, Callable[[], Figure]] = {}
+    stem = _stem(asked, training)
+    with locked(folder):
+        if asked.map:
+            found = _map(bench, (axes[0], axes[1]), asked.values, question, console)
+            told["map"] = found.plain()
+            figures[f"{stem}_map"] = lambda: plots.pair(
+                found.means(),
+                found.values,
+                question.accuracy,
+                (found.axes[0].label, found.axes[1].label),
+                question.split,
+            )
+        for one in () if asked.map else axes:
+            border = search(bench, one, question, lambda own, point: _say(own.name, point, console))
+            told["borders"].append(border.plain() | {"told": border.told()})
+            figures[f"{stem}_{one.name}"] = lambda border=border: _drawn(border, question)
+            _table([border.off, *border.points], border.told(), console)
+        told |= {"wall_s": time.perf_counter() - start, "provenance": provenance}
+        told = plain(told)
+        for name, reason in drawn(figures, folder).items():
+            warn(f"no figure {name}, the rest of the answer is there: {reason}", console)
+        path = folder / f"{stem}.json"
+        try:
+            replace_text(path, json.dumps(told, indent=2) + "\n")
+            page = write_need_page(path, told)
+        except OSError as error:
+            raise OutputError(f"cannot write {path} and its page: {error.strerror or error}") from None
+    console.print(f"answer   {path}", **LINE)
+    console.print(f"page     {page}", **LINE)
+    return told
+
+
+def _map(
+    bench: Bench,
+    axes: tuple[Axis, Axis],
+    values: Sequence[Sequence[float]],
+    question: Question,
+    console: Console,
+) -> Map:
+    names = " ".join(one.name for one in axes)
+    first, second = values or (axes[0].grid, axes[1].grid)
+
+    def say(pair: Sequence[float], point: Point) -> None:
+        _say(names, point, console, " ".join(f"{value:g}" for value in pair))
+
+    found = draw_map(bench, axes, (first, second), question, say)
+    table = Table()
+    for name in ("", *(f"{value:g}" for value in found.values[0])):
+        table.add_column(name, justify="right")
+    for value, row in zip(found.values[1], found.points, strict=True):
+        marks = {"reached": "", "missed": " -", "undecided": " ?"}
+        cells = (
+            f"{100 * p.accuracy.mean():.1f}{marks[p.verdict]}" if len(p.accuracy) else p.verdict for p in row
+        )
+        table.add_row(f"{value:g}", *cells)
+    console.print(table)
+    console.print(
+        f"mean accuracy in %, {axes[0].name} across, {axes[1].name} down: - is below "
+        f"{100 * question.accuracy:g} %, ? is undecided",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return found
+
+
+def _drawn(border: Border, question: Question) -> Figure:
+    one = border.axis
+    return plots.border(border.plain(), question.accuracy, one.label, question.split, whole=one.whole)
+
+
+def _say(name: str, point: Point, console: Console, value: str = "") -> None:
+    """A line for what has just been examined."""
+    value = value or ("off" if point.value is None else f"{point.value:g}")
+    if len(point.accuracy):
+        low, high = (100 * end for end in point.interval)
+        words = (
+            f"{100 * point.accuracy.mean():6.2f} %, {low:.2f} to {high:.2f}, {len(point.accuracy)} seeds, "
+        )
+        text = f"{words}{point.verdict}, {duration(point.seconds)}"
+    else:
+        text = f"{point.verdict}: {point.reason}"
+    console.print(f"{name} {value:10} {text}", soft_wrap=True, highlight=False)
+
+
+def _table(points: Sequence[Point], told: str, console: Console) -> None:
+    table = Table()
+    for name in HEAD:
+        table.add_column(name, justify="left" if name == "verdict" else "right")
+    for cells in rows([plain(point.plain()) for point in points]):
+        table.add_row(*cells)
+    console.print(table)
+    console.print(told, soft_wrap=True, highlight=False, style="bold")
+
+
+def _stem(asked: NeedConfig, training: Training) -> str:
+    """Of an answer's files: a question of another accuracy or split has other ones."""
+    names = ("map_" if asked.map else "") + "_".join(asked.distortion)
+    split = "" if asked.split.value == "test" else f"_{asked.split.value}"
+    return f"{names}_{training.value}_{100 * asked.accuracy:g}{split}"
