@@ -26,16 +26,16 @@ def silent_since(records: Sequence[Mapping[str, Any]], replica: int = 0) -> list
     Args:
         records: lines of metrics.jsonl, with "never_spiking"; older ones have none.
     """
-    found: list[dict[int, int]] = []
-    for record in reversed([r for r in records if r.get("never_spiking")]):
-        layers = [set(of_layer[replica]) for of_layer in record["never_spiking"]]
-        if not found:
-            found = [dict.fromkeys(layer, record["epoch"]) for layer in layers]
-            going = layers
-        else:
-            going = [before & now for before, now in zip(going, layers, strict=True)]
-            for since, still in zip(found, going, strict=True):
-                since.update(dict.fromkeys(still, record["epoch"]))
+    known = [record for record in records if record.get("never_spiking")]
+    if not known:
+        return []
+    going = [set(of_layer[replica]) for of_layer in known[-1]["never_spiking"]]
+    found: list[dict[int, int]] = [{} for _ in going]
+    for record in reversed(known):
+        epoch = int(record["epoch"])
+        for since, still, of_layer in zip(found, going, record["never_spiking"], strict=True):
+            still &= set(of_layer[replica])
+            since.update({neuron: epoch for neuron in still})
         if not any(going):
             break
     return found
