@@ -43,7 +43,7 @@ class Setup:
 
     Attributes:
         network: for a reader.
-        common: overrides of all its trainings.
+        common: overrides of all its trainings;  population: of those on many chips, beside them.
         tuned: overrides of a training that goes on with a network on one chip.
         thresholds: of one that learns thresholds alone, beside `tuned`.
         asked: accuracy whose yield is told.
@@ -55,6 +55,7 @@ class Setup:
     tuned: Sequence[str]
     thresholds: Sequence[str]
     asked: float
+    population: Sequence[str] = ()
 
 
 SETUPS = (
@@ -65,6 +66,7 @@ SETUPS = (
         ["training.epochs=20", "optimizer.learning_rate=0.002"],
         ["optimizer.learning_rate=0.003"],
         0.92,
+        ["training.xi=0.1", "training.batch_size=50"],  # as experiment=yin_yang_unseen
     ),
     Setup(
         "mnist16_bss2",
@@ -97,7 +99,8 @@ class Series:
 
     def run(self, name: str, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         """A run's folder and its summary."""
-        given = [f"experiment={self.setup.experiment}", *self.setup.common, *self._more, *overrides]
+        many = self.setup.population if "substrate.new_chip=step" in overrides else ()
+        given = [f"experiment={self.setup.experiment}", *self.setup.common, *many, *self._more, *overrides]
         (job,) = jobs(given, multirun=False)
         place = self._folder / f"{name.replace(' ', '_')}_{fingerprint(job.config)[:8]}"
         summary = run_once(
