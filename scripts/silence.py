@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -54,18 +55,8 @@ TABLES: dict[str, tuple[Sequence[str], dict[str, Sequence[str]]]] = {
 
 def name_of(overrides: str) -> str:
     """A folder's name for a case."""
-    words = [
-        word.split("=", 1)[-1].replace("/", "-") if "experiment" in word else word
-        for word in overrides.split()
-    ]
-    return (
-        "_".join(words)
-        .replace("=", "-")
-        .replace("[", "")
-        .replace("]", "")
-        .replace("training.", "")
-        .replace("hydra.", "")
-    )
+    short = re.sub(r"experiment=|training\.|hydra\.", "", overrides)
+    return re.sub(r"[^\w.]+", "-", short).strip("-")
 
 
 def run(overrides: str, output: Path) -> dict[str, Any]:
