@@ -180,3 +180,12 @@ def test_a_run_does_not_go_on_from_what_is_not_finite(name: str) -> None:
     state[name].flat[0] = np.inf
     with pytest.raises(DataError, match=f"the checkpoint must hold finite {name}, got 1 NaN or inf"):
         trainer.restore(state, 1)
+
+
+def test_training_that_diverges_ends_after_the_epoch_that_led_there() -> None:
+    t_in = np.random.default_rng(0).uniform(0.0, 1.0, (60, 4))
+    net = gs.Network([4, 10, 3], seed=0)
+    with pytest.raises(
+        ValueRangeError, match=r"diverges in epoch 1, with the learning rate 1e\+300: weights_0"
+    ):
+        gs.fit(net, t_in, np.arange(60) % 3, epochs=5, learning_rate=1e300)

@@ -295,6 +295,10 @@ def _check(config: Config) -> None:
     def bias_times() -> None:
         if not all(np.isfinite(times).all() for times in model.bias_times):
             raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
+        if min((time for times in model.bias_times for time in times), default=0.0) < 0.0:
+            raise ConfigError(
+                f"model.bias_times must be 0 or later, when a trial begins, got {model.bias_times}"
+            )
 
     check_all(
         [
