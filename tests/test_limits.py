@@ -189,3 +189,23 @@ def test_training_that_diverges_ends_after_the_epoch_that_led_there() -> None:
         ValueRangeError, match=r"diverges in epoch 1, with the learning rate 1e\+300: weights_0"
     ):
         gs.fit(net, t_in, np.arange(60) % 3, epochs=5, learning_rate=1e300)
+
+
+@pytest.mark.parametrize(("dtype", "late"), [("float64", 1e308), ("float32", 1e39), ("float32", 1e31)])
+def test_a_network_takes_no_time_that_its_dtype_has_no_room_for(dtype: str, late: float) -> None:
+    """1e39 would become inf in float32: no spike."""
+    t_in = np.full((6, 4), 0.5)
+    t_in[3, 2] = late
+    net = gs.Network([4, 10, 3], seed=0, dtype=dtype)
+    labels = np.arange(6) % 3
+    asked: list[Callable[[], object]] = [
+        lambda: net(t_in),
+        lambda: gs.decide(net, t_in),
+        lambda: gs.fit(net, t_in, labels, epochs=1),
+        lambda: gs.price(net, t_in, labels, prices="brainscales2"),
+    ]
+    for ask in asked:
+        with pytest.raises(ValueRangeError, match=f"must lie within 1e.* from 0 in {dtype}, or be inf"):
+            ask()
+    t_in[3, 2] = np.inf
+    assert np.isfinite(net(t_in)).any()
