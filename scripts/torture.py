@@ -432,7 +432,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             server.close()
     table.show()
     left = f"; {table.skipped} cases not begun within the time" if table.skipped else ""
-    print(f"{time.monotonic() - start:.0f} s, {asked.jobs} at once{left}")
+    spent = sum(os.times()[2:4])  # by what has ended
+    print(f"{time.monotonic() - start:.0f} s, {asked.jobs} at once, {spent:.0f} s of a core{left}")
     return 1 if table.lost else 0
 
 
