@@ -4,7 +4,7 @@ VENV := .venv
 CUDA ?= cuda12
 BIN := $(VENV)/bin
 
-.PHONY: help run test test-all test-gpu torture lint docs gallery bench clean
+.PHONY: help run test test-all test-gpu torture fuzz lint docs gallery bench clean
 
 help:
 	@echo "make run    set up, train Yin-Yang, write a report (ARGS='training.epochs=20 replicas=10' overrides)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-all  the slow ones too"
 	@echo "make test-gpu  those that need a CUDA device (CUDA=cuda13 for a driver of that generation)"
 	@echo "make torture  kills, full disks, damaged files: what must hold before a release, in a quarter of an hour"
+	@echo "make fuzz   10^6 random problems on every backend against the oracle, in a quarter of an hour"
 	@echo "make lint   format, lint and type checks"
 	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make gallery  the notebooks, in JupyterLab"
@@ -46,6 +47,9 @@ test-gpu: $(VENV)/.dev
 
 torture: $(VENV)/.dev
 	$(BIN)/python scripts/torture.py $(ARGS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python scripts/fuzz.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

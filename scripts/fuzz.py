@@ -1,14 +1,15 @@
 """Random problems on every backend against the oracle, and the oracle against 60 digits.
 
-    python scripts/fuzz.py                         # 10^6 problems, some minutes
+    python scripts/fuzz.py                         # 10^6 problems, a quarter of an hour
     python scripts/fuzz.py --problems 20000 --device
     python scripts/fuzz.py --only tangency --seed 7
 
-A problem is one neuron of one sample. What a backend may err by is not a tolerance but the problem's
-condition (docs/mathematics.md): the dtype's rounding of what the membrane is summed from moves the threshold
-up and down by delta, and the backend's spike must lie between the oracle's for these two. Near a tangency
-that is a wide range, and a spike may be none. What lies outside is unexplained; the first such problem of
-each family and backend is printed as code, with the inputs that it needs. Ends with 1 where there is any.
+A problem is one neuron of one sample; gradients are those of a batch of them, see fuzz_gradients.py. What a
+backend may err by is not a tolerance but the problem's condition (docs/mathematics.md): the dtype's rounding
+of what the membrane is summed from moves the threshold up and down by delta, and the backend's spike must lie
+between the oracle's for these two. Near a tangency that is a wide range, and a spike may be none. What lies
+outside is unexplained; the first such problem of each family and backend is printed as code, with the inputs
+that it needs. Ends with 1 where there is any.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,9 +27,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import fuzz_gradients
 import numpy as np
 from exact import first_spike_exactly
-from numpy.typing import NDArray
+from fuzz_problems import FAMILIES, Array, Problems
 
 import gpuspike as gs
 from gpuspike.backend import usable_cores
@@ -35,179 +38,15 @@ from gpuspike.kernels import load, reference
 from gpuspike.kernels.constants import reach
 from gpuspike.neuron import LIF
 
-Array = NDArray[Any]
-
 ROUNDINGS = 16.0
 """Of the dtype's unit, that a membrane's sums may be off by."""
 LIKE_TIME = 4.0
 """Of the dtype's unit, that a time may be off by itself."""
 
-
-@dataclass(frozen=True)
-class Problems:
-    """A layer's neurons and samples: (n_batch, n_pre) times, (n_pre, n_post) weights, and delays or None."""
-
-    t_in: Array
-    weights: Array
-    neuron: LIF
-    delays: Array | None = None
-
-    def one(self, b: int, j: int) -> Problems:
-        """One neuron of one sample."""
-        times = self.t_in[b] if self.delays is None else self.t_in[b] + self.delays[:, j]
-        return Problems(times[None], self.weights[:, j, None], self.neuron.of(0, j))
-
-    def cast(self, dtype: Any) -> Problems:
-        """The same in another dtype."""
-        delays = None if self.delays is None else self.delays.astype(dtype)
-        return replace(self, t_in=self.t_in.astype(dtype), weights=self.weights.astype(dtype), delays=delays)
-
-
-# ---- families: data alone
-
-
-def ratio(rng: np.random.Generator) -> tuple[float, float]:
-    """A pair of time constants of any regime."""
-    kind = rng.integers(8)
-    tau = float(10.0 ** rng.uniform(-2, 2))
-    other = [tau, 2.0 * tau, np.inf, tau * 10.0 ** rng.uniform(-3, 3), tau / 2.0, tau * 1.5]
-    close = [tau * (1.0 + 10.0 ** rng.uniform(-15, -2)), 2.0 * tau * (1.0 - 10.0 ** rng.uniform(-15, -2))]
-    return float([*other, *close][kind]), tau
-
-
-def plain(rng: np.random.Generator) -> Problems:
-    """Times and weights of about the size that matters."""
-    mem, syn = ratio(rng)
-    n_pre, n_batch = rng.integers(1, 30), rng.integers(4, 20)
-    # Mostly many neurons of few samples: the oracle takes them together.
-    n_post = rng.integers(1, 40) if rng.random() < 0.3 else rng.integers(64, 400)
-    neuron = LIF(mem, syn)
-    scale = neuron.kernel_peak[1]
-    times = rng.uniform(0.0, rng.choice([0.5, 3.0, 20.0]) * neuron.tau_fast, (n_batch, n_pre))
-    mean, std = rng.uniform(0.0, 4.0), rng.uniform(0.1, 3.0)
-    weights = rng.normal(mean / n_pre, std / np.sqrt(n_pre), (n_pre, n_post)) / scale
-    return Problems(times, weights, neuron)
-
-
-def ties(rng: np.random.Generator) -> Problems:
-    """Few different times; all alike sometimes."""
-    base = plain(rng)
-    values = np.sort(rng.choice(base.t_in.ravel(), rng.integers(1, 5)))
-    return replace(base, t_in=rng.choice(values, base.t_in.shape))
-
-
-def silence(rng: np.random.Generator) -> Problems:
-    """Inputs without a spike, weights of 0 and below."""
-    base = plain(rng)
-    times = np.where(rng.random(base.t_in.shape) < rng.uniform(), np.inf, base.t_in)
-    weights = np.where(rng.random(base.weights.shape) < 0.2, 0.0, base.weights - rng.uniform(0, 1))
-    return replace(base, t_in=times, weights=weights)
-
-
-def tangency(rng: np.random.Generator) -> Problems:
-    """The last input's peak a little above the threshold, or below."""
-    base = plain(rng)
-    times, neuron = np.sort(base.t_in, axis=1), base.neuron
-    times[:] = times[0]
-    age = times[0, -1] - times[0]
-    start, current = neuron.kernel(age) @ base.weights, np.exp(-age / neuron.tau_syn) @ base.weights
-    peak = reference._peak_delay(start, current, neuron)
-    if np.isinf(neuron.tau_mem):
-        top = start + current * neuron.tau_syn
-    else:
-        top = reference._potential(np.maximum(peak, 0.0), start, current, neuron)
-    margin = rng.choice([-1.0, 1.0], top.shape) * 10.0 ** rng.uniform(-16, -2, top.shape)
-    factor = np.where((top > 0.05) & (current > 0.0), (1.0 + margin) / np.where(top > 0.05, top, 1.0), 1.0)
-    return replace(base, t_in=times, weights=base.weights * factor)
-
-
-def ratios(rng: np.random.Generator) -> Problems:
-    """Time constants many orders apart, or nearly equal."""
-    base = plain(rng)
-    tau = base.neuron.tau_fast
-    far = tau * 10.0 ** rng.uniform(2, 12)
-    near = tau * (1.0 + 10.0 ** rng.uniform(-16, -6))
-    pair = [far if rng.random() < 0.7 else near, tau]
-    neuron = LIF(*(pair if rng.random() < 0.5 else pair[::-1]))
-    scale = base.neuron.kernel_peak[1] / neuron.kernel_peak[1]
-    return replace(base, neuron=neuron, weights=base.weights * scale)
-
-
-def own(rng: np.random.Generator) -> Problems:
-    """Constants of each neuron."""
-    base = plain(rng)
-    n = base.weights.shape[1]
-    shared = rng.random() < 0.3
-    pairs = (
-        np.array([ratio(rng) for _ in range(n)]).T if not shared else np.array([[base.neuron.tau_mem], [1.0]])
-    )
-    if shared:
-        pairs = np.array([np.full(n, base.neuron.tau_mem), np.full(n, base.neuron.tau_syn)])
-    leak, span, c = rng.normal(0, 1, n), 10.0 ** rng.uniform(-2, 2, n), 10.0 ** rng.uniform(-2, 2, n)
-    neuron = LIF(pairs[0], pairs[1], leak + span, leak, c)
-    peaks = np.array([neuron.of(0, j).kernel_peak[1] for j in range(n)])
-    scale = base.neuron.kernel_peak[1] * np.asarray(neuron.span) / peaks
-    return replace(base, neuron=neuron, weights=base.weights * scale)
-
-
-def thresholds(rng: np.random.Generator) -> Problems:
-    """Thresholds and capacitances of any size, leaks far from 0."""
-    base = plain(rng)
-    span, c = float(10.0 ** rng.uniform(-9, 9)), float(10.0 ** rng.uniform(-9, 9))
-    leak = float(rng.choice([0.0, rng.normal() * 1e3 * span, -span]))
-    neuron = LIF(base.neuron.tau_mem, base.neuron.tau_syn, leak + span, leak, c)
-    return replace(base, neuron=neuron, weights=base.weights * float(neuron.drive))
-
-
-def delayed(rng: np.random.Generator) -> Problems:
-    """Delays of synapses."""
-    base = plain(rng)
-    base = replace(base, weights=base.weights[:, :30], t_in=rng.permuted(np.tile(base.t_in, (4, 1)), axis=0))
-    delays = rng.choice([0.0, 1.0], base.weights.shape) * rng.uniform(0, 2, base.weights.shape)
-    return replace(base, delays=delays * base.neuron.tau_fast)
-
-
-def sizes(rng: np.random.Generator) -> Problems:
-    """Weights many orders apart."""
-    base = plain(rng)
-    spread = rng.uniform(0, 12)
-    return replace(base, weights=base.weights * 10.0 ** rng.uniform(-spread, spread, base.weights.shape))
-
-
-def windows(rng: np.random.Generator) -> Problems:
-    """Long windows, late beginnings, gaps of a few roundings."""
-    base = plain(rng)
-    base = replace(base, weights=base.weights * float(rng.choice([1.0, 4.0, len(base.weights)])))
-    tau = base.neuron.tau_fast
-    times = base.t_in * 10.0 ** rng.uniform(0, 4)
-    if rng.random() < 0.5:
-        times = base.t_in + tau * rng.normal() * 10.0 ** rng.uniform(0, 6)
-    if rng.random() < 0.3:
-        times = times[:, :1] * (1.0 + rng.integers(0, 4, times.shape) * float(np.finfo(np.float32).eps))
-    return replace(base, t_in=times)
-
-
-def wide(rng: np.random.Generator) -> Problems:
-    """Layers of many inputs, whose simultaneous ones are taken together."""
-    base = plain(rng)
-    n_pre, n_post, neuron = int(rng.integers(32, 160)), base.weights.shape[1], base.neuron
-    times = rng.uniform(0.0, rng.choice([0.5, 3.0]) * neuron.tau_fast, (8, n_pre))
-    values = np.sort(rng.choice(times.ravel(), rng.integers(1, 20)))
-    if rng.random() < 0.7:
-        times = rng.choice(values, times.shape)
-        times = np.where(rng.random(times.shape) < rng.uniform(0, 0.9), values[-1], times)
-    weights = rng.normal(rng.uniform(0, 4) / n_pre, 2.0 / np.sqrt(n_pre), (n_pre, n_post))
-    return Problems(times, weights / neuron.kernel_peak[1], neuron)
-
-
-FAMILIES: dict[str, Callable[[np.random.Generator], Problems]] = {
-    f.__name__: f
-    for f in (plain, ties, silence, tangency, ratios, own, thresholds, delayed, sizes, windows, wide)
-}
-
 # ---- who answers
 
 Answer = Callable[[Problems], Array]
+Pull = Callable[[Problems, Array, Array], fuzz_gradients.Gradients]
 
 
 def oracle(problems: Problems) -> Array:
@@ -236,20 +75,29 @@ def neuron_by_neuron(problems: Problems) -> Array:
     return load("cpu").single.forward(*args)[0][0]
 
 
-def on_device(cupy: Any) -> Answer:
+def on_device(cupy: Any) -> tuple[Answer, Pull]:
     """The device's code, built for this machine."""
 
     def answer(problems: Problems) -> Array:
         arrays = cupy.asarray(problems.t_in), cupy.asarray(problems.weights)
         return gs.first_spikes(*arrays, problems.neuron).get()
 
-    return answer
+    def pull(problems: Problems, t_out: Array, grad: Array) -> fuzz_gradients.Gradients:
+        arrays = map(cupy.asarray, (t_out, grad))
+        given = cupy.asarray(problems.t_in), cupy.asarray(problems.weights), problems.neuron
+        by_time, by_weight = gs.first_spikes_vjp(*given, *arrays)
+        return {"weights": by_weight.get(), "times": by_time.get()}
+
+    return answer, pull
 
 
 @contextlib.contextmanager
-def backends(device: bool) -> Iterator[dict[str, Answer]]:
-    """All that can be asked here."""
-    found: dict[str, Answer] = {"cpu": layers, "cpu, neuron by neuron": neuron_by_neuron}
+def backends(device: bool) -> Iterator[dict[str, tuple[Answer, Pull]]]:
+    """All that can be asked here, for spike times and for gradients."""
+    found: dict[str, tuple[Answer, Pull]] = {
+        "cpu": (layers, fuzz_gradients.layers),
+        "cpu, neuron by neuron": (neuron_by_neuron, fuzz_gradients.neuron_by_neuron),
+    }
     if not device:
         yield found
         return
@@ -325,7 +173,7 @@ def allowance(problems: Problems, expected: Array, dtype: Any) -> tuple[Array, A
 # ---- the run
 
 
-def told(problem: Problems, found: float, expected: float) -> str:
+def told(problem: Problems, found: object, expected: float) -> str:
     """A problem as code."""
     n = problem.neuron
     numbers = ", ".join(repr(float(v)) for v in (n.tau_mem, n.tau_syn, n.threshold, n.leak, n.capacitance))
@@ -420,21 +268,61 @@ def look(tally: Tally, name: str, who: str, answer: Answer, problems: Problems, 
     tally.count(who, dtype, found.size, explained - left, left)
 
 
+def wrong_alone(one: Problems, pull: Pull) -> fuzz_gradients.Gradients | None:
+    """The gradients of one problem's spike time, where they are not the oracle's as far as is to be known."""
+    dtype = one.t_in.dtype
+    t_out = oracle(one).astype(dtype)
+    found, grad = pull(one, t_out, np.ones_like(t_out)), np.ones_like(t_out)
+    off = fuzz_gradients.outside(found, fuzz_gradients.expected(one, t_out, grad), dtype)
+    return found if any(every.any() for _, every in off.values()) else None
+
+
+def look_at_gradients(
+    tally: Tally, name: str, who: str, pull: Pull, problems: Problems, given: tuple[Array, Array, Any]
+) -> None:
+    """Asks one backend for those of a batch, each element of each gradient one answer."""
+    t_out, grad, what = given
+    dtype, uniform = problems.t_in.dtype, problems.neuron.uniform
+    off = fuzz_gradients.outside(pull(problems, t_out, grad), what, dtype)
+    n, out, left = (
+        sum(int(count(*pair)) for pair in off.values())
+        for count in (lambda a, _: a.size, lambda a, b: (a | b).sum(), lambda _, b: b.sum())
+    )
+    tally.count(f"{who}, gradients", dtype, n, out - left, left)
+    key = f"{who}, gradients", dtype.name
+    if not left or key in tally.examples:
+        return
+
+    def again(problem: Problems) -> fuzz_gradients.Gradients | None:
+        return wrong_alone(problem if uniform else replace(problem, neuron=as_own(problem.neuron)), pull)
+
+    tally.examples[key] = f"{name}, {key[0]}: {left} of {n} {dtype.name} gradients of a batch, of none alone"
+    for b, j in np.argwhere(np.isfinite(t_out)):
+        if again(problems.one(b, j)) is not None:
+            least = smaller(problems.one(b, j), lambda p: again(p) is not None)
+            tally.examples[key] = f"{name}, {key[0]}: {told(least, again(least), oracle(least)[0, 0])}"
+            return
+
+
 def run(name: str, part: int, parts: int, wanted: int, options: argparse.Namespace) -> Tally:
     """Every so manieth batch of a family."""
     tally, number = Tally(), part
     with backends(options.device) as asked:
         while tally.tried < wanted:
-            drawn = FAMILIES[name](np.random.default_rng([options.seed, list(FAMILIES).index(name), number]))
+            rng = np.random.default_rng([options.seed, list(FAMILIES).index(name), number])
+            drawn = FAMILIES[name](rng)
             number += parts
             tally.tried += drawn.t_in.shape[0] * drawn.weights.shape[1]
             for dtype in (np.float32, np.float64):
                 problems = drawn.cast(dtype)
                 expected = oracle(problems)
                 allowed = expected, *allowance(problems, expected, dtype)
-                for who, answer in asked.items():
+                t_out, grad = expected.astype(dtype), rng.normal(size=expected.shape).astype(dtype)
+                given = t_out, grad, fuzz_gradients.expected(problems, t_out, grad)
+                for who, (answer, pull) in asked.items():
                     if problems.delays is None or answer is neuron_by_neuron:
                         look(tally, name, who, answer, problems, allowed)
+                        look_at_gradients(tally, name, who, pull, problems, given)
     tally.worst.sort(key=lambda entry: -entry[0] if np.isfinite(entry[0]) else -np.inf)
     del tally.worst[options.exact // parts + 1 :]
     for _, one, ours in tally.worst:
@@ -445,6 +333,17 @@ def run(name: str, part: int, parts: int, wanted: int, options: argparse.Namespa
         if not inside:
             tally.examples.setdefault(("oracle", "float64"), f"{name}, exactly: {told(one, exact, ours)}")
     return tally
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process once its parent has ended: after a kill nobody waits for its answers."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -464,7 +363,7 @@ def main(arguments: list[str] | None = None) -> int:
         with backends(True):
             pass  # built once
     tallies = {name: Tally() for name in names}
-    with ProcessPoolExecutor(parts, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(parts, get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
         for name in names:
             start = time.perf_counter()
             for done in [pool.submit(run, name, k, parts, wanted, options) for k in range(parts)]:
@@ -478,11 +377,11 @@ def main(arguments: list[str] | None = None) -> int:
 def table(tallies: dict[str, Tally]) -> int:
     """Prints what came of it; 1 where something is not explained."""
     print(
-        f"\n{'family':<12}{'backend':<24}{'dtype':<9}{'tried':>10}{'held':>10}{'explained':>11}{'unexplained':>13}"
+        f"\n{'family':<12}{'backend':<34}{'dtype':<9}{'tried':>10}{'held':>10}{'explained':>11}{'unexplained':>13}"
     )
     for name, tally in tallies.items():
         for (who, dtype), (n, explained, left) in tally.counts.items():
-            print(f"{name:<12}{who:<24}{dtype:<9}{n:>10}{n - explained - left:>10}{explained:>11}{left:>13}")
+            print(f"{name:<12}{who:<34}{dtype:<9}{n:>10}{n - explained - left:>10}{explained:>11}{left:>13}")
     counts = [values for tally in tallies.values() for values in tally.counts.values()]
     wrong = sum(values[2] for values in counts)
     problems = sum(tally.tried for tally in tallies.values())

@@ -1,6 +1,6 @@
 """What clusters, odd machines and strangers do to a run: kills, full disks, servers, damaged files.
 
-    python scripts/torture.py [--only WORD] [--short] [--minutes 15]
+    python scripts/torture.py [--only WORD] [--short] [--minutes 15] [--jobs 2] [--hang 60]
 
 Drives the installed commands. A case is data: what is prepared, what is run, and what must hold afterwards.
 Whatever the case, a command must end within a minute, with 0, 2 (and a line that says why) or 130, never with
@@ -19,19 +19,24 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from gpuspike.backend import usable_cores
 
 SIZES = ("dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100", "backend=cpu")
 RUN = ("train", *SIZES, "training.epochs=2", "hydra.run.dir=run")
 LONG = ("train", *SIZES, "training.epochs=60", "hydra.run.dir=run")
 SWEEP = ("train", "-m", *SIZES, "training.epochs=2", "seed=0,1", "hydra.sweep.dir=swept")
 HANG = 60.0
-"""Seconds after which a command is taken for stuck; kernels are compiled before all cases."""
+"""Seconds after which a command is taken for stuck, on a quiet machine; kernels are compiled before."""
 # Gives the program that follows files of at most so many bytes, with an error in place of a signal.
 LIMITED = """import os, resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -262,11 +267,16 @@ def cases(template: Path, ports: Mapping[str, int], cache: Path) -> Iterator[Cas
     for damage, content in KINDS_OF_DAMAGE.items():
 
         def spoil(folder: Path, content: bytes | None = content) -> None:
-            del folder
-            for path in sorted(cache.rglob("*.nbi"))[::3] + sorted(cache.rglob("*.nbc"))[1::6]:
+            own = shutil.copytree(cache, folder / "kernels")
+            # Not of the step's kernels, which take as long to compile as all others together.
+            indexes, data = (
+                [path for path in sorted(own.rglob(f"*.{kind}")) if not path.name.startswith("step.")]
+                for kind in ("nbi", "nbc")
+            )
+            for path in indexes[::2] + data[1::2]:
                 path.write_bytes(path.read_bytes()[:100] if content is None else content)
 
-        variables = {"NUMBA_CACHE_DIR": str(cache)}
+        variables = {"NUMBA_CACHE_DIR": "kernels"}
         yield Case(
             "damaged caches", f"kept kernels, {damage}", RUN, spoil, variables, codes=(0,), after=finished
         )
@@ -283,7 +293,7 @@ def cases(template: Path, ports: Mapping[str, int], cache: Path) -> Iterator[Cas
             )
 
 
-def outcome(case: Case, folder: Path) -> str:
+def outcome(case: Case, folder: Path, hang: float = HANG) -> str:
     """What was lost; "" where all held."""
     case.prepare(folder)
     variables = {**os.environ, **case.environment}
@@ -305,11 +315,11 @@ def outcome(case: Case, folder: Path) -> str:
             time.sleep(0.002)
         process.send_signal(sign)
     try:
-        said, errors = process.communicate(timeout=HANG)
+        said, errors = process.communicate(timeout=hang)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()  # also closes its pipes
-        return f"still running after {HANG:g} s"
+        return f"still running after {hang:g} s"
     told = (said or b"") + errors
     if process.returncode not in case.codes:
         return f"exit code {process.returncode}: {told[-300:]!r}"
@@ -333,6 +343,54 @@ def listening(kind: str) -> socket.socket:
     return server
 
 
+def in_turn(chosen: Sequence[Case]) -> list[Case]:
+    """Turn and turn about, so that a time that is too short costs each kind its last cases."""
+    n_of, places = Counter(case.kind for case in chosen), Counter[str]()
+    ranks = []
+    for case in chosen:
+        ranks.append(places[case.kind] / n_of[case.kind])
+        places[case.kind] += 1
+    return [chosen[k] for k in sorted(range(len(chosen)), key=lambda k: (ranks[k], k))]
+
+
+@dataclass
+class Table:
+    """What came of the cases: by kind, how many were tried and held, and the seconds that they took."""
+
+    end: float
+    hang: float = HANG
+    counts: dict[str, list[float]] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+    skipped: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def try_out(self, case: Case, folder: Path) -> None:
+        """One case, unless the time is up."""
+        start = time.monotonic()
+        if start > self.end:
+            with self.lock:
+                self.skipped += 1
+            return
+        folder.mkdir()
+        reason = outcome(case, folder, self.hang)
+        shutil.rmtree(folder, ignore_errors=True)
+        with self.lock:
+            tally = self.counts.setdefault(case.kind, [0, 0, 0.0])
+            for k, more in enumerate((1, not reason, time.monotonic() - start)):
+                tally[k] += more
+            if reason:
+                self.lost.append(f"{case.kind}, {case.name}: {reason}")
+                print(f"lost  {self.lost[-1]}", flush=True)
+
+    def show(self) -> None:
+        """Prints it."""
+        width = max(map(len, self.counts), default=4)
+        print(f"{'':{width}}  tried  held  lost  seconds")
+        total = [sum(tally[k] for tally in self.counts.values()) for k in range(3)]
+        for kind, (tried, held, seconds) in [*self.counts.items(), ("all", total)]:
+            print(f"{kind:{width}}  {tried:5}  {held:4}  {tried - held:4}  {seconds:7.0f}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tries all cases and prints the table; 1 if anything was lost."""
     parser = argparse.ArgumentParser(
@@ -341,9 +399,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="cases whose kind or name has this in it")
     parser.add_argument("--short", action="store_true", help="the first of each kind alone")
     parser.add_argument("--minutes", type=float, default=15.0, help="after which no further case is begun")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="cases at once")
+    parser.add_argument(
+        "--hang", type=float, default=HANG, help="seconds that no command may take; more on a busy machine"
+    )
     asked = parser.parse_args(arguments)
-    start, lost, skipped = time.monotonic(), [], 0
-    counts: dict[str, list[int]] = {}
+    # A shell's background ignores it, and so would all that is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    start = time.monotonic()
+    table = Table(start + 60.0 * asked.minutes, asked.hang)
     with tempfile.TemporaryDirectory(prefix="gpuspike-torture-") as root:
         base = Path(root)
         template, cache = base / "template", base / "kernels"
@@ -360,42 +424,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = [case for case in cases(template, ports, cache) if asked.only in f"{case.kind} {case.name}"]
         if asked.short:
             chosen = list({case.kind: case for case in reversed(chosen)}.values())[::-1]
-        # Turn and turn about, so that a time that is too short costs each kind its last cases.
-        place_of: dict[str, int] = {}
-        order = []
-        for case in chosen:
-            place_of[case.kind] = place_of.get(case.kind, -1) + 1
-            order.append(
-                (place_of[case.kind] / sum(other.kind == case.kind for other in chosen), len(order), case)
-            )
-        for number, (_, _, case) in enumerate(sorted(order, key=lambda item: item[:2])):
-            if time.monotonic() - start > 60 * asked.minutes:
-                skipped = len(order) - number
-                break
-            folder = base / f"case_{number}"
-            folder.mkdir()
-            reason = outcome(case, folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            tally = counts.setdefault(case.kind, [0, 0])
-            tally[0] += 1
-            tally[1] += not reason
-            if reason:
-                lost.append(f"{case.kind}, {case.name}: {reason}")
-                print(f"lost  {lost[-1]}", flush=True)
+        with ThreadPoolExecutor(asked.jobs) as pool:
+            folders = (base / f"case_{number}" for number in range(len(chosen)))
+            for _ in pool.map(table.try_out, in_turn(chosen), folders):
+                pass  # raises what a case has raised
         for server in servers.values():
             server.close()
-    width = max(map(len, counts), default=4)
-    print(f"{'':{width}}  tried  held  lost")
-    for kind, (tried, held) in [
-        *counts.items(),
-        ("all", [sum(c[k] for c in counts.values()) for k in (0, 1)]),
-    ]:
-        print(f"{kind:{width}}  {tried:5}  {held:4}  {tried - held:4}")
-    print(
-        f"{time.monotonic() - start:.0f} s"
-        + (f"; {skipped} cases not begun within the time" if skipped else "")
-    )
-    return 1 if lost else 0
+    table.show()
+    left = f"; {table.skipped} cases not begun within the time" if table.skipped else ""
+    spent = sum(os.times()[2:4])  # by what has ended
+    print(f"{time.monotonic() - start:.0f} s, {asked.jobs} at once, {spent:.0f} s of a core{left}")
+    return 1 if table.lost else 0
 
 
 if __name__ == "__main__":

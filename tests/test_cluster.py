@@ -143,3 +143,26 @@ def test_a_job_must_have_time_to_begin() -> None:
     assert len(jobs(given, multirun=True)) == 2
     with pytest.raises(ConfigError, match=r"timeout_min must be at least 4, .*signal_delay_s=150, got 3"):
         jobs([*given, "hydra.launcher.signal_delay_s=150"], multirun=True)
+
+
+def test_a_cluster_without_accounts_is_asked_for_its_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accounts = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
+    queue = "echo '17_0|RUNNING|n1'; echo '17_1|CANCELLED|n1'; echo '18|PENDING|'"
+    monkeypatch.setenv("PATH", programs(tmp_path / "bin", sacct=accounts, squeue=queue)["PATH"])
+    watcher = cluster._watcher()
+    for name in ("17_0", "17_1", "17_2", "18"):
+        watcher.register_job(name)
+    states = [watcher.get_state(name, mode="force") for name in ("17_0", "17_1", "17_2", "18")]
+    assert states == ["RUNNING", "CANCELLED", "COMPLETED", "PENDING"]
+    assert [watcher.is_done(name, mode="cache") for name in ("17_1", "17_2")] == [True, True]
+    accounts = "echo 'JobID|State|NodeList'; echo '17_0|TIMEOUT|n1'"
+    (tmp_path / "bin" / "sacct").write_text(f"#!/bin/sh\n{accounts}\n")
+    watcher.update()
+    assert watcher.get_state("17_0", mode="cache") == "TIMEOUT"
+    (tmp_path / "bin" / "sacct").unlink()
+    (tmp_path / "bin" / "squeue").unlink()
+    watcher.update()
+    assert watcher.get_state("18", mode="cache") == "PENDING", "what was known last"
+    assert capsys.readouterr() == ("", "")

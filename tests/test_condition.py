@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +139,77 @@ def test_a_very_long_gap_hides_no_crossing_of_neurons_with_constants_of_their_ow
     np.testing.assert_allclose(
         gs.first_spikes(t_in, weights, own), np.repeat(expected, len(gaps), 0), rtol=1e-5
     )
+
+
+def test_gradients_are_held_by_what_is_to_be_known_of_them() -> None:
+    """The yardstick of the fuzz lets the kernels pass, and nobody who is off by 400 roundings."""
+    rng = np.random.default_rng(5)
+    for name in ("plain", "own", "wide"):
+        for dtype in (np.float32, np.float64):
+            given = fuzz.FAMILIES[name](rng).cast(dtype)
+            t_out = fuzz.oracle(given).astype(dtype)
+            grad = np.ones_like(t_out)
+            what = fuzz.fuzz_gradients.expected(given, t_out, grad)
+            found = fuzz.fuzz_gradients.layers(given, t_out, grad)
+            off = fuzz.fuzz_gradients.outside(found, what, dtype)
+            assert not any(every.any() for _, every in off.values())
+            wrong = {key: value * (1.0 + 1e5 * np.finfo(dtype).eps) for key, value in found.items()}
+            for plain, every in fuzz.fuzz_gradients.outside(wrong, what, dtype).values():
+                assert plain.any()
+                assert every.mean() > 0.3
+            found["weights"][0, 0] = math.nan
+            assert fuzz.fuzz_gradients.outside(found, what, dtype)["weights"][1][0, 0]
+
+
+def test_wrong_gradients_are_shown_as_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = fuzz.fuzz_gradients.layers
+    monkeypatch.setattr(
+        fuzz.fuzz_gradients, "layers", lambda *given: {k: v * 1.01 for k, v in right(*given).items()}
+    )
+    tally = fuzz.run("plain", 0, 1, 100, fuzz.argparse.Namespace(seed=1, device=False, exact=0))
+    assert fuzz.table({"plain": tally}) == 1
+    assert "plain, cpu, gradients: ('float32', [" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_input_of_long_ago_has_no_gradient_but_what_the_dtype_cannot_tell_from_none(own: bool) -> None:
+    """Found by the fuzz: e^-8300 is e^-708 to the kernels, and what comes of it stays below 1e-300."""
+    values = (2.753788196076117, 2.753788196076117, 1.0, 0.0, 1.0)
+    neuron = gs.LIF(*(np.array([value]) for value in values)) if own else gs.LIF(*values)
+    t_in = np.array([[347.57928702825745, 23202.264936751817]])
+    weights = np.array([[-4.876854146121516], [2.0139393374207475]])
+    t_out = gs.first_spikes(t_in, weights, neuron)
+    by_time, by_weight = gs.first_spikes_vjp(t_in, weights, neuron, t_out, np.ones_like(t_out))
+    assert abs(by_time[0, 0]) < 1e-300
+    assert abs(by_weight[0, 0]) < 1e-300
+    assert by_time[0, 1] == pytest.approx(1.0, rel=1e-11)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_workers_of_the_fuzz_end_with_it(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "scripts" / "fuzz.py"
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen([sys.executable, script, "--jobs", "2"], stdout=out, stderr=out)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    end = time.monotonic() + 60.0
+
+    def alive(number: str) -> bool:
+        return (
+            Path(f"/proc/{number}").exists()
+            and "Z" not in Path(f"/proc/{number}/stat").read_text().split()[2]
+        )
+
+    workers: list[str] = []
+    while len(workers) < 2:
+        assert time.monotonic() < end
+        found = children.read_text().split()
+        workers = [n for n in found if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
+        time.sleep(0.1)
+    time.sleep(2.0)
+    process.kill()
+    process.wait()
+    while any(alive(number) for number in workers):
+        assert time.monotonic() < end, "still there"
+        time.sleep(0.2)

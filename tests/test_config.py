@@ -372,6 +372,7 @@ def test_a_value_out_of_range_is_refused_with_what_was_expected_and_got(
         ("model.weight_std=[-1,0]", "weight_std"),
         ("model.weight_std=[inf,0]", "weight_std"),
         ("model.bias_times=[[inf],[]]", "bias_times"),
+        ("model.bias_times=[[0.9],[-0.1]]", "0 or later, when a trial begins, got"),
         ("dataset.t_early=2.0", "t_early"),
         ("dataset.t_late=inf", "t_late"),
         ("dataset.full_scale=254", "full_scale"),

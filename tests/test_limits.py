@@ -180,3 +180,32 @@ def test_a_run_does_not_go_on_from_what_is_not_finite(name: str) -> None:
     state[name].flat[0] = np.inf
     with pytest.raises(DataError, match=f"the checkpoint must hold finite {name}, got 1 NaN or inf"):
         trainer.restore(state, 1)
+
+
+def test_training_that_diverges_ends_after_the_epoch_that_led_there() -> None:
+    t_in = np.random.default_rng(0).uniform(0.0, 1.0, (60, 4))
+    net = gs.Network([4, 10, 3], seed=0)
+    with pytest.raises(
+        ValueRangeError, match=r"diverges in epoch 1, with the learning rate 1e\+300: weights_0"
+    ):
+        gs.fit(net, t_in, np.arange(60) % 3, epochs=5, learning_rate=1e300)
+
+
+@pytest.mark.parametrize(("dtype", "late"), [("float64", 1e308), ("float32", 1e39), ("float32", 1e31)])
+def test_a_network_takes_no_time_that_its_dtype_has_no_room_for(dtype: str, late: float) -> None:
+    """1e39 would become inf in float32: no spike."""
+    t_in = np.full((6, 4), 0.5)
+    t_in[3, 2] = late
+    net = gs.Network([4, 10, 3], seed=0, dtype=dtype)
+    labels = np.arange(6) % 3
+    asked: list[Callable[[], object]] = [
+        lambda: net(t_in),
+        lambda: gs.decide(net, t_in),
+        lambda: gs.fit(net, t_in, labels, epochs=1),
+        lambda: gs.price(net, t_in, labels, prices="brainscales2"),
+    ]
+    for ask in asked:
+        with pytest.raises(ValueRangeError, match=f"must lie within 1e.* from 0 in {dtype}, or be inf"):
+            ask()
+    t_in[3, 2] = np.inf
+    assert np.isfinite(net(t_in)).any()

@@ -32,10 +32,10 @@ def test_the_first_case_of_each_kind_holds(torture: ModuleType, capsys: pytest.C
 def test_a_lost_case_is_told(torture: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torture, "program", lambda name: f"/bin/{name}")
 
-    def outcome(*words: str, **changes: object) -> str:
+    def outcome(*words: str, hang: float = 60.0, **changes: object) -> str:
         place = tmp_path / str(len(list(tmp_path.iterdir())))
         place.mkdir()
-        return torture.outcome(torture.Case("kind", "name", words, **changes), place)
+        return torture.outcome(torture.Case("kind", "name", words, **changes), place, hang)
 
     assert outcome("true") == ""
     assert outcome("true", after=lambda _: False).startswith("the folder is not as it should be")
@@ -46,8 +46,7 @@ def test_a_lost_case_is_told(torture: ModuleType, tmp_path: Path, monkeypatch: p
     assert outcome("sh", "-c", "for i in 1 2 3 4; do echo $i >&2; done; exit 2").startswith(
         "more than a line"
     )
-    monkeypatch.setattr(torture, "HANG", 0.5)
-    assert outcome("sleep", "30") == "still running after 0.5 s"
+    assert outcome("sleep", "30", hang=0.5) == "still running after 0.5 s"
     assert outcome("ls", "/proc/self", output="/dev/full", codes=(2,)) == ""
     assert outcome("pwd", prepare=torture.gone, codes=(1,)) == ""
 
@@ -60,3 +59,25 @@ def test_every_kind_has_cases_with_names_of_their_own(torture: ModuleType, tmp_p
         "encodings", "words of users", "damaged files", "hostile files", "machines", "full disks", "servers",
         "damaged caches", "kills",
     }  # fmt: skip
+
+
+def test_cases_of_each_kind_take_turns_at_once_and_are_counted(
+    torture: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [
+        torture.Case(kind, f"{kind} {k}", ("true",)) for kind, n in (("a", 4), ("b", 2)) for k in range(n)
+    ]
+    assert [case.name for case in torture.in_turn(made)] == ["a 0", "b 0", "a 1", "a 2", "b 1", "a 3"]
+    monkeypatch.setattr(torture, "program", lambda name: f"/bin/{name}")
+    table = torture.Table(end=torture.time.monotonic() + 100.0)
+    for number, case in enumerate([*made, torture.Case("b", "wrong", ("false",))]):
+        table.try_out(case, tmp_path / str(number))
+    table.end = 0.0
+    table.try_out(made[0], tmp_path / "late")
+    table.show()
+    lines = [line.split()[:4] for line in capsys.readouterr().out.splitlines()]
+    assert ["a", "4", "4", "0"] in lines
+    assert ["b", "3", "2", "1"] in lines
+    assert ["all", "7", "6", "1"] in lines
+    assert table.skipped == 1
+    assert not list(tmp_path.iterdir())

@@ -208,6 +208,26 @@ def test_a_study_is_in_its_folder_whatever_that_is_called(tmp_path: Path, name: 
     assert (place / "study.db").stat().st_size > 10_000
 
 
+def test_tables_that_another_process_makes_at_the_same_time_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, make = [], tuning._storage_class()
+
+    def late(*given: Any, **options: Any) -> Any:
+        made.append(given)
+        if len(made) < 3:
+            raise RuntimeError("UniqueViolation: Key (typname)=(studydirection, 2200) already exists.")
+        return make(*given, **options)
+
+    monkeypatch.setattr(tuning, "_storage_class", lambda: late)
+    assert len(found(search(trials=1), tmp_path).trials) == 1
+    assert len(made) == 3
+    made.clear()
+    monkeypatch.setattr(tuning, "ATTEMPTS", 1)
+    with pytest.raises(OutputError, match=r"cannot use the storage in the study's folder .* already exists"):
+        found(search(trials=1), tmp_path)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_server_that_goes_away_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError, extent
+from gpuspike.kernels.limits import check_times
 from gpuspike.network.plan import Plan, read_plan
 
 Array = NDArray[Any]
@@ -21,7 +22,7 @@ def spike_times(name: str, times: ArrayLike, n_in: int, dtype: DTypeLike) -> Arr
     Raises:
         DtypeError: no array of float32 or float64.
         ShapeError: another shape, or no samples.
-        ValueRangeError: NaN or -inf.
+        ValueRangeError: NaN, -inf, or times that the network's type has no room for.
     """
     array = _array(name, times)
     if array.dtype not in (np.float32, np.float64):
@@ -32,6 +33,7 @@ def spike_times(name: str, times: ArrayLike, n_in: int, dtype: DTypeLike) -> Arr
         raise ShapeError(f"{name} must hold at least one sample, got none")
     if np.isnan(array).any() or (array == -np.inf).any():
         raise ValueRangeError(f"{name} must not hold NaN or -inf; no spike is +inf")
+    check_times(name, array, dtype=dtype)
     return np.ascontiguousarray(array, dtype)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,10 @@ from gpuspike.store.run_folder import replace_text
 
 ALIVE = ("PENDING", "RUNNING", "REQUEUED", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING")
 """States of a job that will still say how it went. Source: slurm.schedmd.com, sacct, "Job state codes"."""
+QUEUE = ("squeue", "--me", "--array", "--states=all", "--noheader", "--format=%i|%T|%N")
+"""All jobs of this user that the cluster still knows. Source: slurm.schedmd.com, squeue."""
+LOOK_AGAIN = 60
+"""Seconds after which a job's state is asked for again, at the latest."""
 
 
 class Awaited:
@@ -60,8 +66,9 @@ def patient(sweep: Path) -> Iterator[None]:
     """
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
+    from submitit.slurm.slurm import SlurmJob
 
-    given, notes = submitit.AutoExecutor, sweep / ".submitit" / "jobs.json"
+    given, watcher, notes = submitit.AutoExecutor, SlurmJob.watcher, sweep / ".submitit" / "jobs.json"
 
     class Executor(given):
         def map_array(self, function: Any, *columns: Any) -> list[Any]:  # type: ignore[override]
@@ -77,7 +84,7 @@ def patient(sweep: Path) -> Iterator[None]:
             ids = [str(job.job_id) for job in jobs.values()]
             return [Awaited(jobs[key], row[2], row[0], ids) for key, row in rows.items()]
 
-    submitit.AutoExecutor = Executor
+    submitit.AutoExecutor, SlurmJob.watcher = Executor, _watcher()
     try:
         yield
     except (FailedJobError, FailedSubmissionError) as error:
@@ -87,7 +94,41 @@ def patient(sweep: Path) -> Iterator[None]:
             raise
         raise OutputError(f"no cluster takes jobs here: {_last_line(error)}") from None
     finally:
-        submitit.AutoExecutor = given
+        submitit.AutoExecutor, SlurmJob.watcher = given, watcher
+
+
+def _watcher() -> Any:
+    """Asks for the states of jobs as submitit does, of squeue where the cluster keeps no accounts for sacct.
+
+    Otherwise a job that is cancelled there would be waited for without end.
+    """
+    from submitit.slurm.slurm import SlurmInfoWatcher
+
+    class Watcher(SlurmInfoWatcher):
+        def update(self) -> None:
+            command, waiting = self._make_command(), self._registered - self._finished
+            if command is None:
+                return
+            self._num_calls += 1
+            told = _output(command)
+            if told is not None:
+                self._info_dict.update(self.read_info(told))
+            elif (told := _output(QUEUE)) is not None:
+                listed = self.read_info(f"JobID|State|NodeList\n{told}")
+                gone = {name: {"JobID": name, "State": "COMPLETED"} for name in waiting}
+                self._info_dict.update({name: listed.get(name, gone[name]) for name in waiting})
+            self._last_status_check = time.time()
+            self._finished |= {name for name in waiting if self.is_done(name, mode="cache")}
+
+    return Watcher(delay_s=LOOK_AGAIN)
+
+
+def _output(command: Sequence[str]) -> str | None:
+    """What a program says; None where it fails, or is not there."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _running(notes: Path) -> dict[str, Any]:

@@ -93,16 +93,18 @@ def check_weights(name: str, weights: Array, neuron: LIF) -> None:
     )
 
 
-def check_times(name: str, times: Array, slack: float = 1.0) -> None:
+def check_times(name: str, times: Array, slack: float = 1.0, dtype: Any = None) -> None:
     """Refuses spike times whose differences would leave their dtype, NaN and -inf among them.
 
     Args:
         slack: answers to the largest input times come a little later than these.
+        dtype: what they will be computed in; their own unless given.
 
     Raises:
         ValueRangeError: such times.
     """
-    xp, largest = array_module(times=times), slack * _ROOMS[times.dtype].time
+    dtype = times.dtype if dtype is None else np.dtype(dtype)
+    xp, largest = array_module(times=times), slack * _ROOMS[dtype].time
     if not times.size or (float(times.min()) >= -largest and float(times.max()) <= largest):
         return
     if count := int(xp.isnan(times).sum()):
@@ -112,7 +114,7 @@ def check_times(name: str, times: Array, slack: float = 1.0) -> None:
     wrong = xp.isfinite(times) & (abs(times) > largest)
     if bool(wrong.any()):
         raise ValueRangeError(
-            f"{name} must lie within {largest:g} from 0 in {times.dtype}, or be inf (no spike), "
+            f"{name} must lie within {largest:g} from 0 in {dtype}, or be inf (no spike), "
             f"got {float(times[wrong][0]):g}"
         )
 

@@ -293,8 +293,9 @@ def _check(config: Config) -> None:
             raise ConfigError(f"model.weight_mean must be finite, got {model.weight_mean}")
 
     def bias_times() -> None:
-        if not all(np.isfinite(times).all() for times in model.bias_times):
-            raise ConfigError(f"model.bias_times must be finite, got {model.bias_times}")
+        if not all(0.0 <= time < np.inf for times in model.bias_times for time in times):
+            words = "finite and 0 or later, when a trial begins"
+            raise ConfigError(f"model.bias_times must be {words}, got {model.bias_times}")
 
     check_all(
         [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +28,9 @@ HEARTBEAT = 30
 
 PATIENCE = 10
 """Seconds that a server may take to answer."""
+
+ATTEMPTS = 5
+"""At making the tables of a study that other processes begin at the same time."""
 
 
 @dataclass
@@ -197,13 +201,7 @@ def _open(search: Search, folder: Path) -> optuna.Study:
             options = _patience(url)
         with warnings.catch_warnings():  # the heartbeat's, which is called experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = _storage_class()(
-                url,
-                options,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=4 * HEARTBEAT,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-            )
+            storage = _storage(url, options)
         pruner = optuna.pruners.MedianPruner(search.warm_up_trials, search.warm_up_epochs)
         return optuna.create_study(
             storage=storage,
@@ -221,6 +219,27 @@ def _open(search: Search, folder: Path) -> optuna.Study:
         raise OutputError(
             f"cannot use the storage {_address(search)} of the study {search.name}: {reason}"
         ) from None
+
+
+def _storage(url: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
+    """The database, with its tables, which another process may be making at the same time."""
+    import optuna
+
+    attempt = 1
+    while True:
+        try:
+            return _storage_class()(
+                url,
+                options,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=4 * HEARTBEAT,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            )
+        except Exception as error:  # each driver has its own for a table that is there already
+            if attempt == ATTEMPTS or "already exists" not in f"{error} {error.__cause__}":
+                raise
+        time.sleep(0.2 * attempt)
+        attempt += 1
 
 
 def _in_folder(path: Path) -> tuple[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import DataError
+from gpuspike.errors import DataError, ValueRangeError
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose, stream
@@ -131,6 +131,9 @@ class Trainer:
 
         Args:
             on_batch: called after each batch with (batches done, batches in the epoch).
+
+        Raises:
+            ValueRangeError: an epoch has led to numbers whose arithmetic would leave their dtype.
         """
         n_batches = -(-len(train) // self._rule.batch_size)
         while self.epoch < n_epochs:
@@ -147,6 +150,7 @@ class Trainer:
             totals = self.step.figures()
             seconds = time.perf_counter() - start
             self.epoch += 1
+            self._check(learning_rate)
             yield EpochRecord(
                 epoch=self.epoch,
                 learning_rate=learning_rate,
@@ -158,3 +162,13 @@ class Trainer:
                 train_seconds=seconds,
                 train_samples_per_s=len(self._seeds) * len(train) / seconds,
             )
+
+    def _check(self, learning_rate: float) -> None:
+        """Refuses what a later epoch, or whoever reads the checkpoint, could not compute with."""
+        self.step.pull()
+        try:
+            self.parameters.check([layer.neuron for layer in self.network.layers])
+        except ValueRangeError as error:
+            raise ValueRangeError(
+                f"training diverges in epoch {self.epoch}, with the learning rate {learning_rate:g}: {error}"
+            ) from None
