@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gpuspike as gs
+from gpuspike.api.fit import _noise as fit_noise
 from gpuspike.errors import BackendError, ValueRangeError
 from gpuspike.kernels import load, reference
 from gpuspike.network.network import Architecture
@@ -157,3 +159,31 @@ def test_values_that_cannot_be_are_refused() -> None:
 def test_none_wakes_nobody() -> None:
     bumping = Recipe(silence="none", bump_value=0.1).make_bumping(2, 1)
     assert bumping.choose(np.ones((2, 1))).tolist() == [-1]
+
+
+def test_a_network_in_python_is_woken_and_matched_to_its_chip() -> None:
+    rng = np.random.default_rng(0)
+    t_in, labels = rng.uniform(0.0, 2.0, (60, 8)), np.arange(60) % 3
+    recipe = gs.Recipe(epochs=2, batch_size=20, silence="waking", waking=10.0, match_noise=True)
+    on_chip = gs.Network([8, 20, 3]).on(gs.Chip(spike_jitter=0.1, seed=1))
+    assert fit_noise(on_chip) == pytest.approx(0.1)
+    assert fit_noise(gs.Network([8, 20, 3])) == 0.0
+    once, twice = (gs.Network([8, 20, 3]).on(gs.Chip(spike_jitter=0.1, seed=1)) for _ in range(2))
+    gs.fit(once, t_in, labels, recipe=recipe.changed(epochs=2))
+    gs.fit(twice, t_in, labels, recipe=recipe.changed(epochs=1))
+    gs.fit(twice, t_in, labels, recipe=recipe.changed(epochs=1))
+    for one, other in zip(once.parameters.weights, twice.parameters.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any(name.startswith("bump_share") for name in twice.state)
+
+
+def test_a_limit_of_one_pulls_no_hidden_neuron() -> None:
+    network = Architecture.build((12, 7, 3), ((), ()), LIF(), load("cpu"))
+    waking = Waking((1.0, 1.0), 1.0, 1, strength=1.0)
+    waking.watch(network.layers)
+    weights = [np.full((1, layer.n_pre, layer.n_post), 1e-3) for layer in network.layers]
+    states = network.forward(weights, network.receive(np.ones((1, 4, 12))))
+    waking.follow(network.layers, states)
+    pushes = waking.pushes(network.layers, states, np.zeros((1, 4), np.int64))
+    assert pushes[0] is None
+    assert pushes[1] is not None

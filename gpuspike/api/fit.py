@@ -13,6 +13,7 @@ from gpuspike.api.checks import class_labels, spike_times, whole
 from gpuspike.api.history import History
 from gpuspike.api.network import Network
 from gpuspike.errors import ShapeError
+from gpuspike.substrate import EmulatedChip
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe, make_trainer
 from gpuspike.training.trainer import EpochRecord
@@ -76,7 +77,7 @@ def fit(
         net.machine,
         learnt,
         recipe,
-        recipe.make_loss(net.architecture.kernels, net.tau_syn),
+        recipe.make_loss(net.architecture.kernels, net.tau_syn, _noise(net)),
         recipe.make_rule(net.tau_syn),
         net.seeds,
         on_device=net.backend.name == "cuda",
@@ -102,6 +103,14 @@ def fit(
         history = History.of_records(records, len(learnt), net.replicas, trainer.step.kind)
         net.history = before + history
     return history
+
+
+def _noise(net: Network) -> float:
+    """Standard deviation of what nobody can know of spike times on the chip that it learns on, in tau_syn."""
+    chip = getattr(net.machine, "chip", None)
+    if net.gradient == "ideal" or not isinstance(chip, EmulatedChip):
+        return 0.0
+    return chip.substrate.time_noise / net.tau_syn
 
 
 def _labelled(net: Network, times: str, labels: str, samples: Samples, *, sort: bool = False) -> Labelled:

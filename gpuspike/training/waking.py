@@ -83,7 +83,8 @@ class Waking(Bumping):
                 over = np.ones_like(self.share[number])
             else:
                 limit = self.max_silent[number]
-                over = np.maximum(self.share[number] - limit, 0.0) / (1.0 - limit)
+                # At a limit of 1 nobody is ever above it.
+                over = np.maximum(self.share[number] - limit, 0.0) / max(1.0 - limit, np.finfo(float).tiny)
                 wanted = silent & np.tile(over > 0.0, silent.shape[2] // over.shape[1])[:, None]
             if not wanted.any():
                 found.append(None)
