@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).parent.parent
 SMALL = ["training.epochs=2", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
 FIGURES = {
     "learning_curves", "plane", "spike_time_histograms", "spike_raster", "confusion_matrix",
-    "membrane_traces", "anytime",
+    "membrane_traces", "anytime", "silence",
 }  # fmt: skip
 SPLITS = ("train", "validation", "test")
 CHIP = {

@@ -28,6 +28,7 @@ FIGURES = {
     "spike_raster",
     "membrane_traces",
     "anytime",
+    "silence",
     "confusion_matrix",
     "misclassified",
 }

@@ -30,7 +30,7 @@ from gpuspike.runs.progress import MetricsFile
 SMALL = ["backend=cpu", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
 FIGURES = {
     "learning_curves", "plane", "spike_time_histograms", "spike_raster", "confusion_matrix",
-    "membrane_traces", "anytime",
+    "membrane_traces", "anytime", "silence",
 }  # fmt: skip
 
 

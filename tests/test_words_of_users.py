@@ -172,7 +172,7 @@ def test_a_run_without_its_figures_has_its_summary_and_report(tmp_path: Path) ->
     (tmp_path / "out" / "figures").write_text("in the way")
     code, out, err = run(tmp_path, *SMALL, "hydra.run.dir=out", MPLBACKEND="nonsense")
     assert (code, err) == (0, b"")
-    assert out.count(b"warning  no figure ") == 7
+    assert out.count(b"warning  no figure ") == 8
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["run"]["epochs_done"] == 1
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
@@ -191,4 +191,4 @@ def test_names_of_classes_reach_the_end_of_a_run(tmp_path: Path) -> None:
     assert (code, err) == (0, b""), err
     assert b"warning" not in out
     assert b"/[out]/report.html" in out
-    assert len(list((tmp_path / "[out]" / "figures").iterdir())) == 12
+    assert len(list((tmp_path / "[out]" / "figures").iterdir())) == 14

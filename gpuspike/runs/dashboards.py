@@ -27,6 +27,7 @@ TAGS = {
     "train_accuracy": "accuracy/train",
     "validation_accuracy": "accuracy/validation",
     "silent_fraction": "silent",
+    "never_spiking": "never_spiking",
     "bump_fraction": "steps/bumped",
     "learning_rate": "steps/learning_rate",
     "train_samples_per_s": "speed/train_samples_per_s",
@@ -121,6 +122,8 @@ def epoch_figures(line: Mapping[str, Any]) -> dict[str, float]:
 
     for name, value in line.items():
         tag = TAGS.get(name, f"other/{name}")
+        if name == "never_spiking":  # neurons by their numbers, of each layer and replica
+            value = [[len(neurons) for neurons in layer] for layer in value]
         if isinstance(value, list) and value and isinstance(value[0], list):
             for layer, part in enumerate(value, start=1):
                 add(f"{tag}/layer_{layer}", part)

@@ -75,6 +75,8 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
     """
     unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
     unset |= {"plugin": [], "model.trained": [], "model.layers": []}
+    unset |= {"training.silence": "bumping", "training.waking": 1.0, "training.match_noise": False}
+    unset |= {"model.fires": None, "model.spikes_at": None}
     unset |= {"start": None, "model.frozen": False, "substrate.population": 0}
     unset |= {f"model.{f.name}": f.default for f in fields(ModelConfig) if f.name.startswith("delay")}
     values = {

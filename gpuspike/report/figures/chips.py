@@ -119,12 +119,12 @@ def tradeoff(runs: Sequence[Mapping[str, Any]], parameter: str) -> Figure:
 
 
 @styled()
-def yields(reached: Floats, band: Floats) -> Figure:
+def yields(reached: Floats, band: Floats | None = None) -> Figure:
     """How many chips have which accuracy, and the share of them that reach one.
 
     Args:
         reached: (n_replica, n_chips) accuracies in 0..1.
-        band: (n_counts, 3) counts of chips, and the interval of the share of all such chips for each.
+        band: (n_counts, 3) counts of chips, and the interval of the share of all such chips for each; or None.
     """
     figure = new_figure(height=3.2)
     counts, share = figure.subplots(2, 1, sharex=True)
@@ -138,16 +138,10 @@ def yields(reached: Floats, band: Floats) -> Figure:
     counts.yaxis.set_major_locator(lazy_matplotlib().ticker.MaxNLocator(integer=True, nbins=5))
     shares = 100 * np.arange(1, reached.shape[1] + 1) / reached.shape[1]
     for row in reached:
-        at = 100 * -np.sort(-row)[band[:, 0].astype(int) - 1]
-        share.fill_between(
-            at,
-            100 * band[:, 1],
-            100 * band[:, 2],
-            step="pre",
-            color=BLUE,
-            alpha=0.2 / len(reached),
-            linewidth=0,
-        )
+        if band is not None:
+            at = 100 * -np.sort(-row)[band[:, 0].astype(int) - 1]
+            low, high = 100 * band[:, 1], 100 * band[:, 2]
+            share.fill_between(at, low, high, step="pre", color=BLUE, alpha=0.2 / len(reached), linewidth=0)
         share.step(100 * -np.sort(-row), shares, where="pre", color=BLUE, alpha=0.8)
     share.set_xlabel("accuracy (%)")
     share.set_ylabel("chips that reach it (%)")
