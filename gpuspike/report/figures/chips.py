@@ -124,7 +124,7 @@ def yields(reached: Floats, band: Floats | None = None) -> Figure:
 
     Args:
         reached: (n_replica, n_chips) accuracies in 0..1.
-        band: (n_counts, 3) counts of chips, and the interval of the share of all such chips for each; or None.
+        band: (n_counts, 3) counts of chips, and intervals of the share of all such chips; if known.
     """
     figure = new_figure(height=3.2)
     counts, share = figure.subplots(2, 1, sharex=True)
