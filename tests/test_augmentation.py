@@ -1,4 +1,4 @@
-"""Random shifts move whole images by whole pixels, drawn by address, and leave bias spikes alone."""
+"""Random shifts and warps: where pixels come from, drawn by address; bias spikes are left alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ValueRangeError
-from gpuspike.training.augmentation import RandomShift
+from gpuspike.datasets.encoding import pixel_latency
+from gpuspike.training.augmentation import RandomShift, RandomWarp
 
 SIDE, MOST, BLACK = 5, 2, 2.0
 
@@ -72,12 +73,115 @@ def test_an_impossible_shift_is_refused(most: int) -> None:
         RandomShift(SIDE, most, BLACK)
 
 
-def test_only_images_are_shifted() -> None:
+@pytest.mark.parametrize("key", ["max_shift", "max_turn", "max_zoom", "max_shear", "elastic"])
+def test_only_images_are_changed(key: str) -> None:
     from gpuspike.config.schema import jobs
     from gpuspike.runs.experiment import build
 
-    (job,) = jobs(["training.max_shift=1"], False)
+    (job,) = jobs([f"training.{key}=1"], False)
     with pytest.raises(
-        ConfigError, match=r"training\.max_shift needs square images of pixels, got dataset\.name=yin_yang"
+        ConfigError, match=rf"training\.{key} needs square images of pixels, got dataset\.name=yin_yang"
     ):
         build(job.config)
+
+
+ALL = {"most_shift": 1, "most_turn": 20.0, "most_zoom": 0.2, "most_shear": 0.3, "elastic": 1.0}
+SIZE = 9
+TIMES = {silent: pixel_latency(255.0, 0.15, 2.0, silent_black=silent) for silent in (False, True)}
+
+
+def pictures(n_replica: int, n_batch: int, *, silent: bool = False, dtype: Any = np.float64) -> NDArray[Any]:
+    """Spike times of pictures with a black half, and a bias spike at the end."""
+    rng = np.random.default_rng(1)
+    levels = rng.integers(256, size=(n_replica, n_batch, SIZE * SIZE + 1))
+    levels[rng.uniform(size=levels.shape) < 0.5] = 0
+    times = TIMES[silent].astype(dtype)[levels]
+    times[..., -1] = 0.9
+    return times
+
+
+def warped(warp: RandomWarp, before: NDArray[Any], seed: int = 3) -> NDArray[Any]:
+    after = before.copy()
+    warp(after, [seed + r for r in range(len(before))], 5, 7)
+    return after
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_warp_of_nothing_changes_nothing(silent: bool, dtype: Any) -> None:
+    before = pictures(2, 20, silent=silent, dtype=dtype)
+    np.testing.assert_array_equal(warped(RandomWarp(SIZE, TIMES[silent]), before), before)
+
+
+def test_a_warp_that_shifts_is_a_shift() -> None:
+    before = pictures(1, 100)
+    after = warped(RandomWarp(SIZE, TIMES[False], most_shift=2), before)
+    steps = range(-2, 3)
+    for old, new in zip(before[0, :, :-1], after[0, :, :-1], strict=True):
+        canvas = np.full((SIZE + 4, SIZE + 4), TIMES[False][0])
+        canvas[2:-2, 2:-2] = old.reshape(SIZE, SIZE)
+        found = [canvas[2 + i : 2 + i + SIZE, 2 + j : 2 + j + SIZE] for i in steps for j in steps]
+        assert sum(bool((one == new.reshape(SIZE, SIZE)).all()) for one in found) == 1
+
+
+def test_a_quarter_turn_turns() -> None:
+    class Quarter(RandomWarp):
+        def _draw(self, n_batch: int, own: np.random.Generator) -> NDArray[np.float64]:
+            middle = (SIZE - 1) / 2  # a row from a column, a column from a row backwards
+            return np.tile([middle, middle, 0.0, 1.0, -1.0, 0.0], (n_batch, 1))
+
+    before = pictures(1, 10)
+    after = warped(Quarter(SIZE, TIMES[False]), before)
+    for old, new in zip(before[0, :, :-1], after[0, :, :-1], strict=True):
+        np.testing.assert_array_equal(new.reshape(SIZE, SIZE), np.rot90(old.reshape(SIZE, SIZE)))
+
+
+def test_warped_pixels_are_pixels_and_a_ramp_is_interpolated_on_its_slope() -> None:
+    side, times = 28, TIMES[False]
+    ramp = np.repeat(np.arange(side)[:, None] * 9, side, axis=1)  # grows with the row
+    before = times[ramp].reshape(1, 1, -1).repeat(50, axis=1)
+    warp = RandomWarp(side, times, elastic=1.0)
+    after = warped(warp, before)
+    assert np.isin(after, times).all()
+    levels = np.searchsorted(-times, -after).reshape(50, side, side)[:, 5:-5, 5:-5]
+    moved = (levels - ramp[5:-5, 5:-5]) / 9
+    assert np.sqrt((moved**2).mean()) == pytest.approx(1.0, rel=0.1), "the root of the mean square is as asked"
+    steps = np.abs(np.diff(moved, axis=1))
+    assert steps.max() < 1.5, "and the field is smooth"
+
+
+def test_a_silent_black_stays_silent() -> None:
+    after = warped(RandomWarp(SIZE, TIMES[True], **ALL), pictures(1, 50, silent=True))
+    assert np.isinf(after[..., :-1]).any()
+    assert np.isin(after[..., :-1], TIMES[True]).all()
+    assert (after[..., -1] == 0.9).all()
+
+
+def test_a_replica_is_warped_as_alone_and_each_batch_anew() -> None:
+    warp = RandomWarp(SIZE, TIMES[False], **ALL)
+
+    def after(seeds: list[int], epoch: int = 0, batch: int = 0) -> NDArray[Any]:
+        times = np.repeat(pictures(1, 30), len(seeds), axis=0)
+        warp(times, seeds, epoch, batch)
+        return times
+
+    together = after([5, 6])
+    np.testing.assert_array_equal(together[1:], after([6]))
+    assert (together[0] != together[1]).any()
+    for other in (after([5, 6], epoch=1), after([5, 6], batch=1)):
+        assert (other != together).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"most_shift": 9}, "the largest shift must be between 0 and 8 pixels, got 9"),
+        ({"most_turn": -1.0}, "most_turn must be between 0 and 180, got -1.0"),
+        ({"most_zoom": 1.0}, "most_zoom must be between 0 and 0.9, got 1.0"),
+        ({"most_shear": np.nan}, "most_shear must be between 0 and 1, got nan"),
+        ({"elastic": 10.0}, "elastic must be between 0 and 9, got 10.0"),
+    ],
+)
+def test_an_impossible_warp_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueRangeError, match=words):
+        RandomWarp(SIZE, TIMES[False], **given)

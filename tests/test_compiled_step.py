@@ -17,7 +17,8 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.substrate.files import FileChip
-from gpuspike.training.augmentation import RandomShift
+from gpuspike.datasets.encoding import pixel_latency
+from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import ChipStep, CompiledStep, compiled_step, why_by_pieces
 from gpuspike.training.evaluation import Labelled
@@ -46,6 +47,7 @@ class Task:
     replaces: bool = True
     noise: float = 0.0
     shift: int = 0
+    bent: float = 0.0
     limit: float = 0.2
     targeted: bool = True
     sort: bool = False
@@ -86,8 +88,13 @@ class Task:
         if self.waking:
             bumping = Waking(*bumps, self.waking)
             bumping.watch(machine.layers)
-        shift = RandomShift(int(np.sqrt(self.sizes[0])), self.shift, 1.9) if self.shift else None
-        rule = TrainingRule(self.batch_size, 33, self.limit, self.replaces, self.noise, shift)
+        side, augment = int(np.sqrt(self.sizes[0])), None
+        if self.bent:
+            times = pixel_latency(255.0, 0.0, 2.0, silent_black=False)
+            augment = RandomWarp(side, times, self.shift, 30.0, 0.2, 0.1, self.bent)
+        elif self.shift:
+            augment = RandomShift(side, self.shift, 1.9)
+        rule = TrainingRule(self.batch_size, 33, self.limit, self.replaces, self.noise, augment)
         parts = (machine, machine, weights, loss, descent, bumping, rule, self.seeds)
         step = None
         if compiled:
@@ -124,6 +131,8 @@ IDEAL = {
     "order known": Task(sort=True),
     "order not known, times kept": Task(sort=False, n_train=33),
     "shifts": Task(sizes=(36, 20, 3), shift=2, noise=0.1),
+    "warps": Task(sizes=(36, 20, 3), shift=1, bent=0.5, noise=0.1),
+    "warps, double, more inputs than pixels": Task(sizes=(26, 20, 3), bent=1.0, dtype=np.float64, seeds=(3,)),
     "bumped": Task(mean=0.02, max_silent=0.05),
     "bumped, with a step": Task(mean=0.02, max_silent=0.05, replaces=False),
     "bumped, all neurons": Task(mean=0.02, max_silent=0.05, targeted=False),

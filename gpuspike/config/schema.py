@@ -173,7 +173,11 @@ class TrainingConfig:
     bump_replaces_step: bool = True
     max_weight_grad: float = MISSING  # inf: none
     input_noise: float = 0.0  # standard deviation [tau_syn]
-    max_shift: int = 0  # largest random shift of training images [pixels]; 0: none
+    max_shift: int = 0  # of training images at random, docs/augmentation.md [pixels]
+    max_turn: float = 0.0  # largest angle [degrees]
+    max_zoom: float = 0.0  # largest change of height, and of width, as a share
+    max_shear: float = 0.0  # largest shear, as a share
+    elastic: float = 0.0  # root of the mean square of a smooth random displacement [pixels]
     match_noise: bool = False  # a loss no sharper than the chip's noise on spike times lets it be
     cuda_graph: bool = True  # replay a device's step as a CUDA graph; changes nothing but speed
 

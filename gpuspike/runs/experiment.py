@@ -38,10 +38,9 @@ from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
-from gpuspike.runs.recipes import recipe_of
+from gpuspike.runs.recipes import augmentation_of, recipe_of, warps
 from gpuspike.runs.start import begin_with, check_start
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
-from gpuspike.training.augmentation import RandomShift
 from gpuspike.training.fit import Recipe, make_trainer, step_kind
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import OPTIMIZERS
@@ -162,24 +161,6 @@ def dataset_of(config: DatasetConfig) -> Dataset:
     return data_sets.load(data_sets.named(config.name, vars(config)))
 
 
-def _augmentation(config: Config, dataset: Dataset) -> RandomShift | None:
-    data, most = config.dataset, config.training.max_shift
-    if most == 0:
-        return None
-    rows, columns = dataset.image_shape or (0, 1)
-    if rows != columns or dataset.train.features.dtype != np.uint8:
-        raise ConfigError(
-            f"training.max_shift needs square images of pixels, got dataset.name={data.name} and {most}"
-        )
-    if config.model.input_repeats > 1:
-        raise ConfigError(
-            f"training.max_shift moves inputs that are pixels, got model.input_repeats="
-            f"{config.model.input_repeats}"
-        )
-    black = np.inf if data.silent_black else data.t_late * config.model.tau_syn
-    return RandomShift(rows, most, black)
-
-
 def substrate_of(config: SubstrateConfig, tau_syn: float) -> Substrate:
     """What a kind of chip does to a network, in the network's unit of time."""
     return Substrate.from_values(vars(config), tau_syn)
@@ -198,7 +179,7 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> 
     item = np.dtype(config.dtype.value).itemsize
     n_train, n_validation = (len(dataset.splits[name].labels) for name in ("train", "validation"))
     labelled = first.n_pre * item + 8
-    unchanged = config.training.max_shift == 0 and config.training.input_noise == 0.0
+    unchanged = not (config.training.max_shift or warps(config.training) or config.training.input_noise)
     order = 8 * first.n_pre if unchanged else 0
     answered = config.replicas * (last.n_out + 1) * item
     return n_train * (labelled + order + 8 * config.replicas) + n_validation * (labelled + answered)
@@ -241,7 +222,8 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         config.backend.value,
         host_only=trained_on_host(learnt(model.trained, model.delays))
         or ("" if substrate.ideal else "an emulated chip")
-        or ("convolution" if model.layers else ""),
+        or ("convolution" if model.layers else "")
+        or ("a warp of images" if warps(training) else ""),
     )
     dataset = dataset_of(config.dataset)
     config = _with_sizes(config, dataset)
@@ -262,7 +244,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     if backend.name == "cuda":
         together = _evaluated_together(config, dataset, network, to_train)
     rule = replace(recipe, evaluation_batch_size=together).make_rule(
-        model.tau_syn, _augmentation(config, dataset)
+        model.tau_syn, augmentation_of(config, dataset)
     )
     return Experiment(
         config=config,

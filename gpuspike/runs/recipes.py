@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from gpuspike.config.schema import Config
+import numpy as np
+
+from gpuspike.config.schema import Config, TrainingConfig
+from gpuspike.datasets.encoding import pixel_latency
+from gpuspike.datasets.splits import Dataset
+from gpuspike.errors import ConfigError
+from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.fit import Recipe, leaf_values
 from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES
@@ -27,3 +33,45 @@ def recipe_of(config: Config) -> Recipe:
 
 def _made(leaf: type[L], values: Mapping[str, Any]) -> L:
     return leaf(**{name: values[name] for name in leaf_values(leaf())})
+
+
+def warps(training: TrainingConfig) -> bool:
+    """Whether training images are turned, zoomed, sheared or bent."""
+    return any((training.max_turn, training.max_zoom, training.max_shear, training.elastic))
+
+
+def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWarp | None:
+    """How training images are changed, None for not at all.
+
+    Raises:
+        ConfigError: the samples are not square images of pixels.
+        ValueRangeError: a change that is too large, or negative.
+    """
+    data, training, unit = config.dataset, config.training, config.model.tau_syn
+    keys = ("max_shift", "max_turn", "max_zoom", "max_shear", "elastic")
+    asked = [key for key in keys if getattr(training, key)]
+    if not asked:
+        return None
+    rows, columns = dataset.image_shape or (0, 1)
+    got = getattr(training, asked[0])
+    if rows != columns or dataset.train.features.dtype != np.uint8:
+        raise ConfigError(
+            f"training.{asked[0]} needs square images of pixels, got dataset.name={data.name} and {got}"
+        )
+    if config.model.input_repeats > 1:
+        raise ConfigError(
+            f"training.{asked[0]} moves inputs that are pixels, got model.input_repeats="
+            f"{config.model.input_repeats}"
+        )
+    early, late, silent = data.t_early * unit, data.t_late * unit, data.silent_black
+    if not warps(training):
+        return RandomShift(rows, training.max_shift, np.inf if silent else late)
+    return RandomWarp(
+        rows,
+        pixel_latency(data.full_scale, early, late, silent_black=silent),
+        training.max_shift,
+        training.max_turn,
+        training.max_zoom,
+        training.max_shear,
+        training.elastic,
+    )

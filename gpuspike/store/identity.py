@@ -75,6 +75,7 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
     """
     unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
     unset |= {"plugin": [], "model.trained": [], "model.layers": []}
+    unset |= {f"training.{key}": 0.0 for key in ("max_turn", "max_zoom", "max_shear", "elastic")}
     unset |= {"training.silence": "bumping", "training.waking": 1.0, "training.match_noise": False}
     unset |= {"model.fires": None, "model.spikes_at": None}
     unset |= {"start": None, "model.frozen": False, "substrate.population": 0}

@@ -13,6 +13,7 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.rng import LAYER_BLOCKS, Purpose, restart, stream
 from gpuspike.substrate import EmulatedChip, OnChip
+from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.losses import Loss
@@ -105,11 +106,11 @@ class CompiledStep(HostStep):
         super().__init__(machine, examined, learnt, loss, descent, bumping, rule, seeds)
         kernels: Any = machine.kernels
         weights, n_layer = self._weights, len(self._weights)
-        self._corners: list[Array] = []
+        self._drawn: list[Array] = []
         self._sorted: tuple[Labelled, Array] | None = None
         self._at: Any = None  # the epoch
         dead = np.broadcast_to(np.asarray(machine.dead_fraction, np.float64), (n_layer, len(seeds)))
-        optimizer, shift = descent.optimizer, rule.augment
+        optimizer, augment = descent.optimizer, rule.augment
         told_loss, told_optimizer = kernels.register_leaf(loss), kernels.register_leaf(optimizer)
         self._stack = kernels.training(
             weights,
@@ -136,7 +137,8 @@ class CompiledStep(HostStep):
                 first_block=int(Purpose.INPUT_NOISE) << 24,
             ),
             sort=not rule.keeps_inputs,
-            shift=None if shift is None else (shift.side, shift.most, shift.background),
+            shift=(augment.side, augment.most, augment.background) if isinstance(augment, RandomShift) else None,
+            warp=(augment.basis, augment.times, *augment.scale()) if isinstance(augment, RandomWarp) else None,
             wakes=(bumping.strength, bumping.max_silent, bumping.share)
             if isinstance(bumping, Waking)
             else None,
@@ -170,11 +172,11 @@ class CompiledStep(HostStep):
         known = self._known_order(train)
         self._at = self._stack.epoch(train.received.t_in[0], known, order, train.labels, epoch, n_batches)
         self._done = 0  # batches of the epoch
-        self._corners = self._drawn_corners(n_batches)
+        self._drawn = self._draw(n_batches)
         self.push()
 
-    def _drawn_corners(self, n_batches: int) -> list[Array]:
-        """Of all batches, where shifted images are cut out: drawn between steps they take thrice as long."""
+    def _draw(self, n_batches: int) -> list[Array]:
+        """Of all batches, how images are shifted or warped: drawn between steps it takes thrice as long."""
         rule, seeds = self._rule, self._seeds
         if rule.augment is None:
             return []
@@ -182,7 +184,7 @@ class CompiledStep(HostStep):
         sizes = np.full(n_batches, rule.batch_size)
         sizes[-1] = len(self._train) - (n_batches - 1) * rule.batch_size
         return [
-            rule.augment.corners(int(n), [restart(own, self._epoch, number) for own in streams])
+            rule.augment.draw(int(n), [restart(own, self._epoch, number) for own in streams])
             for number, n in enumerate(sizes)
         ]
 
@@ -202,9 +204,9 @@ class CompiledStep(HostStep):
         epoch, rule, bumping = self._at, self._rule, self._bumping
         first = number * rule.batch_size
         n_batch = min(rule.batch_size, len(self._train) - first)
-        corners = self._corners[number] if self._corners else None
+        drawn = self._drawn[number] if self._drawn else None
         rates = self._descent.rates(self._learning_rate)
-        self._stack.step(epoch, number, first, n_batch, rates, corners)
+        self._stack.step(epoch, number, first, n_batch, rates, drawn)
         self._done = number + 1
         bumping.layer[...], bumping.size[...] = epoch.told.chosen[self._done], epoch.told.sizes[self._done]
         self._descent.count(bumping.layer == NO_LAYER if rule.bump_replaces_step else True)

@@ -17,6 +17,7 @@ from gpuspike.network.layers import LayerInput
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose
+from gpuspike.training.augmentation import RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import Loss
@@ -82,6 +83,8 @@ class DeviceStep:
         self._first = [0, *np.cumsum(sizes)[:-1].tolist()]
         shift = rule.augment
         self._shift = cuda_step.Shift()
+        if isinstance(shift, RandomWarp):
+            raise BackendError("a device's step cannot warp images: set max_turn=max_zoom=max_shear=elastic=0")
         if shift is not None:
             purpose = int(Purpose.AUGMENTATION)
             self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, purpose)

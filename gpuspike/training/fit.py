@@ -15,7 +15,7 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.registry import Registry, one_of
-from gpuspike.training.augmentation import RandomShift
+from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
 from gpuspike.training.device import DeviceStep, refuse_without_text
@@ -187,7 +187,7 @@ class Recipe:
         values = limits, _given(self.bump_value), n_replica, self.bump_exponential, self.bump_targeted
         return Waking(*values, self.waking) if wakes else Bumping(*values)
 
-    def make_rule(self, tau_syn: float, augment: RandomShift | None = None) -> TrainingRule:
+    def make_rule(self, tau_syn: float, augment: RandomShift | RandomWarp | None = None) -> TrainingRule:
         """How a step is made.
 
         Raises:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpuspike.errors import ValueRangeError
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
-from gpuspike.training.augmentation import RandomShift
+from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import Loss
@@ -39,7 +39,7 @@ class TrainingRule:
     max_weight_grad: float = float("inf")
     bump_replaces_step: bool = True
     input_noise: float = 0.0
-    augment: RandomShift | None = None
+    augment: RandomShift | RandomWarp | None = None
 
     @property
     def keeps_inputs(self) -> bool:

@@ -151,7 +151,8 @@ def training(
     noise: Any,
     *,
     sort: bool,
-    shift: tuple[int, int, float] | None,
+    shift: tuple[int, int, float] | None = None,
+    warp: tuple[Array, Array, float, float] | None = None,
     neurons: Sequence[LIF],
     bias_times: Sequence[Sequence[float]],
     answering: Sequence[LIF] | None = None,
@@ -163,6 +164,8 @@ def training(
     Args:
         kept: of each layer, what the optimiser keeps beside its weights.
         shift: side, largest shift and background of images that are shifted at random, see `records.Shift`.
+        warp: spline, times, darkest time and levels in a unit of time of images that are warped at random instead, see
+            `records.Warp`.
         neurons: that the gradient is taken of;  answering: those of the chip, if there is one. Those of a
             layer share their time constants.
         chip: without its units.
@@ -189,4 +192,5 @@ def training(
         shift,
         chip,
         wakes,
+        warp,
     )

@@ -94,6 +94,22 @@ class Shift(NamedTuple):
     corners: NDArray[np.int64]
 
 
+class Warp(NamedTuple):
+    """Random warps of images, see `training.augmentation.RandomWarp`.
+
+    Attributes:
+        basis: (side, n_knots) share of each control point in a row or column.
+        times: (256,) spike times of pixel levels;  dark, per_level: the level of a time is (dark - time) per_level.
+        numbers: (n_replica, n_batch, n) of a batch's images.
+    """
+
+    basis: NDArray[np.float64]
+    times: Array
+    dark: float
+    per_level: float
+    numbers: NDArray[np.float64]
+
+
 class Bumps(NamedTuple):
     """When and how silent neurons are woken; see `gpuspike.training.bumping`.
 

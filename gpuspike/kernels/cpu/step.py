@@ -23,6 +23,7 @@ from gpuspike.kernels.cpu.backward import (
 )
 from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.forward import forward_piece
+from gpuspike.kernels.cpu.images import shift_image, warp_image
 from gpuspike.kernels.cpu.leaves import loss_row, optimizer_row
 from gpuspike.kernels.cpu.normals import jitter_row
 from gpuspike.kernels.cpu.products import WEIGHT_PARTS, inputs_of_part, sum_inputs
@@ -48,34 +49,21 @@ from gpuspike.kernels.cpu.waking import count, listen, wake
 
 
 @njit(error_model="numpy")
-def _place(image, shift, row, column, out):
-    """An image, shifted: cut at a corner out of a canvas around it; what stands behind it stays."""
-    side, most, background = shift.side, shift.most, shift.background
-    for y in range(side):
-        above = y + row - most
-        line = out[y * side : (y + 1) * side]
-        if not 0 <= above < side:
-            line[:] = background
-            continue
-        first = column - most  # of the line's first pixel
-        there = image[above * side : (above + 1) * side]
-        for x in range(side):
-            line[x] = there[x + first] if 0 <= x + first < side else background
-    for i in range(side * side, out.size):
-        out[i] = image[i]
-
-
-@njit(error_model="numpy")
-def _present(r, b0, b1, when, data, shift, noise, room, words, numbers):
+def _present(r, b0, b1, when, data, shift, warp, noise, room, words, numbers):
     """Samples b0 to b1 of a batch of replica r as the first layer gets them."""
     # Outside of loops: each look into a record counts references, which takes longer than what is done with it.
     source, known, samples = data.source, data.known, data.order[r, when.first : when.first + b1]
     corners = shift.corners
     t_in, orders, std, seed = room.t_in[r], room.order[r], noise.std, noise.seeds[r]
+    if warp is not None:
+        side = warp.basis.shape[0]
+        levels, lines = np.zeros((side + 2, side + 2)), np.empty((3, max(warp.basis.shape)))
     for b in range(b0, b1):
         sample, times = samples[b], t_in[b]
-        if corners.shape[0] > 0:
-            _place(source[sample], shift, corners[r, 0, b], corners[r, 1, b], times)
+        if warp is not None:
+            warp_image(source[sample], warp, warp.numbers[r, b], levels, lines, times)
+        elif corners.shape[0] > 0:
+            shift_image(source[sample], shift, corners[r, 0, b], corners[r, 1, b], times)
         else:
             for i in range(times.size):
                 times[i] = source[sample, i]
@@ -299,6 +287,7 @@ def step_job(
     room,
     told,
     shift,
+    warp,
     noise,
     bias,
     constants,
@@ -313,6 +302,7 @@ def step_job(
     """Samples, then weights; see `training.Stack.step` and the records of `records`.
 
     Args:
+        warp: None, or `records.Warp`, instead of shifts.
         bias: bias times of all layers but the first, one after the other.
         constants, constants_and_peaks: of each layer, of the neurons that answer and of those of the gradient.
         updates: of each layer addresses, see `records.WEIGHTS`;  rates: (n_replica, n) of the optimiser.
@@ -336,7 +326,7 @@ def step_job(
         if piece < n_sample_pieces:
             r, b0 = piece // n_chunks, piece % n_chunks * samples_per_task
             b1 = min(b0 + samples_per_task, n_batch)
-            _present(r, b0, b1, when, data, shift, noise, room, words, numbers)
+            _present(r, b0, b1, when, data, shift, warp, noise, room, words, numbers)
             if chip is None:
                 forward_piece(
                     r, b0, b1, 0, 1, t_in, bias, room.forward, constants, math.inf, None, n_replica, n_batch

@@ -17,7 +17,7 @@ from gpuspike.kernels.cpu.forward import PAIRS_WORTH_A_THREAD, check_stack, pair
 from gpuspike.kernels.cpu.leaves import in_type, job_for
 from gpuspike.kernels.cpu.loss import check_labels, in_floats
 from gpuspike.kernels.cpu.products import sum_parts
-from gpuspike.kernels.cpu.records import Data, Drawn, Noise, Room, Rule, Shift, Told, Wakes, When
+from gpuspike.kernels.cpu.records import Data, Drawn, Noise, Room, Rule, Shift, Told, Wakes, Warp, When
 from gpuspike.kernels.cpu.step import step_job
 from gpuspike.kernels.cpu.team import run, samples_of_a_piece, settled
 from gpuspike.kernels.unit import Unit, on_host, times
@@ -78,6 +78,7 @@ class Stack:
         gradient_modes, gradient_constants: those that the gradient is taken with, the kernel's peak among them.
         sort: whether each step sorts its input, else the order is known.
         shift: None, or side, most and background of `records.Shift`.
+        warp: None, or basis, times, dark and per_level of `records.Warp`, instead.
         chip: what answers, if it is not the network itself.
         wakes: None, or strength, limits and shares of `records.Wakes`.
     """
@@ -97,6 +98,7 @@ class Stack:
         shift: tuple[int, int, float] | None,
         chip: Chip | None,
         wakes: tuple[float, Sequence[float], Sequence[NDArray[np.float64]]] | None = None,
+        warp: tuple[Array, Array, float, float] | None = None,
     ) -> None:
         dtype, self._n_replica = weights[0].dtype, len(weights[0])
         self._weights, self._modes, self._gradient_modes = tuple(weights), modes, gradient_modes
@@ -106,6 +108,10 @@ class Stack:
         self._noise = noise._replace(std=dtype.type(noise.std))
         self._shift = Shift(*(shift or (0, 0, 0.0)), np.empty((0, 0, 0), np.int64))
         self._shift = self._shift._replace(background=dtype.type(self._shift.background))
+        self._warp = None
+        if warp is not None:
+            basis, times, dark, per_level = warp
+            self._warp = Warp(basis, times.astype(dtype), dark, per_level, np.empty((0, 0, 0)))
         self._constants, self._gradient_constants = np.array(constants), np.array(gradient_constants)
         self._n_biases = [
             0,
@@ -281,24 +287,28 @@ class Stack:
         first: int,
         n_batch: int,
         rates: Sequence[tuple[float, ...]],
-        corners: NDArray[np.int64] | None = None,
+        drawn: Array | None = None,
     ) -> None:
         """One step of training, told in `epoch`.
 
         Args:
             number: of the batch;  first, n_batch: its samples, in the order of the epoch.
             rates: of each replica what the optimiser needs for this step.
-            corners: of the images of the batch, where they are shifted; see `records.Shift`.
+            drawn: for the images of the batch, where they are shifted or warped: corners of `records.Shift`, or
+                numbers of `records.Warp`.
         """
-        batch, dtype, shift = self._batch(n_batch), self._weights[0].dtype, self._shift
-        if corners is not None:
-            shift = shift._replace(corners=corners)
+        batch, dtype, shift, warp = self._batch(n_batch), self._weights[0].dtype, self._shift, self._warp
+        if drawn is not None and warp is not None:
+            warp = warp._replace(numbers=drawn)
+        elif drawn is not None:
+            shift = shift._replace(corners=drawn)
         arguments = (
             When(number, first, epoch.number),
             epoch.data,
             batch.room,
             epoch.told,
             shift,
+            warp,
             self._noise,
             self._bias,
             self._constants,
