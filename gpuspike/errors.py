@@ -50,6 +50,10 @@ def extent(values: Any) -> str:
     return f"{low} to {high}" if low != high else f"{low}"
 
 
+class DivergedError(ValueRangeError):
+    """A training whose numbers have left their dtype's arithmetic."""
+
+
 class Mistakes(ConfigError):
     """Several errors, told in one line; `errors` has them."""
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.datasets.encoding import pixel_latency
+from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.training.augmentation import RandomShift, RandomWarp
 
 SIDE, MOST, BLACK = 5, 2, 2.0
@@ -145,7 +145,9 @@ def test_warped_pixels_are_pixels_and_a_ramp_is_interpolated_on_its_slope() -> N
     assert np.isin(after, times).all()
     levels = np.searchsorted(-times, -after).reshape(50, side, side)[:, 5:-5, 5:-5]
     moved = (levels - ramp[5:-5, 5:-5]) / 9
-    assert np.sqrt((moved**2).mean()) == pytest.approx(1.0, rel=0.1), "the root of the mean square is as asked"
+    assert np.sqrt((moved**2).mean()) == pytest.approx(1.0, rel=0.1), (
+        "the root of the mean square is as asked"
+    )
     steps = np.abs(np.diff(moved, axis=1))
     assert steps.max() < 1.5, "and the field is smooth"
 

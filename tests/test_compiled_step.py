@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small_training import FIGURES, Run, Setup, assert_same_runs, each_variant
 
+from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
 from gpuspike.kernels import load
 from gpuspike.network.layers import Moment
@@ -17,7 +18,6 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.neuron import LIF
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.substrate.files import FileChip
-from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import ChipStep, CompiledStep, compiled_step, why_by_pieces

@@ -277,7 +277,15 @@ def test_a_file_of_one_s_own_is_a_search(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["tune=none"], ["tune.trals=3"], ["tune.trials=many"], ["-m"], ["seed"], ["tune=/proc/none.yaml"]],
+    [
+        ["tune=none"],
+        ["tune.trals=3"],
+        ["tune.trials=many"],
+        ["-m"],
+        ["seed"],
+        ["tune=/proc/none.yaml"],
+        ["hydra.run.dir=x"],
+    ],
     ids=repr,
 )
 def test_a_command_line_that_cannot_be_read_is_refused_in_one_line(arguments: list[str]) -> None:
@@ -338,3 +346,13 @@ def test_two_processes_share_a_study_and_one_may_be_killed(
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     assert 4 <= len(complete) <= 5, "both may have begun the last one"
     assert len({trial.params["optimizer.learning_rate"] for trial in complete}) == len(complete)
+
+
+def test_a_trial_that_diverges_is_pruned_and_the_search_goes_on(tmp_path: Path) -> None:
+    """By kind: one bad guess of a search must not cost the others."""
+    rates = {"optimizer.learning_rate": Parameter(choices=[0.01, 1e300])}
+    screen = io.StringIO()
+    study = tune(search(parameters=rates, trials=4), compose, tmp_path, Console(file=screen, width=300))
+    states = {trial.params["optimizer.learning_rate"]: trial.state.name for trial in study.trials}
+    assert states == {0.01: "COMPLETE", 1e300: "PRUNED"}
+    assert "training diverges in epoch 1" in screen.getvalue()

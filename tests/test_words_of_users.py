@@ -152,16 +152,16 @@ def test_a_figure_that_cannot_be_made_is_told_and_costs_no_other(tmp_path: Path)
 
 
 def test_half_a_figure_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = plots.new_figure(1.0)
-    write = figure.savefig
+    write = Path.write_bytes
 
-    def full(path: Path, **options: object) -> None:
-        write(path, **options)
+    def full(path: Path, data: memoryview) -> int:
+        write(path, data if path.suffix == ".pdf" else data[:100])
         if path.suffix == ".png":
             raise OSError(28, "No space left on device")
+        return len(data)
 
-    monkeypatch.setattr(figure, "savefig", full)
-    assert drawn({"half": lambda: figure}, tmp_path) == {
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert drawn({"half": lambda: plots.new_figure(1.0)}, tmp_path) == {
         "half": "OSError: [Errno 28] No space left on device"
     }
     assert list(tmp_path.iterdir()) == []

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from gpuspike.config.schema import Job
-from gpuspike.errors import ConfigError, GpuspikeError, OutputError
+from gpuspike.errors import ConfigError, DivergedError, GpuspikeError, OutputError
 from gpuspike.runs.sweep import run_once
 from gpuspike.screen import discreet
 
@@ -138,9 +139,13 @@ def tune(
                 raise optuna.TrialPruned
 
         place, label = folder / f"trial_{trial.number}", f"trial {trial.number}  {' '.join(given)}"
-        summary = run_once(
-            job.config, job.experiment, folder, place, console, job.overrides, watch, label=label
-        )
+        try:
+            summary = run_once(
+                job.config, job.experiment, folder, place, console, job.overrides, watch, label=label
+            )
+        except DivergedError as error:  # no reason to end the search: these values are no good
+            console.print(Text(f"trial {trial.number}  {error}"))
+            raise optuna.TrialPruned from None
         if summary["run"]["interrupted"]:
             study.enqueue_trial(trial.params)  # the next search begins with it
             raise KeyboardInterrupt(f"in trial {trial.number}; its checkpoint is kept")

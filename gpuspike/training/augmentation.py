@@ -87,7 +87,7 @@ class RandomWarp:
         side: pixels a side of the square images.
         times: (256,) spike times of the pixel levels, see `datasets.encoding.pixel_latency`.
         most_shift: largest shift [pixels], each whole number from -most to most alike.
-        most_turn: largest angle [degrees];  most_zoom, most_shear: largest share of a side: from -most to most.
+        most_turn: largest angle [degrees];  most_zoom, most_shear: largest share of a side.
         elastic: root of the mean square of the field, in each direction [pixels].
 
     Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual
@@ -188,7 +188,11 @@ class RandomWarp:
         rows, columns = np.where(inside, rows, -1.0), np.where(inside, columns, -1.0)
         above, before = np.floor(rows), np.floor(columns)
         down, right = rows - above, columns - before
-        y, x, image = above.astype(np.int64) + 1, before.astype(np.int64) + 1, np.arange(len(levels))[:, None, None]
+        y, x, image = (
+            above.astype(np.int64) + 1,
+            before.astype(np.int64) + 1,
+            np.arange(len(levels))[:, None, None],
+        )
         below, behind = y + 1, x + 1
         upper = levels[image, y, x] + right * (levels[image, y, behind] - levels[image, y, x])
         lower = levels[image, below, x] + right * (levels[image, below, behind] - levels[image, below, x])

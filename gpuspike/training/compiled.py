@@ -137,8 +137,12 @@ class CompiledStep(HostStep):
                 first_block=int(Purpose.INPUT_NOISE) << 24,
             ),
             sort=not rule.keeps_inputs,
-            shift=(augment.side, augment.most, augment.background) if isinstance(augment, RandomShift) else None,
-            warp=(augment.basis, augment.times, *augment.scale()) if isinstance(augment, RandomWarp) else None,
+            shift=(augment.side, augment.most, augment.background)
+            if isinstance(augment, RandomShift)
+            else None,
+            warp=(augment.basis, augment.times, *augment.scale())
+            if isinstance(augment, RandomWarp)
+            else None,
             wakes=(bumping.strength, bumping.max_silent, bumping.share)
             if isinstance(bumping, Waking)
             else None,

@@ -84,7 +84,9 @@ class DeviceStep:
         shift = rule.augment
         self._shift = cuda_step.Shift()
         if isinstance(shift, RandomWarp):
-            raise BackendError("a device's step cannot warp images: set max_turn=max_zoom=max_shear=elastic=0")
+            raise BackendError(
+                "a device's step cannot warp images: set max_turn=max_zoom=max_shear=elastic=0"
+            )
         if shift is not None:
             purpose = int(Purpose.AUGMENTATION)
             self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, purpose)

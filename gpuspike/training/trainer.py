@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import DataError, ValueRangeError
+from gpuspike.errors import DataError, DivergedError, ValueRangeError
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose, stream
@@ -133,7 +133,7 @@ class Trainer:
             on_batch: called after each batch with (batches done, batches in the epoch).
 
         Raises:
-            ValueRangeError: an epoch has led to numbers whose arithmetic would leave their dtype.
+            DivergedError: an epoch has led to numbers whose arithmetic would leave their dtype.
         """
         n_batches = -(-len(train) // self._rule.batch_size)
         while self.epoch < n_epochs:
@@ -169,6 +169,6 @@ class Trainer:
         try:
             self.parameters.check([layer.neuron for layer in self.network.layers])
         except ValueRangeError as error:
-            raise ValueRangeError(
+            raise DivergedError(
                 f"training diverges in epoch {self.epoch}, with the learning rate {learning_rate:g}: {error}"
             ) from None

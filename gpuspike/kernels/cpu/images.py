@@ -74,7 +74,7 @@ def warp_image(image, warp, numbers, levels, lines, out):
             i, j = int(above) + 1, int(before) + 1
             upper = levels[i, j] + right * (levels[i, j + 1] - levels[i, j])
             lower = levels[i + 1, j] + right * (levels[i + 1, j + 1] - levels[i + 1, j])
-            level = int(math.floor(upper + down * (lower - upper) + 0.5))
+            level = math.floor(upper + down * (lower - upper) + 0.5)
             out[y * side + x] = times[min(max(level, 0), 255)]
     for i in range(side * side, out.size):
         out[i] = image[i]

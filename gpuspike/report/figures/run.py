@@ -7,6 +7,7 @@ and PNG. Matplotlib is imported at the first figure; pyplot and displays are nev
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import sys
@@ -96,8 +97,12 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
             figure.draw_without_rendering()
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # laid out: saving need not do it again, twice a file
-            figure.savefig(pdf, dpi=400, facecolor="white", metadata={"CreationDate": None})
-            figure.savefig(png, dpi=300, facecolor="white")
+            # In memory first: a disk that is full is then told in its own words, not in those of a PDF's
+            # stream that cannot be closed.
+            for path, options in ((pdf, {"dpi": 400, "metadata": {"CreationDate": None}}), (png, {"dpi": 300})):
+                made = io.BytesIO()
+                figure.savefig(made, format=path.suffix[1:], facecolor="white", **options)
+                path.write_bytes(made.getbuffer())
     except BaseException:
         for part in (pdf, png):  # half a figure, as a full disk leaves it
             with contextlib.suppress(OSError):
