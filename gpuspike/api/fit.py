@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from gpuspike.api.history import History
 from gpuspike.api.network import Network
 from gpuspike.errors import ShapeError
 from gpuspike.substrate import EmulatedChip
+from gpuspike.training.bumping import BumpWatch
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe, make_trainer
 from gpuspike.training.trainer import EpochRecord
@@ -54,6 +56,9 @@ def fit(
         The course of these epochs; `net.history` has all. Its `step` says what made the steps: "compiled",
         "device", or "piecewise", slower, for what neither has: `step_reason` says why.
 
+    Warns:
+        RuntimeWarning: every step was bumped, in vain; what to change.
+
     Raises:
         ConfigError: a value that the recipe does not know, or that cannot be used.
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
@@ -89,6 +94,7 @@ def fit(
     trainer.restore(own | (net.state if going_on else {}), net.epoch)
     records: list[EpochRecord] = []
     before = net.history
+    watch = BumpWatch(-(-len(train) // recipe.batch_size))
     try:
         for record in trainer.train(train, examined, net.epoch + n_epochs):
             # Whatever ends the training, Ctrl-C too, leaves the network of the last whole epoch.
@@ -97,6 +103,10 @@ def fit(
             net.state = {name: array for name, array in state.items() if name not in names}
             net.epoch, net.recipe = trainer.epoch, recipe
             records.append(record)
+            if told := watch.after(
+                record.bump_fraction, record.silent_fraction, trainer.bumping.bumped_above
+            ):
+                warnings.warn(told, RuntimeWarning, stacklevel=2)
             if on_epoch is not None:
                 on_epoch(record)
     finally:

@@ -93,3 +93,43 @@ class Bumping:
             silent = silent.reshape(-1, weights[number].shape[2]).any(axis=0)
             bump = self.size[r] * (silent if self.targeted else np.ones_like(silent))
             weights[number][r] += bump.astype(weights[number].dtype)
+
+
+BUMPS_IN_VAIN = 20
+"""Steps in a row, each of them bumped, after which bumping is taken for one that never ends."""
+
+
+@dataclass
+class BumpWatch:
+    """Notices a training that bumps for ever: lost spikes, or those that an earlier decision makes needless.
+
+    Attributes:
+        n_batches: of an epoch.
+    """
+
+    n_batches: int
+    _steps: int = field(init=False, default=0)
+    _told: bool = field(init=False, default=False)
+
+    def after(self, bumped: Array, silent: Array, max_silent: Sequence[float]) -> str:
+        """What a user should know after an epoch, once; "" for nothing.
+
+        Args:
+            bumped: (n_replica,) share of the epoch's steps;  silent: (n_layer, n_replica) share of pairs.
+            max_silent: of each layer, see `Bumping`.
+        """
+        always = bumped > 1.0 - 1e-9  # a sum of batches
+        self._steps = self._steps + self.n_batches if always.any() else 0
+        if self._told or self._steps < BUMPS_IN_VAIN:
+            return ""
+        self._told = True
+        replica = int(always.argmax())
+        over = silent[:, replica] - np.asarray(max_silent)
+        layer = int(over.argmax())
+        of = f" of replica {replica}" if len(bumped) > 1 else ""
+        share, limit = 100 * silent[layer, replica], 100 * max_silent[layer]
+        return (
+            f"all of the last {self._steps} steps{of} were bumped, in vain: {share:.1f} % of layer {layer} are "
+            f"silent, more than training.max_silent allows ({limit:g} %). Larger weights do not bring back spikes "
+            f"that are lost or come too late: allow more, or set training.silence=waking (docs/silence.md)"
+        )
