@@ -192,7 +192,7 @@ def test_a_training_that_bumps_for_ever_is_noticed_once() -> None:
         "a beginning may be bumped for a while"
     )
     told = watch.after(np.array([0.9, 1.0]), silent, [0.5, 0.2])
-    assert told.startswith("all of the last 30 steps of replica 1 were bumped, in vain: 80.0 % of layer 0")
+    assert told.startswith("all of the last 30 steps of replica 1 were bumped in vain: 80.0 % of layer 0")
     assert "training.max_silent allows (50 %)" in told
     assert watch.after(np.array([1.0, 1.0]), silent, [0.5, 0.2]) == ""
 
@@ -206,5 +206,5 @@ def test_bumps_with_steps_in_between_are_the_rule() -> None:
 def test_fit_says_so() -> None:
     t_in = np.random.default_rng(0).uniform(0.0, 1.0, (200, 4))
     net = gs.Network([4, 10, 3], seed=0).on(gs.Chip("ideal", seed=1, lost_spikes=0.9))
-    with pytest.warns(RuntimeWarning, match="all of the last 20 steps were bumped, in vain"):
+    with pytest.warns(RuntimeWarning, match="all of the last 20 steps were bumped in vain"):
         gs.fit(net, t_in, np.arange(200) % 3, epochs=2, batch_size=20)

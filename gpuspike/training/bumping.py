@@ -129,7 +129,7 @@ class BumpWatch:
         of = f" of replica {replica}" if len(bumped) > 1 else ""
         share, limit = 100 * silent[layer, replica], 100 * max_silent[layer]
         return (
-            f"all of the last {self._steps} steps{of} were bumped, in vain: {share:.1f} % of layer {layer} are "
-            f"silent, more than training.max_silent allows ({limit:g} %). Larger weights do not bring back spikes "
-            f"that are lost or come too late: allow more, or set training.silence=waking (docs/silence.md)"
+            f"all of the last {self._steps} steps{of} were bumped in vain: {share:.1f} % of layer {layer} is "
+            f"silent, more than training.max_silent allows ({limit:g} %). Larger weights do not bring back "
+            f"spikes that are lost or late: allow more, or set training.silence=waking (docs/silence.md)"
         )
