@@ -5,8 +5,9 @@
 The first table is one layer of 784 inputs and 350 neurons with a batch of 80 in float32, forward and both
 gradients: by `gs.first_spikes` and `gs.first_spikes_vjp` on NumPy arrays, and by a framework. The calls take
 turns, each first every other time, and the median of their ratios is told beside the least times: a shared
-machine changes its speed while one looks. The last figure is what a framework takes where kernels answer at
-once.
+machine changes its speed while one looks. Freed memory is kept, as a training keeps it: else glibc gives
+some MiB back to the system after one call and takes a thousand page faults in another, a tenth of the time of
+whichever it hits. The last figure is what a framework takes where kernels answer at once.
 
 The second is Yin-Yang, 4-120-3: `gs.fit`, and the same initial weights trained by a loop of PyTorch's with
 its Adam, in batches of 100 with the same loss, guard of gradients and rule that wakes silent neurons.
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 
 import gpuspike as gs
+from gpuspike.runs.memory import keep_freed_memory
 from gpuspike.torch import Bumping, TTFSCrossEntropy, decide, first_spikes, layers_of
 
 N_BATCH, N_PRE, N_POST = 80, 784, 350
@@ -150,6 +152,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
+    keep_freed_memory()
     overhead(given.pairs)
     yin_yang(given.epochs, given.seeds)
 

@@ -1,20 +1,18 @@
-"""A layer of LIF neurons as a module of PyTorch's, and networks made of such layers."""
+"""A fully connected layer of LIF neurons as a module of PyTorch's."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gpuspike.api.network import Network
-from gpuspike.errors import ConfigError, ShapeError
-from gpuspike.network.delays import DELAYS, DelayRule, kinds_of
+from gpuspike.errors import ShapeError
+from gpuspike.network.delays import DelayRule, kinds_of
 from gpuspike.network.initial import typical
-from gpuspike.network.parameters import LayerParameters, Parameters
 from gpuspike.neuron import LIF
 from gpuspike.torch.spikes import first_spikes
 
@@ -99,7 +97,7 @@ class FirstSpikes(nn.Module):
             delay_rule=self.delay_rule,
         )
         drawn = net.parameters[0].arrays()
-        return {name: _told(array, self.replicas) for name, array in drawn.items()}
+        return {name: told(array, self.replicas) for name, array in drawn.items()}
 
     def forward(self, t_in: Tensor) -> Tensor:
         """First spike times.
@@ -133,7 +131,11 @@ class FirstSpikes(nn.Module):
             t_out = torch.where(torch.isfinite(t_out), later, torch.inf)  # no gradient of silent neurons
         return t_out
 
-    def _own(self) -> Iterator[tuple[str, Tensor]]:
+    def entries(self) -> list[Any]:
+        """The layer among the sizes of a `gs.Network`."""
+        return [self.n_out]
+
+    def learnt(self) -> Iterator[tuple[str, Tensor]]:
         """What the layer learns, by the names in files."""
         yield "weights", self.weights
         for kind in self.delays:
@@ -189,93 +191,7 @@ class _LeadingBack(torch.autograd.Function):
         return torch.where(back, ctx.slope * grad, 0.0), None
 
 
-def _told(array: Any, replicas: int | None) -> Tensor:
+def told(array: Any, replicas: int | None) -> Tensor:
     """A network's array as a layer has it: without the axis of replicas where there are none."""
     tensor = torch.from_numpy(array.copy())
     return tensor[0] if replicas is None else tensor
-
-
-def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequential:
-    """The layers of a `gs.Network` as modules, with copies of its weights.
-
-    Its delays are learnt on; constants of neurons that it has learnt stay as they are. A chip under the
-    network is not part of them.
-
-    Raises:
-        ConfigError: a network with convolutions.
-    """
-    modules, replicas = nn.Sequential(), net.replicas if net.replicas > 1 else None
-    if net.architecture.convolves:
-        raise ConfigError("layers of PyTorch are fully connected, got a network with convolutions")
-    for layer, learnt in zip(net.architecture.layers, net.parameters, strict=True):
-        module = FirstSpikes(
-            layer.n_in,
-            layer.n_out,
-            layer.bias_times,
-            neuron=layer.neuron,
-            delays=[DELAYS[name] for name in learnt.free if name in DELAYS],
-            delay_rule=net.architecture.delay_rule,
-            replicas=replicas,
-            weight_mean=0.0,
-            weight_std=0.0,
-            max_weight_grad=max_weight_grad,
-        )
-        for name, array in learnt.arrays().items():
-            if name == "weights" or name in DELAYS:
-                setattr(module, name, nn.Parameter(_told(array, replicas)))
-        modules.append(module)
-    return modules
-
-
-def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Network:
-    """The `gs.Network` of a model's layers, in the model's order, with copies of their weights.
-
-    It can be put on a chip, priced, saved, and trained on; what lies between the layers is not part of it.
-
-    Args:
-        backend, seed: of the network.
-
-    Raises:
-        ConfigError: no `FirstSpikes` in the model, or layers that differ in neuron, delays, replicas or
-            dtype.
-        ShapeError: layers of which one does not fit the next.
-        ValueRangeError: neurons with constants of their own.
-    """
-    layers = [module for module in model.modules() if isinstance(module, FirstSpikes)]
-    if not layers:
-        raise ConfigError(f"a model must have layers of FirstSpikes, got {type(model).__name__} without")
-    first = layers[0]
-    for number, (before, layer) in enumerate(pairwise(layers), start=1):
-        if layer.n_in != before.n_out:
-            raise ShapeError(
-                f"layer {number} must have {before.n_out} inputs, as many as the one before, got {layer.n_in}"
-            )
-        for name, words in (
-            ("neuron", "one neuron"),
-            ("replicas", "one replicas"),
-            ("delays", "delays of the same kinds"),
-            ("delay_rule", "one delay_rule"),
-        ):
-            if getattr(layer, name) != getattr(first, name):
-                raise ConfigError(f"all layers must have {words}, got another one in layer {number}")
-        if layer.weights.dtype != first.weights.dtype:
-            raise ConfigError(f"all layers must have one dtype, got {layer.weights.dtype} in layer {number}")
-    learnt = [{name: own.detach().cpu().numpy().copy() for name, own in layer._own()} for layer in layers]
-    net = Network(
-        [first.n_in, *(layer.n_out for layer in layers)],
-        [layer.bias_times for layer in layers],
-        seed=seed,
-        replicas=first.replicas or 1,
-        neuron=first.neuron,
-        delays=first.delays,
-        delay_rule=first.delay_rule,
-        dtype=learnt[0]["weights"].dtype,
-        backend=backend,
-    )
-    made = []
-    for arrays in learnt:
-        arrays = {name: array[None] if first.replicas is None else array for name, array in arrays.items()}
-        made.append(LayerParameters(arrays.pop("weights"), arrays))
-    net.parameters = Parameters(made)
-    net.parameters.check([layer.neuron for layer in net.architecture.layers])
-    return net

@@ -108,7 +108,7 @@ class BumpWatch:
     """
 
     n_batches: int
-    _steps: int = field(init=False, default=0)
+    _steps: Any = field(init=False, default=0)
     _told: bool = field(init=False, default=False)
 
     def after(self, bumped: Array, silent: Array, max_silent: Sequence[float]) -> str:
@@ -119,17 +119,18 @@ class BumpWatch:
             max_silent: of each layer, see `Bumping`.
         """
         always = bumped > 1.0 - 1e-9  # a sum of batches
-        self._steps = self._steps + self.n_batches if always.any() else 0
-        if self._told or self._steps < BUMPS_IN_VAIN:
+        self._steps = np.where(always, self._steps + self.n_batches, 0)
+        replica = int(self._steps.argmax())
+        steps = self._steps[replica]
+        if self._told or steps < BUMPS_IN_VAIN:
             return ""
         self._told = True
-        replica = int(always.argmax())
         over = silent[:, replica] - np.asarray(max_silent)
         layer = int(over.argmax())
         of = f" of replica {replica}" if len(bumped) > 1 else ""
         share, limit = 100 * silent[layer, replica], 100 * max_silent[layer]
         return (
-            f"all of the last {self._steps} steps{of} were bumped in vain: {share:.1f} % of layer {layer} is "
+            f"all of the last {steps} steps{of} were bumped in vain: {share:.1f} % of layer {layer} is "
             f"silent, more than training.max_silent allows ({limit:g} %). Larger weights do not bring back "
             f"spikes that are lost or late: allow more, or set training.silence=waking (docs/silence.md)"
         )

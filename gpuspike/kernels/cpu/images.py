@@ -45,12 +45,21 @@ def _field_line(first, of_row, of_column, y, middle, field, basis, line, origins
 
 
 @njit(error_model="numpy")
+def warp_room(warp):
+    """What `warp_image` needs beside the images, once for many of them; nothing where there is no warp."""
+    if warp is None:
+        return np.zeros((0, 0)), np.empty((3, 0))
+    side, knots = warp.basis.shape
+    return np.zeros((side + 2, side + 2)), np.empty((3, max(side, knots)))
+
+
+@njit(error_model="numpy")
 def warp_image(image, warp, numbers, levels, lines, out):
     """An image, warped, see `training.augmentation.RandomWarp`; what stands behind it stays.
 
     Args:
         numbers: of this image, as `RandomWarp.draw` says.
-        levels: (side + 2, side + 2) room, with a frame of zeros;  lines: (3, max(side, knots)) room.
+        levels: (side + 2, side + 2), with a frame of zeros, and lines: (3, max(side, knots)): see `warp_room`.
     """
     basis, times, dark, per_level = warp.basis, warp.times, warp.dark, warp.per_level
     side, knots = basis.shape

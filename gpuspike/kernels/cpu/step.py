@@ -23,7 +23,7 @@ from gpuspike.kernels.cpu.backward import (
 )
 from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.forward import forward_piece
-from gpuspike.kernels.cpu.images import shift_image, warp_image
+from gpuspike.kernels.cpu.images import shift_image, warp_image, warp_room
 from gpuspike.kernels.cpu.leaves import loss_row, optimizer_row
 from gpuspike.kernels.cpu.normals import jitter_row
 from gpuspike.kernels.cpu.products import WEIGHT_PARTS, inputs_of_part, sum_inputs
@@ -55,9 +55,7 @@ def _present(r, b0, b1, when, data, shift, warp, noise, room, words, numbers):
     source, known, samples = data.source, data.known, data.order[r, when.first : when.first + b1]
     corners = shift.corners
     t_in, orders, std, seed = room.t_in[r], room.order[r], noise.std, noise.seeds[r]
-    if warp is not None:
-        side = warp.basis.shape[0]
-        levels, lines = np.zeros((side + 2, side + 2)), np.empty((3, max(warp.basis.shape)))
+    levels, lines = warp_room(warp)
     for b in range(b0, b1):
         sample, times = samples[b], t_in[b]
         if warp is not None:
