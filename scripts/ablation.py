@@ -1,9 +1,9 @@
-"""The table of docs/augmentation.md: what each change of the images brings to mnist_best, and what the rest does.
+"""The table of docs/augmentation.md: what changes of the images, and the rest, bring to mnist_best.
 
     python scripts/ablation.py [--output outputs/ablation] [--table docs/augmentation.md]
 
-Trains each case that --output has no run of, one seed and 50 epochs each, and prints the table; --table writes it
-into the page, between its markers. A quarter of an hour on two cores.
+Trains each case that --output has no run of, one seed and 50 epochs each, and prints the table; --table
+writes it into the page, between its markers. A quarter of an hour on two cores.
 """
 
 from __future__ import annotations
