@@ -85,7 +85,7 @@ def test_only_images_are_changed(key: str) -> None:
         build(job.config)
 
 
-ALL = {"most_shift": 1, "most_turn": 20.0, "most_zoom": 0.2, "most_shear": 0.3, "elastic": 1.0}
+ALL = {"max_shift": 1, "max_turn": 20.0, "max_zoom": 0.2, "max_shear": 0.3, "elastic": 1.0}
 SIZE = 9
 TIMES = {silent: pixel_latency(255.0, 0.15, 2.0, silent_black=silent) for silent in (False, True)}
 
@@ -115,7 +115,7 @@ def test_a_warp_of_nothing_changes_nothing(silent: bool, dtype: Any) -> None:
 
 def test_a_warp_that_shifts_is_a_shift() -> None:
     before = pictures(1, 100)
-    after = warped(RandomWarp(SIZE, TIMES[False], most_shift=2), before)
+    after = warped(RandomWarp(SIZE, TIMES[False], max_shift=2), before)
     steps = range(-2, 3)
     for old, new in zip(before[0, :, :-1], after[0, :, :-1], strict=True):
         canvas = np.full((SIZE + 4, SIZE + 4), TIMES[False][0])
@@ -177,10 +177,10 @@ def test_a_replica_is_warped_as_alone_and_each_batch_anew() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"most_shift": 9}, "the largest shift must be between 0 and 8 pixels, got 9"),
-        ({"most_turn": -1.0}, "most_turn must be between 0 and 180, got -1.0"),
-        ({"most_zoom": 1.0}, "most_zoom must be between 0 and 0.9, got 1.0"),
-        ({"most_shear": np.nan}, "most_shear must be between 0 and 1, got nan"),
+        ({"max_shift": 9}, "the largest shift must be between 0 and 8 pixels, got 9"),
+        ({"max_turn": -1.0}, "max_turn must be between 0 and 180, got -1.0"),
+        ({"max_zoom": 1.0}, "max_zoom must be between 0 and 0.9, got 1.0"),
+        ({"max_shear": np.nan}, "max_shear must be between 0 and 1, got nan"),
         ({"elastic": 10.0}, "elastic must be between 0 and 9, got 10.0"),
     ],
 )

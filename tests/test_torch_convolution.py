@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpuspike as gs
-from gpuspike.errors import ConfigError, ShapeError, ValueRangeError
+from gpuspike.errors import ConfigError, DtypeError, ShapeError, ValueRangeError
 
 torch = pytest.importorskip("torch", reason="needs the extra torch")
 gst: Any = pytest.importorskip("gpuspike.torch")
@@ -152,6 +152,20 @@ def test_what_cannot_be_is_refused() -> None:
     layer = gst.FirstSpikesConv2d((4, 4), 2, 3)
     with pytest.raises(ShapeError, match=r"t_in must be \(\.\.\., n_in\) = \(\.\.\., 16\), got \(3, 15\)"):
         layer(torch.rand(3, 15))
+    with pytest.raises(
+        ShapeError, match="shape must be rows, columns and perhaps channels of an image, got 36"
+    ):
+        gst.FirstSpikesConv2d(36, 2, 3)
+    with pytest.raises(
+        DtypeError, match=r"dtype must be torch\.float32 or torch\.float64, got torch\.float16"
+    ):
+        gst.FirstSpikesConv2d((4, 4), 2, 3, dtype=torch.float16)
+    turned = torch.nn.Sequential(gst.FirstSpikesConv2d((5, 10), 2, 2), gst.FirstSpikesConv2d((9, 4, 2), 3, 3))
+    with pytest.raises(ShapeError, match=r"layer 1 must see .*, \(4, 9, 2\), got an image of \(9, 4, 2\)"):
+        gst.network_of(turned)
+    flat = torch.nn.Sequential(gst.FirstSpikes(4, 16), gst.FirstSpikesConv2d((4, 4), 3, 3))
+    with pytest.raises(ShapeError, match=r"layer 1 must see .*, 16 neurons, got an image of \(4, 4, 1\)"):
+        gst.network_of(flat)
     with pytest.raises(ConfigError, match="convolutions of PyTorch learn no delays, got dendritic"):
         gst.layers_of(gs.Network([[4, 4], {"conv": 2, "kernel": 3}, 3], delays="dendritic", backend="cpu"))
 

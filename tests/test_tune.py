@@ -285,6 +285,8 @@ def test_a_file_of_one_s_own_is_a_search(tmp_path: Path) -> None:
         ["seed"],
         ["tune=/proc/none.yaml"],
         ["hydra.run.dir=x"],
+        ["++hydra.run.dir=x"],
+        ["hydra/launcher=joblib"],
     ],
     ids=repr,
 )

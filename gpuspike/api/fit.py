@@ -104,7 +104,9 @@ def fit(
             net.epoch, net.recipe = trainer.epoch, recipe
             records.append(record)
             if told := watch.after(
-                record.bump_fraction, record.silent_fraction, trainer.bumping.bumped_above
+                record.bump_fraction,
+                record.silent_fraction - trainer.network.dead_fraction,
+                trainer.bumping.bumped_above,
             ):
                 warnings.warn(told, RuntimeWarning, stacklevel=2)
             if on_epoch is not None:

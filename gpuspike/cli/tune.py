@@ -88,7 +88,7 @@ def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
     for text in arguments:
         if text.startswith("-") or "=" not in text:
             raise ConfigError(f"gpuspike-tune takes KEY=VALUE, got {text}")
-        if text.startswith("hydra."):
+        if text.lstrip("+~").startswith(("hydra.", "hydra/")):
             raise ConfigError(f"gpuspike-tune has folders of its own, set tune.folder instead of {text}")
     names = [text.removeprefix("tune=") for text in ours if text.startswith("tune=")]
     name = names[-1] if names else "yin_yang"

@@ -38,7 +38,7 @@ from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
-from gpuspike.runs.recipes import augmentation_of, recipe_of, warps
+from gpuspike.runs.recipes import augmentation_of, host_steps, recipe_of, warps
 from gpuspike.runs.start import begin_with, check_start
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.fit import Recipe, make_trainer, step_kind
@@ -223,7 +223,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         host_only=trained_on_host(learnt(model.trained, model.delays))
         or ("" if substrate.ideal else "an emulated chip")
         or ("convolution" if model.layers else "")
-        or ("a warp of images" if warps(training) else ""),
+        or (host_steps(training) if to_train else ""),
     )
     dataset = dataset_of(config.dataset)
     config = _with_sizes(config, dataset)

@@ -11,6 +11,7 @@ from gpuspike.runs import memory
 from gpuspike.runs.experiment import Experiment, bytes_on_device, new_trainer
 from gpuspike.runs.rehearsal import prepare_kernels
 from gpuspike.substrate import OnChip
+from gpuspike.training.augmentation import RandomWarp
 from gpuspike.training.evaluation import Labelled
 
 WARM_UP_STEPS, LEAST_STEPS, SECONDS = 2, 3, 2.0
@@ -82,6 +83,8 @@ def memory_of(parts: Experiment) -> Memory:
     data = sum(n_samples.values()) * sizes[0][0] * item
     if parts.rule.keeps_inputs:
         data += n_samples["train"] * sizes[0][0] * memory.ORDER_BYTES
+    if isinstance(parts.rule.augment, RandomWarp):  # drawn an epoch at a time
+        data += 8 * parts.rule.augment.n_drawn * n_samples["train"] * replicas
     outputs = replicas * sum(n_samples.values()) * sizes[-1][1] * item
     machine = parts.on_chip(parts.chip_seeds)
     drawn = 0

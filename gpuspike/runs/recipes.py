@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpuspike.config.schema import Config, TrainingConfig
+from gpuspike.config.schema import Config, SilenceName, TrainingConfig
 from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.datasets.splits import Dataset
 from gpuspike.errors import ConfigError
@@ -38,6 +38,13 @@ def _made(leaf: type[L], values: Mapping[str, Any]) -> L:
 def warps(training: TrainingConfig) -> bool:
     """Whether training images are turned, zoomed, sheared or bent."""
     return any((training.max_turn, training.max_zoom, training.max_shear, training.elastic))
+
+
+def host_steps(training: TrainingConfig) -> str:
+    """What a device's step cannot of a training, in words; "" where there is nothing."""
+    if warps(training):
+        return "a warp of images"
+    return "silence=waking" if training.silence is SilenceName.waking else ""
 
 
 def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWarp | None:

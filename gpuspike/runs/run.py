@@ -257,7 +257,9 @@ def _train(
                 records.append(line)
                 display.epoch(record)
                 if told := watch.after(
-                    record.bump_fraction, record.silent_fraction, trainer.bumping.bumped_above
+                    record.bump_fraction,
+                    record.silent_fraction - trainer.network.dead_fraction,
+                    trainer.bumping.bumped_above,
                 ):
                     warn(told, console)
                 if stop.asked:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.text import Text
 
 from gpuspike.config.schema import Job
 from gpuspike.errors import ConfigError, DivergedError, GpuspikeError, OutputError
 from gpuspike.runs.sweep import run_once
-from gpuspike.screen import discreet
+from gpuspike.screen import LINE, discreet
 
 if TYPE_CHECKING:
     import optuna
@@ -144,7 +143,7 @@ def tune(
                 job.config, job.experiment, folder, place, console, job.overrides, watch, label=label
             )
         except DivergedError as error:  # no reason to end the search: these values are no good
-            console.print(Text(f"trial {trial.number}  {error}"))
+            console.print(f"trial {trial.number}  {error}", **LINE)
             raise optuna.TrialPruned from None
         if summary["run"]["interrupted"]:
             study.enqueue_trial(trial.params)  # the next search begins with it
@@ -152,7 +151,7 @@ def tune(
         return float(summary["accuracy"]["validation"]["mean"])
 
     def said(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        if trial.state == TrialState.PRUNED:
+        if trial.state == TrialState.PRUNED and trial.last_step is not None:
             console.print(f"trial {trial.number}  pruned after epoch {trial.last_step}")
 
     left = search.trials - len(study.get_trials(deepcopy=False, states=done))

@@ -16,7 +16,7 @@ from gpuspike.network.delays import DelayRule
 from gpuspike.network.initial import typical
 from gpuspike.network.plan import Maps, told_plan
 from gpuspike.neuron import LIF
-from gpuspike.torch.module import FirstSpikes, told
+from gpuspike.torch.module import FirstSpikes, real, told
 from gpuspike.torch.spikes import first_spikes
 
 
@@ -44,7 +44,7 @@ class FirstSpikesConv2d(nn.Module):
         n_in, n_out: spikes that it receives, and that are heard of it;  out_shape: rows, columns and maps.
 
     Raises:
-        ValueRangeError, DtypeError: a size, a time or a dtype that cannot be.
+        ShapeError, ValueRangeError, DtypeError: a shape, a size, a time or a dtype that cannot be.
     """
 
     def __init__(
@@ -67,7 +67,9 @@ class FirstSpikesConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        image: Any = tuple(shape) if len(shape) == 3 else (*shape, 1)
+        if not isinstance(shape, Sequence) or len(shape) not in (2, 3):
+            raise ShapeError(f"shape must be rows, columns and perhaps channels of an image, got {shape!r}")
+        image: Any = (*shape, 1)[:3]
         self.convolution = Convolution(image, n_maps, kernel, stride, padding, pad_time, pool)
         self.n_in, self.n_out = self.convolution.n_in, self.convolution.n_out
         self.out_shape = self.convolution.out_shape
@@ -82,8 +84,7 @@ class FirstSpikesConv2d(nn.Module):
         device = device or torch.get_default_device()
         sources = torch.from_numpy(self.convolution.sources(len(self.bias_times)).copy())
         self.register_buffer("_sources", sources.to(device), persistent=False)
-        drawn = self._drawn().to(device=device, dtype=dtype or torch.get_default_dtype())
-        self.weights = nn.Parameter(drawn)
+        self.weights = nn.Parameter(self._drawn().to(device=device, dtype=real(dtype)))
 
     def reset_parameters(self) -> None:
         """Draws the weights anew."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gpuspike.api.network import Network
-from gpuspike.errors import ShapeError
+from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.network.delays import DelayRule, kinds_of
 from gpuspike.network.initial import typical
 from gpuspike.neuron import LIF
@@ -69,7 +69,7 @@ class FirstSpikes(nn.Module):
         self.max_weight_grad = max_weight_grad
         self.delays, self.delay_rule = kinds_of(delays), delay_rule or DelayRule()
         self._moments = weight_mean, weight_std
-        dtype = torch.get_default_dtype() if dtype is None else dtype
+        dtype = real(dtype)
         for name, drawn in self._drawn().items():
             placed = drawn.to(device=device or torch.get_default_device(), dtype=dtype)
             setattr(self, name, nn.Parameter(placed))
@@ -189,6 +189,18 @@ class _LeadingBack(torch.autograd.Function):
         (free,), (grad,) = ctx.saved_tensors, grads
         back = ((free > 2.0) & (grad > 0.0)) | ((free < -2.0) & (grad < 0.0))
         return torch.where(back, ctx.slope * grad, 0.0), None
+
+
+def real(dtype: torch.dtype | None) -> torch.dtype:
+    """The type of a layer's weights, torch's own unless given.
+
+    Raises:
+        DtypeError: another one than float32 or float64.
+    """
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise DtypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+    return dtype
 
 
 def told(array: Any, replicas: int | None) -> Tensor:

@@ -72,6 +72,13 @@ def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Net
             raise ShapeError(
                 f"layer {number} must have {before.n_out} inputs, as many as the one before, got {layer.n_in}"
             )
+        if isinstance(layer, FirstSpikesConv2d):
+            found = before.out_shape if isinstance(before, FirstSpikesConv2d) else f"{before.n_out} neurons"
+            if found != layer.convolution.shape:
+                raise ShapeError(
+                    f"layer {number} must see what the one before answers, {found}, "
+                    f"got an image of {layer.convolution.shape}"
+                )
         for name, words in (
             ("neuron", "one neuron"),
             ("replicas", "one replicas"),

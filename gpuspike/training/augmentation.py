@@ -86,8 +86,8 @@ class RandomWarp:
     Attributes:
         side: pixels a side of the square images.
         times: (256,) spike times of the pixel levels, see `datasets.encoding.pixel_latency`.
-        most_shift: largest shift [pixels], each whole number from -most to most alike.
-        most_turn: largest angle [degrees];  most_zoom, most_shear: largest share of a side.
+        max_shift: largest shift [pixels], each whole number from -most to most alike.
+        max_turn: largest angle [degrees];  max_zoom, max_shear: largest share of a side.
         elastic: root of the mean square of the field, in each direction [pixels].
 
     Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual
@@ -96,20 +96,20 @@ class RandomWarp:
 
     side: int
     times: NDArray[np.float64]
-    most_shift: int = 0
-    most_turn: float = 0.0
-    most_zoom: float = 0.0
-    most_shear: float = 0.0
+    max_shift: int = 0
+    max_turn: float = 0.0
+    max_zoom: float = 0.0
+    max_shear: float = 0.0
     elastic: float = 0.0
     basis: NDArray[np.float64] = field(init=False, repr=False)
     """(side, KNOTS) share of each control point in a pixel's row or column; (side, 0) without a field."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.most_shift < self.side:
+        if not 0 <= self.max_shift < self.side:
             raise ValueRangeError(
-                f"the largest shift must be between 0 and {self.side - 1} pixels, got {self.most_shift}"
+                f"the largest shift must be between 0 and {self.side - 1} pixels, got {self.max_shift}"
             )
-        bounds = {"most_turn": 180.0, "most_zoom": 0.9, "most_shear": 1.0, "elastic": float(self.side)}
+        bounds = {"max_turn": 180.0, "max_zoom": 0.9, "max_shear": 1.0, "elastic": float(self.side)}
         for name, bound in bounds.items():
             if not 0.0 <= getattr(self, name) <= bound:
                 raise ValueRangeError(f"{name} must be between 0 and {bound:g}, got {getattr(self, name)!r}")
@@ -120,6 +120,11 @@ class RandomWarp:
         brightest = float(self.times[255])
         per_level = 254.0 / (float(self.times[1]) - brightest)  # pixels of level 0 may have no spike
         return brightest + 255.0 / per_level, per_level
+
+    @property
+    def n_drawn(self) -> int:
+        """Numbers of an image."""
+        return N_AFFINE + 2 * self.basis.shape[1] ** 2
 
     def draw(self, n_batch: int, streams: Iterable[np.random.Generator]) -> NDArray[np.float64]:
         """Where the pixels of each image come from.
@@ -134,12 +139,12 @@ class RandomWarp:
         return np.stack([self._draw(n_batch, own) for own in streams])
 
     def _draw(self, n_batch: int, own: np.random.Generator) -> NDArray[np.float64]:
-        most, n_knots = self.most_shift, self.basis.shape[1] ** 2
-        out = np.empty((n_batch, N_AFFINE + 2 * n_knots))
+        most, n_knots = self.max_shift, self.basis.shape[1] ** 2
+        out = np.empty((n_batch, self.n_drawn))
         out[:, :2] = (self.side - 1) / 2 + own.integers(-most, most + 1, size=(n_batch, 2))
         turn, *zooms, shear = own.uniform(-1.0, 1.0, size=(4, n_batch))
-        angle, shear = np.deg2rad(self.most_turn) * turn, self.most_shear * shear
-        rows, columns = (1.0 + self.most_zoom * zoom for zoom in zooms)
+        angle, shear = np.deg2rad(self.max_turn) * turn, self.max_shear * shear
+        rows, columns = (1.0 + self.max_zoom * zoom for zoom in zooms)
         cos, sin = np.cos(angle), np.sin(angle)
         out[:, 2], out[:, 3] = sin * shear + cos * rows, sin * columns
         out[:, 4], out[:, 5] = cos * shear - sin * rows, cos * columns

@@ -115,7 +115,8 @@ class BumpWatch:
         """What a user should know after an epoch, once; "" for nothing.
 
         Args:
-            bumped: (n_replica,) share of the epoch's steps;  silent: (n_layer, n_replica) share of pairs.
+            bumped: (n_replica,) share of the epoch's steps.
+            silent: (n_layer, n_replica) share of pairs, without those of dead neurons.
             max_silent: of each layer, see `Bumping`.
         """
         always = bumped > 1.0 - 1e-9  # a sum of batches
@@ -129,8 +130,9 @@ class BumpWatch:
         layer = int(over.argmax())
         of = f" of replica {replica}" if len(bumped) > 1 else ""
         share, limit = 100 * silent[layer, replica], 100 * max_silent[layer]
+        which = f"{share:.1f} % of layer {layer} is silent, more than max_silent allows ({limit:g} %)"
         return (
-            f"all of the last {steps} steps{of} were bumped in vain: {share:.1f} % of layer {layer} is "
-            f"silent, more than training.max_silent allows ({limit:g} %). Larger weights do not bring back "
-            f"spikes that are lost or late: allow more, or set training.silence=waking (docs/silence.md)"
+            f"all of the last {steps} steps{of} were bumped in vain: "
+            f"{which if share > limit else 'one layer or another is silent'}. Larger weights do not bring "
+            f"back lost spikes: allow more, or on a CPU take silence=waking (docs/silence.md)"
         )

@@ -176,6 +176,7 @@ class CompiledStep(HostStep):
         known = self._known_order(train)
         self._at = self._stack.epoch(train.received.t_in[0], known, order, train.labels, epoch, n_batches)
         self._done = 0  # batches of the epoch
+        self._drawn = []  # before as much is drawn again
         self._drawn = self._draw(n_batches)
         self.push()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.registry import Registry, one_of
+from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
@@ -211,6 +213,12 @@ class Recipe:
         return Schedule(_given(self.learning_rate), self.schedule, self.step_size, self.gamma, self.epochs)
 
 
+def _end_of(machine: Machine) -> float:
+    """When a trial of a machine ends, as far as that is known."""
+    chip = machine.chip if isinstance(machine, OnChip) else None
+    return chip.substrate.clock.last if isinstance(chip, EmulatedChip) else math.inf
+
+
 def weight_unit(neuron: LIF) -> float:
     """C (threshold - leak)/tau_fast of neurons; of those with numbers of their own the mean."""
     fast = np.minimum(np.asarray(neuron.tau_mem), np.asarray(neuron.tau_syn))
@@ -331,7 +339,7 @@ def make_trainer(
         recipe = replace(recipe, max_silent=[1.0] * len(parameters))
     bumping = recipe.make_bumping(len(parameters), len(seeds))
     if isinstance(bumping, Waking):
-        bumping.watch(trained.layers)
+        bumping.watch(trained.layers, _end_of(trained))
     parts = (parameters, loss, descent, bumping, rule, seeds)
     constants = parameters.trained
     wakes = isinstance(bumping, Waking)

@@ -36,10 +36,12 @@ class Waking(Bumping):
     1/c: the same kernels compute it. Pulled are, of the last layer, the correct neuron where it is silent; of
     the others, a neuron that was silent for more than the share `max_silent` of the last batch, by
     (share - max_silent)/(1 - max_silent) of the strength. Neurons that are silent for some samples are left
-    alone: they tell classes apart.
+    alone: they tell classes apart. A pair whose membrane has crossed the threshold is awake, though a chip
+    lose its spike.
 
     Attributes:
         strength: see above; compare with the steepest gradient of the loss, 1/xi of the cross-entropy.
+        end: of a trial.
         share: of each layer (n_replica, n_post) the silent share of the last batch.
 
     Source: derived above. That silence has no gradient, and bumps instead, are of Goeltz, Kriener et al.,
@@ -47,6 +49,7 @@ class Waking(Bumping):
     """
 
     strength: float = 1.0
+    end: float = field(init=False, default=math.inf)
     share: list[NDArray[np.float64]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -54,8 +57,9 @@ class Waking(Bumping):
         if not (self.strength > 0.0 and math.isfinite(self.strength)):
             raise ValueRangeError(f"waking must be positive and finite, got {self.strength!r}")
 
-    def watch(self, layers: Sequence[Layer]) -> None:
-        """Begins with layers of which nothing is known yet."""
+    def watch(self, layers: Sequence[Layer], end: float = math.inf) -> None:
+        """Begins with layers of which nothing is known yet, in trials that end some time."""
+        self.end = end
         self.share = [np.zeros((self.n_replica, layer.n_post)) for layer in layers]
 
     def state(self) -> dict[str, Array]:
@@ -77,7 +81,7 @@ class Waking(Bumping):
         """
         found: list[Push | None] = []
         for number, (layer, state) in enumerate(zip(layers, states, strict=True)):
-            silent = silent_pairs(layer, state)
+            silent = self._asleep(layer, state)
             if number + 1 == len(layers):
                 wanted = silent & (np.arange(silent.shape[2]) == labels[..., None])
                 over = np.ones_like(self.share[number])
@@ -95,9 +99,17 @@ class Waking(Bumping):
             found.append(Push(wanted, slope.astype(state.t_out.dtype)))
         return found
 
+    def _asleep(self, layer: Layer, state: LayerState) -> NDArray[np.bool_]:
+        """(n_replica, n_batch, n_neurons) whose membranes stay below the threshold while a trial lasts.
+
+        A spike that a chip loses on its way needs no larger weights.
+        """
+        silent = silent_pairs(layer, state)
+        return silent & ~((state.t_cross < np.inf) & (state.t_cross <= np.float64(self.end)))
+
     def follow(self, layers: Sequence[Layer], states: Sequence[LayerState]) -> None:
         """Remembers who was silent."""
         for share, layer, state in zip(self.share, layers, states, strict=True):
-            silent = silent_pairs(layer, state)
+            silent = self._asleep(layer, state)
             silent = silent.reshape(len(silent), -1, share.shape[1])  # places of a map are like samples
             share[...] = np.count_nonzero(silent, axis=1) / silent.shape[1]

@@ -137,12 +137,14 @@ class Wakes(NamedTuple):
         strength: of the pull.
         share: of each layer, the address of (n_replica, n_post) shares of the last batch, kept up to date.
         neurons: (n_layer, 5) threshold - leak, tau_slow, tau_fast, 1/tau_fast - 1/tau_slow, delay of the kernel's peak.
+        end: of a trial; a membrane that crosses the threshold by then is awake, though its spike be lost.
     """
 
     limits: NDArray[np.float64]
     strength: float
     share: NDArray[np.int64]
     neurons: NDArray[np.float64]
+    end: float
 
 
 class Rule(NamedTuple):

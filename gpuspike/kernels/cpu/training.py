@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -149,7 +150,8 @@ class Stack:
         each = [Constants(*row) for row in self._gradient_constants]
         neurons = [(c.span, c.tau_slow, c.tau_fast, c.rate, c.peak_delay) for c in each]
         places = np.array([address(share) for share in shares])
-        return Wakes(np.array(limits, np.float64), float(strength), places, np.array(neurons))
+        end = math.inf if self._chip is None else float(self._chip.end)
+        return Wakes(np.array(limits, np.float64), float(strength), places, np.array(neurons), end)
 
     def _tell(self, chip: Chip) -> Drawn:
         """The chip as `step_job` knows it."""

@@ -28,6 +28,11 @@ def listen(r, b0, b1, room, like):
 
 
 @njit(error_model="numpy")
+def _awake(t_cross, end):
+    return t_cross < math.inf and t_cross <= end
+
+
+@njit(error_model="numpy")
 def wake(r, b0, b1, when, data, room, weights, wakes, like):
     """Of samples b0 to b1, gives pulled neurons their peaks as spike times and a slope that is negative.
 
@@ -42,6 +47,7 @@ def wake(r, b0, b1, when, data, room, weights, wakes, like):
         t_in = cube(room.backward[layer, 5], like, n_received, n_batch, n_pre)[r_in]
         order = cube(room.backward[layer, 15], np.empty(0, np.int64), n_received, n_batch, n_pre)[r_in]
         seen = cube(room.backward[layer, 6], like, n_replica, n_batch, n_post)[r]
+        crossed = cube(room.forward[layer, 9], like, n_replica, n_batch, n_post)[r]
         slope = cube(room.backward[layer, 7], like, n_replica, n_batch, n_post)[r]
         w = cube(weights[layer, 0], like, n_replica, n_pre, weights[layer, 1])[r]
         share = cube(wakes.share[layer], np.empty(0), 1, n_replica, n_post)[0, r]
@@ -50,7 +56,7 @@ def wake(r, b0, b1, when, data, room, weights, wakes, like):
         for b in range(b0, b1):
             known = -1
             for j in range(n_post):
-                if seen[b, j] < math.inf:
+                if seen[b, j] < math.inf or _awake(crossed[b, j], wakes.end):
                     continue
                 over = 1.0
                 if is_last:
@@ -73,10 +79,11 @@ def count(r, layer, room, wakes, like):
     """Remembers which share of the batch each neuron of a layer was silent for."""
     n_replica, n_batch, _ = like.shape
     n_post, at_t_out = room.heard[layer]
+    crossed = cube(room.forward[layer, 9], like, n_replica, n_batch, n_post)[r]
     t_out = cube(at_t_out, like, n_replica, n_batch, n_post)[r]
     share = cube(wakes.share[layer], np.empty(0), 1, n_replica, n_post)[0, r]
     for j in range(n_post):
         silent = 0
         for b in range(n_batch):
-            silent += 1 if t_out[b, j] == math.inf else 0
+            silent += 1 if t_out[b, j] == math.inf and not _awake(crossed[b, j], wakes.end) else 0
         share[j] = silent / n_batch
