@@ -87,7 +87,9 @@ class Task:
         bumping = Bumping(*bumps)
         if self.waking:
             bumping = Waking(*bumps, self.waking)
-            bumping.watch(machine.layers)
+            chip = machine.chip if isinstance(machine, OnChip) else None
+            end = chip.substrate.clock.last if isinstance(chip, EmulatedChip) else np.inf
+            bumping.watch(machine.layers, end)
         side, augment = int(np.sqrt(self.sizes[0])), None
         if self.bent:
             times = pixel_latency(255.0, 0.0, 2.0, silent_black=False)

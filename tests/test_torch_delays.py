@@ -330,9 +330,3 @@ def test_delays_of_synapses_on_a_device_are_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(delayed, "device_of", lambda _: torch.device("cuda:0"))
     with pytest.raises(BackendError, match="delays of synapses are computed on the CPU only, got cuda:0"):
         gst.first_spikes(T, W, gs.LIF(), delays=D)
-
-
-def test_networks_with_convolutions_have_no_layers_here() -> None:
-    net = gs.Network([(8, 8), {"conv": 2, "kernel": 3}, 3], backend="cpu")
-    with pytest.raises(ConfigError, match="fully connected, got a network with convolutions"):
-        gst.layers_of(net)

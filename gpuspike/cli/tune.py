@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import util
@@ -133,7 +134,7 @@ def _show(study: optuna.Study, overrides: Sequence[str], console: Console) -> No
     if complete:
         best = [f"{key}={value}" for key, value in complete[0].params.items()]
         last = {text.split("=", 1)[0]: text for text in [*overrides, *best]}  # of a key given twice
-        console.print(f"gpuspike-train {' '.join(last.values())}", soft_wrap=True)
+        console.print(f"gpuspike-train {shlex.join(last.values())}", soft_wrap=True)
 
 
 def _short(value: object) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from gpuspike.config.composition import conf_folder
+from gpuspike.registry import Registry
 
 OWN = "own"
 """The experiment for data of one's own."""
@@ -80,3 +82,23 @@ def misfits(choices: Mapping[str, Any], *, suited: bool) -> list[str]:
         f"dataset={data} is trained with {' and '.join(strange)}, made for other data; {better} has a "
         "network and a rule for it"
     ]
+
+
+def unused(overrides: Sequence[str], **chosen: tuple[Registry[Any], str]) -> list[str]:
+    """What was typed for a part that is not the chosen one, and that nothing will read.
+
+    Args:
+        overrides: of the command line.
+        chosen: of each group its parts, and the name of the chosen one.
+    """
+    notes = []
+    for key in dict.fromkeys(text.lstrip("+").partition("=")[0] for text in overrides):
+        group, _, name = key.partition(".")
+        if group not in chosen:
+            continue
+        parts, part = chosen[group]
+        owners = [each for each in parts if name in {item.name for item in fields(parts[each])}]
+        if owners and part not in owners:
+            hint = f"; experiment={OWN} takes data of your own" if key == "dataset.path" else ""
+            notes.append(f"{key} is read by {', '.join(owners)}, not by the {parts.kind} {part}{hint}")
+    return notes

@@ -120,9 +120,7 @@ class ModelConfig:
     layers: list[dict[str, Any]] = field(default_factory=list)
     # In the lists by layer one value stands for all layers.
     bias_times: list[list[float]] = MISSING  # for each layer, the times of its bias spikes
-    weight_mean: list[float] | None = (
-        MISSING  # of the initial weights, by layer; null: from the number of inputs
-    )
+    weight_mean: list[float] | None = MISSING  # initial, by layer; null: from the number of inputs
     weight_std: list[float] | None = MISSING
     # Instead of both, measured: the share of (sample, neuron) pairs of each layer that spike at first, and
     # how long after its inputs [tau_syn]; docs/silence.md
@@ -397,4 +395,6 @@ def _job(cfg: DictConfig, multirun: bool) -> Job:
             f"substrate={config.substrate.name} names no prices: time and energy are told as if it were "
             f"{USUAL_PRICES}; substrate.prices=NAME, or a file of yours, takes others"
         )
-    return Job(config, experiment_name(config), folder, list(cfg.hydra.overrides.task), sweeps, notes)
+    task, own = list(cfg.hydra.overrides.task), {"optimizer": (OPTIMIZERS, config.optimizer.name)}
+    own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
+    return Job(config, experiment_name(config), folder, task, sweeps, notes + fitting.unused(task, **own))

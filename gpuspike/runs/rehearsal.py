@@ -63,7 +63,8 @@ def prepare_kernels(
 
 def what_runs(parts: Experiment, *, training: bool) -> str:
     """What kernels are for, as far as others would be compiled for something else."""
-    work = "training and answers" if training else "answers"
+    learns = parts.config.optimizer.name, parts.config.training.loss, parts.config.training.silence.value
+    work = f"training ({', '.join(learns)}) and answers" if training else "answers"
     chip = "" if parts.substrate.ideal else ", on an emulated chip"
     taus = ", with time constants of their own" if _own_taus(parts) else ""
     return f"{work} in {parts.config.dtype.value}{chip}{taus}"

@@ -95,7 +95,7 @@ class Bumping:
             weights[number][r] += bump.astype(weights[number].dtype)
 
 
-BUMPS_IN_VAIN = 20
+BUMPS_IN_VAIN = 100
 """Steps in a row, each of them bumped, after which bumping is taken for one that never ends."""
 
 

@@ -68,6 +68,7 @@ def spike_time_histograms(
             axes.spines["left"].set_visible(False)
             axes.tick_params(axis="x", length=2.5 if label == n_class - 1 else 0)
             axes.set_ylabel(class_names[label], rotation=0, ha="right", va="center", fontweight="bold")
+    for axes in panels[: 1 if few else n_class]:  # few share one height, which all have drawn by now
         axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     panels[0].set_xlim(bins[0], bins[-1])
     figure.supxlabel(f"spike time ({TIME_UNITS.get(unit, unit)})")
