@@ -125,11 +125,11 @@ def test_compiling_is_told_once_and_only_where_there_is_any(piece: Any) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["dtype=float32"], "training and answers in float32"),
-        (["substrate=bss2"], "training and answers in float64, on an emulated chip"),
+        (["dtype=float32"], "and answers in float32"),
+        (["substrate=bss2"], "and answers in float64, on an emulated chip"),
         (
             ["substrate.tau_syn_std=0.1"],
-            "training and answers in float64, on an emulated chip, with time constants of their own",
+            "and answers in float64, on an emulated chip, with time constants of their own",
         ),
     ],
 )
@@ -146,6 +146,7 @@ def test_a_run_says_what_it_compiles_before_it_does(
 
     monkeypatch.setattr(rehearsal, "_on_the_host", lambda parts: ((compiled,), ()))
     rehearsal.prepare_kernels(build(job.config), Console(file=page))  # no terminal
+    words = f"training (adam, ttfs_cross_entropy, bumping) {words}"
     line = f"kernels  compiling those for {words}, which this machine does once: up to a minute"
     assert said[0].startswith(line)
     page = io.StringIO()
