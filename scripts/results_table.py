@@ -218,7 +218,7 @@ def page(results: Sequence[Result], before: Mapping[str, tuple[str, str]] | None
         "",
         "Written by `python scripts/results_table.py` from run folders. Accuracies in %,",
         "after the last epoch, mean and deviation (of a sample) over seeds; training samples/s over all",
-        "replicas of a run, the median over epochs, low where a machine had other work or one thread was given.",
+        "replicas of a run, the median over epochs, low where a machine had other work or gave one thread.",
         "",
         "| experiment | epochs | seeds | train | validation | test | published test | train samples/s |",
         "|---|---|---|---|---|---|---|---|",
