@@ -21,6 +21,7 @@ from gpuspike.datasets import Dataset, Split, images, samples
 from gpuspike.datasets.files import Source
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.runs.experiment import build
+from gpuspike.runs.recipes import host_steps
 from gpuspike.runs.tune import check, corners
 from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy
 from gpuspike.training.optimizers import OPTIMIZERS, SGD, Adam
@@ -727,3 +728,30 @@ def test_values_with_dashes_are_refused(argument: str, words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         refuse_dashes(argument.split(), keys)
     refuse_dashes(["--multirun", "--cfg", "job", "-m", "resume=x", "--help"], keys)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "note"),
+    [
+        (["dataset.path=x.npz"], "dataset.path is read by npz, not by the data set yin_yang; experiment=own"),
+        (["optimizer=sgd", "optimizer.beta1=0.5"], "optimizer.beta1 is read by adam, adamw, not by the"),
+        (["training.loss=time_mse", "training.xi=0.3"], "training.xi is read by ttfs_cross_entropy, not by"),
+        (["training.xi=0.3", "dataset.n_train=500", "training.max_silent=[1,1]"], None),
+    ],
+)
+def test_a_value_that_nothing_reads_is_noted(overrides: list[str], note: str | None) -> None:
+    (job,) = jobs(overrides, multirun=False)
+    assert [text.startswith(str(note)) for text in job.notes] == ([] if note is None else [True])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], ""),
+        (["training.max_turn=3"], "a warp of images"),
+        (["training.silence=waking"], "silence=waking"),
+    ],
+)
+def test_what_a_device_s_step_cannot_is_named(overrides: list[str], words: str) -> None:
+    (job,) = jobs(overrides, multirun=False)
+    assert host_steps(job.config.training) == words

@@ -189,11 +189,8 @@ def test_a_limit_of_one_pulls_no_hidden_neuron() -> None:
     assert pushes[1] is not None
 
 
-@pytest.mark.parametrize("step", ["compiled", "piecewise"])
-def test_a_spike_that_a_chip_loses_wakes_nobody(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spike_that_a_chip_loses_wakes_nobody() -> None:
     """Its membrane has crossed: pulled again and again, weights would grow without end."""
-    if step == "piecewise":
-        monkeypatch.setattr("gpuspike.training.fit.why_by_pieces", lambda *_, **__: "a test")
     rng = np.random.default_rng(0)
     t_in = rng.uniform(0.0, 1.0, (300, 4))
     labels = (t_in[:, 0] > t_in[:, 1]).astype(int) + (t_in[:, 2] > 0.6)
@@ -208,5 +205,6 @@ def test_a_spike_that_comes_too_late_is_pulled() -> None:
     t_in = np.random.default_rng(0).uniform(0.0, 1.0, (300, 4))
     net = net.on(gs.Chip("ideal", seed=3, trial_end=1.0))
     before = np.isinf(net(t_in)).mean()
-    gs.fit(net, t_in, np.arange(300) % 3, epochs=60, batch_size=30, silence="waking", waking=5.0)
+    history = gs.fit(net, t_in, np.arange(300) % 3, epochs=60, batch_size=30, silence="waking", waking=5.0)
+    assert history.step == "compiled"
     assert np.isinf(net(t_in)).mean() < 0.5 * before

@@ -15,7 +15,6 @@ from gpuspike.api.history import History
 from gpuspike.api.network import Network
 from gpuspike.errors import ShapeError
 from gpuspike.substrate import EmulatedChip
-from gpuspike.training.bumping import BumpWatch
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe, make_trainer
 from gpuspike.training.trainer import EpochRecord
@@ -94,7 +93,6 @@ def fit(
     trainer.restore(own | (net.state if going_on else {}), net.epoch)
     records: list[EpochRecord] = []
     before = net.history
-    watch = BumpWatch(-(-len(train) // recipe.batch_size))
     try:
         for record in trainer.train(train, examined, net.epoch + n_epochs):
             # Whatever ends the training, Ctrl-C too, leaves the network of the last whole epoch.
@@ -103,12 +101,8 @@ def fit(
             net.state = {name: array for name, array in state.items() if name not in names}
             net.epoch, net.recipe = trainer.epoch, recipe
             records.append(record)
-            if told := watch.after(
-                record.bump_fraction,
-                record.silent_fraction - trainer.network.dead_fraction,
-                trainer.bumping.bumped_above,
-            ):
-                warnings.warn(told, RuntimeWarning, stacklevel=2)
+            if record.warning:
+                warnings.warn(record.warning, RuntimeWarning, stacklevel=2)
             if on_epoch is not None:
                 on_epoch(record)
     finally:

@@ -47,7 +47,6 @@ from gpuspike.store.run_folder import (
     release,
     replace_text,
 )
-from gpuspike.training.bumping import BumpWatch
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.trainer import Trainer
 
@@ -238,7 +237,6 @@ def _train(
     records = list(records)
     chip = chip_arrays(trainer.examined)
     interrupted = False
-    watch = BumpWatch(-(-len(data["train"]) // parts.config.training.batch_size))
     with StopRequest() as stop, ProgressDisplay(console, n_epochs) as display:
 
         def on_batch(done: int, total: int) -> None:
@@ -256,12 +254,8 @@ def _train(
                 tracking.log(line)
                 records.append(line)
                 display.epoch(record)
-                if told := watch.after(
-                    record.bump_fraction,
-                    record.silent_fraction - trainer.network.dead_fraction,
-                    trainer.bumping.bumped_above,
-                ):
-                    warn(told, console)
+                if record.warning:
+                    warn(record.warning, console)
                 if stop.asked:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from gpuspike.errors import DataError, DivergedError, ValueRangeError
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose, stream
-from gpuspike.training.bumping import Bumping
+from gpuspike.training.bumping import Bumping, BumpWatch
 from gpuspike.training.evaluation import Evaluation, Labelled
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import Descent
@@ -36,6 +36,7 @@ class EpochRecord:
         validation: evaluation after the epoch, None where nothing is validated.
         train_seconds: time spent in training steps.
         train_samples_per_s: over all replicas.
+        warning: what a user should know, see `bumping.BumpWatch`; "" for nothing.
     """
 
     epoch: int
@@ -47,6 +48,7 @@ class EpochRecord:
     validation: Evaluation | None
     train_seconds: float
     train_samples_per_s: float
+    warning: str = ""
 
 
 class Trainer:
@@ -136,6 +138,7 @@ class Trainer:
             DivergedError: an epoch has led to numbers whose arithmetic would leave their dtype.
         """
         n_batches = -(-len(train) // self._rule.batch_size)
+        watch = BumpWatch(n_batches)
         while self.epoch < n_epochs:
             start = time.perf_counter()
             learning_rate = self._schedule.at(self.epoch)
@@ -151,6 +154,7 @@ class Trainer:
             seconds = time.perf_counter() - start
             self.epoch += 1
             self._check(learning_rate)
+            silent = totals[3:] - self.network.dead_fraction
             yield EpochRecord(
                 epoch=self.epoch,
                 learning_rate=learning_rate,
@@ -161,6 +165,7 @@ class Trainer:
                 validation=None if validation is None else self.step.evaluate(validation),
                 train_seconds=seconds,
                 train_samples_per_s=len(self._seeds) * len(train) / seconds,
+                warning=watch.after(totals[2], silent, self.bumping.bumped_above),
             )
 
     def _check(self, learning_rate: float) -> None:

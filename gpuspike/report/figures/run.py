@@ -99,11 +99,11 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
             figure.set_layout_engine("none")  # laid out: saving need not do it again, twice a file
             # In memory first: a disk that is full is then told in its own words, not in those of a PDF's
             # stream that cannot be closed.
-            told: dict[Path, dict[str, Any]] = {
+            formats: dict[Path, dict[str, Any]] = {
                 pdf: {"dpi": 400, "metadata": {"CreationDate": None}},
                 png: {"dpi": 300},
             }
-            for path, options in told.items():
+            for path, options in formats.items():
                 made = io.BytesIO()
                 figure.savefig(made, format=path.suffix[1:], facecolor="white", **options)
                 path.write_bytes(made.getbuffer())
