@@ -137,25 +137,33 @@ def _read(spec: bytes) -> tuple[Any, LIF, int, dict[str, Any]]:
     return FUNCTIONS[what], unplain(constants), n_axes, options
 
 
-def _answer(spec: bytes, given: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-    """What a target answers; axes that `vmap` has put in front become replicas, or more of them."""
+def _answer(spec: bytes, given: list[NDArray[Any]], results: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    """What a target answers, in the results' memory or elsewhere.
+
+    Axes that `vmap` has put in front become replicas, or more of them.
+    """
     function, neuron, n_axes, options = _read(spec)
     mapped = given[0].shape[: given[0].ndim - n_axes]
     if not mapped:
-        return function(neuron, *given, **options)
-    stacked = [array.reshape(-1, *array.shape[-2:]) for array in given]
-    found = function(repeated(neuron, math.prod(mapped)), *stacked, **options)
+        return function(neuron, *given, results=results, **options)
+    stacked, places = ([array.reshape(-1, *array.shape[-2:]) for array in some] for some in (given, results))
+    found = function(repeated(neuron, math.prod(mapped)), *stacked, results=places, **options)
     return tuple(array.reshape(*given[0].shape[:-2], *array.shape[1:]) for array in found)
 
 
-def _spikes(neuron: LIF, times: NDArray[Any], weights: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+def _spikes(neuron: LIF, times: NDArray[Any], weights: NDArray[Any], **_: Any) -> tuple[NDArray[Any], ...]:
     return (kernels.first_spikes(times, weights, neuron),)
 
 
 def _pulled(
-    neuron: LIF, times: NDArray[Any], weights: NDArray[Any], *given: NDArray[Any], **options: Any
+    neuron: LIF,
+    times: NDArray[Any],
+    weights: NDArray[Any],
+    *given: NDArray[Any],
+    results: list[NDArray[Any]],
+    **options: Any,
 ) -> tuple[NDArray[Any], ...]:
-    found = pull_back(times, weights, neuron, *given, **options)
+    found = pull_back(times, weights, neuron, *given, into=results[-1], **options)
     return tuple(grad for grad in found if grad is not None)
 
 

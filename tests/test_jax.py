@@ -158,7 +158,7 @@ def test_memory_is_that_of_the_program(dtype: str, monkeypatch: pytest.MonkeyPat
     t, w, _ = (jnp.asarray(array) for array in make(dtype))
     seen: list[int] = []
 
-    def spikes(neuron: gs.LIF, *arrays: Any) -> Any:
+    def spikes(neuron: gs.LIF, *arrays: Any, **_: Any) -> Any:
         seen.extend(array.ctypes.data for array in arrays)
         return (gs.first_spikes(*arrays, neuron),)
 
@@ -169,10 +169,29 @@ def test_memory_is_that_of_the_program(dtype: str, monkeypatch: pytest.MonkeyPat
     assert seen == [t.unsafe_buffer_pointer(), w.unsafe_buffer_pointer()]
 
 
+def test_the_gradient_of_weights_is_made_where_the_program_wants_it(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+    pulled = gsj._pulled
+
+    def watched(*given: Any, results: list[Any], **options: Any) -> Any:
+        found = pulled(*given, results=results, **options)
+        made.append(found[-1].ctypes.data == results[-1].ctypes.data)
+        return found
+
+    monkeypatch.setitem(gsj.FUNCTIONS, "gradients", watched)
+    gsj._read.cache_clear()
+    t, w, grad = (jnp.asarray(array) for array in make(dtype))
+    jax.block_until_ready(jax.vjp(lambda t, w: gsj.first_spikes(t, w, gs.LIF()), t, w)[1](grad))
+    gsj._read.cache_clear()
+    assert made == [True]
+
+
 def test_whatever_stops_a_function_is_the_program_s_error(
     dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: Any) -> Any:
+    def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setitem(gsj.FUNCTIONS, "spikes", interrupted)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import array_module
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
-from gpuspike.kernels import LayerState, load, pull
+from gpuspike.kernels import LayerState, load
+from gpuspike.kernels.limits import pull
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -79,12 +80,14 @@ def pull_back(
     *,
     max_weight_grad: float = math.inf,
     need_t_in_grad: bool = True,
+    into: Array | None = None,
 ) -> tuple[Array | None, Array]:
     """The bits of `gs.first_spikes_vjp`, without the inputs' gradient where nobody needs it.
 
     Args:
         t_in, weights: as `gs.first_spikes` has taken them;  t_out: its answer.
         t_out_grad: ignored where `t_out` is inf.
+        into: contiguous memory for `weights_grad`, which is made there where the kernels can.
 
     Returns:
         (t_in_grad or None, weights_grad).
@@ -107,6 +110,8 @@ def pull_back(
     slope = kernels.slopes(t_in, weights, neuron, t_out)
     state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
     options: Any = {"max_weight_grad": float(max_weight_grad), "need_t_in_grad": need_t_in_grad}
+    if into is not None and neuron.shares_taus:
+        options["memory"] = {"into": [into if replicas else into[None]]}
     t_in_grad, weights_grad = pull(kernels, state, weights, neuron, t_out_grad, **options)
     if replicas:
         return t_in_grad, weights_grad

@@ -2,7 +2,7 @@
 
 The interface is a C ABI, declared in xla/ffi/api/c_api.h. XLA calls a handler with the memory of its own
 arrays, for arguments and for results: nothing is copied on the way in, and on the way out only what a kernel
-has made.
+has made elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import BackendError
 
-Function = Callable[[bytes, list[NDArray[Any]]], tuple[NDArray[Any], ...]]
+Function = Callable[[bytes, list[NDArray[Any]], list[NDArray[Any]]], tuple[NDArray[Any], ...]]
 
 TYPES: dict[int, Any] = {11: c_float, 12: c_double}
 """Numbers of XLA_FFI_DataType that handlers take: F32 and F64."""
@@ -115,9 +115,10 @@ def handler(function: Function, version: tuple[int, int]) -> Any:
 
     Args:
         version: of the interface, see `version_of`.
-        function: is given the handler's one attribute, a text in bytes, and the arguments, which it must not
-            change or keep; answers with arrays of the shapes and types that were promised. What it raises is
-            the error of the program, with its message.
+        function: is given the handler's one attribute, a text in bytes, the arguments, which it must not
+            change or keep, and the results' memory, which it may make its answers in; answers with arrays of
+            the shapes and types that were promised. What it raises is the error of the program, with its
+            message.
     """
 
     def called(frame: Any) -> int | None:
@@ -130,10 +131,11 @@ def handler(function: Function, version: tuple[int, int]) -> Any:
                 return None
         try:
             text = call.attributes.each[0].contents
-            results = call.results
-            found = function(ctypes.string_at(text.start, text.length), _arrays(call.arguments))
-            for place, array in zip(_arrays(results), found, strict=True):
-                np.copyto(place, array, casting="no")
+            places = _arrays(call.results)
+            found = function(ctypes.string_at(text.start, text.length), _arrays(call.arguments), places)
+            for place, array in zip(places, found, strict=True):
+                if array.ctypes.data != place.ctypes.data:
+                    np.copyto(place, array, casting="no")
         except BaseException as error:
             return _error(call.api.contents, error)
         return None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpuspike.backend import array_module
 from gpuspike.errors import BackendError, DtypeError, ShapeError, ValueRangeError
 from gpuspike.kernels.convolution import ConvolutionKernels
-from gpuspike.kernels.limits import check_gradient, check_times, check_weights, pulled
+from gpuspike.kernels.limits import check_gradient, check_times, check_weights, pull
 from gpuspike.kernels.single import SingleKernels
 from gpuspike.neuron import LIF
 
@@ -316,42 +316,12 @@ def first_spikes_vjp(
     replicas = t_in.ndim == 3
     if not replicas:
         t_in, weights, t_out, t_out_grad = t_in[None], weights[None], t_out[None], t_out_grad[None]
-    kernels = _kernels(t_in)
+    kernels, limit = _kernels(t_in), float(max_weight_grad)
     slope = kernels.slopes(t_in, weights, neuron, t_out)
     state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
-    t_in_grad, weights_grad = pull(
-        kernels, state, weights, neuron, t_out_grad, max_weight_grad=float(max_weight_grad)
-    )
+    t_in_grad, weights_grad = pull(kernels, state, weights, neuron, t_out_grad, max_weight_grad=limit)
     assert t_in_grad is not None
     return (t_in_grad, weights_grad) if replicas else (t_in_grad[0], weights_grad[0])
-
-
-def pull(
-    kernels: Kernels,
-    state: LayerState,
-    weights: Array,
-    neuron: LIF,
-    t_out_grad: Array,
-    *,
-    max_weight_grad: float,
-    need_t_in_grad: bool = True,
-) -> tuple[Array | None, Array]:
-    """`Kernels.backward` of one layer, without NaN where gradients leave their dtype; see `limits.pulled`."""
-
-    def back(grad: Array, limit: float) -> tuple[Array | None, Array]:
-        t_in_grad, (weights_grad,) = kernels.backward(
-            [state],
-            [weights],
-            [neuron],
-            grad,
-            active=np.ones(len(weights), np.bool_),
-            max_weight_grad=limit,
-            need_t_in_grad=need_t_in_grad,
-        )
-        return t_in_grad, weights_grad
-
-    t_in_grad, weights_grad = pulled(back, t_out_grad, max_weight_grad)
-    return t_in_grad, cast(Array, weights_grad)
 
 
 def _kernels(array: Array) -> Kernels:

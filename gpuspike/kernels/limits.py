@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,6 +160,42 @@ def pulled(pull: Pull, t_out_grad: Array, max_weight_grad: float) -> tuple[Array
                 for old, new, bad in zip(found, again, wrong, strict=True)
             )
     return found
+
+
+def pull(
+    kernels: Any,
+    state: Any,
+    weights: Array,
+    neuron: LIF,
+    t_out_grad: Array,
+    *,
+    max_weight_grad: float,
+    need_t_in_grad: bool = True,
+    memory: dict[str, Any] | None = None,
+) -> tuple[Array | None, Array]:
+    """`Kernels.backward` of one layer, without NaN where gradients leave their dtype; see `pulled`.
+
+    Args:
+        kernels, state: of a backend; `kernels.Kernels` and `kernels.LayerState`.
+        memory: what a backend takes of its caller's, by name.
+    """
+    memories = iter([memory or {}])
+
+    def back(grad: Array, limit: float) -> tuple[Array | None, Array]:
+        t_in_grad, (weights_grad,) = kernels.backward(
+            [state],
+            [weights],
+            [neuron],
+            grad,
+            active=np.ones(len(weights), np.bool_),
+            max_weight_grad=limit,
+            need_t_in_grad=need_t_in_grad,
+            **next(memories, {}),  # what is computed once more must not overwrite the first answer
+        )
+        return t_in_grad, weights_grad
+
+    t_in_grad, weights_grad = pulled(back, t_out_grad, max_weight_grad)
+    return t_in_grad, cast(Array, weights_grad)
 
 
 def _scaled(array: Array, times: int, step: int) -> Array:

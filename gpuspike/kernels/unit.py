@@ -138,8 +138,9 @@ class AnyNeurons:
         active: NDArray[np.bool_],
         max_weight_grad: float,
         need_t_in_grad: bool,
+        **memory: Any,
     ) -> tuple[Array | None, list[Array]]:
-        """See `Kernels.backward`."""
+        """See `Kernels.backward`; `memory` is for a backend that takes its caller's."""
         units = [unit(neuron, w) for neuron, w in zip(neurons, weights, strict=True)]
         # The product with the slope is all that the capacitance is needed for.
         states = [
@@ -154,4 +155,5 @@ class AnyNeurons:
             active=active,
             max_weight_grad=max_weight_grad,
             need_t_in_grad=need_t_in_grad,
+            **memory,
         )

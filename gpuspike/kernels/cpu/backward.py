@@ -317,11 +317,13 @@ def backward(
     active: NDArray[np.bool_],
     max_weight_grad: float,
     need_t_in_grad: bool,
+    into: Sequence[Array] | None = None,
 ) -> tuple[Array | None, list[Array]]:
     """Gradients with respect to the input times (if needed) and the weights; see `kernels.Kernels.backward`.
 
     Args:
         units: of each layer, neurons that share their time constants.
+        into: of each layer, memory for its weights' gradient.
     """
     n_replica, n_batch, _ = t_out_grad.shape
     dtype = t_out_grad.dtype
@@ -333,7 +335,7 @@ def backward(
     t_in_grad = np.zeros((n_replica, n_batch, n_inputs), dtype) if need_t_in_grad else None
     if n_replica * n_batch == 0 or any(w.size == 0 for w in weights):
         return t_in_grad, [np.zeros(w.shape, dtype) for w in weights]
-    grads = [np.empty(w.shape, dtype) for w in weights]
+    grads = [np.empty(w.shape, dtype) for w in weights] if into is None else list(into)
     transposed = [transpose(w) if number or need_t_in_grad else None for number, w in enumerate(weights)]
     modes = [unit.regime for unit in units]
     constants = np.array([unit.constants(dtype) for unit in units])
