@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 CUDA ?= cuda12
 BIN := $(VENV)/bin
+QUIET := --quiet --disable-pip-version-check
 
 .PHONY: help run test test-all test-gpu torture fuzz lint docs gallery bench clean
 
@@ -19,16 +20,21 @@ help:
 	@echo "make bench  the kernel benchmark"
 
 # A broken or half-made environment has no stamp and is made anew. Compiling all that is installed to bytecode takes pip
-# 9 s; Python compiles the part that a command imports when it does.
+# 9 s; Python compiles the part that a command imports when it does. Giving the environment a pip of its own before
+# anything else takes 3 s: the one that is there installs it with the rest.
 $(VENV)/.run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "gpuspike needs Python 3.11 or newer, got `$(PYTHON) --version 2>&1`; try make PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable .
+	@if $(PYTHON) -c 'import sys, pip; sys.exit([*map(int, pip.__version__.split(".")[:2])] < [22, 3])' 2>/dev/null; then \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(BIN)/python install $(QUIET) --no-compile pip --editable .; \
+	else \
+		$(PYTHON) -m venv --clear $(VENV) && $(BIN)/python -m pip install $(QUIET) --no-compile --editable .; \
+	fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install $(QUIET) --editable '.[dev]'
 	@touch $@
 
 run: $(VENV)/.run
@@ -42,7 +48,7 @@ test-all: $(VENV)/.dev
 
 # For a machine with a CUDA device, whose driver says which of the extras cuda12 and cuda13 it needs.
 test-gpu: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(CUDA)]'
+	$(BIN)/python -m pip install $(QUIET) --editable '.[$(CUDA)]'
 	$(BIN)/python -m pytest -m gpu --require-gpu $(ARGS)
 
 torture: $(VENV)/.dev
@@ -57,7 +63,7 @@ lint: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 $(VENV)/.docs: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m pip install $(QUIET) --editable '.[docs]'
 	@touch $@
 
 docs: $(VENV)/.docs
@@ -65,7 +71,7 @@ docs: $(VENV)/.docs
 	@echo "open build/site/index.html"
 
 $(VENV)/.gallery: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[notebooks]'
+	$(BIN)/python -m pip install $(QUIET) --editable '.[notebooks]'
 	@touch $@
 
 gallery: $(VENV)/.gallery
