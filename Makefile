@@ -25,6 +25,7 @@ help:
 $(VENV)/.run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "gpuspike needs Python 3.11 or newer, got `$(PYTHON) --version 2>&1`; try make PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up $(VENV), some 15 s"
 	@if $(PYTHON) -c 'import sys, pip; sys.exit([*map(int, pip.__version__.split(".")[:2])] < [22, 3])' 2>/dev/null; then \
 		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		$(PYTHON) -m pip --python $(BIN)/python install $(QUIET) --no-compile pip --editable .; \
