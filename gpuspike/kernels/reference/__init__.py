@@ -2,7 +2,8 @@
 
 It tries every causal set and lets the first valid one win. The state at an input is summed directly
 from all inputs before it, so no exponential can overflow, however long the window is. Shapes and
-dtypes are checked by the public functions; here every array has its replica and sample axis.
+dtypes are checked by the public functions; here every array has its replica and sample axis. SciPy is
+imported by what needs it: every backend draws by this package, and would wait a second for it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.special import lambertw
 
 from gpuspike.kernels.limits import check_weights, pulled
 from gpuspike.kernels.reference import draws as step
@@ -121,6 +120,8 @@ def _slope_of_crossing(start: float, current: float, neuron: LIF) -> float:
 
     def slope(s: float) -> float:
         return drive * math.exp(-s / tau_syn) - potential(s) / tau_mem
+
+    from scipy.optimize import brentq
 
     def root(function: Callable[[float], float], low: float, high: float) -> float:
         return float(brentq(function, low, high, xtol=1e-14))  # type: ignore[arg-type]
@@ -358,6 +359,8 @@ def _peak_delay(start: Array, current: Array, neuron: LIF) -> Array:
 
 def _solve_lambert(peak: Array, start: Array, current: Array, neuron: LIF) -> Array:
     """tau_mem = tau_syn, the paper's first closed form with the last input as the origin."""
+    from scipy.special import lambertw
+
     height = current * neuron.tau_syn / neuron.capacitance
     z = -(neuron.threshold - neuron.leak) / height * np.exp(-start / height)
     # Complex only by rounding, next to the branch point: the caller knows that the peak is above.

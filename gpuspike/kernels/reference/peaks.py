@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from gpuspike.kernels.reference.arrays import each
 from gpuspike.neuron import LIF
@@ -29,6 +28,8 @@ def peaks(t_in: Array, weights: Array, delays: Array | None, neuron: LIF, wanted
 
 def _peak(t: NDArray[np.float64], w: NDArray[np.float64], neuron: LIF) -> float:
     """Of one neuron and sample: the highest local maximum, or what stands for it where none is above leak."""
+    from scipy.optimize import brentq
+
     w, t = w[np.isfinite(t)], t[np.isfinite(t)]
     if not t.size:
         return math.inf
