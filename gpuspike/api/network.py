@@ -23,7 +23,7 @@ from gpuspike.network.decision import decisions
 from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import Moment
-from gpuspike.network.membranes import membranes, of_each_position
+from gpuspike.network.membranes import of_layer
 from gpuspike.network.network import Architecture, Machine, answer
 from gpuspike.network.parameters import Parameters, trained_on_host
 from gpuspike.network.plan import Maps, told_plan
@@ -248,9 +248,8 @@ class Network:
         traces = []
         for state, w, neuron, own, layer in zip(states, weights, neurons, delays, layers, strict=True):
             inputs = np.broadcast_to(host(state.t_in)[:, 0], (self.replicas, state.t_in.shape[2]))
-            seen = of_each_position(layer, inputs)
-            one = [[membranes(times, t, w[r], neuron, r, own) for t in each] for r, each in enumerate(seen)]
-            traces.append(self._told(np.stack([np.hstack(each) for each in one])))
+            one = [of_layer(times, layer, t, w[r], neuron, r, own) for r, t in enumerate(inputs)]
+            traces.append(self._told(np.stack(one)))
         return traces
 
     def on(self, chip: Chip | None, *, gradient: str = "nominal") -> Network:

@@ -32,6 +32,8 @@ class LayerState(NamedTuple):
             moves or loses spikes on their way.
         slope: of the same shape, the membranes' slopes at `t_cross`; 0 where one is silent or only touches
             the threshold.
+        t_seen: of the same shape, when a chip's spikes are seen of which `t_out` has the earliest of windows;
+            None where nothing is pooled, or spikes are seen when membranes cross.
     """
 
     t_in: Array
@@ -39,6 +41,7 @@ class LayerState(NamedTuple):
     t_out: Array
     t_cross: Array
     slope: Array
+    t_seen: Array | None = None
 
 
 class Trial(NamedTuple):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gpuspike.errors import ShapeError
 from gpuspike.network.delays import Delays
 from gpuspike.network.layers import Layer
+from gpuspike.network.unshared import at_position
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -24,6 +25,28 @@ def of_each_position(layer: Layer, t_in: Array) -> Array:
     if layer.convolution is None:
         return t_in[:, None]
     return layer.convolution.patches(np.ascontiguousarray(t_in)[:, None])
+
+
+def of_position(layer: Layer, position: int, weights: Array, neuron: LIF) -> tuple[Array, LIF]:
+    """Weights (..., n_pre, n_post) and neurons at one of them; on a chip each may have its own."""
+    if layer.convolution is None:
+        return weights, neuron
+    return at_position(layer.convolution, position, weights, neuron)
+
+
+def of_layer(
+    times: Array, layer: Layer, t_in: Array, weights: Array, neuron: LIF, replica: int, delays: Delays | None
+) -> Array:
+    """`membranes` of all neurons (n_times, n_neurons), those of a convolution position by position.
+
+    Args:
+        t_in: (n_received,);  weights: (n_pre, n_post), on a chip perhaps (n_pre, n_neurons).
+    """
+    found = []
+    for position, seen in enumerate(of_each_position(layer, t_in[None])[0]):
+        w, there = of_position(layer, position, weights, neuron)
+        found.append(membranes(times, seen, w, there, replica, delays))
+    return np.hstack(found)
 
 
 def membranes(

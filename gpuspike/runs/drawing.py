@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpuspike.datasets import Plane
 from gpuspike.kernels import LayerState
 from gpuspike.network.layers import Layer, Moment
-from gpuspike.network.membranes import membranes, of_each_position
+from gpuspike.network.membranes import membranes, of_each_position, of_position
 from gpuspike.network.network import answer
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures import histograms
@@ -153,14 +153,15 @@ def _raster(parts: Experiment, weights: Sequence[Array], test: Labelled) -> Figu
     return raster_plots.spike_raster(spikes, [int(test.labels[k]) for k in shown], names)
 
 
-def _at_one_position(layer: Layer, state: LayerState) -> tuple[Array, Array]:
-    """What neurons receive and answer; of a convolution those at the position that is heard first."""
+def _at_one_position(layer: Layer, state: LayerState) -> tuple[int, Array, Array]:
+    """A position, and what neurons receive and answer; of a convolution where it is heard first."""
     t_in, t_out = state.t_in[0, 0].astype(np.float64), state.t_out[0, 0].astype(np.float64)
     if layer.convolution is None:
-        return t_in, t_out
-    spikes = state.t_cross[0, 0].astype(np.float64).reshape(-1, layer.convolution.n_maps)
+        return 0, t_in, t_out
+    t_seen = state.t_cross if state.t_seen is None else state.t_seen
+    spikes = t_seen[0, 0].astype(np.float64).reshape(-1, layer.convolution.n_maps)
     position = int(spikes.min(axis=1).argmin())
-    return of_each_position(layer, t_in[None])[0, position], spikes[position]
+    return position, of_each_position(layer, t_in[None])[0, position], spikes[position]
 
 
 def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_out: Array) -> Figure:
@@ -175,7 +176,8 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     # At its own number, a chip's trial is the one that it was evaluated in.
     states = answer(machine, weights, test.received.part(sample, sample + 1), Moment(first=sample))
     shown = [_at_one_position(layer, state) for layer, state in zip(layers, states, strict=True)]
-    inputs, spikes = zip(*shown, strict=True)
+    places, inputs, spikes = zip(*shown, strict=True)
+    there = [of_position(*given) for given in zip(layers, places, come, neurons, strict=True)]
     came = states[0].t_in[0, 0].astype(np.float64)
     events = np.concatenate([came, *inputs, *spikes])
     model = parts.config.model
@@ -183,7 +185,7 @@ def _membranes(parts: Experiment, weights: Sequence[Array], test: Labelled, t_ou
     end = events[np.isfinite(events)].max(initial=0.0) + model.tau_syn + later
     times = np.linspace(min(0.0, events.min()), end, 1500)
     traces = []
-    for neuron, own, t_in, w in zip(neurons, delays, inputs, come, strict=True):
+    for (w, neuron), own, t_in in zip(there, delays, inputs, strict=True):
         # A neuron with a threshold of its own is drawn with its way there as long as the model's.
         share = (model.threshold - model.leak) / np.asarray(neuron.span)
         way = membranes(times, t_in, w[0], neuron, delays=own) - model.leak

@@ -236,7 +236,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     network = replace(network, delay_rule=delay_rule_of(config))
     if config.start is not None and to_train:
         check_start(config, network.layers)
-    substrate.check_fit(network.layers)
+    substrate.check_fit(network.layers, learnt(model.trained, model.delays))
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
     recipe, on_chip = recipe_of(config), config.substrate.gradient is not GradientName.ideal
     noise = substrate.time_noise / model.tau_syn if on_chip else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
 from rich.console import Console
 
 from gpuspike.runs import memory
@@ -89,7 +90,11 @@ def memory_of(parts: Experiment) -> Memory:
     machine = parts.on_chip(parts.chip_seeds)
     drawn = 0
     if isinstance(machine, OnChip):
-        drawn = sum(array.nbytes for array in parts.chip(parts.chip_seeds).arrays().values())
+        chip = parts.chip(parts.chip_seeds)
+        held = [np.zeros((replicas, layer.n_pre, layer.n_post), real) for layer in parts.network.layers]
+        # Of a convolution, whose neurons share nothing there, beside the weights that it is programmed with.
+        come = [own for own, w in zip(chip.effective(held), held, strict=True) if own.shape != w.shape]
+        drawn = sum(array.nbytes for array in (*chip.arrays().values(), *come))
 
     def total(planned: memory.Plan, *names: str) -> int:
         return sum(size for array, size in planned.arrays.items() if array.endswith(names))

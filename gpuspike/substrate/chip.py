@@ -13,6 +13,7 @@ from gpuspike.kernels import Kernels, LayerState, Trial, seen
 from gpuspike.network import passes
 from gpuspike.network.delays import Delays
 from gpuspike.network.layers import Layer, LayerInput, Moment
+from gpuspike.network.unshared import unshared
 from gpuspike.neuron import LIF
 from gpuspike.substrate.distortions import DISTORTIONS
 from gpuspike.substrate.distortions.threshold_noise import ThresholdNoise
@@ -53,6 +54,7 @@ class EmulatedChip:
 
     Raises:
         ValueRangeError: a shift that leaves no time constant.
+        ConfigError: a convolution with delays.
     """
 
     def __init__(
@@ -62,10 +64,19 @@ class EmulatedChip:
         self.seeds = tuple(seeds)
         self.counts = {"time_constants_drawn_again": 0, "neurons_always_on": 0}
         self._taken = False
+        if any(layer.convolution is not None and layer.delays is not None for layer in layers):
+            raise ConfigError("a convolution with delays has no emulated chip")
         self._layers, self._kernels, self._dice = tuple(layers), kernels, Dice(seeds, kernels)
         last = len(layers) - 1
         self._silicon = [
-            Silicon(number, layer, number == last, self._dice, self.counts)
+            Silicon(
+                number,
+                unshared(layer),
+                number == last,
+                self._dice,
+                self.counts,
+                convolution=layer.convolution,
+            )
             for number, layer in enumerate(layers)
         ]
         for silicon in self._silicon:
@@ -130,10 +141,7 @@ class EmulatedChip:
 
     def pull_back(self, grads: Sequence[Array]) -> list[Array]:
         """Gradients of the effective weights as those of the programmed ones."""
-        return [
-            grad if factor is None else (grad * factor).astype(grad.dtype)
-            for grad, factor in zip(grads, self.pull_factors(), strict=True)
-        ]
+        return [silicon.pull_back(grad) for silicon, grad in zip(self._silicon, grads, strict=True)]
 
     def pull_factors(self) -> list[Array | None]:
         """Derivatives (n_chip, n_pre, n_out) of the effective weights by the programmed ones; None for 1."""
@@ -200,6 +208,7 @@ class EmulatedChip:
             self.delays,
             self.bias_times(),  # those of the first layer are in the input already
             trials,
+            [layer.convolution for layer in self._layers],
         )
 
     def __call__(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[Array]:

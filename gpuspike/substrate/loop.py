@@ -41,7 +41,8 @@ class OnChip:
         fresh: gives a new chip for each training batch, if given.
 
     Raises:
-        ConfigError: an exact gradient of a chip that is not emulated, whose parameters nobody knows.
+        ConfigError: an exact gradient of a chip that is not emulated, whose parameters nobody knows, or a
+            convolution on one, which tells nothing of the neurons behind a pool.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class OnChip:
             raise ConfigError(f"the gradient on a chip must be {NOMINAL} or {EXACT}, got {gradient!r}")
         if gradient == EXACT and not isinstance(chip, EmulatedChip):
             raise ConfigError(f"only an emulated chip has an exact gradient, got a {type(chip).__name__}")
+        if network.convolves and not isinstance(chip, EmulatedChip):
+            raise ConfigError(f"a convolution is trained on emulated chips, got a {type(chip).__name__}")
         self.network, self.chip, self.gradient, self.fresh = network, chip, gradient, fresh
 
     @property
@@ -76,7 +79,8 @@ class OnChip:
 
         Raises:
             ConfigError: constants for a chip that is not emulated, or their exact gradient where thresholds
-                change from trial to trial, which the weights' gradient does not tell apart.
+                change from trial to trial, which the weights' gradient does not tell apart, or where neurons
+                of a convolution have their own.
         """
         if not parameters.trained:
             return self
@@ -84,6 +88,11 @@ class OnChip:
             kind = type(self.chip).__name__
             raise ConfigError(
                 f"{', '.join(parameters.trained)} can be trained on emulated chips, got a {kind}"
+            )
+        if self.exact is not None and self.network.convolves:
+            names = ", ".join(parameters.trained)
+            raise ConfigError(
+                f"{names} of a convolution has no exact gradient on a chip: substrate.gradient=nominal is one"
             )
         ratios = [name for name in parameters.trained if name in TRAINED and not TRAINED[name].NEEDS_TAUS]
         if ratios and self.exact is not None and (lifting := self.chip.substrate.doing("lift")):
@@ -139,14 +148,25 @@ class OnChip:
         max_weight_grad: float,
         pushes: Sequence[passes.Push | None] = (),
     ) -> Parameters:
-        """Gradients of all that is learnt, by the mode; see `Architecture.backward`."""
+        """Gradients of all that is learnt, by the mode; see `Architecture.backward`.
+
+        Raises:
+            ConfigError: neurons of a convolution to be pulled by an exact gradient.
+        """
         parameters, exact = Parameters.of(learnt), self.exact
+        if exact is not None and pushes and self.network.convolves:
+            raise ConfigError(
+                "silence=waking has no exact gradient of a convolution on a chip: "
+                "substrate.gradient=nominal is one"
+            )
         weights, neurons = self.believed(parameters.weights)
         delays = self._known_delays if exact is None else exact.delays
         if exact is None:
             states = [
-                passes.as_own(self.kernels, state, w, neuron, own)
-                for state, w, neuron, own in zip(self._seen(states), weights, neurons, delays, strict=True)
+                passes.as_own(self.kernels, state, w, neuron, own, layer.convolution)
+                for state, w, neuron, own, layer in zip(
+                    self._seen(states), weights, neurons, delays, self.layers, strict=True
+                )
             ]
         found = passes.backward(
             self.kernels,
@@ -158,6 +178,7 @@ class OnChip:
             active=active,
             max_weight_grad=max_weight_grad,
             taus=parameters.needs_taus,
+            convolutions=[layer.convolution for layer in self.layers],
             pushes=pushes,
         )
         network = self.network

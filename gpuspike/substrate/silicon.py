@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import SAME_TICK, Kernels
+from gpuspike.kernels.convolution import Convolution
 from gpuspike.network.delays import Delays
 from gpuspike.network.layers import Layer, Moment
+from gpuspike.network.unshared import each, together
 from gpuspike.neuron import LIF, Parameter
 from gpuspike.rng import Purpose, stream
 
@@ -80,7 +82,8 @@ class Silicon:
     A synapse comes to (programmed weight + error) * gain, or is stuck.
 
     Attributes:
-        number, layer: which, and the nominal one;  last: whether its spikes are the answer.
+        number, layer: which, and the nominal one, a convolution's with all neurons counted by themselves;
+            last: whether its spikes are the answer.
         dice: what to draw with.
         counts: draws that left the physics, see `EmulatedChip.counts`.
         threshold, tau_mem, tau_syn: of its neurons, a number or (n_chip, n_out).
@@ -91,6 +94,7 @@ class Silicon:
         held_delays: of its spikes, as the chip can hold them; None: they take no time.
         delay_spread: by kind, how far its delays lie from these.
         neuron: made of the parameters by `finish`.
+        convolution: how programmed weights are shared; a chip has a synapse for each use of one.
     """
 
     number: int
@@ -109,6 +113,7 @@ class Silicon:
     held_delays: Delays | None = field(init=False)
     delay_spread: dict[str, Array] = field(default_factory=dict)
     neuron: LIF = field(init=False)
+    convolution: Convolution | None = None
 
     def __post_init__(self) -> None:
         model = self.neuron = self.layer.neuron
@@ -144,13 +149,27 @@ class Silicon:
         self.neuron = LIF(self.tau_mem, self.tau_syn, self.threshold, model.leak, model.capacitance)
 
     def effective(self, held: Array) -> Array:
-        """What programmed weights come to."""
+        """What programmed weights come to; of a convolution neuron by neuron, where they differ."""
+        if self.convolution is not None and not self._alike:
+            held = each(self.convolution, held)
         come = held if self.error is None else (held + self.error).astype(held.dtype)
         if self.gain is not None:
             come = (come * self.gain).astype(held.dtype)
         if self.stuck is not None:
             come = np.where(np.isnan(self.stuck), come, self.stuck).astype(held.dtype)
         return come
+
+    @property
+    def _alike(self) -> bool:
+        """Whether neurons that share programmed weights are the same."""
+        drawn = self.error, self.gain, self.stuck, self.always_on
+        return self.neuron.uniform and all(array is None for array in drawn)
+
+    def pull_back(self, grad: Array) -> Array:
+        """The gradient of effective weights as that of the programmed ones."""
+        if (factor := self.pull_factor) is not None:
+            grad = (grad * factor).astype(grad.dtype)
+        return grad if self.convolution is None else together(self.convolution, grad)
 
     @property
     def delays(self) -> Delays | None:

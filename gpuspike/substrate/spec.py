@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.network.delays import DELAYS
 from gpuspike.network.layers import Layer
 from gpuspike.substrate.distortions import DISTORTIONS, Distortion
 from gpuspike.substrate.silicon import Clock
@@ -155,19 +156,20 @@ class Substrate:
         for distortion in self._on:
             distortion.check_window(window, unit)
 
-    def check_fit(self, layers: Sequence[Layer]) -> None:
+    def check_fit(self, layers: Sequence[Layer], trained: Sequence[str] = ()) -> None:
         """Makes sure that a network has room on one chip.
+
+        Args:
+            trained: what is learnt beside weights, see `delays.learnt`.
 
         Raises:
             ConfigError: what is missing, and how many chips would have it.
         """
         for distortion in self._on:
             distortion.check_fit(layers)
-        if not self.ideal and any(layer.convolution is not None for layer in layers):
-            raise ConfigError(
-                "an emulated chip has no neurons that share weights, got a convolution: substrate=ideal "
-                "trains it, and the accountant prices it with a synapse for each use of a weight"
-            )
+        convolves = any(layer.convolution is not None for layer in layers)
+        if convolves and not self.ideal and set(trained) & set(DELAYS):
+            raise ConfigError("a convolution with delays has no emulated chip: model.delays=none has one")
         if len(layers) > MOST_LAYERS and not self.ideal:
             raise ConfigError(f"a chip has at most {MOST_LAYERS} layers, got {len(layers)}")
         fan_in = max(layer.n_pre for layer in layers)

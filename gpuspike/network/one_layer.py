@@ -1,0 +1,138 @@
+"""One layer and back, where spikes take their time between neurons."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuspike.kernels import Kernels, LayerState, Trial
+from gpuspike.kernels.trials import check_trial, heard
+from gpuspike.network.delays import Delays
+from gpuspike.neuron import LIF
+
+Array = NDArray[Any]
+
+
+class Pulled(NamedTuple):
+    """Gradients of the loss with respect to what a layer has.
+
+    Attributes:
+        weights: (n_replica, n_pre, n_post).
+        delays: of the kinds that it has.
+        taus: (2, n_replica, n_post) by ln(tau_mem) and ln(tau_syn); None where nobody asked.
+    """
+
+    weights: Array
+    delays: Delays = Delays()
+    taus: Array | None = None
+
+    def plus(self, other: Pulled) -> Pulled:
+        """The sum of two."""
+        delays = self.delays.map(lambda kind, array: array + getattr(other.delays, kind))
+        taus = None if self.taus is None or other.taus is None else self.taus + other.taus
+        return Pulled(self.weights + other.weights, delays, taus)
+
+
+class Push(NamedTuple):
+    """What pulls silent neurons of a layer towards their threshold, see `training.waking`.
+
+    Attributes:
+        wanted: (n_replica, n_batch, n_neurons) which pairs are pulled.
+        slope: (n_replica, n_post) of a membrane at whose peak a spike would have that gradient, were dL/dt 1.
+    """
+
+    wanted: NDArray[np.bool_]
+    slope: Array
+
+    def applied(
+        self, kernels: Kernels, state: LayerState, w: Array, neuron: LIF, delays: Delays | None, grad: Array
+    ) -> tuple[LayerState, Array]:
+        """A layer's answer and dL/dt where pulled neurons spike at their peaks."""
+        own = delays or Delays()
+        t_in = state.t_in if own.axonal is None else state.t_in + own.axonal[:, None]
+        synapses = None if own.synaptic is None else own.synapses(w)
+        t_peak = kernels.single.peaks(t_in, w, synapses, neuron, self.wanted)
+        pulled = np.isfinite(t_peak)
+        changed = state._replace(
+            t_cross=np.where(pulled, t_peak, state.t_cross),
+            slope=np.where(pulled, self.slope[:, None], state.slope),
+        )
+        return changed, np.where(pulled, grad.dtype.type(1.0), grad)
+
+
+def answered(
+    kernels: Kernels,
+    t_in: Array,
+    order: NDArray[np.int64] | None,
+    w: Array,
+    neuron: LIF,
+    delays: Delays | None,
+    trial: Trial | None = None,
+) -> LayerState:
+    """What a layer answers, (n_replica, n_batch, n_pre) inputs given."""
+    own = delays or Delays()
+    if own.axonal is not None:
+        t_in, order = t_in + own.axonal[:, None], None
+    if own.dendritic is not None:
+        trial = trial or Trial()
+        later = np.broadcast_to(own.dendritic[:, None], (len(w), t_in.shape[1], w.shape[2]))
+        later = later.copy() if trial.delay is None else later + trial.delay
+        trial = trial._replace(delay=later)
+    if own.synaptic is None:
+        alone = None if trial is None else [trial]
+        (state,) = kernels.forward(t_in, order, [w], [neuron], [()], alone)
+        return state
+    return _neuron_by_neuron(kernels, t_in, w, own.synapses(w), neuron, trial)
+
+
+def _neuron_by_neuron(
+    kernels: Kernels, t_in: Array, weights: Array, delays: Array, neuron: LIF, trial: Trial | None
+) -> LayerState:
+    if trial is None:
+        t_cross, slope = kernels.single.forward(t_in, weights, delays, neuron)
+        return LayerState(t_in, np.empty(0, np.int64), t_cross, t_cross, slope)
+    check_trial(trial, (len(weights), t_in.shape[1], weights.shape[2]), weights.dtype)
+    t_cross, slope = kernels.single.forward(t_in, weights, delays, neuron, trial.lift)
+    t_out = heard(t_cross, trial)
+    return LayerState(t_in, np.empty(0, np.int64), t_out, t_cross, slope)
+
+
+def pull(
+    kernels: Kernels,
+    state: LayerState,
+    w: Array,
+    neuron: LIF,
+    delays: Delays | None,
+    grad: Array,
+    *,
+    taus: bool,
+    further: bool,
+    **limits: Any,
+) -> tuple[Pulled, Any]:
+    """Gradients of what a layer has, and of its input times if they go `further`."""
+    own, active = delays or Delays(), limits["active"]
+    dendritic = axonal = synaptic = of_taus = None
+    if own.dendritic is not None:
+        wanted = np.isfinite(state.t_out) & active[:, None, None]
+        dendritic = np.where(wanted, grad, 0.0).sum(axis=1, dtype=np.float64)
+    further = further or own.axonal is not None
+    spikes = state.t_cross, state.slope, grad
+    of_weights, synapses = w, None if own.synaptic is None else own.synapses(w)
+    if taus or synapses is not None:
+        of_weights, synaptic, of_taus = kernels.single.learn(
+            state.t_in, w, synapses, neuron, *spikes, with_taus=taus, **limits
+        )
+    pulled: Any = None
+    if synapses is not None:
+        if further:
+            pulled = kernels.single.times_grad(state.t_in, w, synapses, neuron, *spikes, active=active)
+    else:
+        synaptic = None
+        pulled, (of_weights,) = kernels.backward(
+            [state], [w], [neuron], grad, need_t_in_grad=further, **limits
+        )
+    if own.axonal is not None:
+        axonal = pulled.sum(axis=1, dtype=np.float64)
+    return Pulled(of_weights, Delays(axonal, dendritic, synaptic), of_taus), pulled
