@@ -222,7 +222,17 @@ def test_many_chips_are_told_by_mean_spread_and_figure(
     answer = json.loads((place / "test_bss2_5chips_brainscales2.json").read_text())
     told = answer["population"]
     mean, std = 100 * told["mean"], 100 * told["std"]
-    assert f"test accuracy {mean:.2f} % ± {std:.2f} %, mean and deviation of 5 chips" in said
+    assert f"{mean:.2f} % ± {std:.2f} %, mean and deviation of 2 networks on 5 chips each" in said
+    assert "chips 0 to 4, each with the networks of 2 replicas" in said
+    assert "what a share of the chips reaches, mean over 2 networks:" in said
+    each = np.array(told["per_replica_and_chip"])
+    assert answer["accuracy"] == {
+        "mean": pytest.approx(each.mean()),
+        "per_replica": pytest.approx(each.mean(axis=1).tolist()),
+    }
+    assert answer["chips"]["brainscales2"]["accuracy"] == pytest.approx(each.mean())
+    assert answer["counted"]["chip_seeds"] == [0, 1]
+    assert answer["counted"]["accuracy"]["per_replica"] == pytest.approx([each[0, 0], each[1, 1]])
     for key in ("best", "median", "worst"):
         assert f"{key} {100 * told[key]:.2f} %" in said
     assert told["worst"] <= told["median"] <= told["best"]
@@ -232,6 +242,7 @@ def test_many_chips_are_told_by_mean_spread_and_figure(
     assert said.count("of 5 reach") == 5, "no share that five chips cannot tell"
     assert "chips 0 to 1, one a replica" in " ".join(said.split())
     page = (place / "test_bss2_5chips_brainscales2.html").read_text()
+    assert "bss2, chips 0 to 4, each with the networks of 2 replicas" in page
     assert "data:image/png" in page
     assert f"{mean:.2f} %" in page
 

@@ -63,6 +63,16 @@ def sweep(folder: Path) -> Path:
     return folder
 
 
+def test_a_sweep_of_seeds_is_points_and_their_mean(tmp_path: Path) -> None:
+    for k, reached in enumerate((0.90, 0.92, 0.97)):
+        test_sweep_report.job(tmp_path, f"{k}", reached, seed=k)
+    page = write_sweep_report(tmp_path)[0].read_text(encoding="utf-8")
+    drawing = page.split("Accuracy against what was swept")[1].split("</figure>")[0]
+    assert drawing.count('class="line ') == drawing.count("stroke-dasharray") == 1
+    assert "band" not in drawing
+    assert "Dashed: the mean, 93.00 ± 3.61 % over 3 runs that differ in seed alone." in page
+
+
 def test_seeds_are_pooled_and_values_are_as_typed(tmp_path: Path) -> None:
     jobs = read_sweep(sweep(tmp_path))
     values = swept(jobs)

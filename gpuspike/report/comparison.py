@@ -18,6 +18,8 @@ from gpuspike.screen import Screen, clean
 ASSUMED = ("assumption", "reported, unchecked")
 """Grades of a chip's times that are marked."""
 
+MARKED = "*: the chip's time scale is an assumption, or unchecked"
+
 COLUMNS = ("accuracy", "energy", "evidence", "stopping", "latency", "1/s")
 """Beside the chip's name, as they stand in a table."""
 
@@ -50,7 +52,7 @@ def comparison(
         The table and the notes that belong below it.
     """
     sources: list[str] = []
-    ours, theirs = [_of_chip(chip) for chip in chips], [_of_others(row, sources) for row in others]
+    ours, theirs = [of_chip(chip) for chip in chips], [_of_others(row, sources) for row in others]
     shown, paper = list(COLUMNS), Screen(width=1000)
     table = _table(network, shown, ours, theirs)
     for name in LEAST:
@@ -74,8 +76,8 @@ def comparison(
         for chip in chips
         if (chip["chips_needed"] or 0) > 1
     ]
-    if any(_time_mark(chip) for chip in chips):
-        notes.append("*: the chip's time scale is an assumption, or unchecked")
+    if any(time_mark(chip) for chip in chips):
+        notes.append(MARKED)
     if left_out:
         notes.append(f"{width} columns have no room for {', '.join(left_out)}: the answer's file has all")
     notes += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
@@ -96,12 +98,13 @@ def _table(network: str, shown: Sequence[str], ours: Sequence[Row], theirs: Sequ
     return table
 
 
-def _of_chip(chip: Mapping[str, Any]) -> Row:
+def of_chip(chip: Mapping[str, Any]) -> Row:
+    """A chip's row, by `COLUMNS` behind its name."""
     latency, stopping = chip["time_to_decision_s"], chip["until_decision"]["energy_J"]
     energies = "refused", NONE
     if not chip["refused"]:
         energies = tuple(_short(energy, "J") for energy in (chip["energy_per_classification_J"], stopping))
-    mark = _time_mark(chip)
+    mark = time_mark(chip)
     return (
         chip["name"],
         readable(chip["accuracy"], "%"),
@@ -132,7 +135,8 @@ def _of_others(row: Mapping[str, Any], sources: list[str]) -> Row:
     )
 
 
-def _time_mark(chip: Mapping[str, Any]) -> str:
+def time_mark(chip: Mapping[str, Any]) -> str:
+    """What marks times of a chip that nobody has checked."""
     return "*" if chip["seconds_per_sample"] is not None and chip["time_evidence"] in ASSUMED else ""
 
 

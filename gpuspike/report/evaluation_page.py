@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gpuspike.report.page import NONE, picture, readable, section, table, write_page
+from gpuspike.report.comparison import MARKED, of_chip, time_mark
+from gpuspike.report.page import picture, readable, section, table, write_page
 
 
 def headline(answer: Mapping[str, Any]) -> str:
@@ -17,8 +18,9 @@ def headline(answer: Mapping[str, Any]) -> str:
     if population := section(answer, "population"):
         mean, std = (readable(population[key], "%") for key in ("mean", "std"))
         deviation = "" if population["std"] is None else f" ± {std}"
-        count = population["chips"]
-        return f"{split} accuracy {mean}{deviation}, mean and deviation of {count} chips"
+        count, networks = population["chips"], len(population["per_replica_and_chip"])
+        whose = f"{networks} networks on {count} chips each" if networks > 1 else f"{count} chips"
+        return f"{split} accuracy {mean}{deviation}, mean and deviation of {whose}"
     values = accuracy["per_replica"]
     over = f", mean of {len(values)} replicas" if len(values) > 1 else ""
     return f"{split} accuracy {readable(accuracy['mean'], '%')}{over}"
@@ -28,14 +30,15 @@ def population_lines(population: Mapping[str, Any]) -> list[str]:
     """What a population of chips is worth, line by line."""
     n_chips, first = population["chips"], population["first_seed"]
     each = len(population["per_replica_and_chip"])
-    which = f"chips {first} to {first + n_chips - 1}" if n_chips > 1 else f"chip {first}"
     lines = [
-        which + (f", each with the networks of {each} replicas" if each > 1 else ""),
+        asked_on(first, n_chips) + (f", each with the networks of {each} replicas" if each > 1 else ""),
         ", ".join(f"{key} {readable(population[key], '%')}" for key in ("best", "median", "worst")),
     ]
     if population["mean_interval"]:
         low, high = (readable(value, "%") for value in population["mean_interval"])
         lines.append(f"the mean over all such chips lies between {low} and {high}, with 95 %")
+    if each > 1:
+        lines.append(f"what a share of the chips reaches, mean over {each} networks:")
     lines += [
         f"{count:>6} of {n_chips} reach {readable(value, '%')}"
         + (f", {share} of all such chips" if share else "")
@@ -44,11 +47,16 @@ def population_lines(population: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def asked_on(first: int, n_chips: int) -> str:
+    """Chips by their seeds."""
+    return f"chips {first} to {first + n_chips - 1}" if n_chips > 1 else f"chip {first}"
+
+
 def counted_on(answer: Mapping[str, Any]) -> str:
     """On which chips the spikes were counted that an evaluation of many chips has priced."""
     seeds = section(answer, "substrate")["chip_seeds"]
     which = f"chip {seeds[0]}" if len(seeds) == 1 else f"chips {seeds[0]} to {seeds[-1]}, one a replica"
-    return f"accuracy: mean over the chips; spikes, and so times and energies, as counted on {which}"
+    return f"accuracy: mean over all chips; spikes, and so times and energies, as counted on {which}"
 
 
 def _reached(population: Mapping[str, Any]) -> list[tuple[int, float, str]]:
@@ -105,7 +113,8 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
             (f"{count} of {population['chips']}", readable(value, "%"), share)
             for count, value, share in _reached(population)
         ]
-        body.append(table(rows, ["chips", "reach", "of all such chips, with 95 %"]))
+        reach = "reach, mean over networks" if len(population["per_replica_and_chip"]) > 1 else "reach"
+        body.append(table(rows, ["chips", reach, "of all such chips, with 95 %"]))
     body.append(f"<h2>One classification on a chip</h2>\n{_chips(answer)}")
     if population:
         body.append(f'<p class="soft">{escape(counted_on(answer))}</p>')
@@ -117,9 +126,13 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
 def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     seeds = section(answer, "substrate").get("chip_seeds") or []
     on = str(section(answer, "substrate").get("name"))
+    if population := section(answer, "population"):
+        on += f", {population_lines(population)[0]}"
+    elif seeds:
+        on += f", {asked_on(seeds[0], len(seeds))}" + (", one a replica" if len(seeds) > 1 else "")
     return [
         ("run", f"{answer['run']}, epoch {answer['epoch']}"),
-        ("asked on", on + (f", chip {', '.join(map(str, seeds))}" if seeds else "")),
+        ("asked on", on),
         ("emulated at", readable(section(answer, "emulator").get("inference_samples_per_s"), "samples/s")),
     ]
 
@@ -127,18 +140,18 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _chips(answer: Mapping[str, Any]) -> str:
     rows: list[Sequence[Any]] = []
     for chip in answer["chips"].values():
-        latency = section(chip, "time_to_decision_s").get("p50")
-        refused = chip["refused"]
-        rows.append(
-            (
-                chip["name"],
-                "refused" if refused else readable(chip["energy_per_classification_J"], "J"),
-                NONE if refused else chip["evidence"],
-                NONE if refused else readable(section(chip, "until_decision").get("energy_J"), "J"),
-                readable(latency, "s"),
-                readable(chip["samples_per_s"], ""),
-                refused or chip["does_not_fit"] or "",
-            )
-        )
-    head = ["chip", "energy", "evidence", "stopping at the decision", "median latency", "samples/s", "note"]
-    return table(rows, head, style="cards")
+        note = chip["refused"] or chip["does_not_fit"] or ""
+        own = f"{chip['name']}: "
+        rows.append((*of_chip(chip), note.removeprefix(own)))
+    head = [
+        "chip",
+        "accuracy",
+        "energy",
+        "evidence",
+        "stopping at the decision",
+        "median latency",
+        "samples/s",
+    ]
+    marked = any(time_mark(chip) for chip in answer["chips"].values())
+    foot = f'\n<p class="soft">{MARKED}</p>' if marked else ""
+    return table(rows, [*head, "note"], style="cards") + foot

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
@@ -230,6 +231,12 @@ def _swept(
     bands = "replicas" + (f" and {', '.join(pooled)}" if pooled else "")
     note = f"bands go from the lowest to the highest of the {bands}; " if max(counts) > 1 or pooled else ""
     words = f"Means, and the names of the jobs; {note}the best run is ringed. Point at a mark to see more."
+    if set(keys) <= set(SEEDS):  # repetitions of the same
+        words = words.replace(note, "")
+        means = [o.mean for o in found]
+        whole = spread(float(np.mean(means)), float(np.std(means, ddof=1)))
+        alone = f"{len(means)} runs that differ in {' and '.join(keys)} alone"
+        words = f"Dashed: the mean, {whole} over {alone}. {words}"
     return (
         f'<h2>Accuracy against what was swept</h2>\n<div class="figures">{"".join(shown)}</div>'
         f'<p class="soft">{words}</p>'

@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +145,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """Evaluates, prints the comparison, and writes it with a page to the run's folder evaluations/.
 
     Returns:
-        What the file holds.
+        What the file holds. Of many chips, "accuracy" is the mean over networks and chips, "population" has
+        all of them, and "counted" says on which chips, one a replica, spikes were counted.
 
     Raises:
         GpuspikeError: bad input, before anything is written.
@@ -167,7 +167,6 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     measured = measure(parts, prepared.machine, prepared.weights, data, split, prepared.prices)
     result = measured.results[split]
     accounts = {prices.key: on_chip(parts, measured, prices) for prices in prepared.prices}
-    chips = [account["chip"] for account in accounts.values()]
     answer = plain(
         {
             "run": str(prepared.folder),
@@ -194,7 +193,13 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     )
     if config.chips:
         reached = accuracies(parts, prepared.weights, data[split], parts.chip_seeds[0], config.chips)
-        answer |= {"population": plain(yields(reached) | {"first_seed": parts.chip_seeds[0]})}
+        answer |= {
+            "population": plain(yields(reached) | {"first_seed": parts.chip_seeds[0]}),
+            "counted": {"chip_seeds": parts.chip_seeds, "accuracy": answer["accuracy"]},
+            "accuracy": {"mean": float(reached.mean()), "per_replica": reached.mean(axis=1).tolist()},
+        }
+        for chip in answer["chips"].values():
+            chip["accuracy"] = answer["accuracy"]["mean"]
         figure = {f"{prepared.answer.stem}_yield": lambda: chip_plots.yields(reached, band(reached.shape[1]))}
         for name, reason in drawn(figure, prepared.answer.parent).items():
             warn(f"no figure {name}, the rest of the answer is there: {reason}", console)
@@ -203,7 +208,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         page = write_evaluation_page(prepared.answer, answer, parts.network.sizes)
     except OSError as error:
         raise OutputError(f"cannot write the page of {prepared.answer}: {error.strerror or error}") from None
-    _show(prepared, answer, chips, page, console)
+    _show(prepared, answer, page, console)
     return answer
 
 
@@ -235,7 +240,6 @@ def _decisions(prepared: Prepared, features: Array, silent_fraction: Array) -> d
 def _show(
     prepared: Prepared,
     answer: dict[str, Any],
-    chips: Sequence[dict[str, Any]],
     page: Path,
     console: Console,
 ) -> None:
@@ -258,10 +262,10 @@ def _show(
         )
     file = conf_folder() / "published" / f"{prepared.parts.dataset.name}.yaml"
     others = published(file)["rows"] if file.exists() else []
+    chips = list(answer["chips"].values())
     if population := answer.get("population"):
         for line in population_lines(population):
             console.print(line, highlight=False)
-        chips = [chip | {"accuracy": population["mean"]} for chip in chips]
     table, notes = comparison(prepared.parts.network.sizes, chips, others, console.width)
     console.print(table)
     for note in [counted_on(answer), *notes] if population else notes:

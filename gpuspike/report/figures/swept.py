@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from gpuspike.report.figures.axes import LEFT, RIGHT, TOP, WIDTH, Values, accuracy_axis, grid, point, svg
-from gpuspike.report.sweep_results import Outcome, Typed
+from gpuspike.report.sweep_results import SEEDS, Outcome, Typed
 
 MOST_LINES = 6
 """Lines with a colour of their own; of more, the best alone has one."""
@@ -26,7 +26,8 @@ def _values(found: Sequence[Outcome], key: str) -> Values:
 def against(found: Sequence[Outcome], key: str, best: Outcome) -> tuple[str, list[tuple[str, str]]]:
     """Test accuracy against the values of a key: a line for each choice of the other keys.
 
-    Bands go from the lowest to the highest replica. `best` is marked.
+    Bands go from the lowest to the highest replica. `best` is marked. A seed is no quantity: its points stand
+    alone, and a dashed line is at their mean.
 
     Returns:
         The drawing, and its legend: classes of lines and what they stand for, none for a single line.
@@ -47,7 +48,11 @@ def against(found: Sequence[Outcome], key: str, best: Outcome) -> tuple[str, lis
     for others, row in lines.items():
         places = sorted((xs.at(o.values[key][0]), o) for o in row)
         ends = [(x, ys.at(100 * o.low), ys.at(100 * o.high)) for x, o in places]
-        if any(low - high > 1 for _, low, high in ends):
+        if key in SEEDS:
+            mean = ys.at(100 * sum(o.mean for o in row) / len(row))
+            way = f"M{LEFT} {mean:.1f}H{WIDTH - RIGHT}"
+            parts.append(f'<path class="line {styles[others]}" stroke-dasharray="5 4" d="{way}"/>')
+        elif any(low - high > 1 for _, low, high in ends):
             way = [(x, high) for x, _, high in ends] + [(x, low) for x, low, _ in reversed(ends)]
             if len(ends) > 1:
                 text = " ".join(f"{x:.1f},{y:.1f}" for x, y in way)
@@ -58,7 +63,8 @@ def against(found: Sequence[Outcome], key: str, best: Outcome) -> tuple[str, lis
         way = "".join(
             f"{'L' if k else 'M'}{x:.1f} {ys.at(100 * o.mean):.1f}" for k, (x, o) in enumerate(places)
         )
-        parts.append(f'<path class="line {styles[others]}" d="{way}"/>')
+        if key not in SEEDS:
+            parts.append(f'<path class="line {styles[others]}" d="{way}"/>')
         for x, outcome in places:
             y = ys.at(100 * outcome.mean)
             mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
