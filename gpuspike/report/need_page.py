@@ -9,8 +9,6 @@ from typing import Any
 
 from gpuspike.report.page import NONE, picture, readable, section, table, write_page
 
-HEAD = ("value", "seeds", "mean", "interval", "verdict")
-
 CAPTION = (
     "Each seed, the mean, its interval; the line is the accuracy that was asked for, the strip the border "
     "between a value that is borne and one that is not."
@@ -19,7 +17,7 @@ MAP = "Means; the line is the accuracy that was asked for, straight from cell to
 
 
 def rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Points as cells under HEAD."""
+    """Points as cells, see `head_of`."""
     told = []
     for point in points:
         value = point["value"]
@@ -35,6 +33,16 @@ def rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return told
 
 
+def repeats(run: str) -> str:
+    """What is looked at several times at a value: seeds are trained, a run's networks meet chips."""
+    return "chips" if run else "seeds"
+
+
+def head_of(run: str) -> tuple[str, ...]:
+    """Columns of a table of points."""
+    return "value", repeats(run), "mean", "interval", "verdict"
+
+
 def how(answer: Mapping[str, Any]) -> str:
     """How it was found, in words."""
     asked = answer["question"]
@@ -44,13 +52,13 @@ def how(answer: Mapping[str, Any]) -> str:
         "none": "networks trained without a chip",
         "run": f"the networks of {asked['run']}",
     }[asked["training"]]
-    seeds = (
-        f"{asked['replicas']} to {asked['seeds']} seeds"
-        if not answer.get("map")
-        else f"{asked['replicas']} seeds"
-    )
+    most = "" if answer.get("map") else f" to {asked['seeds']}"
+    if asked["run"]:
+        seeds = f"{asked['replicas']}{most} chips a value, each with a network of the run"
+    else:
+        seeds = f"{asked['replicas']}{most} seeds a value, each on its own chip"
     return (
-        f"{answer['experiment']}, {trained}; {asked['split']} split; {seeds} a value, each on its own chip; "
+        f"{answer['experiment']}, {trained}; {asked['split']} split; {seeds}; "
         f"intervals of the mean after Student, with {100 * answer['confidence']:g} % for each value, however "
         "often it was looked at"
     )
@@ -69,19 +77,19 @@ def write_need_page(path: Path, answer: Mapping[str, Any]) -> Path:
         f"{readable(asked['accuracy'], '%')}</h1>",
         f"<p>{escape(how(answer))}.</p>",
     ]
-    number = 0
+    head, number = head_of(asked["run"]), 0
     for found in answer["borders"]:
         number += 1
         body.append(f'<h2>{escape(found["distortion"])}</h2><p class="notice">{escape(found["told"])}</p>')
         image = path.with_name(f"{path.stem}_{found['distortion']}.png")
         if image.is_file():
             body.append(picture(image, CAPTION, path, number))
-        body.append(table(rows([found["off"], *found["points"]]), HEAD, style="cards"))
+        body.append(table(rows([found["off"], *found["points"]]), head, style="cards"))
     if (drawn := answer.get("map")) is not None:
         image = path.with_name(f"{path.stem}_map.png")
         body.append(f"<h2>{escape(' and '.join(drawn['distortions']))}</h2>")
         if image.is_file():
             body.append(picture(image, MAP, path, number + 1))
-        body.append(table(rows(drawn["points"]), HEAD, style="cards"))
+        body.append(table(rows(drawn["points"]), head, style="cards"))
     body.append(f"<h2>Provenance</h2>\n{table(section(answer, 'provenance').items())}")
     return write_page(path.with_suffix(".html"), f"{names} - gpuspike", "\n".join(body))

@@ -141,7 +141,7 @@ def decide(accuracy: Array, question: Question, looks: int) -> tuple[str, tuple[
     """
     interval = mean_interval(accuracy, 1.0 - (1.0 - CONFIDENCE) / looks)
     assert interval is not None
-    low, high = interval
+    low, high = (min(max(end, 0.0), 1.0) for end in interval)  # Student knows of no share's ends
     verdict = REACHED if low > question.accuracy else MISSED if high < question.accuracy else UNDECIDED
     return verdict, (low, high)
 

@@ -15,7 +15,7 @@ from gpuspike.config.need import NeedConfig
 from gpuspike.config.schema import Config
 from gpuspike.errors import OutputError
 from gpuspike.report.figures import need as plots
-from gpuspike.report.need_page import HEAD, how, rows, write_need_page
+from gpuspike.report.need_page import head_of, how, repeats, rows, write_need_page
 from gpuspike.runs.bench import Bench, Training
 from gpuspike.runs.drawing import drawn
 from gpuspike.runs.need import CONFIDENCE, Border, Map, Point, Question, draw_map, search
@@ -71,7 +71,7 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
     stem = _stem(asked, training)
     with locked(folder):
         if asked.map:
-            found = _map(bench, (axes[0], axes[1]), asked.values, question, console)
+            found = _map(bench, (axes[0], axes[1]), asked, question, console)
             told["map"] = found.plain()
             figures[f"{stem}_map"] = lambda: plots.pair(
                 found.means(),
@@ -81,10 +81,12 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
                 question.split,
             )
         for one in () if asked.map else axes:
-            border = search(bench, one, question, lambda own, point: _say(own.name, point, console))
+            border = search(
+                bench, one, question, lambda own, point: _say(own.name, point, console, asked.run)
+            )
             told["borders"].append(border.plain() | {"told": border.told()})
             figures[f"{stem}_{one.name}"] = lambda border=border: _drawn(border, question)
-            _table([border.off, *border.points], border.told(), console)
+            _table([border.off, *border.points], border.told(), asked.run, console)
         told |= {"wall_s": time.perf_counter() - start, "provenance": provenance}
         told = plain(told)
         for name, reason in drawn(figures, folder).items():
@@ -103,15 +105,15 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
 def _map(
     bench: Bench,
     axes: tuple[Axis, Axis],
-    values: Sequence[Sequence[float]],
+    asked: NeedConfig,
     question: Question,
     console: Console,
 ) -> Map:
     names = " ".join(one.name for one in axes)
-    first, second = values or (axes[0].grid, axes[1].grid)
+    first, second = asked.values or (axes[0].grid, axes[1].grid)
 
     def say(pair: Sequence[float], point: Point) -> None:
-        _say(names, point, console, " ".join(f"{value:g}" for value in pair))
+        _say(names, point, console, asked.run, " ".join(f"{value:g}" for value in pair))
 
     found = draw_map(bench, axes, (first, second), question, say)
     table = Table()
@@ -138,23 +140,22 @@ def _drawn(border: Border, question: Question) -> Figure:
     return plots.border(border.plain(), question.accuracy, one.label, question.split, whole=one.whole)
 
 
-def _say(name: str, point: Point, console: Console, value: str = "") -> None:
+def _say(name: str, point: Point, console: Console, run: str, value: str = "") -> None:
     """A line for what has just been examined."""
     value = value or ("off" if point.value is None else f"{point.value:g}")
     if len(point.accuracy):
         low, high = (100 * end for end in point.interval)
-        words = (
-            f"{100 * point.accuracy.mean():6.2f} %, {low:.2f} to {high:.2f}, {len(point.accuracy)} seeds, "
-        )
-        text = f"{words}{point.verdict}, {duration(point.seconds)}"
+        words = f"{100 * point.accuracy.mean():6.2f} %, {low:.2f} to {high:.2f}"
+        looks = f"{len(point.accuracy)} {repeats(run)}"
+        text = f"{words}, {looks}, {point.verdict}, {duration(point.seconds)}"
     else:
         text = f"{point.verdict}: {point.reason}"
     console.print(f"{name} {value:10} {text}", soft_wrap=True, highlight=False)
 
 
-def _table(points: Sequence[Point], told: str, console: Console) -> None:
+def _table(points: Sequence[Point], told: str, run: str, console: Console) -> None:
     table = Table()
-    for name in HEAD:
+    for name in head_of(run):
         table.add_column(name, justify="left" if name == "verdict" else "right")
     for cells in rows([plain(point.plain()) for point in points]):
         table.add_row(*cells)

@@ -33,15 +33,17 @@ def border(found: Mapping[str, Any], accuracy: float, label: str, split: str, *,
     low, high = 100 * np.array([point["interval"] for point in points]).reshape(-1, 2).T
     axes.fill_between(values, low, high, color=BLUE, alpha=0.2, linewidth=0)
     axes.plot(values, means, color=BLUE, marker="o", ms=2.5)
+    every = [means]
     for value, point in zip(values, points, strict=True):
         seeds = 100 * np.array(point["accuracy"])
-        axes.plot(np.full(len(seeds), value), seeds, ".", color=BLUE, alpha=0.35, ms=2)
+        axes.plot(np.full(len(seeds), value), seeds, "_", color=GREY, ms=5, mew=0.7)
+        every.append(seeds)
     axes.axhline(100 * accuracy, color=VERMILION, linewidth=0.8, label="asked for")
     axes.axhline(100 * found["off"]["mean"], color=GREY, linestyle="--", linewidth=0.8, label="without it")
     if found["enough"] is not None and found["too_much"] is not None:
         ends = sorted((found["enough"], found["too_much"]))
         axes.axvspan(*ends, color=VERMILION, alpha=0.15, linewidth=0, label="border")
-    shown = np.concatenate([means, [100 * found["off"]["mean"], 100 * accuracy]])
+    shown = np.concatenate([*every, [100 * found["off"]["mean"], 100 * accuracy]])
     room = max(1.0, 0.08 * (shown.max() - shown.min()))
     axes.set_ylim(shown.min() - room, min(101.0, shown.max() + room))
     ticker = lazy_matplotlib().ticker
@@ -49,12 +51,26 @@ def border(found: Mapping[str, Any], accuracy: float, label: str, split: str, *,
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     elif len(values):
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+        ticks = _apart(sorted(set(values)))
+        axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+        axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlabel(label)
     axes.set_ylabel(f"{split} accuracy (%)")
     axes.legend(loc="best")
     return figure
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Of ascending positive values those whose names have room on a logarithmic axis, the ends among them."""
+    least = np.log(values[-1] / values[0]) / 7
+    kept = [values[-1]]
+    for value in reversed(values[:-1]):
+        if np.log(kept[-1] / value) >= least:
+            kept.append(value)
+    if kept[-1] != values[0]:
+        kept[-1] = values[0]
+    return kept[::-1]
 
 
 @styled()
