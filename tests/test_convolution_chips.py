@@ -20,6 +20,8 @@ from gpuspike.network.parameters import LayerParameters, Parameters
 from gpuspike.neuron import LIF
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.substrate.loop import EXACT, NOMINAL
+from gpuspike.training.bumping import Bumping
+from gpuspike.training.waking import Waking
 
 Array = NDArray[Any]
 
@@ -36,7 +38,7 @@ DISTORTED = {
     "threshold_noise": {"threshold_noise": 0.1},
     "spike_jitter": {"spike_jitter": 0.05},
     "lost_spikes": {"lost_spikes": 0.3},
-    "time_grid": {"time_grid": 0.1},
+    "time_grid": {"time_grid": 0.4},
     "trial_end": {"trial_end": 2.0},
     "input_jitter": {"input_jitter": 0.05},
     "lost_inputs": {"lost_inputs": 0.2},
@@ -78,13 +80,59 @@ def chip_of(values: dict[str, Any], seeds: Any = (5, 6), stack: Any = None) -> E
     return EmulatedChip(Substrate(**values), stack or layers(), load("cpu"), seeds)
 
 
+def test_the_dead_among_those_that_share_weights_are_nobody_s_business() -> None:
+    """They are neither counted as silent, nor pulled, nor bumped."""
+    t_in, weights = drawn()
+    chip = chip_of({"dead_neurons": 0.8})
+    weights = [np.full_like(w, 1.0) for w in weights]
+    machine = OnChip(Architecture(layers(), load("cpu")), chip, NOMINAL)
+    states = machine.forward(weights, LayerInput(np.minimum(t_in, 2.0), None), MOMENT)
+    dead = chip.dead_maps
+    assert dead[0] is not None
+    assert dead[1] is None
+    np.testing.assert_array_equal(
+        np.isinf(states[0].seen), np.broadcast_to(dead[0][:, None], states[0].seen.shape)
+    )
+    silent = np.isinf(states[0].t_out).mean(axis=(1, 2))
+    np.testing.assert_allclose(chip.dead_fraction[0], silent)
+    waking = Waking([0.0, 0.0], 0.1, 2)
+    waking.watch(layers())
+    labels = np.zeros((2, 3), np.int64)
+    waking.follow(layers(), states, dead)
+    assert all((share == 0.0).all() for share in waking.share)
+    assert waking.pushes(layers(), states, labels, dead) == [None, None]
+    assert waking.pushes(layers(), states, labels) == [None, None], "nobody was silent before"
+    waking.follow(layers(), states)
+    assert waking.pushes(layers(), states, labels)[0] is not None
+    bumped = [w.copy() for w in weights]
+    unheard = [MAPS.unheard(dead[0]), None]
+    assert unheard[0].any()
+    Bumping([0.0, 0.0], 0.1, 2).apply(bumped, states, np.zeros(2, np.int64), unheard)
+    np.testing.assert_array_equal(bumped[0], weights[0])
+
+
+def test_padding_keeps_the_chip_s_time() -> None:
+    chip = chip_of({"time_grid": 0.4, "trial_end": 1.7})
+    padded, plain = chip.convolutions
+    assert padded is not None
+    assert plain is None
+    assert padded.pad_time == pytest.approx(1.6)
+    late = chip_of({"trial_end": 1.2}).convolutions[0]
+    assert late is not None
+    assert math.isinf(late.pad_time)
+
+
 def one_by_one(chip: EmulatedChip, w: Array, t_in: Array, n_batch: int) -> tuple[Array, Array, Array]:
     """Crossings and seen times of the maps' neurons, each computed alone by the oracle, and what is heard."""
     silicon = chip._silicon[0]
     come = chip.effective([w, np.zeros((len(w), MAPS.n_out + 2, 4))])[0]
     come = np.tile(come, MAPS.n_positions) if come.shape[2] == 3 else come
     sources = MAPS.sources(1)
-    around = np.concatenate([t_in, np.full((*t_in.shape[:2], 1), MAPS.pad_time)], axis=2)
+    clock, pad_time = chip.substrate.clock, MAPS.pad_time
+    if clock.grid:
+        pad_time = math.ceil(pad_time / clock.grid - 1e-3) * clock.grid
+    pad_time = math.inf if pad_time > clock.last else pad_time
+    around = np.concatenate([t_in, np.full((*t_in.shape[:2], 1), pad_time)], axis=2)
     around = np.broadcast_to(around, (len(w), *around.shape[1:]))
     quiet = not any(map(chip.substrate.doing, ("lift", "delay", "clock")))
     trial = None if quiet and silicon.always_on is None else chip._trial(silicon, n_batch, w.dtype, MOMENT)
@@ -284,8 +332,14 @@ def test_what_no_chip_has_is_refused_by_name() -> None:
         machine.backward(weights, states, np.zeros_like(states[-1].t_out), **options)
     free = ({"threshold": np.zeros((2, n))} for n in (3, 4))
     thresholds = Parameters([LayerParameters(w, own) for w, own in zip(weights, free, strict=True)])
-    with pytest.raises(ConfigError, match="threshold of a convolution has no exact gradient on a chip"):
-        machine.having(thresholds)
+    with pytest.raises(ConfigError, match="threshold has no exact gradient of a convolution on a chip"):
+        machine.having(thresholds).backward(
+            thresholds,
+            states,
+            np.zeros_like(states[-1].t_out),
+            active=np.ones(2, np.bool_),
+            max_weight_grad=1.0,
+        )
     with pytest.raises(ConfigError, match="a convolution is trained on emulated chips, got a str"):
         OnChip(Architecture(layers(), kernels), "hardware")  # type: ignore[arg-type]
 

@@ -134,7 +134,7 @@ class Counter:
         kernels, t_out = _kernels(), states[-1].t_out
         t_decision = np.empty(t_out.shape[:2], t_out.dtype)
         kernels.earliest(t_out, t_decision)
-        times = [*(state.t_in for state in states), t_out, *(states[k].t_cross for k in self._pooled)]
+        times = [*(state.t_in for state in states), t_out, *(states[k].seen for k in self._pooled)]
         grid = first, STRIDE, self._steps_per_unit
         for spikes, totals, course in zip(times, self._totals, self._course, strict=True):
             kernels.count(spikes, t_decision, self._ends, totals, *grid, course)

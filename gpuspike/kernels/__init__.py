@@ -43,6 +43,11 @@ class LayerState(NamedTuple):
     slope: Array
     t_seen: Array | None = None
 
+    @property
+    def seen(self) -> Array:
+        """When spikes of all neurons are seen, before anything is pooled; of a layer that has maps."""
+        return self.t_cross if self.t_seen is None else self.t_seen
+
 
 class Trial(NamedTuple):
     """What a chip does to one layer in each trial; the values here do nothing.

@@ -183,6 +183,10 @@ class Convolution:
             return times
         return np.ascontiguousarray(self.windows(times).min(axis=-1)).reshape(*times.shape[:2], self.n_out)
 
+    def unheard(self, dead: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(n_replica, n_out) windows of whose neurons, (n_replica, n_neurons), all are dead."""
+        return self.windows(dead[:, None]).all(axis=-1).reshape(len(dead), self.n_out)
+
     def spread(self, grad: Array, times: Array) -> Array:
         """(n_replica, n_batch, n_neurons) gradients of the spikes that were heard; 0 for all others.
 

@@ -31,7 +31,7 @@ Answer = Callable[[Array], LayerState]
 
 def silent_pairs(layer: Layer, state: LayerState) -> NDArray[np.bool_]:
     """(n_replica, n_batch, n_neurons) who does not spike, maps before anything is pooled."""
-    return np.isinf(state.t_out if layer.convolution is None else state.t_cross)
+    return np.isinf(state.t_out if layer.convolution is None else state.seen)
 
 
 def calibrated(

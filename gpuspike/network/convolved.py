@@ -107,7 +107,7 @@ def pull_convolved(
         )
         return Pulled(of_weights), pulled
 
-    t_seen = state.t_cross if state.t_seen is None else state.t_seen
+    t_seen = state.seen
 
     def spread(part: slice) -> Array:
         # What is heard first of a window does not change with a delay that its neurons share.
@@ -137,10 +137,9 @@ def _pull_unshared(
     """The same of neurons that share nothing, gradients of the weights for each of them."""
     total, of_inputs = np.zeros(w.shape), []
     for part in _chunks(convolution, state.t_in, w):
-        t_seen = None if state.t_seen is None else state.t_seen[:, part]
-        t_in, t_cross, slope = (a[:, part] for a in (state.t_in, state.t_cross, state.slope))
-        one = LayerState(t_in, state.order, state.t_out, t_cross, slope, t_seen)
-        of_neurons = _spread(convolution, grad[:, part], t_cross if t_seen is None else t_seen)
+        t_in, *times = (a[:, part] for a in (state.t_in, state.t_cross, state.slope, state.seen))
+        one = LayerState(t_in, state.order, state.t_out, *times)
+        of_neurons = _spread(convolution, grad[:, part], one.seen)
         pulled, of_weights = unshared.backward(
             kernels, convolution, one, w, neuron, of_neurons, need_t_in_grad=further, **limits
         )
@@ -214,7 +213,7 @@ def maps_as_own(
     kernels: Kernels, state: LayerState, weights: Array, neuron: LIF, convolution: Convolution
 ) -> LayerState:
     """What a chip's neurons answered as if they were the layer's own; see `passes.as_own`."""
-    t_cross = state.t_cross if state.t_seen is None else state.t_seen
+    t_cross = state.seen
     slopes = [
         kernels.crossing_slopes(
             convolution.patches(state.t_in[:, part]),

@@ -207,6 +207,11 @@ class Architecture:
         """None of the neurons is dead."""
         return 0.0
 
+    @property
+    def dead_maps(self) -> list[Array | None]:
+        """Which neurons of each convolution are dead, where any are: none of a network's own."""
+        return []
+
     def after_step(self, weights: Sequence[Array]) -> None:
         """Nothing: what the optimiser leaves is what the network has."""
 
@@ -254,6 +259,11 @@ class Machine(Protocol):
     @property
     def dead_fraction(self) -> float | Array:
         """(n_layer, n_replica) shares of neurons that never spike, whatever their weights; or one for all."""
+        ...
+
+    @property
+    def dead_maps(self) -> Sequence[Array | None]:
+        """(n_replica, n_neurons) of each layer which neurons that share weights are dead; empty: none."""
         ...
 
     def after_step(self, weights: Sequence[Array]) -> None:

@@ -99,9 +99,8 @@ def backward(
         active, max_weight_grad: see `Kernels.backward`.
     """
     n_replica, by = len(w), _Positions(convolution)
-    t_out = state.t_cross if state.t_seen is None else state.t_seen
     patches = by.patches(state.t_in, n_replica)
-    times = (by.split(array) for array in (t_out, state.t_cross, state.slope))
+    times = (by.split(array) for array in (state.seen, state.t_cross, state.slope))
     of_patches, (of_weights,) = kernels.backward(
         [LayerState(patches, np.empty(0, np.int64), *times)],
         [by.weights(each(convolution, w))],

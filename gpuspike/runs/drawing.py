@@ -158,8 +158,7 @@ def _at_one_position(layer: Layer, state: LayerState) -> tuple[int, Array, Array
     t_in, t_out = state.t_in[0, 0].astype(np.float64), state.t_out[0, 0].astype(np.float64)
     if layer.convolution is None:
         return 0, t_in, t_out
-    t_seen = state.t_cross if state.t_seen is None else state.t_seen
-    spikes = t_seen[0, 0].astype(np.float64).reshape(-1, layer.convolution.n_maps)
+    spikes = state.seen[0, 0].astype(np.float64).reshape(-1, layer.convolution.n_maps)
     position = int(spikes.min(axis=1).argmin())
     return position, of_each_position(layer, t_in[None])[0, position], spikes[position]
 

@@ -17,6 +17,9 @@ Array = NDArray[Any]
 MOST_SPIKES = 1 << 22
 """Spike times of inputs and neurons, over all chips, that an evaluation holds at once."""
 
+MOST_SYNAPSES = 1 << 24
+"""Synapses of all chips that it holds at once."""
+
 SHARES = (1.0, 0.99, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1)
 """Shares of the chips whose accuracy is told."""
 
@@ -31,7 +34,8 @@ def accuracies(
         first_seed: of the chips; the others' follow.
     """
     per_sample = sum(layer.n_received + layer.n_neurons for layer in parts.network.layers)
-    together = max(1, min(n_chips, MOST_SPIKES // per_sample))
+    per_chip = sum(layer.n_pre * layer.n_neurons for layer in parts.network.layers)
+    together = max(1, min(n_chips, MOST_SPIKES // per_sample, MOST_SYNAPSES // per_chip))
     batch = max(1, min(len(data), MOST_SPIKES // (per_sample * together)))
     reached = np.empty((len(weights[0]), n_chips))
     for first in range(0, n_chips, together):

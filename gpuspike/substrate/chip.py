@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, DataError
 from gpuspike.kernels import Kernels, LayerState, Trial, seen
+from gpuspike.kernels.convolution import Convolution
 from gpuspike.network import passes
 from gpuspike.network.delays import Delays
 from gpuspike.network.layers import Layer, LayerInput, Moment
@@ -119,9 +121,25 @@ class EmulatedChip:
 
     @property
     def dead_fraction(self) -> Array:
-        """(n_layer, n_chip) shares of dead neurons."""
+        """(n_layer, n_chip) shares of neurons that are dead, of a pool's windows those without another."""
         none = np.zeros(len(self.seeds))
-        return np.stack([none if s.dead is None else s.dead.mean(axis=1) for s in self._silicon])
+        return np.stack([none if (dead := s.unheard) is None else dead.mean(axis=1) for s in self._silicon])
+
+    @property
+    def dead_maps(self) -> list[Array | None]:
+        """(n_chip, n_neurons) which neurons of each convolution are dead; None of other layers."""
+        return [None if silicon.convolution is None else silicon.dead for silicon in self._silicon]
+
+    @property
+    def convolutions(self) -> list[Convolution | None]:
+        """Of each layer, with padding that spikes when the chip's clock has it seen."""
+        clock = self.substrate.clock
+
+        def there(convolution: Convolution) -> Convolution:
+            pad_time = seen(np.array([convolution.pad_time]), clock.grid, clock.last)
+            return replace(convolution, pad_time=float(pad_time[0]))
+
+        return [own.convolution and there(own.convolution) for own in self._layers]
 
     def program(self, weights: Sequence[Array]) -> list[Array]:
         """Weights as the chip can hold them; see `Chip.program`."""
@@ -208,7 +226,7 @@ class EmulatedChip:
             self.delays,
             self.bias_times(),  # those of the first layer are in the input already
             trials,
-            [layer.convolution for layer in self._layers],
+            self.convolutions,
         )
 
     def __call__(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[Array]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, with_bias
+from gpuspike.kernels.convolution import Convolution
 from gpuspike.network import passes
 from gpuspike.network.constants import TRAINED
 from gpuspike.network.delays import Delays
@@ -79,8 +80,7 @@ class OnChip:
 
         Raises:
             ConfigError: constants for a chip that is not emulated, or their exact gradient where thresholds
-                change from trial to trial, which the weights' gradient does not tell apart, or where neurons
-                of a convolution have their own.
+                change from trial to trial, which the weights' gradient does not tell apart.
         """
         if not parameters.trained:
             return self
@@ -88,11 +88,6 @@ class OnChip:
             kind = type(self.chip).__name__
             raise ConfigError(
                 f"{', '.join(parameters.trained)} can be trained on emulated chips, got a {kind}"
-            )
-        if self.exact is not None and self.network.convolves:
-            names = ", ".join(parameters.trained)
-            raise ConfigError(
-                f"{names} of a convolution has no exact gradient on a chip: substrate.gradient=nominal is one"
             )
         ratios = [name for name in parameters.trained if name in TRAINED and not TRAINED[name].NEEDS_TAUS]
         if ratios and self.exact is not None and (lifting := self.chip.substrate.doing("lift")):
@@ -151,21 +146,22 @@ class OnChip:
         """Gradients of all that is learnt, by the mode; see `Architecture.backward`.
 
         Raises:
-            ConfigError: neurons of a convolution to be pulled by an exact gradient.
+            ConfigError: neurons of a convolution to be pulled, or constants of theirs to be learnt, by an
+                exact gradient.
         """
         parameters, exact = Parameters.of(learnt), self.exact
-        if exact is not None and pushes and self.network.convolves:
+        if exact is not None and self.network.convolves and (pushes or parameters.trained):
+            names = "silence=waking" if pushes else ", ".join(parameters.trained)
             raise ConfigError(
-                "silence=waking has no exact gradient of a convolution on a chip: "
-                "substrate.gradient=nominal is one"
+                f"{names} has no exact gradient of a convolution on a chip: substrate.gradient=nominal is one"
             )
         weights, neurons = self.believed(parameters.weights)
         delays = self._known_delays if exact is None else exact.delays
         if exact is None:
             states = [
-                passes.as_own(self.kernels, state, w, neuron, own, layer.convolution)
-                for state, w, neuron, own, layer in zip(
-                    self._seen(states), weights, neurons, delays, self.layers, strict=True
+                passes.as_own(self.kernels, state, w, neuron, own, convolution)
+                for state, w, neuron, own, convolution in zip(
+                    self._seen(states), weights, neurons, delays, self._convolutions, strict=True
                 )
             ]
         found = passes.backward(
@@ -178,12 +174,25 @@ class OnChip:
             active=active,
             max_weight_grad=max_weight_grad,
             taus=parameters.needs_taus,
-            convolutions=[layer.convolution for layer in self.layers],
+            convolutions=self._convolutions,
             pushes=pushes,
         )
         network = self.network
         learns = parameters.gradients(found, weights, network.models, neurons, network.delay_rule)
         return learns if exact is None else learns.with_weights(exact.pull_back(learns.weights))
+
+    @property
+    def _convolutions(self) -> list[Convolution | None]:
+        """Of each layer, as the chip has them."""
+        chip = self.chip
+        if isinstance(chip, EmulatedChip):
+            return chip.convolutions
+        return [layer.convolution for layer in self.layers]
+
+    @property
+    def dead_maps(self) -> list[Array | None]:
+        """See `Architecture.dead_maps`."""
+        return self.chip.dead_maps if isinstance(self.chip, EmulatedChip) else []
 
     @property
     def _known_delays(self) -> list[Delays | None]:

@@ -160,6 +160,13 @@ class Silicon:
         return come
 
     @property
+    def unheard(self) -> Array | None:
+        """(n_chip, n) who is never heard: the dead, of a pool windows that have no others; None: nobody."""
+        if self.dead is None or self.convolution is None:
+            return self.dead
+        return self.convolution.unheard(self.dead)
+
+    @property
     def _alike(self) -> bool:
         """Whether neurons that share programmed weights are the same."""
         drawn = self.error, self.gain, self.stuck, self.always_on

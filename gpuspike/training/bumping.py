@@ -80,15 +80,26 @@ class Bumping:
         return np.where(over.any(axis=0), over.argmax(axis=0), NO_LAYER)
 
     def apply(
-        self, weights: Sequence[Array], activities: Sequence[LayerState], chosen: NDArray[np.int64]
+        self,
+        weights: Sequence[Array],
+        activities: Sequence[LayerState],
+        chosen: NDArray[np.int64],
+        unheard: Sequence[NDArray[np.bool_] | None] = (),
     ) -> None:
-        """Bumps the chosen layers' weights in place and remembers what was bumped."""
+        """Bumps the chosen layers' weights in place and remembers what was bumped.
+
+        Args:
+            unheard: (n_replica, n_out) of each layer who is dead among those that share weights with others;
+                None, or empty: nobody is.
+        """
         repeated = self.exponential & (chosen == self.layer) & (chosen != NO_LAYER)
         self.size = np.where(repeated, np.minimum(2.0 * self.size, self.most), self.value)
         self.layer = chosen
         for r in np.flatnonzero(chosen != NO_LAYER):
             number = chosen[r]
             silent = np.isinf(activities[number].t_out[r]).any(axis=0)
+            if unheard and (dead := unheard[number]) is not None:
+                silent = silent & ~dead[r]
             # Maps of a convolutional layer: what a weight moves is silent where any of its neurons is.
             silent = silent.reshape(-1, weights[number].shape[2]).any(axis=0)
             bump = self.size[r] * (silent if self.targeted else np.ones_like(silent))

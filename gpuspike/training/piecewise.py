@@ -65,7 +65,7 @@ class PiecewiseStep(HostStep):
         activities = network.forward(weights, received, moment)
         t_out = activities[-1].t_out
         loss, t_out_grad = self._loss_now(t_out, labels)
-        silent = silent_fraction(activities)
+        silent, dead = silent_fraction(activities), network.dead_maps
         # Nobody wakes the dead: counted, they would have a layer bumped for ever.
         chosen = self._bumping.choose(silent - network.dead_fraction)
         bumped = chosen != NO_LAYER
@@ -78,12 +78,16 @@ class PiecewiseStep(HostStep):
                 t_out_grad,
                 active=active,
                 max_weight_grad=self._rule.max_weight_grad,
-                pushes=() if waking is None else waking.pushes(network.layers, activities, labels),
+                pushes=() if waking is None else waking.pushes(network.layers, activities, labels, dead),
             )
             if waking is not None:
-                waking.follow(network.layers, activities)
+                waking.follow(network.layers, activities, dead)
             self._descent.step(parameters, grads, self._learning_rate, active)
-        self._bumping.apply(weights, activities, chosen)
+        unheard = [
+            None if own is None or layer.convolution is None else layer.convolution.unheard(own)
+            for layer, own in zip(network.layers, dead or [None] * len(weights), strict=True)
+        ]
+        self._bumping.apply(weights, activities, chosen, unheard)
         network.after_step(weights)
         accuracy = (decide(t_out) == labels).mean(axis=1)
         return np.vstack([loss.mean(axis=1), accuracy, bumped, silent])

@@ -72,16 +72,22 @@ class Waking(Bumping):
         return [1.0] * len(self.max_silent)
 
     def pushes(
-        self, layers: Sequence[Layer], states: Sequence[LayerState], labels: NDArray[np.int64]
+        self,
+        layers: Sequence[Layer],
+        states: Sequence[LayerState],
+        labels: NDArray[np.int64],
+        dead: Sequence[Array | None] = (),
     ) -> list[Push | None]:
         """Which silent (sample, neuron) pairs of each layer are pulled, and how much.
 
         Args:
             labels: (n_replica, n_batch).
+            dead: (n_replica, n_neurons) of each layer who is dead among those that share weights with others,
+                which must not be pulled for them; None, or empty: nobody is.
         """
         found: list[Push | None] = []
         for number, (layer, state) in enumerate(zip(layers, states, strict=True)):
-            silent = self._asleep(layer, state)
+            silent = self._asleep(layer, state, dead[number] if dead else None)
             if number + 1 == len(layers):
                 wanted = silent & (np.arange(silent.shape[2]) == labels[..., None])
                 over = np.ones_like(self.share[number])
@@ -99,17 +105,26 @@ class Waking(Bumping):
             found.append(Push(wanted, slope.astype(state.t_out.dtype)))
         return found
 
-    def _asleep(self, layer: Layer, state: LayerState) -> NDArray[np.bool_]:
+    def _asleep(self, layer: Layer, state: LayerState, dead: Array | None) -> NDArray[np.bool_]:
         """(n_replica, n_batch, n_neurons) whose membranes stay below the threshold while a trial lasts.
 
         A spike that a chip loses on its way needs no larger weights.
         """
         silent = silent_pairs(layer, state)
+        if dead is not None:
+            silent &= ~dead[:, None]
         return silent & ~((state.t_cross < np.inf) & (state.t_cross <= np.float64(self.end)))
 
-    def follow(self, layers: Sequence[Layer], states: Sequence[LayerState]) -> None:
-        """Remembers who was silent."""
-        for share, layer, state in zip(self.share, layers, states, strict=True):
-            silent = self._asleep(layer, state)
+    def follow(
+        self, layers: Sequence[Layer], states: Sequence[LayerState], dead: Sequence[Array | None] = ()
+    ) -> None:
+        """Remembers who was silent; see `pushes`."""
+        for number, (share, layer, state) in enumerate(zip(self.share, layers, states, strict=True)):
+            own = dead[number] if dead else None
+            silent = self._asleep(layer, state, own)
+            n_samples = silent.shape[1]
             silent = silent.reshape(len(silent), -1, share.shape[1])  # places of a map are like samples
-            share[...] = np.count_nonzero(silent, axis=1) / silent.shape[1]
+            n = np.full(share.shape, silent.shape[1])
+            if own is not None:  # a map of dead neurons alone is not silent
+                n -= n_samples * own.reshape(len(own), -1, share.shape[1]).sum(axis=1)
+            share[...] = np.count_nonzero(silent, axis=1) / np.maximum(n, 1)
