@@ -12,7 +12,7 @@ import test_report
 from rich.console import Console
 
 from gpuspike.cli.words import help_head, pinned, placed
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import jobs, read_config, to_yaml
 from gpuspike.errors import ConfigError
 from gpuspike.runs import run as runs

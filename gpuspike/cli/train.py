@@ -18,7 +18,8 @@ from gpuspike import plugins
 from gpuspike.cli.command import command, refuse, too_large
 from gpuspike.cli.words import help_head, named_by_time, pinned, placed
 from gpuspike.config import schema
-from gpuspike.config.composition import conf_folder, register
+from gpuspike.config.composition import register
+from gpuspike.config.files import conf_folder, not_a_run
 from gpuspike.config.schema import Job, experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, DataError, GpuspikeError
 from gpuspike.screen import Screen, line, open_streams
@@ -138,6 +139,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
     """
     from gpuspike.runs.experiment import build
     from gpuspike.runs.sweep import check_sweep
+    from gpuspike.runs.values import check_values
     from gpuspike.store import resume
     from gpuspike.store.run_folder import check_folder, check_writable, existing, locked
 
@@ -146,9 +148,11 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
         return before, None, None
-    asked = jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags))
+    asked = jobs([a for a in arguments if not a.startswith("-")], bool(flags), check_values)
     for job in asked:
         if job.config.resume is not None:
+            if why := not_a_run(Path(job.config.resume)):
+                raise ConfigError(f"resume must be the folder of a run, got {job.config.resume}, {why}")
             check_writable(Path(job.config.resume))
             with locked(Path(job.config.resume)):
                 build(resume.read(Path(job.config.resume), job.config, job.overrides).config)

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from gpuspike import plugins
 from gpuspike.cli.command import command
-from gpuspike.config.composition import conf_folder, one_line
+from gpuspike.config.files import conf_folder
+from gpuspike.config.hints import one_line
 from gpuspike.config.schema import Job, jobs
 from gpuspike.errors import ConfigError
 from gpuspike.screen import Screen
@@ -56,13 +57,14 @@ def _tune(arguments: Sequence[str]) -> None:
     from gpuspike.runs import tune as tuning
     from gpuspike.runs.experiment import build
     from gpuspike.runs.sweep import check_sweep
+    from gpuspike.runs.values import check_values
 
     search, others = read(plugins.given(arguments))
     tuning.check(search)
     folder = Path(search.folder or f"outputs/tune/{search.name}")
 
     def compose(given: Sequence[str]) -> Job:
-        (job,) = jobs([*search.overrides, *others, *given], multirun=False)
+        (job,) = jobs([*search.overrides, *others, *given], False, check_values)
         return job
 
     for given in tuning.corners(search):

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import parts_of
 
 HEAD = """gpuspike-train trains a network of neurons that speak once, and writes a report.

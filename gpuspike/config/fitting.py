@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.files import conf_folder
 from gpuspike.registry import Registry
 
 OWN = "own"
