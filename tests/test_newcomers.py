@@ -88,6 +88,7 @@ def test_a_group_or_key_that_is_nearly_one_is_suggested(given: str, meant: str) 
         "model.tau_mem=-1",
         "model.tau_syn=0",
         "model.threshold=-1",
+        "model.leak=1e30",
         "model.capacitance=nan",
         "model.trained=[abc]",
         "model.trained=[threshold,threshold]",
@@ -171,3 +172,26 @@ def test_questions_without_their_value() -> None:
     with pytest.raises(ConfigError, match=r"^2 mistakes: \(1\) run must be .*; \(2\) chip_seed must be"):
         evaluations(["chip_seed=-1"], multirun=False)
     assert evaluations(["run=x"], multirun=False)[0].chips == 0
+
+
+SWEEP = """# @package _global_
+defaults: [yin_yang, _self_]
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params: {seed: "0,1"}
+"""
+
+
+@pytest.mark.parametrize("mode", ["  mode: MULTIRUN\n", ""])
+@pytest.mark.parametrize(
+    ("given", "seeds"),
+    [((), [0, 1]), (("replicas=1,2",), [0, 1, 0, 1]), (("seed=5",), [5]), (("seed=5,6,7",), [5, 6, 7])],
+)
+def test_an_experiment_that_sweeps_counts_with_m_too(
+    tmp_path: Path, mode: str, given: tuple[str, ...], seeds: list[int]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "both.yaml").write_text(SWEEP.replace("  mode: MULTIRUN\n", mode))
+    asked = jobs([f"hydra.searchpath=[file://{tmp_path}]", "experiment=both", *given], multirun=True)
+    assert [job.config.seed for job in asked] == seeds

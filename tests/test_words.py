@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,13 @@ from gpuspike.store.identity import fingerprint
 
 SMALL = ["backend=cpu", *(f"dataset.n_{part}=100" for part in ("train", "validation", "test"))]
 SMALL += ["training.epochs=2", "training.batch_size=50"]
+PLACES = {"train": "evaluate train", "doctor": "doctor", "exchange": "export import_"}
+PLACES |= {name: name for name in ("need", "plan", "price", "report", "tune")}
+COMMANDS = [
+    f"from gpuspike.cli.{module} import {name}; {name}()"
+    for module, names in PLACES.items()
+    for name in names.split()
+]
 PLACE, WHEN = "outputs/${hydra:runtime.choices.experiment}", "${now:%Y-%m-%d}_${now:%H-%M-%S}"
 
 
@@ -38,6 +47,25 @@ def test_help_begins_with_what_one_types_and_has_every_experiment() -> None:
         assert f"\n  {path.stem} " in text
     assert "mnist_best " in text
     assert all(len(line) <= 110 for line in lines)
+
+
+def test_each_experiment_is_told_from_all_others() -> None:
+    text = help_head().partition("Experiments, each experiment=NAME:\n")[2].partition("\nGroups")[0]
+    told = [line.split(None, 1)[1] for line in text.splitlines() if line.strip()]
+    assert len(set(told)) == len(told) > 20
+    assert not any("..." in words or "same" in words for words in told)
+
+
+def test_no_command_s_help_speaks_of_what_it_is_built_with() -> None:
+    for command in COMMANDS:
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.argv = ['x', '--help']; {command}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith("gpuspike-"), done.stdout
+        assert not re.search(r"powered|hydra\.cc|foo\.bar", done.stdout, re.IGNORECASE), done.stdout
 
 
 def test_help_has_the_groups_of_a_run_and_no_others() -> None:

@@ -84,12 +84,12 @@ def composed(
     """
     try:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
-            if not multirun and (sweep := _own_sweep(name, overrides)):
-                overrides, multirun = [*overrides, *sweep], True
             # The loader knows the options that glob(*) stands for.
             parser = OverridesParser.create(GlobalHydra.instance().config_loader())
             keys = {*dotted(schema), *GROUPS}
             read, wrong = parsed(parser, overrides, name, keys.__contains__)
+            if sweep := _own_sweep(name, read, multirun):
+                read, multirun = [*read, *parser.parse_overrides(sweep)], True
             choices = [_alternatives(o) if multirun else [o.input_line or ""] for o in read]
             for override, alternatives in zip(read, choices, strict=True):
                 if not alternatives:
@@ -163,16 +163,19 @@ def _certain(error: GpuspikeError, good: Sequence[str], schema: type[Any]) -> bo
     return bool(about) and about <= {text.lstrip("+").partition("=")[0] for text in good}
 
 
-def _own_sweep(name: str, overrides: Sequence[str]) -> list[str]:
+def _own_sweep(name: str, read: Sequence[Override], multirun: bool) -> list[str]:
     """What the composed configuration itself sweeps over, as overrides, but for what is given."""
+    one_each = [each for each in read if not (multirun and each.is_sweep_override())]
     try:
-        hydra = compose(name, overrides=list(overrides), return_hydra_config=True).hydra
+        hydra = compose(name, [each.input_line or "" for each in one_each], return_hydra_config=True).hydra
     except _REFUSED:
         return []  # said again, with its key, where the job is composed
-    if hydra.mode is None or hydra.mode.name != "MULTIRUN":
+    if not multirun and (hydra.mode is None or hydra.mode.name != "MULTIRUN"):
         return []
-    given = {override.split("=")[0] for override in overrides}
-    return [f"{key}={value}" for key, value in hydra.sweeper.params.items() if key not in given]
+    given = {each.get_key_element() for each in read}
+    return [
+        f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items() if key not in given
+    ]
 
 
 def _alternatives(override: Override) -> list[str]:
