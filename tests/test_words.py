@@ -126,6 +126,27 @@ def test_the_folder_of_a_named_run_is_beside_those_of_its_experiment() -> None:
     assert job.folder.name.endswith("_first")
 
 
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (["dataset=mnist"], "mnist"),
+        (["dataset=patterns"], "patterns"),
+        (["experiment=mnist16"], "mnist16"),
+        (["experiment=own", "dataset.path=mine.npz"], "own"),
+        (["dataset=npz", "dataset.path=mine.npz"], "mine"),
+        (["dataset=npz", "dataset.path='my data.npz'"], "npz"),
+        (["-m", "dataset=mnist", "seed=0,1"], "mnist"),
+        (["-m", "dataset=mnist,patterns"], "yin_yang"),
+    ],
+)
+def test_a_run_on_other_data_than_its_experiment_s_goes_to_a_folder_of_these_data(
+    given: list[str], place: str
+) -> None:
+    several = "-m" in given
+    asked = jobs([text for text in placed(given) if text != "-m"], multirun=several)
+    assert {job.folder.parent for job in asked} == {Path("outputs") / place}
+
+
 def test_a_sweep_goes_where_it_was_checked() -> None:
     given = placed(["-m", "seed=0,1", "name=first"])
     assert pinned(given, Path("outputs/it's")) == [

@@ -58,8 +58,9 @@ def _first_words(text: str) -> str:
 
 
 def placed(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a sweep over names, which has one folder all the same, unless they say where it goes."""
-    swept = any(text.startswith("name=") and "," in text for text in arguments)
+    """Arguments of a sweep over names or data, which has one folder all the same, unless they say where."""
+    keys = ("name=", "dataset=", "dataset.name=", "dataset.path=")
+    swept = any(text.startswith(keys) and "," in text for text in arguments)
     several = any(flag in arguments for flag in ("-m", "--multirun"))
     if not (swept and several) or any(text.startswith("hydra.sweep.dir=") for text in arguments):
         return list(arguments)
