@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gpuspike.cli.tune import read as read_search
 from gpuspike.config.evaluate import evaluations
 from gpuspike.config.need import question
-from gpuspike.config.schema import jobs, read_config
+from gpuspike.config.schema import jobs, read_config, read_substrate
 from gpuspike.errors import ConfigError, GpuspikeError
 from gpuspike.runs.values import check_values
 
@@ -195,3 +196,17 @@ def test_an_experiment_that_sweeps_counts_with_m_too(
     (tmp_path / "experiment" / "both.yaml").write_text(SWEEP.replace("  mode: MULTIRUN\n", mode))
     asked = jobs([f"hydra.searchpath=[file://{tmp_path}]", "experiment=both", *given], multirun=True)
     assert [job.config.seed for job in asked] == seeds
+
+
+def test_files_and_searches_that_are_not_what_they_should_be(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match=r"describes no chip: name must be given, got none$"):
+        read_substrate(tmp_path / "empty.yaml")
+    assert refusal(f"substrate.prices={tmp_path / 'list.yaml'}").startswith("prices list: must be a mapping")
+    with pytest.raises(ConfigError, match=r"^cannot use tune=yin_yang: trials must be an integer, got a$"):
+        read_search(["tune.trials=a"])
+    with pytest.raises(
+        ConfigError, match=r"^cannot use tune=yin_yang: there is no key trial; .*mean trials\?$"
+    ):
+        read_search(["tune.trial=1"])

@@ -17,7 +17,7 @@ from rich.table import Table
 from gpuspike import plugins
 from gpuspike.cli.command import command
 from gpuspike.config.files import conf_folder
-from gpuspike.config.hints import one_line
+from gpuspike.config.hints import explained
 from gpuspike.config.schema import Job, jobs
 from gpuspike.errors import ConfigError
 from gpuspike.screen import Screen
@@ -108,7 +108,7 @@ def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
         )
         search = OmegaConf.to_object(values)
     except Exception as error:  # the YAML reader has errors of its own
-        raise ConfigError(f"cannot use tune={name}: {one_line(error)}") from None
+        raise ConfigError(f"cannot use tune={name}: {explained(error, Search)}") from None
     assert isinstance(search, Search)
     return search, others
 

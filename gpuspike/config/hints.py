@@ -28,6 +28,7 @@ _NO_LIST = re.compile(
 )
 _NO_KEY = re.compile(r"Key '(?P<key>\w+)' not in")
 _NO_OPTION = re.compile(r"Could not find '(?P<group>\w+)/(?P<option>[^']*)'")
+_MISSING = re.compile(r"has missing mandatory value: (?P<key>[\w.]+)")
 _VALUE = re.compile(r"alue '(?P<value>.*?)'(?: \(\w+\)| of type|,| is)")
 
 
@@ -49,6 +50,8 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
         valid = ", ".join(item.name for item in fields(kind))
         hint = (_other_group(key, value, schema) if equals else "") or _other_key(found["key"], place, schema)
         return f"there is no key {place}; valid keys: {valid}{hint}"
+    if found := _MISSING.search(words):
+        return f"{found['key']} must be given, got none"
     if isinstance(cause, (ValidationError, ConfigTypeError)):
         full = key if equals else str(getattr(cause, "full_key", "") or "").partition("[")[0]
         if (expected := _expected(schema, full)) and (equals or (found := _VALUE.search(words))):

@@ -111,7 +111,7 @@ def check_values(config: Config) -> None:
             pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black)
 
     def prices() -> None:
-        with by_keys("substrate", ("prices",)):
+        with by_keys("substrate", {"prices(?= must be)": "prices"}):
             read_prices(find(config.substrate.prices, conf_folder() / "prices"))
 
     rule = [item.name for item in fields(config.training)]
