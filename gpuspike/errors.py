@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -63,9 +64,35 @@ class Mistakes(ConfigError):
         super().__init__(f"{len(errors)} mistakes: {told}")
 
 
+def errors_of(error: GpuspikeError) -> tuple[GpuspikeError, ...]:
+    """What is told in one line, apart."""
+    return error.errors if isinstance(error, Mistakes) else (error,)
+
+
+def of_key(key: str, error: GpuspikeError) -> GpuspikeError:
+    """The same error, with the key that a user gives the value by."""
+    return type(error)(f"{key}: {error}")
+
+
+def of_group(group: str, names: Mapping[str, str], error: GpuspikeError) -> GpuspikeError:
+    """The same error or errors, with the names of a part's values as a user gives them.
+
+    Args:
+        group: of the keys.
+        names: as the part's errors have them, and without the group as a user gives them.
+    """
+    given = []
+    for each in errors_of(error):
+        text = str(each)
+        for name, key in names.items():
+            text = re.sub(rf"^{name}\b(?=[^:.])|(?<![\w.]){name}(?==)", f"{group}.{key}", text)
+        given.append(type(each)(text))
+    return together(given)
+
+
 def together(errors: Iterable[GpuspikeError]) -> GpuspikeError:
     """One error of all, each told once: itself where it is alone."""
-    each = [one for error in errors for one in (error.errors if isinstance(error, Mistakes) else (error,))]
+    each = [one for error in errors for one in errors_of(error)]
     told = list({str(error): error for error in each}.values())
     return told[0] if len(told) == 1 else Mistakes(told)
 

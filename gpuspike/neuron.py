@@ -78,7 +78,7 @@ class LIF:
                 for value in (self.threshold, self.leak)
             )
             raise ValueRangeError(
-                f"threshold must exceed the leak ({leak!r}) by a finite amount, got {threshold!r}{_where(at)}"
+                f"threshold must exceed leak={leak!r} by a finite amount, got {threshold!r}{_where(at)}"
             )
 
     def _values(self) -> tuple[Parameter, ...]:

@@ -259,7 +259,10 @@ def test_values_reach_the_parts_that_they_name() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("training.epoch=3", ["epoch", "TrainingConfig", "epochs", "batch_size", "input_noise"]),
+        (
+            "training.epoch=3",
+            ["there is no key training.epoch;", "did you mean training.epochs?", "batch_size", "input_noise"],
+        ),
         ("datast.n_train=3", ["datast", "dataset", "model", "optimizer", "replicas"]),
         ("sed=3", ["sed", "seed", "replicas", "backend", "dtype"]),
         ("model.tau=3", ["tau", "tau_mem", "tau_syn", "threshold"]),
@@ -304,15 +307,15 @@ def test_an_unknown_choice_is_refused_with_the_choices(override: str, words: lis
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("training.epochs=many", ["training.epochs", "many", "Integer"]),
-        ("training.epochs=1.5", ["training.epochs", "1.5", "Integer"]),
-        ("replicas=true", ["replicas", "True", "Integer"]),
-        ("seed=", ["seed", "Integer"]),
+        ("training.epochs=many", ["training.epochs", "many", "an integer"]),
+        ("training.epochs=1.5", ["training.epochs", "1.5", "an integer"]),
+        ("replicas=true", ["replicas", "true", "an integer"]),
+        ("seed=", ["seed must be an integer, got nothing"]),
         ("seed=null", ["seed"]),
-        ("optimizer.learning_rate=fast", ["optimizer.learning_rate", "fast", "Float"]),
-        ("training.bump_exponential=2.5", ["training.bump_exponential", "2.5", "bool"]),
+        ("optimizer.learning_rate=fast", ["optimizer.learning_rate", "fast", "a number"]),
+        ("training.bump_exponential=2.5", ["training.bump_exponential", "2.5", "true or false"]),
         ("model.hidden=120", ["hidden", "120"]),
-        ("model.hidden=[a]", ["model.hidden", "a", "Integer"]),
+        ("model.hidden=[a]", ["model.hidden must be a list of integers, got [a]"]),
         ("model.bias_times=[0.9,0.9]", ["bias_times", "0.9"]),
         ("model=3", ["3"]),
     ],
@@ -368,7 +371,6 @@ def test_a_value_out_of_range_is_refused_with_what_was_expected_and_got(
         ("model.threshold=0", "threshold"),
         ("model.leak=1", "threshold"),
         ("model.capacitance=0", "capacitance"),
-        ("model.hidden=[0]", "sizes"),
         ("model.weight_mean=[nan,0]", "weight_mean"),
         ("model.weight_std=[-1,0]", "weight_std"),
         ("model.weight_std=[inf,0]", "weight_std"),
@@ -540,7 +542,9 @@ def test_a_folder_alone_is_meant_to_go_on_with(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_key_and_its_value_apart_are_told_together() -> None:
-    words = "values are given as KEY=VALUE, got resume outputs/x; did you mean resume=outputs/x?"
+    words = (
+        "values are given as KEY=VALUE, without spaces, got resume outputs/x; did you mean resume=outputs/x?"
+    )
     assert refusal("resume", "outputs/x") == words
 
 
@@ -557,8 +561,9 @@ def test_prices_by_the_name_of_the_emulation_are_told_their_own() -> None:
 def test_all_lists_of_a_wrong_length_are_told_at_once() -> None:
     assert refusal("model.hidden=[120,60]") == (
         "lists need one entry for each of the 3 layers after the inputs, got 2 for model.bias_times, "
-        "2 for model.weight_mean, 2 for model.weight_std, 2 for training.max_silent; one entry "
-        "stands for all layers, and null for what suits them: model.bias_times=[[0.9]] "
+        "2 for model.weight_mean, 2 for model.weight_std, 2 for training.max_silent, and "
+        "model.hidden=[120, 60]; one entry stands for all layers, and null for what suits them: "
+        "model.bias_times=[[0.9]] "
         "model.weight_mean=null model.weight_std=null training.max_silent=null"
     )
 
@@ -579,15 +584,18 @@ def test_one_entry_of_a_list_stands_for_all_layers() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["lr=1", "epochs=2"], ["(1) Could not override 'lr'", "(2) Could not override 'epochs'"]),
-        (["training.epochs=many", "replicas=0"], ["(1) Error merging", "(2) replicas must be at least 1"]),
+        (["lr=1", "epochs=2"], ["(1) there is no key lr;", "(2) there is no key epochs;"]),
+        (
+            ["training.epochs=many", "replicas=0"],
+            ["(1) training.epochs must be an integer, got many", "(2) replicas must be at least 1"],
+        ),
         (
             ["replicas=0", "seed=-1", "training.epochs=0"],
             ["3 mistakes", "replicas", "seed", "training.epochs"],
         ),
         (
             ["dataset=mnst", "model=mnst"],
-            ["(1) In 'config': Could not find 'dataset/mnst'", "(2)", "'model/mnst'"],
+            ["(1) there is no dataset=mnst;", "(2) there is no model=mnst;"],
         ),
         (["nothing", "seed=0", "none"], ["2 mistakes", "got nothing", "got none"]),
         (

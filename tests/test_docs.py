@@ -36,7 +36,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 PROGRAMS = re.compile(r"(gpuspike-[a-z]+|python scripts/|make |pip |pre-commit )")
 SMALL = ["training.epochs=1", "dataset.n_train=300", "dataset.n_validation=60", "dataset.n_test=60"]
 MAIN = {"train": "train:train", "evaluate": "train:evaluate", "tune": "tune:tune", "plan": "plan:plan",
-        "report": "report:report", "doctor": "doctor:main", "export": "exchange:export",
+        "report": "report:report", "doctor": "doctor:doctor", "export": "exchange:export",
         "import": "exchange:import_", "price": "price:price", "need": "need:need"}  # fmt: skip
 EXCHANGE: dict[str, Any] = {"export": ExportConfig, "import": ImportConfig, "price": PriceConfig}
 ELSEWHERE = ("tracking.uri", "hydra/launcher=slurm", "tune.storage=postgresql", "hydra.launcher.partition")

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import gpuspike as gs
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError, DataError, DtypeError, ShapeError, ValueRangeError
 
 Array = NDArray[Any]

@@ -262,7 +262,7 @@ def test_many_chips_are_told_by_mean_spread_and_figure(
         (["backend=gpu"], ["gpu", "auto", "cuda", "cpu", "reference"]),
         (["name=../x"], ["name must be that of a file", "'../x'"]),
         (["name=.."], ["name must be that of a file", "'..'"]),
-        (["run=nowhere"], ["no run at nowhere: it has no config.yaml"]),
+        (["run=nowhere"], ["no run at nowhere, which does not exist"]),
         (["run="], ["run must be the folder of a finished run"]),
         (["-m", "split=test,tst"], ["tst"]),
     ],
@@ -294,7 +294,7 @@ def test_no_run_at_all_is_refused(
         ("no weights", "weights_1 must be (2, 121, 3) float64, got none"),
         ("cut config", "cannot read"),
         ("list config", "holds no configuration of a run"),
-        ("old config", "is not of a run of this version: Key 'speed' not in 'Config'"),
+        ("old config", "is not of a run of this version: there is no key speed;"),
         ("prices is a folder", "the answer must be a file, got the folder"),
     ],
 )

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from gpuspike.accountant import read_prices
 from gpuspike.cli import tune as cli_tune
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import Config, jobs
 from gpuspike.datasets import download, load_arrays
 from gpuspike.datasets.files import IdxFile

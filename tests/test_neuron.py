@@ -68,7 +68,7 @@ def test_a_parameter_that_is_not_finite_is_refused(name: str, value: float) -> N
 
 @pytest.mark.parametrize(("threshold", "leak"), [(1.0, 1.0), (-70.0, -65.0), (0, 0)])
 def test_a_threshold_at_or_below_the_leak_is_refused(threshold: float, leak: float) -> None:
-    message = rf"threshold must exceed the leak \({float(leak)!r}\) by a finite amount, got"
+    message = rf"threshold must exceed leak={float(leak)!r} by a finite amount, got"
     with pytest.raises(ValueRangeError, match=message):
         LIF(threshold=threshold, leak=leak)
 

@@ -576,7 +576,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "a threshold below the leak": (
         lambda: graph(simple(lif=cuba(v_leak=2.0))),
-        r"CubaLIF node 'lif': threshold must exceed the leak",
+        r"CubaLIF node 'lif': threshold must exceed leak=",
     ),
     "a time constant of 0": (
         lambda: graph(simple(lif=cuba(tau_syn=0.0))),

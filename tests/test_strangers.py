@@ -15,7 +15,7 @@ import yaml
 
 import gpuspike as gs
 from gpuspike.accountant import read_prices
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import jobs, read_config, read_substrate, to_yaml
 from gpuspike.datasets import images, load_arrays
 from gpuspike.datasets.files import IdxFile

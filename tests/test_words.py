@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import test_report
 from rich.console import Console
 
 from gpuspike.cli.words import help_head, pinned, placed
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import jobs, read_config, to_yaml
 from gpuspike.errors import ConfigError
 from gpuspike.runs import run as runs
@@ -21,6 +23,13 @@ from gpuspike.store.identity import fingerprint
 
 SMALL = ["backend=cpu", *(f"dataset.n_{part}=100" for part in ("train", "validation", "test"))]
 SMALL += ["training.epochs=2", "training.batch_size=50"]
+PLACES = {"train": "evaluate train", "doctor": "doctor", "exchange": "export import_"}
+PLACES |= {name: name for name in ("need", "plan", "price", "report", "tune")}
+COMMANDS = [
+    f"from gpuspike.cli.{module} import {name}; {name}()"
+    for module, names in PLACES.items()
+    for name in names.split()
+]
 PLACE, WHEN = "outputs/${hydra:runtime.choices.experiment}", "${now:%Y-%m-%d}_${now:%H-%M-%S}"
 
 
@@ -38,6 +47,25 @@ def test_help_begins_with_what_one_types_and_has_every_experiment() -> None:
         assert f"\n  {path.stem} " in text
     assert "mnist_best " in text
     assert all(len(line) <= 110 for line in lines)
+
+
+def test_each_experiment_is_told_from_all_others() -> None:
+    text = help_head().partition("Experiments, each experiment=NAME:\n")[2].partition("\nGroups")[0]
+    told = [line.split(None, 1)[1] for line in text.splitlines() if line.strip()]
+    assert len(set(told)) == len(told) > 20
+    assert not any("..." in words or "same" in words for words in told)
+
+
+def test_no_command_s_help_speaks_of_what_it_is_built_with() -> None:
+    for command in COMMANDS:
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.argv = ['x', '--help']; {command}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith("gpuspike-"), done.stdout
+        assert not re.search(r"powered|hydra\.cc|foo\.bar", done.stdout, re.IGNORECASE), done.stdout
 
 
 def test_help_has_the_groups_of_a_run_and_no_others() -> None:
@@ -96,6 +124,27 @@ def test_the_folder_of_a_named_run_is_beside_those_of_its_experiment() -> None:
     (job,) = jobs(placed(["experiment=yin_yang_best", "name=first"]), multirun=False)
     assert job.folder.parent == Path("outputs/yin_yang_best")
     assert job.folder.name.endswith("_first")
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (["dataset=mnist"], "mnist"),
+        (["dataset=patterns"], "patterns"),
+        (["experiment=mnist16"], "mnist16"),
+        (["experiment=own", "dataset.path=mine.npz"], "own"),
+        (["dataset=npz", "dataset.path=mine.npz"], "mine"),
+        (["dataset=npz", "dataset.path='my data.npz'"], "npz"),
+        (["-m", "dataset=mnist", "seed=0,1"], "mnist"),
+        (["-m", "dataset=mnist,patterns"], "yin_yang"),
+    ],
+)
+def test_a_run_on_other_data_than_its_experiment_s_goes_to_a_folder_of_these_data(
+    given: list[str], place: str
+) -> None:
+    several = "-m" in given
+    asked = jobs([text for text in placed(given) if text != "-m"], multirun=several)
+    assert {job.folder.parent for job in asked} == {Path("outputs") / place}
 
 
 def test_a_sweep_goes_where_it_was_checked() -> None:

@@ -11,13 +11,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike.api.checks import whole
-from gpuspike.config.composition import conf_folder, typed
+from gpuspike.config.composition import typed
+from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import NewChip, SubstrateConfig, read_substrate, substrate_config
 from gpuspike.errors import ConfigError, DataError, ShapeError
 from gpuspike.kernels import Kernels
 from gpuspike.network.layers import Layer
 from gpuspike.registry import one_of
-from gpuspike.runs.experiment import substrate_of
+from gpuspike.runs.values import substrate_of
 from gpuspike.store import checkpoint
 from gpuspike.strangers import no_interpolation
 from gpuspike.substrate import EmulatedChip, Substrate

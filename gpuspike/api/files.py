@@ -18,8 +18,9 @@ from gpuspike.errors import DataError
 from gpuspike.network.delays import learnt
 from gpuspike.network.plan import read_plan, timed, told_plan
 from gpuspike.reading import text_of
-from gpuspike.runs.experiment import dataset_of, delay_rule_of, substrate_of
+from gpuspike.runs.experiment import dataset_of
 from gpuspike.runs.recipes import recipe_of
+from gpuspike.runs.values import delay_rule_of, substrate_of
 from gpuspike.store import checkpoint, resume
 from gpuspike.store.run_folder import CHECKPOINT, SUMMARY
 

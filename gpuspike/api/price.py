@@ -15,7 +15,7 @@ from gpuspike.accountant.price import Cost, cost_of, observe
 from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
 from gpuspike.api.checks import class_labels, spike_times
 from gpuspike.api.network import Network
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.exchange.populations import populations
 from gpuspike.registry import one_of

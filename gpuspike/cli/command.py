@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from gpuspike import screen
-from gpuspike.config.composition import one_line
+from gpuspike.config.hints import one_line
 from gpuspike.errors import ConfigError, GpuspikeError, OutputError
 
 BAD_INPUT = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -13,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gpuspike import backend
+from gpuspike.cli.command import command
+from gpuspike.errors import ConfigError
 from gpuspike.kernels import first_spikes, first_spikes_vjp, reference
 from gpuspike.neuron import LIF
 from gpuspike.screen import Screen, open_streams
@@ -22,6 +25,25 @@ TOLERANCE = 1e-9
 
 BROKEN = ("broken CuPy", "old driver", "unknown")
 """Problems in which something that is installed does not work; the others just leave the CPU."""
+
+
+HELP = """gpuspike-doctor tells what is installed, which device is seen, and whether kernels compute rightly.
+
+    gpuspike-doctor
+
+It takes no values, trains nothing, and ends with 1 where something that is installed does not work."""
+
+
+def doctor() -> int:
+    """`gpuspike-doctor`: see README.md."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0
+    with command("gpuspike-doctor", "the doctor"):
+        if arguments:
+            raise ConfigError(f"gpuspike-doctor takes no values, got {' '.join(arguments)}")
+    return main()
 
 
 def main(console: Console | None = None) -> int:

@@ -14,8 +14,9 @@ from rich.console import Console
 from gpuspike import plugins
 from gpuspike.cli.command import command
 from gpuspike.cli.train import refuse_dashes
-from gpuspike.config.composition import conf_folder, register
+from gpuspike.config.composition import register
 from gpuspike.config.exchange import ExportConfig, ImportConfig, asked, keyed, schema_name, unit
+from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError
 from gpuspike.screen import Screen
 

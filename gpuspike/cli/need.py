@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from gpuspike.cli.command import command
 from gpuspike.cli.train import refuse_dashes, searching, tell
 from gpuspike.config.need import NeedConfig, question
 from gpuspike.config.schema import Config, from_values, jobs, read_config
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, GpuspikeError, together
 from gpuspike.screen import Screen
 from gpuspike.store.identity import to_values
 from gpuspike.substrate.axes import names
@@ -67,11 +67,21 @@ def read(arguments: Sequence[str]) -> tuple[NeedConfig, Config, str]:
     for text in given:
         if text.startswith("-") or "=" not in text:
             raise ConfigError(f"gpuspike-need takes KEY=VALUE, got {text}")
+        if text.startswith("chips="):
+            raise ConfigError(
+                f"chips is of gpuspike-evaluate: here each of replicas=5 networks has a chip, and up to "
+                f"seeds=20 at a value, got {text}"
+            )
     others = [text for text in given if text.partition("=")[0] not in own]
-    asked = question([text for text in given if text not in others])
+    from gpuspike.runs.values import check_values
+
+    try:
+        asked = question([text for text in given if text not in others])
+    except ConfigError as error:
+        raise together([error, *_mistakes_of(others, check_values)]) from None
     if asked.run:
         return asked, _of_run(Path(asked.run), others), asked.run
-    found = jobs([*others, f"replicas={asked.replicas}"], multirun=False)
+    found = jobs([*others, f"replicas={asked.replicas}"], False, check_values)
     if len(found) != 1:
         raise ConfigError(f"gpuspike-need asks of one experiment, got a sweep of {len(found)}")
     (job,) = found
@@ -79,6 +89,15 @@ def read(arguments: Sequence[str]) -> tuple[NeedConfig, Config, str]:
         raise ConfigError("gpuspike-need goes on by itself, got resume; leave it out")
     tell("gpuspike-need", found)
     return asked, job.config, job.experiment
+
+
+def _mistakes_of(others: Sequence[str], check: Callable[[Config], None]) -> list[GpuspikeError]:
+    """What is wrong with values of a training, where the question is wrong already."""
+    try:
+        jobs(others, False, check)
+    except GpuspikeError as error:
+        return [error]
+    return []
 
 
 def _of_run(folder: Path, others: Sequence[str]) -> Config:

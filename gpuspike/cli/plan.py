@@ -45,6 +45,7 @@ def _plan(arguments: Sequence[str]) -> None:
     from gpuspike.runs.memory import keep_freed_memory
     from gpuspike.runs.planning import memory_of, time_of
     from gpuspike.runs.progress import duration
+    from gpuspike.runs.values import check_values
 
     arguments = searching(plugins.given(arguments))
     multirun = bool({"-m", "--multirun"} & set(arguments))
@@ -52,7 +53,7 @@ def _plan(arguments: Sequence[str]) -> None:
     for text in overrides:
         if text.startswith("-"):
             raise ConfigError(f"gpuspike-plan takes KEY=VALUE and -m, got {text}")
-    asked = jobs(overrides, multirun)
+    asked = jobs(overrides, multirun, check_values)
     if any(job.config.resume is not None for job in asked):
         raise ConfigError("gpuspike-plan plans new runs, got resume; leave it out")
     for job in asked:  # all of them before any work

@@ -18,7 +18,9 @@ from gpuspike import plugins
 from gpuspike.cli.command import command, refuse, too_large
 from gpuspike.cli.words import help_head, named_by_time, pinned, placed
 from gpuspike.config import schema
-from gpuspike.config.composition import conf_folder, register
+from gpuspike.config.composition import register
+from gpuspike.config.files import conf_folder, not_a_run
+from gpuspike.config.hints import options
 from gpuspike.config.schema import Job, experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, DataError, GpuspikeError
 from gpuspike.screen import Screen, line, open_streams
@@ -71,8 +73,29 @@ def train() -> None:
                 remove_empty(folder, before)
 
 
+EVALUATE = """gpuspike-evaluate tells what networks of a finished run do, and what chips would need for it.
+
+    gpuspike-evaluate run=FOLDER [KEY=VALUE ...]
+
+run        folder of the run: outputs/yin_yang/DATE_TIME
+split      test, validation or train
+prices     chips to account for, prices=loihi,odin: names, or YAML files of your own; left out: all there are
+substrate  chip that answers, a name ({names}) or a YAML file;
+           left out: the run's own
+chip_seed  of the first replica's chip; left out: the run's own chips
+chips      evaluate every network on so many chips, from chip_seed on, and tell the yield
+backend    auto, cuda, cpu or reference
+name       of the answer, FOLDER/evaluations/NAME.json; left out: a name for each question
+plugin     files with parts of your own that the run used: plugin=my_parts.py
+
+--cfg job shows all values; -m sweeps. Nothing is trained."""
+
+
 def evaluate() -> None:
     """`gpuspike-evaluate`: see README.md."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(EVALUATE.format(names=", ".join(options("substrate"))))
+        return
     from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
     from gpuspike.runs.evaluate import evaluate, prepare
 
@@ -138,6 +161,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
     """
     from gpuspike.runs.experiment import build
     from gpuspike.runs.sweep import check_sweep
+    from gpuspike.runs.values import check_values
     from gpuspike.store import resume
     from gpuspike.store.run_folder import check_folder, check_writable, existing, locked
 
@@ -146,9 +170,11 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
     flags = [a for a in arguments if a.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
         return before, None, None
-    asked = jobs([a for a in arguments if not a.startswith("-")], multirun=bool(flags))
+    asked = jobs([a for a in arguments if not a.startswith("-")], bool(flags), check_values)
     for job in asked:
         if job.config.resume is not None:
+            if why := not_a_run(Path(job.config.resume)):
+                raise ConfigError(f"resume must be the folder of a run, got {job.config.resume}, {why}")
             check_writable(Path(job.config.resume))
             with locked(Path(job.config.resume)):
                 build(resume.read(Path(job.config.resume), job.config, job.overrides).config)

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from gpuspike import plugins
 from gpuspike.cli.command import command
-from gpuspike.config.composition import conf_folder, one_line
+from gpuspike.config.files import conf_folder
+from gpuspike.config.hints import explained
 from gpuspike.config.schema import Job, jobs
 from gpuspike.errors import ConfigError
 from gpuspike.screen import Screen
@@ -56,13 +57,14 @@ def _tune(arguments: Sequence[str]) -> None:
     from gpuspike.runs import tune as tuning
     from gpuspike.runs.experiment import build
     from gpuspike.runs.sweep import check_sweep
+    from gpuspike.runs.values import check_values
 
     search, others = read(plugins.given(arguments))
     tuning.check(search)
     folder = Path(search.folder or f"outputs/tune/{search.name}")
 
     def compose(given: Sequence[str]) -> Job:
-        (job,) = jobs([*search.overrides, *others, *given], multirun=False)
+        (job,) = jobs([*search.overrides, *others, *given], False, check_values)
         return job
 
     for given in tuning.corners(search):
@@ -106,7 +108,7 @@ def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
         )
         search = OmegaConf.to_object(values)
     except Exception as error:  # the YAML reader has errors of its own
-        raise ConfigError(f"cannot use tune={name}: {one_line(error)}") from None
+        raise ConfigError(f"cannot use tune={name}: {explained(error, Search)}") from None
     assert isinstance(search, Search)
     return search, others
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import parts_of
 
 HEAD = """gpuspike-train trains a network of neurons that speak once, and writes a report.
@@ -25,12 +25,12 @@ Experiments, each experiment=NAME:
 GROUPS, PRICES = ("dataset", "model", "optimizer", "training", "substrate", "tracking"), "substrate.prices"
 """What a run is composed of, and the key that names the prices of a chip."""
 
-LONGEST = 66
+LONGEST = 78
 """Characters of an experiment's description."""
 
 
 def help_head() -> str:
-    """Examples, and the experiments with the first words of their files."""
+    """Examples, and the experiments with the first lines of their files."""
     folder = conf_folder() / "experiment"
     files = [path for path in sorted(folder.rglob("*.yaml")) if path.stem != "base"]
     names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
@@ -51,20 +51,16 @@ def _groups() -> list[str]:
 
 
 def _first_words(text: str) -> str:
-    """The first sentence of the comment that a file begins with."""
-    comment = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @"):
-            comment.append(line.lstrip("# "))
-    sentence = re.split(r"(?<=[^0-9])[.:](?:\s|$)", " ".join(comment))[0]
-    return sentence if len(sentence) <= LONGEST else sentence[:LONGEST].rpartition(" ")[0] + " ..."
+    """The first line of the comment that a file begins with."""
+    comment = [line for line in text.splitlines() if line.startswith("#") and not line.startswith("# @")]
+    first = comment[0].lstrip("# ").rstrip(".") if comment else ""
+    return first if len(first) <= LONGEST else first[:LONGEST].rpartition(" ")[0] + " ..."
 
 
 def placed(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a sweep over names, which has one folder all the same, unless they say where it goes."""
-    swept = any(text.startswith("name=") and "," in text for text in arguments)
+    """Arguments of a sweep over names or data, which has one folder all the same, unless they say where."""
+    keys = ("name=", "dataset=", "dataset.name=", "dataset.path=")
+    swept = any(text.startswith(keys) and "," in text for text in arguments)
     several = any(flag in arguments for flag in ("-m", "--multirun"))
     if not (swept and several) or any(text.startswith("hydra.sweep.dir=") for text in arguments):
         return list(arguments)

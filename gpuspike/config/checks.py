@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpuspike.config.hints import named
 from gpuspike.datasets import DATASETS
-from gpuspike.errors import ConfigError, GpuspikeError, together
+from gpuspike.errors import ConfigError, GpuspikeError, errors_of, of_key, together
 from gpuspike.network.plan import Maps, read_plan
 from gpuspike.training.losses import LOSSES
 from gpuspike.training.optimizers import OPTIMIZERS
@@ -57,14 +58,37 @@ _BY_LAYER = (
 )
 
 
-def check(config: Config) -> None:
+Check = Callable[["Config"], None]
+"""Of a configuration; raises a GpuspikeError."""
+
+
+def check(config: Config, also: Check | None = None) -> None:
     """Refuses what cannot be, and lists whose lengths do not agree.
+
+    Args:
+        also: a further check. Where a key is wrong already, it is not asked about that key.
 
     Raises:
         ConfigError: what was expected, and what was got, of everything that is wrong.
     """
-    if mistakes := list(_mistakes(config)):
+    mistakes = list(_mistakes(config))
+    if also is not None:
+        mistakes += _further(config, also, mistakes)
+    if mistakes:
         raise together(mistakes)
+
+
+def _further(config: Config, also: Check, mistakes: Sequence[GpuspikeError]) -> list[GpuspikeError]:
+    """What another check finds that is not about the same keys."""
+    known = {key for mistake in mistakes for key in named(str(mistake), type(config))}
+    try:
+        also(config)
+    except GpuspikeError as error:
+        return [each for each in errors_of(error) if not known & named(str(each), type(config))]
+    except (TypeError, ValueError, ArithmeticError):
+        if not mistakes:
+            raise
+    return []
 
 
 def _mistakes(config: Config) -> Iterator[GpuspikeError]:
@@ -72,15 +96,15 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
     if config.name is not None and not re.fullmatch(r"[\w.-]{1,80}", config.name):
         words = "letters, digits, '.', '_' and '-', 80 at most"
         yield ConfigError(f"name must be {words}, got {config.name!r}")
-    for parts, name in (
-        (DATASETS, dataset.name),
-        (OPTIMIZERS, config.optimizer.name),
-        (LOSSES, training.loss),
+    for key, parts, name in (
+        ("dataset.name", DATASETS, dataset.name),
+        ("optimizer.name", OPTIMIZERS, config.optimizer.name),
+        ("training.loss", LOSSES, training.loss),
     ):
         try:
             parts[name]
         except ConfigError as error:
-            yield error
+            yield of_key(key, error)
     sizes = [(f"dataset.{name}", getattr(dataset, name), 1) for name in SPLITS]
     for key, value, least in (
         ("replicas", config.replicas, 1),
@@ -100,6 +124,8 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
             yield ConfigError(f"{key} must be at most {MOST_SAMPLES}, got {value}")
     if config.replicas > MOST_REPLICAS:
         yield ConfigError(f"replicas must be at most {MOST_REPLICAS}, got {config.replicas}")
+    if min(config.model.hidden, default=1) < 1:
+        yield ConfigError(f"model.hidden must be 1 or more a layer, got {config.model.hidden}")
     if max(config.model.hidden, default=0) > MOST_NEURONS:
         yield ConfigError(f"model.hidden must be at most {MOST_NEURONS} a layer, got {config.model.hidden}")
     if config.seed + config.replicas > 2**63:
@@ -179,7 +205,8 @@ def _no_size(name: str, split: str) -> Iterator[GpuspikeError]:
 def batch_too_large(config: Config, n_train: int) -> ConfigError:
     """What is wrong with a batch of more samples than there are."""
     got = config.training.batch_size
-    return ConfigError(f"training.batch_size must not exceed the {n_train} training samples, got {got}")
+    words = f"must not exceed the {n_train} training samples, got {got} with dataset.n_train={n_train}"
+    return ConfigError(f"training.batch_size {words}")
 
 
 def _lengths(config: Config) -> Iterator[GpuspikeError]:
@@ -192,10 +219,12 @@ def _lengths(config: Config) -> Iterator[GpuspikeError]:
     if not wrong:
         return
     got = ", ".join(f"{len(values)} for {key}" for key, values in wrong.items())
+    key = "layers" if config.model.layers else "hidden"
     one = " ".join(f"{key}={_one_for_all(key, values)}" for key, values in wrong.items())
     yield ConfigError(
-        f"lists need one entry for each of the {n_layers} layers after the inputs, got {got}; one entry "
-        f"stands for all layers, and null for what suits them: {one}"
+        f"lists need one entry for each of the {n_layers} layers after the inputs, got {got}, and "
+        f"model.{key}={getattr(config.model, key)}; one entry stands for all layers, and null for what suits "
+        f"them: {one}"
     )
 
 

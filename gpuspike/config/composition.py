@@ -5,13 +5,10 @@ The values stand in conf/. Below this module, `config` and the command line nobo
 
 from __future__ import annotations
 
-import difflib
-import io
 import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,22 +21,16 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from gpuspike.errors import ConfigError, DataError, GpuspikeError, together
-from gpuspike.strangers import no_interpolation, yaml_text
+from gpuspike.config.files import conf_folder, read_yaml  # noqa: F401 (others take it from here)
+from gpuspike.config.hints import GROUPS, dotted, explained, named, nested, one_line
+from gpuspike.config.pairs import parsed
+from gpuspike.errors import ConfigError, GpuspikeError, errors_of, together
 
 T = TypeVar("T")
 
 MOST_JOBS = 10_000
 """Jobs of a sweep: each is checked before the first one starts."""
-
-
-def conf_folder() -> Path:
-    """Where the YAML files are: in the wheel inside the package, in a checkout beside it."""
-    package = Path(__file__).parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def _suffix(name: Any) -> str:
@@ -71,29 +62,11 @@ def typed(cfg: Any, schema: type[T]) -> T:
         values = {key: value for key, value in values.items() if key != "hydra"}
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
     except OmegaConfBaseException as error:
-        raise ConfigError(one_line(error) + _hint(error, schema)) from None
+        raise ConfigError(explained(error, schema)) from None
     assert isinstance(config, schema)
+    if wrong := [ConfigError(text) for text in nested(config)]:
+        raise together(wrong)
     return config
-
-
-def read_yaml(path: Path, *, plain: bool = False) -> DictConfig:
-    """A YAML file that holds a mapping.
-
-    Args:
-        plain: values must not refer to others, as those of a file of somebody else.
-
-    Raises:
-        ConfigError: no such file, or another content.
-    """
-    try:
-        cfg = OmegaConf.load(io.StringIO(yaml_text(path)))
-        if plain:
-            no_interpolation(OmegaConf.to_container(cfg))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException, DataError) as error:
-        raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from None
-    if not isinstance(cfg, DictConfig):
-        raise ConfigError(f"{path} holds no configuration of a run")
-    return cfg
 
 
 def composed(
@@ -111,46 +84,29 @@ def composed(
     """
     try:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
-            if not multirun and (sweep := _own_sweep(name, overrides)):
-                overrides, multirun = [*overrides, *sweep], True
             # The loader knows the options that glob(*) stands for.
             parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-            parsed = _parsed(parser, overrides, name)
-            choices = [_alternatives(o) if multirun else [o.input_line or ""] for o in parsed]
-            for override, alternatives in zip(parsed, choices, strict=True):
+            keys = {*dotted(schema), *GROUPS}
+            read, wrong = parsed(parser, overrides, name, keys.__contains__)
+            if sweep := _own_sweep(name, read, multirun):
+                read, multirun = [*read, *parser.parse_overrides(sweep)], True
+            choices = [_alternatives(o) if multirun else [o.input_line or ""] for o in read]
+            for override, alternatives in zip(read, choices, strict=True):
                 if not alternatives:
                     raise ConfigError(f"{override.input_line} stands for no option at all")
             if (count := math.prod(len(alternatives) for alternatives in choices)) > MOST_JOBS:
                 raise ConfigError(f"a sweep has at most {MOST_JOBS} jobs, got {count} or more")
             made = (_made(name, list(chosen), schema, make) for chosen in itertools.product(*choices))
+            if wrong:
+                _made(name, [alternatives[0] for alternatives in choices], schema, make, wrong)
             return list(made)
-    except ConfigError:
+    except GpuspikeError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(one_line(error) + _hint(error, schema)) from None
+        raise ConfigError(explained(error, schema)) from None
     except (ValueError, TypeError, AttributeError) as error:
         # Hydra lets some mistakes through as plain errors of Python that do not say where.
         raise ConfigError(f"cannot use {' '.join(overrides)}: {one_line(error)}") from None
-
-
-def _parsed(parser: OverridesParser, overrides: Sequence[str], name: str) -> list[Override]:
-    """The overrides of a command line; raises ConfigError for those that are none, all of them."""
-    parsed: list[Override] = []
-    wrong: list[GpuspikeError] = []
-    rest = list(overrides)
-    while rest:
-        text = rest.pop(0)
-        try:
-            parsed += parser.parse_overrides([text])
-        except HydraException as error:
-            if "missing EQUAL" not in str(error):
-                wrong.append(ConfigError(one_line(error)))
-                continue
-            value = rest.pop(0) if text.isidentifier() and rest and "=" not in rest[0] else ""
-            wrong.append(_no_pair(text, value, _FOLDERS.get(name, "")))
-    if wrong:
-        raise together(wrong)
-    return parsed
 
 
 def _rank(override: str) -> int:
@@ -161,58 +117,65 @@ def _rank(override: str) -> int:
     return 1 if "." not in key and (conf_folder() / key).is_dir() else 2
 
 
-_FOLDERS = {"config": "resume", "evaluate": "run"}
-"""By the name of a primary configuration, the key of a run's folder."""
-
-
-def _no_pair(text: str, value: str, folder: str) -> ConfigError:
-    """What is wrong with an argument without an equals sign, and what was meant perhaps.
+def _made(
+    name: str,
+    overrides: list[str],
+    schema: type[Any],
+    make: Callable[[DictConfig], T],
+    unread: Sequence[GpuspikeError] = (),
+) -> T:
+    """One configuration; raises ConfigError for all overrides that cannot be, and what the others come to.
 
     Args:
-        value: what stands behind a key;  folder: the key of a run's folder; "": there is none.
+        unread: what is wrong with arguments that are not among the overrides.
     """
-    got = f"values are given as KEY=VALUE, got {text} {value}".rstrip()
-    if value:
-        return ConfigError(f"{got}; did you mean {text}={value}?")
-    if folder and (folder == "run" or "/" in text or Path(text).is_dir()):
-        return ConfigError(f"{got}; did you mean {folder}={text}?")
-    return ConfigError(got)
-
-
-def _made(name: str, overrides: list[str], schema: type[Any], make: Callable[[DictConfig], T]) -> T:
-    """One configuration; raises ConfigError for all overrides that cannot be, and what the others come to."""
+    wrong, good = list(unread), overrides
     try:
         cfg = _compose(name, overrides)
-    except (HydraException, OmegaConfBaseException) as first:
-        good: list[str] = []
-        wrong: list[GpuspikeError] = []
+    except _REFUSED as first:
+        good = []
         for text in sorted(overrides, key=_rank):
             try:
-                _compose(name, [*good, text])
-            except (HydraException, OmegaConfBaseException) as error:
-                wrong.append(ConfigError(one_line(error) + _hint(error, schema)))
+                cfg = _compose(name, [*good, text])
+            except _REFUSED as error:
+                wrong.append(ConfigError(explained(error, schema, text)))
             else:
                 good.append(text)
         if not wrong:
             raise first
-        try:
-            make(_compose(name, good))
-        except GpuspikeError as error:
-            wrong.append(error)
-        raise together(wrong) from None
-    return make(cfg)
-
-
-def _own_sweep(name: str, overrides: Sequence[str]) -> list[str]:
-    """What the composed configuration itself sweeps over, as overrides, but for what is given."""
+        cfg = _compose(name, good)
+    if not wrong:
+        return make(cfg)
     try:
-        hydra = compose(name, overrides=list(overrides), return_hydra_config=True).hydra
-    except (HydraException, OmegaConfBaseException):
+        make(cfg)
+    except GpuspikeError as error:
+        wrong += [each for each in errors_of(error) if _certain(each, good, schema)]
+    raise together(wrong) from None
+
+
+_REFUSED = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError)
+"""Hydra lets some mistakes through as plain errors of Python."""
+
+
+def _certain(error: GpuspikeError, good: Sequence[str], schema: type[Any]) -> bool:
+    """Whether a mistake is one whatever the refused ones were meant to be: of given values alone."""
+    about = named(str(error), schema)
+    return bool(about) and about <= {text.lstrip("+").partition("=")[0] for text in good}
+
+
+def _own_sweep(name: str, read: Sequence[Override], multirun: bool) -> list[str]:
+    """What the composed configuration itself sweeps over, as overrides, but for what is given."""
+    one_each = [each for each in read if not (multirun and each.is_sweep_override())]
+    try:
+        hydra = compose(name, [each.input_line or "" for each in one_each], return_hydra_config=True).hydra
+    except _REFUSED:
         return []  # said again, with its key, where the job is composed
-    if hydra.mode is None or hydra.mode.name != "MULTIRUN":
+    if not multirun and (hydra.mode is None or hydra.mode.name != "MULTIRUN"):
         return []
-    given = {override.split("=")[0] for override in overrides}
-    return [f"{key}={value}" for key, value in hydra.sweeper.params.items() if key not in given]
+    given = {each.get_key_element() for each in read}
+    return [
+        f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items() if key not in given
+    ]
 
 
 def _alternatives(override: Override) -> list[str]:
@@ -227,93 +190,3 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
     cfg = compose(name, overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)  # what the folder's ${hydra:...} reads
     return cfg
-
-
-_NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")
-
-
-_NO_LIST = re.compile(
-    r"merging override (?P<key>\S+?)=(?P<value>\S+)\s+Invalid value assigned: \w+ is not a ListConfig"
-)
-_NO_KEY = re.compile(r"Key '(?P<key>\w+)' not in")
-_NO_OPTION = re.compile(r"Could not find '(?P<group>\w+)/(?P<option>[^']*)'")
-
-
-def _hint(error: Exception, schema: type[Any]) -> str:
-    """What was meant perhaps, to be added to an error's words; "" where nobody knows."""
-    cause = _cause(error)
-    words = " ".join(f"{error} {cause}".split())
-    if "hydra/launcher" in words:
-        return "; pip install 'gpuspike[sweep]' has them all"
-    if found := _NO_LIST.search(words):
-        return f"; did you mean {found['key']}=[{found['value']}]?"
-    if found := _NO_OPTION.search(words):
-        return _other_option(found["group"], found["option"])
-    if (found := _NO_KEY.search(words)) and is_dataclass(getattr(cause, "object_type", None)):
-        return _other_key(found["key"], str(getattr(cause, "full_key", "") or ""), schema)
-    return ""
-
-
-def _other_key(key: str, place: str, schema: type[Any]) -> str:
-    """The key that was meant perhaps, by its dotted name: one of the same group rather than of another."""
-    keys = _dotted(schema)
-    group = place.rpartition(".")[0]
-    near = {dotted.rpartition(".")[2]: dotted for dotted in keys if dotted.rpartition(".")[0] == group}
-    for known in (near, {dotted.rpartition(".")[2]: dotted for dotted in reversed(keys)}):
-        initials = {"".join(word[0] for word in name.split("_")): name for name in known if "_" in name}
-        close = [key if key in known else initials.get(key, "")]
-        close = [name for name in close if name] or difflib.get_close_matches(key, known, 1)
-        if close:
-            return f"; did you mean {known[close[0]]}?"
-    return ""
-
-
-def _other_option(group: str, option: str) -> str:
-    """The option of a group that was meant perhaps."""
-    if option.endswith((".yaml", ".yml")):
-        path = Path(option)
-        if path.is_file() and path.parent.name == group:
-            return f"; did you mean --config-dir {path.parent.parent} {group}={path.stem}?"
-        return f"; a file of yours is FOLDER/{group}/{path.name}: --config-dir FOLDER {group}={path.stem}"
-    options = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-    if group == "substrate":  # or by what it is priced as
-        prices = {_prices_of(conf_folder() / group / f"{name}.yaml"): name for name in reversed(options)}
-        if option in prices:
-            return f"; did you mean {group}={prices[option]}, which is priced as {option}?"
-    close = difflib.get_close_matches(option, options, 1)
-    return f"; did you mean {group}={close[0]}?" if close else ""
-
-
-def _prices_of(path: Path) -> str:
-    return str(OmegaConf.to_container(read_yaml(path)).get("prices", ""))  # type: ignore[union-attr]
-
-
-def _dotted(schema: Any) -> list[str]:
-    """Keys of a configuration, those of its groups by their dotted names."""
-    keys = []
-    for item in fields(schema):
-        made = None if item.default_factory is MISSING else item.default_factory()
-        if is_dataclass(made):
-            keys += [f"{item.name}.{inner.name}" for inner in fields(made)]
-        else:
-            keys.append(item.name)
-    return keys
-
-
-def _cause(error: Exception) -> Exception:
-    """What OmegaConf said, where an error of Hydra's is about that."""
-    cause = error.__cause__ or error.__context__
-    return cause if isinstance(cause, OmegaConfBaseException) and isinstance(error, HydraException) else error
-
-
-def one_line(error: Exception) -> str:
-    """Hydra's and OmegaConf's words on one line, with the keys that would have been valid."""
-    cause = _cause(error)
-    lines = [line.strip() for line in str(cause).splitlines()]
-    if cause is not error:
-        lines.insert(0, str(error).splitlines()[0].strip())
-    node_type = getattr(cause, "object_type", None)
-    if any(" not in " in line for line in lines) and is_dataclass(node_type):
-        lines.append(f"valid keys: {', '.join(item.name for item in fields(node_type))}")
-    lines = [line.rstrip(".") for line in lines if line and not line.startswith(_NOISE)]
-    return "; ".join(lines).replace(":; ", ": ").replace("\t", " ")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpuspike.config.composition import composed, conf_folder, register, typed
+from gpuspike.config.composition import composed, register, typed
+from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import BackendName
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, together
 
 SCHEMA = "evaluate_schema"
 
@@ -45,20 +47,28 @@ def evaluations(overrides: Sequence[str], multirun: bool) -> list[EvaluateConfig
     """
     register(SCHEMA, EvaluateConfig)
     folder = conf_folder() / "evaluate"
-    return composed(overrides, multirun, folder, "evaluate", EvaluateConfig, _to_evaluation)
+    made = functools.partial(_to_evaluation, typed_in=overrides)
+    return composed(overrides, multirun, folder, "evaluate", EvaluateConfig, made)
 
 
-def _to_evaluation(cfg: Any) -> EvaluateConfig:
+def _to_evaluation(cfg: Any, typed_in: Sequence[str]) -> EvaluateConfig:
     config = typed(cfg, EvaluateConfig)
-    if not config.run:
-        raise ConfigError("run must be the folder of a finished run, gpuspike-evaluate run=FOLDER, got none")
-    if not config.prices:
-        raise ConfigError("prices must name at least one chip, got none")
-    if (config.chip_seed or 0) < 0 or config.chips < 0:
-        raise ConfigError(f"chip_seed and chips must be 0 or more, got {config.chip_seed} and {config.chips}")
-    if config.name != config.name.strip(". ") or set(config.name) & set("/\\\0"):
-        raise ConfigError(f"name must be that of a file, got {config.name!r}")
+    if mistakes := [ConfigError(text) for text in _mistakes(config, typed_in)]:
+        raise together(mistakes)
     return config
+
+
+def _mistakes(config: EvaluateConfig, typed_in: Sequence[str]) -> Iterator[str]:
+    if not config.run:
+        yield "run must be the folder of a finished run, gpuspike-evaluate run=FOLDER, got none"
+    if not config.prices:
+        yield "prices must name at least one chip, got none"
+    if (config.chip_seed or 0) < 0:
+        yield f"chip_seed must be 0 or more, got {config.chip_seed}"
+    if config.chips < 0 or (config.chips == 0 and "chips=0" in typed_in):
+        yield f"chips must be 1 or more, or left out for the run's own chips, got {config.chips}"
+    if config.name != config.name.strip(". ") or set(config.name) & set("/\\\0"):
+        yield f"name must be that of a file, got {config.name!r}"
 
 
 def as_lists(arguments: Sequence[str]) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from gpuspike.config.composition import composed, conf_folder, register, typed
+from gpuspike.config.composition import composed, register, typed
+from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError
 
 T = TypeVar("T")
@@ -79,10 +80,10 @@ def asked(overrides: Sequence[str], multirun: bool, name: str, schema: type[T]) 
 
     def made(cfg: Any) -> T:
         config = typed(cfg, schema)
-        for key in WORDS[schema]:
-            if not getattr(config, key):
-                words = " ".join(word.upper() for word in WORDS[schema])
-                raise ConfigError(f"{key} must be given, gpuspike-{name} {words}, got none")
+        if missing := [key for key in WORDS[schema] if not getattr(config, key)]:
+            words = " ".join(word.upper() for word in WORDS[schema])
+            keys = " and ".join(missing)
+            raise ConfigError(f"{keys} must be given, gpuspike-{name} {words}, got none")
         return config
 
     return composed(overrides, multirun, conf_folder() / "exchange", name, schema, made)

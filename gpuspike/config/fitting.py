@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
-from gpuspike.config.composition import conf_folder
+from gpuspike.config.files import conf_folder
 from gpuspike.registry import Registry
 
 OWN = "own"
@@ -57,6 +59,18 @@ def title(choices: Mapping[str, Any], data: str, path: str) -> str:
     if known is None or (name != OWN and known["dataset"] == choices.get("dataset")):
         return name
     return Path(path).stem or (name if known["dataset"] == choices.get("dataset") else data)
+
+
+def _place(experiment: Any, option: Any, data: Any, path: Any) -> str:
+    """The folder under outputs/ for runs of an experiment, or of other data than it was made for."""
+    name = str(experiment or "custom")
+    if name == OWN:
+        return name
+    told = title({"experiment": name, "dataset": option}, str(data), str(path or ""))
+    return told if re.fullmatch(r"[\w./-]+", told) else str(data)
+
+
+OmegaConf.register_new_resolver("gpuspike.place", _place, replace=True)
 
 
 def misfits(choices: Mapping[str, Any], *, suited: bool) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpuspike.config.composition import composed, conf_folder, register, typed
+from gpuspike.config.composition import composed, register, typed
 from gpuspike.config.evaluate import SplitName
+from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError, GpuspikeError, together
 from gpuspike.substrate.axes import axis
 
@@ -30,7 +32,7 @@ class TrainName(enum.Enum):
 class NeedConfig:
     """One question."""
 
-    accuracy: float = 0.0
+    accuracy: float = math.nan  # none given
     distortion: list[str] = field(default_factory=list)
     train: TrainName = TrainName.loop
     run: str = ""
@@ -76,7 +78,9 @@ def _mistakes(config: NeedConfig) -> list[GpuspikeError]:
     def refuse(text: str) -> None:
         found.append(ConfigError(text))
 
-    if not 0.0 < config.accuracy < 1.0:
+    if math.isnan(config.accuracy):
+        refuse("accuracy must be given, a share: accuracy=0.95 for example, got none")
+    elif not 0.0 < config.accuracy < 1.0:
         example = f", {config.accuracy:g} % is {config.accuracy / 100:g}" if 1 < config.accuracy < 100 else ""
         refuse(f"accuracy must be a share above 0 and below 1, got {config.accuracy:g}{example}")
     if not config.distortion:

@@ -13,7 +13,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gpuspike.config.composition import conf_folder, one_line, read_yaml
+from gpuspike.config.files import conf_folder, read_yaml
+from gpuspike.config.hints import one_line
 from gpuspike.errors import ConfigError
 from gpuspike.registry import Registry, one_of
 

@@ -5,7 +5,7 @@ The values stand in conf/. Below this module and the command line nobody sees Hy
 
 from __future__ import annotations
 
-import enum
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,19 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from gpuspike import plugins
 from gpuspike.config import checks, fitting
-from gpuspike.config.composition import composed, conf_folder, read_yaml, typed
+from gpuspike.config.choices import (
+    BackendName,
+    Dtype,
+    GradientName,
+    NewChip,
+    ScheduleName,
+    SilenceName,
+    TrackerName,
+    TrackingMode,
+)
+from gpuspike.config.composition import composed, typed
 from gpuspike.config.composition import register as register_schema
+from gpuspike.config.files import conf_folder, not_a_run, read_yaml
 from gpuspike.config.parts import group, offer, option
 from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError, DataError
@@ -32,69 +43,6 @@ USUAL_PRICES = "brainscales2"
 
 ENCODING = {"t_early": 0.15, "t_late": 2.0}
 """Times of a data set that has no YAML file, in tau_syn."""
-
-
-class BackendName(enum.Enum):
-    """What computes."""
-
-    auto = "auto"
-    cuda = "cuda"
-    cpu = "cpu"
-    reference = "reference"
-
-
-class Dtype(enum.Enum):
-    """Type of times and weights."""
-
-    float32 = "float32"
-    float64 = "float64"
-
-
-class ScheduleName(enum.Enum):
-    """Courses of the learning rate."""
-
-    constant = "constant"
-    step = "step"
-    cosine = "cosine"
-
-
-class GradientName(enum.Enum):
-    """What a network on a chip learns from."""
-
-    nominal = "nominal"
-    exact = "exact"
-    ideal = "ideal"
-
-
-class SilenceName(enum.Enum):
-    """What wakes silent neurons."""
-
-    bumping = "bumping"
-    waking = "waking"
-    none = "none"
-
-
-class NewChip(enum.Enum):
-    """When a training gets a new piece of silicon."""
-
-    run = "run"
-    step = "step"
-
-
-class TrackerName(enum.Enum):
-    """Where a run can be watched, beside its own folder."""
-
-    none = "none"
-    wandb = "wandb"
-    mlflow = "mlflow"
-    tensorboard = "tensorboard"
-
-
-class TrackingMode(enum.Enum):
-    """Whether Weights & Biases sends what it has, or keeps it in the run's folder."""
-
-    online = "online"
-    offline = "offline"
 
 
 @dataclass
@@ -295,13 +243,16 @@ def experiment_name(config: Config) -> str:
     return fitting.title(choices, config.dataset.name, str(getattr(config.dataset, "path", "")))
 
 
-def to_config(cfg: DictConfig) -> Config:
+def to_config(cfg: DictConfig, also: checks.Check | None = None) -> Config:
     """The composed configuration as plain dataclasses, without Hydra's own node.
+
+    Args:
+        also: checks what is known further up the house; its mistakes are told with the others.
 
     Raises:
         ConfigError: a missing or mistyped value, or one outside of its range.
     """
-    return _checked(cfg)
+    return _checked(cfg, also)
 
 
 def from_values(values: dict[str, Any]) -> Config:
@@ -317,7 +268,7 @@ def from_values(values: dict[str, Any]) -> Config:
     return _checked(values)
 
 
-def _checked(values: Any) -> Config:
+def _checked(values: Any, also: checks.Check | None = None) -> Config:
     entries = values.get(plugins.KEY)
     # First, since plug-ins declare some of the values.
     found = plugins.require(entries) if isinstance(entries, (list, ListConfig)) else []
@@ -325,7 +276,7 @@ def _checked(values: Any) -> Config:
     config.plugin = found
     config.substrate = _priced(config.substrate)
     checks.complete(config)
-    checks.check(config)
+    checks.check(config, also)
     return config
 
 
@@ -341,7 +292,8 @@ def read_config(path: Path) -> Config:
         ConfigError: no such file, or not one of a run.
     """
     if not path.is_file():
-        raise ConfigError(f"no run at {path.parent}: it has no {path.name}")
+        why = not_a_run(path.parent) or f"which has no {path.name}"
+        raise ConfigError(f"no run at {path.parent}, {why}")
     try:
         return to_config(read_yaml(path, plain=True))
     except plugins.NotGivenError:
@@ -370,24 +322,26 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def jobs(overrides: Sequence[str], multirun: bool) -> list[Job]:
+def jobs(overrides: Sequence[str], multirun: bool, also: checks.Check | None = None) -> list[Job]:
     """What a command line asks for, checked before any work starts.
 
     Args:
         overrides: as given to Hydra, for example ["replicas=10", "seed=0,1"].
         multirun: expand comma-separated values, as Hydra's `-m` does; so does an experiment that is a sweep.
+        also: as in `to_config`.
 
     Raises:
         ConfigError: a typo, a wrong type or an impossible value in any of the jobs.
     """
     register()
-    return composed(overrides, multirun, conf_folder(), "config", Config, lambda cfg: _job(cfg, multirun))
+    made = functools.partial(_job, multirun=multirun, also=also)
+    return composed(overrides, multirun, conf_folder(), "config", Config, made)
 
 
-def _job(cfg: DictConfig, multirun: bool) -> Job:
+def _job(cfg: DictConfig, multirun: bool, also: checks.Check | None) -> Job:
     sweeps = multirun or cfg.hydra.mode is RunMode.MULTIRUN
     folder = Path(cfg.hydra.sweep.dir if sweeps else cfg.hydra.run.dir)
-    config = to_config(cfg)
+    config = to_config(cfg, also)
     checks.check_launcher(OmegaConf.to_container(cfg.hydra.launcher))
     notes = fitting.misfits(cfg.hydra.runtime.choices, suited=config.model.weight_mean is None)
     if not cfg.substrate.prices:

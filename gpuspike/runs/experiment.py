@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,35 +11,34 @@ from numpy.typing import NDArray
 
 from gpuspike.accountant import Prices, find, read_prices
 from gpuspike.backend import Backend, select, thread_count
-from gpuspike.config.checks import batch_too_large, n_layers_of
+from gpuspike.config.checks import batch_too_large
 from gpuspike.config.schema import (
     Config,
     DatasetConfig,
     GradientName,
     NewChip,
     SilenceName,
-    SubstrateConfig,
     conf_folder,
 )
 from gpuspike.datasets import Dataset
 from gpuspike.datasets import samples as data_sets
 from gpuspike.datasets.encoding import latency, pixel_latency
-from gpuspike.errors import ConfigError, check_all
+from gpuspike.errors import ConfigError
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.limits import largest_sum
 from gpuspike.network.calibration import SAMPLES, calibrated
-from gpuspike.network.delays import DelayRule, learnt
+from gpuspike.network.delays import learnt
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters, trained_on_host
 from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
-from gpuspike.runs import dashboards as trackers
 from gpuspike.runs import memory
 from gpuspike.runs.recipes import augmentation_of, host_steps, recipe_of, warps
 from gpuspike.runs.start import begin_with, check_start
+from gpuspike.runs.values import by_keys, check_values, checked_substrate, delay_rule_of
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.fit import Recipe, make_trainer, step_kind
 from gpuspike.training.losses import Loss
@@ -161,18 +160,6 @@ def dataset_of(config: DatasetConfig) -> Dataset:
     return data_sets.load(data_sets.named(config.name, vars(config)))
 
 
-def substrate_of(config: SubstrateConfig, tau_syn: float) -> Substrate:
-    """What a kind of chip does to a network, in the network's unit of time."""
-    return Substrate.from_values(vars(config), tau_syn)
-
-
-def _substrate(config: Config) -> Substrate:
-    unit = config.model.tau_syn
-    substrate = substrate_of(config.substrate, unit)
-    substrate.check_window((config.dataset.t_late - config.dataset.t_early) * unit, unit)
-    return substrate
-
-
 def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> int:
     """What a training keeps in a device's memory beside its step: data, shuffles, a validation's answers."""
     first, last = network.layers[0], network.layers[-1]
@@ -213,11 +200,11 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     Raises:
         GpuspikeError: what was expected, and what was got.
     """
-    _check(config)
+    check_values(config)
     model, training = config.model, config.training
     prices = read_prices(find(config.substrate.prices, conf_folder() / "prices"))
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
-    substrate = _substrate(config)
+    substrate = checked_substrate(config)
     backend = select(
         config.backend.value,
         host_only=trained_on_host(learnt(model.trained, model.delays))
@@ -243,9 +230,10 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     together = training.evaluation_batch_size
     if backend.name == "cuda":
         together = _evaluated_together(config, dataset, network, to_train)
-    rule = replace(recipe, evaluation_batch_size=together).make_rule(
-        model.tau_syn, augmentation_of(config, dataset)
-    )
+    with by_keys("training", [item.name for item in fields(training)]):
+        rule = replace(recipe, evaluation_batch_size=together).make_rule(
+            model.tau_syn, augmentation_of(config, dataset)
+        )
     return Experiment(
         config=config,
         backend=backend,
@@ -256,41 +244,6 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         rule=rule,
         recipe=recipe,
         prices=prices,
-    )
-
-
-def _check(config: Config) -> None:
-    """Values that a part or nobody can use, as far as they are known without data.
-
-    Raises:
-        GpuspikeError: what was expected, and what was got, of everything that is wrong.
-    """
-    model, data = config.model, config.dataset
-
-    def weights() -> None:
-        stds, means = model.weight_std or (), model.weight_mean or ()
-        if not all(std >= 0.0 and np.isfinite(std) for std in stds):
-            raise ConfigError(f"model.weight_std must be 0 or more, got {model.weight_std}")
-        if not np.isfinite(means).all():
-            raise ConfigError(f"model.weight_mean must be finite, got {model.weight_mean}")
-
-    def bias_times() -> None:
-        if not all(0.0 <= time < np.inf for times in model.bias_times for time in times):
-            words = "finite and 0 or later, when a trial begins"
-            raise ConfigError(f"model.bias_times must be {words}, got {model.bias_times}")
-
-    check_all(
-        [
-            lambda: read_prices(find(config.substrate.prices, conf_folder() / "prices")),
-            lambda: pixel_latency(data.full_scale, data.t_early, data.t_late, silent_black=data.silent_black),
-            lambda: LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance),
-            lambda: _substrate(config),
-            weights,
-            bias_times,
-            lambda: recipe_of(config).make_bumping(n_layers_of(model), config.replicas),
-            lambda: recipe_of(config).make_schedule(),
-            lambda: trackers.check(config),
-        ]
     )
 
 
@@ -327,13 +280,6 @@ def _with_sizes(config: Config, dataset: Dataset) -> Config:
     if found["n_train"] < config.training.batch_size:
         raise batch_too_large(config, found["n_train"])
     return replace(config, dataset=replace(config.dataset, **sizes))
-
-
-def delay_rule_of(config: Config) -> DelayRule:
-    """Range and form of the delays that a configuration describes, in the network's unit of time."""
-    model = config.model
-    rule = DelayRule(model.delay_shift, model.delay_scale, model.delay_form, model.delay_spread)
-    return rule.timed(model.tau_syn)
 
 
 def _calibrated(parts: Experiment, machine: Machine, fires: Sequence[float]) -> list[Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,20 +15,33 @@ from gpuspike.errors import ConfigError
 from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.fit import Recipe, leaf_values
 from gpuspike.training.leaf import Leaf
-from gpuspike.training.losses import LOSSES
-from gpuspike.training.optimizers import OPTIMIZERS
+from gpuspike.training.losses import LOSSES, Loss
+from gpuspike.training.optimizers import OPTIMIZERS, Optimizer
 
 L = TypeVar("L", bound=Leaf)
 
 
 def recipe_of(config: Config) -> Recipe:
     """The training that a configuration describes."""
-    training, optimizer = vars(config.training), vars(config.optimizer)
-    values: dict[str, Any] = training | optimizer | {"schedule": config.optimizer.schedule.value}
-    values["silence"] = config.training.silence.value
-    values["loss"] = _made(LOSSES[config.training.loss], training)
-    values["optimizer"] = _made(OPTIMIZERS[config.optimizer.name], optimizer)
-    return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})
+    return replace(frame_of(config), loss=loss_of(config), optimizer=optimizer_of(config))
+
+
+def frame_of(config: Config) -> Recipe:
+    """The same, but with the usual loss and optimiser."""
+    values: dict[str, Any] = vars(config.training) | vars(config.optimizer)
+    values |= {"schedule": config.optimizer.schedule.value, "silence": config.training.silence.value}
+    own = [item.name for item in fields(Recipe) if item.name not in ("loss", "optimizer")]
+    return Recipe(**{name: values[name] for name in own})
+
+
+def loss_of(config: Config) -> Loss:
+    """The loss that a configuration describes."""
+    return _made(LOSSES[config.training.loss], vars(config.training))
+
+
+def optimizer_of(config: Config) -> Optimizer:
+    """The optimiser that a configuration describes."""
+    return _made(OPTIMIZERS[config.optimizer.name], vars(config.optimizer))
 
 
 def _made(leaf: type[L], values: Mapping[str, Any]) -> L:

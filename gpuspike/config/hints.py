@@ -1,0 +1,217 @@
+"""What is said of an argument or a value that Hydra or OmegaConf refuse: expected, got, and meant perhaps."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import re
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigTypeError, OmegaConfBaseException, ValidationError
+
+from gpuspike.config.files import conf_folder, read_yaml
+
+GROUPS = ("experiment", "dataset", "model", "optimizer", "training", "substrate", "tracking")
+"""Of a run: what is given as GROUP=NAME."""
+
+_NOISE = ("full_key:", "object_type=", "reference_type=", "See https://", "Config search path:", "provider=")
+
+_NO_LIST = re.compile(
+    r"merging override (?P<key>\S+?)=(?P<value>\S+)\s+Invalid value assigned: \w+ is not a ListConfig"
+)
+_NO_KEY = re.compile(r"Key '(?P<key>\w+)' not in")
+_NO_OPTION = re.compile(r"Could not find '(?P<group>\w+)/(?P<option>[^']*)'")
+_MISSING = re.compile(r"has missing mandatory value: (?P<key>[\w.]+)")
+_VALUE = re.compile(r"alue '(?P<value>.*?)'(?: \(\w+\)| of type|,| is)")
+
+
+def explained(error: Exception, schema: type[Any], text: str = "") -> str:
+    """One line about what was expected, what was got, and what was meant perhaps.
+
+    Args:
+        text: the override that is refused, where it is known.
+    """
+    cause = cause_of(error)
+    words = " ".join(f"{error} {cause}".split())
+    key, equals, value = text.lstrip("+~").partition("=")
+    if "hydra/launcher" in words:
+        return one_line(error) + "; pip install 'gpuspike[sweep]' has them all"
+    if found := _NO_OPTION.search(words):
+        return _no_option(error, found["group"], found["option"])
+    if (found := _NO_KEY.search(words)) and is_dataclass(kind := getattr(cause, "object_type", None)):
+        place = str(getattr(cause, "full_key", "") or found["key"])
+        valid = ", ".join(item.name for item in fields(kind))
+        hint = (_other_group(key, value, schema) if equals else "") or _other_key(found["key"], place, schema)
+        return f"there is no key {place}; valid keys: {valid}{hint}"
+    if found := _MISSING.search(words):
+        return f"{found['key']} must be given, got none"
+    if isinstance(cause, (ValidationError, ConfigTypeError)):
+        full = key if equals else str(getattr(cause, "full_key", "") or "").partition("[")[0]
+        if (expected := _expected(schema, full)) and (equals or (found := _VALUE.search(words))):
+            got = value if equals else found["value"]  # type: ignore[index]
+            hint = ""
+            if found := _NO_LIST.search(words):
+                hint = f"; did you mean {found['key']}=[{found['value']}]?"
+            return f"{full} must be {expected}, got {got or 'nothing'}{hint}"
+    if equals and "Ambiguous value" in words:
+        meant = f"did you mean {key}=[{value}]?" if _expected(schema, key).startswith("a list") else ""
+        meant = meant or f"-m {text} is a sweep, a job for each; \"{key}='{value}'\" is one text"
+        return f"{key} must be one value, got {value}; {meant}"
+    if key in GROUPS and equals and (conf_folder() / key).is_dir() and "must be a string or a list" in words:
+        return f"{key} must be one of {', '.join(options(key))}, got {value}"
+    return one_line(error)
+
+
+def options(group: str) -> list[str]:
+    """Names of a group's files."""
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+
+
+def dotted(schema: Any) -> list[str]:
+    """Keys of a configuration, those of its groups by their dotted names."""
+    return list(_types(schema))
+
+
+def named(text: str, schema: Any) -> set[str]:
+    """The keys that a message speaks of."""
+    found = set()
+    for key in dotted(schema):
+        plain = rf"(?<![\w.]){re.escape(key)}(?![\w.])"
+        if re.search(plain if "." in key else rf"^{re.escape(key)}\b|{plain}(?==)", text):
+            found.add(key)
+    return found
+
+
+def _types(schema: Any) -> dict[str, Any]:
+    """Of each key its type."""
+    found: dict[str, Any] = {}
+    hints = typing.get_type_hints(schema)
+    for item in fields(schema):
+        made = None if item.default_factory is MISSING else item.default_factory()
+        if is_dataclass(made):
+            inner = typing.get_type_hints(type(made))
+            found |= {f"{item.name}.{each.name}": inner[each.name] for each in fields(made)}
+        else:
+            found[item.name] = hints[item.name]
+    return found
+
+
+def _expected(schema: Any, key: str) -> str:
+    """What a key takes, in words; "" for one that is none."""
+    hint = _types(schema).get(key)
+    return "" if hint is None else _words(hint)
+
+
+_KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Any: "a value"}
+_MANY = {int: "integers", float: "numbers", str: "texts", bool: "true or false", Any: "values"}
+
+
+def _words(hint: Any) -> str:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join([*(_words(each) for each in inner if each is not type(None)), "null"])
+    if origin is list:
+        if typing.get_origin(inner[0]) is list:
+            return f"a list of {_words(inner[0]).replace('a list', 'lists', 1)}"
+        return f"a list of {_MANY.get(inner[0], 'mappings')}"
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return f"one of {', '.join(each.name for each in hint)}"
+    return _KINDS.get(hint, "a mapping")
+
+
+def nested(config: Any, place: str = "") -> Iterable[str]:
+    """What is wrong with lists of numbers or texts that have lists in them, which OmegaConf lets through."""
+    hints = typing.get_type_hints(type(config))
+    for item in fields(config):
+        value, hint = getattr(config, item.name), hints[item.name]
+        if is_dataclass(value):
+            yield from nested(value, f"{place}{item.name}.")
+        elif isinstance(value, list) and "list[list" not in str(hint) and "list[dict" not in str(hint):
+            if "list[typing.Any" not in str(hint) and any(isinstance(each, (list, dict)) for each in value):
+                yield f"{place}{item.name} must be {_words(hint)}, got {value}"
+
+
+def _other_group(key: str, value: str, schema: Any) -> str:
+    """The group that was meant perhaps, alone or before one of its keys."""
+    first, dot, rest = key.partition(".")
+    if "experiment" not in GROUPS or "dataset" not in {item.name for item in fields(schema)}:
+        return ""
+    for group in difflib.get_close_matches(first, GROUPS, 1):
+        if (not dot and value in {*options(group)} | {""}) or (not dot and first != group):
+            return f"; did you mean {group}={value or 'NAME'}?"
+        if f"{group}.{rest}" in dotted(schema) and first != group:
+            return f"; did you mean {group}.{rest}?"
+    return ""
+
+
+def _other_key(key: str, place: str, schema: type[Any]) -> str:
+    """The key that was meant perhaps, by its dotted name: one of the same group rather than of another."""
+    keys = dotted(schema)
+    group = place.rpartition(".")[0]
+    near = {name.rpartition(".")[2]: name for name in keys if name.rpartition(".")[0] == group}
+    for known in (near, {name.rpartition(".")[2]: name for name in reversed(keys)}):
+        initials = {"".join(word[0] for word in name.split("_")): name for name in known if "_" in name}
+        close = [key if key in known else initials.get(key, "")]
+        close = [name for name in close if name] or difflib.get_close_matches(key, known, 1)
+        if close:
+            return f"; did you mean {known[close[0]]}?"
+    return ""
+
+
+def _no_option(error: Exception, group: str, option: str) -> str:
+    """That a group has no such option, and which was meant perhaps."""
+    found = re.search(
+        r"Available options in '[^']*':(?P<names>.*?)(?:Config search path|$)", str(error), re.S
+    )
+    names = ", ".join(found["names"].split()) if found else ", ".join(options(group))
+    return f"there is no {group}={option or QUOTES}; there are {names}{_other_option(group, option)}"
+
+
+QUOTES = "''"
+"""How no text is shown."""
+
+
+def _other_option(group: str, option: str) -> str:
+    """The option of a group that was meant perhaps."""
+    if option.endswith((".yaml", ".yml")):
+        path = Path(option)
+        if path.is_file() and path.parent.name == group:
+            return f"; did you mean --config-dir {path.parent.parent} {group}={path.stem}?"
+        return f"; a file of yours is FOLDER/{group}/{path.name}: --config-dir FOLDER {group}={path.stem}"
+    known = options(group)
+    if group == "substrate":  # or by what it is priced as
+        prices = {_prices_of(conf_folder() / group / f"{name}.yaml"): name for name in reversed(known)}
+        if option in prices:
+            return f"; did you mean {group}={prices[option]}, which is priced as {option}?"
+    close = difflib.get_close_matches(option, known, 1)
+    return f"; did you mean {group}={close[0]}?" if close else ""
+
+
+def _prices_of(path: Path) -> str:
+    return str(OmegaConf.to_container(read_yaml(path)).get("prices", ""))  # type: ignore[union-attr]
+
+
+def cause_of(error: Exception) -> Exception:
+    """What OmegaConf said, where an error of Hydra's is about that."""
+    cause = error.__cause__ or error.__context__
+    return cause if isinstance(cause, OmegaConfBaseException) and isinstance(error, HydraException) else error
+
+
+def one_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's words on one line, with the keys that would have been valid."""
+    cause = cause_of(error)
+    lines = [line.strip() for line in str(cause).splitlines()]
+    if cause is not error:
+        lines.insert(0, str(error).splitlines()[0].strip())
+    node_type = getattr(cause, "object_type", None)
+    if any(" not in " in line for line in lines) and is_dataclass(node_type):
+        lines.append(f"valid keys: {', '.join(item.name for item in fields(node_type))}")
+    lines = [line.rstrip(".") for line in lines if line and not line.startswith(_NOISE)]
+    return "; ".join(lines).replace(":; ", ": ").replace("\t", " ")
