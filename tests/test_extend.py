@@ -156,8 +156,8 @@ def weights(run_folder: Path) -> np.ndarray:
     ("arguments", "words"),
     [
         (["training.loss=margin"], "there is no loss 'margin'"),
-        (["optimizer=signs"], "signs"),
         (["plugin=signs.py", "optimizer=signs", "optimizer.memory=1.5"], "memory must lie in"),
+        (["optimizer=signs"], "signs"),  # whatever was imported before
         (["plugin=margin.py", "training.loss=margin", "training.margin=wide"], "training.margin"),
     ],
 )

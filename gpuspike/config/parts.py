@@ -86,6 +86,10 @@ def own_defaults(config: Any) -> dict[str, Any]:
     return result
 
 
+_offered: set[tuple[str, str]] = set()
+"""Options that are in Hydra's store, by group and name."""
+
+
 def offer(folder: str, parts: Registry[Any], more: Mapping[str, Any]) -> None:
     """Lets a command line choose parts that have no YAML file: a group's option with the part's own defaults.
 
@@ -93,10 +97,14 @@ def offer(folder: str, parts: Registry[Any], more: Mapping[str, Any]) -> None:
         folder: the group.
         more: defaults of values that the parts do not have.
     """
+    store = ConfigStore.instance()
+    for name in [own for group, own in _offered if group == folder and own not in parts]:
+        _offered.remove((folder, name))  # of a plug-in that is gone
+        store.repo[folder].pop(f"{name}.yaml", None)
     for name in parts:
         if not _file(folder, name).is_file():
-            node = _own_option(name, parts[name], more)
-            ConfigStore.instance().store(group=folder, name=name, node=node)
+            store.store(group=folder, name=name, node=_own_option(name, parts[name], more))
+            _offered.add((folder, name))
 
 
 def option(folder: str, name: str, parts: Registry[Any], more: Mapping[str, Any]) -> dict[str, Any]:
