@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from gpuspike.api.network import Network
 from gpuspike.errors import ShapeError
 from gpuspike.kernels.convolution import Convolution
-from gpuspike.network.delays import DelayRule
 from gpuspike.network.initial import typical
 from gpuspike.network.plan import Maps, told_plan
 from gpuspike.neuron import LIF
-from gpuspike.torch.module import FirstSpikes, real, told
+from gpuspike.torch.module import FirstSpikes, SpikingLayer, real, told
 from gpuspike.torch.spikes import first_spikes
 
 
-class FirstSpikesConv2d(nn.Module):
+class FirstSpikesConv2d(SpikingLayer):
     """Maps of LIF neurons that share their weights, and the earliest spikes of windows of them.
 
     Samples are flat, as in `gs.Network`: row by row, pixel by pixel, the channels of a pixel side by side. An
@@ -73,13 +72,7 @@ class FirstSpikesConv2d(nn.Module):
         self.convolution = Convolution(image, n_maps, kernel, stride, padding, pad_time, pool)
         self.n_in, self.n_out = self.convolution.n_in, self.convolution.n_out
         self.out_shape = self.convolution.out_shape
-        self.replicas = replicas
-        self.neuron = LIF() if neuron is None else neuron
-        self.bias_times = tuple(float(time) for time in bias_times)
-        self.max_weight_grad = max_weight_grad
-        self.delays: tuple[str, ...] = ()
-        self.delay_rule = DelayRule()
-        self._moments = weight_mean, weight_std
+        self._take(bias_times, neuron, replicas, (weight_mean, weight_std), max_weight_grad)
         self._sources: Tensor
         device = device or torch.get_default_device()
         sources = torch.from_numpy(self.convolution.sources(len(self.bias_times)).copy())

@@ -17,7 +17,28 @@ from gpuspike.neuron import LIF
 from gpuspike.torch.spikes import first_spikes
 
 
-class FirstSpikes(nn.Module):
+class SpikingLayer(nn.Module):
+    """What layers of LIF neurons have in common."""
+
+    delays: tuple[str, ...] = ()
+    delay_rule = DelayRule()
+
+    def _take(
+        self,
+        bias_times: Sequence[float],
+        neuron: LIF | None,
+        replicas: int | None,
+        moments: tuple[float | None, float | None],
+        max_weight_grad: float,
+    ) -> None:
+        """Keeps what the layers are made with; `moments` are mean and standard deviation of the weights."""
+        self.neuron = LIF() if neuron is None else neuron
+        self.bias_times = tuple(float(time) for time in bias_times)
+        self.replicas, self.max_weight_grad = replicas, max_weight_grad
+        self._moments = moments
+
+
+class FirstSpikes(SpikingLayer):
     """A fully connected layer of LIF neurons, spike times in and first spike times out.
 
     Initial weights are those of a layer of `gs.Network`, which says how they are drawn; their seed comes from
@@ -63,12 +84,9 @@ class FirstSpikes(nn.Module):
     ) -> None:
         super().__init__()
         self.weights: Tensor
-        self.n_in, self.n_out, self.replicas = n_in, n_out, replicas
-        self.neuron = LIF() if neuron is None else neuron
-        self.bias_times = tuple(float(time) for time in bias_times)
-        self.max_weight_grad = max_weight_grad
+        self.n_in, self.n_out = n_in, n_out
+        self._take(bias_times, neuron, replicas, (weight_mean, weight_std), max_weight_grad)
         self.delays, self.delay_rule = kinds_of(delays), delay_rule or DelayRule()
-        self._moments = weight_mean, weight_std
         dtype = real(dtype)
         for name, drawn in self._drawn().items():
             placed = drawn.to(device=device or torch.get_default_device(), dtype=dtype)
