@@ -13,6 +13,7 @@ from browser import Browser, chromium
 
 from gpuspike.report import run_page as report
 from gpuspike.report.figures import run as plots
+from gpuspike.report.page import table, write_page
 from gpuspike.report.sweep_page import write_sweep_report
 
 pytestmark = pytest.mark.skipif(
@@ -68,6 +69,36 @@ def test_a_page_opens_without_errors_requests_or_sideways_scrolling(
     assert browser.run(f"{cut}.length") == 0, "a table is cut"
     assert browser.run("[...document.images].every(image => image.naturalWidth > 1)")
     assert browser.run("document.body.innerText.length") > 200
+
+
+BROKEN = """[...document.querySelectorAll("table td, table th")].flatMap(cell => {
+  const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = [];
+  for (let node = walker.nextNode(); node; node = walker.nextNode())
+    for (const word of node.data.matchAll(/[A-Za-z0-9]{1,20}/g)) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map(box => box.top)).size > 1) broken.push(word[0]);
+    }
+  return broken;
+})"""
+"""Words of tables that go over lines."""
+
+
+@pytest.mark.parametrize("page", ["run_page", "sweep_page"])
+def test_no_word_of_a_table_is_broken_on_a_phone(
+    browser: Browser, page: str, request: pytest.FixtureRequest
+) -> None:
+    browser.open(request.getfixturevalue(page), PHONE)
+    assert browser.run(BROKEN) == []
+
+
+def test_a_table_that_is_too_wide_scrolls_in_its_place(browser: Browser, tmp_path: Path) -> None:
+    rows = [[f"{k}{'x' * 12}" for k in range(12)]]
+    browser.open(write_page(tmp_path / "wide.html", "wide", table(rows)), PHONE)
+    assert browser.run(BROKEN) == []
+    assert browser.run("document.documentElement.scrollWidth") <= PHONE
+    assert browser.run("document.querySelector('.wide').scrollWidth") > PHONE
 
 
 def test_the_table_sorts_by_number_up_and_down_with_the_unknown_last(

@@ -39,10 +39,12 @@ h2 { margin: 2.2rem 0 .7rem; font-size: 1.15rem; break-after: avoid; }
 .tile i { display: block; font-style: normal; font-size: .8rem; }
 .wide { margin: .7rem 0; } .wide, pre { overflow-x: auto; } pre { white-space: pre-wrap; }
 summary { cursor: pointer; color: var(--mark); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+table { border-collapse: collapse; overflow-wrap: normal; font-size: .92rem;
+  font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem 1.1rem .25rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); font-weight: inherit; } td:last-child { padding-right: 0; }
-.facts td:first-child { color: var(--soft); } .cards { overflow-wrap: break-word; }
+.facts td:first-child { color: var(--soft); } .numbers td { white-space: nowrap; }
+.facts td:last-child:nth-child(2) { overflow-wrap: anywhere; } .cards { overflow-wrap: break-word; }
 code { font-size: .87rem; } img { display: block; width: 100%; }
 figure, tr, .tile { break-inside: avoid; margin: 0; } figure { max-width: 44rem; }
 figcaption { margin-top: .3rem; }
@@ -105,7 +107,9 @@ def table(rows: Iterable[Iterable[Any]], head: Sequence[str] = (), style: str = 
 
     Args:
         head: names of the columns.
-        style: "facts", or "cards", whose rows stand column below column where a screen is narrow.
+        style: "facts", or "cards", whose rows stand column below column where a screen is narrow; with
+            "numbers" beside it no cell goes over lines. Only what is longer than a line is broken: a table
+            that is too wide scrolls.
     """
     body = ""
     for row in rows:

@@ -227,7 +227,7 @@ def _accuracy(summary: Mapping[str, Any]) -> str:
     rows = [[i, *(readable(v, "%") for v in row)] for i, row in enumerate(zip_longest(*values))]
     rows += [["mean", *(row[1] for row in known)], ["std", *(row[2] for row in known)]]
     rows.append(["mean loss", *losses])
-    return table(rows, ["replica", *splits], style="accuracy")
+    return table(rows, ["replica", *splits], style="accuracy numbers")
 
 
 def _chip(chip: Mapping[str, Any]) -> str:
