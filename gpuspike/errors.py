@@ -70,8 +70,8 @@ def errors_of(error: GpuspikeError) -> tuple[GpuspikeError, ...]:
 
 
 def of_key(key: str, error: GpuspikeError) -> GpuspikeError:
-    """The same error, with the key that a user gives the value by."""
-    return type(error)(f"{key}: {error}")
+    """The same error or errors, with the key that a user gives the value by."""
+    return together(type(each)(f"{key}: {each}") for each in errors_of(error))
 
 
 def of_group(group: str, names: Mapping[str, str], error: GpuspikeError) -> GpuspikeError:

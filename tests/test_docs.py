@@ -272,6 +272,8 @@ def small(command: Command) -> list[str]:
         more = [*SMALL, "tune.trials=1", "replicas=1"]
         if "tune=my_search.yaml" in arguments:
             more.append("training.batch_size=100")
+        if "tune=mnist_best" in arguments:
+            more.append("dataset.n_train=400")  # of which it takes up to 320 at once
     else:
         more = []
     return arguments + more

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from gpuspike.config.schema import jobs
-from gpuspike.errors import ConfigError, DataError
+from gpuspike.errors import ConfigError, DataError, errors_of, of_key, together
 from gpuspike.network.layers import Moment
 from gpuspike.runs import run as runs
 from gpuspike.runs.experiment import build, new_trainer
@@ -90,10 +90,19 @@ def test_networks_that_a_run_cannot_begin_with_are_refused(two: Path, given: lis
     assert words in str(caught.value)
 
 
+def test_each_mistake_of_a_run_to_begin_with_is_told_by_its_key() -> None:
+    two = together([ConfigError("seed must be 0 or more, got -1"), DataError("no samples")])
+    told = errors_of(of_key("start", two))
+    assert [(type(each), str(each)) for each in told] == [
+        (ConfigError, "start: seed must be 0 or more, got -1"),
+        (DataError, "start: no samples"),
+    ]
+
+
 def test_another_network_or_no_run_is_refused(one: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must have the network of this run: weights_0 must be .*got"):
         build(config(f"start={one}", "model.hidden=[31]"))
-    with pytest.raises(ConfigError, match="no run at"):
+    with pytest.raises(ConfigError, match=r"^start: no run at"):
         build(config(f"start={tmp_path}"))
 
 

@@ -83,6 +83,10 @@ def load_arrays(
             raise DataError(
                 f"train_labels in {path} must be below {MOST_CLASSES}, an output neuron each, got {most}"
             )
+        if most and (least := int(labels.min())) > 0:
+            raise DataError(
+                f"train_labels in {path} must count classes from 0, got {extent(labels)}: labels - {least} do"
+            )
         names = tuple(str(label) for label in range(most + 1))
     sizes = {"train": n_train, "validation": n_validation, "test": n_test}
     shape = arrays[f"train_{kind}"].shape[1:]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gpuspike.config.schema import Config, read_config
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, of_key
 from gpuspike.network.delays import learnt
 from gpuspike.network.layers import Layer
 from gpuspike.network.parameters import Parameters
@@ -42,7 +42,10 @@ def begin_with(parameters: Parameters, config: Config, layers: Sequence[Layer]) 
 
 def _begun(config: Config, layers: Sequence[Layer]) -> Parameters:
     folder = Path(str(config.start))
-    before = read_config(folder / CONFIG)
+    try:
+        before = read_config(folder / CONFIG)
+    except ConfigError as error:
+        raise of_key("start", error) from None
     trained, now = (learnt(each.model.trained, each.model.delays) for each in (before, config))
     if lost := [name for name in trained if name not in now]:
         raise ConfigError(
