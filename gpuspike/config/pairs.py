@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -45,8 +44,8 @@ def parsed(
             continue
         try:
             good += parser.parse_overrides([text])
-        except HydraException as error:
-            wrong.append(_no_pair(text, FOLDERS.get(name, "")) if "=" not in text else _unread(text, error))
+        except HydraException:
+            wrong.append(_unread(text) if "=" in text else _no_pair(text, FOLDERS.get(name, "")))
     return good, wrong
 
 
@@ -90,7 +89,7 @@ def _no_pair(text: str, folder: str) -> ConfigError:
     return ConfigError(got)
 
 
-def _unread(text: str, error: Any) -> ConfigError:
+def _unread(text: str) -> ConfigError:
     """What is wrong with a pair that the parser cannot read."""
     key, _, value = text.partition("=")
     got = f"got {text}"
@@ -102,7 +101,6 @@ def _unread(text: str, error: Any) -> ConfigError:
     for quote in "'\"":
         if value.count(quote) % 2:
             return ConfigError(f"{key} must have its quotes in pairs, {got}")
-    del error
     return ConfigError(
         f"{key} must be plain text, a number or a list, other characters in quotes twice, "
         f"\"{key}='...'\", {got}"

@@ -100,18 +100,16 @@ def pull_convolved(
     """
     if w.shape[2] != convolution.n_maps:
         return _pull_unshared(kernels, convolution, state, w, neuron, grad, further=further, **limits)
-    plain = kernels.convolution is not None and neuron.uniform and delays is None and not taus
-    if kernels.convolution is not None and plain and state.t_seen is None:
+    plain = neuron.uniform and delays is None and not taus and state.t_seen is None
+    if kernels.convolution is not None and plain:
         pulled, of_weights = kernels.convolution.backward(
             convolution, state, w, neuron, grad, need_t_in_grad=further, **limits
         )
         return Pulled(of_weights), pulled
 
-    t_seen = state.seen
-
     def spread(part: slice) -> Array:
         # What is heard first of a window does not change with a delay that its neurons share.
-        return _spread(convolution, grad[:, part], t_seen[:, part])
+        return _spread(convolution, grad[:, part], state.seen[:, part])
 
     return _pull_patches(
         kernels, convolution, state, w, neuron, delays, spread, taus=taus, further=further, **limits

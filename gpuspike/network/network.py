@@ -209,8 +209,8 @@ class Architecture:
 
     @property
     def dead_maps(self) -> list[Array | None]:
-        """Which neurons of each convolution are dead, where any are: none of a network's own."""
-        return []
+        """Which neurons of each convolution are dead: none of a network's own."""
+        return [None] * len(self.layers)
 
     def after_step(self, weights: Sequence[Array]) -> None:
         """Nothing: what the optimiser leaves is what the network has."""
@@ -263,7 +263,7 @@ class Machine(Protocol):
 
     @property
     def dead_maps(self) -> Sequence[Array | None]:
-        """(n_replica, n_neurons) of each layer which neurons that share weights are dead; empty: none."""
+        """(n_replica, n_neurons) of each layer which neurons that share weights are dead; None: none are."""
         ...
 
     def after_step(self, weights: Sequence[Array]) -> None:

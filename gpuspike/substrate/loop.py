@@ -192,7 +192,8 @@ class OnChip:
     @property
     def dead_maps(self) -> list[Array | None]:
         """See `Architecture.dead_maps`."""
-        return self.chip.dead_maps if isinstance(self.chip, EmulatedChip) else []
+        chip = self.chip
+        return chip.dead_maps if isinstance(chip, EmulatedChip) else [None] * len(self.layers)
 
     @property
     def _known_delays(self) -> list[Delays | None]:

@@ -85,7 +85,7 @@ class PiecewiseStep(HostStep):
             self._descent.step(parameters, grads, self._learning_rate, active)
         unheard = [
             None if own is None or layer.convolution is None else layer.convolution.unheard(own)
-            for layer, own in zip(network.layers, dead or [None] * len(weights), strict=True)
+            for layer, own in zip(network.layers, dead, strict=True)
         ]
         self._bumping.apply(weights, activities, chosen, unheard)
         network.after_step(weights)
