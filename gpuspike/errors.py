@@ -10,6 +10,11 @@ from typing import Any
 class GpuspikeError(Exception):
     """Base of every error that gpuspike raises on purpose."""
 
+    def __str__(self) -> str:
+        """In one line whatever a user has typed: line breaks and control characters as Python writes them."""
+        text = super().__str__()
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 class ConfigError(GpuspikeError, ValueError):
     """A configuration value, key or choice that cannot be used."""

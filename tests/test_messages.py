@@ -11,9 +11,18 @@ import pytest
 
 import gpuspike as gs
 from gpuspike.cli.command import too_large
+from gpuspike.config.schema import jobs
 from gpuspike.datasets import load_arrays
 from gpuspike.datasets.encoding import latency
-from gpuspike.errors import DataError, DtypeError, ValueRangeError, extent
+from gpuspike.errors import (
+    ConfigError,
+    DataError,
+    DtypeError,
+    GpuspikeError,
+    OutputError,
+    ValueRangeError,
+    extent,
+)
 
 
 def test_float16_is_told_by_its_own_name() -> None:
@@ -85,3 +94,27 @@ def test_numba_that_may_not_compile_is_refused() -> None:
         "gpuspike.errors.BackendError: the kernels of the CPU are compiled code, which NUMBA_DISABLE_JIT "
         "forbids: unset it, or choose backend=reference"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("a\nb", r"a\nb"),
+        ("a\x85b", r"a\x85b"),
+        ("\x1b[31m", r"\x1b[31m"),
+        ("\udcff", r"\udcff"),
+        ("µ ß", "µ ß"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ConfigError, OutputError, ValueRangeError])
+def test_a_message_is_one_line_of_what_can_be_printed(
+    kind: type[GpuspikeError], given: str, told: str
+) -> None:
+    assert str(kind(f"got {given}")) == f"got {told}"
+
+
+def test_line_breaks_in_a_pair_are_told_in_one_line() -> None:
+    with pytest.raises(ConfigError) as error:
+        jobs(["=\x850", "=\x85"], multirun=False)
+    assert str(error.value).count(r"\x85") == 2
+    assert len(str(error.value).splitlines()) == 1
