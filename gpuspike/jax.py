@@ -34,10 +34,11 @@ __all__ = ["first_spikes"]
 def first_spikes(t_in: Array, weights: Array, neuron: LIF, *, max_weight_grad: float = math.inf) -> Array:
     """`gs.first_spikes` with its gradients as a function of JAX's.
 
-    Spike times and gradients are, to the bit, those of `gs.first_spikes` and `gs.first_spikes_vjp`, in
-    float32 and, with `jax_enable_x64`, in float64. A neuron that stays silent has a gradient of exactly 0,
-    whatever the gradient of its time is, NaN and inf included. It goes through `jax.jit`, `jax.grad` and
-    `jax.vmap`, which makes replicas of what it maps. There are first derivatives in reverse mode only.
+    Spike times and gradients are, to the bit, those of `gs.first_spikes` and, given the slopes that it
+    returns, `gs.first_spikes_vjp`, in float32 and, with `jax_enable_x64`, in float64. A neuron that stays
+    silent has a gradient of exactly 0, whatever the gradient of its time is, NaN and inf included. It goes
+    through `jax.jit`, `jax.grad` and `jax.vmap`, which makes replicas of what it maps. There are first
+    derivatives in reverse mode only.
 
     Args:
         t_in: (..., n_pre) input spike times, inf = no spike; with replicas (n_replica, ..., n_pre).
@@ -62,41 +63,43 @@ def first_spikes(t_in: Array, weights: Array, neuron: LIF, *, max_weight_grad: f
             raise DtypeError(f"{name} must be float32 or float64{like}, got {array.dtype}")
         _refuse_devices(name, array)
     rows = t_in.reshape(rows_of(t_in.shape, weights.shape, neuron, max_weight_grad))
-    t_out: Any = _first_spikes(rows, weights, neuron, float(max_weight_grad))
-    return t_out.reshape(*t_in.shape[:-1], weights.shape[-1])
+    found: Any = _first_spikes(rows, weights, neuron, float(max_weight_grad))
+    return found[0].reshape(*t_in.shape[:-1], weights.shape[-1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _first_spikes(t_in: Array, weights: Array, neuron: LIF, max_weight_grad: float) -> Array:
+def _first_spikes(t_in: Array, weights: Array, neuron: LIF, max_weight_grad: float) -> tuple[Array, Array]:
+    """Spike times, and slopes, for their gradient only."""
     del max_weight_grad
-    shape = (*t_in.shape[:-1], weights.shape[-1])
-
-    (t_out,) = _called("spikes", [jax.ShapeDtypeStruct(shape, t_in.dtype)], neuron, t_in, weights)
-    return t_out
+    each = jax.ShapeDtypeStruct((*t_in.shape[:-1], weights.shape[-1]), t_in.dtype)
+    t_out, slopes = _called("spikes", [each, each], neuron, t_in, weights)
+    return t_out, slopes
 
 
 def _forward(
     t_in: Any, weights: Any, neuron: LIF, max_weight_grad: float
-) -> tuple[Array, tuple[Array, Array, Array, tuple[()] | None]]:
-    t_out: Any = _first_spikes(t_in.value, weights.value, neuron, max_weight_grad)
-    return t_out, (t_in.value, weights.value, t_out, () if t_in.perturbed else None)
+) -> tuple[tuple[Array, Array], tuple[Any, ...]]:
+    found: Any = _first_spikes(t_in.value, weights.value, neuron, max_weight_grad)
+    return found, (t_in.value, weights.value, *found, () if t_in.perturbed else None)
 
 
 def _backward(
-    neuron: LIF, max_weight_grad: float, kept: tuple[Any, ...], t_out_grad: Any
+    neuron: LIF, max_weight_grad: float, kept: tuple[Any, ...], grads: tuple[Any, Any]
 ) -> tuple[Array | None, Array]:
     *arrays, needed = kept
+    t_out_grad, _ = grads
     if isinstance(t_out_grad, SymbolicZero):
         t_out_grad = jnp.zeros_like(arrays[2])
     found: Any = _gradients(*arrays, t_out_grad, neuron, max_weight_grad, needed is not None)
     return found if needed is not None else (None, found[0])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
 def _gradients(
     t_in: Array,
     weights: Array,
     t_out: Array,
+    slopes: Array,
     t_out_grad: Array,
     neuron: LIF,
     max_weight_grad: float,
@@ -107,7 +110,7 @@ def _gradients(
     needed = (t_in, weights) if need_t_in_grad else (weights,)
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in needed]
     options: Any = {"max_weight_grad": max_weight_grad, "need_t_in_grad": need_t_in_grad}
-    return tuple(_called("gradients", shapes, neuron, t_in, weights, t_out, t_out_grad, **options))
+    return tuple(_called("gradients", shapes, neuron, t_in, weights, t_out, slopes, t_out_grad, **options))
 
 
 def _refuse(*_: Any) -> Any:
@@ -152,7 +155,7 @@ def _answer(spec: bytes, given: list[NDArray[Any]], results: list[NDArray[Any]])
 
 
 def _spikes(neuron: LIF, times: NDArray[Any], weights: NDArray[Any], **_: Any) -> tuple[NDArray[Any], ...]:
-    return (kernels.first_spikes(times, weights, neuron),)
+    return kernels.first_spikes(times, weights, neuron, return_slopes=True)
 
 
 def _pulled(

@@ -3,11 +3,12 @@
     python scripts/benchmark_frameworks.py [--pairs N] [--epochs N] [--seeds N]
 
 The first table is one layer of 784 inputs and 350 neurons with a batch of 80 in float32, forward and both
-gradients: by `gs.first_spikes` and `gs.first_spikes_vjp` on NumPy arrays, and by a framework. The calls take
-turns, each first every other time, and the median of their ratios is told beside the least times: a shared
-machine changes its speed while one looks. Freed memory is kept, as a training keeps it: else glibc gives
-some MiB back to the system after one call and takes a thousand page faults in another, a tenth of the time of
-whichever it hits. The last figure is what a framework takes where kernels answer at once.
+gradients: by `gs.first_spikes` and `gs.first_spikes_vjp` on NumPy arrays, without and with slopes that are
+kept in between, as frameworks keep them, and by a framework. The calls take turns, each first every other
+time, and the median of their ratios is told beside the least times: a shared machine changes its speed while
+one looks. Freed memory is kept, as a training keeps it: else glibc gives some MiB back to the system after
+one call and takes a thousand page faults in another, a tenth of the time of whichever it hits. The last
+figure is what a framework takes where kernels answer at once.
 
 The second is Yin-Yang, 4-120-3: `gs.fit`, and the same initial weights trained by a loop of PyTorch's with
 its Adam, in batches of 100 with the same loss, guard of gradients and rule that wakes silent neurons.
@@ -48,6 +49,18 @@ def on_arrays() -> Callable[[], object]:
     return lambda: gs.first_spikes_vjp(t_in, weights, neuron, gs.first_spikes(t_in, weights, neuron), grad)
 
 
+def with_slopes() -> Callable[[], object]:
+    """The same with slopes that are kept."""
+    t_in, weights, grad = layer()
+    neuron = gs.LIF()
+
+    def call() -> object:
+        t_out, slopes = gs.first_spikes(t_in, weights, neuron, return_slopes=True)
+        return gs.first_spikes_vjp(t_in, weights, neuron, t_out, grad, slopes=slopes)
+
+    return call
+
+
 def in_torch() -> Callable[[], object]:
     """The same in PyTorch."""
     t, w, grad = (torch.from_numpy(array) for array in layer())
@@ -81,28 +94,35 @@ def seconds(call: Callable[[], object]) -> float:
 
 def overhead(n_pairs: int) -> None:
     """Prints what each framework adds."""
-    plain = on_arrays()
+    arrays = {"arrays": on_arrays(), "slopes kept": with_slopes()}
     for name, call in (("PyTorch", in_torch()), ("JAX", in_jax())):
-        for _ in range(5):
-            plain(), call()
-        pairs = []
-        for number in range(n_pairs):
-            first, second = (plain, call) if number % 2 else (call, plain)
-            times = seconds(first), seconds(second)
-            pairs.append(times if number % 2 else times[::-1])
-        ours, theirs = 1e3 * np.array(pairs).T
-        ratio = 100 * (np.median(theirs / ours) - 1)
-        told = f"{name:8} {theirs.min():6.2f} ms, arrays {ours.min():6.2f} ms at least"
-        print(f"{told}, median of ratios {ratio:+.1f} %; {alone(name):.3f} ms without the kernels")
+        for other, plain in arrays.items():
+            ours, theirs = 1e3 * in_turns(plain, call, n_pairs)
+            ratio = 100 * (np.median(theirs / ours) - 1)
+            told = f"{name:8} {theirs.min():6.2f} ms, {other:11} {ours.min():6.2f} ms at least"
+            print(f"{told}, median of ratios {ratio:+.1f} %")
+        print(f"{name:8} {alone(name):6.3f} ms without the kernels")
+
+
+def in_turns(one: Callable[[], object], other: Callable[[], object], n_pairs: int) -> Any:
+    """(2, n_pairs) seconds of two calls, each of which goes first every other time."""
+    for _ in range(5):
+        one(), other()
+    pairs = []
+    for number in range(n_pairs):
+        first, second = (one, other) if number % 2 else (other, one)
+        times = seconds(first), seconds(second)
+        pairs.append(times if number % 2 else times[::-1])
+    return np.array(pairs).T
 
 
 def alone(name: str) -> float:
     """Least milliseconds of a call whose kernels answer at once."""
     t_in, weights, _ = layer()
-    t_out = gs.first_spikes(t_in, weights, gs.LIF())
+    answer = gs.first_spikes(t_in, weights, gs.LIF(), return_slopes=True)
     module = importlib.import_module("gpuspike.torch.spikes" if name == "PyTorch" else "gpuspike.jax")
     answers: Any = {
-        "kernels": SimpleNamespace(first_spikes=lambda *_: t_out),
+        "kernels": SimpleNamespace(first_spikes=lambda *_, **__: answer),
         "pull_back": lambda *_, **__: (np.zeros_like(t_in), np.zeros_like(weights)),
     }
     with mock.patch.multiple(module, **answers):

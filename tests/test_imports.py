@@ -203,7 +203,8 @@ def unexplained(body: list[ast.stmt], prefix: str = "") -> list[str]:
     for node in body:
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             continue
-        if node.name.startswith("_"):
+        decorators = [] if isinstance(node, ast.ClassDef) else map(ast.unparse, node.decorator_list)
+        if node.name.startswith("_") or "overload" in decorators:
             continue
         if not ast.get_docstring(node):
             names.append(prefix + node.name)

@@ -66,8 +66,8 @@ def vjp(neuron: gs.LIF, **options: Any) -> Callable[..., Any]:
 
 
 def expected(neuron: gs.LIF, t_in: Any, weights: Any, grad: Any, **options: Any) -> Any:
-    t_out = gs.first_spikes(t_in, weights, neuron)
-    return t_out, *gs.first_spikes_vjp(t_in, weights, neuron, t_out, grad, **options)
+    t_out, slopes = gs.first_spikes(t_in, weights, neuron, return_slopes=True)
+    return t_out, *gs.first_spikes_vjp(t_in, weights, neuron, t_out, grad, slopes=slopes, **options)
 
 
 def same(found: Any, wanted: Any) -> None:
@@ -160,7 +160,7 @@ def test_memory_is_that_of_the_program(dtype: str, monkeypatch: pytest.MonkeyPat
 
     def spikes(neuron: gs.LIF, *arrays: Any, **_: Any) -> Any:
         seen.extend(array.ctypes.data for array in arrays)
-        return (gs.first_spikes(*arrays, neuron),)
+        return gs.first_spikes(*arrays, neuron, return_slopes=True)
 
     monkeypatch.setitem(gsj.FUNCTIONS, "spikes", spikes)
     gsj._read.cache_clear()

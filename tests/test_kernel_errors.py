@@ -38,7 +38,7 @@ def call_forward(**changed: Any) -> None:
     first_spikes(arguments["t_in"], arguments["weights"], arguments.get("neuron", NEURON))
 
 
-def call_vjp(*, max_weight_grad: Any = math.inf, **changed: Any) -> None:
+def call_vjp(*, max_weight_grad: Any = math.inf, slopes: Any = None, **changed: Any) -> None:
     arguments = network(**changed)
     first_spikes_vjp(
         arguments["t_in"],
@@ -46,6 +46,7 @@ def call_vjp(*, max_weight_grad: Any = math.inf, **changed: Any) -> None:
         arguments.get("neuron", NEURON),
         arguments["t_out"],
         arguments["t_out_grad"],
+        slopes=slopes,
         max_weight_grad=max_weight_grad,
     )
 
@@ -66,6 +67,22 @@ def test_the_network_itself_is_accepted() -> None:
     call_forward()
     call_vjp()
     call_vjp(t_in=with_value("t_in", math.inf), t_out=with_value("t_out", math.inf))
+
+
+@pytest.mark.parametrize("wrong", [-1e-9, math.nan, math.inf])
+def test_slopes_are_finite_and_not_negative(wrong: float) -> None:
+    slopes = np.ones((2, 4))
+    call_vjp(slopes=slopes)
+    slopes[1, 2] = wrong
+    with pytest.raises(ValueRangeError, match=rf"^slopes must be finite and 0 or more.* got {wrong}$"):
+        call_vjp(slopes=slopes)
+
+
+def test_slopes_are_like_spike_times() -> None:
+    with pytest.raises(ShapeError, match=r"slopes must be \(n_batch, n_post\) = \(2, 4\), got \(2, 3\)"):
+        call_vjp(slopes=np.ones((2, 3)))
+    with pytest.raises(DtypeError, match="slopes must be float64, as t_in is, got float32"):
+        call_vjp(slopes=np.ones((2, 4), np.float32))
 
 
 # --- axes and sizes ----------------------------------------------------------

@@ -339,12 +339,20 @@ def test_the_dtype_of_the_inputs_is_kept(dtype: type[np.floating[Any]]) -> None:
 def pulled_back(
     t_in: Array, weights: Array, neuron: LIF, t_out: Array, grad: Array, limit: float = math.inf
 ) -> tuple[Array, Array]:
-    """Gradients of the CPU kernels, after a comparison with the oracle's."""
+    """Gradients of the CPU kernels, after a comparison with the oracle's, as those from kept slopes are."""
     grads = first_spikes_vjp(t_in, weights, neuron, t_out, grad, max_weight_grad=limit)
     expected = reference.first_spikes_vjp(t_in, weights, neuron, t_out, grad, limit)
-    for got, wanted in zip(grads, expected, strict=True):
-        assert np.isfinite(got).all()
-        assert_close(got, wanted, TOLERANCE["gradient"])
+    again, slopes = first_spikes(t_in, weights, neuron, return_slopes=True)
+    assert slopes.dtype == again.dtype
+    found = [grads]
+    if np.array_equal(again, t_out):  # and not what somebody else has answered
+        found.append(
+            first_spikes_vjp(t_in, weights, neuron, t_out, grad, slopes=slopes, max_weight_grad=limit)
+        )
+    for each in found:
+        for got, wanted in zip(each, expected, strict=True):
+            assert np.isfinite(got).all()
+            assert_close(got, wanted, TOLERANCE["gradient"])
     return grads
 
 

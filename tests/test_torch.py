@@ -75,9 +75,9 @@ def test_spike_times_and_gradients_are_the_bits_of_the_functions_on_arrays(
     dtype: str, neuron: gs.LIF, replicas: int | None
 ) -> None:
     t_in, weights, grad = make(dtype, replicas)
-    expected = gs.first_spikes(t_in, weights, neuron)
+    expected, slopes = gs.first_spikes(t_in, weights, neuron, return_slopes=True)
     assert 0.05 < np.isinf(expected).mean() < 0.9
-    expected_grads = gs.first_spikes_vjp(t_in, weights, neuron, expected, grad)
+    expected_grads = gs.first_spikes_vjp(t_in, weights, neuron, expected, grad, slopes=slopes)
     t, w = tensors(t_in, weights)
     t_out = gst.first_spikes(t, w, neuron)
     t_out.backward(torch.from_numpy(grad))
@@ -103,11 +103,11 @@ def test_the_guard_of_weights_gradients_is_that_of_the_functions_on_arrays() -> 
     t, w = tensors(t_in, weights)
     t_out = gst.first_spikes(t, w, gs.LIF(), max_weight_grad=0.5)
     t_out.backward(torch.from_numpy(grad))
-    expected = gs.first_spikes_vjp(t_in, weights, gs.LIF(), t_out.detach().numpy(), grad, max_weight_grad=0.5)
+    times, slopes = gs.first_spikes(t_in, weights, gs.LIF(), return_slopes=True)
+    given = t_in, weights, gs.LIF(), times, grad
+    expected = gs.first_spikes_vjp(*given, slopes=slopes, max_weight_grad=0.5)
     np.testing.assert_array_equal(w.grad.numpy(), expected[1])
-    assert not np.array_equal(
-        expected[1], gs.first_spikes_vjp(t_in, weights, gs.LIF(), t_out.detach().numpy(), grad)[1]
-    )
+    assert not np.array_equal(expected[1], gs.first_spikes_vjp(*given, slopes=slopes)[1])
 
 
 @pytest.mark.parametrize("lead", [(), (24,), (2, 12), (2, 3, 4), (0,), (3, 0)])
@@ -166,9 +166,9 @@ def test_a_silent_neuron_has_a_gradient_of_exactly_zero(incoming: float) -> None
     given = torch.from_numpy(grad).clone()
     given[silent] = incoming
     t_out.backward(given)
-    expected = gs.first_spikes_vjp(
-        t_in, weights, gs.LIF(), t_out.detach().numpy(), np.where(silent.numpy(), 0.0, grad)
-    )
+    times, slopes = gs.first_spikes(t_in, weights, gs.LIF(), return_slopes=True)
+    wanted = np.where(silent.numpy(), 0.0, grad)
+    expected = gs.first_spikes_vjp(t_in, weights, gs.LIF(), times, wanted, slopes=slopes)
     np.testing.assert_array_equal(t.grad.numpy(), expected[0])
     np.testing.assert_array_equal(w.grad.numpy(), expected[1])
     assert (w.grad[:, 2] == 0.0).all()
@@ -245,8 +245,8 @@ def test_the_operators_keep_what_they_promise(name: str, needs_grad: bool) -> No
     t, w = tensors(*make()[:2], grad=needs_grad)
     numbers, own = gst.neurons.told(NEURONS[name])
     torch.library.opcheck(torch.ops.gpuspike.first_spikes.default, (t, w, numbers, own, math.inf))
-    t_out = gst.first_spikes(t, w, NEURONS[name]).detach()
-    given = (t.detach(), w.detach(), t_out, torch.ones_like(t_out), numbers, own, math.inf)
+    t_out, slopes = torch.ops.gpuspike.first_spikes(t.detach(), w.detach(), numbers, own, math.inf)
+    given = (t.detach(), w.detach(), t_out, slopes, torch.ones_like(t_out), numbers, own, math.inf)
     for need_t_in_grad in (True, False):
         torch.library.opcheck(torch.ops.gpuspike.first_spikes_vjp.default, (*given, need_t_in_grad))
     labels = torch.arange(N_BATCH)[None] % N_POST
@@ -318,7 +318,7 @@ def test_a_compiled_graph_serves_other_batch_sizes_and_refuses_second_derivative
 @each_neuron
 def test_vmap_makes_replicas(neuron: gs.LIF) -> None:
     t_in, weights, grad = make(replicas=3)
-    expected = gs.first_spikes(t_in, weights, neuron)
+    expected, slopes = gs.first_spikes(t_in, weights, neuron, return_slopes=True)
     t, w = tensors(t_in, weights, grad=False)
     mapped = torch.func.vmap(lambda t, w: gst.first_spikes(t, w, neuron))
     np.testing.assert_array_equal(mapped(t, w).numpy(), expected)
@@ -334,7 +334,8 @@ def test_vmap_makes_replicas(neuron: gs.LIF) -> None:
         lambda t, w, g: torch.func.vjp(lambda t, w: gst.first_spikes(t, w, neuron), t, w)[1](g)
     )
     found = grads(t, w, torch.from_numpy(grad))
-    for one, other in zip(found, gs.first_spikes_vjp(t_in, weights, neuron, expected, grad), strict=True):
+    wanted = gs.first_spikes_vjp(t_in, weights, neuron, expected, grad, slopes=slopes)
+    for one, other in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(one.numpy(), other)
 
 

@@ -76,6 +76,7 @@ def pull_back(
     weights: Array,
     neuron: LIF,
     t_out: Array,
+    slopes: Array,
     t_out_grad: Array,
     *,
     max_weight_grad: float = math.inf,
@@ -85,7 +86,7 @@ def pull_back(
     """The bits of `gs.first_spikes_vjp`, without the inputs' gradient where nobody needs it.
 
     Args:
-        t_in, weights: as `gs.first_spikes` has taken them;  t_out: its answer.
+        t_in, weights: as `gs.first_spikes` has taken them;  t_out, slopes: its answer.
         t_out_grad: ignored where `t_out` is inf.
         into: contiguous memory for `weights_grad`, which is made there where the kernels can.
 
@@ -95,20 +96,17 @@ def pull_back(
     Raises:
         ValueRangeError: a gradient that is not finite where the neuron spikes.
     """
-    xp = array_module(t_in=t_in, weights=weights, t_out=t_out, t_out_grad=t_out_grad)
+    arrays = [t_in, weights, t_out, slopes, t_out_grad]
+    xp = array_module(t_in=t_in, t_out_grad=t_out_grad)
     _refuse_gradients(xp, t_out, t_out_grad)
-    arrays = [t_in, weights, t_out, t_out_grad]
     if xp is np:
         arrays = [np.require(array, requirements=["C", "A", "W"]) for array in arrays]
     else:
         arrays = [xp.ascontiguousarray(array) for array in arrays]
-    t_in, weights, t_out, t_out_grad = arrays
     replicas = t_in.ndim == 3
-    if not replicas:
-        t_in, weights, t_out, t_out_grad = t_in[None], weights[None], t_out[None], t_out_grad[None]
+    t_in, weights, t_out, slopes, t_out_grad = arrays if replicas else [array[None] for array in arrays]
     kernels = load("cpu" if xp is np else "cuda")
-    slope = kernels.slopes(t_in, weights, neuron, t_out)
-    state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
+    state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slopes)
     options: Any = {"max_weight_grad": float(max_weight_grad), "need_t_in_grad": need_t_in_grad}
     if into is not None and neuron.shares_taus:
         options["memory"] = {"into": [into if replicas else into[None]]}

@@ -6,7 +6,7 @@ import importlib
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -260,19 +260,32 @@ def load(name: str) -> Kernels:
     return cast(Kernels, kernels)
 
 
-def first_spikes(t_in: Array, weights: Array, neuron: LIF) -> Array:
+@overload
+def first_spikes(
+    t_in: Array, weights: Array, neuron: LIF, *, return_slopes: Literal[False] = False
+) -> Array: ...
+@overload
+def first_spikes(
+    t_in: Array, weights: Array, neuron: LIF, *, return_slopes: Literal[True]
+) -> tuple[Array, Array]: ...
+def first_spikes(
+    t_in: Array, weights: Array, neuron: LIF, *, return_slopes: bool = False
+) -> Array | tuple[Array, Array]:
     """Times of the first spikes of LIF neurons, exact to rounding.
 
     Args:
         t_in: (n_batch, n_pre) or (n_replica, n_batch, n_pre) input spike times; inf = no spike.
         weights: (n_pre, n_post) or (n_replica, n_pre, n_post).
         neuron: parameters, times in the unit of `t_in`.
+        return_slopes: also returns the slopes with which membranes cross the threshold, which
+            `first_spikes_vjp` would otherwise find by going through all pairs once more.
 
     Returns:
         (n_batch, n_post) or (n_replica, n_batch, n_post) spike times, inf where the neuron stays silent; the
         same array type and dtype (float32 or float64) as the inputs. NumPy arrays are computed on the CPU,
         CuPy arrays on the current device. Arrays that are not C-contiguous are copied; arrays that are on
-        another device are refused.
+        another device are refused. With `return_slopes` a pair: spike times, and slopes of the same shape in
+        the unit of the threshold by that of time, 0 where a neuron is silent or only touches its threshold.
 
     Raises:
         DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got.
@@ -284,7 +297,8 @@ def first_spikes(t_in: Array, weights: Array, neuron: LIF) -> Array:
     if not replicas:
         t_in, weights = t_in[None], weights[None]
     (layer,) = _kernels(t_in).forward(t_in, None, [weights], [neuron], [()])
-    return layer.t_out if replicas else layer.t_out[0]
+    t_out, slopes = (layer.t_out, layer.slope) if replicas else (layer.t_out[0], layer.slope[0])
+    return (t_out, slopes) if return_slopes else t_out
 
 
 def first_spikes_vjp(
@@ -294,6 +308,7 @@ def first_spikes_vjp(
     t_out: Array,
     t_out_grad: Array,
     *,
+    slopes: Array | None = None,
     max_weight_grad: float = math.inf,
 ) -> tuple[Array, Array]:
     """Pulls a gradient with respect to the spike times back to the inputs and the weights.
@@ -305,6 +320,8 @@ def first_spikes_vjp(
         t_in, weights, neuron: as for `first_spikes`.
         t_out: spike times, as `first_spikes` returns them.
         t_out_grad: dL/dt_out, the shape of `t_out`; ignored where `t_out` is inf.
+        slopes: of the membranes at `t_out`, as `first_spikes` returns them; None: computed here, which takes
+            about as long as the spike times. The gradients then differ by rounding.
         max_weight_grad: the paper's guard against exploding gradients: where any |dL/dw_i| of one (sample,
             neuron) pair exceeds it, that pair adds nothing to `weights_grad`. `t_in_grad` does not change.
 
@@ -316,16 +333,14 @@ def first_spikes_vjp(
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); the implicit function theorem.
     """
-    t_in, weights, t_out, t_out_grad = _checked(
-        neuron, t_in=t_in, weights=weights, t_out=t_out, t_out_grad=t_out_grad
-    )
+    given = {"t_in": t_in, "weights": weights, "t_out": t_out, "t_out_grad": t_out_grad}
+    arrays = _checked(neuron, **(given if slopes is None else given | {"slopes": slopes}))
     if not isinstance(max_weight_grad, Real) or not max_weight_grad > 0.0:
         raise ValueRangeError(f"max_weight_grad must be positive, got {max_weight_grad!r}")
     replicas = t_in.ndim == 3
-    if not replicas:
-        t_in, weights, t_out, t_out_grad = t_in[None], weights[None], t_out[None], t_out_grad[None]
+    t_in, weights, t_out, t_out_grad, *known = arrays if replicas else [array[None] for array in arrays]
     kernels, limit = _kernels(t_in), float(max_weight_grad)
-    slope = kernels.slopes(t_in, weights, neuron, t_out)
+    slope = known[0] if known else kernels.slopes(t_in, weights, neuron, t_out)
     state = LayerState(t_in, np.empty(0, np.int64), t_out, t_out, slope)
     t_in_grad, weights_grad = pull(kernels, state, weights, neuron, t_out_grad, max_weight_grad=limit)
     assert t_in_grad is not None
@@ -341,6 +356,7 @@ _AXES = {
     "weights": ("n_pre", "n_post"),
     "t_out": ("n_batch", "n_post"),
     "t_out_grad": ("n_batch", "n_post"),
+    "slopes": ("n_batch", "n_post"),
 }
 
 
@@ -372,6 +388,13 @@ def _checked(neuron: LIF, **arrays: Array) -> tuple[Array, ...]:
     if "t_out" in arrays:
         check_times("t_out", arrays["t_out"], slack=2.0)
         check_gradient(arrays["t_out"], arrays["t_out_grad"])
+    if "slopes" in arrays:
+        slopes = arrays["slopes"]
+        wrong = slopes[~((slopes >= 0.0) & (slopes < np.inf))]
+        if wrong.size:
+            raise ValueRangeError(
+                f"slopes must be finite and 0 or more, as first_spikes returns them, got {float(wrong[0])}"
+            )
     if xp is not np:
         return tuple(xp.ascontiguousarray(array) for array in arrays.values())
     return tuple(np.require(array, requirements=["C", "A", "W"]) for array in arrays.values())

@@ -33,8 +33,8 @@ def with_gradient(
     name: str,
     operator: Any,
     gradient: Any,
-    keep: Callable[[Any, tuple[Any, ...], Tensor], None],
-    pull_back: Callable[[Any, Any, Tensor], Gradients],
+    keep: Callable[[Any, tuple[Any, ...], Any], None],
+    pull_back: Callable[..., Gradients],
 ) -> Callable[..., Any]:
     """An operator as a function with first derivatives.
 
@@ -45,8 +45,8 @@ def with_gradient(
     Args:
         name: of the function, for the refusal of second derivatives.
         operator, gradient: custom operators.
-        keep: called with a context, the operator's inputs and its output.
-        pull_back: called with that context, the gradient as a function, and the gradient of the output.
+        keep: called with a context, the operator's inputs and its output, a tensor or several.
+        pull_back: called with that context, the gradient as a function, and the gradient of each output.
     """
 
     def refuse(*_: Any) -> Gradients:
@@ -54,8 +54,8 @@ def with_gradient(
             f"{name} has first derivatives in reverse mode, got a second one or one in forward mode"
         )
 
-    def pull_back_compiled(ctx: Any, grad: Tensor) -> Gradients:
-        return pull_back(ctx, gradient, grad)
+    def pull_back_compiled(ctx: Any, *grads: Tensor) -> Gradients:
+        return pull_back(ctx, gradient, *grads)
 
     class Gradient(torch.autograd.Function):
         generate_vmap_rule = True

@@ -42,10 +42,11 @@ def first_spikes(
 ) -> Tensor:
     """`gs.first_spikes` with its gradients as a function of PyTorch's.
 
-    Spike times and gradients are, to the bit, those of `gs.first_spikes` and `gs.first_spikes_vjp`. Tensors
-    on the CPU are shared with the kernels and not copied, where they are contiguous; those on a CUDA device
-    are shared with CuPy, which computes on torch's current stream. A neuron that stays silent has a gradient
-    of exactly 0, whatever the gradient of its time is, NaN and inf included.
+    Spike times and gradients are, to the bit, those of `gs.first_spikes` and, given the slopes that it
+    returns, `gs.first_spikes_vjp`. Tensors on the CPU are shared with the kernels and not copied, where they
+    are contiguous; those on a CUDA device are shared with CuPy, which computes on torch's current stream. A
+    neuron that stays silent has a gradient of exactly 0, whatever the gradient of its time is, NaN and inf
+    included.
 
     It goes through `torch.compile`, `torch.func.grad` and `torch.func.vmap`, which makes replicas of what it
     maps. Under autocast, half precision is raised to float32, which is kept. There are first derivatives
@@ -73,9 +74,9 @@ def first_spikes(
     if own:
         t_out: Any = delayed_spikes(rows, weights, own[0], neuron, max_weight_grad)
     elif unwatched(rows, weights):
-        t_out = _Direct.apply(rows, weights, neuron, max_weight_grad)
+        t_out, _ = _Direct.apply(rows, weights, neuron, max_weight_grad)
     else:
-        t_out = _differentiable(rows, weights, *told(neuron), float(max_weight_grad))
+        t_out, _ = _differentiable(rows, weights, *told(neuron), float(max_weight_grad))
     return t_out.reshape(*t_in.shape[:-1], weights.shape[-1]) if together else t_out
 
 
@@ -85,23 +86,30 @@ def first_spikes(
 @torch.library.custom_op(
     "gpuspike::first_spikes",
     mutates_args=(),
-    schema="(Tensor t_in, Tensor weights, float[] numbers, Tensor? own, float max_weight_grad) -> Tensor",
+    schema=(
+        "(Tensor t_in, Tensor weights, float[] numbers, Tensor? own, float max_weight_grad) "
+        "-> (Tensor, Tensor)"
+    ),
 )
 def _spikes(
     t_in: Tensor, weights: Tensor, numbers: Sequence[float], own: Tensor | None, max_weight_grad: float
-) -> Tensor:
-    """Spike times; `max_weight_grad` is for the gradient."""
+) -> tuple[Tensor, Tensor]:
+    """Spike times, and slopes for their gradient, as `max_weight_grad` is."""
     del max_weight_grad
     return _computed(t_in, weights, neuron_of(numbers, own))
 
 
-def _computed(t_in: Tensor, weights: Tensor, neuron: LIF) -> Tensor:
-    return on_arrays(lambda times, w: kernels.first_spikes(times, w, neuron), t_in, weights)
+def _computed(t_in: Tensor, weights: Tensor, neuron: LIF) -> tuple[Tensor, Tensor]:
+    def function(times: Array, w: Array) -> tuple[Array, Array]:
+        return kernels.first_spikes(times, w, neuron, return_slopes=True)
+
+    return on_arrays(function, t_in, weights)
 
 
 @_spikes.register_fake
-def _(t_in: Tensor, weights: Tensor, *_: Any) -> Tensor:
-    return t_in.new_empty((*t_in.shape[:-1], weights.shape[-1]))
+def _(t_in: Tensor, weights: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    shape = (*t_in.shape[:-1], weights.shape[-1])
+    return t_in.new_empty(shape), t_in.new_empty(shape)
 
 
 @_spikes.register_vmap
@@ -113,11 +121,12 @@ def _(
     numbers: Sequence[float],
     own: Tensor | None,
     max_weight_grad: float,
-) -> tuple[Tensor, int]:
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     n, replicas = info.batch_size, has_replicas(weights, in_dims[1])
     tensors = folded(n, in_dims, replicas, t_in, weights)
-    t_out = _spikes(*tensors, numbers, repeated_own(n, own), max_weight_grad)
-    return unfolded(n, replicas, t_out), 0
+    found = _spikes(*tensors, numbers, repeated_own(n, own), max_weight_grad)
+    t_out, slopes = (unfolded(n, replicas, array) for array in found)
+    return (t_out, slopes), (0, 0)
 
 
 # ---- their gradients
@@ -127,14 +136,15 @@ def _(
     "gpuspike::first_spikes_vjp",
     mutates_args=(),
     schema=(
-        "(Tensor t_in, Tensor weights, Tensor t_out, Tensor t_out_grad, float[] numbers, Tensor? own, "
-        "float max_weight_grad, bool need_t_in_grad) -> (Tensor, Tensor)"
+        "(Tensor t_in, Tensor weights, Tensor t_out, Tensor slopes, Tensor t_out_grad, float[] numbers, "
+        "Tensor? own, float max_weight_grad, bool need_t_in_grad) -> (Tensor, Tensor)"
     ),
 )
 def _vjp(
     t_in: Tensor,
     weights: Tensor,
     t_out: Tensor,
+    slopes: Tensor,
     t_out_grad: Tensor,
     numbers: Sequence[float],
     own: Tensor | None,
@@ -143,7 +153,7 @@ def _vjp(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the inputs, empty where nobody needs it, and of the weights."""
     t_in_grad, weights_grad = _computed_gradients(
-        t_in, weights, t_out, t_out_grad, neuron_of(numbers, own), max_weight_grad, need_t_in_grad
+        t_in, weights, t_out, slopes, t_out_grad, neuron_of(numbers, own), max_weight_grad, need_t_in_grad
     )
     return t_in.new_empty(_nobody_s(t_in)) if t_in_grad is None else t_in_grad, weights_grad
 
@@ -152,16 +162,17 @@ def _computed_gradients(
     t_in: Tensor,
     weights: Tensor,
     t_out: Tensor,
+    slopes: Tensor,
     t_out_grad: Tensor,
     neuron: LIF,
     max_weight_grad: float,
     need_t_in_grad: bool,
 ) -> tuple[Tensor | None, Tensor]:
-    def function(times: Array, w: Array, spikes: Array, grad: Array) -> tuple[Array | None, Array]:
+    def function(times: Array, w: Array, *given: Array) -> tuple[Array | None, Array]:
         options: Any = {"max_weight_grad": max_weight_grad, "need_t_in_grad": need_t_in_grad}
-        return pull_back(times, w, neuron, spikes, grad, **options)
+        return pull_back(times, w, neuron, *given, **options)
 
-    return on_arrays(function, t_in, weights, t_out, t_out_grad)
+    return on_arrays(function, t_in, weights, t_out, slopes, t_out_grad)
 
 
 @_vjp.register_fake
@@ -183,27 +194,29 @@ def _(
     t_in: Tensor,
     weights: Tensor,
     t_out: Tensor,
+    slopes: Tensor,
     t_out_grad: Tensor,
     numbers: Sequence[float],
     own: Tensor | None,
     *options: Any,
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     n, replicas = info.batch_size, has_replicas(weights, in_dims[1])
-    tensors = folded(n, in_dims, replicas, t_in, weights, t_out, t_out_grad)
+    tensors = folded(n, in_dims, replicas, t_in, weights, t_out, slopes, t_out_grad)
     grads = _vjp(*tensors, numbers, repeated_own(n, own), *options)
     t_in_grad, weights_grad = (unfolded(n, replicas, grad) for grad in grads)
     return (t_in_grad, weights_grad), (0, 0)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     t_in, weights, ctx.numbers, own, ctx.max_weight_grad = inputs
-    ctx.save_for_backward(t_in, weights, output, own)
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(t_in, weights, *output, own)
 
 
-def _pull_back(ctx: Any, vjp: Any, t_out_grad: Tensor) -> Gradients:
-    t_in, weights, t_out, own = ctx.saved_tensors
+def _pull_back(ctx: Any, vjp: Any, t_out_grad: Tensor, _: Any) -> Gradients:
+    *kept, own = ctx.saved_tensors
     need_t_in, need_weights, *_ = ctx.needs_input_grad
-    found = vjp(t_in, weights, t_out, t_out_grad, ctx.numbers, own, ctx.max_weight_grad, need_t_in)
+    found = vjp(*kept, t_out_grad, ctx.numbers, own, ctx.max_weight_grad, need_t_in)
     return found[0] if need_t_in else None, found[1] if need_weights else None, None, None, None
 
 
@@ -214,20 +227,26 @@ class _Direct(torch.autograd.Function):
     """The same without operators."""
 
     @staticmethod
-    def forward(ctx: Any, t_in: Tensor, weights: Tensor, neuron: LIF, max_weight_grad: float) -> Tensor:
-        t_out = _computed(t_in, weights, neuron)
-        ctx.save_for_backward(t_in, weights, t_out)
+    def forward(
+        ctx: Any, t_in: Tensor, weights: Tensor, neuron: LIF, max_weight_grad: float
+    ) -> tuple[Tensor, Tensor]:
+        t_out, slopes = _computed(t_in, weights, neuron)
+        ctx.mark_non_differentiable(slopes)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(t_in, weights, t_out, slopes)
         ctx.neuron, ctx.max_weight_grad = neuron, max_weight_grad
-        return t_out
+        return t_out, slopes
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
-        (t_out_grad,) = grads
-        t_in, weights, t_out = ctx.saved_tensors
+        if grads[0] is None:
+            return None, None, None, None
+        t_in, weights, t_out, slopes = ctx.saved_tensors
+        given = t_in, weights, t_out, slopes, grads[0]
         need_t_in, need_weights, *_ = ctx.needs_input_grad
         options = ctx.max_weight_grad, need_t_in
         if torch.is_grad_enabled():  # somebody keeps the graph, and could ask for second derivatives
-            found: Any = _vjp(t_in, weights, t_out, t_out_grad, *told(ctx.neuron), *options)
+            found: Any = _vjp(*given, *told(ctx.neuron), *options)
         else:
-            found = _computed_gradients(t_in, weights, t_out, t_out_grad, ctx.neuron, *options)
+            found = _computed_gradients(*given, ctx.neuron, *options)
         return found[0] if need_t_in else None, found[1] if need_weights else None, None, None
