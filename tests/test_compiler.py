@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import weakref
 from typing import Any
 
 import numba
@@ -108,6 +109,23 @@ def test_garbage_is_searched_for_again_after_compiling() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_what_was_made_unsearched_is_old_and_still_found_to_be_garbage() -> None:
+    class Circle:
+        pass
+
+    gc.collect()
+    with uncollected():
+        circle = Circle()
+        circle.itself = circle  # type: ignore[attr-defined]
+        known = weakref.ref(circle)
+        del circle
+    gc.collect(1)
+    assert known() is not None
+    gc.collect()
+    assert known() is None
+    assert gc.get_freeze_count() == 0
 
 
 def test_compiling_is_told_once_and_only_where_there_is_any(piece: Any) -> None:

@@ -21,6 +21,7 @@ from gpuspike.report.figures import run as plots
 from gpuspike.report.figures import samples as raster_plots
 from gpuspike.report.figures import silence as silence_plots
 from gpuspike.runs.experiment import Experiment
+from gpuspike.runs.memory import uncollected
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import decide
@@ -78,11 +79,12 @@ def draw(
 def drawn(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, str]:
     """Makes and saves figures; returns why, by name, where one could not be."""
     missing = {}
-    for name, make in figures.items():
-        try:
-            plots.save(make(), folder, name)
-        except Exception as error:  # whatever a library, its fonts or a disk come up with
-            missing[name] = " ".join(f"{type(error).__name__}: {error}".split())
+    with uncollected():
+        for name, make in figures.items():
+            try:
+                plots.save(make(), folder, name)
+            except Exception as error:  # whatever a library, its fonts or a disk come up with
+                missing[name] = " ".join(f"{type(error).__name__}: {error}".split())
     return missing
 
 

@@ -22,6 +22,7 @@ from gpuspike.kernels.cpu.forward import (
     pair_events,
     totals_of,
 )
+from gpuspike.kernels.cpu.loss import winner
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, take
 from gpuspike.kernels.unit import Unit
 
@@ -90,15 +91,15 @@ def _decide_job(control, is_caller, t_in, n_inputs, bias, tables, constants, unt
                 pairs[0], pairs[1] = _met(
                     presented[b], n_inputs, until, tables, r, b, n_replica, TOGETHER, t_in
                 )
-                if until < math.inf and not t_out[r, b].min() <= until:
+                if until < math.inf and not t_out[r, b, winner(t_out[r, b])] <= until:
                     forward_piece(
                         r, b, b + 1, 0, 1, t_in, bias, tables, constants, math.inf, None, n_replica, TOGETHER
                     )  # fmt: skip
                     again = _met(presented[b], n_inputs, math.inf, tables, r, b, n_replica, TOGETHER, t_in)
                     pairs[0], pairs[1] = pairs[0] + again[0], pairs[1] + again[1]
-                winner = np.argmin(t_out[r, b])
-                times[r, first + b] = t_out[r, b, winner]
-                classes[r, first + b] = winner if t_out[r, b, winner] < math.inf else -1
+                answer = winner(t_out[r, b])
+                times[r, first + b] = t_out[r, b, answer]
+                classes[r, first + b] = answer if t_out[r, b, answer] < math.inf else -1
                 met[r, first + b, 0], met[r, first + b, 1] = pairs[0], pairs[1]
         finish(control)
     inputs[:1], orders[:1], outputs[:1] = 0.0, 0, 0.0  # known by their addresses until here

@@ -66,7 +66,8 @@ def _sweep_groups(n_vectors, width, kind, tile, row, events, state, factor, grou
 @njit(error_model="numpy")
 def _factors(lift, base, n_lanes, kind):
     """(n_samples, n_lanes) factors of the thresholds, 1 where the lane is nobody's or the neuron always on."""
-    factor = np.ones((len(lift), n_lanes), kind.dtype)
+    factor = np.empty((len(lift), n_lanes), kind.dtype)
+    factor[:] = 1.0
     for b in range(len(lift)):
         for j in range(min(n_lanes, lift.shape[1] - base)):
             if lift[b, base + j] > 0.0:

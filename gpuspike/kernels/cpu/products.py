@@ -197,7 +197,10 @@ def group_sums(first_block, end_block, order, events, gate, x, p, a1, a2, t, sum
     """
     kind, size, n_lanes = sums.dtype.type(0.0), sums.itemsize, sums.shape[1]
     n_batch, n_pre = order.shape
-    if np.all(events[:, WHAT] == EACH):
+    grouped = 0
+    for b in range(n_batch):
+        grouped += events[b, WHAT] != EACH
+    if grouped == 0:
         return
     n_block = SUM_VECTORS * VECTOR_BYTES // size
     near = np.empty((n_pre, n_block), sums.dtype)  # which stays in the cache

@@ -120,7 +120,8 @@ def slopes_of_samples(first, last, like, t_in, weights, t_out, at_crossing, mode
     early, t = np.empty(n_pre + 1, np.int64), np.empty(n_pre, like.dtype)
     n_lanes = n_post + VECTOR_BYTES  # whole vectors, whatever their type
     p_sum, q_sum = np.empty(n_lanes, like.dtype), np.empty(n_lanes, like.dtype)
-    gate = np.full(n_lanes, -math.inf, like.dtype)
+    gate = np.empty(n_lanes, like.dtype)
+    gate[:] = -math.inf
     p, q, slope = np.empty(n_post), np.empty(n_post), np.empty(n_post)
     room, wait = np.empty(n_post), np.empty(n_post)
     for task in range(first, last):

@@ -25,6 +25,7 @@ from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.forward import forward_piece
 from gpuspike.kernels.cpu.images import shift_image, warp_image, warp_room
 from gpuspike.kernels.cpu.leaves import loss_row, optimizer_row
+from gpuspike.kernels.cpu.loss import winner
 from gpuspike.kernels.cpu.normals import jitter_row
 from gpuspike.kernels.cpu.products import WEIGHT_PARTS, inputs_of_part, sum_inputs
 from gpuspike.kernels.cpu.records import (
@@ -97,10 +98,11 @@ def _score(r, b0, b1, when, data, told, room, constants, rule):
         t_out_grad[r],
     )
     for b in range(b0, b1):
-        label, answer = labels[samples[first + b]], np.argmin(t_out[b])
+        label, answer = labels[samples[first + b]], winner(t_out[b])
         correct[first + b] = answer == label and t_out[b, answer] < math.inf
         losses[first + b] = loss_row(rule.loss, t_out[b], label, n_batch, grads[b])
-    everybody = np.ones(n_replica, np.bool_)
+    everybody = np.empty(n_replica, np.bool_)
+    everybody[:] = True
     backward_piece(
         r * n_batch + b0, r * n_batch + b1, t_out_grad, room.backward, constants, everybody, rule.max_weight_grad,
         n_batch, True,
@@ -142,7 +144,8 @@ def _descend(r, i0, i1, like, table, constants, update, rule, n_replica, n_batch
 def _bump(weights, t_out, size, targeted):
     """Adds `size` to the weights onto neurons that were silent for a sample, or onto all."""
     n_post = weights.shape[1]
-    bump = np.full(n_post, 0.0 if targeted else size, weights.dtype)
+    bump = np.empty(n_post, weights.dtype)
+    bump[:] = 0.0 if targeted else size
     for b in range(len(t_out) if targeted else 0):
         for j in range(n_post):
             bump[j] = weights.dtype.type(size) if t_out[b, j] == math.inf else bump[j]
