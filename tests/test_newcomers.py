@@ -52,6 +52,10 @@ def test_an_empty_value_before_another_pair_is_one() -> None:
         ("resume=a=b", "resume must be plain text, a number or a list, other characters in quotes twice"),
         ("model.hidden=10,20", "did you mean model.hidden=[10,20]?"),
         ("seed=1,2", "seed must be one value, got 1,2; -m seed=1,2 is a sweep"),
+        (
+            "hydra.launcher=foo",
+            "hydra.launcher is a group, given as hydra/launcher=foo, got hydra.launcher=foo",
+        ),
     ],
 )
 def test_what_no_parser_can_read_is_told_in_words(given: str, words: str) -> None:
@@ -146,6 +150,10 @@ def test_mistakes_of_all_kinds_are_told_together() -> None:
 )
 def test_what_may_be_right_once_the_mistake_is_mended_is_no_mistake(given: tuple[str, ...]) -> None:
     assert "mistakes" not in refusal(*given)
+
+
+def test_no_epochs_are_one_mistake() -> None:
+    assert refusal("training.epochs=0") == "training.epochs must be at least 1, got 0"
 
 
 def test_a_key_is_wrong_once() -> None:

@@ -23,7 +23,7 @@ from gpuspike.errors import ConfigError, OutputError
 from gpuspike.runs import run as runs
 from gpuspike.runs import tune as tuning
 from gpuspike.runs.progress import MetricsFile
-from gpuspike.runs.tune import Parameter, Search, check, corners, tune
+from gpuspike.runs.tune import Parameter, Search, check, corners, overrides_of, tune
 
 optuna = pytest.importorskip("optuna", reason="needs the extra sweep")
 
@@ -61,10 +61,20 @@ def test_a_search_finds_what_its_trials_reached_and_keeps_their_runs(tmp_path: P
         summary = json.loads((tmp_path / f"trial_{trial.number}" / "summary.json").read_text())
         assert trial.value == summary["accuracy"]["validation"]["mean"]
         assert list(trial.intermediate_values) == [1, 2, 3]
-        rate = trial.params["optimizer.learning_rate"]
-        assert summary["run"]["overrides"][-1] == f"optimizer.learning_rate={rate}"
+        (given,) = overrides_of(trial)
+        assert summary["run"]["overrides"][-1] == given
+        rate = given.partition("=")[2]
+        assert len(rate.strip("0.")) <= 5
+        assert float(rate) == pytest.approx(trial.params["optimizer.learning_rate"], rel=5e-5)
         assert f"learning_rate: {rate}" in (tmp_path / f"trial_{trial.number}" / "config.yaml").read_text()
     assert study.best_value == max(trial.value for trial in study.trials)
+
+
+def test_a_number_that_is_shortened_stays_within_its_ends(tmp_path: Path) -> None:
+    space = {"optimizer.learning_rate": Parameter(low=0.00123456, high=0.00123458)}
+    for trial in found(search(parameters=space, trials=2), tmp_path).trials:
+        (given,) = overrides_of(trial)
+        assert 0.00123456 <= float(given.partition("=")[2]) <= 0.00123458
 
 
 def test_a_search_goes_on_up_to_its_number_of_trials(tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ def _show(study: optuna.Study, overrides: Sequence[str], console: Console) -> No
     """The best trials, and the command that trains with the best values."""
     from optuna.trial import TrialState
 
+    from gpuspike.runs.tune import overrides_of
+
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     complete.sort(key=lambda trial: -(trial.value or 0.0))
@@ -130,14 +132,10 @@ def _show(study: optuna.Study, overrides: Sequence[str], console: Console) -> No
     table.add_column("validation accuracy", justify="right")
     table.add_column("values")
     for trial in complete[:SHOWN]:
-        values = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+        values = " ".join(overrides_of(trial))
         table.add_row(str(trial.number), f"{100 * (trial.value or 0.0):.2f} %", values)
     console.print(table)
     if complete:
-        best = [f"{key}={value}" for key, value in complete[0].params.items()]
-        last = {text.split("=", 1)[0]: text for text in [*overrides, *best]}  # of a key given twice
+        both = [*overrides, *overrides_of(complete[0])]
+        last = {text.split("=", 1)[0]: text for text in both}  # of a key given twice
         console.print(f"gpuspike-train {shlex.join(last.values())}", soft_wrap=True)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -42,6 +42,12 @@ def parsed(
                 )
             )
             continue
+        key, _, value = text.lstrip("+~").partition("=")
+        if key in ("hydra.launcher", "hydra.sweeper"):
+            wrong.append(
+                ConfigError(f"{key} is a group, given as {key.replace('.', '/')}={value}, got {text}")
+            )
+            continue
         try:
             good += parser.parse_overrides([text])
         except HydraException:

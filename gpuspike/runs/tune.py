@@ -130,6 +130,7 @@ def tune(
         except ValueError as error:  # the study is an older one, with other choices
             reason = " ".join(str(error).split())
             raise ConfigError(f"the study {search.name} is another one: {reason}; change tune.name") from None
+        trial.set_user_attr(_GIVEN, given)
         job = compose(given)
 
         def watch(line: Mapping[str, Any]) -> None:
@@ -160,6 +161,18 @@ def tune(
         with _speaking_of(search):
             study.optimize(objective, n_trials=left, callbacks=[said, until])
     return study
+
+
+def overrides_of(trial: optuna.trial.FrozenTrial) -> list[str]:
+    """What a trial has given to its run."""
+    return trial.user_attrs.get(_GIVEN, [f"{key}={value}" for key, value in trial.params.items()])
+
+
+_GIVEN = "given"
+"""Where a trial keeps that in the study; older ones have not."""
+
+_DIGITS = 5
+"""Of a number that is tried: what a reader can take along, and more than a search can tell apart."""
 
 
 @contextmanager
@@ -280,4 +293,5 @@ def _suggest(trial: optuna.Trial, key: str, item: Parameter) -> Any:
     low, high = _ends(item)
     if item.integer:
         return trial.suggest_int(key, low, high, log=item.log)
-    return trial.suggest_float(key, low, high, log=item.log)
+    value = trial.suggest_float(key, low, high, log=item.log)
+    return min(max(float(f"{value:.{_DIGITS}g}"), low), high)

@@ -210,7 +210,8 @@ class Recipe:
         Raises:
             ValueRangeError: a value that it cannot have.
         """
-        return Schedule(_given(self.learning_rate), self.schedule, self.step_size, self.gamma, self.epochs)
+        length = max(self.epochs, 1)  # what is less has been refused by its own name
+        return Schedule(_given(self.learning_rate), self.schedule, self.step_size, self.gamma, length)
 
 
 def _end_of(machine: Machine) -> float:
