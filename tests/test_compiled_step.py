@@ -54,6 +54,7 @@ class Task:
     substrate: Substrate | None = None
     gradient: str = "nominal"
     waking: float = 0.0
+    trials: int = 1
 
     def machine(self) -> Machine:
         bias = self.bias or ((),) * (len(self.sizes) - 1)
@@ -96,7 +97,7 @@ class Task:
             augment = RandomWarp(side, times, self.shift, 30.0, 0.2, 0.1, self.bent)
         elif self.shift:
             augment = RandomShift(side, self.shift, 1.9)
-        rule = TrainingRule(self.batch_size, 33, self.limit, self.replaces, self.noise, augment)
+        rule = TrainingRule(self.batch_size, 33, self.limit, self.replaces, self.noise, augment, self.trials)
         parts = (machine, machine, weights, loss, descent, bumping, rule, self.seeds)
         step = None
         if compiled:
@@ -141,6 +142,9 @@ IDEAL = {
     "one batch": Task(batch_size=70),
     "a rest of one sample": Task(batch_size=23),
     "no limit": Task(limit=float("inf")),
+    "trials": Task(noise=0.2, trials=3),
+    "trials, a rest, order known": Task(sort=True, trials=2, batch_size=23),
+    "trials, warps": Task(sizes=(36, 20, 3), shift=1, bent=0.5, noise=0.1, trials=2),
     "waking": Task(mean=0.02, max_silent=0.5, waking=3.0),
     "waking, deep": Task(
         sizes=(31, 129, 33, 4), mean=0.03, max_silent=0.2, waking=3.0, bias=((), (0.5,), ())
@@ -179,6 +183,8 @@ CHIPS = {
     "exact, always on": Task(substrate=replace(CHIP, threshold_std=0.6), gradient="exact"),
     "nominal, waking": Task(substrate=DAMAGED, max_silent=0.5, waking=3.0),
     "waking, an early end": Task(substrate=replace(CHIP, trial_end=1.2), max_silent=0.1, waking=3.0),
+    "trials": Task(substrate=CHIP, trials=3),
+    "exact, trials": Task(substrate=DAMAGED, gradient="exact", trials=2),
     "weights only": Task(substrate=Substrate(weight_lsb=0.05), sort=True),
     "an early end": Task(substrate=replace(CHIP, trial_end=1.2), sort=True),
     "other units": Task(substrate=CHIP, neuron=LIF(2.0, 1.0, 0.7, -0.2, 0.5), gradient="exact"),
@@ -199,6 +205,27 @@ def test_it_takes_the_place_of_the_step_that_it_knows(setup: Setup) -> None:
     trainer.step = compiled_step(*parts, trainer.bumping, trainer._rule, there.seeds)
     records = trainer.train(there.labelled(0, there.n_train), there.labelled(1, 40), 3)
     assert_same_runs((trainer, list(records)), there.trained())
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_trials_that_do_not_differ_are_one(compiled: bool) -> None:
+    task = Task(dtype=np.float64, limit=float("inf"))
+    (one, told), (many, told_again) = (
+        each.trained(compiled=compiled) for each in (task, replace(task, trials=4))
+    )
+    for w, again in zip(one.weights, many.weights, strict=True):
+        np.testing.assert_allclose(again, w, rtol=1e-9, atol=1e-9)
+    for record, again in zip(told, told_again, strict=True):
+        np.testing.assert_allclose(again.train_loss, record.train_loss, rtol=1e-9)
+        np.testing.assert_allclose(again.train_accuracy, record.train_accuracy, rtol=1e-12)
+        np.testing.assert_allclose(again.silent_fraction, record.silent_fraction, rtol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_trials_on_a_chip_differ(compiled: bool) -> None:
+    task = Task(substrate=Substrate(spike_jitter=0.1))
+    one, many = (each.trained(compiled=compiled)[0] for each in (task, replace(task, trials=4)))
+    assert not np.allclose(one.weights[0], many.weights[0], rtol=1e-3)
 
 
 def test_a_replica_is_the_run_of_its_seed_alone() -> None:

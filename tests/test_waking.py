@@ -154,6 +154,9 @@ def test_values_that_cannot_be_are_refused() -> None:
     parts = network, TTFSCrossEntropy(), Adam(), TrainingRule(10, 10), 2
     with pytest.raises(BackendError, match=r"training\.silence=waking has no device step"):
         step_kind(*parts, on_device=True, wakes=True)
+    *parts, _, _ = parts
+    with pytest.raises(BackendError, match=r"training\.trials above 1 has no device step"):
+        step_kind(*parts, TrainingRule(10, 10, trials=2), 2, on_device=True)
 
 
 def test_none_wakes_nobody() -> None:

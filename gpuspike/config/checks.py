@@ -113,6 +113,7 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
         ("model.input_repeats", config.model.input_repeats, 1),
         ("training.epochs", training.epochs, 1),
         ("training.batch_size", training.batch_size, 1),
+        ("training.trials", training.trials, 1),
         ("training.evaluation_batch_size", training.evaluation_batch_size, 1),
         *sizes,
     ):

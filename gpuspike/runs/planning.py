@@ -75,7 +75,7 @@ def memory_of(parts: Experiment) -> Memory:
     options = {"n_replica": replicas, "dtype": real, "state_arrays": n_optimiser}
     options |= {"trained": parts.trained, "weights_of": weights_of}
     options |= {"backend": "cuda" if on_device else "cpu"}
-    step = memory.plan(sizes, config.training.batch_size, **options)
+    step = memory.plan(sizes, parts.rule.presented, **options)
     longest = max(len(split.labels) for split in parts.dataset.splits.values())
     n_chunk = min(longest, parts.rule.evaluation_batch_size)
     forward = memory.plan(sizes, n_chunk, training=False, shared_input=True, **options)
@@ -85,7 +85,7 @@ def memory_of(parts: Experiment) -> Memory:
     if parts.rule.keeps_inputs:
         data += n_samples["train"] * sizes[0][0] * memory.ORDER_BYTES
     if isinstance(parts.rule.augment, RandomWarp):  # drawn an epoch at a time
-        data += 8 * parts.rule.augment.n_drawn * n_samples["train"] * replicas
+        data += 8 * parts.rule.augment.n_drawn * n_samples["train"] * replicas * parts.rule.trials
     outputs = replicas * sum(n_samples.values()) * sizes[-1][1] * item
     machine = parts.on_chip(parts.chip_seeds)
     drawn = 0

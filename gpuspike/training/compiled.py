@@ -58,7 +58,7 @@ def why_by_pieces(
         return "silence=waking with the chip's own gradient is not in the compiled step"
     if not isinstance(machine, Architecture) and (reason := _why_not_on(machine, n_replica)):
         return reason
-    samples, threads = n_replica * rule.batch_size, thread_count()
+    samples, threads = n_replica * rule.presented, thread_count()
     if samples < threads:  # which then share the neurons of a sample
         return f"a step has fewer samples, {samples}, than there are threads, {threads}"
     return None
@@ -172,7 +172,7 @@ class CompiledStep(HostStep):
         """See `Step.begin`."""
         super().begin(train, order, epoch, learning_rate, progress)
         self._stack.score(self._network.kernels.register_leaf(self._loss_now))  # type: ignore[attr-defined]
-        n_batches = -(-len(train) // self._rule.batch_size)
+        n_batches = -(-order.shape[1] // self._rule.presented)
         known = self._known_order(train)
         self._at = self._stack.epoch(train.received.t_in[0], known, order, train.labels, epoch, n_batches)
         self._done = 0  # batches of the epoch
@@ -186,8 +186,8 @@ class CompiledStep(HostStep):
         if rule.augment is None:
             return []
         streams = [stream(seed, Purpose.AUGMENTATION) for seed in seeds]
-        sizes = np.full(n_batches, rule.batch_size)
-        sizes[-1] = len(self._train) - (n_batches - 1) * rule.batch_size
+        sizes = np.full(n_batches, rule.presented)
+        sizes[-1] = self._order.shape[1] - (n_batches - 1) * rule.presented
         return [
             rule.augment.draw(int(n), [restart(own, self._epoch, number) for own in streams])
             for number, n in enumerate(sizes)
@@ -207,8 +207,8 @@ class CompiledStep(HostStep):
     def batch(self, number: int) -> None:
         """See `Step.batch`."""
         epoch, rule, bumping = self._at, self._rule, self._bumping
-        first = number * rule.batch_size
-        n_batch = min(rule.batch_size, len(self._train) - first)
+        first = number * rule.presented
+        n_batch = min(rule.presented, self._order.shape[1] - first)
         drawn = self._drawn[number] if self._drawn else None
         rates = self._descent.rates(self._learning_rate)
         self._stack.step(epoch, number, first, n_batch, rates, drawn)
@@ -218,16 +218,16 @@ class CompiledStep(HostStep):
 
     def figures(self) -> Array:
         """See `Step.figures`."""
-        told, n_train, size = self._at.told, len(self._train), self._rule.batch_size
+        told, n_presented, size = self._at.told, self._order.shape[1], self._rule.presented
         if not self._done:
             return np.zeros((3 + len(self._weights), len(self._seeds)))
-        ends = np.minimum(size * np.arange(1, self._done + 1), n_train)
+        ends = np.minimum(size * np.arange(1, self._done + 1), n_presented)
         sizes = np.diff(ends, prepend=0)
         n_out = np.array([[[layer.n_out]] for layer in self._network.layers])
         loss, correct = _means(told.losses, ends, size), _means(told.correct, ends, size)
         silent = np.add.reduceat(told.silent[:, :, : ends[-1]], ends - sizes, axis=2) / (sizes * n_out)
         bumped = told.chosen[1 : self._done + 1].T != NO_LAYER
-        rows = np.stack([loss, correct, bumped, *silent]) * (sizes / n_train)
+        rows = np.stack([loss, correct, bumped, *silent]) * (sizes / n_presented)
         return np.add.accumulate(rows, axis=2)[..., -1]  # one after the other, as `PiecewiseStep` adds them
 
     def push(self) -> None:

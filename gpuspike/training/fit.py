@@ -71,6 +71,8 @@ class Recipe:
         bump_replaces_step: a bumped batch makes no gradient step, as in the paper.
         max_weight_grad: limit of |dL/dw| for one (sample, neuron); inf for none.
         input_noise: standard deviation of the noise on input times.
+        trials: times that a step presents each of its samples, each time with jitter, noise and losses of its
+            own; the gradient is the mean, in which max_weight_grad limits a pair's trials together.
         match_noise: the loss is made to suit the noise of the spike times on a chip, see `Loss.matched`.
         cuda_graph: a device replays its step as a graph; changes nothing but speed.
     """
@@ -93,6 +95,7 @@ class Recipe:
     bump_replaces_step: bool = False
     max_weight_grad: float | None = None
     input_noise: float = 0.0
+    trials: int = 1
     match_noise: bool = False
     cuda_graph: bool = True
 
@@ -197,8 +200,9 @@ class Recipe:
         """
         return TrainingRule(
             batch_size=self.batch_size,
+            trials=self.trials,
             evaluation_batch_size=self.evaluation_batch_size,
-            max_weight_grad=_given(self.max_weight_grad),
+            max_weight_grad=_given(self.max_weight_grad) / max(self.trials, 1),
             bump_replaces_step=self.bump_replaces_step,
             input_noise=self.input_noise * tau_syn,
             augment=augment,
@@ -296,6 +300,8 @@ def step_kind(
             raise BackendError(
                 "training.silence=waking has no device step: take bumping or none, or backend=cpu"
             )
+        if rule.trials > 1:
+            raise BackendError("training.trials above 1 has no device step: take 1, or backend=cpu")
         refuse_without_text(loss, optimizer)
         return StepKind("device")
     reason = why_by_pieces(trained, loss, optimizer, rule, n_replica, constants, wakes=wakes)

@@ -45,7 +45,7 @@ class PiecewiseStep(HostStep):
     def batch(self, number: int) -> None:
         """See `Step.batch`."""
         rule, train = self._rule, self._train
-        samples = self._order[:, number * rule.batch_size : (number + 1) * rule.batch_size]
+        samples = self._order[:, number * rule.presented : (number + 1) * rule.presented]
         received = train.received.take(samples, with_order=rule.keeps_inputs)
         if rule.augment is not None:
             rule.augment(received.t_in, self._seeds, self._epoch, number)
@@ -56,7 +56,7 @@ class PiecewiseStep(HostStep):
                 received.t_in, n_in, rule.input_noise, self._seeds, purpose, self._epoch, number
             )
         figures = self._step(received, train.labels[samples], Moment(self._epoch, number))
-        self._totals += figures * (samples.shape[1] / len(train))
+        self._totals += figures * (samples.shape[1] / self._order.shape[1])
 
     def _step(self, received: LayerInput, labels: NDArray[np.int64], moment: Moment) -> Array:
         """One batch; returns rows of loss, accuracy, bumped, silent fraction by layer, by replica."""

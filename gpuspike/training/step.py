@@ -27,6 +27,7 @@ class TrainingRule:
 
     Attributes:
         batch_size: samples a step; the last batch of an epoch may be smaller.
+        trials: times that each of them is presented in it.
         evaluation_batch_size: samples a forward pass when evaluating.
         max_weight_grad: limit of |dL/dw| for one (sample, neuron); inf for none.
         bump_replaces_step: skip the gradient step of a batch that was bumped, as in the paper.
@@ -40,6 +41,12 @@ class TrainingRule:
     bump_replaces_step: bool = True
     input_noise: float = 0.0
     augment: RandomShift | RandomWarp | None = None
+    trials: int = 1
+
+    @property
+    def presented(self) -> int:
+        """Presentations a step."""
+        return self.batch_size * self.trials
 
     @property
     def keeps_inputs(self) -> bool:
@@ -47,7 +54,7 @@ class TrainingRule:
         return self.augment is None and self.input_noise == 0.0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "evaluation_batch_size"):
+        for name in ("batch_size", "evaluation_batch_size", "trials"):
             if getattr(self, name) < 1:
                 raise ValueRangeError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.max_weight_grad > 0.0:
@@ -92,7 +99,7 @@ class Step(Protocol):
         """An epoch begins.
 
         Args:
-            order: (n_replica, n_train) in which each replica takes the samples.
+            order: (n_replica, n_presented) in which each replica takes the samples.
             epoch: counted from 0.
             progress: how far the training is, from 0 to 1, for a loss that goes along.
         """

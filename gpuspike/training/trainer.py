@@ -145,6 +145,7 @@ class Trainer:
             order = np.stack(
                 [stream(s, Purpose.SHUFFLE, self.epoch).permutation(len(train)) for s in self._seeds]
             )
+            order = order.repeat(self._rule.trials, axis=1)
             self.step.begin(train, order, self.epoch, learning_rate, self._schedule.progress(self.epoch))
             for batch in range(n_batches):
                 self.step.batch(batch)
@@ -164,7 +165,7 @@ class Trainer:
                 silent_fraction=totals[3:],
                 validation=None if validation is None else self.step.evaluate(validation),
                 train_seconds=seconds,
-                train_samples_per_s=len(self._seeds) * len(train) / seconds,
+                train_samples_per_s=order.size / seconds,
                 warning=watch.after(totals[2], silent, self.bumping.bumped_above),
             )
 

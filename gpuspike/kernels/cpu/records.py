@@ -24,7 +24,7 @@ class Data(NamedTuple):
     Attributes:
         source: (n_samples, n_pre) spike times of the data set.
         known: (n_samples, n_pre) what sorts them, (0, n_pre) where each step sorts.
-        order: (n_replica, n_samples) which sample comes when;  labels: (n_samples,).
+        order: (n_replica, n_presented) which sample comes when;  labels: (n_samples,).
     """
 
     source: Array
@@ -37,8 +37,8 @@ class Told(NamedTuple):
     """What becomes of an epoch's samples, in the order in which they come.
 
     Attributes:
-        losses, correct: (n_replica, n_samples) of each sample.
-        silent: (n_layer, n_replica, n_samples) silent neurons.
+        losses, correct: (n_replica, n_presented) of each sample.
+        silent: (n_layer, n_replica, n_presented) silent neurons.
         chosen, sizes: (1 + n_batches, n_replica) which layer was bumped, and by how much; first before the epoch.
     """
 

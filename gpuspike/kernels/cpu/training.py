@@ -224,14 +224,14 @@ class Stack:
             DtypeError, ShapeError: data that do not fit the network.
             ValueRangeError: a label that no output neuron has.
         """
-        n_layer, (n_replica, n_samples) = len(self._weights), order.shape
+        n_layer, (n_replica, n_presented), n_samples = len(self._weights), order.shape, len(labels)
         _, n_pre, _ = self._weights[0].shape
         if source.dtype != self._weights[0].dtype:
             raise DtypeError(f"t_in must be {self._weights[0].dtype} like the weights, got {source.dtype}")
         for name, array, expected in (
             ("t_in", source, (n_samples, n_pre)),
             ("labels", labels, (n_samples,)),
-            ("order", order, (self._n_replica, n_samples)),
+            ("order", order, (self._n_replica, n_presented)),
             ("the order of spikes", known, (n_samples if len(known) else 0, n_pre)),
         ):
             if array.shape != expected:
@@ -241,7 +241,7 @@ class Stack:
         told = Told(
             np.empty(order.shape, source.dtype),
             np.empty(order.shape, np.bool_),
-            np.empty((n_layer, n_replica, n_samples), np.int32),
+            np.empty((n_layer, n_replica, n_presented), np.int32),
             np.empty((1 + n_batches, n_replica), np.int64),
             np.empty((1 + n_batches, n_replica)),
         )
