@@ -165,7 +165,7 @@ class Trainer:
                 silent_fraction=totals[3:],
                 validation=None if validation is None else self.step.evaluate(validation),
                 train_seconds=seconds,
-                train_samples_per_s=order.size / seconds,
+                train_samples_per_s=len(self._seeds) * len(train) / seconds,
                 warning=watch.after(totals[2], silent, self.bumping.bumped_above),
             )
 
