@@ -67,8 +67,8 @@ def test_its_gradient_is_the_loss_s_slope(name: str, on: str) -> None:
         machine = OnChip(made, EmulatedChip(substrate, made.layers, made.kernels, [3, 4]), "exact")
     parameters = moved(name, weights, made.layers)
     rng = np.random.default_rng(0)
-    received = made.receive(rng.uniform(0.1, 2.0, (1, 12, 5)))
-    labels, loss = rng.integers(3, size=(2, 12)), TTFSCrossEntropy(0.8)
+    received = made.receive(rng.uniform(0.1, 2.0, (1, 6, 5)))
+    labels, loss = rng.integers(3, size=(2, 6)), TTFSCrossEntropy(0.8)
 
     def value(replica: int) -> float:
         states = machine.having(parameters).forward(weights, received)

@@ -89,7 +89,7 @@ def test_a_full_disk_under_the_output_is_said_once(capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err.count("the output cannot be written: No space left on device") == 1
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "gbk", "cp932"])
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", pytest.param("cp932", marks=pytest.mark.slow)])
 def test_a_run_ends_well_in_any_encoding(tmp_path: Path, encoding: str) -> None:
     code, out, err = run(tmp_path, *SMALL, "replicas=2", "name='größe'", PYTHONIOENCODING=encoding)
     assert (code, err) == (0, b"")
