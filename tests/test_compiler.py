@@ -116,7 +116,7 @@ def test_what_was_made_unsearched_is_old_and_still_found_to_be_garbage() -> None
         pass
 
     gc.collect()
-    with uncollected():
+    with uncollected(lasting=True):
         circle = Circle()
         circle.itself = circle  # type: ignore[attr-defined]
         known = weakref.ref(circle)

@@ -39,6 +39,8 @@ def test_the_bytes_are_those_of_the_run_s_own_arrays(given: list[str]) -> None:
     state = sum(a.nbytes for a in trainer.descent.state().values() if a.ndim == 3)
     assert needed.parts.get("optimiser", 0) == state
     item = trainer.weights[0].itemsize
+    drawn = "an epoch: which sample comes when, and what becomes of it"
+    assert needed.parts[drawn] == 3 * len(train.t_in[0]) * (8 + item + 1 + 4 * 2)
     assert needed.parts["output spike times of all splits"] == 3 * 900 * 3 * item
     assert data < needed.peak < sum(needed.parts.values())
 
@@ -52,7 +54,13 @@ def test_a_chip_s_own_arrays_are_counted() -> None:
 
 def test_more_of_anything_takes_more_memory() -> None:
     plain = memory_of(parts_of()).peak
-    for more in ("replicas=2", "training.batch_size=300", "model.hidden=[500]", "dataset.n_test=2000"):
+    for more in (
+        "replicas=2",
+        "training.batch_size=300",
+        "model.hidden=[500]",
+        "training.trials=2",
+        "dataset.n_test=2000",
+    ):
         assert memory_of(parts_of(more)).peak > plain, more
 
 

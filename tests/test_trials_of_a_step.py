@@ -10,8 +10,10 @@ import pytest
 
 import gpuspike as gs
 from gpuspike.config.schema import jobs
-from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.runs.experiment import build
+from gpuspike.runs.recipes import host_steps
+from gpuspike.runs.values import check_values
 
 SMALL = ["dataset.n_train=60", "dataset.n_validation=20", "dataset.n_test=20", "training.batch_size=25"]
 
@@ -36,8 +38,17 @@ def test_trials_with_noise_are_several() -> None:
 def test_less_than_one_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^training\.trials must be at least 1, got 0$"):
         jobs([*SMALL, "training.trials=0"], multirun=False)
-    with pytest.raises(ValueRangeError, match="trials must be at least 1, got 0"):
+    with pytest.raises(ValueRangeError, match="trials must be a whole number, 1 or more, got 0"):
         train_loss(trials=0)
+    with pytest.raises(GpuspikeError, match=r"trials must be .*, got 2\.5"):
+        train_loss(trials=2.5)
+    with pytest.raises(GpuspikeError, match=r"training\.max_weight_grad must be positive, got -1\.0"):
+        jobs([*SMALL, "training.trials=4", "training.max_weight_grad=-1"], False, check_values)
+
+
+def test_where_a_device_may_be_chosen_the_host_is() -> None:
+    (job,) = jobs([*SMALL, "training.trials=4"], multirun=False)
+    assert host_steps(job.config.training) == "training.trials above 1"
 
 
 def test_a_run_presents_each_sample_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,4 +56,4 @@ def test_a_run_presents_each_sample_so_often(tmp_path: Path, monkeypatch: pytest
     (job,) = jobs([*SMALL, "training.trials=4", "substrate=bss2", "backend=cpu"], multirun=False)
     parts = build(job.config)
     assert parts.rule.presented == 100
-    assert parts.rule.max_weight_grad == job.config.training.max_weight_grad / 4
+    assert parts.rule.limit == job.config.training.max_weight_grad / 4

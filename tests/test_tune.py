@@ -72,9 +72,10 @@ def test_a_search_finds_what_its_trials_reached_and_keeps_their_runs(tmp_path: P
 
 def test_a_number_that_is_shortened_stays_within_its_ends(tmp_path: Path) -> None:
     space = {"optimizer.learning_rate": Parameter(low=0.00123456, high=0.00123458)}
-    for trial in found(search(parameters=space, trials=2), tmp_path).trials:
-        (given,) = overrides_of(trial)
-        assert 0.00123456 <= float(given.partition("=")[2]) <= 0.00123458
+    study = found(search(parameters=space, trials=4), tmp_path)
+    tried = [float(overrides_of(trial)[0].partition("=")[2]) for trial in study.trials]
+    assert all(0.00123456 <= value <= 0.00123458 for value in tried)
+    assert len(set(tried)) == 4
 
 
 def test_a_search_goes_on_up_to_its_number_of_trials(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def fit(
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     recipe = recipe.suited(net.neuron)
     n_epochs = whole("epochs", recipe.epochs, 1)
-    for name in ("batch_size", "evaluation_batch_size"):
+    for name in ("batch_size", "evaluation_batch_size", "trials"):
         whole(name, getattr(recipe, name), 1)
     train = _labelled(net, "t_in", "labels", (t_in, labels), sort=recipe.input_noise == 0.0)
     examined = None

@@ -87,6 +87,7 @@ def _show(job: Job, console: Console) -> None:
     config = parts.config
     count = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
     told = f"  {parts.network.sizes}, {count}, {config.dtype.value}, batches of {config.training.batch_size}"
+    told += f", each sample {config.training.trials} times" if config.training.trials > 1 else ""
     console.print(Text.assemble((clean(job.experiment), "bold"), told))
     say_step(parts.step_kind(), console)
     needed = memory_of(parts)

@@ -42,8 +42,8 @@ def parsed(
                 )
             )
             continue
-        key, _, value = text.lstrip("+~").partition("=")
-        if key in ("hydra.launcher", "hydra.sweeper"):
+        key, equals, value = text.lstrip("+").partition("=")
+        if equals and key in ("hydra.launcher", "hydra.sweeper"):
             wrong.append(
                 ConfigError(f"{key} is a group, given as {key.replace('.', '/')}={value}, got {text}")
             )

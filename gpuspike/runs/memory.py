@@ -49,19 +49,22 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def uncollected(*, lasting: bool = False) -> Iterator[None]:
     """Without Python's search for garbage in circles, for code that makes much and drops little of it.
 
-    Looking through what Numba holds on to takes a seventh of its time; not looking, 25 MiB. What was made is
-    looked through with all else that is old, later, if there is a later.
+    Looking through what Numba holds on to takes a seventh of its time; not looking, 25 MiB.
+
+    Args:
+        lasting: what is made will stay, and is looked through later, with all else that is old.
     """
     searching = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()  # everything is young no more,
-        gc.unfreeze()  # and only old
+        if lasting:
+            gc.freeze()  # everything is young no more,
+            gc.unfreeze()  # and only old
         if searching:
             gc.enable()
 

@@ -86,6 +86,7 @@ def memory_of(parts: Experiment) -> Memory:
         data += n_samples["train"] * sizes[0][0] * memory.ORDER_BYTES
     if isinstance(parts.rule.augment, RandomWarp):  # drawn an epoch at a time
         data += 8 * parts.rule.augment.n_drawn * n_samples["train"] * replicas * parts.rule.trials
+    presented = replicas * n_samples["train"] * parts.rule.trials
     outputs = replicas * sum(n_samples.values()) * sizes[-1][1] * item
     machine = parts.on_chip(parts.chip_seeds)
     drawn = 0
@@ -114,6 +115,8 @@ def memory_of(parts: Experiment) -> Memory:
         return Memory(told, sum(told.values()))
     told = {
         "data: spike times of all splits, the order of the training ones": data,
+        "an epoch: which sample comes when, and what becomes of it": presented
+        * (8 + item + 1 + 4 * len(sizes)),
         "weights": weights,
         "optimiser": optimiser,
         "emulated chip": drawn,

@@ -48,7 +48,7 @@ def prepare_kernels(
         console.status("preparing kernels"),
         compiling(say),
         StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
-        uncollected(),
+        uncollected(lasting=True),
     ):
         for prepare in evaluating + (learning if training else more):
             prepare()

@@ -294,4 +294,6 @@ def _suggest(trial: optuna.Trial, key: str, item: Parameter) -> Any:
     if item.integer:
         return trial.suggest_int(key, low, high, log=item.log)
     value = trial.suggest_float(key, low, high, log=item.log)
-    return min(max(float(f"{value:.{_DIGITS}g}"), low), high)
+    # As many more as both ends share.
+    shared = math.floor(math.log10(max(abs(low), abs(high)) / (high - low))) if high > low else 0
+    return min(max(float(f"{value:.{_DIGITS + max(shared, 0)}g}"), low), high)

@@ -77,6 +77,7 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
     unset |= {"plugin": [], "model.trained": [], "model.layers": []}
     unset |= {f"training.{key}": 0.0 for key in ("max_turn", "max_zoom", "max_shear", "elastic")}
     unset |= {"training.silence": "bumping", "training.waking": 1.0, "training.match_noise": False}
+    unset |= {"training.trials": 1}
     unset |= {"model.fires": None, "model.spikes_at": None}
     unset |= {"start": None, "model.frozen": False, "substrate.population": 0}
     unset |= {f"model.{f.name}": f.default for f in fields(ModelConfig) if f.name.startswith("delay")}

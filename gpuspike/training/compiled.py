@@ -118,7 +118,7 @@ class CompiledStep(HostStep):
             kernels.Rule(
                 loss=told_loss,
                 optimizer=told_optimizer,
-                max_weight_grad=float(rule.max_weight_grad),
+                max_weight_grad=rule.limit,
                 bumps=kernels.Bumps(
                     max_silent=np.broadcast_to(np.asarray(bumping.bumped_above, np.float64), n_layer).copy(),
                     dead=dead.copy(),

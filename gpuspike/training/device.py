@@ -190,9 +190,7 @@ class DeviceStep:
             cuda_step.count_silent(state.t_out, self._silent, first)
         share = n_batch / len(batches.labels)
         cuda_step.judge(at, self._silent, labels, states[-1].t_out, losses, share)
-        grads = network.backward(
-            weights, states, t_out_grad, active=at.active, max_weight_grad=rule.max_weight_grad
-        )
+        grads = network.backward(weights, states, t_out_grad, active=at.active, max_weight_grad=rule.limit)
         self._descend(weights, grads.weights)
         for number, first in enumerate(self._first):
             targeted = self._bumping.targeted

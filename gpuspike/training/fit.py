@@ -72,7 +72,7 @@ class Recipe:
         max_weight_grad: limit of |dL/dw| for one (sample, neuron); inf for none.
         input_noise: standard deviation of the noise on input times.
         trials: times that a step presents each of its samples, each time with jitter, noise and losses of its
-            own; the gradient is the mean, in which max_weight_grad limits a pair's trials together.
+            own; the gradient is the mean, and max_weight_grad limits a trial of a pair to its share of it.
         match_noise: the loss is made to suit the noise of the spike times on a chip, see `Loss.matched`.
         cuda_graph: a device replays its step as a graph; changes nothing but speed.
     """
@@ -202,7 +202,7 @@ class Recipe:
             batch_size=self.batch_size,
             trials=self.trials,
             evaluation_batch_size=self.evaluation_batch_size,
-            max_weight_grad=_given(self.max_weight_grad) / max(self.trials, 1),
+            max_weight_grad=_given(self.max_weight_grad),
             bump_replaces_step=self.bump_replaces_step,
             input_noise=self.input_noise * tau_syn,
             augment=augment,

@@ -77,7 +77,7 @@ class PiecewiseStep(HostStep):
                 activities,
                 t_out_grad,
                 active=active,
-                max_weight_grad=self._rule.max_weight_grad,
+                max_weight_grad=self._rule.limit,
                 pushes=() if waking is None else waking.pushes(network.layers, activities, labels, dead),
             )
             if waking is not None:

@@ -29,7 +29,8 @@ class TrainingRule:
         batch_size: samples a step; the last batch of an epoch may be smaller.
         trials: times that each of them is presented in it.
         evaluation_batch_size: samples a forward pass when evaluating.
-        max_weight_grad: limit of |dL/dw| for one (sample, neuron); inf for none.
+        max_weight_grad: limit of |dL/dw| for one (sample, neuron), of a share of it for a trial of it;
+            inf for none.
         bump_replaces_step: skip the gradient step of a batch that was bumped, as in the paper.
         input_noise: standard deviation of the noise on input times; times before 0 are reflected there.
         augment: changes the samples of a batch before the noise comes, if given.
@@ -47,6 +48,11 @@ class TrainingRule:
     def presented(self) -> int:
         """Presentations a step."""
         return self.batch_size * self.trials
+
+    @property
+    def limit(self) -> float:
+        """Of |dL/dw| for one presentation to a neuron."""
+        return float(self.max_weight_grad) / self.trials
 
     @property
     def keeps_inputs(self) -> bool:
