@@ -31,7 +31,6 @@ from gpuspike.runs.population import band, share_interval
 from gpuspike.runs.progress import duration
 from gpuspike.runs.sweep import run_once
 from gpuspike.store.identity import fingerprint
-from gpuspike.store.provenance import git_revision
 
 FIRST_CHIP, N_CHIPS = 1000, 100
 """Seeds of the unseen chips; trainings have chips of their replicas' seeds, from 0 on."""
@@ -153,6 +152,7 @@ class Series:
             "thresholds": self.tuned(f"{name}, thresholds", place, [*THRESHOLDS, *self.setup.thresholds]),
             "wall_s": summary["emulator"]["wall_s"],
             "here_s": time.perf_counter() - start,
+            "revision": summary["provenance"]["git"],
             "seconds_per_sample": summary["chip"]["seconds_per_sample"],
             "dataset": samples,
         }
@@ -213,6 +213,8 @@ def lines(setup: Setup, rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def page(found: Sequence[tuple[Setup, list[dict[str, Any]]]]) -> str:
     """The table as Markdown."""
+    revisions = sorted({str(row["revision"]) for _, rows in found for row in rows})
+    only = "" if len(found) == len(SETUPS) else f"--only {' '.join(setup.experiment for setup, _ in found)} "
     head = [
         "# Chips that were never seen",
         "",
@@ -223,8 +225,8 @@ def page(found: Sequence[tuple[Setup, list[dict[str, Any]]]]) -> str:
         "is that of the median network, with the 95 % interval for all chips of the kind (Clopper and",
         "Pearson); figures show the first network of each row, with that interval.",
         "",
-        "Written by `python scripts/unseen_chips.py --table docs/unseen_chips.md`, on the code of commit",
-        f"{git_revision()}.",
+        f"Written by `python scripts/unseen_chips.py {only}--table docs/unseen_chips.md`, from runs of",
+        f"commit {' and '.join(revisions)}.",
         "",
     ]
     return "\n".join([*head, *(line for setup, rows in found for line in lines(setup, rows))])
