@@ -156,6 +156,13 @@ def test_no_epochs_are_one_mistake() -> None:
     assert refusal("training.epochs=0") == "training.epochs must be at least 1, got 0"
 
 
+def test_an_experiment_by_its_file_is_the_experiment() -> None:
+    (plain,), (by_file,) = (jobs([f"experiment={name}"], False) for name in ("yin_yang", "yin_yang.yaml"))
+    assert by_file.experiment == plain.experiment == "yin_yang"
+    assert by_file.config == plain.config
+    assert by_file.folder.parent == plain.folder.parent
+
+
 def test_a_key_is_wrong_once() -> None:
     assert refusal("model.tau_syn=-1").count("must") == 1
     assert "mistakes" not in refusal("replicas=0")

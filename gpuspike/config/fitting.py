@@ -54,7 +54,7 @@ def title(choices: Mapping[str, Any], data: str, path: str) -> str:
         choices: of the groups.
         data: name of the data set;  path: of its file, "" without one.
     """
-    name = str(choices.get("experiment") or "custom")
+    name = str(choices.get("experiment") or "custom").removesuffix(".yaml")
     known = experiments().get(name)
     if known is None or (name != OWN and known["dataset"] == choices.get("dataset")):
         return name
@@ -63,7 +63,7 @@ def title(choices: Mapping[str, Any], data: str, path: str) -> str:
 
 def _place(experiment: Any, option: Any, data: Any, path: Any) -> str:
     """The folder under outputs/ for runs of an experiment, or of other data than it was made for."""
-    name = str(experiment or "custom")
+    name = str(experiment or "custom").removesuffix(".yaml")
     if name == OWN:
         return name
     told = title({"experiment": name, "dataset": option}, str(data), str(path or ""))
@@ -81,7 +81,7 @@ def misfits(choices: Mapping[str, Any], *, suited: bool) -> list[str]:
         suited: initial weights come from the number of inputs, and suit any data.
     """
     known = experiments()
-    data, name = str(choices.get("dataset")), str(choices.get("experiment"))
+    data, name = str(choices.get("dataset")), str(choices.get("experiment")).removesuffix(".yaml")
     strange = []
     for group in ("model", "training"):
         option = str(choices.get(group))
