@@ -21,20 +21,18 @@ help:
 	@echo "make bench  the kernel benchmark"
 
 # A broken or half-made environment has no stamp and is made anew. uv installs what pip takes 5 s longer for, and comes by
-# pip; where pip is told of an index or a proxy, which uv does not hear, or uv does not succeed, pip does it. Compiling all
-# that is installed to bytecode takes 9 s; Python compiles the part that a command imports when it does. An environment
-# gets a pip of its own with the rest.
+# pip, with what pip is told of indexes and constraints; where uv does not succeed, pip does it. Compiling all that is
+# installed to bytecode takes 9 s; Python compiles the part that a command imports when it does. An environment gets a pip
+# of its own with the rest.
 $(VENV)/.run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "gpuspike needs Python 3.11 or newer, got `$(PYTHON) --version 2>&1`; try make PYTHON=python3.12" >&2; exit 1; }
 	@echo "setting up $(VENV), some 10 s"
 	@if $(PYTHON) -c 'import sys, pip; sys.exit([*map(int, pip.__version__.split(".")[:2])] < [22, 3])' 2>/dev/null; then \
 		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
-		{ told=`$(PIP) config list` && ! echo "$$told" | grep -Eq 'index|proxy' && \
+		{ options=`$(PYTHON) scripts/uv_options.py 2>/dev/null` && \
 		$(PIP) install $(QUIET) --no-compile uv 2>/dev/null && \
-		$(BIN)/uv pip install --quiet --python $(BIN)/python pip --editable . `echo "$$told" | sed -n \
-			-e "s/^.*\.constraint='\([^']*\)'$$/--constraint \1/p" \
-			-e "s/^.*\.find-links='\([^']*\)'$$/--find-links \1/p"` 2>/dev/null || \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python $$options pip --editable . 2>/dev/null || \
 		$(PIP) install $(QUIET) --no-compile pip --editable .; } \
 	else \
 		$(PYTHON) -m venv --clear $(VENV) && $(BIN)/python -m pip install $(QUIET) --no-compile --editable .; \
