@@ -94,7 +94,7 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a script that the font lacks
             # The first layout does not know the ticks yet; without a date, equal numbers give equal files.
-            if (layout := figure.get_layout_engine()) is not None:
+            if figure.axes and (layout := figure.get_layout_engine()) is not None:
                 layout.execute(figure)
                 layout.execute(figure)
             figure.set_layout_engine("none")  # laid out: saving need not do it again, twice a file
