@@ -84,6 +84,21 @@ def test_a_search_goes_on_up_to_its_number_of_trials(tmp_path: Path) -> None:
     assert len(found(search(trials=4), tmp_path).trials) == 4
 
 
+def test_trials_of_other_values_are_not_mixed(tmp_path: Path) -> None:
+    found(search(trials=1), tmp_path)
+
+    def other(given: Sequence[str]) -> Job:
+        (job,) = jobs([*SMALL, "training.batch_size=20", *given], multirun=False)
+        return job
+
+    told = (
+        r"^the study mice has trials of training\.batch_size=\d+, got 20: give tune\.name=\.\.\. for another"
+    )
+    with pytest.raises(ConfigError, match=told):
+        tune(search(trials=2), other, tmp_path, Console(file=io.StringIO()))
+    assert len(found(search(trials=2), tmp_path).trials) == 2
+
+
 def test_choices_and_integers_are_what_they_were_given_as(tmp_path: Path) -> None:
     space = {
         "training.batch_size": Parameter(low=50, high=100, integer=True),

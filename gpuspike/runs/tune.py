@@ -19,6 +19,7 @@ from gpuspike.config.schema import Job
 from gpuspike.errors import ConfigError, DivergedError, GpuspikeError, OutputError
 from gpuspike.runs.sweep import run_once
 from gpuspike.screen import LINE, discreet
+from gpuspike.store.identity import flat, to_values, within
 
 if TYPE_CHECKING:
     import optuna
@@ -123,6 +124,8 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     done = (TrialState.COMPLETE, TrialState.PRUNED)
     study = _open(search, folder)
+    finished = bool(study.get_trials(deepcopy=False, states=done))
+    _refuse_others(study, search, compose(corners(search)[0]), finished=finished)
 
     def objective(trial: optuna.Trial) -> float:
         try:
@@ -236,6 +239,30 @@ def _open(search: Search, folder: Path) -> optuna.Study:
         raise OutputError(
             f"cannot use the storage {_address(search)} of the study {search.name}: {reason}"
         ) from None
+
+
+def _refuse_others(study: optuna.Study, search: Search, job: Job, *, finished: bool) -> None:
+    """Refuses to go on where a finished trial has another of the values that are not searched.
+
+    Raises:
+        ConfigError: the first of them that differs.
+    """
+    apart = ("name", "resume", "tracking", "backend", *search.parameters)
+    values = {name: str(value) for name, value in flat(to_values(job.config)) if not within(name, apart)}
+    before = study.user_attrs.get(_VALUES)
+    if before is None or not finished:
+        study.set_user_attr(_VALUES, values)
+        return
+    for name, value in values.items():
+        if before.get(name, value) != value:
+            raise ConfigError(
+                f"the study {search.name} has trials of {name}={before[name]}, got {value}: "
+                f"give tune.name=... for another one"
+            )
+
+
+_VALUES = "values"
+"""Where a study keeps what all its trials have in common; older ones have not."""
 
 
 def _storage(url: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
