@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from gpuspike.config.schema import jobs
 from gpuspike.errors import DataError
+from gpuspike.report.evaluation_page import population_lines
 from gpuspike.runs import population
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
@@ -128,3 +129,11 @@ def test_a_kept_chip_that_does_not_fit_is_refused(parts: Experiment) -> None:
         chip.take(arrays)
     with pytest.raises(DataError, match=r"must have gain_0 of shape \(2, 25, 12\), got \(1, 25, 12\)"):
         chip.take(arrays | {"gain_0": gain[:1]})
+
+
+def test_chips_that_answer_alike_are_said_to() -> None:
+    alike = {"chips": 3, "first_seed": 5, "per_replica_and_chip": [[0.5, 0.5, 0.5], [0.7, 0.7, 0.7]]}
+    assert population_lines(alike) == [
+        "chips 5 to 7, each with the networks of 2 replicas",
+        "these chips answer alike: one is enough",
+    ]

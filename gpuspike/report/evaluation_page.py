@@ -30,10 +30,10 @@ def population_lines(population: Mapping[str, Any]) -> list[str]:
     """What a population of chips is worth, line by line."""
     n_chips, first = population["chips"], population["first_seed"]
     each = len(population["per_replica_and_chip"])
-    lines = [
-        asked_on(first, n_chips) + (f", each with the networks of {each} replicas" if each > 1 else ""),
-        ", ".join(f"{key} {readable(population[key], '%')}" for key in ("best", "median", "worst")),
-    ]
+    lines = [asked_on(first, n_chips) + (f", each with the networks of {each} replicas" if each > 1 else "")]
+    if n_chips > 1 and all(min(own) == max(own) for own in population["per_replica_and_chip"]):
+        return [*lines, "these chips answer alike: one is enough"]
+    lines.append(", ".join(f"{key} {readable(population[key], '%')}" for key in ("best", "median", "worst")))
     if population["mean_interval"]:
         low, high = (readable(value, "%") for value in population["mean_interval"])
         lines.append(f"the mean over all such chips lies between {low} and {high}, with 95 %")

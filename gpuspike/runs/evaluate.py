@@ -243,8 +243,12 @@ def _show(
     page: Path,
     console: Console,
 ) -> None:
+    epochs = prepared.parts.config.training.epochs
+    epoch = f"epoch {prepared.epoch}"
+    if prepared.epoch < epochs:
+        epoch += f" of {epochs}, where it was stopped"
     console.print(
-        f"{prepared.folder}, epoch {prepared.epoch}, on {answer['substrate']['name']}: {headline(answer)}",
+        f"{prepared.folder}, {epoch}, on {answer['substrate']['name']}: {headline(answer)}",
         soft_wrap=True,
         markup=False,
         highlight=False,
