@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from omegaconf import OmegaConf
 from gpuspike.cli.train import refuse_dashes, searching
 from gpuspike.cli.tune import read
 from gpuspike.config.evaluate import evaluations
-from gpuspike.config.schema import Config, Job, conf_folder, jobs, read_substrate, to_yaml
+from gpuspike.config.files import latest_within
+from gpuspike.config.schema import Config, Job, conf_folder, jobs, read_config, read_substrate, to_yaml
 from gpuspike.datasets import Dataset, Split, images, samples
 from gpuspike.datasets.files import Source
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
@@ -529,6 +531,8 @@ def test_yaml_shows_plain_values_not_python_s() -> None:
         ("nothing", "values are given as KEY=VALUE, got nothing"),
         ("some/folder", "values are given as KEY=VALUE, got some/folder; did you mean resume=some/folder?"),
         ("zebra=1", "resume, start, plugin"),
+        ("dataset=own", "did you mean experiment=own?"),
+        ("experiment=robustness", "robustness/weight_bits, robustness/weight_range"),
     ],
 )
 def test_a_slip_is_told_with_what_was_meant_perhaps(override: str, words: str) -> None:
@@ -546,6 +550,32 @@ def test_a_key_and_its_value_apart_are_told_together() -> None:
         "values are given as KEY=VALUE, without spaces, got resume outputs/x; did you mean resume=outputs/x?"
     )
     assert refusal("resume", "outputs/x") == words
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["training.xi=0.1,", "0.2"], "training.xi=0.1,0.2"),
+        (["training.xi=0.1", ",", "0.2", ",0.3", "seed=1"], "training.xi=0.1,0.2,0.3"),
+        (["experiment=mnist,", "yin_yang"], "experiment=mnist,yin_yang"),
+    ],
+)
+def test_spaces_between_values_of_a_sweep_are_told(given: list[str], meant: str) -> None:
+    assert refusal(*given).endswith(f"did you mean {meant}?")
+
+
+def test_keys_of_a_run_begin_with_the_experiment() -> None:
+    assert "there is no key zebra; valid keys: experiment, dataset, model," in refusal("zebra=1")
+
+
+def test_a_folder_of_runs_is_told_its_latest(tmp_path: Path) -> None:
+    assert latest_within(tmp_path) == ""
+    for name in ("a", "b"):
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+        (tmp_path / "sweep" / name / "config.yaml").touch()
+    os.utime(tmp_path / "sweep" / "a", (2e9, 2e9))
+    with pytest.raises(ConfigError, match=re.escape(f"the latest run in it, {tmp_path}/sweep/a?")):
+        read_config(tmp_path / "config.yaml")
 
 
 def test_a_folder_alone_is_meant_to_be_evaluated() -> None:
@@ -729,13 +759,16 @@ def test_sizes_that_a_data_set_cannot_know_are_asked_for() -> None:
             "--training.epochs",
             "values are given without dashes: training.epochs=VALUE, got --training.epochs",
         ),
+        ("--epochs=3", "there is no flag --epochs; did you mean training.epochs=3?"),
+        ("--epoch 3", "there is no flag --epoch; did you mean training.epochs=3?"),
+        ("--confg job", "there is no flag --confg; did you mean --cfg?"),
+        ("--conf job", "there is no flag --conf"),
     ],
 )
 def test_values_with_dashes_are_refused(argument: str, words: str) -> None:
-    keys = [item.name for item in fields(Config)]
     with pytest.raises(ConfigError, match=re.escape(words)):
-        refuse_dashes(argument.split(), keys)
-    refuse_dashes(["--multirun", "--cfg", "job", "-m", "resume=x", "--help"], keys)
+        refuse_dashes(argument.split(), Config)
+    refuse_dashes(["--multirun", "--cfg", "job", "-m", "resume=x", "--help", "--multi"], Config)
 
 
 @pytest.mark.parametrize(
@@ -750,6 +783,19 @@ def test_values_with_dashes_are_refused(argument: str, words: str) -> None:
 def test_a_value_that_nothing_reads_is_noted(overrides: list[str], note: str | None) -> None:
     (job,) = jobs(overrides, multirun=False)
     assert [text.startswith(str(note)) for text in job.notes] == ([] if note is None else [True])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "noted"),
+    [
+        (["training.trials=3"], True),
+        (["training.trials=3", "training.input_noise=0.1"], False),
+        (["training.trials=3", "substrate=bss2"], False),
+    ],
+)
+def test_trials_that_do_not_differ_are_noted(overrides: list[str], noted: bool) -> None:
+    (job,) = jobs(overrides, multirun=False)
+    assert any("training.trials=3 presents each sample 3 times alike" in note for note in job.notes) is noted
 
 
 @pytest.mark.parametrize(

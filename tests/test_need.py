@@ -141,6 +141,8 @@ def test_values_of_a_map_are_two_lists_of_numbers(values: str) -> None:
         ([*USUAL, "resume=somewhere"], "gpuspike-need goes on by itself, got resume; leave it out"),
         ([*USUAL, "experiment=robustness/spike_jitter"], "asks of one experiment, got a sweep of 5"),
         ([*USUAL, "training.epoch=3"], "epoch"),
+        (["acuracy=0.9", "distortion=gain_std"], "and those of a run; did you mean accuracy?"),
+        ([*USUAL, "zebra=1"], "there is no key zebra; valid keys: accuracy, distortion,"),
         ([*USUAL, "run=nowhere"], "no run at nowhere"),
     ],
 )  # fmt: skip

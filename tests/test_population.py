@@ -131,6 +131,20 @@ def test_a_kept_chip_that_does_not_fit_is_refused(parts: Experiment) -> None:
         chip.take(arrays | {"gain_0": gain[:1]})
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "words"),
+    [
+        ([5], ["chip 5 is what training was on, not unseen: chip_seed=6 leaves it out"]),
+        ([4, 5, 6], ["chips 5 to 6 are what training was on, not unseen: chip_seed=7 leaves them out"]),
+        ([4], []),
+        ([], []),
+    ],
+)
+def test_chips_that_training_has_seen_are_told(trained_on: list[int], words: list[str]) -> None:
+    asked = {"chips": 3, "first_seed": 5, "per_replica_and_chip": [[0.5] * 3], "trained_on": trained_on}
+    assert population_lines(asked) == ["chips 5 to 7", *words, "these chips answer alike: one is enough"]
+
+
 def test_chips_that_answer_alike_are_said_to() -> None:
     alike = {"chips": 3, "first_seed": 5, "per_replica_and_chip": [[0.5, 0.5, 0.5], [0.7, 0.7, 0.7]]}
     assert population_lines(alike) == [

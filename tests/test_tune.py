@@ -302,24 +302,33 @@ def test_a_file_of_one_s_own_is_a_search(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        ["tune=none"],
-        ["tune.trals=3"],
-        ["tune.trials=many"],
-        ["-m"],
-        ["seed"],
-        ["tune=/proc/none.yaml"],
-        ["hydra.run.dir=x"],
-        ["++hydra.run.dir=x"],
-        ["hydra/launcher=joblib"],
+        (["tune=none"], "tune must be one of"),
+        (["tune.trals=3"], "did you mean tune.trials?"),
+        (["tune.trials=many"], "tune.trials must be an integer, got many"),
+        (["tune.name="], "tune.name must be text, got nothing"),
+        (["trials=3"], "there is no key trials; valid keys: tune.name, tune.parameters,"),
+        (["trials=3"], "and those of a run; did you mean tune.trials?"),
+        (["-m"], "gpuspike-tune takes KEY=VALUE, got -m"),
+        (["seed"], "gpuspike-tune takes KEY=VALUE, got seed"),
+        (["tune=/proc/none.yaml"], "or a YAML file, got /proc/none.yaml"),
+        (["hydra.run.dir=x"], "set tune.folder instead of hydra.run.dir=x"),
+        (["++hydra.run.dir=x"], "set tune.folder"),
+        (["hydra/launcher=joblib"], "set tune.folder"),
     ],
     ids=repr,
 )
-def test_a_command_line_that_cannot_be_read_is_refused_in_one_line(arguments: list[str]) -> None:
+def test_a_command_line_that_cannot_be_read_is_refused_in_one_line(arguments: list[str], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         cli_tune.read(arguments)
+    assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["epochs=3", "epxeriment=mnist", "+seed=3", "optimizer@x=sgd"])
+def test_keys_of_a_run_are_left_to_its_own_refusal(text: str) -> None:
+    assert cli_tune.read([text])[1] == [text]
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def carry_out(
         return
     own = [item.name for item in fields(schema)]  # type: ignore[arg-type]
     with command(f"gpuspike-{name}", "the network"):
-        refuse_dashes(arguments, own)
+        refuse_dashes(arguments, schema)
         arguments = keyed(prepare(plugins.given(arguments)), schema)
         flags = [a for a in arguments if a.startswith("-")]
         if any(flag not in ("-m", "--multirun") for flag in flags):

@@ -11,6 +11,7 @@ from pathlib import Path
 from gpuspike import plugins
 from gpuspike.cli.command import command
 from gpuspike.cli.train import refuse_dashes, searching, tell
+from gpuspike.config.hints import not_of
 from gpuspike.config.need import NeedConfig, question
 from gpuspike.config.schema import Config, from_values, jobs, read_config
 from gpuspike.errors import ConfigError, GpuspikeError, together
@@ -62,7 +63,7 @@ def read(arguments: Sequence[str]) -> tuple[NeedConfig, Config, str]:
         GpuspikeError: a typo, an impossible value, or no such run.
     """
     own = [item.name for item in fields(NeedConfig)]
-    refuse_dashes(arguments, own)
+    refuse_dashes(arguments, NeedConfig)
     given = searching(plugins.given(arguments))
     for text in given:
         if text.startswith("-") or "=" not in text:
@@ -73,12 +74,15 @@ def read(arguments: Sequence[str]) -> tuple[NeedConfig, Config, str]:
                 f"seeds=20 at a value, got {text}"
             )
     others = [text for text in given if text.partition("=")[0] not in own]
+    strange = [error for text in others if (error := not_of(text, {name: name for name in own}, Config))]
     from gpuspike.runs.values import check_values
 
     try:
         asked = question([text for text in given if text not in others])
     except ConfigError as error:
-        raise together([error, *_mistakes_of(others, check_values)]) from None
+        raise together([error, *(strange or _mistakes_of(others, check_values))]) from None
+    if strange:
+        raise together(strange)
     if asked.run:
         return asked, _of_run(Path(asked.run), others), asked.run
     found = jobs([*others, f"replicas={asked.replicas}"], False, check_values)

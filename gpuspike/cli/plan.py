@@ -16,7 +16,7 @@ from gpuspike.cli.train import searching, tell
 from gpuspike.config.schema import Job, jobs
 from gpuspike.errors import ConfigError
 from gpuspike.runs.memory import in_words
-from gpuspike.screen import Screen, clean
+from gpuspike.screen import LINE, Screen, clean
 
 HELP = """gpuspike-plan tells what a run will need: bytes by array, and an estimated time. It trains nothing.
 
@@ -28,6 +28,10 @@ The time is that of some steps of the run's own trainer on this machine, multipl
 
 PROGRAM = 300 << 20
 """Bytes of a run that are not its arrays: 290 MiB measured, with the MNIST network, on Linux."""
+
+
+REST = 5.0
+"""Seconds of a job beside its steps: beginning, evaluation's figures and report."""
 
 
 def plan() -> None:
@@ -73,7 +77,11 @@ def _plan(arguments: Sequence[str]) -> None:
         times = duration(timing.epoch), duration(timing.total)
         table.add_row(str(number), in_words(needed.peak), *times, str(parts.step_kind()))
     console.print(table)
-    console.print(f"one after the other: about {duration(total)}, and some seconds a job for its figures")
+    whole = duration(total + REST * len(asked))
+    console.print(
+        f"one after the other: about {whole}, with {REST:.0f} s a job to begin, for figures and report",
+        **LINE,
+    )
 
 
 def _show(job: Job, console: Console) -> None:

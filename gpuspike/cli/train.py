@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import chdir, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +23,7 @@ from gpuspike.cli.words import help_head, named_by_time, pinned, placed
 from gpuspike.config import schema
 from gpuspike.config.composition import register
 from gpuspike.config.files import conf_folder, not_a_run
-from gpuspike.config.hints import options
+from gpuspike.config.hints import dotted, options
 from gpuspike.config.schema import Job, experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, DataError, GpuspikeError
 from gpuspike.screen import Screen, line, open_streams
@@ -32,7 +35,7 @@ def train() -> None:
     from gpuspike.store.run_folder import remove_empty, reserve
 
     with command("gpuspike-train", "the run"):
-        refuse_dashes(sys.argv[1:], [item.name for item in fields(schema.Config)])
+        refuse_dashes(sys.argv[1:], schema.Config)
         typed = plugins.given(sys.argv[1:])
         sys.argv[1:] = placed(typed)
         if {"-h", "--help"} & set(sys.argv[1:]):
@@ -100,7 +103,7 @@ def evaluate() -> None:
     from gpuspike.runs.evaluate import evaluate, prepare
 
     with command("gpuspike-evaluate", "the evaluation"):
-        refuse_dashes(sys.argv[1:], [item.name for item in fields(EvaluateConfig)])
+        refuse_dashes(sys.argv[1:], EvaluateConfig)
         arguments = plugins.given(as_lists(sys.argv[1:]))
         flags = [a for a in arguments if a.startswith("-")]
         if any(flag not in ("-m", "--multirun") for flag in flags):
@@ -117,19 +120,42 @@ def evaluate() -> None:
             evaluate(config, Screen())
 
 
-def refuse_dashes(arguments: Sequence[str], keys: Collection[str]) -> None:
-    """Refuses values that are given like flags.
+FLAGS = [
+    f"--{name}"
+    for name in (
+        "help hydra-help version cfg resolve package run multirun shell-completion config-path config-name "
+        "config-dir experimental-rerun info"
+    ).split()
+]
+"""Hydra's, which it takes for any beginning of them that no other has."""
+
+
+def refuse_dashes(arguments: Sequence[str], schema: type[Any]) -> None:
+    """Refuses values that are given like flags, and flags that there are not.
+
+    Args:
+        schema: of the command's configuration.
 
     Raises:
         ConfigError: which is it, and how it is given.
     """
+    keys = [item.name for item in fields(schema)]
     for number, argument in enumerate(arguments):
         key, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("--") and key.split(".")[0] in keys:
-            following = arguments[number + 1 : number + 2]
-            if not equals and following and not following[0].startswith("-") and "=" not in following[0]:
-                value, argument = following[0], f"{argument} {following[0]}"
+        if not argument.startswith("--"):
+            continue
+        following = arguments[number + 1 : number + 2]
+        if not equals and following and not following[0].startswith("-") and "=" not in following[0]:
+            value = following[0]
+        if key.split(".")[0] in keys:
+            argument += f" {value}" if value and not equals else ""
             raise ConfigError(f"values are given without dashes: {key}={value or 'VALUE'}, got {argument}")
+        if f"--{key}" not in FLAGS and sum(each.startswith(f"--{key}") for each in FLAGS) != 1:
+            leaves = {name.rpartition(".")[2]: name for name in reversed(dotted(schema))}
+            flag = get_close_matches(f"--{key}", FLAGS, 1)
+            close = get_close_matches(key, leaves, 1) if key in leaves or not flag else []
+            meant = f"{leaves[close[0]]}={value or 'VALUE'}" if close else "".join(flag)
+            raise ConfigError(f"there is no flag --{key}" + (f"; did you mean {meant}?" if meant else ""))
 
 
 @dataclass(frozen=True)
@@ -280,5 +306,10 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
     finally:
         remove_empty(folder, before)  # the one that Hydra made, if nothing was written to it
     if summary["run"]["interrupted"]:
-        raise KeyboardInterrupt(f"after epoch {summary['run']['epochs_done']}; its checkpoint is kept")
+        more = f"gpuspike-train {shlex.quote(f'resume={config.resume or folder}')}"
+        if hydra_config.mode is RunMode.MULTIRUN:
+            sweep = shlex.quote(f"hydra.sweep.dir={hydra_config.sweep.dir}")
+            more = f"the same command with {sweep}"
+        done = summary["run"]["epochs_done"]
+        raise KeyboardInterrupt(f"after epoch {done}; its checkpoint is kept, {more} goes on")
     return float(summary["accuracy"]["validation"]["mean"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +19,10 @@ from rich.table import Table
 from gpuspike import plugins
 from gpuspike.cli.command import command
 from gpuspike.config.files import conf_folder
-from gpuspike.config.hints import explained
-from gpuspike.config.schema import Job, jobs
+from gpuspike.config.hints import explained, not_of
+from gpuspike.config.schema import Config, Job, jobs
 from gpuspike.errors import ConfigError
-from gpuspike.screen import Screen
+from gpuspike.screen import LINE, Screen
 from gpuspike.strangers import yaml_text
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ def _tune(arguments: Sequence[str]) -> None:
             raise ConfigError("gpuspike-tune goes on by itself, got resume; leave it out")
     check_sweep(folder)
     console = Screen()
+    console.print(f"search   {search.trials} trials, {folder}", **LINE)
     study = tuning.tune(search, compose, folder, console)
     _show(study, [*search.overrides, *others], console)
 
@@ -93,6 +96,9 @@ def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
             raise ConfigError(f"gpuspike-tune takes KEY=VALUE, got {text}")
         if text.lstrip("+~").startswith(("hydra.", "hydra/")):
             raise ConfigError(f"gpuspike-tune has folders of its own, set tune.folder instead of {text}")
+        mine = {item.name: f"tune.{item.name}" for item in fields(Search)}
+        if text not in ours and (error := not_of(text, mine, Config)):
+            raise error
     names = [text.removeprefix("tune=") for text in ours if text.startswith("tune=")]
     name = names[-1] if names else "yin_yang"
     own = name.endswith((".yaml", ".yml"))
@@ -108,7 +114,10 @@ def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
         )
         search = OmegaConf.to_object(values)
     except Exception as error:  # the YAML reader has errors of its own
-        raise ConfigError(f"cannot use tune={name}: {explained(error, Search)}") from None
+        told = explained(error, Search)
+        for key in (item.name for item in fields(Search)):
+            told = re.sub(rf"^{key}\b|(?<=did you mean ){key}\b", f"tune.{key}", told)
+        raise ConfigError(told if told.startswith("tune.") else f"cannot use tune={name}: {told}") from None
     assert isinstance(search, Search)
     return search, others
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -47,3 +48,12 @@ def not_a_run(folder: Path) -> str:
     inside = [parent for parent in folder.parents if (parent / "config.yaml").is_file()]
     hint = f"; did you mean its folder, {inside[0]}?" if inside else ""
     return f"{'which is a file' if folder.is_file() else 'which does not exist'}{hint}"
+
+
+def latest_within(folder: Path) -> str:
+    """What to say of a folder that is not a run's, but holds runs: the last one; "" where it holds none."""
+    found = [path.parent for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}/config.yaml")]
+    with suppress(OSError):
+        last = max(found, key=lambda run: run.stat().st_mtime, default=None)
+        return f"; did you mean the latest run in it, {last}?" if last else ""
+    return ""

@@ -98,6 +98,17 @@ def misfits(choices: Mapping[str, Any], *, suited: bool) -> list[str]:
     ]
 
 
+def alike(training: Any, substrate: Any) -> list[str]:
+    """That the trials of a sample would be one and the same, where nothing in them is random."""
+    random = ("input_noise", "max_shift", "max_turn", "max_zoom", "max_shear", "elastic")
+    if training.trials <= 1 or substrate.name != "ideal" or any(getattr(training, name) for name in random):
+        return []
+    return [
+        f"training.trials={training.trials} presents each sample {training.trials} times alike: nothing is "
+        "random without a chip, training.input_noise or images that are shifted or warped"
+    ]
+
+
 def unused(overrides: Sequence[str], **chosen: tuple[Registry[Any], str]) -> list[str]:
     """What was typed for a part that is not the chosen one, and that nothing will read.
 

@@ -7,7 +7,7 @@ import enum
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException, ValidationError
 
 from gpuspike.config.files import conf_folder, read_yaml
+from gpuspike.errors import ConfigError
 
 GROUPS = ("experiment", "dataset", "model", "optimizer", "training", "substrate", "tracking")
 """Of a run: what is given as GROUP=NAME."""
@@ -29,7 +30,7 @@ _NO_LIST = re.compile(
 _NO_KEY = re.compile(r"Key '(?P<key>\w+)' not in")
 _NO_OPTION = re.compile(r"Could not find '(?P<group>\w+)/(?P<option>[^']*)'")
 _MISSING = re.compile(r"has missing mandatory value: (?P<key>[\w.]+)")
-_VALUE = re.compile(r"alue '(?P<value>.*?)'(?: \(\w+\)| of type|,| is)")
+_VALUE = re.compile(r"alue '(?P<value>.*?)'(?: \(\w+\)| of type| for field|,| is)")
 
 
 def explained(error: Exception, schema: type[Any], text: str = "") -> str:
@@ -47,7 +48,7 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
         return _no_option(error, found["group"], found["option"])
     if (found := _NO_KEY.search(words)) and is_dataclass(kind := getattr(cause, "object_type", None)):
         place = str(getattr(cause, "full_key", "") or found["key"])
-        valid = ", ".join(item.name for item in fields(kind))
+        valid = ", ".join([*_experiment(kind), *(item.name for item in fields(kind))])
         hint = (_other_group(key, value, schema) if equals else "") or _other_key(found["key"], place, schema)
         return f"there is no key {place}; valid keys: {valid}{hint}"
     if found := _MISSING.search(words):
@@ -59,7 +60,7 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
             hint = ""
             if found := _NO_LIST.search(words):
                 hint = f"; did you mean {found['key']}=[{found['value']}]?"
-            return f"{full} must be {expected}, got {got or 'nothing'}{hint}"
+            return f"{full} must be {expected}, got {'nothing' if got in ('', 'None') else got}{hint}"
     if equals and "Ambiguous value" in words:
         meant = f"did you mean {key}=[{value}]?" if _expected(schema, key).startswith("a list") else ""
         meant = meant or f"-m {text} is a sweep, a job for each; \"{key}='{value}'\" is one text"
@@ -69,9 +70,40 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
     return one_line(error)
 
 
-def options(group: str) -> list[str]:
-    """Names of a group's files."""
-    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+def options(group: str, folder: str = "") -> list[str]:
+    """Names of a group's files, or of those in one of its folders: FOLDER/NAME."""
+    place = conf_folder() / group
+    found = (place / folder).glob("*.yaml")
+    return sorted(path.relative_to(place).with_suffix("").as_posix() for path in found if path.stem != BASE)
+
+
+BASE = "base"
+"""The file of a folder that is there for the others of it."""
+
+
+def not_of(text: str, own: Mapping[str, str], schema: Any) -> ConfigError | None:
+    """That a command has no such key, and which of its own was meant perhaps; None: a run's was meant.
+
+    Args:
+        text: KEY=VALUE.
+        own: keys of the command that are no run's, by what a user may type.
+    """
+    key = text.lstrip("+~").partition("=")[0]
+    first = key.partition(".")[0]
+    known = {*GROUPS, "hydra", *(item.name for item in fields(schema))}
+    if first in known or first.partition("/")[0] in known or first.partition("@")[0] in known:
+        return None
+    mine = list(dict.fromkeys(own.values()))
+    close = difflib.get_close_matches(key, own, 1, 0.75)
+    if not close and (_other_key(key, key, schema) or difflib.get_close_matches(first, known, 1)):
+        return None  # a run's key was meant, which is told with its own keys
+    hint = f"; did you mean {own[close[0]]}?" if close else ""
+    return ConfigError(f"there is no key {key}; valid keys: {', '.join(mine)}, and those of a run{hint}")
+
+
+def _experiment(kind: Any) -> list[str]:
+    """The group that is no key of a run's configuration, and comes first on its command line."""
+    return ["experiment"] if "dataset" in {item.name for item in fields(kind)} else []
 
 
 def dotted(schema: Any) -> list[str]:
@@ -171,6 +203,8 @@ def _no_option(error: Exception, group: str, option: str) -> str:
         r"Available options in '[^']*':(?P<names>.*?)(?:Config search path|$)", str(error), re.S
     )
     names = ", ".join(found["names"].split()) if found else ", ".join(options(group))
+    if option and (inside := options(group, option)):
+        return f"{group}={option} is a folder; there are {', '.join(inside)}"
     return f"there is no {group}={option or QUOTES}; there are {names}{_other_option(group, option)}"
 
 
@@ -186,6 +220,8 @@ def _other_option(group: str, option: str) -> str:
             return f"; did you mean --config-dir {path.parent.parent} {group}={path.stem}?"
         return f"; a file of yours is FOLDER/{group}/{path.name}: --config-dir FOLDER {group}={path.stem}"
     known = options(group)
+    if group != "experiment" and option in options("experiment"):
+        return f"; did you mean experiment={option}?"
     if group == "substrate":  # or by what it is priced as
         prices = {_prices_of(conf_folder() / group / f"{name}.yaml"): name for name in reversed(known)}
         if option in prices:

@@ -69,6 +69,8 @@ def _apart(text: str, rest: Sequence[str], known: Callable[[str], bool]) -> tupl
     key, equals, value = text.partition("=")
     if not equals or not _KEY.fullmatch(key.strip()):
         return None
+    if value[:1] not in ("[", "{", "(") and (count := _more(value, rest)):
+        return "".join([text, *rest[:count]]), count
     if key != key.rstrip() and (found := _SPACED.fullmatch(text)):
         return f"{found['key']}={found['value']}", 0
     if not value and following and "=" not in following:
@@ -81,6 +83,14 @@ def _apart(text: str, rest: Sequence[str], known: Callable[[str], bool]) -> tupl
             if value.count("[") == value.count("]"):
                 return f"{key}={value}", count
     return None
+
+
+def _more(value: str, rest: Sequence[str]) -> int:
+    """How many of the next arguments go on with values between commas."""
+    count = 0
+    while rest[count:] and "=" not in rest[count] and (value.endswith(",") or rest[count].startswith(",")):
+        value, count = rest[count], count + 1
+    return count
 
 
 def _no_pair(text: str, folder: str) -> ConfigError:

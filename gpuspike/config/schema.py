@@ -29,7 +29,7 @@ from gpuspike.config.choices import (
 )
 from gpuspike.config.composition import composed, typed
 from gpuspike.config.composition import register as register_schema
-from gpuspike.config.files import conf_folder, not_a_run, read_yaml
+from gpuspike.config.files import conf_folder, latest_within, not_a_run, read_yaml
 from gpuspike.config.parts import group, offer, option
 from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError, DataError
@@ -293,7 +293,7 @@ def read_config(path: Path) -> Config:
         ConfigError: no such file, or not one of a run.
     """
     if not path.is_file():
-        why = not_a_run(path.parent) or f"which has no {path.name}"
+        why = not_a_run(path.parent) or f"which has no {path.name}{latest_within(path.parent)}"
         raise ConfigError(f"no run at {path.parent}, {why}")
     try:
         return to_config(read_yaml(path, plain=True))
@@ -350,6 +350,7 @@ def _job(cfg: DictConfig, multirun: bool, also: checks.Check | None) -> Job:
             f"substrate={config.substrate.name} names no prices: time and energy are told as if it were "
             f"{USUAL_PRICES}; substrate.prices=NAME, or a file of yours, takes others"
         )
+    notes += fitting.alike(config.training, config.substrate)
     task, own = list(cfg.hydra.overrides.task), {"optimizer": (OPTIMIZERS, config.optimizer.name)}
     own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
     return Job(config, experiment_name(config), folder, task, sweeps, notes + fitting.unused(task, **own))

@@ -31,6 +31,7 @@ def population_lines(population: Mapping[str, Any]) -> list[str]:
     n_chips, first = population["chips"], population["first_seed"]
     each = len(population["per_replica_and_chip"])
     lines = [asked_on(first, n_chips) + (f", each with the networks of {each} replicas" if each > 1 else "")]
+    lines += _seen(population)
     if n_chips > 1 and all(min(own) == max(own) for own in population["per_replica_and_chip"]):
         return [*lines, "these chips answer alike: one is enough"]
     lines.append(", ".join(f"{key} {readable(population[key], '%')}" for key in ("best", "median", "worst")))
@@ -45,6 +46,17 @@ def population_lines(population: Mapping[str, Any]) -> list[str]:
         for count, value, share in _reached(population)
     ]
     return lines
+
+
+def _seen(population: Mapping[str, Any]) -> list[str]:
+    """That training has seen some of the chips, which an answer from before does not tell."""
+    asked = range(population["first_seed"], population["first_seed"] + population["chips"])
+    seen = sorted(set(population.get("trained_on", ())) & set(asked))
+    if not seen:
+        return []
+    which = f"{asked_on(seen[0], len(seen))} {'is' if len(seen) == 1 else 'are'}"
+    leave = "it" if len(seen) == 1 else "them"
+    return [f"{which} what training was on, not unseen: chip_seed={seen[-1] + 1} leaves {leave} out"]
 
 
 def asked_on(first: int, n_chips: int) -> str:
@@ -99,8 +111,9 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
             )
             + "</div>"
         )
+        told = population_lines(population)[: 3 + len(_seen(population))]
         body.append(
-            f"<h2>Yield</h2>\n<p>{escape('; '.join(population_lines(population)[:3]))}.</p>"
+            f"<h2>Yield</h2>\n<p>{escape('; '.join(told))}.</p>"
             + picture(
                 path.with_name(f"{path.stem}_yield.png"),
                 "Above: how many chips have which accuracy. Below: the share of the chips that reach an"

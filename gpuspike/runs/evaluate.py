@@ -19,7 +19,7 @@ from rich.console import Console
 from gpuspike.accountant import Prices, find, neurobench, read_prices
 from gpuspike.config.composition import conf_folder, read_yaml
 from gpuspike.config.evaluate import EvaluateConfig
-from gpuspike.config.schema import read_config, read_substrate
+from gpuspike.config.schema import GradientName, NewChip, read_config, read_substrate
 from gpuspike.errors import ConfigError, OutputError
 from gpuspike.network.decision import decisions
 from gpuspike.network.network import Machine
@@ -194,7 +194,9 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     if config.chips:
         reached = accuracies(parts, prepared.weights, data[split], parts.chip_seeds[0], config.chips)
         answer |= {
-            "population": plain(yields(reached) | {"first_seed": parts.chip_seeds[0]}),
+            "population": plain(
+                yields(reached) | {"first_seed": parts.chip_seeds[0], "trained_on": _trained_on(config)}
+            ),
             "counted": {"chip_seeds": parts.chip_seeds, "accuracy": answer["accuracy"]},
             "accuracy": {"mean": float(reached.mean()), "per_replica": reached.mean(axis=1).tolist()},
         }
@@ -210,6 +212,17 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         raise OutputError(f"cannot write the page of {prepared.answer}: {error.strerror or error}") from None
     _show(prepared, answer, page, console)
     return answer
+
+
+def _trained_on(config: EvaluateConfig) -> list[int]:
+    """Seeds of the chips that the run was trained on, where they are of the kind that is asked."""
+    run = read_config(Path(config.run) / "config.yaml")
+    own = run.substrate
+    elsewhere = own.gradient is GradientName.ideal or own.new_chip is NewChip.step
+    if elsewhere or (config.substrate and config.substrate != own.name):
+        return []
+    first = run.seed if run.chip_seed is None else run.chip_seed
+    return list(range(first, first + run.replicas))
 
 
 def _decisions(prepared: Prepared, features: Array, silent_fraction: Array) -> dict[str, Any] | None:
@@ -256,11 +269,12 @@ def _show(
     console.print(
         f"emulated at {answer['emulator']['inference_samples_per_s']:,.0f} samples/s", highlight=False
     )
-    if decided := answer["decisions"]:
+    decided = answer["decisions"]
+    if decided and min(decided["presented"], decided["pair_events"]) < 0.995:  # otherwise nothing is saved
         console.print(
-            f"answers alone take {100 * decided['presented']:.0f} % of the input spikes and "
-            f"{100 * decided['pair_events']:.0f} % of the pair-events: "
-            f"{decided['samples_per_s']:,.0f} samples/s",
+            f"classified at {decided['samples_per_s']:,.0f} samples/s where each sample ends with the first "
+            f"output spike: {100 * decided['presented']:.0f} % of the input spikes are presented, and "
+            f"{100 * decided['pair_events']:.0f} % of the pairs of a spike and a neuron computed",
             soft_wrap=True,
             highlight=False,
         )

@@ -213,7 +213,8 @@ def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, 
         trainer.restore(stopped.arrays, stopped.epoch)
     resume.prepare(stopped, folder)
     left = stopped.config.training.epochs - stopped.epoch
-    console.print(f"resumed  after epoch {stopped.epoch}, {left or 'none'} to go")
+    to_go = f"{left} to go" if left else "none to go: evaluated and drawn again; training.epochs=N adds more"
+    console.print(f"resumed  after epoch {stopped.epoch}, {to_go}", **LINE)
 
 
 def _train(

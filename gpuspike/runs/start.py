@@ -55,7 +55,7 @@ def _begun(config: Config, layers: Sequence[Layer]) -> Parameters:
     if before.replicas not in (1, config.replicas):
         raise ConfigError(
             f"start={folder} must have one network, or one for each of the {config.replicas} replicas, "
-            f"got {before.replicas}"
+            f"got {before.replicas}; replicas={before.replicas} takes all of them"
         )
     for name in ("tau_mem", "tau_syn", "threshold", "leak", "capacitance"):
         there, here = getattr(before.model, name), getattr(config.model, name)

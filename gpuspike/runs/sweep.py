@@ -60,6 +60,7 @@ def run_once(
     label: str = "",
     of: int | None = None,
     live: bool = True,
+    split: str = "test",
 ) -> dict[str, Any]:
     """Runs a job, goes on with it where it was stopped, or finds that it is finished.
 
@@ -71,6 +72,7 @@ def run_once(
         label: what the job is called on the screen; "": by its folder.
         of: jobs that the sweep will have, where that is known.
         live: whether a terminal shows how far the job has come; not where several jobs share it.
+        split: whose accuracy the screen is told.
 
     Returns:
         The job's summary.
@@ -83,7 +85,7 @@ def run_once(
     place = sweep / entry["folder"] if entry else folder
     if entry and entry["finished"] and (place / SUMMARY).is_file():
         summary = _summary(place / SUMMARY)
-        _say(f"{label}  {_result(summary)}finished before: {place}", console)
+        _say(f"{label}  {_result(summary, split)}finished before: {place}", console)
         return summary
     begun = entry is not None and (place / CONFIG).is_file()
     if not begun and any((folder / name).exists() for name in (CONFIG, SUMMARY)):  # from the sweep before
@@ -107,7 +109,7 @@ def run_once(
             summary = go_on(place, log, begun=(experiment, overrides), watch=line_by_line)
         else:
             summary = run(config, experiment, place, log, overrides, watch=line_by_line)
-    words = [_result(summary) + duration(time.monotonic() - start)]
+    words = [_result(summary, split) + duration(time.monotonic() - start)]
     if summary["run"]["resumed"]:
         words.append(f"resumed after epoch {summary['run']['resumed'][-1]}")
     if place != asked:
@@ -124,13 +126,13 @@ def _say(text: str, console: Console) -> None:
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def _result(summary: Mapping[str, Any]) -> str:
-    """The test accuracy in a few words, "" where none is known."""
-    test = summary.get("accuracy", {}).get("test", {})
-    if not isinstance(test.get("mean"), float):
+def _result(summary: Mapping[str, Any], split: str) -> str:
+    """An accuracy in a few words, "" where none is known."""
+    reached = summary.get("accuracy", {}).get(split, {})
+    if not isinstance(reached.get("mean"), float):
         return ""
-    spread = "" if test.get("std") is None else f" ± {100 * test['std']:.2f}"
-    return f"test {100 * test['mean']:.2f}{spread} %, "
+    spread = "" if reached.get("std") is None else f" ± {100 * reached['std']:.2f}"
+    return f"{split} {100 * reached['mean']:.2f}{spread} %, "
 
 
 class _Followed:

@@ -34,6 +34,10 @@ ATTEMPTS = 5
 """At making the tables of a study that other processes begin at the same time."""
 
 
+SPLIT = "validation"
+"""What a search goes by; the test samples are for the end."""
+
+
 @dataclass
 class Parameter:
     """A value to search: one of `choices`, or a number from `low` to `high`."""
@@ -144,15 +148,25 @@ def tune(
         place, label = folder / f"trial_{trial.number}", f"trial {trial.number}  {' '.join(given)}"
         try:
             summary = run_once(
-                job.config, job.experiment, folder, place, console, job.overrides, watch, label=label
+                job.config,
+                job.experiment,
+                folder,
+                place,
+                console,
+                job.overrides,
+                watch,
+                label=label,
+                split=SPLIT,
             )
         except DivergedError as error:  # no reason to end the search: these values are no good
             console.print(f"trial {trial.number}  {error}", **LINE)
             raise optuna.TrialPruned from None
         if summary["run"]["interrupted"]:
             study.enqueue_trial(trial.params)  # the next search begins with it
-            raise KeyboardInterrupt(f"in trial {trial.number}; its checkpoint is kept")
-        return float(summary["accuracy"]["validation"]["mean"])
+            raise KeyboardInterrupt(
+                f"in trial {trial.number}; its checkpoint is kept, the same command goes on"
+            )
+        return float(summary["accuracy"][SPLIT]["mean"])
 
     def said(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         if trial.state == TrialState.PRUNED and trial.last_step is not None:

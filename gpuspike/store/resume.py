@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from gpuspike.config.files import latest_within
 from gpuspike.config.schema import Config, from_values, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.reading import text_of
@@ -70,7 +71,9 @@ def read(
     if path.exists() or checkpoint.previous(path).exists():
         arrays, header, damaged = checkpoint.recover(path)
     elif not (folder / CONFIG).is_file():
-        raise DataError(f"resume must be the folder of a run, got {folder}, which holds none")
+        raise DataError(
+            f"resume must be the folder of a run, got {folder}, which holds none{latest_within(folder)}"
+        )
     try:
         config = from_values(header["config"]) if header else read_config(folder / CONFIG)
         epoch = int(header["epoch"]) if header else 0
@@ -147,13 +150,19 @@ def _edited(kept: Config, written: Config, folder: Path) -> Config:
 def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path) -> Config:
     """The kept configuration with what the command line may change."""
     keys = [text.split("=", 1)[0].strip().lstrip("+~").split("@")[0] for text in overrides]
+    if "start" in keys and asked.start is not None and asked.start != kept.start:
+        raise ConfigError(
+            f"resume={folder} goes on with that run's networks, start={asked.start} begins another run with "
+            "others: give one of them"
+        )
     changes = differences(kept, asked, FREE)
     for key, text in zip(keys, overrides, strict=True):
         for name, (old, new) in changes.items():
             if key == "experiment" or within(name, (key,)):
+                there, here = ("null" if value is None else value for value in (old, new))
                 raise ConfigError(
-                    f"resume goes on with the configuration of {folder}: {text} would make {name} {new}, "
-                    f"which is {old} there; only {', '.join(FREE[1:])} may change"
+                    f"resume goes on with the configuration of {folder}: {text} would make {name} {here}, "
+                    f"which is {there} there; only {', '.join(FREE[1:])} may change"
                 )
     result = kept
     if "training.epochs" in keys:
