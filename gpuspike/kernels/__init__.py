@@ -77,7 +77,7 @@ def seen(times: Array, grid: float, end: float) -> Array:
     xp, dtype = array_module(times=times), times.dtype
     if grid > 0.0:
         times = xp.ceil(times.astype(np.float64) / grid - SAME_TICK) * grid
-    return xp.where(times > end, np.inf, times).astype(dtype)
+    return xp.where(times > end, np.inf, times).astype(dtype, copy=False)
 
 
 class Kernels(Protocol):

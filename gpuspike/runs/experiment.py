@@ -168,8 +168,11 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> 
     labelled = first.n_pre * item + 8
     unchanged = not (config.training.max_shift or warps(config.training) or config.training.input_noise)
     order = 8 * first.n_pre if unchanged else 0
+    # Of a chip's synapses errors, gains and stuck weights, and the weights as they are held and as they come.
+    synapses = 0 if config.substrate.name == "ideal" else sum(own.n_pre * own.n_out for own in network.layers)
+    chip = config.replicas * synapses * (4 * 8 + 2 * item)
     answered = config.replicas * (last.n_out + 1) * item
-    return n_train * (labelled + order + 8 * config.replicas) + n_validation * (labelled + answered)
+    return chip + n_train * (labelled + order + 8 * config.replicas) + n_validation * (labelled + answered)
 
 
 def _evaluated_together(config: Config, dataset: Dataset, network: Architecture, to_train: bool) -> int:
@@ -208,7 +211,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     backend = select(
         config.backend.value,
         host_only=trained_on_host(learnt(model.trained, model.delays))
-        or ("" if substrate.ideal else "an emulated chip")
+        or substrate.host_only
         or ("convolution" if model.layers else "")
         or (host_steps(training) if to_train else ""),
     )
@@ -286,8 +289,8 @@ def _calibrated(parts: Experiment, machine: Machine, fires: Sequence[float]) -> 
     """Initial weights with which layers spike as is wished, found on the host."""
     model, network = parts.config.model, parts.network
     if parts.backend.name == "cuda":
-        network = replace(network, kernels=load("cpu"))
-        machine = network
+        parts = replace(parts, network=replace(network, kernels=load("cpu")))
+        network, machine = parts.network, parts.trained_machine()
     at = None if model.spikes_at is None else [model.tau_syn * delay for delay in model.spikes_at]
     received = network.receive(parts.encode(parts.dataset.train.features[:SAMPLES]), sort=False)
     return calibrated(machine, received, parts.seeds, fires, at, parts.config.dtype.value)

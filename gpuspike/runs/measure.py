@@ -114,7 +114,8 @@ def examine(
     size = parts.rule.evaluation_batch_size
     without = evaluate(parts.network, weights, data["test"], parts.loss, size)
     received, labels = data["train"].received.part(0, ANGLE_SAMPLES), data["train"].labels[:ANGLE_SAMPLES]
-    angles = gradient_angles(machine, weights, received, lambda t_out: parts.loss(t_out, labels[None])[1])
+    labels = parts.network.kernels.place(labels[None])
+    angles = gradient_angles(machine, weights, received, lambda t_out: parts.loss(t_out, labels)[1])
     return told | {
         "new_chip": config.new_chip.value,
         "chip_seeds": list(machine.chip.seeds),

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.backend import array_module
 from gpuspike.errors import ConfigError, DataError
 from gpuspike.kernels import Kernels, LayerState, Trial, seen
 from gpuspike.kernels.convolution import Convolution
@@ -141,6 +142,11 @@ class EmulatedChip:
 
         return [own.convolution and there(own.convolution) for own in self._layers]
 
+    def send(self) -> None:
+        """Sends what was drawn to the device where kernels compute, if it is one: steps then find it."""
+        for silicon in self._silicon:
+            silicon.send()
+
     def program(self, weights: Sequence[Array]) -> list[Array]:
         """Weights as the chip can hold them; see `Chip.program`."""
         return [self.substrate.programmed(w, number) for number, w in enumerate(weights)]
@@ -171,7 +177,8 @@ class EmulatedChip:
             doing = {hook: part for hook, part in _DONE_THERE.items() if distortion.does(hook)}
             strange = any(type(distortion) is not DISTORTIONS[part] for part in doing.values())
             if strange or distortion.does("arrive") or not distortion.compiled:
-                return f"{distortion} is not in the compiled step"
+                verb = "are" if ", " in str(distortion) else "is"
+                return f"{distortion} {verb} not in the compiled step"
         if not all(neuron.shares_taus for neuron in self.neurons):
             return "neurons with time constants of their own are not in the compiled step"
         return None
@@ -187,8 +194,9 @@ class EmulatedChip:
         for distortion in self.substrate.distortions:
             if isinstance(distortion, ThresholdNoise):
                 factor[:] = distortion.factor(silicon.neuron, factor.dtype)
-        for fixed in silicon.fixed:
-            factor[fixed] = 0.0
+        for fixed in (silicon.dead, silicon.always_on):
+            if fixed is not None:
+                factor[fixed] = 0.0
         return self._base(silicon, dtype), factor
 
     def _base(self, silicon: Silicon, dtype: Any) -> Array:
@@ -258,13 +266,15 @@ class EmulatedChip:
         """Input spikes as they arrive at the chip."""
         layer, t_in, clock = self._layers[0], received.t_in, self.substrate.clock
         if on_their_way := self.substrate.doing("arrive"):  # each chip has its own
-            t_in = np.repeat(t_in, len(self.seeds), axis=0) if len(t_in) < len(self.seeds) else t_in.copy()
+            alone = len(t_in) < len(self.seeds)
+            t_in = array_module(t_in=t_in).repeat(t_in, len(self.seeds), axis=0) if alone else t_in.copy()
             inputs = t_in[:, :, : layer.n_in]
-            like = np.empty(inputs.shape, t_in.dtype)
+            like = np.empty(inputs.shape, t_in.dtype)  # of the host: only its shape and type are asked for
             trials = Trials(self._dice, moment, 0, like, self._silicon[0].neuron)
             for distortion in on_their_way:
                 distortion.arrive(inputs, trials)
-        if clock.grid > 0.0 or ((t_in > clock.last) & (t_in < np.inf)).any():
+        ends = clock.last < np.inf  # which a device is not asked whether it changes anything
+        if clock.grid > 0.0 or (ends and (self._dice.on_device or _ends_some(t_in, clock.last))):
             t_in = seen(t_in, clock.grid, clock.last)
         return received if t_in is received.t_in else LayerInput(t_in, None)
 
@@ -277,16 +287,22 @@ class EmulatedChip:
             own = distortion.lift(trials)
             lift = own if lift is None else lift + own
         if lift is not None or silicon.always_on is not None:
-            base = self._base(silicon, like.dtype)[:, None]
+            base = self._dice.constant(self._base(silicon, like.dtype)[:, None])
             if lift is None:
                 lift = np.broadcast_to(base, like.shape)
+                lift = lift.copy() if self._dice.on_device else lift
             else:
                 for fixed in silicon.fixed:
-                    np.copyto(lift, 0.0, where=fixed[:, None])
+                    lift = np.where(fixed[:, None], 0.0, lift).astype(like.dtype, copy=False)
                 lift += base
         for distortion in self.substrate.doing("delay"):
             delay = distortion.delay(delay, trials)
         return Trial(lift, delay, clock.grid, clock.last)
+
+
+def _ends_some(t_in: Array, last: float) -> bool:
+    """Whether any of the spikes comes too late."""
+    return bool(((t_in > last) & (t_in < np.inf)).any())
 
 
 _DONE_THERE = {"lift": "threshold_noise", "delay": "spike_jitter", "clock": "trial_end"}

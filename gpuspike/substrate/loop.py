@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ShapeError
-from gpuspike.kernels import Kernels, LayerState, with_bias
+from gpuspike.kernels import Kernels, LayerState, host, with_bias
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.network import passes
 from gpuspike.network.constants import TRAINED
@@ -60,6 +60,7 @@ class OnChip:
         if network.convolves and not isinstance(chip, EmulatedChip):
             raise ConfigError(f"a convolution is trained on emulated chips, got a {type(chip).__name__}")
         self.network, self.chip, self.gradient, self.fresh = network, chip, gradient, fresh
+        self._renewed: Moment | None = None  # what the chip is that of
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -113,8 +114,7 @@ class OnChip:
             ShapeError: a chip's answer that does not fit the network.
         """
         moment = moment or Moment()
-        if self.fresh is not None and moment.epoch != EVALUATION:
-            self.chip = self.fresh(moment)
+        self.renew(moment)
         if isinstance(self.chip, EmulatedChip):
             return self.chip.states(weights, received, moment)
         states: list[LayerState] = []
@@ -132,6 +132,12 @@ class OnChip:
             t_out = np.ascontiguousarray(t_out, dtype)
             states.append(LayerState(t_in, order, t_out, t_out, np.zeros_like(t_out)))
         return states
+
+    def renew(self, moment: Moment) -> None:
+        """Has the chip of a training batch take the place of the one before, where each has its own."""
+        if self.fresh is None or moment.epoch == EVALUATION or moment == self._renewed:
+            return
+        self.chip, self._renewed = self.fresh(moment), moment
 
     def backward(
         self,
@@ -259,9 +265,11 @@ def gradient_angles(
     Args:
         machine: with an emulated chip.
         received: the batch's input.
-        error: the loss's gradient with respect to the last layer's spike times.
+        error: the loss's gradient with respect to the last layer's spike times, both where kernels compute.
     """
-    states = machine.forward(weights, received)
+    place = machine.kernels.place
+    weights = [place(w) for w in weights]
+    states = machine.forward(weights, received.to(place))
     t_out_grad = error(states[-1].t_out)
     flat = []
     for mode in (NOMINAL, EXACT):
@@ -273,7 +281,9 @@ def gradient_angles(
             max_weight_grad=np.inf,
         )
         flat.append(
-            np.concatenate([g.reshape(len(g), -1) for g in gradients.weights], axis=1).astype(np.float64)
+            np.concatenate([host(g).reshape(len(g), -1) for g in gradients.weights], axis=1).astype(
+                np.float64
+            )
         )
     lengths = [np.linalg.norm(g, axis=1, keepdims=True) for g in flat]
     # Half the angle by its tangent: a cosine next to 1 would have lost the digits of small angles.

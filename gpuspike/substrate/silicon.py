@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.backend import array_module
 from gpuspike.kernels import SAME_TICK, Kernels
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.network.delays import Delays
@@ -67,6 +68,20 @@ class Dice:
         streams = self.streams(kind, layer)
         return np.stack([s.random(shape) if uniform else s.standard_normal(shape) for s in streams])
 
+    def place(self, array: Array) -> Array:
+        """An array of the chips where trials are computed."""
+        return self._kernels.place(array)
+
+    def constant(self, values: Array) -> Array:
+        """A few numbers where trials are computed, sent to a device once."""
+        kernels: Any = self._kernels
+        return kernels.constant(values, values.dtype) if self.on_device else values
+
+    @property
+    def on_device(self) -> bool:
+        """Whether trials are computed on a device."""
+        return hasattr(self._kernels, "constant")
+
     def normals(self, kind: str, like: Array, layer: int, moment: Moment) -> Array:
         """Normal numbers of the shape (n_chip, n_batch, n) and type of `like`, drawn in each trial."""
         purpose, seeds = TRIAL_KINDS.get(kind, Purpose.OWN_TRIALS), self.seeds
@@ -114,6 +129,8 @@ class Silicon:
     delay_spread: dict[str, Array] = field(default_factory=dict)
     neuron: LIF = field(init=False)
     convolution: Convolution | None = None
+    _sent: dict[str, Array] = field(default_factory=dict, repr=False)
+    _sent_of: tuple[Array | None, ...] = ()
 
     def __post_init__(self) -> None:
         model = self.neuron = self.layer.neuron
@@ -152,12 +169,28 @@ class Silicon:
         """What programmed weights come to; of a convolution neuron by neuron, where they differ."""
         if self.convolution is not None and not self._alike:
             held = each(self.convolution, held)
-        come = held if self.error is None else (held + self.error).astype(held.dtype)
+        come = held if self.error is None else (held + self.there("error")).astype(held.dtype, copy=False)
         if self.gain is not None:
-            come = (come * self.gain).astype(held.dtype)
+            come = (come * self.there("gain")).astype(held.dtype, copy=False)
         if self.stuck is not None:
-            come = np.where(np.isnan(self.stuck), come, self.stuck).astype(held.dtype)
+            stuck, xp = self.there("stuck"), array_module(held=held)
+            come = xp.where(xp.isnan(stuck), come, stuck).astype(held.dtype, copy=False)
         return come
+
+    def there(self, name: str) -> Array:
+        """An array of the chip where trials are computed: itself, or a copy on a device, sent once."""
+        drawn = (self.error, self.gain, self.stuck, self.dead, self.always_on)
+        if not self._sent_of or any(a is not b for a, b in zip(self._sent_of, drawn, strict=True)):
+            self._sent, self._sent_of = {}, drawn
+        if name not in self._sent:
+            self._sent[name] = self.dice.place(getattr(self, name))
+        return self._sent[name]
+
+    def send(self) -> None:
+        """Sends all that trials and gradients need of the chip to where they are computed."""
+        for name in (*_SYNAPSES, "always_on", "pull_factor"):
+            if getattr(self, name) is not None:
+                self.there(name)
 
     @property
     def unheard(self) -> Array | None:
@@ -174,8 +207,8 @@ class Silicon:
 
     def pull_back(self, grad: Array) -> Array:
         """The gradient of effective weights as that of the programmed ones."""
-        if (factor := self.pull_factor) is not None:
-            grad = (grad * factor).astype(grad.dtype)
+        if self.pull_factor is not None:
+            grad = (grad * self.there("pull_factor")).astype(grad.dtype)
         return grad if self.convolution is None else together(self.convolution, grad)
 
     @property
@@ -189,8 +222,8 @@ class Silicon:
 
     @property
     def fixed(self) -> list[Array]:
-        """Masks (n_chip, n_out) of neurons whose thresholds nothing in a trial moves."""
-        return [mask for mask in (self.dead, self.always_on) if mask is not None]
+        """Masks (n_chip, n_out), where trials are computed, of neurons whose thresholds these do not move."""
+        return [self.there(name) for name in ("dead", "always_on") if getattr(self, name) is not None]
 
     @property
     def pull_factor(self) -> Array | None:
@@ -229,7 +262,7 @@ class Trials:
     Attributes:
         dice, moment: what to draw with, and when.
         number: of the layer.
-        like: (n_chip, n_batch, n) an empty array, of the type of the spike times.
+        like: (n_chip, n_batch, n) an empty array on the host, of the type of the spike times.
         neuron: the layer's.
     """
 
@@ -242,6 +275,10 @@ class Trials:
     def normals(self, kind: str) -> Array:
         """A normal number for each neuron, or input, in each trial; see `Dice` for the kind."""
         return self.dice.normals(kind, self.like, self.number, self.moment)
+
+    def constant(self, values: Array) -> Array:
+        """A few numbers of the chips, where trials are computed."""
+        return self.dice.constant(values)
 
     def lost(self, kind: str, share: float) -> NDArray[np.bool_]:
         """Which of many spikes are lost: those whose normal number lies in the tail of that share."""

@@ -131,6 +131,11 @@ class Substrate:
             clock = distortion.clock(clock)
         return clock
 
+    @property
+    def host_only(self) -> str:
+        """What keeps the chip from a device, in words; "" where nothing does."""
+        return ", ".join(str(distortion) for distortion in self._on if not distortion.device)
+
     def most(self, layer: int) -> float:
         """Largest |weight| of a layer; inf without a limit."""
         return min((distortion.most(layer) for distortion in self._on), default=math.inf)

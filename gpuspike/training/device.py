@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import BackendError, DataError
 from gpuspike.kernels import host
+from gpuspike.kernels.cuda import call as cuda_call
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda import step_source as step_src
-from gpuspike.network.layers import LayerInput
-from gpuspike.network.network import Architecture
+from gpuspike.network.layers import LayerInput, Moment
+from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose
+from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.augmentation import RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
@@ -47,7 +49,8 @@ class DeviceStep:
     The last, smaller batch of an epoch always runs kernel by kernel: with the same bits.
 
     Args:
-        network: with the device's kernels, as has the loss.
+        network: what is trained, with the device's kernels, as has the loss: itself, or on emulated chips.
+        examined: what is validated; the same unless given.
         graph: whether full batches are replayed; they are not where a row is left to the library's sort.
 
     Raises:
@@ -58,7 +61,7 @@ class DeviceStep:
 
     def __init__(
         self,
-        network: Architecture,
+        network: Machine,
         learnt: Parameters | Sequence[Array],
         loss: Loss,
         descent: Descent,
@@ -66,15 +69,23 @@ class DeviceStep:
         rule: TrainingRule,
         seeds: Sequence[int],
         *,
+        examined: Machine | None = None,
         graph: bool = True,
     ) -> None:
         refuse_without_text(loss, descent.optimizer)
+        self._examined = network if examined is None else examined
+        self._fresh = network if isinstance(network, OnChip) and network.fresh is not None else None
         self._network, self._loss, self._optimizer, self._rule = network, loss, descent.optimizer, rule
         self._bumping = bumping
         self._host = training_state(Parameters.of(learnt), descent, bumping)
         self._twins: dict[str, tuple[Labelled, Labelled]] = {}
-        sorted_here = network.layers[1 if rule.keeps_inputs else 0 :]
-        self._graphs = graph and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)
+        plain = rule.keeps_inputs and not isinstance(network, OnChip)  # a chip may have them in another order
+        sorted_here = network.layers[1 if plain else 0 :]
+        self._graphs = (
+            graph
+            and self._fresh is None
+            and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)
+        )
         self._graph: Any = None
         self._warm = False
         self._batches: cuda_step.Batches | None = None
@@ -91,16 +102,19 @@ class DeviceStep:
             purpose = int(Purpose.AUGMENTATION)
             self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, purpose)
         n_replica, place = len(seeds), self._place
-        dead = np.broadcast_to(np.asarray(network.dead_fraction, np.float64), (len(sizes), n_replica))
         with self._lane.entered():
+            for machine in (network, self._examined):
+                if isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip):
+                    machine.chip.send()
             self._arrays = {name: place(array) for name, array in self._host.items()}
             self._seeds = place(np.array(seeds, np.int64))
             self._clock, self._learning_rate = place(np.zeros(2, np.int64)), place(np.zeros(1))
+            self._now = Moment(self._clock, self._clock)  # type: ignore[arg-type]
             self._silent = place(np.zeros((n_replica, sum(sizes)), np.int32))
             self._judgement = cuda_step.Judgement(
                 ends=place(np.cumsum(sizes).astype(np.int32)),
                 max_silent=place(np.array(bumping.max_silent, np.float64)),
-                dead=place(dead.copy()),
+                dead=place(self._dead(n_replica)),
                 value=bumping.value,
                 most=bumping.most,
                 exponential=bumping.exponential,
@@ -115,6 +129,11 @@ class DeviceStep:
 
     def _place(self, array: Array) -> Any:
         return self._network.kernels.place(array)
+
+    def _dead(self, n_replica: int) -> Array:
+        """(n_layer, n_replica) shares of neurons that no bump would wake."""
+        shape = len(self._network.layers), n_replica
+        return np.broadcast_to(np.asarray(self._network.dead_fraction, np.float64), shape).copy()
 
     def _named(self, name: str) -> list[Any]:
         """The device's arrays of that name, one a layer."""
@@ -157,6 +176,7 @@ class DeviceStep:
                 )
             else:
                 self._batches.order.set(order)
+            self._epoch = epoch
             self._clock.set(np.array([epoch, 0], np.int64))
             self._learning_rate.set(np.array([learning_rate]))
             self._judgement.totals.set(np.zeros(self._judgement.totals.shape))
@@ -168,14 +188,27 @@ class DeviceStep:
         full, n_train = self._rule.batch_size, len(self._batches.labels)
         n_batch = min(full, n_train - number * full)
         if n_batch < full or not self._graphs or not self._warm:
-            self._lane.run(lambda: self._step(n_batch))
+            if self._fresh is None:
+                self._lane.run(lambda: self._step(n_batch, self._now))
+            else:
+                self._renewed(self._fresh, n_batch, Moment(self._epoch, number))
             self._warm |= n_batch == full
             return
         if self._graph is None:
-            self._graph = self._lane.capture(lambda: self._step(full))
+            self._graph = self._lane.capture(lambda: self._step(full, self._now))
         self._lane.replay(self._graph)
 
-    def _step(self, n_batch: int) -> None:
+    def _renewed(self, machine: OnChip, n_batch: int, moment: Moment) -> None:
+        """One batch on a chip of its own, which the host draws, and tells the number of the batch."""
+        with self._lane.entered():
+            machine.renew(moment)
+            if isinstance(machine.chip, EmulatedChip):
+                machine.chip.send()
+            self._judgement.dead.set(self._dead(len(self._judgement.active)))
+        with cuda_call.passing():
+            self._lane.run(lambda: self._step(n_batch, moment))
+
+    def _step(self, n_batch: int, moment: Moment) -> None:
         """One batch, in the order of `piecewise.PiecewiseStep.batch`; kernels only."""
         network, rule, at, batches = self._network, self._rule, self._judgement, self._batches
         assert batches is not None
@@ -184,7 +217,7 @@ class DeviceStep:
         if rule.input_noise:
             n_in, purpose = network.layers[0].n_in, Purpose.INPUT_NOISE
             cuda_step.jitter_now(t_in, n_in, rule.input_noise, self._seeds, purpose, self._clock)
-        states = network.forward(weights, LayerInput(t_in, order))
+        states = network.forward(weights, LayerInput(t_in, order), moment)
         losses, t_out_grad = self._loss(states[-1].t_out, labels)
         for state, first in zip(states, self._first, strict=True):
             cuda_step.count_silent(state.t_out, self._silent, first)
@@ -195,6 +228,7 @@ class DeviceStep:
         for number, first in enumerate(self._first):
             targeted = self._bumping.targeted
             cuda_step.bump(weights[number], number, first, targeted, at.layer, at.size, self._silent)
+        network.after_step(weights)
 
     def _descend(self, weights: list[Any], grads: list[Any]) -> None:
         kept = [self._named(f"optimizer_{name}") for name in self._optimizer.STATE]
@@ -213,7 +247,7 @@ class DeviceStep:
         there = self._on_device("examined", data)
         with self._lane.entered():
             size = self._rule.evaluation_batch_size
-            return evaluate(self._network, self._named("weights"), there, self._loss, size)
+            return evaluate(self._examined, self._named("weights"), there, self._loss, size)
 
     def _knows(self, role: str, data: Labelled) -> bool:
         known = self._twins.get(role)

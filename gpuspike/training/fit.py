@@ -354,7 +354,7 @@ def make_trainer(
         trained, loss, recipe.optimizer, rule, len(seeds), constants, on_device=on_device, wakes=wakes
     )
     if kind.name == "device":
-        step = DeviceStep(architecture, *parts, graph=recipe.cuda_graph)
+        step = DeviceStep(trained, *parts, examined=examined, graph=recipe.cuda_graph)
     elif kind.name == "compiled":
         step = compiled_step(trained, examined, *parts)
     else:

@@ -140,13 +140,15 @@ class Device:
 
     Attributes:
         recorded: what is being captured, or None.
-        closed: whether the host may neither look nor send anything, nor launch what is not a kernel of ours.
+        closed: whether the host may neither look nor send anything, nor launch what is not a kernel of ours,
+            or of CuPy's where captures_library says so.
         stream: the current stream, None for the default one;  busy: the one with work nobody has waited for.
         launches: kernels and graphs launched.
     """
 
     recorded: list[tuple[Callable[[], None], list[Any]]] | None = None
-    closed = False
+    closed = captures_library = False
+    empty: Any = None  # makes an array in the current pool
     stream: FakeStream | None = None
     busy: Any = ()
     pool: FakeMemoryPool
@@ -181,13 +183,17 @@ device = Device()
 
 
 @contextlib.contextmanager
-def closed() -> Iterator[None]:
-    """Nothing but kernels of ours may run in here, and nothing may cross to the host or from there."""
-    device.closed = True
+def closed(*, library: bool = False) -> Iterator[None]:
+    """Nothing but kernels of ours may run in here, and nothing may cross to the host or from there.
+
+    Args:
+        library: CuPy's elementwise kernels may run as well, as on an emulated chip.
+    """
+    device.closed, device.captures_library = True, library
     try:
         yield
     finally:
-        device.closed = False
+        device.closed = device.captures_library = False
 
 
 class FakeStream:
@@ -299,20 +305,40 @@ class FakeArray(np.ndarray):
         self.device_id = getattr(other, "device_id", 0)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-        device.work(ufunc.__name__)
-        plain = [np.asarray(one) if isinstance(one, FakeArray) else one for one in inputs]
-        if out is not None:
-            options["out"] = tuple(np.asarray(one) for one in out)
-        answer = getattr(ufunc, method)(*plain, **options)
-        return out[0] if out is not None else fake(answer) if isinstance(answer, np.ndarray) else answer
+        if method != "__call__":  # a sum over an axis may take memory of its own
+            device.work(ufunc.__name__)
+            answer = getattr(ufunc, method)(*map(plain, inputs), **options)
+            return fake(answer) if isinstance(answer, np.ndarray) else answer
+        return library_kernel(ufunc, inputs, options, out[0] if out is not None else None)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """NumPy's functions, which CuPy answers: those that are one kernel of its own."""
+        if function is np.clip:
+            return library_kernel(function, args, {}, kwargs.get("out"))
+        if function is np.broadcast_to:
+            return np.broadcast_to(np.asarray(args[0]), *args[1:], **kwargs).view(FakeArray)
+        if function in (np.where, np.repeat, np.isnan):
+            return library_kernel(function, args, kwargs, None)
+        device.work(function.__name__)
+        return super().__array_function__(function, types, args, kwargs)
+
+    def astype(self, dtype: Any, *_: Any, copy: bool = True) -> Any:
+        if not copy and self.dtype == dtype:
+            return self
+        return library_kernel(
+            lambda array: array.astype(dtype), (self,), {}, None, f"astype_{np.dtype(dtype)}"
+        )
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        device.work("assignment")
-        super().__setitem__(key, value)
+        if key is not ...:
+            device.work("assignment")
+            super().__setitem__(key, value)
+            return
+        target = np.asarray(self)
+        library_kernel(lambda array: np.copyto(target, array), (value,), {}, self, "assignment")
 
-    def copy(self, *order: Any) -> Any:
-        device.work("copy")
-        return super().copy(*order)
+    def copy(self, *_: Any) -> Any:
+        return library_kernel(np.array, (self,), {}, None, "copy")
 
     def fill(self, value: Any) -> None:
         device.work("fill")
@@ -333,6 +359,43 @@ class FakeArray(np.ndarray):
     @property
     def device(self) -> SimpleNamespace:  # type: ignore[override]
         return SimpleNamespace(id=self.device_id)
+
+
+def plain(array: Any) -> Any:
+    """What NumPy computes with. CuPy takes no array of NumPy's, as tests may."""
+    inside = device.stream is not None or device.recorded is not None
+    assert not inside or type(array) is not np.ndarray or array.ndim == 0, "CuPy takes no NumPy array"
+    return np.asarray(array) if isinstance(array, FakeArray) else array
+
+
+def library_kernel(function: Any, inputs: Any, options: Any, out: Any, name: str = "") -> Any:
+    """An elementwise kernel of CuPy's own: one launch, which a capture records.
+
+    In a capture nothing is computed; its array has the memory that the graph will write to.
+    """
+    options = {key: plain(value) for key, value in options.items()}
+    plainly = [plain(one) for one in inputs]
+
+    def computed() -> Any:
+        with np.errstate(all="ignore"):
+            return function(*plainly, **options)
+
+    if name == "assignment":
+        run = computed
+    else:
+        if out is None:
+            like = computed()
+            out = device.empty(like.shape, like.dtype)
+        target = np.asarray(out)
+
+        def run() -> None:
+            np.copyto(target, computed())
+
+    kinds = "_".join(str(getattr(one, "dtype", type(one).__name__)) for one in inputs)
+    arrays = [one for one in (*inputs, *options.values(), out) if isinstance(one, FakeArray)]
+    assert not device.closed or device.captures_library, f"{name or function.__name__} in a step"
+    device.launch(f"cupy_{name or function.__name__}_{kinds}", run, arrays, _ready)
+    return out
 
 
 def fake(array: Any) -> FakeArray:
@@ -460,11 +523,11 @@ def module(library: Path) -> ModuleType:
         return made_by(np.array)(array, dtype)
 
     def of_device_arrays(function: Any) -> Any:
-        def call(*args: Any) -> FakeArray:
+        def call(*args: Any, **options: Any) -> FakeArray:
             assert all(np.isscalar(arg) or isinstance(arg, FakeArray) for arg in args), (
                 "CuPy takes no NumPy array"
             )
-            return fake(function(*args))
+            return library_kernel(function, args, options, None)
 
         return call
 
@@ -495,8 +558,9 @@ def module(library: Path) -> ModuleType:
         get_default_memory_pool=lambda: default_pool,
         __version__="0.0",
     )
-    for name in ("isnan", "isinf", "isfinite", "where", "maximum", "minimum", "ceil"):
+    for name in ("isnan", "isinf", "isfinite", "where", "maximum", "minimum", "ceil", "repeat"):
         setattr(cupy, name, of_device_arrays(getattr(np, name)))
+    device.empty = poisoned
     return cupy
 
 

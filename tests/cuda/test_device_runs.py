@@ -72,11 +72,11 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(tmp_path: Path) -> None:
     assert [json.loads(line).keys() for line in lines[0]] == [json.loads(line).keys() for line in lines[1]]
 
 
-def test_auto_takes_the_device_but_not_for_a_chip(tmp_path: Path) -> None:
+def test_auto_takes_the_device_but_not_for_what_it_does_not_know() -> None:
     assert build(config()).backend.name == "cuda"
-    assert build(config("substrate=bss2")).backend.name == "cpu"
-    with pytest.raises(BackendError, match="an emulated chip needs backend=cpu or reference, got cuda"):
-        build(config("substrate=bss2", "backend=cuda"))
+    assert build(config("model.trained=[threshold]")).backend.name == "cpu"
+    with pytest.raises(BackendError, match="training threshold needs backend=cpu or reference, got cuda"):
+        build(config("model.trained=[threshold]", "backend=cuda"))
 
 
 def test_a_run_of_the_cpu_goes_on_on_the_device_and_is_evaluated_there(tmp_path: Path) -> None:

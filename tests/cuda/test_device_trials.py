@@ -346,9 +346,15 @@ def test_splitting_a_batch_draws_the_same_numbers() -> None:
         assert_same_bits(part, together[:, first:last])
 
 
-def test_normal_numbers_need_a_seed_a_replica_and_a_device_array() -> None:
+def test_normal_numbers_need_a_seed_a_replica() -> None:
     address = (Purpose.SPIKE_JITTER, 0, 0, 0, 0)
     with pytest.raises(ShapeError, match="normal numbers of 2 replicas need as many seeds, got 1"):
         cuda.normals(fake(np.zeros((2, 3, 4))), [1], *address)
-    with pytest.raises(DtypeError, match="like must be a CuPy array, got ndarray"):
-        cuda.normals(np.zeros((2, 3, 4)), [1, 2], *address)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2, 0, 5), (2, 3, 0), (2, 3, 1), (2, 37, 9)])
+def test_the_clock_draws_what_its_numbers_draw(shape: tuple[int, int, int], dtype: Any) -> None:
+    like, clock, seeds = np.empty(shape, dtype), fake(np.array([5, 7])), [3, 2**62 + 1]
+    numbers = cuda.normals(like, seeds, Purpose.SPIKE_JITTER, 1, 5, 7, 0)
+    assert_same_bits(cuda.normals(like, seeds, Purpose.SPIKE_JITTER, 1, clock, clock, 0), numbers)

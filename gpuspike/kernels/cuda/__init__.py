@@ -10,6 +10,7 @@ CuPy compiles with -ftz=true: float32 numbers below 1e-38 count as 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -110,8 +111,9 @@ def _slopes(t_in: Array, weights: Array, unit: Unit, t_out: Array, *, at_crossin
     cupy = cupy_module()
     call = Call.of(t_in, weights, unit)
     check(call.dtype, {"t_out": (t_out, call.out_shape)})
-    slope = cupy.zeros(call.out_shape, call.dtype)
+    slope = cupy.empty(call.out_shape, call.dtype)
     if call.empty:
+        slope.fill(0.0)
         return slope
     c, regime = call.constants, unit.regime
     mixed = regime == MIXED
@@ -216,24 +218,22 @@ def jitter(
 
 
 def normals(
-    like: Array, seeds: Sequence[int], purpose: int, layer: int, epoch: int, batch: int, first: int
+    like: Array, seeds: Sequence[int], purpose: int, layer: int, epoch: Any, batch: Any, first: int
 ) -> Array:
-    """Normal numbers of the shape and type of `like`; see `kernels.Kernels.normals`."""
-    check(like.dtype, {"like": (like, like.shape)})
+    """Normal numbers of the shape and type of `like`; see `kernels.Kernels.normals`.
+
+    Args:
+        like: of the host or the device: none of its values is looked at.
+        epoch, batch: numbers; or both the clock (2,) of a step that is captured, which then has both.
+    """
+    cupy = cupy_module()
     if len(seeds) != len(like):
         raise ShapeError(f"normal numbers of {len(like)} replicas need as many seeds, got {len(seeds)}")
-    out = cupy_module().empty(like.shape, like.dtype)
-    _draw(
-        False,
-        out,
-        like.shape[2],
-        1.0,
-        seeds,
-        (int(purpose) << 24) + layer * LAYER_BLOCKS,
-        first,
-        epoch,
-        batch,
-    )
+    out, block = cupy.empty(like.shape, like.dtype), (int(purpose) << 24) + layer * LAYER_BLOCKS
+    if isinstance(epoch, cupy.ndarray):
+        cuda_step.normals_now(out, constant(seeds, np.int64), block, epoch)
+    else:
+        _draw(False, out, like.shape[2], 1.0, seeds, block, first, epoch, batch)
     return out
 
 
@@ -252,6 +252,6 @@ def _draw(
     size = n_replica * n_batch * -(-n // 4)
     if size:
         elementwise(src.normals_kernel(jitter))(
-            n_batch, n_row, n, std, cupy_module().asarray(np.array(seeds, np.int64)),
+            n_batch, n_row, n, std, constant(seeds, np.int64),
             first_block, first_sample, epoch, batch, out, size=size,
         )  # fmt: skip

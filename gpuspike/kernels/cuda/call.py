@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpuspike.backend import cupy_module
 from gpuspike.errors import BackendError, DtypeError, ShapeError
@@ -116,18 +119,38 @@ class Call:
 
 
 def constant(values: Any, dtype: Any) -> Array:
-    """Parameters on the current device, sent there once."""
+    """Parameters on the current device, sent there once; see `passing`."""
     array = np.asarray(values, dtype)
+    if _PASSING:
+        return _sent(array)
     return on_device(array.tobytes(), array.dtype.name, array.shape, cupy_module().cuda.Device().id)
+
+
+_PASSING: list[bool] = []
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Parameters that are sent in here will not come again, as those of a new chip: none of them is kept."""
+    _PASSING.append(True)
+    try:
+        yield
+    finally:
+        _PASSING.pop()
 
 
 @cache  # not a bounded one: captured graphs hold the addresses
 def on_device(data: bytes, dtype: str, shape: tuple[int, ...], device: int) -> Array:
-    """The array with these bytes, in the memory of all: it may outlive the pool of a training."""
+    """The array with these bytes."""
     del device
+    return _sent(np.frombuffer(data, dtype).reshape(shape).copy())
+
+
+def _sent(array: NDArray[Any]) -> Array:
+    """The array in the memory of all: it may outlive the pool of a training."""
     cupy = cupy_module()
     with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc):
-        sent = cupy.asarray(np.frombuffer(data, dtype).reshape(shape).copy())
+        sent = cupy.asarray(array)
     cupy.cuda.get_current_stream().synchronize()  # other streams will read it
     return sent
 

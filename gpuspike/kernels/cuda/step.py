@@ -162,6 +162,16 @@ def jitter_now(times: Array, n_jittered: int, std: float, seeds: Array, purpose:
         )
 
 
+def normals_now(out: Array, seeds: Array, first_block: int, clock: Array) -> None:
+    """Normal numbers of the clock's batch, into (n_replica, n_batch, n); see `kernels.Kernels.normals`."""
+    n_replica, n_batch, n = out.shape
+    check(out.dtype, {"out": (out, out.shape)})
+    check(np.int64, {"seeds": (seeds, (n_replica,)), "clock": (clock, (2,))})
+    if out.size:
+        size = n_replica * n_batch * -(-n // 4)
+        elementwise(step_src.NORMALS)(n_batch, n, n, 1.0, seeds, first_block, clock, out, size=size)
+
+
 # --- the loss ----------------------------------------------------------
 
 

@@ -20,13 +20,16 @@ TAKE = Elementwise(
         &data[0], &data_sorted[0], &data_labels[0], &t_in[0], &sorted[0], &labels[0])""",
 )
 
-JITTER = Elementwise(
-    "gpuspike_jitter_now",
-    "int32 n_batch, int32 n_pre, int32 n_jittered, float64 std, raw int64 seeds, int64 first_block, "
-    "raw int64 clock",
-    "raw T times",
-    """gpuspike::normal_block<T, true>(
-        i, n_batch, n_pre, n_jittered, std, &seeds[0], first_block, 0, clock[0], clock[1], &times[0])""",
+JITTER, NORMALS = (
+    Elementwise(
+        f"gpuspike_{name}_now",
+        "int32 n_batch, int32 n_row, int32 n, float64 std, raw int64 seeds, int64 first_block, "
+        "raw int64 clock",
+        "raw T out",
+        f"""gpuspike::normal_block<T, {jitter}>(
+            i, n_batch, n_row, n, std, &seeds[0], first_block, 0, clock[0], clock[1], &out[0])""",
+    )
+    for name, jitter in (("jitter", "true"), ("normals", "false"))
 )
 
 APPEND = Elementwise(
@@ -53,7 +56,7 @@ BUMP = Elementwise(
         i, number, n_pre, n_post, targeted, first, n_all, &layer[0], &size[0], &silent[0], &weights[0])""",
 )
 
-ALL = (TAKE, JITTER, APPEND, CUT, BUMP)
+ALL = (TAKE, JITTER, NORMALS, APPEND, CUT, BUMP)
 
 
 # --- leaves: a loss or an optimiser, of which these files know no more than it says -------------------------

@@ -18,6 +18,7 @@ class DeadNeurons(Distortion):
 
     scope: ClassVar[str] = CHIP
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     dead_neurons: float = share()
 

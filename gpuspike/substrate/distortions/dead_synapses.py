@@ -18,6 +18,7 @@ class DeadSynapses(Distortion):
 
     scope: ClassVar[str] = CHIP
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     dead_synapses: float = share()
 

@@ -22,6 +22,7 @@ class DelaySpread(Distortion):
 
     scope: ClassVar[str] = CHIP
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     delay_std: float = spread(time=True)
 

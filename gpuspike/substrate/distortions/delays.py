@@ -33,6 +33,7 @@ class DelayRange(Distortion):
 
     scope: ClassVar[str] = NO_CHANCE
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     delay_min: float = spread(time=True)
     delay_max: float = value(math.inf, time=True, rule=_longest, less_is_worse=True)

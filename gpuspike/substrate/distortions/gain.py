@@ -18,6 +18,7 @@ class Gain(Distortion):
 
     scope: ClassVar[str] = CHIP
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     gain_std: float = spread()
 

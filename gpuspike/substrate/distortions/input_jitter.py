@@ -16,6 +16,7 @@ class InputJitter(Distortion):
     """A normal number is added to the time of each input spike; times before 0 are reflected there."""
 
     scope: ClassVar[str] = TRIAL
+    device: ClassVar[bool] = True
 
     input_jitter: float = spread(time=True)
 

@@ -16,9 +16,10 @@ class LostInputs(Distortion):
     """A share of the input spikes does not arrive."""
 
     scope: ClassVar[str] = TRIAL
+    device: ClassVar[bool] = True
 
     lost_inputs: float = share()
 
     def arrive(self, times: Array, trials: Trials) -> None:
         """See `Distortion.arrive`."""
-        times[trials.lost("lost_inputs", self.lost_inputs)] = np.inf
+        times[...] = np.where(trials.lost("lost_inputs", self.lost_inputs), np.inf, times)

@@ -16,6 +16,7 @@ class LostSpikes(Distortion):
     """A share of the neurons' spikes is lost."""
 
     scope: ClassVar[str] = SPIKE
+    device: ClassVar[bool] = True
 
     lost_spikes: float = share()
 

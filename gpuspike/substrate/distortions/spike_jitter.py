@@ -15,6 +15,7 @@ class SpikeJitter(Distortion):
 
     scope: ClassVar[str] = SPIKE
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     spike_jitter: float = spread(time=True)
 

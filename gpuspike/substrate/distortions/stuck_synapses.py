@@ -21,6 +21,7 @@ class StuckSynapses(Distortion):
 
     scope: ClassVar[str] = CHIP
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     stuck_synapses: float = share()
 

@@ -25,6 +25,7 @@ class Threshold(Distortion):
 
     scope: ClassVar[str] = CHIP
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     threshold_shift: float = shift()
     threshold_std: float = spread()

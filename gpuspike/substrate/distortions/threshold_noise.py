@@ -18,6 +18,7 @@ class ThresholdNoise(Distortion):
 
     scope: ClassVar[str] = TRIAL
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     threshold_noise: float = spread()
 
@@ -29,5 +30,5 @@ class ThresholdNoise(Distortion):
         """See `Distortion.lift`."""
         factor = self.factor(trials.neuron, trials.like.dtype)
         lift = trials.normals("threshold_noise")
-        lift *= factor[:, None] if factor.ndim > 1 else factor
+        lift *= trials.constant(factor[:, None]) if factor.ndim > 1 else factor[()]
         return lift

@@ -27,6 +27,7 @@ class TimeConstants(Distortion):
 
     scope: ClassVar[str] = CHIP
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     tau_mem_shift: float = shift(time=True)
     tau_mem_std: float = spread(time=True)

@@ -19,6 +19,7 @@ class TimeGrid(Distortion):
     """Input spikes, spikes and bias spikes are seen at the next multiple of time_grid."""
 
     scope: ClassVar[str] = NO_CHANCE
+    device: ClassVar[bool] = True
 
     time_grid: float = spread(time=True)
 

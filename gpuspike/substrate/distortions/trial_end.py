@@ -22,6 +22,7 @@ class TrialEnd(Distortion):
 
     scope: ClassVar[str] = NO_CHANCE
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     trial_end: float = value(math.inf, time=True, rule=_positive, less_is_worse=True)
 

@@ -29,6 +29,7 @@ class Weights(Distortion):
 
     scope: ClassVar[str] = NO_CHANCE
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     weight_max: tuple[float, ...] = value((), less_is_worse=True)
     weight_bits: int = value(0, less_is_worse=True)

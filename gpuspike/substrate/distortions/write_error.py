@@ -21,6 +21,7 @@ class WriteError(Distortion):
 
     scope: ClassVar[str] = CHIP
     compiled: ClassVar[bool] = True
+    device: ClassVar[bool] = True
 
     write_std: float = spread()
 

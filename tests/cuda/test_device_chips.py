@@ -1,0 +1,197 @@
+"""Emulated chips on the device: the training of the CPU, with every distortion, replayed as a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from device_on_cpu import closed, device
+from rich.console import Console
+
+from gpuspike.config.evaluate import EvaluateConfig
+from gpuspike.config.schema import Config, jobs
+from gpuspike.errors import BackendError
+from gpuspike.runs.evaluate import evaluate
+from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.runs.run import go_on, run
+from gpuspike.store import checkpoint
+from gpuspike.substrate.distortions import DISTORTIONS
+from gpuspike.substrate.distortions.base import TRIAL, Distortion, value
+from gpuspike.substrate.silicon import Trials
+from gpuspike.training.evaluation import Labelled
+
+pytestmark = pytest.mark.usefixtures("cupy")
+
+SMALL = [
+    "training.epochs=2", "dataset.n_train=60", "dataset.n_validation=40", "dataset.n_test=40",
+    "training.batch_size=16", "model.hidden=[10]", "replicas=2",
+]  # fmt: skip
+CHIPS = {
+    "bss2": ["substrate=bss2"],
+    "ideal gradient": ["substrate=bss2", "substrate.gradient=ideal"],
+    "exact gradient": ["substrate=bss2", "substrate.gradient=exact"],
+    "new each step": ["substrate=bss2", "substrate.new_chip=step"],
+    "taking turns": ["substrate=bss2", "substrate.new_chip=step", "substrate.population=3"],
+    "weights": ["substrate=generic_digital", "substrate.time_grid=0"],
+    "synapses": [
+        "substrate.gain_std=0.2", "substrate.write_std=0.05", "substrate.dead_synapses=0.1",
+        "substrate.stuck_synapses=0.1", "substrate.weight_max=[2.0]", "substrate.weight_bits=5",
+    ],
+    "synapses, exact": [
+        "substrate.gain_std=0.2", "substrate.stuck_synapses=0.1", "substrate.weight_max=[2.0]",
+        "substrate.gradient=exact",
+    ],
+    "neurons": [
+        "substrate.dead_neurons=0.2", "substrate.threshold_std=0.1", "substrate.threshold_shift=0.05",
+    ],
+    "always on": ["substrate.threshold_std=0.6"],
+    "always on, noisy": ["substrate.threshold_std=0.6", "substrate.threshold_noise=0.1"],
+    "time constants": ["substrate.tau_mem_std=0.1", "substrate.tau_syn_std=0.1"],
+    "arrivals": ["substrate.input_jitter=0.05", "substrate.lost_inputs=0.1"],
+    "trials": ["substrate.threshold_noise=0.05", "substrate.spike_jitter=0.05", "substrate.lost_spikes=0.1"],
+    "clock": ["substrate.time_grid=0.1", "substrate.trial_end=3.0"],
+}  # fmt: skip
+
+
+def config(*given: str) -> Config:
+    return jobs([*SMALL, *given], multirun=False)[0].config
+
+
+def trained(folder: Path, *given: str) -> dict[str, Any]:
+    return run(config(*given), "custom", folder, Console(quiet=True))
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpuspike.runs.run.draw", lambda *_: {})
+
+
+def labelled(parts: Any) -> tuple[Labelled, Labelled]:
+    """Training and validation samples of a run."""
+    train, validation = (parts.dataset.splits[name] for name in ("train", "validation"))
+    return tuple(Labelled(parts.receive(split.features), split.labels) for split in (train, validation))  # type: ignore[return-value]
+
+
+def learns(chip: Sequence[str], backend: str) -> tuple[Any, list[Any]]:
+    """A trainer after two epochs, and what it says of them."""
+    parts = build(config(*chip, f"backend={backend}"))
+    trainer = new_trainer(parts)
+    return trainer, list(trainer.train(*labelled(parts), 2))
+
+
+NUMBERS = ("bss2", "jitter", "noise", "lost", "new_chip")
+"""What has normal numbers drawn, which both compute in float32, each by its own functions."""
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
+def test_a_chip_trains_on_the_device_as_on_the_cpu(chip: Sequence[str]) -> None:
+    (ours, told), (theirs, expected) = learns(chip, "cuda"), learns(chip, "cpu")
+    assert (ours.step.kind.name, theirs.step.kind.name != "device") == ("device", True)
+    # Of two epochs of three full batches and a smaller one, the first full batch runs kernel by kernel.
+    assert device.launches.count("graph") == (0 if any("new_chip" in text for text in chip) else 5)
+    tolerance: Any = {"rtol": 1e-8, "atol": 1e-12}
+    if any(word in text for text in chip for word in NUMBERS):
+        tolerance = {"rtol": 1e-5, "atol": 1e-8}
+    for got, wanted in zip(told, expected, strict=True):
+        for key in ("train_loss", "train_accuracy", "bump_fraction", "silent_fraction"):
+            np.testing.assert_allclose(getattr(got, key), getattr(wanted, key), **tolerance, err_msg=key)
+        for key in ("loss", "accuracy", "silent_fraction", "t_out"):
+            a, b = (getattr(record.validation, key) for record in (got, wanted))
+            np.testing.assert_allclose(a, b, **tolerance, err_msg=f"validation {key}")
+    state, wanted = ours.state(), theirs.state()
+    assert state.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_allclose(state[name], array, **tolerance, err_msg=name)
+
+
+BUSY = ["substrate=bss2", "substrate.lost_inputs=0.05", "substrate.input_jitter=0.02", "dtype=float32"]
+
+
+def test_a_captured_step_is_the_step_and_a_replica_its_run_alone() -> None:
+    together, _ = learns(BUSY, "cuda")
+    assert device.launches.count("graph") == 5
+    for given in (["training.cuda_graph=false"],):
+        again, _ = learns([*BUSY, *given], "cuda")
+        for name, array in together.state().items():
+            np.testing.assert_array_equal(again.state()[name], array, err_msg=name)
+    for replica in range(2):
+        alone, _ = learns([*BUSY, "replicas=1", f"seed={replica}"], "cuda")
+        for name, array in alone.state().items():
+            np.testing.assert_array_equal(array[0], together.state()[name][replica], err_msg=name)
+
+
+def test_a_step_on_a_chip_neither_waits_nor_sends() -> None:
+    parts = build(config(*BUSY, "backend=cuda"))
+    trainer = new_trainer(parts)
+    train, _ = labelled(parts)
+    step: Any = trainer.step
+    step.begin(train, np.stack([np.arange(60)] * 2), 0, 0.01)
+    step.batch(0)
+    step.batch(1)
+    with closed(library=True):
+        step.batch(2)
+        step.batch(3)  # a smaller one, kernel by kernel
+
+
+def test_a_run_on_a_chip_goes_on_on_the_device_and_is_evaluated_there(tmp_path: Path) -> None:
+    chip = ["substrate=bss2"]
+    ours, theirs = (trained(tmp_path / name, *chip, f"backend={name}") for name in ("cuda", "cpu"))
+    assert (ours["emulator"]["backend"], ours["emulator"]["step"]) == ("cuda", "device")
+    assert ours["substrate"]["chip_seeds"] == theirs["substrate"]["chip_seeds"]
+    for key in ("test_accuracy_without_chip", "gradient_angle_degrees"):
+        a, b = (told["substrate"][key]["per_replica"] for told in (ours, theirs))
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    for folder in ("cuda", "cpu"):
+        asked = ["training.epochs=3", "backend=cuda"]
+        longer = go_on(tmp_path / folder, Console(quiet=True), config(*chip, *asked), asked)
+        assert (longer["emulator"]["backend"], longer["run"]["epochs_done"]) == ("cuda", 3)
+    states = [checkpoint.load(tmp_path / folder / "checkpoint.npz")[0] for folder in ("cuda", "cpu")]
+    for name, array in states[0].items():
+        np.testing.assert_allclose(array, states[1][name], rtol=1e-5, atol=1e-8, err_msg=name)
+    answers = [
+        evaluate(
+            EvaluateConfig(
+                run=str(tmp_path / "cuda"),
+                prices=["brainscales2"],
+                chips=3,
+                backend=config(f"backend={name}").backend,
+            ),
+            Console(quiet=True),
+        )
+        for name in ("cuda", "cpu")
+    ]
+    assert answers[0]["emulator"]["backend"] == "cuda"
+    assert (
+        answers[0]["population"]["per_replica_and_chip"] == answers[1]["population"]["per_replica_and_chip"]
+    )
+
+
+@dataclass(frozen=True)
+class Late(Distortion):
+    """Input spikes come late, by a look at values that no captured step can take."""
+
+    scope: ClassVar[str] = TRIAL
+
+    late: float = value(0.0)
+
+    def arrive(self, times: Any, trials: Trials) -> None:
+        times += self.late * float(times.max() > 0.0)
+
+
+def test_a_distortion_that_knows_no_device_is_named_and_auto_takes_the_cpu() -> None:
+    assert build(config("substrate=bss2")).backend.name == "cuda"
+    DISTORTIONS.add("late", Late)
+    try:
+        assert build(config("substrate.late=0.1")).backend.name == "cpu"
+        with pytest.raises(BackendError, match=r"substrate\.late needs backend=cpu or reference, got cuda"):
+            build(config("substrate.late=0.1", "backend=cuda"))
+    finally:
+        DISTORTIONS.remove("late")
+
+
+def test_all_of_the_package_s_distortions_know_a_device() -> None:
+    assert all(DISTORTIONS[name].device for name in DISTORTIONS)
