@@ -20,6 +20,7 @@ from typing import Any
 
 FEW = "experiment=yin_yang_delays model.delays=none replicas=10"
 NOISY = "hydra.mode=RUN training.epochs=200 training.batch_size=300"
+UNAWARE = "training.match_noise=false training.silence=bumping training.bump_replaces_step=false"
 LONGER = NOISY.replace("epochs=200", "epochs=800")
 WAKING = "training.silence=waking training.max_silent=[0.9,0.0]"
 MATCHED = f"training.match_noise=true training.waking=5 {WAKING}"
@@ -42,10 +43,10 @@ TABLES: dict[str, tuple[Sequence[str], dict[str, Sequence[str]]]] = {
         },
     ),
     "noise": (
-        ("distortion", "as in the atlas, but 200 epochs", "matched noise, waking", "the same, 800 epochs"),
+        ("distortion", "bumping, xi as it is", "matched noise, waking", "the same, 800 epochs"),
         {
             f"{key} = {value}": (
-                f"experiment=robustness/{key} substrate.{key}={value} {NOISY}",
+                f"experiment=robustness/{key} substrate.{key}={value} {NOISY} {UNAWARE}",
                 f"experiment=robustness/{key} substrate.{key}={value} {NOISY} {MATCHED}",
                 f"experiment=robustness/{key} substrate.{key}={value} {LONGER} {MATCHED}",
             )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from gpuspike.cli.train import refuse_dashes, searching
+from gpuspike.cli.train import folders_of, refuse_dashes, searching
 from gpuspike.cli.tune import read
 from gpuspike.config.evaluate import evaluations
 from gpuspike.config.files import latest_within
@@ -562,6 +562,34 @@ def test_a_key_and_its_value_apart_are_told_together() -> None:
 )
 def test_spaces_between_values_of_a_sweep_are_told(given: list[str], meant: str) -> None:
     assert refusal(*given).endswith(f"did you mean {meant}?")
+
+
+def test_mistakes_of_all_jobs_of_a_sweep_are_told_once_each() -> None:
+    assert refusal("training.epochs=1,abc,-2", "seed=0,1", multirun=True) == (
+        "2 mistakes: (1) training.epochs must be an integer, got abc; "
+        "(2) training.epochs must be at least 1, got -2"
+    )
+    many = refusal(f"seed={','.join(map(str, range(-20, 0)))}", multirun=True)
+    assert many.startswith("10 mistakes: (1) seed must be at least 0, got -20; ")
+
+
+def test_a_folder_of_files_that_is_no_group_is_told_its_key() -> None:
+    assert refusal("prices=loihi").endswith("did you mean substrate.prices?")
+    words = "substrate must be text, which has no keys of its own, got substrate.weight_bits=3"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        evaluations(["run=x", "substrate.weight_bits=3"], multirun=False)
+
+
+@pytest.mark.parametrize(("given", "noted"), [(["chip_seed=4"], 1), (["chip_seed=4", "substrate=bss2"], 0)])
+def test_a_chip_s_seed_without_a_chip_is_noted(given: list[str], noted: int) -> None:
+    (job,) = jobs(given, multirun=False)
+    assert len([note for note in job.notes if note.startswith("chip_seed=4 is of a chip")]) == noted
+
+
+def test_folders_of_one_s_own_are_part_of_the_command(tmp_path: Path) -> None:
+    assert folders_of(["--config-dir", str(tmp_path), "seed=3"]) == [str(tmp_path)]
+    assert folders_of([f"--config-dir={tmp_path}"]) == [str(tmp_path)]
+    assert folders_of(["seed=3"]) == []
 
 
 def test_keys_of_a_run_begin_with_the_experiment() -> None:

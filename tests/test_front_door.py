@@ -253,6 +253,14 @@ def test_a_chip_answers_and_the_network_is_left_alone() -> None:
     assert same_weights(on.on(None), on)
 
 
+def test_what_is_no_chip_is_refused() -> None:
+    net = gs.Network([4, 5, 3])
+    with pytest.raises(ConfigError, match=r"got str; did you mean gs\.Chip\('bss2'\)\?"):
+        net.on("bss2")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a chip is made of a name, or a YAML file, and values"):
+        gs.Chip(3)  # type: ignore[arg-type]
+
+
 def test_the_gradient_on_a_chip_is_chosen() -> None:
     learnt = {}
     for gradient in ("nominal", "exact", "ideal"):

@@ -115,11 +115,16 @@ def test_a_chip_is_found_by_its_name_or_by_a_path(tmp_path: Path) -> None:
     assert read_prices(own).scope == PER_TERM
 
 
-@pytest.mark.parametrize("name", ["lohi", "", "nothing.yaml", "../prices/loihi", "/loihi"])
+@pytest.mark.parametrize("name", ["lohi", "", "../prices/loihi", "/loihi"])
 def test_an_unknown_chip_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(ConfigError, match=r"prices must be one of brainscales2, .*truenorth, or a path") as e:
         find(name, FOLDER)
     assert repr(name) in str(e.value)
+
+
+def test_a_file_that_is_not_there_is_told_with_the_folder_that_it_is_seen_from() -> None:
+    with pytest.raises(ConfigError, match=r"prices: there is no file nothing\.yaml, seen from /"):
+        find("nothing.yaml", FOLDER)
 
 
 # ---- units

@@ -129,4 +129,5 @@ def _told(figure: Figure, unit: str) -> str:
     if figure is None:
         return f"unknown {unit}"
     ends = figure if isinstance(figure, list) else [figure]
-    return f"{' to '.join(f'{end:.3g}' for end in ends)} {unit}"
+    told = dict.fromkeys(f"{end:.3g}" for end in ends)  # ends that read alike are one
+    return f"{' to '.join(told)} {unit}"

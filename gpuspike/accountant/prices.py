@@ -176,6 +176,8 @@ def find(name: str, folder: Path) -> Path:
     path = Path(name) if own else folder / f"{name}.yaml"
     if (own or "/" not in name) and path.is_file():
         return path
+    if own:
+        raise ConfigError(f"prices: there is no file {name}, seen from {Path.cwd()}")
     shipped = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
     emulated = folder.parent / "substrate" / f"{name}.yaml"  # the emulation of a chip has a name of its own
     if "/" not in name and emulated.is_file():

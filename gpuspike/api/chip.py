@@ -50,6 +50,11 @@ class Chip:
 
     def __init__(self, kind: str | Path = "ideal", *, seed: int = 0, **values: Any) -> None:
         folder = conf_folder() / "substrate"
+        if not isinstance(kind, (str, Path)):
+            raise ConfigError(
+                f"a chip is made of a name, or a YAML file, and values: gs.Chip('ideal', gain_std=0.1), got "
+                f"{type(kind).__name__}"
+            )
         path = Path(kind)
         if path.suffix not in (".yaml", ".yml"):
             path = folder / f"{one_of('chip', str(kind), sorted(f.stem for f in folder.glob('*.yaml')))}.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class FirstSpikeClassifier(_Bases):
     encoding="times" passes them on; inf is no spike.
 
     Args:
-        hidden: neurons of each hidden layer.
+        hidden: neurons of each hidden layer; a number: of the only one.
         epochs, batch_size, learning_rate: of the training, with Adam; a rate of None suits the neuron.
         xi: temperature of the softmax over spike times, in training and in `predict_proba` [tau_syn].
         encoding: "latency" or "times".
@@ -91,7 +92,7 @@ class FirstSpikeClassifier(_Bases):
 
     def __init__(
         self,
-        hidden: Sequence[int] = (100,),
+        hidden: Sequence[int] | int = (100,),
         *,
         epochs: int = 100,
         batch_size: int = 50,
@@ -142,10 +143,11 @@ class FirstSpikeClassifier(_Bases):
             self.span_ = np.ptp(X, axis=0)
         t_in = self._encoded(X)
         neuron = self.neuron or LIF()
+        hidden = [int(self.hidden)] if isinstance(self.hidden, Integral) else list(self.hidden)  # type: ignore[arg-type]
         bias = [] if self.bias_time is None else [self.bias_time * float(neuron.tau_syn)]
         self.network_ = Network(
-            [t_in.shape[1], *self.hidden, len(self.classes_)],
-            [bias] * (len(self.hidden) + 1),
+            [t_in.shape[1], *hidden, len(self.classes_)],
+            [bias] * (len(hidden) + 1),
             seed=_seed(self.random_state),
             neuron=neuron,
             dtype=self.dtype,

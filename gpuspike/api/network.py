@@ -263,15 +263,19 @@ class Network:
 
         Raises:
             ConfigError: a network that has no room on the chip, or an unknown gradient.
-            BackendError: the network is on a device, which knows no chips.
+            BackendError: the network is on a device, which does not know all that the chip does.
         """
+        from gpuspike.api.chip import Chip
+
+        if chip is not None and not isinstance(chip, Chip):
+            meant = f"; did you mean gs.Chip({chip!r})?" if isinstance(chip, (str, Path)) else ""
+            raise ConfigError(f"chip must be a gs.Chip, or None for none, got {type(chip).__name__}{meant}")
         if gradient not in GRADIENTS:
             raise ConfigError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
         net = self._copy()
         net.chip, net.gradient = None, "nominal"
-        net.backend = select(
-            self._asked, host_only="an emulated chip" if chip is not None else net._host_only
-        )
+        alone = "" if chip is None else chip.substrate(self.tau_syn).host_only
+        net.backend = select(self._asked, host_only=net._host_only or alone)
         net._architecture = replace(self._architecture, kernels=load(net.backend.name))
         net._machine = net._architecture
         if chip is None:

@@ -96,7 +96,9 @@ def read_recording(path: Path, synapses: str) -> tuple[Any, Any, Any]:
         DataError: no such file, a damaged one, or arrays that do not belong together.
     """
     if not path.is_file():
-        raise DataError(f"no file at {path}")
+        why = f"{path} is a folder" if path.is_dir() else f"no file at {path}"
+        asks = "; gpuspike-evaluate run=FOLDER prices a run" if (path / "config.yaml").is_file() else ""
+        raise DataError(f"{why}{asks}")
     try:
         with open(path, "rb") as file:
             arrays = unpack(file)

@@ -68,7 +68,9 @@ def read(arguments: Sequence[str]) -> tuple[Path, float | None]:
     watch = [text for text in arguments if text.startswith("watch=")]
     folders = [text for text in arguments if text not in watch]
     if len(folders) != 1 or len(watch) > 1 or folders[0].startswith("-"):
-        raise ConfigError(f"expected the folder of a sweep, got {' '.join(arguments) or 'nothing'}")
+        spaced = "watch" in arguments or "=" in arguments or any(text.endswith("=") for text in arguments)
+        hint = "; values are given without spaces: watch=5" if spaced else ""
+        raise ConfigError(f"expected the folder of a sweep, got {' '.join(arguments) or 'nothing'}{hint}")
     if not watch:
         return Path(folders[0]), None
     text = watch[0].removeprefix("watch=")

@@ -38,6 +38,7 @@ def train() -> None:
         refuse_dashes(sys.argv[1:], schema.Config)
         typed = plugins.given(sys.argv[1:])
         sys.argv[1:] = placed(typed)
+        around = [f"--config-dir={folder}" for folder in folders_of(typed)]
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(help_head())
         before, sweep, folder = _check(sys.argv[1:])
@@ -58,7 +59,7 @@ def train() -> None:
             for entry in files:  # given here; what a configuration alone names is not loaded
                 plugins.load(entry, here)
             with chdir(here):  # paths are those of whoever typed them, wherever hydra.job.chdir has led
-                return _train(cfg, before, sweep)
+                return _train(cfg, before, sweep, around)
 
         # Otherwise Hydra would print the traceback of a failed job itself.
         os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -241,8 +242,17 @@ def searching(arguments: Sequence[str]) -> list[str]:
         folder = folder if equals else rest.pop(0)
         if not Path(folder).is_dir():
             raise ConfigError(f"{flag} must be a folder, got {folder}, which is none")
-        result.append(f"hydra.searchpath=[file://{Path(folder).absolute()}]")
+        result.append(f"{_SEARCHED}{Path(folder).absolute()}]")
     return result
+
+
+_SEARCHED = "hydra.searchpath=[file://"
+
+
+def folders_of(arguments: Sequence[str]) -> list[str]:
+    """Folders that --config-dir names, as whole paths."""
+    found = [text for text in searching(arguments) if text.startswith(_SEARCHED)]
+    return [text.removeprefix(_SEARCHED).removesuffix("]") for text in found]
 
 
 def tell(name: str, asked: Sequence[Job]) -> None:
@@ -262,12 +272,13 @@ def _show_sweep(folder: Path) -> None:
         console.print(f"page     {path}", soft_wrap=True, highlight=False)
 
 
-def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
+def _train(cfg: DictConfig, before: set[Path], together: Sweep | None, around: Sequence[str]) -> float:
     """One job; returns the mean validation accuracy, for sweepers.
 
     Args:
         before: folders that were there before Hydra made the job's.
         together: the sweep that it is part of.
+        around: of the command line, what its overrides need: folders with files of one's own.
     """
     from gpuspike.runs.run import go_on, run
     from gpuspike.runs.sweep import run_once
@@ -276,10 +287,11 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     try:
-        overrides = list(hydra_config.overrides.task)
+        given = list(hydra_config.overrides.task)
+        overrides = [*around, *given]
         config, console = to_config(cfg), Screen()
         if config.resume is not None:
-            summary = go_on(Path(config.resume), console, config, overrides)
+            summary = go_on(Path(config.resume), console, config, given)
         elif hydra_config.mode is RunMode.MULTIRUN:
             sweep = Path(hydra_config.runtime.cwd) / hydra_config.sweep.dir
             number = int(hydra_config.job.num)
@@ -290,7 +302,7 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None) -> float:
                 folder,
                 console,
                 overrides,
-                label=together.label(number, overrides) if together else "",
+                label=together.label(number, given) if together else "",
                 of=together.count if together else None,
                 live=hydra_config.runtime.choices.get("hydra/launcher") == "basic",
             )

@@ -103,6 +103,8 @@ def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
     name = names[-1] if names else "yin_yang"
     own = name.endswith((".yaml", ".yml"))
     path = Path(name) if own else conf_folder() / "tune" / f"{name}.yaml"
+    if own and not path.is_file():
+        raise ConfigError(f"tune: there is no file {name}, seen from {Path.cwd()}")
     if not path.is_file():
         raise ConfigError(f"tune must be one of {', '.join(_names())}, or a YAML file, got {name}")
     try:

@@ -9,6 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,9 @@ from gpuspike.config.pairs import parsed
 from gpuspike.errors import ConfigError, GpuspikeError, errors_of, together
 
 T = TypeVar("T")
+
+MOST_TOLD = 10
+"""Mistakes of different jobs that are told at once."""
 
 MOST_JOBS = 10_000
 """Jobs of a sweep: each is checked before the first one starts."""
@@ -96,10 +100,10 @@ def composed(
                     raise ConfigError(f"{override.input_line} stands for no option at all")
             if (count := math.prod(len(alternatives) for alternatives in choices)) > MOST_JOBS:
                 raise ConfigError(f"a sweep has at most {MOST_JOBS} jobs, got {count} or more")
-            made = (_made(name, list(chosen), schema, make) for chosen in itertools.product(*choices))
+            made = [partial(_made, name, list(c), schema, make) for c in itertools.product(*choices)]
             if wrong:
                 _made(name, [alternatives[0] for alternatives in choices], schema, make, wrong)
-            return list(made)
+            return _all_of(made)
     except GpuspikeError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
@@ -107,6 +111,22 @@ def composed(
     except (ValueError, TypeError, AttributeError) as error:
         # Hydra lets some mistakes through as plain errors of Python that do not say where.
         raise ConfigError(f"cannot use {' '.join(overrides)}: {one_line(error)}") from None
+
+
+def _all_of(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """What all of them make; raises ConfigError for all that cannot be, each mistake once."""
+    made: list[T] = []
+    wrong: dict[str, GpuspikeError] = {}
+    for job in jobs:
+        try:
+            made.append(job())
+        except GpuspikeError as error:
+            wrong |= {str(each): each for each in errors_of(error) if str(each) not in wrong}
+        if len(wrong) >= MOST_TOLD:
+            break
+    if wrong:
+        raise together(list(wrong.values()))
+    return made
 
 
 def _rank(override: str) -> int:

@@ -29,6 +29,8 @@ _NO_LIST = re.compile(
 )
 _NO_KEY = re.compile(r"Key '(?P<key>\w+)' not in")
 _NO_OPTION = re.compile(r"Could not find '(?P<group>\w+)/(?P<option>[^']*)'")
+_NO_GROUP = re.compile(r"Could not override '(?P<key>[^']+)'")
+_INTO_VALUE = re.compile(r"merging override (?P<key>[\w]+)\.\S+=")
 _MISSING = re.compile(r"has missing mandatory value: (?P<key>[\w.]+)")
 _VALUE = re.compile(r"alue '(?P<value>.*?)'(?: \(\w+\)| of type| for field|,| is)")
 
@@ -51,6 +53,13 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
         valid = ", ".join([*_experiment(kind), *(item.name for item in fields(kind))])
         hint = (_other_group(key, value, schema) if equals else "") or _other_key(found["key"], place, schema)
         return f"there is no key {place}; valid keys: {valid}{hint}"
+    if found := _NO_GROUP.search(words):  # there are such files, but no such group of a run
+        hint = _other_group(found["key"], value, schema) or _other_key(found["key"], found["key"], schema)
+        valid = ", ".join([*_experiment(schema), *(item.name for item in fields(schema))])
+        return f"there is no key {found['key']}; valid keys: {valid}{hint}"
+    if (found := _INTO_VALUE.search(words)) and found["key"] in dotted(schema):
+        expected = _expected(schema, found["key"])
+        return f"{found['key']} must be {expected}, which has no keys of its own, got {text or found[0]}"
     if found := _MISSING.search(words):
         return f"{found['key']} must be given, got none"
     if isinstance(cause, (ValidationError, ConfigTypeError)):

@@ -309,6 +309,8 @@ def read_substrate(path: Path) -> SubstrateConfig:
     Raises:
         ConfigError: no such file, or one that does not describe a chip.
     """
+    if not path.is_file() and path.suffix in (".yaml", ".yml"):
+        raise ConfigError(f"substrate: there is no file {path}, seen from {Path.cwd()}")
     if not path.is_file():
         known = sorted(file.stem for file in (conf_folder() / "substrate").glob("*.yaml"))
         raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}")
@@ -350,6 +352,8 @@ def _job(cfg: DictConfig, multirun: bool, also: checks.Check | None) -> Job:
             f"substrate={config.substrate.name} names no prices: time and energy are told as if it were "
             f"{USUAL_PRICES}; substrate.prices=NAME, or a file of yours, takes others"
         )
+    if config.chip_seed is not None and config.substrate.name == "ideal":
+        notes.append(f"chip_seed={config.chip_seed} is of a chip, and substrate=ideal has none")
     notes += fitting.alike(config.training, config.substrate)
     task, own = list(cfg.hydra.overrides.task), {"optimizer": (OPTIMIZERS, config.optimizer.name)}
     own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}

@@ -152,7 +152,10 @@ def _split(
         raise DataError(f"dataset.n_{name} must not exceed the {len(samples)} samples of {path}, got {size}")
     samples, labels = samples[:size].reshape(size, -1), labels[:size]
     if labels.min() < 0 or labels.max() >= n_classes:
-        raise DataError(f"{name}_labels in {path} must lie from 0 to {n_classes - 1}, got {extent(labels)}")
+        named = f", since class_names has {n_classes}" if "class_names" in arrays else ""
+        raise DataError(
+            f"{name}_labels in {path} must lie from 0 to {n_classes - 1}{named}, got {extent(labels)}"
+        )
     if kind == "times":
         if np.isnan(samples).any() or (samples == -np.inf).any():
             raise DataError(f"{name}_times in {path} must not hold NaN or -inf; no spike is +inf")

@@ -50,7 +50,7 @@ def how(answer: Mapping[str, Any]) -> str:
         "loop": "networks trained in the loop, each on the chip that it is examined on",
         "population": "networks trained on other chips of the same kind",
         "none": "networks trained without a chip",
-        "run": f"the networks of {asked['run']}",
+        "run": "its networks",
     }[asked["training"]]
     most = "" if answer.get("map") else f" to {asked['seeds']}"
     if asked["run"]:

@@ -90,6 +90,10 @@ def prepare(config: EvaluateConfig) -> Prepared:
         machine.chip.take({name[5:]: array for name, array in arrays.items() if name.startswith("chip_")})
     if config.chips and machine is parts.network:
         raise ConfigError("chips needs a substrate that is not ideal, substrate=bss2 for example")
+    if config.chip_seed is not None and machine is parts.network:
+        raise ConfigError(
+            f"chip_seed={config.chip_seed} needs a substrate that is not ideal, substrate=bss2 for example"
+        )
     place = f"{folder / 'checkpoint.npz'} does not belong to config.yaml beside it"
     layers, dtype = parts.network.layers, trained.dtype.value
     learnt = Parameters.from_arrays(arrays, layers, trained.replicas, dtype, place, parts.trained)

@@ -37,7 +37,10 @@ def prepare_kernels(
     compiling = getattr(parts.network.kernels, "compiling", lambda _: nullcontext())
     what = what_runs(parts, training=training)
 
+    compiled: list[bool] = []
+
     def say() -> None:
+        compiled.append(True)
         console.print(
             f"kernels  compiling those for {what}, which this machine does once: up to a minute",
             soft_wrap=True,
@@ -55,7 +58,7 @@ def prepare_kernels(
             if stop.asked:
                 raise KeyboardInterrupt
     seconds = time.perf_counter() - start
-    if seconds > 2.0:
+    if seconds > 2.0 and (compiled or parts.backend.name == "cuda"):
         from gpuspike.kernels import cache
 
         console.print(f"kernels  compiled in {seconds:.0f} s, {cache.told()}", **LINE)

@@ -52,7 +52,9 @@ def scatter(points: Sequence[Point], x_name: str, unit: str) -> str:
     # Over decades each tick has a prefix of its own.
     factor, prefix = (1.0, "") if logarithmic else _scale(high)
     xs = Axis(low * factor, high * factor, LEFT, WIDTH - RIGHT, logarithmic)
-    x_ticks = [(xs.at(tick), readable(tick, unit) if logarithmic else f"{tick:.4g}") for tick in xs.ticks()]
+    ticks = xs.ticks()
+    digits = next((n for n in range(4, 12) if len({f"{tick:.{n}g}" for tick in ticks}) == len(ticks)), 12)
+    x_ticks = [(xs.at(tick), readable(tick, unit) if logarithmic else f"{tick:.{digits}g}") for tick in ticks]
     spreads = [(p.y - (p.y_std or 0.0), p.y + (p.y_std or 0.0)) for p in points]
     ys = accuracy_axis(min(s[0] for s in spreads), max(s[1] for s in spreads))
     name = x_name if logarithmic else f"{x_name} ({prefix}{unit})"
