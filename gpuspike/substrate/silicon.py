@@ -169,13 +169,19 @@ class Silicon:
         """What programmed weights come to; of a convolution neuron by neuron, where they differ."""
         if self.convolution is not None and not self._alike:
             held = each(self.convolution, held)
-        come = held if self.error is None else (held + self.there("error")).astype(held.dtype, copy=False)
+        come = held
+        if self.error is not None:
+            come = (come + self.beside(come, "error")).astype(held.dtype, copy=False)
         if self.gain is not None:
-            come = (come * self.there("gain")).astype(held.dtype, copy=False)
+            come = (come * self.beside(come, "gain")).astype(held.dtype, copy=False)
         if self.stuck is not None:
-            stuck, xp = self.there("stuck"), array_module(held=held)
+            stuck, xp = self.beside(held, "stuck"), array_module(held=held)
             come = xp.where(xp.isnan(stuck), come, stuck).astype(held.dtype, copy=False)
         return come
+
+    def beside(self, array: Array, name: str) -> Array:
+        """An array of the chip where another one is: figures ask for weights on the host."""
+        return getattr(self, name) if array_module(array=array) is np else self.there(name)
 
     def there(self, name: str) -> Array:
         """An array of the chip where trials are computed: itself, or a copy on a device, sent once."""
@@ -208,7 +214,7 @@ class Silicon:
     def pull_back(self, grad: Array) -> Array:
         """The gradient of effective weights as that of the programmed ones."""
         if self.pull_factor is not None:
-            grad = (grad * self.there("pull_factor")).astype(grad.dtype)
+            grad = (grad * self.beside(grad, "pull_factor")).astype(grad.dtype)
         return grad if self.convolution is None else together(self.convolution, grad)
 
     @property

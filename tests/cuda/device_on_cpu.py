@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+import gpuspike
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step_source as step_src
 from gpuspike.training.losses import LOSSES, Loss
@@ -42,6 +43,7 @@ def optimizer_kernels(optimizer: Optimizer) -> list[src.Elementwise]:
     return [step] if rates is None else [rates, step]
 
 
+PACKAGE = Path(gpuspike.__file__).parent
 SHIM = Path(__file__).with_name("shim.h")
 C_TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long long", "bool": "bool"}
 ELEMENTWISE = [
@@ -362,9 +364,12 @@ class FakeArray(np.ndarray):
 
 
 def plain(array: Any) -> Any:
-    """What NumPy computes with. CuPy takes no array of NumPy's, as tests may."""
-    inside = device.stream is not None or device.recorded is not None
-    assert not inside or type(array) is not np.ndarray or array.ndim == 0, "CuPy takes no NumPy array"
+    """What NumPy computes with. CuPy takes no array of NumPy's; tests may give some."""
+    if type(array) is np.ndarray and array.ndim:
+        frame: Any = sys._getframe(1)
+        while frame.f_code.co_filename == __file__:
+            frame = frame.f_back
+        assert PACKAGE not in Path(frame.f_code.co_filename).parents, "CuPy takes no NumPy array"
     return np.asarray(array) if isinstance(array, FakeArray) else array
 
 

@@ -10,11 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from device_on_cpu import closed, device
+from matplotlib.figure import Figure
 from rich.console import Console
 
+import gpuspike as gs
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.schema import Config, jobs
 from gpuspike.errors import BackendError
+from gpuspike.runs import drawing
 from gpuspike.runs.evaluate import evaluate
 from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.runs.run import go_on, run
@@ -195,3 +198,27 @@ def test_a_distortion_that_knows_no_device_is_named_and_auto_takes_the_cpu() -> 
 
 def test_all_of_the_package_s_distortions_know_a_device() -> None:
     assert all(DISTORTIONS[name].device for name in DISTORTIONS)
+
+
+def test_a_network_in_python_answers_and_learns_on_a_chip_of_the_device() -> None:
+    rng = np.random.default_rng(3)
+    t_in, labels = rng.uniform(0.0, 2.0, (24, 4)), rng.integers(3, size=24)
+    times = np.linspace(0.0, 3.0, 7)
+    answers = []
+    for backend in ("cuda", "cpu"):
+        net = gs.Network([4, 10, 3], [[0.9], [0.9]], seed=2, backend=backend).on(gs.Chip("bss2", seed=5))
+        assert net.backend.name == backend
+        found = [net(t_in), *net.membranes(t_in[0], times), np.array(net.accuracy(t_in, labels))]
+        history = gs.fit(net, t_in, labels, epochs=2, batch_size=8)
+        answers.append([*found, np.array(history.train_loss), *net.parameters.weights])
+    for ours, theirs in zip(*answers, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+def test_figures_of_a_run_on_a_chip_are_drawn_of_what_the_device_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpuspike.runs.run.draw", drawing.draw)
+    monkeypatch.setattr(drawing, "_plane", lambda *_: Figure())
+    trained(tmp_path, "substrate=bss2", "backend=cuda", "training.epochs=1")
+    assert (tmp_path / "figures" / "membrane_traces.png").exists()
