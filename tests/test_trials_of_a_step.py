@@ -12,7 +12,6 @@ import gpuspike as gs
 from gpuspike.config.schema import jobs
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.runs.experiment import build
-from gpuspike.runs.recipes import host_steps
 from gpuspike.runs.values import check_values
 
 SMALL = ["dataset.n_train=60", "dataset.n_validation=20", "dataset.n_test=20", "training.batch_size=25"]
@@ -44,11 +43,6 @@ def test_less_than_one_is_refused() -> None:
         train_loss(trials=2.5)
     with pytest.raises(GpuspikeError, match=r"training\.max_weight_grad must be positive, got -1\.0"):
         jobs([*SMALL, "training.trials=4", "training.max_weight_grad=-1"], False, check_values)
-
-
-def test_where_a_device_may_be_chosen_the_host_is() -> None:
-    (job,) = jobs([*SMALL, "training.trials=4"], multirun=False)
-    assert host_steps(job.config.training) == "training.trials above 1"
 
 
 def test_a_run_presents_each_sample_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,8 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> 
     synapses = 0 if config.substrate.name == "ideal" else sum(own.n_pre * own.n_out for own in network.layers)
     chip = config.replicas * synapses * (4 * 8 + 2 * item)
     answered = config.replicas * (last.n_out + 1) * item
-    return chip + n_train * (labelled + order + 8 * config.replicas) + n_validation * (labelled + answered)
+    shuffled = 8 * config.replicas * config.training.trials
+    return chip + n_train * (labelled + order + shuffled) + n_validation * (labelled + answered)
 
 
 def _evaluated_together(config: Config, dataset: Dataset, network: Architecture, to_train: bool) -> int:
@@ -188,6 +189,7 @@ def _evaluated_together(config: Config, dataset: Dataset, network: Architecture,
         bytes_on_device(config, dataset, network),
         cuda_graph.free_memory(),
         training=to_train,
+        trials=config.training.trials,
         n_replica=config.replicas,
         dtype=config.dtype.value,
         state_arrays=len(OPTIMIZERS[config.optimizer.name].STATE),

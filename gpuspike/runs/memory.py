@@ -198,16 +198,21 @@ def evaluation_chunk(layers: Sequence[tuple[int, int]], n_samples: int, budget: 
     return max(1, min(n_samples, most))
 
 
-def require(layers: Sequence[tuple[int, int]], n_batch: int, budget: int, **options: Any) -> Plan:
+def require(
+    layers: Sequence[tuple[int, int]], n_batch: int, budget: int, *, trials: int = 1, **options: Any
+) -> Plan:
     """The plan of a training step that fits into a budget.
+
+    Args:
+        trials: times that it presents each of its samples.
 
     Raises:
         ConfigError: it does not fit; the message names the largest batch that does.
     """
-    planned = plan(layers, n_batch, **options)
+    planned = plan(layers, n_batch * trials, **options)
     if planned.total <= budget:
         return planned
-    most = largest_batch(layers, budget, **options)
+    most = largest_batch(layers, budget, **options) // trials
     advice = (
         f"the largest that fits is {most}" if most else "no batch fits: use fewer replicas or smaller layers"
     )
@@ -231,6 +236,7 @@ def fit_device(
     *,
     training: bool = True,
     state_arrays: int = 2,
+    trials: int = 1,
     **options: Any,
 ) -> int:
     """Samples of each forward pass of an evaluation, beside a training that fits into a device's memory.
@@ -240,6 +246,7 @@ def fit_device(
         data_bytes: of what a training keeps there beside its step.
         free: bytes that the device still has.
         training: False where nothing is trained.
+        trials: times that a step presents each of its samples.
         options: what else `plan` takes.
 
     Raises:
@@ -248,7 +255,8 @@ def fit_device(
     budget = int(ROOM * free)
     if training:
         budget -= data_bytes
-        budget -= require(layers, n_batch, budget, state_arrays=state_arrays, **options).total
+        needed = require(layers, n_batch, budget, trials=trials, state_arrays=state_arrays, **options)
+        budget -= needed.total
     return evaluation_chunk(layers, n_evaluated, budget, shared_input=True, **options)
 
 

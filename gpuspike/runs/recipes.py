@@ -57,8 +57,6 @@ def host_steps(training: TrainingConfig) -> str:
     """What a device's step cannot of a training, in words; "" where there is nothing."""
     if warps(training):
         return "a warp of images"
-    if training.trials > 1:
-        return "training.trials above 1"
     return "silence=waking" if training.silence is SilenceName.waking else ""
 
 

@@ -168,7 +168,7 @@ class DeviceStep:
         data = self._on_device("train", train)
         with self._lane.entered():
             if self._batches is None:
-                t_in, full = data.received.t_in, self._rule.batch_size
+                t_in, full = data.received.t_in, self._rule.presented
                 # Times that no noise moves are sorted once.
                 known = self._network.kernels.spike_order(t_in) if self._rule.keeps_inputs else None
                 self._batches = cuda_step.Batches(
@@ -185,8 +185,8 @@ class DeviceStep:
     def batch(self, number: int) -> None:
         """See `step.Step.batch`."""
         assert self._batches is not None, "begin comes first"
-        full, n_train = self._rule.batch_size, len(self._batches.labels)
-        n_batch = min(full, n_train - number * full)
+        full, n_presented = self._rule.presented, self._batches.order.shape[1]
+        n_batch = min(full, n_presented - number * full)
         if n_batch < full or not self._graphs or not self._warm:
             if self._fresh is None:
                 self._lane.run(lambda: self._step(n_batch, self._now))
@@ -221,7 +221,7 @@ class DeviceStep:
         losses, t_out_grad = self._loss(states[-1].t_out, labels)
         for state, first in zip(states, self._first, strict=True):
             cuda_step.count_silent(state.t_out, self._silent, first)
-        share = n_batch / len(batches.labels)
+        share = n_batch / batches.order.shape[1]
         cuda_step.judge(at, self._silent, labels, states[-1].t_out, losses, share)
         grads = network.backward(weights, states, t_out_grad, active=at.active, max_weight_grad=rule.limit)
         self._descend(weights, grads.weights)

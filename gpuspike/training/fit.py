@@ -300,8 +300,6 @@ def step_kind(
             raise BackendError(
                 "training.silence=waking has no device step: take bumping or none, or backend=cpu"
             )
-        if rule.trials > 1:
-            raise BackendError("training.trials above 1 has no device step: take 1, or backend=cpu")
         refuse_without_text(loss, optimizer)
         return StepKind("device")
     reason = why_by_pieces(trained, loss, optimizer, rule, n_replica, constants, wakes=wakes)

@@ -57,6 +57,11 @@ CHIPS = {
     "arrivals": ["substrate.input_jitter=0.05", "substrate.lost_inputs=0.1"],
     "trials": ["substrate.threshold_noise=0.05", "substrate.spike_jitter=0.05", "substrate.lost_spikes=0.1"],
     "clock": ["substrate.time_grid=0.1", "substrate.trial_end=3.0"],
+    "several trials": ["substrate=bss2", "training.trials=3"],
+    "ideal, several trials": [
+        "substrate.gradient=ideal", "substrate.spike_jitter=0.1", "training.trials=3",
+        "training.input_noise=0.1",
+    ],
 }  # fmt: skip
 
 

@@ -60,17 +60,17 @@ __global__ void __launch_bounds__(STEP_THREADS) draw_corners(
 }
 
 // A replica's samples of the batch with their labels; one thread a (replica, sample, input).
-//   order: (n_replica, n_train) of the epoch;  full: samples of a full batch, of which this one may have fewer.
+//   order: (n_replica, n_presented) of the epoch;  full: presentations in a full batch, of which this one may have fewer.
 //   side: pixels a side where images are shifted, by corners - most; else 0. background: time of pixels from outside.
 //   known: whether the order that sorts the data's rows goes along, from data_sorted to sorted.
 template <typename Real>
 GPUSPIKE_INLINE void take_input(
-    Index i, int n_train, int full, int n_batch, int n_pre, int side, int most, double background, int known,
+    Index i, int n_presented, int full, int n_batch, int n_pre, int side, int most, double background, int known,
     const Index* clock, const Index* order, const int* corners, const Real* data, const Index* data_sorted,
     const Index* data_labels, Real* t_in, Index* sorted, Index* labels) {
     const int k = int(i % n_pre);
     const Index row = i / n_pre, r = row / n_batch, b = row % n_batch;
-    const Index sample = order[r * n_train + clock[1] * full + b];
+    const Index sample = order[r * n_presented + clock[1] * full + b];
     if (k == 0) labels[row] = data_labels[sample];
     if (known) sorted[i] = data_sorted[sample * n_pre + k];
     int from = k;

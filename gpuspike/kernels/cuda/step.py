@@ -100,10 +100,10 @@ class Batches(NamedTuple):
     Attributes:
         t_in: (1, n_train, n_pre);  labels: (n_train,).
         sorted: what sorts the rows of `t_in`, of its shape, where batches see them as they are; else None.
-        order: (n_replica, n_train).
+        order: (n_replica, n_presented), each sample as often as a step has trials of it.
         clock: (2,) epoch, and number of the batch.
         seeds: (n_replica,).
-        full: samples of a full batch.
+        full: presentations in a full batch.
     """
 
     t_in: Array
@@ -119,9 +119,9 @@ def take(batches: Batches, n_batch: int, shift: Shift) -> tuple[Array, Array | N
     """Input times (n_replica, n_batch, n_pre), what sorts them if known, and labels of the clock's batch."""
     cupy = cupy_module()
     _, n_train, n_pre = batches.t_in.shape
-    n_replica = len(batches.order)
+    n_replica, n_presented = batches.order.shape
     check(np.int64, {
-        "labels": (batches.labels, (n_train,)), "order": (batches.order, (n_replica, n_train)),
+        "labels": (batches.labels, (n_train,)), "order": (batches.order, (n_replica, n_presented)),
         "clock": (batches.clock, (2,)), "seeds": (batches.seeds, (n_replica,)),
     })  # fmt: skip
     check(batches.t_in.dtype, {"t_in": (batches.t_in, (1, n_train, n_pre))})
@@ -141,7 +141,7 @@ def take(batches: Batches, n_batch: int, shift: Shift) -> tuple[Array, Array | N
         check(np.int64, {"sorted": (batches.sorted, batches.t_in.shape)})
     labels = cupy.empty((n_replica, n_batch), np.int64)
     elementwise(step_src.TAKE)(
-        n_train, batches.full, n_batch, n_pre, shift.side, shift.most, shift.background, int(known),
+        n_presented, batches.full, n_batch, n_pre, shift.side, shift.most, shift.background, int(known),
         batches.clock, batches.order, corners, batches.t_in, batches.sorted if known else order,
         batches.labels, t_in, order, labels, size=t_in.size,
     )  # fmt: skip

@@ -11,13 +11,13 @@ from gpuspike.kernels.cuda.source import Elementwise
 
 TAKE = Elementwise(
     "gpuspike_take",
-    "int32 n_train, int32 full, int32 n_batch, int32 n_pre, int32 side, int32 most, float64 background, "
+    "int32 n_presented, int32 full, int32 n_batch, int32 n_pre, int32 side, int32 most, float64 background, "
     "int32 known, raw int64 clock, raw int64 order, raw int32 corners, raw T data, raw int64 data_sorted, "
     "raw int64 data_labels",
     "raw T t_in, raw int64 sorted, raw int64 labels",
     """gpuspike::take_input<T>(
-        i, n_train, full, n_batch, n_pre, side, most, background, known, &clock[0], &order[0], &corners[0],
-        &data[0], &data_sorted[0], &data_labels[0], &t_in[0], &sorted[0], &labels[0])""",
+        i, n_presented, full, n_batch, n_pre, side, most, background, known, &clock[0], &order[0],
+        &corners[0], &data[0], &data_sorted[0], &data_labels[0], &t_in[0], &sorted[0], &labels[0])""",
 )
 
 JITTER, NORMALS = (
