@@ -308,7 +308,7 @@ def assert_refused(folder: Path, *arguments: str) -> str:
         (["-m", "seed=0,1", "training.epochs=1,many"], ["training.epochs", "many"]),
         (["model=3"], ["model", "3"]),
         (["substrate.prices=lohi"], ["prices must be one of", "loihi", "'lohi'"]),
-        (["substrate.prices=file.yaml"], ["prices must be one of", "file.yaml'"]),
+        (["substrate.prices=file.yaml"], ["prices: there is no file", "file.yaml, seen from"]),
         (["+traning.epochs=3"], ["traning"]),
         (["-m", "optimizer=glob(nothing*)"], ["optimizer"]),
         (["--multirun", "seed=0,1", "hydra.sweep.dir=file"], ["output folder", "file"]),

@@ -260,7 +260,7 @@ def test_many_chips_are_told_by_mean_spread_and_figure(
         (["splits=test"], ["splits", "split", "prices", "backend"]),
         (["+foo=1"], ["foo"]),
         (["prices=lohi"], ["prices must be one of", "loihi", "'lohi'"]),
-        (["prices=loihi,nothing.yaml"], ["or a path to a YAML file, got 'nothing.yaml'"]),
+        (["prices=loihi,nothing.yaml"], ["prices: there is no file nothing.yaml, seen from"]),
         (["prices=[]"], ["prices must name at least one chip"]),
         (["backend=gpu"], ["gpu", "auto", "cuda", "cpu", "reference"]),
         (["name=../x"], ["name must be that of a file", "'../x'"]),

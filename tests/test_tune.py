@@ -312,7 +312,7 @@ def test_a_file_of_one_s_own_is_a_search(tmp_path: Path) -> None:
         (["trials=3"], "and those of a run; did you mean tune.trials?"),
         (["-m"], "gpuspike-tune takes KEY=VALUE, got -m"),
         (["seed"], "gpuspike-tune takes KEY=VALUE, got seed"),
-        (["tune=/proc/none.yaml"], "or a YAML file, got /proc/none.yaml"),
+        (["tune=/proc/none.yaml"], "tune: there is no file /proc/none.yaml, seen from /"),
         (["hydra.run.dir=x"], "set tune.folder instead of hydra.run.dir=x"),
         (["++hydra.run.dir=x"], "set tune.folder"),
         (["hydra/launcher=joblib"], "set tune.folder"),

@@ -150,3 +150,10 @@ class Chip:
 
 def _plain(config: SubstrateConfig) -> dict[str, Any]:
     return {name: v.value if isinstance(v, enum.Enum) else v for name, v in asdict(config).items()}
+
+
+def refuse_other(chip: Any) -> None:
+    """Refuses what is neither a chip nor None; raises ConfigError."""
+    if chip is not None and not isinstance(chip, Chip):
+        meant = f"; did you mean gs.Chip({chip!r})?" if isinstance(chip, (str, Path)) else ""
+        raise ConfigError(f"chip must be a gs.Chip, or None for none, got {type(chip).__name__}{meant}")

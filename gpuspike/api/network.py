@@ -265,11 +265,9 @@ class Network:
             ConfigError: a network that has no room on the chip, or an unknown gradient.
             BackendError: the network is on a device, which does not know all that the chip does.
         """
-        from gpuspike.api.chip import Chip
+        from gpuspike.api.chip import refuse_other
 
-        if chip is not None and not isinstance(chip, Chip):
-            meant = f"; did you mean gs.Chip({chip!r})?" if isinstance(chip, (str, Path)) else ""
-            raise ConfigError(f"chip must be a gs.Chip, or None for none, got {type(chip).__name__}{meant}")
+        refuse_other(chip)
         if gradient not in GRADIENTS:
             raise ConfigError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
         net = self._copy()
