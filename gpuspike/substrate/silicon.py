@@ -129,8 +129,8 @@ class Silicon:
     delay_spread: dict[str, Array] = field(default_factory=dict)
     neuron: LIF = field(init=False)
     convolution: Convolution | None = None
-    _sent: dict[str, Array] = field(default_factory=dict, repr=False)
-    _sent_of: tuple[Array | None, ...] = ()
+    _sent: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
+    _sent_of: tuple[Array | None, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         model = self.neuron = self.layer.neuron
@@ -194,7 +194,7 @@ class Silicon:
 
     def send(self) -> None:
         """Sends all that trials and gradients need of the chip to where they are computed."""
-        for name in (*_SYNAPSES, "always_on", "pull_factor"):
+        for name in dict.fromkeys((*_SYNAPSES, "always_on", self._factor)):
             if getattr(self, name) is not None:
                 self.there(name)
 
@@ -214,7 +214,7 @@ class Silicon:
     def pull_back(self, grad: Array) -> Array:
         """The gradient of effective weights as that of the programmed ones."""
         if self.pull_factor is not None:
-            grad = (grad * self.beside(grad, "pull_factor")).astype(grad.dtype)
+            grad = (grad * self.beside(grad, self._factor)).astype(grad.dtype)
         return grad if self.convolution is None else together(self.convolution, grad)
 
     @property
@@ -230,6 +230,11 @@ class Silicon:
     def fixed(self) -> list[Array]:
         """Masks (n_chip, n_out), where trials are computed, of neurons whose thresholds these do not move."""
         return [self.there(name) for name in ("dead", "always_on") if getattr(self, name) is not None]
+
+    @property
+    def _factor(self) -> str:
+        """The name of the pull factor: where no synapse is stuck, the gain's, which is sent in any case."""
+        return "gain" if self.stuck is None else "pull_factor"
 
     @property
     def pull_factor(self) -> Array | None:
