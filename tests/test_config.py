@@ -575,7 +575,7 @@ def test_mistakes_of_all_jobs_of_a_sweep_are_told_once_each() -> None:
 
 def test_a_folder_of_files_that_is_no_group_is_told_its_key() -> None:
     assert refusal("prices=loihi").endswith("did you mean substrate.prices?")
-    words = "substrate must be text, which has no keys of its own, got substrate.weight_bits=3"
+    words = "which has no keys here (substrate=NAME, or a YAML file of yours with that key), got substrate."
     with pytest.raises(ConfigError, match=re.escape(words)):
         evaluations(["run=x", "substrate.weight_bits=3"], multirun=False)
 

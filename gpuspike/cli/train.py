@@ -264,11 +264,13 @@ def tell(name: str, asked: Sequence[Job]) -> None:
 def _show_sweep(folder: Path) -> None:
     """The best jobs of a sweep and the way to its page; nothing where no job has left anything."""
     from gpuspike.report.sweep_page import sweep_table, write_sweep_report
+    from gpuspike.store.sweep_folder import FINISHED, jobs_expected
 
     with suppress(DataError):
         path, found = write_sweep_report(folder)
         console = Screen()
-        console.print(sweep_table(found))
+        if any(job.state == FINISHED for job in found):
+            console.print(sweep_table(found, jobs_expected(folder)))
         console.print(f"page     {path}", soft_wrap=True, highlight=False)
 
 

@@ -59,7 +59,10 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
         return f"there is no key {found['key']}; valid keys: {valid}{hint}"
     if (found := _INTO_VALUE.search(words)) and found["key"] in dotted(schema):
         expected = _expected(schema, found["key"])
-        return f"{found['key']} must be {expected}, which has no keys of its own, got {text or found[0]}"
+        hint = (
+            " (substrate=NAME, or a YAML file of yours with that key)" if found["key"] == "substrate" else ""
+        )
+        return f"{found['key']} must be {expected}, which has no keys here{hint}, got {text or found[0]}"
     if found := _MISSING.search(words):
         return f"{found['key']} must be given, got none"
     if isinstance(cause, (ValidationError, ConfigTypeError)):

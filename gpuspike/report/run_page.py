@@ -63,6 +63,7 @@ CHIP_ROWS = (
     ("chips_needed", "chips needed, at least", ""),
     ("chip_share", "share of them in use", "%"),
     ("does_not_fit", "does not fit", ""),
+    ("fit_unknown", "room for it", ""),
     ("joined", "circuits joined for a neuron, by layer", ""),
     ("emulator_time_ratio", "emulation's time / chip's", ""),
     ("emulator_energy_ratio", "emulation's energy / chip's", ""),
@@ -120,7 +121,10 @@ def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
     values = {**chip, "energy_until_decision_J": section(chip, "until_decision").get("energy_J")}
     if max(chip.get("circuits_per_neuron") or (1,)) > 1:
         values["joined"] = " ".join(map(str, chip["circuits_per_neuron"]))
-    if slowest := section(chip, "slowest_class"):
+    if str(values.get("does_not_fit") or "").endswith("is not known"):
+        values["fit_unknown"] = f"unknown: {values.pop('does_not_fit')}"
+    slowest = section(chip, "slowest_class")
+    if is_number(slowest.get("mean_s")):
         values["slowest"] = f"{slowest.get('class')}, mean {readable(slowest.get('mean_s'), 's')}"
     rows = [
         (name, readable(values.get(key), unit))

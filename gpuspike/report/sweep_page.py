@@ -147,10 +147,14 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
     return path, jobs
 
 
-def sweep_table(jobs: Sequence[JobResult]) -> Table:
-    """The jobs of a sweep for a terminal, the best first; of many, the best."""
+def sweep_table(jobs: Sequence[JobResult], expected: int | None = None) -> Table:
+    """The jobs of a sweep for a terminal, the best first; of many, the best.
+
+    Args:
+        expected: jobs that it will have, where that is known.
+    """
     values, best = swept(jobs), ranking(jobs)
-    table = Table(title=_summary(jobs), box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title=_summary(jobs, expected), box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("job", no_wrap=True)
     for key in values:
         table.add_column(key.rpartition(".")[2], overflow="fold")
@@ -174,7 +178,8 @@ def _summary(jobs: Sequence[JobResult], expected: int | None = None) -> str:
         str(e) for job in jobs if (e := section(job.summary, "run").get("experiment"))
     )
     begun = f"{len(jobs)} of {expected}" if (expected or 0) > len(jobs) else f"{len(jobs)}"
-    return ", ".join([*experiments, f"{begun} jobs: {', '.join(counts)}"])
+    plural = "" if begun == "1" else "s"
+    return ", ".join([*experiments, f"{begun} job{plural}: {', '.join(counts)}"])
 
 
 def _best(folder: Path, best: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> str:
