@@ -1,6 +1,10 @@
 # Each target does all of its own set-up: a virtual environment in .venv, then the package in it.
-PYTHON ?= python3
 VENV := .venv
+PYTHON ?= python3
+# Of an activated environment that is about to be made anew, the Python that it was made with.
+ifneq ($(filter $(abspath $(VENV))/%,$(abspath $(shell command -v $(PYTHON)))),)
+PYTHON := $(shell $(PYTHON) -c 'import sys; print(sys._base_executable)')
+endif
 CUDA ?= cuda12
 BIN := $(VENV)/bin
 PIP := $(PYTHON) -m pip --python $(BIN)/python
