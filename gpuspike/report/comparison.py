@@ -66,7 +66,7 @@ def comparison(
         " decision",
         *(chip["refused"] for chip in chips if chip["refused"]),
         *(
-            f"{chip['name']}: {chip['does_not_fit']}"
+            f"{chip['name']}: {_room(chip['does_not_fit'])}"
             for chip in chips
             if chip["does_not_fit"] and not chip["refused"]
         ),
@@ -149,3 +149,8 @@ def _short(value: Any, unit: str = "") -> str:
         return low
     (first, _, unit_low), (_, _, unit_high) = low.partition(" "), high.partition(" ")
     return f"{first if unit_low == unit_high else low} to\n{high}"
+
+
+def _room(reason: str) -> str:
+    """Why a network does not fit a chip, or that nobody can tell."""
+    return f"whether the network fits is unknown, {reason}" if reason.endswith("is not known") else reason

@@ -52,7 +52,7 @@ def how(answer: Mapping[str, Any]) -> str:
         "none": "networks trained without a chip",
         "run": "its networks",
     }[asked["training"]]
-    most = "" if answer.get("map") else f" to {asked['seeds']}"
+    most = "" if answer.get("map") or asked["seeds"] == asked["replicas"] else f" to {asked['seeds']}"
     if asked["run"]:
         seeds = f"{asked['replicas']}{most} chips a value, each with a network of the run"
     else:
