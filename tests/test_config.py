@@ -580,7 +580,14 @@ def test_a_folder_of_files_that_is_no_group_is_told_its_key() -> None:
         evaluations(["run=x", "substrate.weight_bits=3"], multirun=False)
 
 
-@pytest.mark.parametrize(("given", "noted"), [(["chip_seed=4"], 1), (["chip_seed=4", "substrate=bss2"], 0)])
+@pytest.mark.parametrize(
+    ("given", "noted"),
+    [
+        (["chip_seed=4"], 1),
+        (["chip_seed=4", "substrate=bss2"], 0),
+        (["chip_seed=4", "substrate.gain_std=0.1"], 0),
+    ],
+)
 def test_a_chip_s_seed_without_a_chip_is_noted(given: list[str], noted: int) -> None:
     (job,) = jobs(given, multirun=False)
     assert len([note for note in job.notes if note.startswith("chip_seed=4 is of a chip")]) == noted
@@ -819,6 +826,8 @@ def test_a_value_that_nothing_reads_is_noted(overrides: list[str], note: str | N
         (["training.trials=3"], True),
         (["training.trials=3", "training.input_noise=0.1"], False),
         (["training.trials=3", "substrate=bss2"], False),
+        (["training.trials=3", "substrate.spike_jitter=0.1"], False),
+        (["training.trials=3", "substrate.weight_max=[]"], True),
     ],
 )
 def test_trials_that_do_not_differ_are_noted(overrides: list[str], noted: bool) -> None:

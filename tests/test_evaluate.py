@@ -228,6 +228,7 @@ def test_many_chips_are_told_by_mean_spread_and_figure(
     assert f"{mean:.2f} % ± {std:.2f} %, mean and deviation of 2 networks on 5 chips each" in said
     assert "chips 0 to 4, each with the networks of 2 replicas" in said
     assert "what a share of the chips reaches, mean over 2 networks:" in said
+    assert told["trained_on"] == [], "without a chip"
     each = np.array(told["per_replica_and_chip"])
     assert answer["accuracy"] == {
         "mean": pytest.approx(each.mean()),

@@ -636,15 +636,20 @@ def test_angles_between_gradients() -> None:
     weights, received = make_weights(network), make_inputs(network)
     loss, labels = TTFSCrossEntropy(), np.random.default_rng(1).integers(3, size=(2, N_BATCH))
 
-    def angles(spec: Substrate) -> Array:
+    def angles(spec: Substrate, together: int | None = None) -> Array:
         machine = OnChip(network, EmulatedChip(spec, network.layers, network.kernels, SEEDS))
-        return gradient_angles(machine, weights, received, lambda t_out: loss(t_out, labels)[1])
+        return gradient_angles(
+            machine, weights, received, lambda t_out, part: loss(t_out, labels[:, part])[1], together
+        )
 
     assert (angles(substrate()) < 1e-6).all()
     small, large = (angles(substrate(threshold_std=std, gain_std=std)) for std in (1e-4, 0.1))
     assert ((small > 1e-6) & (small < 0.1)).all()
     assert ((large > 1.0) & (large < 120.0)).all()
     assert np.isnan(angles(substrate(dead_synapses=1.0))).all(), "no spike, no gradient"
+    noisy = substrate(threshold_std=0.1, gain_std=0.1, spike_jitter=0.05)
+    for together in (1, 7, N_BATCH, N_BATCH + 1):
+        np.testing.assert_allclose(angles(noisy, together), angles(noisy), rtol=1e-9)
 
 
 def test_modes_that_do_not_exist_are_refused() -> None:

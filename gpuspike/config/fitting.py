@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from gpuspike.config.files import conf_folder
 from gpuspike.registry import Registry
+from gpuspike.substrate.spec import keys
 
 OWN = "own"
 """The experiment for data of one's own."""
@@ -98,14 +99,29 @@ def misfits(choices: Mapping[str, Any], *, suited: bool) -> list[str]:
     ]
 
 
-def alike(training: Any, substrate: Any) -> list[str]:
-    """That the trials of a sample would be one and the same, where nothing in them is random."""
-    random = ("input_noise", "max_shift", "max_turn", "max_zoom", "max_shear", "elastic")
-    if training.trials <= 1 or substrate.name != "ideal" or any(getattr(training, name) for name in random):
+def without_chip(substrate: Any) -> bool:
+    """Whether a kind of chip distorts nothing, whatever it is called."""
+    values = {key: getattr(substrate, key) for key, _, _ in keys()}
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return all(given[key] == field.default for key, _, field in keys())
+
+
+def aimless(config: Any) -> list[str]:
+    """What is asked of a chip where there is none: its seed, or trials, which would be one and the same."""
+    if not without_chip(config.substrate):
         return []
+    notes, training = [], config.training
+    if config.chip_seed is not None:
+        notes.append(
+            f"chip_seed={config.chip_seed} is of a chip, and substrate={config.substrate.name} has none"
+        )
+    random = ("input_noise", "max_shift", "max_turn", "max_zoom", "max_shear", "elastic")
+    if training.trials <= 1 or any(getattr(training, name) for name in random):
+        return notes
     return [
+        *notes,
         f"training.trials={training.trials} presents each sample {training.trials} times alike: nothing is "
-        "random without a chip, training.input_noise or images that are shifted or warped"
+        "random without a chip, training.input_noise or images that are shifted or warped",
     ]
 
 

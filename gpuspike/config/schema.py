@@ -352,9 +352,7 @@ def _job(cfg: DictConfig, multirun: bool, also: checks.Check | None) -> Job:
             f"substrate={config.substrate.name} names no prices: time and energy are told as if it were "
             f"{USUAL_PRICES}; substrate.prices=NAME, or a file of yours, takes others"
         )
-    if config.chip_seed is not None and config.substrate.name == "ideal":
-        notes.append(f"chip_seed={config.chip_seed} is of a chip, and substrate=ideal has none")
-    notes += fitting.alike(config.training, config.substrate)
+    notes += fitting.aimless(config)
     task, own = list(cfg.hydra.overrides.task), {"optimizer": (OPTIMIZERS, config.optimizer.name)}
     own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
     return Job(config, experiment_name(config), folder, task, sweeps, notes + fitting.unused(task, **own))

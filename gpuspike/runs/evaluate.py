@@ -34,6 +34,7 @@ from gpuspike.runs.measure import measure, on_chip
 from gpuspike.runs.population import accuracies, band, yields
 from gpuspike.runs.progress import plain
 from gpuspike.runs.run import prepare_kernels
+from gpuspike.runs.values import checked_substrate
 from gpuspike.screen import LINE, warn
 from gpuspike.store import checkpoint
 from gpuspike.store.provenance import provenance_of
@@ -199,7 +200,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         reached = accuracies(parts, prepared.weights, data[split], parts.chip_seeds[0], config.chips)
         answer |= {
             "population": plain(
-                yields(reached) | {"first_seed": parts.chip_seeds[0], "trained_on": _trained_on(config)}
+                yields(reached) | {"first_seed": parts.chip_seeds[0], "trained_on": _trained_on(prepared)}
             ),
             "counted": {"chip_seeds": parts.chip_seeds, "accuracy": answer["accuracy"]},
             "accuracy": {"mean": float(reached.mean()), "per_replica": reached.mean(axis=1).tolist()},
@@ -218,12 +219,11 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     return answer
 
 
-def _trained_on(config: EvaluateConfig) -> list[int]:
+def _trained_on(prepared: Prepared) -> list[int]:
     """Seeds of the chips that the run was trained on, where they are of the kind that is asked."""
-    run = read_config(Path(config.run) / "config.yaml")
-    own = run.substrate
-    elsewhere = own.gradient is GradientName.ideal or own.new_chip is NewChip.step
-    if elsewhere or (config.substrate and config.substrate != own.name):
+    run = read_config(prepared.folder / "config.yaml")
+    elsewhere = run.substrate.gradient is GradientName.ideal or run.substrate.new_chip is NewChip.step
+    if elsewhere or checked_substrate(run) != prepared.parts.substrate:
         return []
     first = run.seed if run.chip_seed is None else run.chip_seed
     return list(range(first, first + run.replicas))

@@ -168,15 +168,27 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> 
     labelled = first.n_pre * item + 8
     unchanged = not (config.training.max_shift or warps(config.training) or config.training.input_noise)
     order = 8 * first.n_pre if unchanged else 0
-    # Of a chip's synapses errors, gains and stuck weights, and the weights as they are held and as they come.
-    synapses = 0 if config.substrate.name == "ideal" else sum(own.n_pre * own.n_out for own in network.layers)
-    chip = config.replicas * synapses * (4 * 8 + 2 * item)
     answered = config.replicas * (last.n_out + 1) * item
     shuffled = 8 * config.replicas * config.training.trials
-    return chip + n_train * (labelled + order + shuffled) + n_validation * (labelled + answered)
+    return n_train * (labelled + order + shuffled) + n_validation * (labelled + answered)
 
 
-def _evaluated_together(config: Config, dataset: Dataset, network: Architecture, to_train: bool) -> int:
+def chip_bytes_on_device(config: Config, network: Architecture, substrate: Substrate) -> int:
+    """What emulated chips keep in a device's memory: all that they may have, whatever is on.
+
+    Of a synapse error, gain, stuck weight and factor of the gradient, and the weight as it is held and as it
+    comes; where each step has a chip of its own, the one that is examined stands beside it.
+    """
+    if substrate.ideal:
+        return 0
+    synapses = config.replicas * sum(layer.n_pre * layer.n_out for layer in network.layers)
+    chips = 2 if config.substrate.new_chip is NewChip.step else 1
+    return chips * synapses * (4 * 8 + 2 * np.dtype(config.dtype.value).itemsize)
+
+
+def _evaluated_together(
+    config: Config, dataset: Dataset, network: Architecture, substrate: Substrate, to_train: bool
+) -> int:
     """Samples of a forward pass in evaluations: as asked for, but no more than a device's memory holds.
 
     Raises:
@@ -188,6 +200,9 @@ def _evaluated_together(config: Config, dataset: Dataset, network: Architecture,
         config.training.evaluation_batch_size,
         bytes_on_device(config, dataset, network),
         cuda_graph.free_memory(),
+        chip_bytes=chip_bytes_on_device(config, network, substrate),
+        on_chip=not substrate.ideal,
+        shared_input=not substrate.doing("arrive"),
         training=to_train,
         trials=config.training.trials,
         n_replica=config.replicas,
@@ -234,7 +249,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     noise = substrate.time_noise / model.tau_syn if on_chip else 0.0
     together = training.evaluation_batch_size
     if backend.name == "cuda":
-        together = _evaluated_together(config, dataset, network, to_train)
+        together = _evaluated_together(config, dataset, network, substrate, to_train)
     with by_keys("training", [item.name for item in fields(training)]):
         rule = replace(recipe, evaluation_batch_size=together).make_rule(
             model.tau_syn, augmentation_of(config, dataset)

@@ -114,8 +114,14 @@ def examine(
     size = parts.rule.evaluation_batch_size
     without = evaluate(parts.network, weights, data["test"], parts.loss, size)
     received, labels = data["train"].received.part(0, ANGLE_SAMPLES), data["train"].labels[:ANGLE_SAMPLES]
-    labels = parts.network.kernels.place(labels[None])
-    angles = gradient_angles(machine, weights, received, lambda t_out: parts.loss(t_out, labels)[1])
+    labels = labels[None]
+
+    def error(t_out: Array, part: slice) -> Array:
+        return parts.loss(t_out, parts.network.kernels.place(labels[:, part]))[1]
+
+    # A device has room for a step's samples, and perhaps for no more.
+    together = parts.rule.presented if parts.backend.name == "cuda" else None
+    angles = gradient_angles(machine, weights, received, error, together)
     return told | {
         "new_chip": config.new_chip.value,
         "chip_seeds": list(machine.chip.seeds),

@@ -98,6 +98,7 @@ def plan(
     training: bool = True,
     state_arrays: int = 2,
     shared_input: bool = False,
+    on_chip: bool = False,
     trained: Sequence[str] = (),
     weights_of: Sequence[int] = (),
 ) -> Plan:
@@ -112,6 +113,7 @@ def plan(
         training: with gradients and the optimiser; else a forward pass alone.
         state_arrays: the optimiser's arrays of the weights' size: 2 for Adam, 1 for momentum, 0 for SGD.
         shared_input: the first layer's input is the same for all replicas.
+        on_chip: each trial lifts thresholds and delays spikes, which are heard later than membranes cross.
         trained: what is learnt beside the weights, by name, counted with them.
         weights_of: weights of each layer, where neurons share them; else n_pre n_post.
 
@@ -136,6 +138,8 @@ def plan(
         arrays[name + "input times"] = inputs * real
         arrays[name + "order"] = inputs * ORDER_BYTES
         arrays[name + "output times and slopes"] = 2 * outputs * real
+        if on_chip:
+            arrays[name + "trials"] = 3 * outputs * real
         if backend == "cuda":
             if not cuda_step.sorts_by_itself(n_pre):
                 # A copy of the times, a key for the row, and as much again with the order for a merge.
@@ -234,7 +238,9 @@ def fit_device(
     data_bytes: int,
     free: int,
     *,
+    chip_bytes: int = 0,
     training: bool = True,
+    shared_input: bool = True,
     state_arrays: int = 2,
     trials: int = 1,
     **options: Any,
@@ -245,19 +251,21 @@ def fit_device(
         layers: as for `plan`;  n_batch: samples of a step;  n_evaluated: most samples of a forward pass.
         data_bytes: of what a training keeps there beside its step.
         free: bytes that the device still has.
+        chip_bytes: of emulated chips, which are there whether or not anything is trained.
         training: False where nothing is trained.
+        shared_input: all replicas are evaluated on the same input times.
         trials: times that a step presents each of its samples.
         options: what else `plan` takes.
 
     Raises:
         ConfigError: a batch that does not fit, with the largest one that does, or not even one sample does.
     """
-    budget = int(ROOM * free)
+    budget = int(ROOM * free) - chip_bytes
     if training:
         budget -= data_bytes
         needed = require(layers, n_batch, budget, trials=trials, state_arrays=state_arrays, **options)
         budget -= needed.total
-    return evaluation_chunk(layers, n_evaluated, budget, shared_input=True, **options)
+    return evaluation_chunk(layers, n_evaluated, budget, shared_input=shared_input, **options)
 
 
 def in_words(n_bytes: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from gpuspike.runs import memory
-from gpuspike.runs.experiment import Experiment, bytes_on_device, new_trainer
+from gpuspike.runs.experiment import Experiment, bytes_on_device, chip_bytes_on_device, new_trainer
 from gpuspike.runs.rehearsal import prepare_kernels
 from gpuspike.substrate import OnChip
 from gpuspike.training.augmentation import RandomWarp
@@ -75,10 +75,13 @@ def memory_of(parts: Experiment) -> Memory:
     options = {"n_replica": replicas, "dtype": real, "state_arrays": n_optimiser}
     options |= {"trained": parts.trained, "weights_of": weights_of}
     options |= {"backend": "cuda" if on_device else "cpu"}
+    if on_device:
+        options |= {"on_chip": not parts.substrate.ideal}
+    shared = not (on_device and parts.substrate.doing("arrive"))
     step = memory.plan(sizes, parts.rule.presented, **options)
     longest = max(len(split.labels) for split in parts.dataset.splits.values())
     n_chunk = min(longest, parts.rule.evaluation_batch_size)
-    forward = memory.plan(sizes, n_chunk, training=False, shared_input=True, **options)
+    forward = memory.plan(sizes, n_chunk, training=False, shared_input=shared, **options)
     item = 8 if real == "float64" else 4
     n_samples = {name: len(split.labels) for name, split in parts.dataset.splits.items()}
     data = sum(n_samples.values()) * sizes[0][0] * item
@@ -108,11 +111,12 @@ def memory_of(parts: Experiment) -> Memory:
             "data: training and validation samples, shuffles, answers": kept,
             "weights": weights,
             "optimiser": optimiser,
+            "emulated chip": chip_bytes_on_device(config, network, parts.substrate),
             "activations of a step": step.total - weights - optimiser - gradients,
             "gradients of a step": gradients,
             "activations of an evaluation": forward.total - weights,
         }
-        return Memory(told, sum(told.values()))
+        return Memory({name: size for name, size in told.items() if size}, sum(told.values()))
     told = {
         "data: spike times of all splits, the order of the training ones": data,
         "an epoch: which sample comes when, and what becomes of it": presented

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.kernels.cuda.call import passing
 from gpuspike.runs.experiment import Experiment
 from gpuspike.training.evaluation import Labelled, evaluate
 
@@ -37,13 +39,14 @@ def accuracies(
     per_chip = sum(layer.n_pre * layer.n_neurons for layer in parts.network.layers)
     together = max(1, min(n_chips, MOST_SPIKES // per_sample, MOST_SYNAPSES // per_chip))
     batch = max(1, min(len(data), MOST_SPIKES // (per_sample * together)))
-    reached = np.empty((len(weights[0]), n_chips))
+    reached, on_device = np.empty((len(weights[0]), n_chips)), parts.backend.name == "cuda"
     for first in range(0, n_chips, together):
         seeds = range(first_seed + first, first_seed + min(first + together, n_chips))
         for replica, row in enumerate(reached):
             machine = parts.of_replica(replica).on_chip(seeds)
             same = [np.repeat(w[replica : replica + 1], len(seeds), axis=0) for w in weights]
-            result = evaluate(machine, same, data, parts.loss, batch)
+            with passing() if on_device else nullcontext():  # these chips do not come again
+                result = evaluate(machine, same, data, parts.loss, batch)
             row[first : first + len(seeds)] = result.accuracy
     return reached
 

@@ -123,7 +123,13 @@ def _on_a_device(parts: Experiment) -> Rehearsal:
     def train() -> None:  # one sample kernel by kernel, the other as a graph
         next(new_trainer(replace(parts, rule=replace(parts.rule, batch_size=1))).train(data, data, 1))
 
-    return (lambda: evaluate(network, weights, data, parts.loss, 2, counter),), (train,)
+    def answers() -> None:
+        evaluate(network, weights, data, parts.loss, 2, counter)
+        if not parts.substrate.ideal:  # whose kernels are others, also for each replica's own numbers
+            there = [np.repeat(w, len(parts.chip_seeds), axis=0) for w in weights]
+            evaluate(parts.on_chip(parts.chip_seeds), there, data, parts.loss, 2)
+
+    return (answers,), (train,)
 
 
 class StopRequest:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from gpuspike.accountant import neurobench
-from gpuspike.config.schema import Config, to_yaml
+from gpuspike.config.schema import Config, ScheduleName, to_yaml
 from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
@@ -213,7 +213,9 @@ def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, 
         trainer.restore(stopped.arrays, stopped.epoch)
     resume.prepare(stopped, folder)
     left = stopped.config.training.epochs - stopped.epoch
-    to_go = f"{left} to go" if left else "none to go: evaluated and drawn again; training.epochs=N adds more"
+    longer = stopped.config.optimizer.schedule is not ScheduleName.cosine  # which ends where it was to
+    more = "; training.epochs=N adds more" if longer else ""
+    to_go = f"{left} to go" if left else f"none to go: evaluated and drawn again{more}"
     console.print(f"resumed  after epoch {stopped.epoch}, {to_go}", **LINE)
 
 

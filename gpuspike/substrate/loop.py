@@ -256,7 +256,8 @@ def gradient_angles(
     machine: OnChip,
     weights: Sequence[Array],
     received: LayerInput,
-    error: Callable[[Array], Array],
+    error: Callable[[Array, slice], Array],
+    together: int | None = None,
 ) -> Array:
     """(n_replica,) angles between the nominal and the exact gradient of one batch, in degrees.
 
@@ -265,26 +266,25 @@ def gradient_angles(
     Args:
         machine: with an emulated chip.
         received: the batch's input.
-        error: the loss's gradient with respect to the last layer's spike times, both where kernels compute.
+        error: the gradient of the mean loss of some samples with respect to the last layer's spike times,
+            both where kernels compute.
+        together: samples whose gradient is taken at once; None: all of them.
     """
-    place = machine.kernels.place
+    place, n_samples = machine.kernels.place, received.t_in.shape[1]
     weights = [place(w) for w in weights]
-    states = machine.forward(weights, received.to(place))
-    t_out_grad = error(states[-1].t_out)
-    flat = []
-    for mode in (NOMINAL, EXACT):
-        gradients = OnChip(machine.network, machine.chip, mode).backward(
-            weights,
-            states,
-            t_out_grad,
-            active=np.ones(len(t_out_grad), np.bool_),
-            max_weight_grad=np.inf,
-        )
-        flat.append(
-            np.concatenate([host(g).reshape(len(g), -1) for g in gradients.weights], axis=1).astype(
-                np.float64
+    everybody = np.ones(len(weights[0]), np.bool_)
+    flat: list[Any] = [0.0, 0.0]
+    for first in range(0, n_samples, together or n_samples):
+        part = slice(first, min(first + (together or n_samples), n_samples))
+        there = received.part(part.start, part.stop).to(place)
+        states = machine.forward(weights, there, Moment(first=first))
+        t_out_grad, share = error(states[-1].t_out, part), (part.stop - part.start) / n_samples
+        for number, mode in enumerate((NOMINAL, EXACT)):
+            gradients = OnChip(machine.network, machine.chip, mode).backward(
+                weights, states, t_out_grad, active=everybody, max_weight_grad=np.inf
             )
-        )
+            rows = [host(g).reshape(len(g), -1) for g in gradients.weights]
+            flat[number] = flat[number] + share * np.concatenate(rows, axis=1).astype(np.float64)
     lengths = [np.linalg.norm(g, axis=1, keepdims=True) for g in flat]
     # Half the angle by its tangent: a cosine next to 1 would have lost the digits of small angles.
     with np.errstate(invalid="ignore"):

@@ -213,7 +213,7 @@ class Silicon:
 
     def pull_back(self, grad: Array) -> Array:
         """The gradient of effective weights as that of the programmed ones."""
-        if self.pull_factor is not None:
+        if self.gain is not None or self.stuck is not None:
             grad = (grad * self.beside(grad, self._factor)).astype(grad.dtype)
         return grad if self.convolution is None else together(self.convolution, grad)
 

@@ -1,4 +1,7 @@
-"""The training step on a CUDA device: kernels only, replayed as a graph, asked by the host once an epoch."""
+"""The training step on a CUDA device: kernels only, replayed as a graph, asked by the host once an epoch.
+
+Where each step has a chip of its own, the host draws it, and the step runs kernel by kernel.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,8 @@ class DeviceStep:
     Args:
         network: what is trained, with the device's kernels, as has the loss: itself, or on emulated chips.
         examined: what is validated; the same unless given.
-        graph: whether full batches are replayed; they are not where a row is left to the library's sort.
+        graph: whether full batches are replayed; they are not where a row is left to the library's sort, nor
+            where each step has a chip of its own.
 
     Raises:
         BackendError: a loss or an optimiser that has no device text.
@@ -205,6 +209,7 @@ class DeviceStep:
             if isinstance(machine.chip, EmulatedChip):
                 machine.chip.send()
             self._judgement.dead.set(self._dead(len(self._judgement.active)))
+        self._lane.wait()  # the host's arrays may go now
         with cuda_call.passing():
             self._lane.run(lambda: self._step(n_batch, moment))
 

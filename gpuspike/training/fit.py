@@ -16,7 +16,7 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.registry import Registry, one_of
-from gpuspike.substrate import EmulatedChip, OnChip
+from gpuspike.substrate import Chip, EmulatedChip, OnChip
 from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
@@ -218,6 +218,13 @@ class Recipe:
         return Schedule(_given(self.learning_rate), self.schedule, self.step_size, self.gamma, length)
 
 
+def _refuse_on_device(chip: Chip) -> None:
+    """Refuses chips that answer from the host, or do there what no device knows; raises BackendError."""
+    alone = chip.substrate.host_only if isinstance(chip, EmulatedChip) else f"a {type(chip).__name__}"
+    if alone:
+        raise BackendError(f"{alone} has no device step: it needs backend=cpu")
+
+
 def _end_of(machine: Machine) -> float:
     """When a trial of a machine ends, as far as that is known."""
     chip = machine.chip if isinstance(machine, OnChip) else None
@@ -300,6 +307,8 @@ def step_kind(
             raise BackendError(
                 "training.silence=waking has no device step: take bumping or none, or backend=cpu"
             )
+        if isinstance(trained, OnChip):
+            _refuse_on_device(trained.chip)
         refuse_without_text(loss, optimizer)
         return StepKind("device")
     reason = why_by_pieces(trained, loss, optimizer, rule, n_replica, constants, wakes=wakes)

@@ -17,15 +17,20 @@ import gpuspike as gs
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.schema import Config, jobs
 from gpuspike.errors import BackendError
+from gpuspike.kernels.cuda import call as cuda_call
 from gpuspike.runs import drawing
 from gpuspike.runs.evaluate import evaluate
 from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.runs.planning import memory_of
+from gpuspike.runs.population import accuracies
 from gpuspike.runs.run import go_on, run
 from gpuspike.store import checkpoint
+from gpuspike.substrate import FileChip, OnChip
 from gpuspike.substrate.distortions import DISTORTIONS
 from gpuspike.substrate.distortions.base import TRIAL, Distortion, value
 from gpuspike.substrate.silicon import Trials
 from gpuspike.training.evaluation import Labelled
+from gpuspike.training.fit import step_kind
 
 pytestmark = pytest.mark.usefixtures("cupy")
 
@@ -218,6 +223,46 @@ def test_a_network_in_python_answers_and_learns_on_a_chip_of_the_device() -> Non
         answers.append([*found, np.array(history.train_loss), *net.parameters.weights])
     for ours, theirs in zip(*answers, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+def test_thresholds_of_each_neuron_have_noise_of_their_own() -> None:
+    t_in = np.random.default_rng(3).uniform(0.0, 2.0, (24, 4))
+    neurons = [gs.LIF(threshold=np.linspace(0.8, 1.2, n)) for n in (10, 3)]
+    nets = [gs.Network([4, 10, 3], seed=2, neuron=neurons, backend=name) for name in ("cuda", "cpu")]
+    ours, theirs = (net.on(gs.Chip("ideal", threshold_noise=0.1))(t_in) for net in nets)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_a_chip_that_answers_from_the_host_is_refused_by_name(tmp_path: Path) -> None:
+    parts = build(config("backend=cuda"))
+    given = parts.loss, parts.recipe.optimizer, parts.rule, 2
+    file_chip = FileChip(tmp_path, parts.network.layers, parts.substrate)
+    with pytest.raises(BackendError, match="a FileChip has no device step: it needs backend=cpu"):
+        step_kind(OnChip(parts.network, file_chip), *given, on_device=True)
+
+
+def test_a_population_leaves_no_constants_on_the_device() -> None:
+    parts = build(config("substrate=bss2", "replicas=1", "backend=cuda"))
+    weights = parts.network.initial_weights([0], [0.5, 0.5], [0.5, 0.5], np.float64)
+    _, data = labelled(parts)
+    accuracies(parts, weights, data, 0, 2)
+    kept = cuda_call.on_device.cache_info().currsize
+    accuracies(parts, weights, data, 7, 3)
+    assert cuda_call.on_device.cache_info().currsize == kept
+
+
+def test_what_a_chip_keeps_there_is_planned() -> None:
+    def planned(*given: str) -> dict[str, int]:
+        return memory_of(build(config("backend=cuda", *given))).parts
+
+    synapses = 2 * (5 * 10 + 11 * 3)  # with a bias spike each, two replicas
+    assert "emulated chip" not in planned()
+    assert planned("substrate.gain_std=0.1")["emulated chip"] == synapses * (4 * 8 + 2 * 8)
+    twice = planned("substrate=bss2", "substrate.new_chip=step")
+    assert twice["emulated chip"] == 2 * planned("substrate=bss2")["emulated chip"]
+    alone, each = planned("substrate.gain_std=0.1"), planned("substrate.input_jitter=0.1")
+    name = "activations of an evaluation"
+    assert each[name] - alone[name] >= 40 * 5 * (8 + 8), "times and order of the second replica, at least"
 
 
 def test_figures_of_a_run_on_a_chip_are_drawn_of_what_the_device_answers(

@@ -115,13 +115,17 @@ class Call:
     def own_taus(self) -> Array:
         """(n_replica, n_post, 2) time constants on the device; a stand-in where all neurons share them."""
         taus = self.unit.taus
-        return constant(np.zeros((1, 1, 2)) if taus is None else taus, np.float64)
+        return constant(np.zeros((1, 1, 2)) if taus is None else taus, np.float64, lasting=taus is None)
 
 
-def constant(values: Any, dtype: Any) -> Array:
-    """Parameters on the current device, sent there once; see `passing`."""
+def constant(values: Any, dtype: Any, *, lasting: bool = False) -> Array:
+    """Parameters on the current device, sent there once.
+
+    Args:
+        lasting: they come again even where others are `passing`.
+    """
     array = np.asarray(values, dtype)
-    if _PASSING:
+    if _PASSING and not lasting:
         return _sent(array)
     return on_device(array.tobytes(), array.dtype.name, array.shape, cupy_module().cuda.Device().id)
 
@@ -131,7 +135,7 @@ _PASSING: list[bool] = []
 
 @contextmanager
 def passing() -> Iterator[None]:
-    """Parameters that are sent in here will not come again, as those of a new chip: none of them is kept."""
+    """Parameters that are sent in here will not come again, as those of a chip of one step: none is kept."""
     _PASSING.append(True)
     try:
         yield

@@ -64,9 +64,8 @@ def with_bias(spikes: Array, bias_times: Sequence[float]) -> Array:
     everything = cupy_module().empty((*spikes.shape[:2], n_spikes + len(bias_times)), spikes.dtype)
     check(spikes.dtype, {"spikes": (spikes, spikes.shape)})
     if everything.size:
-        elementwise(step_src.APPEND)(
-            n_spikes, everything.shape[2], spikes, constant(bias_times, spikes.dtype), everything
-        )
+        bias = constant(bias_times, spikes.dtype, lasting=True)
+        elementwise(step_src.APPEND)(n_spikes, everything.shape[2], spikes, bias, everything)
     return everything
 
 

@@ -30,5 +30,7 @@ class ThresholdNoise(Distortion):
         """See `Distortion.lift`."""
         factor = self.factor(trials.neuron, trials.like.dtype)
         lift = trials.normals("threshold_noise")
-        lift *= trials.constant(factor[:, None]) if factor.ndim > 1 else factor[()]
+        if factor.ndim:  # of each neuron, or of each on each chip
+            factor = trials.constant(factor[:, None] if factor.ndim > 1 else factor)
+        lift *= factor if factor.ndim else factor[()]
         return lift
