@@ -71,6 +71,30 @@ def test_constants_have_no_code_of_their_own(piece: Any) -> None:
     assert list(piece.overloads) == [(types.float64, types.int64)]
 
 
+@pytest.mark.parametrize("quick_first", [False, True])
+def test_a_piece_is_the_same_whoever_is_compiled_first(quick_first: bool) -> None:
+    """Numba gives a function that does not say them the liberties of the caller that it is compiled for first."""
+
+    @njit(error_model="numpy")
+    def piece(a, b, c):
+        return a * b + c
+
+    @numba.njit(error_model="numpy", fastmath={"contract"})
+    def quick(a, b, c):
+        return piece(a, b, c)
+
+    @numba.njit
+    def plain(a, b, c):
+        return piece(a, b, c)
+
+    a = 1.0 + 2.0**-30
+    rest = -(1.0 + 2.0**-29)  # a * a is 2^-60 more, which its product rounds away
+    for job in (quick, plain) if quick_first else (plain, quick):
+        assert job(a, a, rest) == 0.0
+    (result,) = piece.overloads.values()
+    assert "fmul double" in result.library.get_llvm_str()
+
+
 def test_what_a_piece_raises_reaches_python(piece: Any) -> None:
     @numba.njit
     def job(x):

@@ -33,6 +33,10 @@ _STEPS = ("_optimize_final_module", "_finalize_dynamic_globals", "_finalize_fina
 _IS_KNOWN = all(hasattr(_Base, step) for step in _STEPS)
 """Whether Numba links and optimises in the steps that a piece leaves out; they are not of its public interface."""
 
+_INHERITED = {"error_model": "python", "fastmath": False, "forceinline": False}
+"""What Numba takes from the first caller where a function does not say it: then its bits would depend on which job was
+compiled first."""
+
 
 class _Piece(_Base):
     """Code to be linked into a job's."""
@@ -75,8 +79,9 @@ class _PieceCompiler(CompilerBase):
 def njit(**options: Any) -> Any:
     """As `numba.njit`; without a cache, the function is a piece of those that call it.
 
-    Python may call a piece too. It is then compiled once more, as Numba does it.
+    Python may call a piece too. It is then compiled once more, as Numba does it. A piece is the same in all its callers.
     """
+    options = _INHERITED | options
     if options.pop("cache", False):
         return kept_njit(no_cfunc_wrapper=True, **options)
     if not _IS_KNOWN:
