@@ -73,7 +73,7 @@ def test_constants_have_no_code_of_their_own(piece: Any) -> None:
 
 @pytest.mark.parametrize("quick_first", [False, True])
 def test_a_piece_is_the_same_whoever_is_compiled_first(quick_first: bool) -> None:
-    """Numba gives a function that does not say them the liberties of the caller that it is compiled for first."""
+    """What a function does not say Numba takes from the caller that it is first compiled for."""
 
     @njit(error_model="numpy")
     def piece(a, b, c):

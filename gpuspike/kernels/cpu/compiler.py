@@ -79,7 +79,7 @@ class _PieceCompiler(CompilerBase):
 def njit(**options: Any) -> Any:
     """As `numba.njit`; without a cache, the function is a piece of those that call it.
 
-    Python may call a piece too. It is then compiled once more, as Numba does it. A piece is the same in all its callers.
+    A piece is the same in all its callers. Python may call it too; it is then compiled once more, as Numba does it.
     """
     options = _INHERITED | options
     if options.pop("cache", False):
