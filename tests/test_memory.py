@@ -85,6 +85,7 @@ def test_the_plan_covers_what_the_launcher_allocates(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(module, "cupy_module", lambda: fake)
     monkeypatch.setattr(cuda, "elementwise", lambda _: lambda *args, **options: None)
     monkeypatch.setattr(cuda, "block_kernel", lambda *_: lambda *args: None)
+    monkeypatch.setattr(cuda, "forward_kernel", lambda *_: lambda *args: None)
     cuda_call.on_device.cache_clear()
     n_batch, n_pre, n_post, n_replica = 300, 100, 70, 2
     t_in, weights = (

@@ -13,7 +13,8 @@ import pytest
 sys.path[:0] = [
     str(Path(__file__).parent),
     str(Path(__file__).parents[1]),
-]  # helpers here, networks next door
+    str(Path(__file__).parents[2] / "scripts"),
+]  # helpers here, networks next door, and what drives NVIDIA's compiler
 
 import device_on_cpu  # noqa: E402
 

@@ -49,7 +49,6 @@ C_TYPES = {"float32": "float", "float64": "double", "int32": "int", "int64": "lo
 ELEMENTWISE = [
     *(make(regime) for make in (src.prepare_kernel, src.slopes_kernel) for regime in range(5)),
     *(src.slopes_kernel(regime, at_crossing=True) for regime in range(5)),
-    *(src.forward_kernel(regime, lifted) for lifted in (False, True) for regime in range(4)),
     *(src.mixed_kernel(lifted) for lifted in (False, True)),
     src.sum_kernel(),
     *(src.normals_kernel(jitter) for jitter in (False, True)),
@@ -58,13 +57,21 @@ ELEMENTWISE = [
     *(kernel for name in OPTIMIZERS for kernel in optimizer_kernels(OPTIMIZERS[name]())),
 ]
 REGIMES = (src.NO_REGIME, *range(5))
+FORWARD = [
+    src.forward_instance(np.dtype(dtype), regime, per_thread, lifted)
+    for dtype in ("float32", "float64")
+    for regime in range(4)
+    for per_thread in (1, src.NEURONS_A_THREAD)
+    for lifted in (False, True)
+]
 INSTANCES = [
+    *FORWARD,
     *dict.fromkeys(
         name
         for dtype in ("float32", "float64")
         for regime in REGIMES
         for name in src.block_kernels(np.dtype(dtype), regime).values()
-    )
+    ),
 ]
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
@@ -576,7 +583,7 @@ def installed(library: Path) -> Iterator[ModuleType]:
 
     before = sys.modules.get("cupy")
     cupy = sys.modules["cupy"] = module(library)
-    names = ("elementwise", "block_kernel", "_module", "on_device")
+    names = ("elementwise", "block_kernel", "forward_kernel", "_module", "on_device")
     caches = [getattr(cuda_call, name) for name in names]
     device.recorded, device.stream, device.busy, device.pool = None, None, (), default_pool
     device.launches.clear()

@@ -1,5 +1,6 @@
 // Just enough of CUDA for g++ to build the device code as it is: a block's threads are fibers of one operating system
-// thread, and a barrier hands over to the next fiber. Shared memory is static: blocks run one after another, and find
+// thread, and a barrier hands over to another fiber. Between two barriers they run in an order that is another each
+// time, as on a device: what depends on it is a race. Shared memory is static: blocks run one after another, and find
 // there what the block before has left, as on a device.
 #pragma once
 #include <math.h>
@@ -7,6 +8,7 @@
 #include <ucontext.h>
 
 #include <functional>
+#include <numeric>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -38,30 +40,49 @@ namespace shim {
 
 constexpr size_t STACK = 256 << 10;
 
+constexpr unsigned WARP = 32;
+
+enum State { READY, AT_BLOCK_BARRIER, AT_WARP_BARRIER, FINISHED };
+
 struct Fiber {
     ucontext_t context;
     std::vector<char> stack;
-    bool finished;
+    State state;
+    unsigned long long shown;  // to the other lanes of its warp
 };
 
 static ucontext_t scheduler;
 static std::vector<Fiber> fibers;
-static unsigned current;
-static bool at_barrier;
+static unsigned current, n_threads, turns;
 static std::function<void()> entry;
 
 inline void fiber_main() {
     entry();
-    fibers[current].finished = true;
+    fibers[current].state = FINISHED;
     swapcontext(&fibers[current].context, &scheduler);
 }
 
+inline void wait(State state) {
+    fibers[current].state = state;
+    swapcontext(&fibers[current].context, &scheduler);
+}
+
+// Lets threads [first, end) go on if all of them wait at a barrier.
+inline bool released(unsigned first, unsigned end, State at) {
+    for (unsigned t = first; t < end; ++t) {
+        if (fibers[t].state != at) return false;
+    }
+    for (unsigned t = first; t < end; ++t) fibers[t].state = READY;
+    return true;
+}
+
 // Runs a block; false if some threads met a barrier that others had left the kernel before.
-inline bool run_block(unsigned n_threads) {
+inline bool run_block(unsigned size) {
+    n_threads = size;
     if (fibers.size() < n_threads) fibers.resize(n_threads);
     for (unsigned t = 0; t < n_threads; ++t) {
         Fiber& fiber = fibers[t];
-        fiber.finished = false;
+        fiber.state = READY;
         fiber.stack.resize(STACK);
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.data();
@@ -69,18 +90,32 @@ inline bool run_block(unsigned n_threads) {
         fiber.context.uc_link = nullptr;
         makecontext(&fiber.context, fiber_main, 0);
     }
-    for (unsigned running = n_threads; running > 0;) {
-        unsigned waiting = 0;
-        for (current = 0; current < n_threads; ++current) {
-            threadIdx.x = current;
-            at_barrier = false;
-            swapcontext(&scheduler, &fibers[current].context);
-            waiting += at_barrier;
+    for (bool going_on = true; going_on;) {
+        // Steps of a number without a factor in common with that of the threads meet each of them.
+        unsigned step = ++turns * 2654435761u % n_threads;
+        while (std::gcd(step, n_threads) != 1) ++step;
+        for (unsigned n = 0, t = turns % n_threads; n < n_threads; ++n, t = (t + step) % n_threads) {
+            if (fibers[t].state != READY) continue;
+            current = threadIdx.x = t;
+            swapcontext(&scheduler, &fibers[t].context);
         }
-        if (waiting != 0 && waiting != n_threads) return false;
-        running = waiting;
+        going_on = released(0, n_threads, AT_BLOCK_BARRIER);
+        for (unsigned first = 0; first + WARP <= n_threads; first += WARP) {
+            if (released(first, first + WARP, AT_WARP_BARRIER)) going_on = true;
+        }
     }
-    return true;
+    return released(0, n_threads, FINISHED);
+}
+
+// What a lane of the own warp shows; all lanes call it together.
+template <typename T>
+inline T of_lane(T value, unsigned lane) {
+    static_assert(sizeof(T) <= sizeof(unsigned long long));
+    __builtin_memcpy(&fibers[current].shown, &value, sizeof value);
+    wait(AT_WARP_BARRIER);
+    __builtin_memcpy(&value, &fibers[current / WARP * WARP + lane].shown, sizeof value);
+    wait(AT_WARP_BARRIER);  // all have looked
+    return value;
 }
 
 // What a kernel takes, a letter an argument: pointers to f d ? i q, numbers I D.
@@ -119,6 +154,30 @@ int launch(void (*kernel)(A...), unsigned grid, unsigned block, void** args, con
 }  // namespace shim
 
 static inline void __syncthreads() {
-    shim::at_barrier = true;
-    swapcontext(&shim::fibers[shim::current].context, &shim::scheduler);
+    shim::wait(shim::AT_BLOCK_BARRIER);
+}
+
+template <typename T>
+static inline T __shfl_sync(unsigned, T value, int lane) {
+    return shim::of_lane(value, unsigned(lane));
+}
+
+template <typename T>
+static inline T __shfl_xor_sync(unsigned, T value, int mask) {
+    return shim::of_lane(value, (threadIdx.x % shim::WARP) ^ unsigned(mask));
+}
+
+static inline unsigned __ballot_sync(unsigned, bool mine) {
+    shim::fibers[shim::current].shown = mine;
+    shim::wait(shim::AT_WARP_BARRIER);
+    unsigned votes = 0;
+    for (unsigned lane = 0; lane < shim::WARP; ++lane) {
+        votes |= unsigned(shim::fibers[shim::current / shim::WARP * shim::WARP + lane].shown) << lane;
+    }
+    shim::wait(shim::AT_WARP_BARRIER);
+    return votes;
+}
+
+static inline int __ffs(int bits) {
+    return __builtin_ffs(bits);
 }

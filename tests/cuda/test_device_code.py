@@ -351,6 +351,58 @@ def test_splitting_a_batch_changes_no_bit() -> None:
         assert_same_bits(steepness, slope[:, part])
 
 
+@each_ratio
+@each_dtype
+@pytest.mark.parametrize("n_post", [64, 65, 129])
+def test_the_neurons_of_a_thread_change_no_bit(
+    ratio: float, dtype: Any, n_post: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for window, shared in ((4.0, False), (30.0, True)):
+        t_in, weights = network(scaled(ratio), 6, 5, 45, n_post, window, n_replica=2, dtype=dtype)
+        t_in, order = fake(t_in[:1] if shared else t_in), None
+        order, unit = cuda.spike_order(t_in), unit_of(scaled(ratio), weights)
+        lift = np.random.default_rng(1).normal(1.0, 0.6, (2, 5, n_post)).astype(dtype)  # some below 0
+        for lifts in (None, fake(lift)):
+            few = cuda.forward(t_in, order, fake(weights), unit, lifts)
+            with monkeypatch.context() as patch:
+                patch.setattr(cuda_source, "MANY", 0)
+                many = cuda.forward(t_in, order, fake(weights), unit, lifts)
+            launched = [name for name in device_on_cpu.device.launches[-3:] if "first_spikes" in name]
+            assert f", {cuda_source.NEURONS_A_THREAD}, " in launched[-1]
+            for one, other in zip(few, many, strict=True):
+                assert_same_bits(np.asarray(one), np.asarray(other))
+            assert np.isfinite(few[0]).any()
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0, 3.7, math.inf])
+def test_flat_crossings_are_solved_from_sums_in_float64(ratio: float) -> None:
+    """Where the slope is 0.002, float32 sums would give the time to 1e-4 at best."""
+    neuron, rng = plain(ratio), np.random.default_rng(2)
+    t_in = np.sort(rng.uniform(0.0, 3.0, (1, 1, 200))).astype(np.float32)
+    weights = rng.normal(0.01, 0.02, (1, 200, 96))
+    # Scaled so that the highest potential is just above the threshold; without a leak it is reached slowly.
+    ages = np.maximum(np.linspace(0.0, 30.0, 8001)[:, None] - t_in[0, 0], 0.0).astype(np.float64)
+    above = 2e-3 if math.isinf(ratio) else 3e-6
+    weights *= (1.0 + above) / np.maximum((neuron_kernel(ages, neuron) @ weights[0]).max(axis=0), 0.1)
+    weights = weights.astype(np.float32)
+    t_out, slope = forward(t_in, weights, neuron)
+    oracle = t_in.astype(np.float64), weights.astype(np.float64), neuron
+    exact = reference.first_spikes(*oracle)
+    flat = np.isfinite(t_out) & np.isfinite(exact)
+    flat[flat] = np.abs(reference.slopes(*oracle, exact)[flat] - 0.003) < 0.003
+    assert np.count_nonzero(flat) > 10
+    assert np.abs(t_out - exact)[flat].max() < 2e-6
+    np.testing.assert_allclose(slope[flat], reference.slopes(*oracle, exact)[flat], rtol=1e-2)
+
+
+def neuron_kernel(age: Array, neuron: LIF) -> Array:
+    """The potential that an input of weight 1 makes."""
+    slow, fast = neuron.tau_slow, neuron.tau_fast
+    if slow == fast:
+        return age * np.exp(-age)
+    return (np.exp(-age / slow) - np.exp(-age / fast)) / (1.0 / fast - 1.0 / slow)
+
+
 # --- the launcher ----------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from gpuspike.errors import ShapeError
 from gpuspike.kernels.constants import MIXED
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step as cuda_step
-from gpuspike.kernels.cuda.call import Array, Call, block_kernel, check, elementwise
+from gpuspike.kernels.cuda.call import Array, Call, block_kernel, check, elementwise, forward_kernel
 from gpuspike.kernels.unit import Unit
 from gpuspike.rng import LAYER_BLOCKS
 
@@ -30,6 +30,7 @@ place, constant = cuda_step.place, cuda_step.constant
 WORKSPACE = 128 << 20
 """Bytes that the events of a forward pass may take; a larger batch passes through in such parts."""
 
+FORWARD_THREADS = 128
 SAMPLE_THREADS = 128
 TILE_THREADS = 256
 """Shapes of blocks, as in `ttfs.cu`."""
@@ -76,24 +77,29 @@ def forward(
         ends = cupy.empty(rest, np.int32)
         events = cupy.empty((rest, 4), call.dtype)
         carries = cupy.empty((rest, 3), call.dtype)
-        exact = cupy.empty((rest, 2), np.float64)
         elementwise(src.prepare_kernel(regime))(
             call.n_batch, call.n_pre, call.n_post, first, n_samples, *c[:3], c.drive, c.reach, t_in, order,
-            times, rows, ends, events, carries, exact, size=n_events,
+            times, rows, ends, events, carries, size=n_events,
         )  # fmt: skip
-        width = min(32, call.n_post)
+        width = min(src.LANES, call.n_post)
         sizes = (call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, first, n_samples)
-        n_threads = call.n_replica * n_samples * -(-call.n_post // width) * width
+        groups = call.n_replica * n_samples
         if mixed:
             elementwise(src.mixed_kernel(lifted))(
                 width, *sizes, c.tangent, weights, call.own_taus(), times, rows, *lifts, t_out, slope,
-                size=n_threads,
+                size=groups * -(-call.n_post // width) * width,
             )  # fmt: skip
-        else:
-            elementwise(src.forward_kernel(regime, lifted))(
-                width, *sizes, *c[:3], c.drive, c.span, c.tangent, weights,
-                times, rows, ends, events, carries, exact, *lifts, t_out, slope, size=n_threads,
-            )  # fmt: skip
+            continue
+        per_thread = src.neurons_a_thread(call.n_post, groups * call.n_post)
+        n_threads = groups * -(-call.n_post // (width * per_thread)) * width
+        forward_kernel(call.dtype, regime, per_thread, lifted)(
+            (-(-n_threads // FORWARD_THREADS),), (FORWARD_THREADS,),
+            (
+                *map(np.int32, (width, call.n_replica, *sizes)),
+                *map(np.float64, (*c[:3], c.drive, c.span, c.tangent)),
+                weights, times, rows, ends, events, carries, *(lifts or (t_out,)), t_out, slope,
+            ),
+        )  # fmt: skip
     return t_out, slope
 
 

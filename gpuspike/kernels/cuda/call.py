@@ -183,6 +183,16 @@ def block_kernel(name: str, dtype: np.dtype[Any], regime: int) -> Any:
 
 
 @cache
+def forward_kernel(dtype: np.dtype[Any], regime: int, per_thread: int, lifted: bool) -> Any:
+    """See `cuda.source.forward_instance`; compiled by itself: few of them are used together."""
+    name = src.forward_instance(dtype, regime, per_thread, lifted)
+    return _compiled((name,)).get_function(name)
+
+
+@cache
 def _module(dtype: np.dtype[Any], regime: int) -> Any:
-    names = tuple(src.block_kernels(dtype, regime).values())
+    return _compiled(tuple(src.block_kernels(dtype, regime).values()))
+
+
+def _compiled(names: tuple[str, ...]) -> Any:
     return cupy_module().RawModule(code=src.source(), options=src.OPTIONS, name_expressions=names)

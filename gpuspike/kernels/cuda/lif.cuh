@@ -74,11 +74,6 @@ struct alignas(16) Event {
     Real ahead, bound;
 };
 
-// a and E(t) in full precision, for the second look at flat crossings.
-struct alignas(16) Exact {
-    double growth, position;
-};
-
 // What moving the anchor does to the sums.
 template <typename Real>
 struct Carry {
@@ -93,13 +88,8 @@ struct Sums {
         p += weight * event.growth;
         q += weight * event.moment;
     }
-    GPUSPIKE_INLINE void add(Real weight, const Exact& event) {
-        const Real term = weight * Real(event.growth);
-        p += term;
-        q += term * Real(event.position);
-    }
     GPUSPIKE_INLINE void move(const Carry<Real>& by) {
-        q = by.fade * q + by.shift * p;
+        q = fma(by.fade, q, by.shift * p);
         p *= by.keep;
     }
     GPUSPIKE_INLINE bool may_cross(const Event<Real>& event, Real high) const {
@@ -107,19 +97,15 @@ struct Sums {
     }
 };
 
-template <int REGIME>
-GPUSPIKE_INLINE Exact exact_event(double since_anchor, const Membrane<double>& m) {
-    return {exp(smaller(since_anchor / m.slow, FAR)), rise<REGIME>(since_anchor, m)};
-}
-
 // The tangent test's side of an event.
-//   drive: C (threshold - leak);  next: time of the next event from the same anchor, inf after the last one.
+//   since, next: times of the event and of the next one from the anchor, inf after the last one;  drive: C (threshold - leak).
 //   tied: the next event is at the same time. Of simultaneous events only the last one closes a causal set.
 template <typename Real, int REGIME>
-GPUSPIKE_INLINE Event<Real> event(const Exact& e, double next, bool tied, double drive, const Membrane<double>& m) {
+GPUSPIKE_INLINE Event<Real> event(double since, double next, bool tied, double drive, const Membrane<double>& m) {
+    const double growth = exp(smaller(since / m.slow, FAR)), position = rise<REGIME>(since, m);
     const double ahead = rise<REGIME>(smaller(next, 1e3 * m.fast), m);
-    const double bound = drive * e.growth * (1.0 + m.rate * e.position + (ahead - e.position) / m.fast);
-    return {Real(e.growth), Real(e.growth * e.position), Real(ahead), tied ? infinity<Real>() : Real(bound)};
+    const double bound = drive * growth * (1.0 + m.rate * position + (ahead - position) / m.fast);
+    return {Real(growth), Real(growth * position), Real(ahead), tied ? infinity<Real>() : Real(bound)};
 }
 
 // The anchor moves on by `gap`.
@@ -169,7 +155,7 @@ GPUSPIKE_INLINE Crossing<Real> solve(const Start<Real>& from, Real room, const M
         if (s > room) return none;
         return {s, pull};
     } else if constexpr (REGIME == DOUBLE) {
-        const Real b = Real(2) * pull * m.fast, discriminant = b * b - Real(4) * missing;
+        const Real b = Real(2) * pull * m.fast, discriminant = fma(b, b, Real(-4) * missing);
         if (discriminant < Real(0)) return none;
         const Real z = Real(2) * missing / (b + sqrt(discriminant)), s = Real(2) * m.fast * log1p(z);
         if (s > room) return none;
@@ -183,7 +169,7 @@ GPUSPIKE_INLINE Crossing<Real> solve(const Start<Real>& from, Real room, const M
             if (gap >= Real(0)) break;
             const Real slope = p - curve / (growth * m.fast);
             if (!(slope > Real(0))) return none;
-            const Real discriminant = slope * slope + Real(2) * gap * bend * curve / (growth * growth);
+            const Real discriminant = fma(slope, slope, Real(2) * gap * bend * curve / (growth * growth));
             if (discriminant < Real(0)) return none;
             const Real step = Real(-2) * gap / (slope + sqrt(discriminant));
             x += step;

@@ -41,7 +41,6 @@ class Elementwise:
 _SIZES = "int32 n_in_replicas, int32 n_batch, int32 n_pre, int32 n_post, int32 first_sample, int32 n_samples"
 _TAUS = "float64 tau_slow, float64 tau_fast, float64 rate"
 _MEMBRANE = "gpuspike::Membrane<double>{tau_slow, tau_fast, rate}"
-_EVENTS = "raw T times, raw int32 rows, raw int32 ends, raw T events, raw T carries, raw float64 exact"
 _SIZES_PASSED = "n_in_replicas, n_batch, n_pre, n_post, first_sample, n_samples"
 
 
@@ -52,40 +51,18 @@ def prepare_kernel(regime: int) -> Elementwise:
         "int32 n_batch, int32 n_pre, int32 n_post, int32 first_sample, int32 n_samples, "
         f"{_TAUS}, float64 drive, "
         "float64 reach, raw T t_in, raw int64 order",
-        _EVENTS,
+        "raw T times, raw int32 rows, raw int32 ends, raw T events, raw T carries",
         f"""gpuspike::prepare_event<T, {regime}>(
             i, n_batch, n_pre, n_post, first_sample, n_samples, {_MEMBRANE}, drive, reach,
             &t_in[0], &order[0],
             &times[0], &rows[0], &ends[0], reinterpret_cast<gpuspike::Event<T>*>(&events[0]),
-            reinterpret_cast<gpuspike::Carry<T>*>(&carries[0]),
-            reinterpret_cast<gpuspike::Exact*>(&exact[0]))""",
-    )
-
-
-def _lift(lifted: bool) -> tuple[str, str, str]:
-    """What a forward kernel's name, parameters and arguments say of thresholds that a trial lifts."""
-    return ("_lifted", ", raw T lift", "&lift[0]") if lifted else ("", "", "nullptr")
-
-
-def forward_kernel(regime: int, lifted: bool = False) -> Elementwise:
-    """First spikes of neurons that share their time constants."""
-    name, parameter, lift = _lift(lifted)
-    return Elementwise(
-        f"gpuspike_first_spike_{regime}{name}",
-        f"int32 width, {_SIZES}, {_TAUS}, float64 drive, float64 span, float64 tangent, raw T weights, "
-        f"{_EVENTS}{parameter}",
-        "raw T t_out, raw T slope",
-        f"""gpuspike::first_spike<T, {regime}>(
-            i, width, {_SIZES_PASSED}, {_MEMBRANE}, drive, span, tangent, &weights[0],
-            &times[0], &rows[0], &ends[0], reinterpret_cast<const gpuspike::Event<T>*>(&events[0]),
-            reinterpret_cast<const gpuspike::Carry<T>*>(&carries[0]),
-            reinterpret_cast<const gpuspike::Exact*>(&exact[0]), {lift}, &t_out[0], &slope[0])""",
+            reinterpret_cast<gpuspike::Carry<T>*>(&carries[0]))""",
     )
 
 
 def mixed_kernel(lifted: bool = False) -> Elementwise:
     """First spikes of neurons with time constants of their own."""
-    name, parameter, lift = _lift(lifted)
+    name, parameter, lift = ("_lifted", ", raw T lift", "&lift[0]") if lifted else ("", "", "nullptr")
     return Elementwise(
         f"gpuspike_first_spike_mixed{name}",
         f"int32 width, {_SIZES}, float64 tangent, raw T weights, raw float64 taus, raw T times, "
@@ -136,13 +113,22 @@ def normals_kernel(jitter: bool) -> Elementwise:
     )
 
 
+def _real(dtype: np.dtype[Any]) -> str:
+    return "float" if dtype == np.float32 else "double"
+
+
+def forward_instance(dtype: np.dtype[Any], regime: int, per_thread: int, lifted: bool) -> str:
+    """The kernel of first spikes of neurons that share their time constants, so many of them a thread."""
+    return f"gpuspike::first_spikes<{_real(dtype)}, {regime}, {per_thread}, {str(lifted).lower()}>"
+
+
 NO_REGIME = -1
 """Stands for the regime of kernels that know no neurons."""
 
 
 def block_kernels(dtype: np.dtype[Any], regime: int) -> dict[str, str]:
     """Names of the kernels whose threads work together, and of their instances."""
-    real = "float" if dtype == np.float32 else "double"
+    real = _real(dtype)
     if regime == NO_REGIME:
         generic = {name: f"gpuspike::{name}<{real}>" for name in ("sort_row", "count_silent", "judge")}
         return generic | {"draw_corners": "gpuspike::draw_corners"}
@@ -163,9 +149,24 @@ SPLIT_BLOCKS = 512
 """Blocks that fill a large device: where weights give fewer, the batch is cut and its parts are added up."""
 
 
+LANES = 32
+"""Neurons of a tile, or half of them, as in `ttfs.cu`."""
+
+NEURONS_A_THREAD = 2
+"""Of a forward pass that fills a device with half as many threads."""
+
+MANY = 1 << 17
+"""Pairs (sample, neuron) from which it does: on 132 multiprocessors four warps for each scheduler."""
+
+
 def event_bytes(itemsize: int) -> int:
     """Workspace of a forward pass for each event, for numbers of so many bytes."""
-    return 8 * itemsize + 24
+    return 8 * itemsize + 8
+
+
+def neurons_a_thread(n_post: int, n_pairs: int) -> int:
+    """How many neurons a thread of a forward pass has; it changes no bit of what they get."""
+    return NEURONS_A_THREAD if n_post >= NEURONS_A_THREAD * LANES and n_pairs >= MANY else 1
 
 
 def gradient_parts(n_pre: int, n_post: int, n_batch: int) -> int:

@@ -8,15 +8,22 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """The compiler's answer; resources are by kernel: (stack bytes, spilled bytes, registers)."""
+    """The compiler's answer.
+
+    Attributes:
+        resources: by kernel (stack bytes, spilled bytes, registers), where ptxas was asked for them.
+        cubin: machine code, where an architecture is one that exists (sm_90), else empty.
+    """
 
     log: str
     ok: bool
     resources: dict[str, tuple[int, int, int]]
+    cubin: bytes
 
 
 def folders() -> list[Path]:
@@ -61,12 +68,9 @@ def compile_text(library: ctypes.CDLL, text: str, options: list[str], names: lis
         library.nvrtcAddNameExpression(program, name.encode())
     words = [option.encode() for option in ["-ftz=true", "--device-as-default-execution-space", *options]]
     code = library.nvrtcCompileProgram(program, len(words), (ctypes.c_char_p * len(words))(*words))
-    size = ctypes.c_size_t()
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    buffer = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, buffer)
+    log = _read(library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog, program).rstrip(b"\0").decode()
+    cubin = b"" if code else _read(library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN, program)
     library.nvrtcDestroyProgram(ctypes.byref(program))
-    log = buffer.value.decode()
     resources = {}
     for part in log.split("Compiling entry function '")[1:]:
         stack = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores", part)
@@ -74,4 +78,12 @@ def compile_text(library: ctypes.CDLL, text: str, options: list[str], names: lis
         assert stack is not None
         assert registers is not None
         resources[part.split("'")[0]] = (int(stack[1]), int(stack[2]), int(registers[1]))
-    return Compiled(log, code == 0, resources)
+    return Compiled(log, code == 0, resources, cubin)
+
+
+def _read(size_of: Any, get: Any, program: ctypes.c_void_p) -> bytes:
+    size = ctypes.c_size_t()
+    size_of(program, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value)
+    get(program, buffer)
+    return buffer.raw
