@@ -318,3 +318,9 @@ def test_a_damaged_byte_is_refused_or_harmless_wherever_it_is(tmp_path: Path) ->
                 np.testing.assert_array_equal(array, arrays[name])
     assert not any("\n" in message for message in refusals)
     gc.collect()  # as above
+
+
+def test_another_npz_is_told_to_be_none_of_ours(tmp_path: Path) -> None:
+    np.savez(tmp_path / "digits.npz", train_times=np.zeros(3))
+    with pytest.raises(DataError, match="is not a readable checkpoint: it lacks a header, as files that"):
+        load(tmp_path / "digits.npz")

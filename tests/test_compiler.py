@@ -189,7 +189,7 @@ def test_a_run_says_what_it_compiles_before_it_does(
     monkeypatch.setattr(rehearsal, "_on_the_host", lambda parts: ((compiled,), ()))
     rehearsal.prepare_kernels(build(job.config), Console(file=page))  # no terminal
     words = f"training (adam, ttfs_cross_entropy, bumping) {words}"
-    line = f"kernels  compiling those for {words}, which this machine does once: up to a minute"
+    line = f"kernels  compiling those for {words}, once for each such kind on a machine: up to a minute"
     assert said[0].startswith(line)
     page = io.StringIO()
     monkeypatch.setattr(rehearsal, "_on_the_host", lambda parts: ((lambda: None,), ()))

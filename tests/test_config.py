@@ -18,6 +18,7 @@ from gpuspike.cli.train import folders_of, refuse_dashes, searching
 from gpuspike.cli.tune import read
 from gpuspike.config.evaluate import evaluations
 from gpuspike.config.files import latest_within
+from gpuspike.config.fitting import chip_label
 from gpuspike.config.schema import Config, Job, conf_folder, jobs, read_config, read_substrate, to_yaml
 from gpuspike.datasets import Dataset, Split, images, samples
 from gpuspike.datasets.files import Source
@@ -789,6 +790,7 @@ def test_sizes_that_a_data_set_cannot_know_are_asked_for() -> None:
     [
         ("--resume=outputs/x", "values are given without dashes: resume=outputs/x, got --resume=outputs/x"),
         ("--resume outputs/x", "values are given without dashes: resume=outputs/x, got --resume outputs/x"),
+        ("--experiment=mnist", "values are given without dashes: experiment=mnist, got --experiment=mnist"),
         ("--replicas -m", "values are given without dashes: replicas=VALUE, got --replicas"),
         (
             "--training.epochs",
@@ -846,3 +848,19 @@ def test_trials_that_do_not_differ_are_noted(overrides: list[str], noted: bool) 
 def test_what_a_device_s_step_cannot_is_named(overrides: list[str], words: str) -> None:
     (job,) = jobs(overrides, multirun=False)
     assert host_steps(job.config.training) == words
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label"),
+    [
+        ([], "ideal"),
+        (["substrate=bss2"], "bss2"),
+        (["substrate.threshold_std=0.1"], "ideal with threshold_std=0.1"),
+        (["substrate.weight_max=[2.0,3.0]"], "ideal with weight_max=[2.0, 3.0]"),
+    ],
+)
+def test_an_ideal_chip_that_is_distorted_is_called_by_its_distortions(
+    overrides: list[str], label: str
+) -> None:
+    (job,) = jobs(overrides, multirun=False)
+    assert chip_label(job.config.substrate) == label

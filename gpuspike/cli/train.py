@@ -148,7 +148,7 @@ def refuse_dashes(arguments: Sequence[str], schema: type[Any]) -> None:
         following = arguments[number + 1 : number + 2]
         if not equals and following and not following[0].startswith("-") and "=" not in following[0]:
             value = following[0]
-        if key.split(".")[0] in keys:
+        if key.split(".")[0] in (*keys, "experiment"):  # Hydra has a flag --experimental-rerun
             argument += f" {value}" if value and not equals else ""
             raise ConfigError(f"values are given without dashes: {key}={value or 'VALUE'}, got {argument}")
         if f"--{key}" not in FLAGS and sum(each.startswith(f"--{key}") for each in FLAGS) != 1:

@@ -76,7 +76,7 @@ def _tune(arguments: Sequence[str]) -> None:
             raise ConfigError("gpuspike-tune goes on by itself, got resume; leave it out")
     check_sweep(folder)
     console = Screen()
-    console.print(f"search   {search.trials} trials, {folder}", **LINE)
+    console.print(f"search   {search.trials} trial{'' if search.trials == 1 else 's'}, {folder}", **LINE)
     study = tuning.tune(search, compose, folder, console)
     _show(study, [*search.overrides, *others], console)
 
@@ -138,7 +138,8 @@ def _show(study: optuna.Study, overrides: Sequence[str], console: Console) -> No
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     complete.sort(key=lambda trial: -(trial.value or 0.0))
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
-    table = Table(title=f"{study.study_name}: {len(complete)} trials complete, {pruned} pruned")
+    done = f"{len(complete)} trial{'' if len(complete) == 1 else 's'} complete"
+    table = Table(title=f"{study.study_name}: {done}, {pruned} pruned")
     table.add_column("trial", justify="right")
     table.add_column("validation accuracy", justify="right")
     table.add_column("values")

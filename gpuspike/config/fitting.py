@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,18 @@ def without_chip(substrate: Any) -> bool:
     values = {key: getattr(substrate, key) for key, _, _ in keys()}
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return all(given[key] == field.default for key, _, field in keys())
+
+
+def chip_label(substrate: Any) -> str:
+    """What a kind of chip is called; an ideal one that is distorted has its distortions in its name."""
+    if substrate.name != "ideal" or without_chip(substrate):
+        return str(substrate.name)
+    changed = []
+    for key, _, field in keys():
+        value = getattr(substrate, key)
+        if (tuple(value) if isinstance(value, list) else value) != field.default:
+            changed.append(f"{key}={value.value if isinstance(value, Enum) else value}")
+    return f"ideal with {', '.join(changed)}"
 
 
 def aimless(config: Any) -> list[str]:

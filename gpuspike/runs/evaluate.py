@@ -19,6 +19,7 @@ from rich.console import Console
 from gpuspike.accountant import Prices, find, neurobench, read_prices
 from gpuspike.config.composition import conf_folder, read_yaml
 from gpuspike.config.evaluate import EvaluateConfig
+from gpuspike.config.fitting import chip_label
 from gpuspike.config.schema import GradientName, NewChip, read_config, read_substrate
 from gpuspike.errors import ConfigError, OutputError
 from gpuspike.network.decision import decisions
@@ -179,7 +180,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             "question": prepared.question,
             "split": split,
             "substrate": {
-                "name": parts.config.substrate.name,
+                "name": chip_label(parts.config.substrate),
                 "chip_seeds": [] if prepared.machine is parts.network else parts.chip_seeds,
             },
             "accuracy": {"mean": result.accuracy.mean(), "per_replica": result.accuracy},
@@ -263,7 +264,7 @@ def _show(
     epochs = prepared.parts.config.training.epochs
     epoch = f"epoch {prepared.epoch}"
     if prepared.epoch < epochs:
-        epoch += f" of {epochs}, where it was stopped"
+        epoch += f" of {epochs}, where it was stopped" if prepared.epoch else f" of {epochs}: not trained yet"
     console.print(
         f"{prepared.folder}, {epoch}, on {answer['substrate']['name']}: {headline(answer)}",
         soft_wrap=True,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.accountant import Activity, Prices, account, anytime
 from gpuspike.accountant.price import observe
+from gpuspike.config.fitting import chip_label
 from gpuspike.network.network import Machine
 from gpuspike.runs.experiment import Experiment
 from gpuspike.runs.gpu_energy import GpuEnergy
@@ -108,7 +109,7 @@ def examine(
         a chip, and the angle between the nominal and the exact gradient on the first training samples.
     """
     config = parts.config.substrate
-    told: dict[str, Any] = {"name": config.name, "gradient": config.gradient.value}
+    told: dict[str, Any] = {"name": chip_label(config), "gradient": config.gradient.value}
     if not isinstance(machine, OnChip) or not isinstance(machine.chip, EmulatedChip):
         return told
     size = parts.rule.evaluation_batch_size

@@ -42,7 +42,7 @@ def prepare_kernels(
     def say() -> None:
         compiled.append(True)
         console.print(
-            f"kernels  compiling those for {what}, which this machine does once: up to a minute",
+            f"kernels  compiling those for {what}, once for each such kind on a machine: up to a minute",
             soft_wrap=True,
             highlight=False,
         )

@@ -101,6 +101,8 @@ def load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     try:
         with opened(path) as file:
             arrays = unpack(file)
+        if _HEADER not in arrays:
+            raise DataError("it lacks a header, as files that gpuspike saves have")
         header = json.loads(str(arrays.pop(_HEADER)))
     except FileNotFoundError:
         raise DataError(f"no checkpoint at {path}") from None
