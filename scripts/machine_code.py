@@ -10,7 +10,7 @@ round.
 Columns:
 
     a pair       instructions, of all kinds
-    of it        multiply-adds, loads from global and from shared memory, other arithmetic and comparisons
+    of it        multiply-adds of the type of the sums, loads from global and from shared memory, the rest
     registers    a thread
     limit        pair-events/s if an H100 SXM issued an instruction in every cycle (NVIDIA's data sheet has
                  67 TFLOPS of float32: 33.5 T multiply-adds/s); of float64, only every second one could be
@@ -75,7 +75,7 @@ CASES = (
     Case("input times' gradient, float32", src.block_kernels(FLOAT, EQUAL)["times_gradient"], 256, 512),
 )
 
-KINDS = {"multiply-adds": r"[FD]FMA\b", "loads": r"LDG?\b", "shared": r"LDS\b"}
+KINDS = {"loads": r"LDG?\b", "shared": r"LDS\b"}
 
 
 @dataclass(frozen=True)
@@ -179,12 +179,12 @@ def _rounds(found: list[Block], start: int) -> Iterator[list[int]]:
             yield [*there[middle][1], *reversed(home[middle][1])][:-1] if middle != start else [start]
 
 
-def hot_loop(text: str, multiply_adds: int) -> list[str]:
+def hot_loop(text: str, multiply_adds: int, word: str = "FFMA") -> list[str]:
     """Instructions of the shortest round with so many multiply-adds; one or two may stand before the loop."""
     found = blocks(text)
 
     def size(instructions: list[str]) -> int:
-        return sum(bool(re.search(KINDS["multiply-adds"], word)) for word in instructions)
+        return sum(bool(re.search(rf"\b{word}\b", each)) for each in instructions)
 
     starts = [n for n, block in enumerate(found) if size(block.instructions) >= multiply_adds // 4]
     rounds = [
@@ -201,8 +201,10 @@ def hot_loop(text: str, multiply_adds: int) -> list[str]:
 def count(case: Case, arch: int) -> Count:
     """A case's loop for an architecture."""
     text, registers = machine_code(case.instance, arch)
-    loop = hot_loop(text, case.multiply_adds)
-    kinds = {kind: sum(bool(re.search(p, word)) for word in loop) for kind, p in KINDS.items()}
+    word = "FFMA" if "float" in case.instance else "DFMA"
+    loop = hot_loop(text, case.multiply_adds, word)
+    patterns = {"multiply-adds": rf"\b{word}\b"} | KINDS
+    kinds = {kind: sum(bool(re.search(pattern, each)) for each in loop) for kind, pattern in patterns.items()}
     return Count(len(loop), kinds, registers)
 
 
@@ -224,8 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--arch", type=int, nargs="+", default=[80, 90], choices=(70, 75, 80, 86, 89, 90),
-        help="generations of devices; from 100 on an instruction may be two multiply-adds: not counted yet",
+        "--arch", type=int, nargs="+", default=[80, 90], choices=(75, 80, 86, 89, 90, 100, 120),
+        help="generations of devices",
     )  # fmt: skip
     parser.add_argument("--case", default="", help="only loops whose name contains this")
     parser.add_argument("--markdown", type=Path)

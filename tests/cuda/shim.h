@@ -42,7 +42,7 @@ constexpr size_t STACK = 256 << 10;
 
 constexpr unsigned WARP = 32;
 
-enum State { READY, AT_BLOCK_BARRIER, AT_WARP_BARRIER, FINISHED };
+enum State { READY, AT_BLOCK_BARRIER, AT_SHUFFLE, AT_VOTE, FINISHED };
 
 struct Fiber {
     ucontext_t context;
@@ -101,7 +101,7 @@ inline bool run_block(unsigned size) {
         }
         going_on = released(0, n_threads, AT_BLOCK_BARRIER);
         for (unsigned first = 0; first + WARP <= n_threads; first += WARP) {
-            if (released(first, first + WARP, AT_WARP_BARRIER)) going_on = true;
+            for (State at : {AT_SHUFFLE, AT_VOTE}) going_on |= released(first, first + WARP, at);
         }
     }
     return released(0, n_threads, FINISHED);
@@ -112,9 +112,9 @@ template <typename T>
 inline T of_lane(T value, unsigned lane) {
     static_assert(sizeof(T) <= sizeof(unsigned long long));
     __builtin_memcpy(&fibers[current].shown, &value, sizeof value);
-    wait(AT_WARP_BARRIER);
+    wait(AT_SHUFFLE);
     __builtin_memcpy(&value, &fibers[current / WARP * WARP + lane].shown, sizeof value);
-    wait(AT_WARP_BARRIER);  // all have looked
+    wait(AT_SHUFFLE);  // all have looked
     return value;
 }
 
@@ -169,12 +169,12 @@ static inline T __shfl_xor_sync(unsigned, T value, int mask) {
 
 static inline unsigned __ballot_sync(unsigned, bool mine) {
     shim::fibers[shim::current].shown = mine;
-    shim::wait(shim::AT_WARP_BARRIER);
+    shim::wait(shim::AT_VOTE);
     unsigned votes = 0;
     for (unsigned lane = 0; lane < shim::WARP; ++lane) {
         votes |= unsigned(shim::fibers[shim::current / shim::WARP * shim::WARP + lane].shown) << lane;
     }
-    shim::wait(shim::AT_WARP_BARRIER);
+    shim::wait(shim::AT_VOTE);
     return votes;
 }
 

@@ -365,7 +365,7 @@ def test_the_neurons_of_a_thread_change_no_bit(
         for lifts in (None, fake(lift)):
             few = cuda.forward(t_in, order, fake(weights), unit, lifts)
             with monkeypatch.context() as patch:
-                patch.setattr(cuda_source, "MANY", 0)
+                patch.setattr(cuda_source, "neurons_a_thread", lambda *_: cuda_source.NEURONS_A_THREAD)
                 many = cuda.forward(t_in, order, fake(weights), unit, lifts)
             launched = [name for name in device_on_cpu.device.launches[-3:] if "first_spikes" in name]
             assert f", {cuda_source.NEURONS_A_THREAD}, " in launched[-1]
@@ -401,6 +401,15 @@ def neuron_kernel(age: Array, neuron: LIF) -> Array:
     if slow == fast:
         return age * np.exp(-age)
     return (np.exp(-age / slow) - np.exp(-age / fast)) / (1.0 / fast - 1.0 / slow)
+
+
+def test_neurons_are_paired_where_there_are_many_and_few_are_met_twice() -> None:
+    many = cuda_source.MANY
+    got = [
+        cuda_source.neurons_a_thread(n, many) for n in (10, 63, 64, 65, 96, 97, 128, 129, 160, 161, 246, 350)
+    ]
+    assert got == [1, 1, 2, 1, 1, 2, 2, 1, 1, 2, 2, 2]
+    assert cuda_source.neurons_a_thread(350, many - 1) == 1
 
 
 # --- the launcher ----------------------------------------------------------

@@ -49,8 +49,13 @@ def test_another_loop_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     not nvrtc.compilers() or machine_code.disassembler() is None,
     reason="NVIDIA's compiler or disassembler is not installed",
 )
-@pytest.mark.parametrize(("number", "most"), [(0, 9.5), (1, 8.1), (5, 4.8), (6, 4.4)])
-def test_hot_loops_have_no_more_instructions_than_the_page_says(number: int, most: float) -> None:
-    """On an H100; an address that is put together anew for every weight would be three more."""
+@pytest.mark.parametrize(
+    ("number", "arch", "most"),
+    [(0, 90, 9.6), (1, 90, 8.2), (0, 100, 9.7), (1, 100, 8.3), (5, 90, 4.8), (6, 90, 4.4)],
+)
+def test_hot_loops_have_no_more_instructions_than_the_page_says(number: int, arch: int, most: float) -> None:
+    """Addresses put together anew for every weight would be three more, sums that are not fused two."""
+    if nvrtc.compiler_for(arch) is None:
+        pytest.skip(f"no installed compiler knows sm_{arch}")
     case = machine_code.CASES[number]
-    assert machine_code.count(case, 90).instructions / case.pairs < most
+    assert machine_code.count(case, arch).instructions / case.pairs < most

@@ -38,6 +38,18 @@ GPUSPIKE_INLINE Real smaller(Real a, Real b) {
     return a < b ? a : b;
 }
 
+// A product that is rounded by itself. Where the compiler may fuse it with an addition in one kernel and not in another,
+// a neuron's bits would depend on which kernel it is in; sums that may be fused say so by fma.
+template <typename Real>
+GPUSPIKE_INLINE Real product(Real a, Real b) {
+#ifdef __CUDA_ARCH__
+    if constexpr (sizeof(Real) == 4) return __fmul_rn(a, b);
+    else return __dmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
 // The time constants, any unit; slow may be infinite, rate is d.
 template <typename Real>
 struct Membrane {
@@ -85,8 +97,8 @@ struct Sums {
     Real p, q;
 
     GPUSPIKE_INLINE void add(Real weight, const Event<Real>& event) {
-        p += weight * event.growth;
-        q += weight * event.moment;
+        p = fma(weight, event.growth, p);
+        q = fma(weight, event.moment, q);
     }
     GPUSPIKE_INLINE void move(const Carry<Real>& by) {
         q = fma(by.fade, q, by.shift * p);
@@ -128,7 +140,7 @@ struct Start {
 template <typename Real>
 GPUSPIKE_INLINE Start<Real> start(const Sums<Real>& s, Real growth, Real position, Real drive, const Membrane<Real>& m) {
     const Real scale = Real(1) / (growth * drive);
-    return {(position * s.p - s.q) * (scale / (Real(1) + m.rate * position)), s.p * scale};
+    return {product(fma(position, s.p, -s.q), scale / fma(m.rate, position, Real(1))), product(s.p, scale)};
 }
 
 // Delay from the event (inf: none before the next one), and du/dt there in units of threshold - leak.
@@ -155,7 +167,7 @@ GPUSPIKE_INLINE Crossing<Real> solve(const Start<Real>& from, Real room, const M
         if (s > room) return none;
         return {s, pull};
     } else if constexpr (REGIME == DOUBLE) {
-        const Real b = Real(2) * pull * m.fast, discriminant = fma(b, b, Real(-4) * missing);
+        const Real b = product(Real(2) * pull, m.fast), discriminant = fma(b, b, Real(-4) * missing);
         if (discriminant < Real(0)) return none;
         const Real z = Real(2) * missing / (b + sqrt(discriminant)), s = Real(2) * m.fast * log1p(z);
         if (s > room) return none;
@@ -165,7 +177,7 @@ GPUSPIKE_INLINE Crossing<Real> solve(const Start<Real>& from, Real room, const M
         const Real bend = m.slow > Real(2) * m.fast ? Real(0) : rate_fast / m.slow;
         Real x = Real(0), s = Real(0), curve = Real(1), growth = Real(1);
         for (int step_number = 0; step_number < 200; ++step_number) {
-            const Real gap = v + x * p - curve;
+            const Real gap = fma(x, p, v) - curve;
             if (gap >= Real(0)) break;
             const Real slope = p - curve / (growth * m.fast);
             if (!(slope > Real(0))) return none;
@@ -173,11 +185,12 @@ GPUSPIKE_INLINE Crossing<Real> solve(const Start<Real>& from, Real room, const M
             if (discriminant < Real(0)) return none;
             const Real step = Real(-2) * gap / (slope + sqrt(discriminant));
             x += step;
-            s = equal<REGIME>(m) ? x : log1p(m.rate * x) / m.rate;
+            const Real turn = product(m.rate, x);
+            s = equal<REGIME>(m) ? x : log1p(turn) / m.rate;
             if (s > room) return none;
             if (!(step > ulp * x)) break;
             curve = exp(s / m.fast);
-            growth = Real(1) + m.rate * x;
+            growth = Real(1) + turn;
         }
         return {s, p * exp(-s / m.slow) - rate_fast};
     }

@@ -68,7 +68,7 @@ GPUSPIKE_INLINE void prepare_event(
 }
 
 // First spike of one neuron with time constants of its own, weights in units of C (threshold - leak), slope of
-// threshold - leak. `taus`: (n_replica, n_post, 2), tau_mem and tau_syn. `lift` as above.
+// threshold - leak. `taus`: (n_replica, n_post, 2), tau_mem and tau_syn. `lift`: see `first_spikes`.
 template <typename Real>
 GPUSPIKE_INLINE void first_spike_mixed(
     Index i, int width, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
