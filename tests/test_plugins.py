@@ -381,7 +381,7 @@ def test_a_plan_and_a_search_have_the_parts(folder: Path) -> None:
     pytest.importorskip("optuna")
     (folder / "search.yaml").write_text("name: s\nparameters: {dataset.border: {low: 0.3, high: 0.7}}\n")
     said = succeeds(folder, "tune", "tune=search.yaml", "tune.trials=1", "plugin=sides.py", *GIVEN)
-    assert "1 trials complete" in said
+    assert "1 trial complete" in said
 
 
 @pytest.mark.parametrize("program", ["train", "evaluate", "plan", "tune"])
