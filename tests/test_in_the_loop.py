@@ -132,8 +132,8 @@ def test_training_in_the_loop_recovers_what_other_hardware_costs() -> None:
     machine = OnChip(network, EulerHardware((30, 3), 0.12))
     nominal, before = (accuracy(m, weights, data[1]) for m in (network, machine))
     further = [w.copy() for w in weights]
-    train(make_trainer(network, network, further, n_epochs=20), data, 20)
-    train(make_trainer(machine, network, weights, n_epochs=20), data, 20)
+    train(make_trainer(network, network, further, n_epochs=12), data, 12)
+    train(make_trainer(machine, network, weights, n_epochs=12), data, 12)
     without, after = (accuracy(machine, w, data[1]) for w in (further, weights))
     assert nominal > 0.85
     assert max(before, without) < nominal - 0.15, "the test needs hardware that costs accuracy"

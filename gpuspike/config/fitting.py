@@ -102,21 +102,23 @@ def misfits(choices: Mapping[str, Any], *, suited: bool) -> list[str]:
 
 def without_chip(substrate: Any) -> bool:
     """Whether a kind of chip distorts nothing, whatever it is called."""
-    values = {key: getattr(substrate, key) for key, _, _ in keys()}
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return all(given[key] == field.default for key, _, field in keys())
+    return not _distortions(substrate)
+
+
+def _distortions(substrate: Any) -> dict[str, Any]:
+    """The keys of a kind of chip that are not at their defaults, which distort nothing."""
+    values = {key: (getattr(substrate, key), field.default) for key, _, field in keys()}
+    as_default = {key: tuple(v) if isinstance(v, list) else v for key, (v, _) in values.items()}
+    return {key: value for key, (value, default) in values.items() if as_default[key] != default}
 
 
 def chip_label(substrate: Any) -> str:
     """What a kind of chip is called; an ideal one that is distorted has its distortions in its name."""
-    if substrate.name != "ideal" or without_chip(substrate):
+    distortions = _distortions(substrate)
+    if substrate.name != "ideal" or not distortions:
         return str(substrate.name)
-    changed = []
-    for key, _, field in keys():
-        value = getattr(substrate, key)
-        if (tuple(value) if isinstance(value, list) else value) != field.default:
-            changed.append(f"{key}={value.value if isinstance(value, Enum) else value}")
-    return f"ideal with {', '.join(changed)}"
+    told = (f"{k}={v.value if isinstance(v, Enum) else v}" for k, v in distortions.items())
+    return f"ideal with {', '.join(told)}"
 
 
 def aimless(config: Any) -> list[str]:

@@ -185,11 +185,7 @@ def _headline(summary: Mapping[str, Any]) -> str:
     """Accuracy, energy and time to decision, each with its evidence, then what the emulation took."""
     tiles = []
     emulated = section(summary, "substrate").get("name") or "ideal"
-    seen = (
-        "simulated"
-        if emulated == "ideal"
-        else f"simulated, on an emulated {'chip, ' if ' ' in emulated else ''}{emulated}"
-    )
+    seen = "simulated" if emulated == "ideal" else f"simulated, on an emulated {emulated}"
     for split, mean, std, count in _accuracies(summary)[-1:]:  # the others stand below
         band = f" (± {std}, {count} replicas)" if count > 1 else ""
         tiles.append((mean, f"{split} accuracy{band}", seen))

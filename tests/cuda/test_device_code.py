@@ -359,7 +359,7 @@ def test_the_neurons_of_a_thread_change_no_bit(
 ) -> None:
     for window, shared in ((4.0, False), (30.0, True)):
         t_in, weights = network(scaled(ratio), 6, 5, 45, n_post, window, n_replica=2, dtype=dtype)
-        t_in, order = fake(t_in[:1] if shared else t_in), None
+        t_in = fake(t_in[:1] if shared else t_in)
         order, unit = cuda.spike_order(t_in), unit_of(scaled(ratio), weights)
         lift = np.random.default_rng(1).normal(1.0, 0.6, (2, 5, n_post)).astype(dtype)  # some below 0
         for lifts in (None, fake(lift)):

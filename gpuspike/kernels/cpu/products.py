@@ -34,7 +34,7 @@ SAMPLES_PER_BLOCK = 96
 """Samples whose factors for a tile's neurons stay in the first-level cache while the inputs' pass by."""
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", fastmath={"contract"})
 def kernel(delay, mode, c):
     """C k(delay) for delay > 0; `c` are the `Constants`."""
     if mode == EQUAL:
@@ -91,7 +91,7 @@ def weight_products(i0, i1, t_in, mode, c, short, single, gate, g, a1, a2, x, p,
                     out[i - i0, j] += g[b, j] * kernel(delay, mode, c)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", fastmath={"contract"})
 def _pack_inputs(i0, i1, t_in, a1, a2, packed):
     """(n_tiles, n_samples, 3, TILE_INPUTS) times and factors of inputs i0 to i1, tile by tile."""
     kind, far = packed.dtype.type(0.0), packed.dtype.type(math.inf)
@@ -112,7 +112,7 @@ def _pack_inputs(i0, i1, t_in, a1, a2, packed):
                 packed[tile, b, 2, c] = a2[b, i] if i < i1 else kind
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", fastmath={"contract"})
 def _wide(i0, i1, t_in, single, gate, a1, a2, x, p, out):
     """The sum for inputs i0 to i1 of a replica, vectorised over neurons.
 

@@ -33,7 +33,7 @@ def window(earliest, t_out, c):
     return latest, latest - earliest <= WINDOW * c.tau_fast
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", fastmath={"contract"})
 def input_terms(times, anchor, end, mode, c, a1, a2):
     """a_i and a_i E(t_i) of inputs at given times, relative to an anchor; those that are not before `end` get any."""
     rate_slow = 1.0 / c.tau_slow

@@ -52,7 +52,7 @@ def exp_vectorised(x):
     return y * np.int64(power).view(np.float64)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", fastmath={"contract"})
 def rise(t, mode, rate):
     """E(t) = (exp(d t) - 1)/d, the coordinate in which the potential is a straight line."""
     if mode == EQUAL:
@@ -60,7 +60,7 @@ def rise(t, mode, rate):
     return math.expm1(min(rate * t, _FAR)) / rate
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", fastmath={"contract"})
 def solve(v, p, room, mode, tau_slow, tau_fast, rate):
     """Delay from an event to the crossing if that lies within `room`, else inf.
 
@@ -165,7 +165,7 @@ def solve_equal(v, p, room, delay, slope, count, tau):
         delay[j] *= tau
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", fastmath={"contract"})
 def _approach(v, line, y, room):
     """Second-order steps from y, left of the crossing, of the line v + y line with exp(y); inf if there is none."""
     for _ in range(200):
