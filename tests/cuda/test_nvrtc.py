@@ -60,6 +60,8 @@ def test_every_instance_compiles_without_a_warning_and_no_register_spills(arch: 
     forward = {name: used for name, used in hot.items() if "first_spikesIf" in name}
     assert len(forward) == len(device_on_cpu.FORWARD) // 2
     assert max(used[2] for used in forward.values()) <= 65536 // (3 * cuda.FORWARD_THREADS)
+    many = {used[2] for name, used in forward.items() if f"ELi{src.NEURONS_A_THREAD}E" in name}
+    assert 0 < max(many) <= 65536 // (4 * cuda.FORWARD_THREADS)  # there, a device is full
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -33,7 +33,7 @@ WORKSPACE = 128 << 20
 FORWARD_THREADS = 128
 SAMPLE_THREADS = 128
 TILE_THREADS = 256
-"""Shapes of blocks, as in `ttfs.cu`."""
+"""Shapes of blocks, as in `forward.cu` and `ttfs.cu`."""
 
 
 def _parts(call: Call, rows: int, bytes_an_entry: int) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from gpuspike.kernels.constants import MIXED
 
 OPTIONS = ("--std=c++17",)
 
-FILES = ("lif.cuh", "ttfs.cu", "step.cu")
+FILES = ("lif.cuh", "forward.cu", "ttfs.cu", "step.cu")
 
 
 @cache
@@ -150,7 +150,7 @@ SPLIT_BLOCKS = 512
 
 
 LANES = 32
-"""Neurons of a tile, or half of them, as in `ttfs.cu`."""
+"""Neurons of a tile, or half of them, as in `forward.cu`."""
 
 NEURONS_A_THREAD = 2
 """Of a forward pass that fills a device with half as many threads."""

@@ -3,7 +3,7 @@
 // is asked by the host before an epoch is over: the number of the batch, the learning rate and what is decided on the way
 // lie in the device's memory.
 //
-// Arrays are as in ttfs.cu; `clock` holds the epoch and the number of the batch. Every sum has one fixed order.
+// Arrays are as in forward.cu; `clock` holds the epoch and the number of the batch. Every sum has one fixed order.
 
 namespace gpuspike {
 

@@ -1,0 +1,313 @@
+// Kernel shells: which thread does what, and where its numbers lie. The mathematics is in lif.cuh, which
+// gpuspike/kernels/cuda/source.py puts in front of this text; gpuspike/kernels/cuda/__init__.py launches it.
+//
+// Arrays are contiguous with the axes (replica, sample, input or neuron). Forward passes go through `n_samples`
+// samples from `first_sample` on; arrays of events hold these samples only. Where n_in_replicas is 1, all replicas
+// share one input.
+
+namespace gpuspike {
+
+typedef long long Index;
+
+// A sample's spikes in the order of time.
+template <typename Real>
+struct Sorted {
+    const Real* times;
+    const Index* order;
+    double width;  // of the cells into which time is cut from the first spike on; each cell has one anchor
+
+    GPUSPIKE_INLINE double operator()(int k) const { return times[order[k]]; }
+    GPUSPIKE_INLINE double cell(int k) const {
+        const double first = (*this)(0), t = (*this)(k);
+        return t < infinity<double>() ? floor((t - first) / width) : t;
+    }
+    // First event in [low, high) whose cell is at least the given one (strictly behind it), else high.
+    GPUSPIKE_INLINE int first_in(double cell_wanted, bool behind, int low, int high) const {
+        while (low < high) {
+            const int middle = low + (high - low) / 2;
+            const double here = cell(middle);
+            if (here < cell_wanted || (behind && here == cell_wanted)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        return low;
+    }
+};
+
+// What all neurons of a sample need of one event; one thread an event. MIXED needs times and rows only.
+//   rows: where the input's row of weights begins.
+//   ends: for the first event of each anchor, the first event behind it; not written for other events, nor is carry.
+template <typename Real, int REGIME>
+GPUSPIKE_INLINE void prepare_event(
+    Index i, int n_batch, int n_pre, int n_post, int first_sample, int n_samples, Membrane<double> m, double drive,
+    double reach, const Real* t_in, const Index* order, Real* times, int* rows, int* ends, Event<Real>* events,
+    Carry<Real>* carries) {
+    const int k = int(i % n_pre);
+    const Index row = i / n_pre, r = row / n_samples, b = first_sample + row % n_samples;
+    const Index source = (r * n_batch + b) * n_pre;
+    const Sorted<Real> sorted = {t_in + source, order + source, reach * m.fast};
+    const double t = sorted(k);
+    times[i] = Real(t);
+    rows[i] = int(order[source + k]) * n_post;
+    if constexpr (REGIME != MIXED) {
+        if (!(t < infinity<double>())) return;
+        const double cell = sorted.cell(k);
+        const int first = cell == 0.0 ? 0 : sorted.first_in(cell, false, 0, k);
+        const double anchor = sorted(first), next = k + 1 < n_pre ? sorted(k + 1) : infinity<double>();
+        events[i] = event<Real, REGIME>(t - anchor, next - anchor, next == t, drive, m);
+        if (first == k) {
+            ends[i] = sorted.first_in(cell, true, k + 1, n_pre);
+            if (k > 0) {
+                const int before = sorted.first_in(sorted.cell(k - 1), false, 0, k - 1);
+                carries[i] = carry<Real, REGIME>(anchor - sorted(before), m);
+            }
+        }
+    }
+}
+
+// First spike of one neuron with time constants of its own, weights in units of C (threshold - leak), slope of
+// threshold - leak. `taus`: (n_replica, n_post, 2), tau_mem and tau_syn. `lift`: see `first_spikes`.
+template <typename Real>
+GPUSPIKE_INLINE void first_spike_mixed(
+    Index i, int width, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
+    double tangent, const Real* weights, const double* taus, const Real* times, const int* rows, const Real* lift,
+    Real* t_out, Real* slope) {
+    const int n_tiles = (n_post + width - 1) / width;
+    const Index group = i / width, b = group % n_samples, tile = group / n_samples % n_tiles;
+    const Index r = group / n_samples / n_tiles;
+    const int j = int(tile * width + i % width);
+    if (j >= n_post) return;
+    const Index row = ((n_in_replicas > 1 ? r : 0) * n_samples + b) * n_pre;
+    const Index out = (r * n_batch + first_sample + b) * n_post + j;
+    const Real* column = weights + r * n_pre * n_post + j;
+    const double* tau = taus + 2 * (r * n_post + j);
+    const Membrane<double> m = membrane(tau[0], tau[1]);
+    const double high = lift == nullptr ? 1.0 : double(lift[out]), share = 1.0 / high;
+    t_out[out] = high > 0.0 ? infinity<Real>() : Real(0);
+    slope[out] = Real(0);
+    if (!(high > 0.0)) return;
+    Start<double> now = {0.0, 0.0};
+    for (int k = 0; k < n_pre; ++k) {
+        const double t = times[row + k], next = k + 1 < n_pre ? double(times[row + k + 1]) : infinity<double>();
+        if (!(t < infinity<double>())) return;
+        now.p += share * double(column[rows[row + k]]);
+        if (next == t) continue;  // of simultaneous events only the last one closes a causal set
+        const bool ends_here = !(next < infinity<double>());
+        const Step step(ends_here ? 0.0 : next - t, m);
+        if (ends_here || step.may_cross(now, m)) {
+            const Crossing<double> crossing = solve<double, MIXED>(now, next - t, m);
+            if (crossing.delay < infinity<double>()) {
+                t_out[out] = Real(t + crossing.delay);
+                if (crossing.slope * m.fast > tangent) slope[out] = Real(high * crossing.slope);
+                return;
+            }
+        }
+        now = step.after(now);
+    }
+}
+
+// --- first spikes -----------------------------------------------------------------------------------------------
+
+inline constexpr int FORWARD_THREADS = 128, LANES = 32;
+inline constexpr unsigned ALL_LANES = 0xffffffffu;
+inline constexpr int LOADED = 64;  // bytes of weights that a thread loads together, so that the latencies overlap
+
+// A pointer that the compiler takes as it is. Else it adds its parts up anew for every weight: three instructions more.
+template <typename T>
+__device__ const T* whole(const T* pointer) {
+#ifdef __CUDA_ARCH__
+    asm("" : "+l"(pointer));
+    __builtin_assume(__isGlobal(pointer));
+#endif
+    return pointer;
+}
+
+// A crossing behind the given event solved again, from sums in float64 that the lanes of a warp share. Each lane gets it.
+template <typename Real, int REGIME>
+__device__ Crossing<double> solve_together(
+    int last, double room, double level, const Membrane<double>& m, const Real* column, const Real* times,
+    const int* rows) {
+    double pull = 0.0, potential = 0.0;
+    const double now = times[last];
+    for (int k = threadIdx.x % LANES; k <= last; k += LANES) {
+        const double age = now - double(times[k]), w = column[rows[k]];
+        pull += w * exp(-age / m.slow);
+        potential += w * kernel<REGIME>(age, m);
+    }
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        pull += __shfl_xor_sync(ALL_LANES, pull, half);
+        potential += __shfl_xor_sync(ALL_LANES, potential, half);
+    }
+    return solve<double, REGIME>({potential / level, pull / level}, room, m);
+}
+
+// The next events, and the thread's weights there: all loads, then their use, so that latencies overlap. Unless WHOLE,
+// there are n; what would be behind adds nothing, and passes no test.
+template <bool WHOLE, int AT_ONCE, int PER_THREAD, typename Real>
+__device__ void load(
+    int n, const Event<Real>* events, const int* rows, const Real* weights, Event<Real> (&event)[AT_ONCE],
+    Real (&weight)[AT_ONCE][PER_THREAD]) {
+#pragma unroll
+    for (int a = 0; a < AT_ONCE; ++a) {
+        const bool here = WHOLE || a < n;
+        event[a] = here ? events[a] : Event<Real>{Real(0), Real(0), Real(0), infinity<Real>()};
+        const Real* from = weights + (here ? rows[a] : 0);
+#pragma unroll
+        for (int m = 0; m < PER_THREAD; ++m) weight[a][m] = here ? from[m * LANES] : Real(0);
+    }
+}
+
+// First spikes of neurons that share their time constants. A thread has PER_THREAD neurons of a (replica, sample),
+// `width` apart; `width` neighbouring neurons of a sample are neighbouring threads, and all samples meet one such tile of
+// neurons before the next: its weights stay in the cache. The last tile reaches back where it would reach beyond the
+// last neuron, and says the same of these as the tile before. What a neuron gets does not depend on PER_THREAD.
+//   events, carries: of `Event` and `Carry`;  lift: (n_replica, n_batch, n_post) factors of threshold - leak where LIFTED;
+//   at 0 or below the neuron spikes at time 0.
+template <typename Real, int REGIME, int PER_THREAD, bool LIFTED>
+__global__ void __launch_bounds__(FORWARD_THREADS, 2) first_spikes(
+    int width, int n_replica, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
+    double tau_slow, double tau_fast, double rate, double drive, double span, double tangent, const Real* weights,
+    const Real* times, const int* rows, const int* ends, const Real* events, const Real* carries, const Real* lift,
+    Real* t_out, Real* slope) {
+    const Membrane<double> m = {tau_slow, tau_fast, rate};
+    const Membrane<Real> near = {Real(m.slow), Real(m.fast), Real(m.rate)};
+    constexpr int AT_ONCE = LOADED / int(sizeof(Real)) / PER_THREAD;
+    const int apart = PER_THREAD == 1 ? 0 : LANES;  // `width` where it matters, as known when compiling
+    const Index i = Index(blockIdx.x) * FORWARD_THREADS + threadIdx.x;
+    const int wide = width * PER_THREAD, n_tiles = (n_post + wide - 1) / wide;
+    const Index group = i / width, b = group % n_samples, tile = group / n_samples % n_tiles;
+    const Index r = group / n_samples / n_tiles;
+    const int j = smaller(int(tile) * wide, n_post - wide) + int(i % width);
+    const Index row = ((n_in_replicas > 1 ? r : 0) * n_samples + b) * n_pre, column = r * n_pre * n_post + j;
+    const Index out = (r * n_batch + first_sample + b) * n_post + j;
+    const Event<Real>* event_at = whole(reinterpret_cast<const Event<Real>*>(events) + row);
+    const Carry<Real>* carry_at = reinterpret_cast<const Carry<Real>*>(carries) + row;
+    const Real* weight_at = whole(weights + column);
+    const int* row_at = whole(rows + row);
+    const Real* time_at = times + row;
+
+    // A neuron that spikes no more has a sum that no test passes.
+    Sums<Real> sums[PER_THREAD];
+    Real high[PER_THREAD], spike[PER_THREAD], rising[PER_THREAD];
+    int flat[PER_THREAD];  // the event behind which a crossing is too flat for float32, or -1
+    unsigned silent = 0;
+#pragma unroll
+    for (int n = 0; n < PER_THREAD; ++n) {
+        const Real factor = LIFTED && r < n_replica ? lift[out + n * apart] : Real(1);
+        const bool may = r < n_replica && factor > Real(0);
+        high[n] = may ? factor : Real(1);
+        sums[n] = {Real(0), may ? Real(0) : infinity<Real>()};
+        spike[n] = may ? infinity<Real>() : Real(0);
+        rising[n] = Real(0);
+        flat[n] = -1;
+        if (may) silent |= 1u << n;
+    }
+    for (int first = 0, end = 0; silent && first < n_pre && time_at[first] < infinity<Real>(); first = end) {
+        end = ends[row + first];
+#pragma unroll
+        for (int n = 0; n < PER_THREAD; ++n) {
+            if (first > 0) sums[n].move(carry_at[first]);
+        }
+        for (int k = first; silent && k < end; k += AT_ONCE) {
+            Event<Real> event[AT_ONCE];
+            Real weight[AT_ONCE][PER_THREAD];
+            if (end - k >= AT_ONCE) {
+                load<true>(AT_ONCE, event_at + k, row_at + k, weight_at, event, weight);
+            } else {
+                load<false>(end - k, event_at + k, row_at + k, weight_at, event, weight);
+            }
+            bool crosses = false;
+            Sums<Real> ahead[PER_THREAD];
+#pragma unroll
+            for (int n = 0; n < PER_THREAD; ++n) ahead[n] = sums[n];
+#pragma unroll
+            for (int a = 0; a < AT_ONCE; ++a) {
+#pragma unroll
+                for (int n = 0; n < PER_THREAD; ++n) {
+                    ahead[n].add(weight[a][n], event[a]);
+                    crosses |= ahead[n].may_cross(event[a], high[n]);
+                }
+            }
+            if (crosses) {
+                // Once more, event by event: which one is it?
+                unsigned crossing;
+                int last = -1;
+                do {
+                    const int from = last + 1;
+                    Real growth = Real(1), moment = Real(0);
+                    crossing = 0;
+#pragma unroll
+                    for (int a = 0; a < AT_ONCE; ++a) {
+                        if (a < from || crossing) continue;
+                        last = a, growth = event[a].growth, moment = event[a].moment;
+#pragma unroll
+                        for (int n = 0; n < PER_THREAD; ++n) {
+                            sums[n].add(weight[a][n], event[a]);
+                            if (sums[n].may_cross(event[a], high[n])) crossing |= 1u << n;
+                        }
+                    }
+                    if (!crossing) break;
+                    const Real at = time_at[k + last];
+                    const Real room = (k + last + 1 < n_pre ? time_at[k + last + 1] : infinity<Real>()) - at;
+#pragma unroll 1
+                    for (int n = 0; n < PER_THREAD; ++n) {  // the solution is there once
+                        if (!(crossing >> n & 1u)) continue;
+                        Sums<Real> own = sums[0];
+                        Real level = high[0] * Real(drive);
+#pragma unroll
+                        for (int other = 1; other < PER_THREAD; ++other) {
+                            if (other == n) own = sums[other], level = high[other] * Real(drive);
+                        }
+                        const Start<Real> from_here = start(own, growth, moment / growth, level, near);
+                        const Crossing<Real> found = solve<Real, REGIME>(from_here, room, near);
+                        if (!(found.delay < infinity<Real>())) continue;
+                        silent &= ~(1u << n);
+#pragma unroll
+                        for (int other = 0; other < PER_THREAD; ++other) {
+                            if (other != n) continue;
+                            sums[other].q = infinity<Real>();
+                            spike[other] = at + found.delay;
+                            rising[other] = found.slope;
+                            if (found.slope * near.fast < Real(FLAT)) flat[other] = k + last;
+                        }
+                    }
+                } while (silent);
+            } else {
+#pragma unroll
+                for (int n = 0; n < PER_THREAD; ++n) sums[n] = ahead[n];
+            }
+        }
+    }
+    if constexpr (sizeof(Real) == 4) {
+#pragma unroll
+        for (int n = 0; n < PER_THREAD; ++n) {
+            for (unsigned asking = __ballot_sync(ALL_LANES, flat[n] >= 0); asking; asking &= asking - 1) {
+                const int lane = __ffs(int(asking)) - 1, last = __shfl_sync(ALL_LANES, flat[n], lane);
+                const double level = double(__shfl_sync(ALL_LANES, high[n], lane)) * drive;
+                const Index its_row = __shfl_sync(ALL_LANES, row, lane);
+                const Index its_column = __shfl_sync(ALL_LANES, column, lane) + n * apart;
+                const Real at = times[its_row + last];
+                const Real room = (last + 1 < n_pre ? times[its_row + last + 1] : infinity<Real>()) - at;
+                const Crossing<double> again = solve_together<Real, REGIME>(
+                    last, room, level, m, weights + its_column, times + its_row, rows + its_row);
+                // Else float32 has the last word on whether there is a spike.
+                if (int(threadIdx.x) % LANES == lane && again.delay < infinity<double>()) {
+                    spike[n] = at + Real(again.delay);
+                    rising[n] = Real(again.slope);
+                }
+            }
+        }
+    }
+    if (r >= n_replica) return;
+#pragma unroll
+    for (int n = 0; n < PER_THREAD; ++n) {
+        t_out[out + n * apart] = spike[n];
+        // Where the potential only touches the threshold, the slope is rounding: no gradient.
+        const bool steep = rising[n] * near.fast > Real(tangent);
+        slope[out + n * apart] = steep ? rising[n] * (high[n] * Real(span)) : Real(0);
+    }
+}
+
+}  // namespace gpuspike
