@@ -81,6 +81,7 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     if name not in names:
         close = difflib.get_close_matches(str(name), names, 1)
+        close = close or [known for known in names if str(name) and str(name) in known]
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{hint}")
     return name

@@ -398,6 +398,15 @@ def test_an_all_in_price_by_the_event_is_the_whole_account() -> None:
     assert told["energy_per_classification_J"] == pytest.approx(11.75 * 26e-12)
 
 
+def test_what_is_charged_by_the_time_is_known_as_well_as_the_time() -> None:
+    assert (chip("spinnaker").evidence, chip("spinnaker").time_evidence) == ("assumption", "assumption")
+    assert chip("brainscales2").evidence == "derived"  # with times that are stated
+    by_event = replace(
+        chip("spinnaker"), items=[item for item in chip("spinnaker").items if item.per == "spike"]
+    )
+    assert (by_event.evidence, by_event.time_evidence) == ("measured", "assumption")
+
+
 def test_spinnaker_is_charged_for_its_board_and_its_neurons_by_the_time() -> None:
     terms = account(hand_activity(), chip("spinnaker"), ["a", "b"])["energy_terms_J"]
     assert terms["idle"] == pytest.approx(2.67 * 0.08)

@@ -534,6 +534,11 @@ def test_yaml_shows_plain_values_not_python_s() -> None:
         ("zebra=1", "resume, start, plugin"),
         ("dataset=own", "did you mean experiment=own?"),
         ("experiment=robustness", "robustness/weight_bits, robustness/weight_range"),
+        ("experiment=robustness/weight_bit", "did you mean experiment=robustness/weight_bits?"),
+        ("experiment=spike_jiter", "did you mean experiment=robustness/spike_jitter?"),
+        ("training.loss=mse", "did you mean time_mse?"),
+        ("model.tau_mem=infty", "did you mean model.tau_mem=inf?"),
+        ("model.tau_mem=long", "model.tau_mem must be a number, got long"),
     ],
 )
 def test_a_slip_is_told_with_what_was_meant_perhaps(override: str, words: str) -> None:
@@ -576,7 +581,7 @@ def test_mistakes_of_all_jobs_of_a_sweep_are_told_once_each() -> None:
 
 def test_a_folder_of_files_that_is_no_group_is_told_its_key() -> None:
     assert refusal("prices=loihi").endswith("did you mean substrate.prices?")
-    words = "which has no keys here (substrate=NAME, or a YAML file of yours with that key), got substrate."
+    words = "substrate must be a name or a YAML file here, with its values in it, got substrate."
     with pytest.raises(ConfigError, match=re.escape(words)):
         evaluations(["run=x", "substrate.weight_bits=3"], multirun=False)
 

@@ -218,8 +218,18 @@ def test_the_search_finds_the_least_bits(bits: int) -> None:
     assert border.enough == bits
     assert border.too_much == bits - 1
     assert all(float(value).is_integer() for value, _ in bench.asked if value)
-    words = "too much" if bits > 2 else "no value that a chip can have"
+    words = "too little" if bits > 2 else "no value that a chip can have"
     assert border.told() == f"weight_bits: {bits} is borne, {bits - 1} is {words}"
+
+
+@pytest.mark.parametrize("bits", [17, 24])
+def test_the_search_ends_where_no_chip_can_be_milder(bits: int) -> None:
+    bench = Known(lambda value: 0.95 if value is None or value >= bits else 0.8, least=2, most=24)
+    border = found(bench, "weight_bits")
+    assert border.enough == bits
+    none = found(Known(lambda value: 0.95 if value is None else 0.8, least=2, most=24), "weight_bits")
+    assert none.told() == "weight_bits: 24 is too little, and no value that is borne has been found"
+    assert max(point.value or 0.0 for point in none.points) == 32
 
 
 def test_the_search_finds_a_least_range() -> None:
@@ -298,12 +308,21 @@ def test_a_map_has_a_row_for_each_value_of_the_second() -> None:
 def test_rows_of_a_page() -> None:
     told = rows(
         [
-            {"value": None, "verdict": REACHED, "seeds": 5, "mean": 0.95, "interval": [0.94, 0.96]},
+            {"value": None, "verdict": REACHED, "mean": 0.95, "interval": [0.94, 0.96]}
+            | {"accuracy": [0.94, 0.96, 0.95]},
+            {
+                "value": 0.1,
+                "verdict": REACHED,
+                "mean": 0.95,
+                "interval": [0.95, 0.95],
+                "accuracy": [0.95] * 5,
+            },
             {"value": [2, 0.1], "verdict": REFUSED, "reason": "no"},
         ]
     )
     assert told == [
-        ("off", "5", "95.00 %", "94.00 % to 96.00 %", "reached"),
+        ("off", "3", "95.00 %", "94.00 % to 96.00 %", "reached"),
+        ("0.1", "5, all alike", "95.00 %", "95.00 % to 95.00 %", "reached"),
         ("2, 0.1", "-", "-", "-", "refused: no"),
     ]
 

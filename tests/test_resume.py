@@ -217,6 +217,25 @@ def test_another_version_of_the_code_is_said(
     assert "begun with another gpuspike" in screen.getvalue()
 
 
+def test_a_resumed_run_was_begun_when_it_was_and_has_taken_all_of_its_time(
+    stopped: Callable[..., Path],
+) -> None:
+    folder = stopped()
+    arrays, header = checkpoint.load(folder / "checkpoint.npz")
+    checkpoint.save(
+        folder / "checkpoint.npz", arrays, {**header, "date": "2020-01-01 00:00", "wall_s": 1000.0}
+    )
+    summary = runs.go_on(folder, quiet())
+    assert summary["run"]["date"] == "2020-01-01 00:00"
+    assert 1000.0 < summary["emulator"]["wall_s"] < 2000.0
+    again = runs.go_on(folder, quiet())  # which trains nothing
+    assert again["run"]["date"] == "2020-01-01 00:00"
+    assert again["emulator"]["wall_s"] > 1000.0
+    older = {key: value for key, value in header.items() if key not in ("date", "wall_s")}
+    checkpoint.save(folder / "checkpoint.npz", arrays, older)
+    assert resume.read(folder).date is None
+
+
 def test_the_checkpoint_before_is_kept(stopped: Callable[..., Path]) -> None:
     _, header = checkpoint.load(checkpoint.previous(stopped() / "checkpoint.npz"))
     assert header["epoch"] == 2

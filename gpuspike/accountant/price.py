@@ -78,7 +78,7 @@ class Cost:
         energy_per_classification_J: of whole trials;  energy_terms_J: by term.
         time_to_decision_s: "mean", "p50" and "p99", of the samples that are decided; None without a time.
         seconds_per_sample, samples_per_s: reset and transfer included where they are known.
-        evidence, time_evidence: the weakest grade among the prices, and among the times.
+        evidence, time_evidence: the weakest grade among what joules are made of, and among the times.
         refused: why there is no energy; None where there is one.
         summary: all of it, as "chip" in summary.json.
         anytime: accuracy and energy by the time that one listens, as "anytime" in summary.json.

@@ -134,8 +134,9 @@ class Prices:
 
     @property
     def evidence(self) -> str:
-        """The weakest grade among the prices."""
-        return weakest(item.number for item in self.items)
+        """The weakest grade among the prices, and among the times where something is paid for by time."""
+        timed = any(PER[item.per] == "power" or item.per == "neuron_update" for item in self.items)
+        return weakest([*(item.number for item in self.items), *(self.times.values() if timed else ())])
 
     @property
     def time_evidence(self) -> str:

@@ -71,7 +71,10 @@ def main(console: Console | None = None) -> int:
         code |= _row(table, "cuda kernels", lambda: _compare(backend.cupy_module().asarray))
     else:
         colour = "red" if problem.kind in BROKEN else "yellow"
-        table.add_row("cuda", Text.assemble((problem.kind, colour), f": {problem.text}"))
+        said = Text.assemble((problem.kind, colour), f": {problem.text}")
+        if problem.kind == "no CuPy":  # which the text says too
+            said = Text(problem.text, colour)
+        table.add_row("cuda", said)
         code |= int(problem.kind in BROKEN)
     console.print(table)
     arrays = "NumPy arrays on the CPU" + ("" if problem else ", CuPy arrays on the device")

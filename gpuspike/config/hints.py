@@ -59,10 +59,11 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
         return f"there is no key {found['key']}; valid keys: {valid}{hint}"
     if (found := _INTO_VALUE.search(words)) and found["key"] in dotted(schema):
         expected = _expected(schema, found["key"])
-        hint = (
-            " (substrate=NAME, or a YAML file of yours with that key)" if found["key"] == "substrate" else ""
-        )
-        return f"{found['key']} must be {expected}, which has no keys here{hint}, got {text or found[0]}"
+        if found["key"] == "substrate":  # elsewhere a group
+            return (
+                f"substrate must be a name or a YAML file here, with its values in it, got {text or found[0]}"
+            )
+        return f"{found['key']} must be {expected}, which has no keys here, got {text or found[0]}"
     if found := _MISSING.search(words):
         return f"{found['key']} must be given, got none"
     if isinstance(cause, (ValidationError, ConfigTypeError)):
@@ -72,6 +73,8 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
             hint = ""
             if found := _NO_LIST.search(words):
                 hint = f"; did you mean {found['key']}=[{found['value']}]?"
+            elif "number" in expected and got.lstrip("+-").lower() in _INFINITY:
+                hint = f"; did you mean {full}=inf?"
             return f"{full} must be {expected}, got {'nothing' if got in ('', 'None') else got}{hint}"
     if equals and "Ambiguous value" in words:
         meant = f"did you mean {key}=[{value}]?" if _expected(schema, key).startswith("a list") else ""
@@ -87,6 +90,11 @@ def options(group: str, folder: str = "") -> list[str]:
     place = conf_folder() / group
     found = (place / folder).glob("*.yaml")
     return sorted(path.relative_to(place).with_suffix("").as_posix() for path in found if path.stem != BASE)
+
+
+def folders(group: str) -> list[str]:
+    """Folders of a group's files."""
+    return sorted(path.name for path in (conf_folder() / group).iterdir() if path.is_dir())
 
 
 BASE = "base"
@@ -154,6 +162,9 @@ def _expected(schema: Any, key: str) -> str:
 
 
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Any: "a value"}
+_INFINITY = ("infty", "infinite", "infinity", "oo", "\u221e")
+"""What is typed for what YAML calls .inf and Hydra inf."""
+
 _MANY = {int: "integers", float: "numbers", str: "texts", bool: "true or false", Any: "values"}
 
 
@@ -217,6 +228,8 @@ def _no_option(error: Exception, group: str, option: str) -> str:
     names = ", ".join(found["names"].split()) if found else ", ".join(options(group))
     if option and (inside := options(group, option)):
         return f"{group}={option} is a folder; there are {', '.join(inside)}"
+    if (place := option.partition("/")[0]) in folders(group):
+        names = ", ".join(options(group, place))
     return f"there is no {group}={option or QUOTES}; there are {names}{_other_option(group, option)}"
 
 
@@ -238,7 +251,11 @@ def _other_option(group: str, option: str) -> str:
         prices = {_prices_of(conf_folder() / group / f"{name}.yaml"): name for name in reversed(known)}
         if option in prices:
             return f"; did you mean {group}={prices[option]}, which is priced as {option}?"
-    close = difflib.get_close_matches(option, known, 1)
+    inside = [name for folder in folders(group) for name in options(group, folder)]
+    close = difflib.get_close_matches(option, [*known, *inside], 1)
+    if not close:  # or one of a folder, by its own name
+        own = {name.rpartition("/")[2]: name for name in inside}
+        close = [own[name] for name in difflib.get_close_matches(option, own, 1)]
     return f"; did you mean {group}={close[0]}?" if close else ""
 
 

@@ -28,9 +28,16 @@ def rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             told.append((name, NONE, NONE, NONE, f"refused: {point['reason']}"))
             continue
         interval = " to ".join(readable(end, "%") for end in point["interval"])
-        cells = (str(point["seeds"]), readable(point["mean"], "%"), interval, point["verdict"])
+        cells = (looks(point["accuracy"]), readable(point["mean"], "%"), interval, point["verdict"])
         told.append((name or "off", *cells))
     return told
+
+
+def looks(accuracy: Sequence[float], what: str = "") -> str:
+    """How many were looked at, and that it was one in truth: a run's networks on chips that do not differ."""
+    n = len(accuracy)
+    alike = ", all alike" if n > 1 and len(set(accuracy)) == 1 else ""
+    return f"{n} {what}".rstrip() + alike
 
 
 def repeats(run: str) -> str:
@@ -57,11 +64,18 @@ def how(answer: Mapping[str, Any]) -> str:
         seeds = f"{asked['replicas']}{most} chips a value, each with a network of the run"
     else:
         seeds = f"{asked['replicas']}{most} seeds a value, each on its own chip"
+    if needs := asked.get("with"):  # older answers do not say
+        seeds += f"; with {', '.join(f'{key}={_plain(value)}' for key, value in needs.items())}"
     return (
         f"{answer['experiment']}, {trained}; {asked['split']} split; {seeds}; "
         f"intervals of the mean after Student, with {100 * answer['confidence']:g} % for each value, however "
         "often it was looked at"
     )
+
+
+def _plain(value: Any) -> str:
+    """A value as it is typed."""
+    return str([f"{one:g}" for one in value] if isinstance(value, list) else value).replace("'", "")
 
 
 def write_need_page(path: Path, answer: Mapping[str, Any]) -> Path:

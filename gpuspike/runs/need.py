@@ -109,7 +109,8 @@ class Border:
         if self.too_much is None:
             return f"{name}: {self.enough:g} is borne, and no value that is not has been found"
         beyond = next(p.verdict for p in self.points if p.value == self.too_much)
-        words = {MISSED: "too much", REFUSED: "no value that a chip can have"}.get(beyond, "undecided")
+        missed = "too little" if self.axis.less_is_worse else "too much"
+        words = {MISSED: missed, REFUSED: "no value that a chip can have"}.get(beyond, "undecided")
         if self.enough is None:
             return f"{name}: {self.too_much:g} is {words}, and no value that is borne has been found"
         return f"{name}: {self.enough:g} is borne, {self.too_much:g} is {words}"
@@ -206,17 +207,31 @@ def search(bench: Bench, axis: Axis, question: Question, on_point: Callable[[Axi
         return Border(axis, off, points, None, None)
     worse = 0.5 if axis.less_is_worse else 2.0
     value, enough, too_much = float(axis.start), None, None
+    edge = None  # a milder value that no chip can have: what may be borne lies on this side of it
     for _ in range(MOST_STEPS + 1):
         if reached(value):
             enough = value
             if too_much is not None:
                 break
             value = _step(axis, value, worse)
+        elif points[-1].verdict == REFUSED and enough is None and too_much is not None:
+            edge = value
+            break
         else:
             too_much = value
             if enough is not None:
                 break
             value = _step(axis, value, 1.0 / worse)
+    while edge is not None and enough is None and too_much is not None:
+        value = _between(axis, edge, too_much)
+        if value in (edge, too_much) or (not axis.whole and _ratio(edge, too_much) <= question.resolution):
+            break
+        if reached(value):
+            enough = value
+        elif points[-1].verdict == REFUSED:
+            edge = value
+        else:
+            too_much = value
     while enough is not None and too_much is not None:
         value = _between(axis, enough, too_much)
         if value in (enough, too_much) or _ratio(enough, too_much) <= question.resolution:

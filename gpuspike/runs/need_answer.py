@@ -15,7 +15,7 @@ from gpuspike.config.need import NeedConfig
 from gpuspike.config.schema import Config
 from gpuspike.errors import OutputError
 from gpuspike.report.figures import need as plots
-from gpuspike.report.need_page import head_of, how, repeats, rows, write_need_page
+from gpuspike.report.need_page import head_of, how, looks, repeats, rows, write_need_page
 from gpuspike.runs.bench import Bench, Training
 from gpuspike.runs.drawing import drawn
 from gpuspike.runs.need import CONFIDENCE, Border, Map, Point, Question, draw_map, search
@@ -55,10 +55,13 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
         bench.check(one.changes(vars(config.substrate), one.start))
     provenance = provenance_of(config)
     question = Question(asked.accuracy, asked.replicas, asked.seeds, asked.resolution, asked.split.value)
+    chip, swept = vars(config.substrate), {key for one in axes for key in one.parts}
+    needs = {key: value for one in axes for key, value in one.needs.items() if not chip[key]}
     told: dict[str, Any] = {
         "experiment": experiment,
         "question": vars(question)
-        | {"distortion": asked.distortion, "training": training.value, "run": asked.run},
+        | {"distortion": asked.distortion, "training": training.value, "run": asked.run}
+        | {"with": {key: value for key, value in needs.items() if key not in swept}},
         "confidence": CONFIDENCE,
         "borders": [],
     }
@@ -146,8 +149,8 @@ def _say(name: str, point: Point, console: Console, run: str, value: str = "") -
     if len(point.accuracy):
         low, high = (100 * end for end in point.interval)
         words = f"{100 * point.accuracy.mean():6.2f} %, {low:.2f} to {high:.2f}"
-        looks = f"{len(point.accuracy)} {repeats(run)}"
-        text = f"{words}, {looks}, {point.verdict}, {duration(point.seconds)}"
+        seen = looks(point.accuracy.tolist(), repeats(run))
+        text = f"{words}, {seen}, {point.verdict}, {duration(point.seconds)}"
     else:
         text = f"{point.verdict}: {point.reason}"
     console.print(f"{name} {value:10} {text}", soft_wrap=True, highlight=False)

@@ -153,11 +153,13 @@ def _run(
         "gpuspike": provenance["gpuspike"],
         "git": provenance["git"],
         "resumed": [],
+        "date": began,
     }
     records: list[dict[str, Any]] = []
     if stopped is not None:
         records = stopped.records
-        book["resumed"] = [*stopped.resumed, stopped.epoch]
+        book |= {"resumed": [*stopped.resumed, stopped.epoch], "date": stopped.date or began}
+        start -= stopped.wall_s
         _restore(trainer, stopped, [book["gpuspike"], book["git"], *config.plugin], folder, console)
     prepare_kernels(parts, console)
     data = {
@@ -170,7 +172,7 @@ def _run(
     }
 
     tracking.start(experiment, folder, records)
-    records, interrupted = _train(parts, trainer, data, folder, console, records, book, tracking)
+    records, interrupted = _train(parts, trainer, data, folder, console, records, book, tracking, start)
     if not records:
         raise KeyboardInterrupt("before the first epoch was over; nothing was saved")
 
@@ -182,7 +184,7 @@ def _run(
     summary = summarize(parts, experiment, trainer.step.kind, records, measured, interrupted)
     summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
     summary |= {"substrate": examine(parts, examined, weights, data)} | {"provenance": provenance}
-    summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"], "date": began}
+    summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"], "date": book["date"]}
     with console.status("drawing figures"):
         missing = draw(parts, weights, data["test"], results["test"], records, folder / "figures", summary)
     for name, reason in missing.items():
@@ -228,12 +230,14 @@ def _train(
     records: list[dict[str, Any]],
     book: Mapping[str, Any],
     tracking: Tracking,
+    start: float,
 ) -> tuple[list[dict[str, Any]], bool]:
     """Trains and keeps the books; returns the records and whether the user stopped it.
 
     Args:
         records: of the epochs that were done before.
         book: what every checkpoint says beside the state.
+        start: of the run by time.perf_counter, what it took before it was stopped taken off.
     """
     n_epochs = parts.config.training.epochs
     metrics = MetricsFile(folder / METRICS)
@@ -252,6 +256,7 @@ def _train(
                 line = record_line(record)
                 # The line is in the checkpoint too: a run killed between the two writes loses neither.
                 header = {**book, "epoch": record.epoch, "record": line}
+                header["wall_s"] = time.perf_counter() - start
                 checkpoint.save(folder / CHECKPOINT, trainer.state() | chip, header)
                 metrics.write(line)
                 tracking.log(line)

@@ -174,7 +174,8 @@ class _Log(io.TextIOBase):
     PASSED_ON = ("warning", "kernels")
 
     def __init__(self, path: Path, label: str, screen: Console) -> None:
-        self._path, self._label, self._screen = path, label, screen
+        self._path, self._screen = path, screen
+        self._name = label.partition("  ")[0]  # without its values, which its last line has
 
     def write(self, text: str) -> int:
         """Appends to the file."""
@@ -182,7 +183,7 @@ class _Log(io.TextIOBase):
             file.write(text)
         for said in text.splitlines():
             if said.startswith(self.PASSED_ON):
-                _say(f"{self._label}  {said}", self._screen)
+                _say(f"{self._name}  {said}", self._screen)
         return len(text)
 
 

@@ -35,6 +35,7 @@ class Stopped:
         resumed: epochs after which it was resumed before.
         code: version and commit of what made the checkpoint, None without one.
         damaged: why the newest checkpoint is not the one in use, None if it is.
+        date: when it was begun, None where that is not known;  wall_s: what it has taken so far.
     """
 
     config: Config
@@ -46,6 +47,8 @@ class Stopped:
     resumed: list[int]
     code: list[Any] | None
     damaged: str | None
+    date: str | None
+    wall_s: float
 
 
 def read(
@@ -82,6 +85,7 @@ def read(
             raise ValueError(f"epoch is {epoch} and {record['epoch']}")
         name, given = str(header.get("experiment", begun[0])), list(header.get("overrides", begun[1]))
         resumed = [int(number) for number in header.get("resumed", ())]
+        date, wall_s = header.get("date"), float(header.get("wall_s", 0.0))
         code = None
         if header:
             code = [header.get("gpuspike"), header.get("git"), *header["config"].get("plugin", [])]
@@ -95,7 +99,7 @@ def read(
         config = _changed(config, asked, overrides, folder)
     records = _records(folder / METRICS, epoch, record)
     config = replace(config, resume=None)
-    return Stopped(config, name, given, epoch, arrays, records, resumed, code, damaged)
+    return Stopped(config, name, given, epoch, arrays, records, resumed, code, damaged, date, wall_s)
 
 
 def prepare(stopped: Stopped, folder: Path) -> None:
