@@ -28,7 +28,7 @@ def say(message: str) -> None:
     Screen(stderr=True).print(message, soft_wrap=True, highlight=False)
 
 
-def fetch(mirrors: Sequence[str], name: str, check: Callable[[bytes], None]) -> bytes:
+def fetch(mirrors: Sequence[str], name: str, check: Callable[[bytes], object]) -> bytes:
     """A file's bytes, with a progress bar on a terminal and a line elsewhere.
 
     Args:

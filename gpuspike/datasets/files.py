@@ -39,14 +39,12 @@ class IdxFile:
         name: without .gz.
         shape: of its values, samples first.
         content: sha256 of the file, uncompressed; None where that is not known.
-        archive: sha256 of the published .gz; None where the content's is known.
         shrunk: sha256 of the pixels of the images at 16x16; None where that is not known.
     """
 
     name: str
     shape: tuple[int, ...]
     content: str | None = None
-    archive: str | None = None
     shrunk: str | None = None
 
     @property
@@ -86,16 +84,6 @@ class IdxFile:
             raise DataError(f"expected content of sha256 {self.content[:16]}..., got {got[:16]}...")
         return np.frombuffer(raw, np.uint8, offset=len(header)).reshape(self.shape)
 
-    def check_published(self, raw: bytes) -> None:
-        """Makes sure that a file's bytes are what was published.
-
-        Raises:
-            DataError: what was expected, and what was got.
-        """
-        if self.archive and (got := hashlib.sha256(raw).hexdigest()) != self.archive:
-            raise DataError(f"expected a file of sha256 {self.archive[:16]}..., got {got[:16]}...")
-        self.decode(raw)
-
 
 @dataclass(frozen=True)
 class Source:
@@ -115,6 +103,11 @@ class Source:
     test_labels: IdxFile
     mirrors: tuple[str, ...]
     n_validation: int = 10_000
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Names under which a folder with its files goes round: with a hyphen it is Debian's."""
+        return tuple(dict.fromkeys((self.name, self.name.replace("_", "-"))))
 
 
 def obtain(
@@ -140,14 +133,11 @@ def obtain(
     path = cache / source.name / f"{file.name}.gz"
     if os.path.exists(path):  # unlike Path.exists, False where the folder cannot be searched
         try:
-            raw = _read(path)
-            if file.archive:
-                file.check_published(raw)
-            return decode(raw)
+            return decode(_read(path))
         except DataError as error:
             say(f"{path} cannot be used: {error}; downloading it again")
     try:
-        raw = fetch(source.mirrors, path.name, file.check_published)
+        raw = fetch(source.mirrors, path.name, file.decode)
     except DownloadError as error:
         raise DataError(
             f"cannot download {path.name} of {source.name}: {error}; "
@@ -177,13 +167,16 @@ def _own_copy(source: Source, file: IdxFile) -> Path | None:
         raise DataError(
             f"{FOLDER_VARIABLE} must name a folder, got {given}, which is none; correct or unset it"
         )
-    try:
-        present = os.listdir(folder / source.name)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"{folder / source.name} cannot be read: {error.strerror or error}") from None
-    return next((folder / source.name / name for name in file.spellings if name in present), None)
+    for place in source.folders:
+        try:
+            present = os.listdir(folder / place)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise DataError(f"{folder / place} cannot be read: {error.strerror or error}") from None
+        if own := next((folder / place / name for name in file.spellings if name in present), None):
+            return own
+    return None
 
 
 def _read(path: Path) -> bytes:
