@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import load
 from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy, decide
+from gpuspike.training.losses.shift_invariant import ShiftInvariant
 
 Array = NDArray[Any]
 AnyLoss = TTFSCrossEntropy | TimeMSE
@@ -120,6 +122,29 @@ def test_a_silent_label_costs_the_penalty_and_pulls_at_nothing() -> None:
     assert values[0, 0] == 7.0
     assert (grad[0, 0] == 0.0).all()
     assert (grad[0, 1] != 0.0).all()
+
+
+def test_a_softmax_is_the_probability_to_be_first_under_gumbel_s_noise() -> None:
+    loss = TTFSCrossEntropy(xi=0.2, alpha=0.0)
+    times = np.array([0.9, 1.0, 1.25, 1.6])
+    when = np.linspace(-6.0, 4.0, 200_001)  # of the first spike, at any time of which the others are later
+    later = np.exp(-np.exp((when[:, None] - times) / loss.xi))  # Gumbel's of minima
+    hazard = np.exp((when[:, None] - times) / loss.xi) / loss.xi
+    first = trapezoid(hazard * later.prod(axis=1, keepdims=True), when, axis=0)
+    values, _ = loss(np.tile(times, (1, 4, 1)), np.arange(4)[None])
+    np.testing.assert_allclose(np.exp(-values[0]), first, rtol=1e-9)
+
+
+@pytest.mark.parametrize("loss", [TimeMSE(), ShiftInvariant()], ids=lambda loss: type(loss).__name__)
+def test_the_mean_of_a_squared_error_over_noise_is_that_of_the_mean_times_and_a_constant(loss: Any) -> None:
+    times, sigma = np.random.default_rng(1).uniform(0.5, 2.0, (1, 5, 3)), 0.1
+    labels = np.array([[0, 1, 2, 1, 0]])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T  # whose second moments are those of noise
+    found = [loss(times + sigma * each, labels) for each in signs]
+    values, grad = loss(times, labels)
+    more = np.mean([value for value, _ in found], axis=0) - values
+    np.testing.assert_allclose(more, 3 * sigma**2 / 2 if isinstance(loss, TimeMSE) else 2 * sigma**2)
+    np.testing.assert_allclose(np.mean([slope for _, slope in found], axis=0), grad, atol=1e-12)
 
 
 def test_a_mean_squared_error_is_zero_on_its_targets() -> None:
