@@ -73,7 +73,7 @@ def test_an_impossible_shift_is_refused(most: int) -> None:
         RandomShift(SIDE, most, BLACK)
 
 
-@pytest.mark.parametrize("key", ["max_shift", "max_turn", "max_zoom", "max_shear", "elastic"])
+@pytest.mark.parametrize("key", ["max_shift", "max_turn", "max_zoom", "max_shear", "elastic", "mirror"])
 def test_only_images_are_changed(key: str) -> None:
     from gpuspike.config.schema import jobs
     from gpuspike.runs.experiment import build
@@ -85,7 +85,7 @@ def test_only_images_are_changed(key: str) -> None:
         build(job.config)
 
 
-ALL = {"max_shift": 1, "max_turn": 20.0, "max_zoom": 0.2, "max_shear": 0.3, "elastic": 1.0}
+ALL = {"max_shift": 1, "max_turn": 20.0, "max_zoom": 0.2, "max_shear": 0.3, "elastic": 1.0, "mirror": True}
 SIZE = 9
 TIMES = {silent: pixel_latency(255.0, 0.15, 2.0, silent_black=silent) for silent in (False, True)}
 
@@ -134,6 +134,24 @@ def test_a_quarter_turn_turns() -> None:
     after = warped(Quarter(SIZE, TIMES[False]), before)
     for old, new in zip(before[0, :, :-1], after[0, :, :-1], strict=True):
         np.testing.assert_array_equal(new.reshape(SIZE, SIZE), np.rot90(old.reshape(SIZE, SIZE)))
+
+
+def test_half_of_the_images_are_mirrored_and_nothing_else_is_drawn_otherwise() -> None:
+    before = pictures(1, 400)
+    after = warped(RandomWarp(SIZE, TIMES[False], mirror=True), before)
+    images = (each[0, :, :-1].reshape(-1, SIZE, SIZE) for each in (before, after))
+    turned = 0
+    for old, new in zip(*images, strict=True):
+        as_it_was = bool((new == old).all())
+        assert as_it_was or (new == old[:, ::-1]).all()
+        turned += not as_it_was
+    assert 160 < turned < 240  # four deviations
+    one = {"max_shift": 1, "max_turn": 20.0, "max_zoom": 0.2, "max_shear": 0.3}
+    numbers = [
+        RandomWarp(SIZE, TIMES[False], **one, mirror=mirror).draw(50, [np.random.default_rng(0)])
+        for mirror in (False, True)
+    ]
+    np.testing.assert_array_equal(np.abs(numbers[0]), np.abs(numbers[1]))
 
 
 def test_warped_pixels_are_pixels_and_a_ramp_is_interpolated_on_its_slope() -> None:

@@ -130,7 +130,7 @@ def aimless(config: Any) -> list[str]:
         notes.append(
             f"chip_seed={config.chip_seed} is of a chip, and substrate={config.substrate.name} has none"
         )
-    random = ("input_noise", "max_shift", "max_turn", "max_zoom", "max_shear", "elastic")
+    random = ("input_noise", "max_shift", "max_turn", "max_zoom", "max_shear", "elastic", "mirror")
     if training.trials <= 1 or any(getattr(training, name) for name in random):
         return notes
     return [

@@ -124,6 +124,7 @@ class TrainingConfig:
     max_zoom: float = 0.0  # largest change of height, and of width, as a share
     max_shear: float = 0.0  # largest shear, as a share
     elastic: float = 0.0  # root of the mean square of a smooth random displacement [pixels]
+    mirror: bool = False  # half of the training images, left and right exchanged
     trials: int = 1  # times that a step presents each of its samples, with jitter and losses of their own
     match_noise: bool = False  # a loss no sharper than the chip's noise on spike times lets it be
     cuda_graph: bool = True  # replay a device's step as a CUDA graph; changes nothing but speed

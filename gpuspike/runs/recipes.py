@@ -48,9 +48,13 @@ def _made(leaf: type[L], values: Mapping[str, Any]) -> L:
     return leaf(**{name: values[name] for name in leaf_values(leaf())})
 
 
+WARPS = ("max_turn", "max_zoom", "max_shear", "elastic", "mirror")
+"""Values of a training that change images by more than a shift."""
+
+
 def warps(training: TrainingConfig) -> bool:
-    """Whether training images are turned, zoomed, sheared or bent."""
-    return any((training.max_turn, training.max_zoom, training.max_shear, training.elastic))
+    """Whether training images are turned, zoomed, sheared, bent or mirrored."""
+    return any(getattr(training, key) for key in WARPS)
 
 
 def host_steps(training: TrainingConfig) -> str:
@@ -68,8 +72,7 @@ def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWar
         ValueRangeError: a change that is too large, or negative.
     """
     data, training, unit = config.dataset, config.training, config.model.tau_syn
-    keys = ("max_shift", "max_turn", "max_zoom", "max_shear", "elastic")
-    asked = [key for key in keys if getattr(training, key)]
+    asked = [key for key in ("max_shift", *WARPS) if getattr(training, key)]
     if not asked:
         return None
     rows, columns = dataset.image_shape or (0, 1)
@@ -90,8 +93,5 @@ def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWar
         rows,
         pixel_latency(data.full_scale, early, late, silent_black=silent),
         training.max_shift,
-        training.max_turn,
-        training.max_zoom,
-        training.max_shear,
-        training.elastic,
+        **{key: getattr(training, key) for key in WARPS},
     )

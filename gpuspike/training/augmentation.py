@@ -75,7 +75,7 @@ class RandomShift:
 
 @dataclass(frozen=True, eq=False)
 class RandomWarp:
-    """Turns, zooms, shears, bends and shifts every image, drawn anew for each sample.
+    """Turns, zooms, shears, bends, mirrors and shifts every image, drawn anew for each sample.
 
     Where a pixel of the new image comes from: its place about the centre is sheared, zoomed (rows and columns
     each by a factor of its own), turned, shifted by whole pixels, and moved by a smooth random field, a cubic
@@ -89,6 +89,7 @@ class RandomWarp:
         max_shift: largest shift [pixels], each whole number from -most to most alike.
         max_turn: largest angle [degrees];  max_zoom, max_shear: largest share of a side.
         elastic: root of the mean square of the field, in each direction [pixels].
+        mirror: half of the images have left and right exchanged, before all else.
 
     Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual
     document analysis", ICDAR 2003, for elastic fields; theirs are filtered noise, ours a spline.
@@ -101,6 +102,7 @@ class RandomWarp:
     max_zoom: float = 0.0
     max_shear: float = 0.0
     elastic: float = 0.0
+    mirror: bool = False
     basis: NDArray[np.float64] = field(init=False, repr=False)
     """(side, KNOTS) share of each control point in a pixel's row or column; (side, 0) without a field."""
 
@@ -148,6 +150,8 @@ class RandomWarp:
         cos, sin = np.cos(angle), np.sin(angle)
         out[:, 2], out[:, 3] = sin * shear + cos * rows, sin * columns
         out[:, 4], out[:, 5] = cos * shear - sin * rows, cos * columns
+        if self.mirror:  # drawn last of these: without it the others are what they always were
+            out[:, (3, 5)] *= np.where(own.random(n_batch) < 0.5, -1.0, 1.0)[:, None]
         if n_knots:
             out[:, N_AFFINE:] = self.elastic / _MEAN_SQUARE * own.standard_normal((n_batch, 2 * n_knots))
         return out

@@ -100,7 +100,7 @@ class DeviceStep:
         self._shift = cuda_step.Shift()
         if isinstance(shift, RandomWarp):
             raise BackendError(
-                "a device's step cannot warp images: set max_turn=max_zoom=max_shear=elastic=0"
+                "a device's step cannot warp images: set max_turn=max_zoom=max_shear=elastic=0, mirror=false"
             )
         if shift is not None:
             purpose = int(Purpose.AUGMENTATION)
