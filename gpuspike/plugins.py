@@ -96,6 +96,18 @@ def load(entry: str | Path, folder: Path | None = None) -> Plugin:
     return _loaded[key]
 
 
+def blamed(error: BaseException) -> ConfigError | None:
+    """That a plug-in has failed while it ran, and where; None where the error is not one of its own."""
+    files, trace = set(), error.__traceback__
+    while trace is not None:
+        files.add(trace.tb_frame.f_code.co_filename)
+        trace = trace.tb_next
+    for plugin in loaded():
+        if (place := str(plugin.module.__file__)) in files:
+            return ConfigError(f"the plug-in {plugin.path} fails: {_where(error, Path(place))}")
+    return None
+
+
 def forget_all() -> None:
     """Takes back all parts of all files, as if none had been imported."""
     for key, plugin in list(_loaded.items()):

@@ -16,9 +16,11 @@ def opened(path: str | Path) -> BinaryIO:
         OSError: there is none, or it is a pipe, a device, a folder.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    kind = os.fstat(handle).st_mode
+    if not stat.S_ISREG(kind):
         os.close(handle)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        what = "a folder" if stat.S_ISDIR(kind) else "no regular file"
+        raise OSError(errno.EINVAL, f"it is {what}", str(path))
     return os.fdopen(handle, "rb")
 
 

@@ -43,7 +43,7 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: there is none; which there are, and which is meant perhaps.
         """
-        one_of(self.kind, name, self)
+        one_of(self.kind, name, self, ", or yours with plugin=FILE.py")
         if name not in self._parts:
             module, _, part = self._places[name].partition(":")
             self._parts[name] = getattr(importlib.import_module(module), part)
@@ -72,8 +72,11 @@ class Registry(Generic[T]):
         del self._places[name], self._parts[name]
 
 
-def one_of(kind: str, name: str, known: Iterable[str]) -> str:
+def one_of(kind: str, name: str, known: Iterable[str], more: str = "") -> str:
     """The name again, if it is known.
+
+    Args:
+        more: that there may be, behind the known ones.
 
     Raises:
         ConfigError: it is not; which are, and which is meant perhaps.
@@ -81,9 +84,11 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     if name not in names:
         close = difflib.get_close_matches(str(name), names, 1)
+        parts = {"".join(word[0] for word in known.split("_")): known for known in names if "_" in known}
+        close = close or [parts[name]] if name in parts else close  # lr
         close = close or [known for known in names if str(name) and str(name) in known]
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{hint}")
+        raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{more}{hint}")
     return name
 
 

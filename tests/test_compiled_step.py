@@ -94,7 +94,7 @@ class Task:
         side, augment = int(np.sqrt(self.sizes[0])), None
         if self.bent:
             times = pixel_latency(255.0, 0.0, 2.0, silent_black=False)
-            augment = RandomWarp(side, times, self.shift, 30.0, 0.2, 0.1, self.bent)
+            augment = RandomWarp(side, times, self.shift, 30.0, 0.2, 0.1, self.bent, True)
         elif self.shift:
             augment = RandomShift(side, self.shift, 1.9)
         rule = TrainingRule(self.batch_size, 33, self.limit, self.replaces, self.noise, augment, self.trials)

@@ -847,6 +847,7 @@ def test_trials_that_do_not_differ_are_noted(overrides: list[str], noted: bool) 
     [
         ([], ""),
         (["training.max_turn=3"], "a warp of images"),
+        (["training.mirror=true"], "a warp of images"),
         (["training.silence=waking"], "silence=waking"),
     ],
 )

@@ -227,7 +227,7 @@ def test_many_chips_are_told_by_mean_spread_and_figure(
     mean, std = 100 * told["mean"], 100 * told["std"]
     assert f"{mean:.2f} % ± {std:.2f} %, mean and deviation of 2 networks on 5 chips each" in said
     assert "chips 0 to 4, each with the networks of 2 replicas" in said
-    assert "what a share of the chips reaches, mean over 2 networks:" in said
+    assert "what a share of the chips reaches, on each the mean of the 2 networks:" in said
     assert told["trained_on"] == [], "without a chip"
     each = np.array(told["per_replica_and_chip"])
     assert answer["accuracy"] == {
@@ -363,7 +363,7 @@ def test_no_table_is_cut_where_the_evidence_stands(folder: Path, width: int) -> 
     Console(file=stream, width=width, color_system=None).print(table)
     text = stream.getvalue()
     assert "…" not in text
-    for word in ("measured", "projected", "unchecked", "reported,", "derived", "energy", "8.4 µJ"):
+    for word in ("measured", "assumption", "unchecked", "reported,", "derived", "energy", "8.4 µJ"):
         assert word in text, word
     assert ("latency" in text) == (width >= 80)
     assert (f"{width} columns have no room for" in " ".join(notes)) == (width < 80)

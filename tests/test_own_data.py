@@ -88,7 +88,7 @@ def changed(**values: Any) -> dict[str, Any]:
         (changed(train_labels=np.zeros(6)), "must be (6,) integers, got (6,) float64"),
         (changed(train_labels=np.zeros(5, int)), "must be (6,) integers, got (5,) int64"),
         (changed(train_labels=[1, 2, 3, 1, 2, 3]), "count classes from 0, got 1 to 3: labels - 1 do"),
-        (changed(train_labels=np.full(6, -1)), "must lie from 0 to 0, got -1"),
+        (changed(train_labels=np.full(6, -1)), "must count classes from 0, got -1: labels + 1 do"),
         (changed(test_labels=np.full(4, 3)), "must lie from 0 to 2, got 3"),
         (changed(class_names=["only"]), "must lie from 0 to 0, since class_names has 1, got 0 to 2"),
         (changed(validation_values=np.full((3, 5), 2.0)), "must lie in [0, 1], got 2"),

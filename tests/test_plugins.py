@@ -16,9 +16,11 @@ import gpuspike as gs
 from gpuspike import plugins, registry
 from gpuspike.config.schema import from_values, jobs, read_config, to_yaml
 from gpuspike.datasets import DATASETS, load_dataset
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, GpuspikeError
 from gpuspike.runs.experiment import build
 from gpuspike.store.identity import fingerprint, to_values
+from gpuspike.store.sweep_folder import read_sweep
+from gpuspike.training.losses import LOSSES
 
 ROOT = Path(__file__).parents[1]
 
@@ -387,3 +389,75 @@ def test_a_plan_and_a_search_have_the_parts(folder: Path) -> None:
 @pytest.mark.parametrize("program", ["train", "evaluate", "plan", "tune"])
 def test_a_command_refuses_a_bad_plug_in_in_one_line(program: str, folder: Path) -> None:
     assert refused(folder, program, "plugin=none.py").startswith("cannot read the plug-in none.py: ")
+
+
+WIDE = """
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuspike.training.losses import LOSSES, Loss
+
+
+@dataclass(frozen=True)
+class Wide(Loss):
+    width: float = 1.0
+
+    def reference(self, t_out, labels):
+        if self.width > 2.0:
+            raise ValueError("too wide")
+        loss, grad = np.zeros(t_out.shape[:2]), np.zeros_like(t_out)
+        return RETURNED
+
+
+LOSSES.add("wide", Wide)
+"""
+USUAL = (
+    "training.epochs=1",
+    "training.batch_size=20",
+    "dataset.n_train=60",
+    "dataset.n_validation=20",
+    "dataset.n_test=20",
+)
+
+
+def test_a_plug_in_that_fails_while_it_runs_is_told_in_one_line_and_the_sweep_goes_on(folder: Path) -> None:
+    (folder / "wide.py").write_text(WIDE.replace("RETURNED", "loss, grad"))
+    given = ["plugin=wide.py", "training.loss=wide", *USUAL]
+    words = "the plug-in wide.py fails: ValueError: too wide, line 15"
+    assert words in refused(folder, "train", *given, "training.width=3")
+    swept = command(folder, "train", "-m", *given, "training.width=1,3,2", "hydra.sweep.dir=sweep")
+    assert swept.returncode == 2
+    assert "Traceback" not in swept.stderr
+    assert f"job 1 failed: {words}" in swept.stderr
+    states = {job.name: (job.state, job.note) for job in read_sweep(folder / "sweep")}
+    assert states == {"0": ("finished", ""), "1": ("failed", words), "2": ("finished", "")}
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (
+            "loss, np.ascontiguousarray(grad[..., :2])",
+            r"a tuple .*, got \(1, 60\) and \(1, 60, 2\)",
+        ),
+        ("loss.mean(), grad", r"a tuple of losses \(1, 60\) and gradients .*, got \(\) and \(1, 60, 3\)"),
+        ("loss", "a tuple of losses .*, got ndarray"),
+        ("loss, grad.astype('float32')", "gradients in float64, as times are, got float32"),
+        ("loss * np.nan, grad", "losses and gradients that are numbers, got NaN"),
+        ("loss, grad + np.nan", "losses and gradients that are numbers, got NaN"),
+    ],
+)
+def test_what_a_loss_of_one_s_own_returns_is_checked(returned: str, words: str, folder: Path) -> None:
+    (folder / "wide.py").write_text(WIDE.replace("RETURNED", returned))
+    plugins.load("wide.py")
+    loss = LOSSES["wide"]()
+    with pytest.raises(GpuspikeError, match=f"Wide.reference must return {words}"):
+        loss(np.ones((1, 60, 3)), np.zeros((1, 60), np.int64))
+
+
+def test_a_gradient_of_one_s_own_need_not_lie_in_one_piece(folder: Path) -> None:
+    (folder / "wide.py").write_text(WIDE.replace("RETURNED", "loss, np.zeros((1, 60, 6))[..., ::2]"))
+    plugins.load("wide.py")
+    _, grad = LOSSES["wide"]()(np.ones((1, 60, 3)), np.zeros((1, 60), np.int64))
+    assert grad.flags.c_contiguous

@@ -37,6 +37,18 @@ def spike_times(name: str, times: ArrayLike, n_in: int, dtype: DTypeLike) -> Arr
     return np.ascontiguousarray(array, dtype)
 
 
+def one_sample(name: str, times: ArrayLike, n_inputs: int, dtype: np.dtype[Any]) -> Array:
+    """(1, n_inputs) spike times of a sample.
+
+    Raises:
+        ShapeError, DtypeError, ValueRangeError: as for `spike_times`.
+    """
+    if (given := np.shape(times)) != (n_inputs,):
+        hint = "; t_in[0] is one" if len(given) == 2 else ""
+        raise ShapeError(f"{name} must be the times of one, ({n_inputs},), got {given}{hint}")
+    return spike_times(name, np.asarray(times)[None], n_inputs, dtype)
+
+
 def class_labels(name: str, labels: ArrayLike, n_samples: int, n_classes: int) -> NDArray[np.int64]:
     """(n_samples,) labels from 0 to n_classes - 1.
 
@@ -65,6 +77,10 @@ def _array(name: str, values: ArrayLike) -> Array:
     try:
         return np.asarray(values)
     except ValueError as error:  # rows of different lengths
+        if isinstance(values, tuple):  # a split, for example, whose parts were not taken apart
+            raise ShapeError(
+                f"{name} must be one array, got {len(values)} things of different shapes"
+            ) from None
         raise ShapeError(f"{name} must be an array, got {error}") from None
 
 
@@ -139,7 +155,10 @@ def bias_spikes(bias_times: Any) -> list[tuple[float, ...]]:
     try:
         bias = [tuple(float(t) for t in times) for times in bias_times]
     except TypeError:
-        raise ValueRangeError(f"bias_times must be a list of times a layer, got {bias_times!r}") from None
+        each = f"; did you mean [{bias_times!r}]?" if isinstance(bias_times, list) else ""
+        raise ValueRangeError(
+            f"bias_times must have a list of times for each layer, got {bias_times!r}{each}"
+        ) from None
     if not all(np.isfinite(times).all() for times in bias):
         raise ValueRangeError(f"bias_times must be finite, got {bias_times!r}")
     return bias

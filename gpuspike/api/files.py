@@ -22,7 +22,7 @@ from gpuspike.runs.experiment import dataset_of
 from gpuspike.runs.recipes import recipe_of
 from gpuspike.runs.values import delay_rule_of, substrate_of
 from gpuspike.store import checkpoint, resume
-from gpuspike.store.run_folder import CHECKPOINT, SUMMARY
+from gpuspike.store.run_folder import CHECKPOINT, CONFIG, SUMMARY
 
 Array = NDArray[Any]
 
@@ -55,6 +55,10 @@ def load(path: str | Path, *, backend: str | None = None) -> Network:
 
 
 def _of_run(folder: Path, backend: str | None) -> Network:
+    if not (folder / CONFIG).is_file() and not (folder / CHECKPOINT).exists():
+        raise DataError(
+            f"path must be a network's file or the folder of a run, got {folder}, which holds none"
+        )
     stopped = resume.read(folder)
     if stopped.arrays is None:
         raise DataError(f"{folder} must have a {CHECKPOINT}: that run was stopped before its first one")

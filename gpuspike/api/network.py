@@ -238,7 +238,7 @@ class Network:
         times = np.asarray(times, np.float64)
         if times.ndim != 1 or not np.isfinite(times).all():
             raise ValueRangeError(f"times must be one axis of finite numbers, got shape {times.shape}")
-        t_in = checks.spike_times("sample", np.asarray(sample)[None], self.sizes[0], self.dtype)
+        t_in = checks.one_sample("sample", sample, self.sizes[0], self.dtype)
         weights, layers = self.parameters.weights, self.architecture.layers
         neurons, delays = [layer.neuron for layer in layers], [layer.delays for layer in layers]
         machine = self.machine

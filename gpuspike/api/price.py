@@ -45,6 +45,8 @@ def price(
         ConfigError: unknown prices.
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
+    if not isinstance(prices, (str, Path)):
+        raise ConfigError(f"prices must be one chip's, each chip has its own call, got {prices!r}")
     chip = read_prices(find(str(prices), conf_folder() / "prices"))
     t_in = spike_times("t_in", t_in, net.sizes[0], net.dtype)
     if t_in.min() < 0.0:

@@ -11,7 +11,7 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from gpuspike import screen
+from gpuspike import plugins, screen
 from gpuspike.config.hints import one_line
 from gpuspike.errors import ConfigError, GpuspikeError, OutputError
 
@@ -44,6 +44,10 @@ def command(name: str, what: str) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         print(f"{name}: interrupted {screen.line(str(stop))}".rstrip(), file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if (told := plugins.blamed(error)) is None:
+            raise
+        refuse(name, told)
 
 
 def refuse(name: str, error: GpuspikeError) -> NoReturn:

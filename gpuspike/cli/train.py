@@ -311,9 +311,13 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None, around: S
             )
         else:
             summary = run(config, experiment_name(config), folder, console, overrides)
-    except (GpuspikeError, MemoryError) as error:
+    except Exception as error:
         if isinstance(error, MemoryError):
             error = too_large("the run", error)
+        elif not isinstance(error, GpuspikeError):
+            if (told := plugins.blamed(error)) is None:
+                raise
+            error = told
         if hydra_config.mode is not RunMode.MULTIRUN:
             refuse("gpuspike-train", error)  # here, since Hydra would print a line of its own
         print(f"gpuspike-train: job {hydra_config.job.num} failed: {line(str(error))}", file=sys.stderr)

@@ -230,7 +230,9 @@ def _no_option(error: Exception, group: str, option: str) -> str:
         return f"{group}={option} is a folder; there are {', '.join(inside)}"
     if (place := option.partition("/")[0]) in folders(group):
         names = ", ".join(options(group, place))
-    return f"there is no {group}={option or QUOTES}; there are {names}{_other_option(group, option)}"
+    own = ", or yours with plugin=FILE.py" if group in ("dataset", "optimizer") else ""
+    own = ", or yours with --config-dir FOLDER" if group == "substrate" else own
+    return f"there is no {group}={option or QUOTES}; there are {names}{own}{_other_option(group, option)}"
 
 
 QUOTES = "''"

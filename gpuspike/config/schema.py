@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -314,7 +315,9 @@ def read_substrate(path: Path) -> SubstrateConfig:
         raise ConfigError(f"substrate: there is no file {path}, seen from {Path.cwd()}")
     if not path.is_file():
         known = sorted(file.stem for file in (conf_folder() / "substrate").glob("*.yaml"))
-        raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}")
+        close = get_close_matches(str(path), known, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}{hint}")
     try:
         return _priced(typed(read_yaml(path, plain=True), type(substrate_config())))
     except ConfigError as error:

@@ -153,6 +153,12 @@ def _split(
     samples, labels = samples[:size].reshape(size, -1), labels[:size]
     if labels.min() < 0 or labels.max() >= n_classes:
         named = f", since class_names has {n_classes}" if "class_names" in arrays else ""
+        least = int(labels.min())
+        if least < 0 and not named:  # how many classes there are is then not known from the labels either
+            raise DataError(
+                f"{name}_labels in {path} must count classes from 0, got {extent(labels)}: "
+                f"labels + {-least} do"
+            )
         raise DataError(
             f"{name}_labels in {path} must lie from 0 to {n_classes - 1}{named}, got {extent(labels)}"
         )

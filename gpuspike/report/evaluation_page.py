@@ -39,7 +39,7 @@ def population_lines(population: Mapping[str, Any]) -> list[str]:
         low, high = (readable(value, "%") for value in population["mean_interval"])
         lines.append(f"the mean over all such chips lies between {low} and {high}, with 95 %")
     if each > 1:
-        lines.append(f"what a share of the chips reaches, mean over {each} networks:")
+        lines.append(f"what a share of the chips reaches, on each the mean of the {each} networks:")
     lines += [
         f"{count:>6} of {n_chips} reach {readable(value, '%')}"
         + (f", {share} of all such chips" if share else "")

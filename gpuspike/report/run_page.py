@@ -37,7 +37,8 @@ CAPTIONS = {
     " each class. The neuron of the class itself is filled: it should be before the others.",
     "spike_raster": "The first test samples of each class on their way through the network, a panel each:"
     " spikes of the inputs, the hidden neurons and, in their class's colour, the output neurons. The dashed"
-    " line is the first output spike, the answer.",
+    " line is the first output spike, the answer. Where that is wrong, the title names class and answer:"
+    " “dot, not yang” is a dot that was taken for yang.",
     "silence": "Share of the test samples of each class for which each hidden neuron of the first replica is"
     " silent; how many spike for no validation sample, and since when.",
     "anytime": "If one stops listening early: the share of test samples that have an answer by then, and the"

@@ -49,7 +49,7 @@ body { max-width: 78rem; } .jobs { border-collapse: separate; border-spacing: 0;
 .jobs [aria-sort=ascending] button::after { content: "\\a0\\2191"; opacity: 1; }
 .jobs [aria-sort=descending] button::after { content: "\\a0\\2193"; opacity: 1; }
 .jobs tr.best td { font-weight: 700; } .jobs tr.shown td { background: var(--card); }
-.unfinished, .damaged, .gone { color: var(--soft); }
+.unfinished, .failed, .damaged, .gone { color: var(--soft); }
 .winner-card { background: var(--card); border-left: .35rem solid var(--other); border-radius: .5rem;
   padding: .7rem 1rem; margin: 1rem 0; } .winner-card p { margin: .15rem 0; }
 .winner-card b { font-size: 1.5rem; line-height: 1.3; color: var(--other); }

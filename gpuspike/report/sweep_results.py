@@ -16,6 +16,9 @@ from gpuspike.store.sweep_folder import FINISHED, JobResult, differences
 SEEDS = ("seed", "chip_seed")
 """Keys whose values are repetitions of the same, and pooled."""
 
+_NO_VALUES = ("-", "hydra.", "hydra/", "plugin", "name", "tracking")
+"""What begins an override that says nothing of what is computed."""
+
 Typed = tuple[str, Any]
 """A value as its user typed it, and as a number where it is one."""
 
@@ -52,8 +55,9 @@ def swept(jobs: Sequence[JobResult]) -> dict[str, dict[str, Typed]]:
     given = {job.name: _given(job) for job in jobs}
     keys = [*dict.fromkeys(key for values in given.values() for key in values)]
     asked = [values for values in given.values() if values]
-    keys = [key for key in keys if len({values.get(key) for values in asked}) > 1]
-    keys = keys or differences(jobs)
+    if len(jobs) > 1:
+        keys = [key for key in keys if len({values.get(key) for values in asked}) > 1]
+        keys = keys or differences(jobs)
     return {key: {job.name: typed for job in jobs if (typed := _typed(job, key, given))} for key in keys}
 
 
@@ -61,7 +65,8 @@ def _given(job: JobResult) -> dict[str, str]:
     """Overrides of a job by key."""
     texts = section(job.summary, "run").get("overrides")
     texts = [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
-    return {key.lstrip("+"): value for key, equals, value in (t.partition("=") for t in texts) if equals}
+    pairs = ((key.lstrip("+"), value) for key, equals, value in (t.partition("=") for t in texts) if equals)
+    return {key: value for key, value in pairs if not key.startswith(_NO_VALUES)}
 
 
 def _typed(job: JobResult, key: str, given: Mapping[str, Mapping[str, str]]) -> Typed | None:

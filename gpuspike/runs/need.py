@@ -105,7 +105,8 @@ class Border:
         """In words."""
         name = self.axis.name
         if self.off.verdict != REACHED:
-            return f"{name}: not even without it is the accuracy {_known(self.off.verdict)}"
+            needs = "".join(f", with {key} on," for key in self.axis.needs)
+            return f"{name}: not even without it{needs} is the accuracy {_known(self.off.verdict)}"
         if self.too_much is None:
             return f"{name}: {self.enough:g} is borne, and no value that is not has been found"
         beyond = next(p.verdict for p in self.points if p.value == self.too_much)
@@ -207,31 +208,20 @@ def search(bench: Bench, axis: Axis, question: Question, on_point: Callable[[Axi
         return Border(axis, off, points, None, None)
     worse = 0.5 if axis.less_is_worse else 2.0
     value, enough, too_much = float(axis.start), None, None
-    edge = None  # a milder value that no chip can have: what may be borne lies on this side of it
     for _ in range(MOST_STEPS + 1):
         if reached(value):
             enough = value
             if too_much is not None:
                 break
-            value = _step(axis, value, worse)
-        elif points[-1].verdict == REFUSED and enough is None and too_much is not None:
-            edge = value
-            break
+            further = _step(axis, value, worse)
         else:
             too_much = value
             if enough is not None:
                 break
-            value = _step(axis, value, 1.0 / worse)
-    while edge is not None and enough is None and too_much is not None:
-        value = _between(axis, edge, too_much)
-        if value in (edge, too_much) or (not axis.whole and _ratio(edge, too_much) <= question.resolution):
+            further = _step(axis, value, 1.0 / worse)
+        if further == value:  # there is none beyond
             break
-        if reached(value):
-            enough = value
-        elif points[-1].verdict == REFUSED:
-            edge = value
-        else:
-            too_much = value
+        value = further
     while enough is not None and too_much is not None:
         value = _between(axis, enough, too_much)
         if value in (enough, too_much) or _ratio(enough, too_much) <= question.resolution:
@@ -245,7 +235,9 @@ def search(bench: Bench, axis: Axis, question: Question, on_point: Callable[[Axi
 
 
 def _step(axis: Axis, value: float, factor: float) -> float:
-    return float(round(value * factor)) if axis.whole else float(f"{value * factor:.3g}")
+    least, most = axis.ends
+    value = min(max(value * factor, least), most)
+    return float(round(value)) if axis.whole else float(f"{value:.3g}")
 
 
 def _ratio(one: float, other: float) -> float:

@@ -61,13 +61,13 @@ def yields(reached: Array) -> dict[str, Any]:
         Number of chips; mean, deviation, median, worst and best over all; every accuracy; the 95 %
         interval of the mean over all chips of the kind, for these networks, after Student (None for one
         chip); and the yield: for each of some shares the accuracy that at least this share of the chips
-        reaches, mean over replicas. "yield_interval" has, for each of these shares, the 95 % interval of the
-        share of all chips of the kind that reach as much, after Clopper and Pearson.
+        reaches, on each chip the mean of the replicas. "yield_interval" has, for each of these shares, the
+        95 % interval of the share of all chips of the kind that reach as much, after Clopper and Pearson.
     """
-    best_first = -np.sort(-reached, axis=1)
+    best_first = -np.sort(-reached.mean(axis=0))
     n_chips = reached.shape[1]
     counts = {f"{share:g}": int(np.ceil(share * n_chips)) for share in SHARES}
-    curve = {share: float(best_first[:, count - 1].mean()) for share, count in counts.items()}
+    curve = {share: float(best_first[count - 1]) for share, count in counts.items()}
     return {
         "chips": n_chips,
         "mean": float(reached.mean()),

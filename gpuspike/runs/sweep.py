@@ -16,8 +16,9 @@ from typing import IO, Any, cast
 from rich.console import Console
 from rich.text import Text
 
+from gpuspike import plugins
 from gpuspike.config.schema import Config
-from gpuspike.errors import DataError, OutputError
+from gpuspike.errors import DataError, GpuspikeError, OutputError
 from gpuspike.reading import text_of
 from gpuspike.runs.progress import TimeLeft, duration
 from gpuspike.runs.run import go_on, run
@@ -105,10 +106,17 @@ def run_once(
             if watch is not None:
                 watch(line)
 
-        if begun:
-            summary = go_on(place, log, begun=(experiment, overrides), watch=line_by_line)
-        else:
-            summary = run(config, experiment, place, log, overrides, watch=line_by_line)
+        try:
+            if begun:
+                summary = go_on(place, log, begun=(experiment, overrides), watch=line_by_line)
+            else:
+                summary = run(config, experiment, place, log, overrides, watch=line_by_line)
+        except Exception as error:
+            why = error if isinstance(error, GpuspikeError) else plugins.blamed(error)
+            if why is None:
+                raise
+            _write(mark, sweep, place, finished=False, of=of, failed=str(why))
+            raise why from None
     words = [_result(summary, split) + duration(time.monotonic() - start)]
     if summary["run"]["resumed"]:
         words.append(f"resumed after epoch {summary['run']['resumed'][-1]}")
@@ -214,11 +222,12 @@ def _read(mark: Path) -> dict[str, Any] | None:
         raise DataError(f"{mark} cannot be read, remove it to run its job again: {error!r}") from None
 
 
-def _write(mark: Path, sweep: Path, folder: Path, finished: bool, of: int | None) -> None:
+def _write(mark: Path, sweep: Path, folder: Path, finished: bool, of: int | None, failed: str = "") -> None:
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         where = folder.absolute().relative_to(sweep.absolute()).as_posix()
         entry = {"folder": where, "finished": finished} | ({} if of is None else {"of": of})
+        entry |= {"failed": failed} if failed else {}
         replace_text(mark, json.dumps(entry) + "\n")
     except OSError as error:
         raise OutputError(f"cannot write {mark}: {error.strerror or error}") from None

@@ -23,7 +23,8 @@ from gpuspike.strangers import yaml_text
 JOBS = "jobs"
 """Folder of a sweep with a file for each configuration that was begun: where, and whether it is finished."""
 
-FINISHED, UNFINISHED, DAMAGED, GONE = "finished", "unfinished", "damaged", "gone"
+FINISHED, UNFINISHED, FAILED = "finished", "unfinished", "failed"
+DAMAGED, GONE = "damaged", "gone"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class JobResult:
 
     Attributes:
         name: of its folder, within the sweep's.
-        state: "finished", "unfinished", "damaged" or "gone".
+        state: "finished", "unfinished", "failed", "damaged" or "gone".
         note: what is missing or cannot be read; "" where all is well.
         config: its values by dotted key; empty if they cannot be read.
         summary: what its summary.json holds, empty unless finished.
@@ -60,10 +61,10 @@ def read_sweep(folder: Path) -> list[JobResult]:
     except OSError as error:
         raise DataError(f"cannot read {folder}: {error.strerror or error}") from None
     names = {path.name for path in inside if any(os.path.exists(path / name) for name in (CONFIG, SUMMARY))}
-    names |= _marked(folder)
+    names |= (marked := _marked(folder)).keys()
     if not names:
         raise DataError(f"the folder must hold the runs of a sweep, got none in {folder}")
-    return [_read_job(folder, name) for name in sorted(names, key=_by_number)]
+    return [_read_job(folder, name, marked.get(name, "")) for name in sorted(names, key=_by_number)]
 
 
 def jobs_expected(folder: Path) -> int | None:
@@ -92,23 +93,27 @@ def _by_number(name: str) -> list[tuple[bool, int, str]]:
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
-def _marked(folder: Path) -> set[str]:
-    """Folders of the jobs that the sweep has begun, the gone ones too; unreadable marks tell nothing."""
-    names = set()
+def _marked(folder: Path) -> dict[str, str]:
+    """Folders of the jobs that the sweep has begun, the gone ones too, and why a job has failed or "".
+
+    Unreadable marks tell nothing.
+    """
+    names = {}
     for mark in (folder / JOBS).glob("*.json"):
         try:
-            name = json.loads(text_of(mark))["folder"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            told = json.loads(text_of(mark))
+            name, why = told["folder"], str(told.get("failed", ""))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
         if isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\\" not in name:
-            names.add(name)
+            names[name] = why
     return names
 
 
-def _read_job(sweep: Path, name: str) -> JobResult:
+def _read_job(sweep: Path, name: str, failed: str) -> JobResult:
     folder = sweep / name
     if not os.path.isdir(folder):
-        return JobResult(name, GONE, "its folder is not there")
+        return JobResult(name, FAILED, failed) if failed else JobResult(name, GONE, "its folder is not there")
     config: dict[str, Any] = {}
     notes = []
     try:
@@ -116,7 +121,10 @@ def _read_job(sweep: Path, name: str) -> JobResult:
     except (OSError, ValueError, yaml.YAMLError, DataError, RecursionError):
         notes.append(f"{CONFIG} cannot be read")
     if not os.path.exists(folder / SUMMARY):
-        return JobResult(name, UNFINISHED, "; ".join([_progress(folder, config), *notes]), config)
+        notes.insert(0, _progress(folder, config))
+        if failed:
+            return JobResult(name, FAILED, "; ".join([failed, *notes]), config)
+        return JobResult(name, UNFINISHED, "; ".join(notes), config)
     try:
         summary = _mapping(json.loads(text_of(folder / SUMMARY)))
         _mapping(summary["accuracy"])["test"]

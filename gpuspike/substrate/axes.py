@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpuspike.registry import one_of
+from gpuspike.substrate.distortions.weights import BITS
 from gpuspike.substrate.spec import keys
 
 _TAU = r" ($\tau_{syn}$)"
@@ -26,6 +28,7 @@ class Axis:
         grid: values of a map, unless others are given.
         needs: keys that have to be on, and what they are where they are not.
         instead: keys that say the same otherwise, which it switches off.
+        ends: the least and the largest value that a chip can have.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Axis:
     grid: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.4)
     needs: Mapping[str, Any] = field(default_factory=dict)
     instead: tuple[str, ...] = ()
+    ends: tuple[float, float] = (0.0, math.inf)
 
     def changes(self, substrate: Mapping[str, Any], value: float | None) -> dict[str, Any]:
         """What it sets of a substrate.
@@ -53,8 +57,8 @@ class Axis:
             for key, factor in self.parts.items():
                 number = int(value) if self.whole else factor * value
                 told[key] = [number] if isinstance(defaults[key], tuple) else number
-            off = [key for key in self.needs if not substrate[key]]
-            told |= {key: self.needs[key] for key in off}
+        # also where it is off: what it needs may cost something by itself
+        told |= {key: needed for key, needed in self.needs.items() if not substrate[key]}
         return {key: list(item) if isinstance(item, tuple) else item for key, item in told.items()}
 
     def told(self, value: float | None) -> str:
@@ -75,7 +79,7 @@ NAMED = {
         Axis(
             "weight_bits", {"weight_bits": 1.0}, "weight bits",
             less_is_worse=True, whole=True, start=4, grid=(2, 3, 4, 5, 6), needs=_RANGE,
-            instead=("weight_lsb",),
+            instead=("weight_lsb",), ends=BITS,
         ),
         Axis("weight_lsb", {"weight_lsb": 1.0}, "step of the weights", instead=("weight_bits",)),
         Axis("stuck_synapses", {"stuck_synapses": 1.0}, "stuck synapses", needs=_RANGE),

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from gpuspike.substrate.spec import Substrate
 
 
+BITS = (2, 24)
+"""Of a weight, its sign included: the fewest and the most; a float32 has no more."""
+
+
 @dataclass(frozen=True)
 class Weights(Distortion):
     """Weights are clipped to +-weight_max, then rounded to multiples of a step.
@@ -42,9 +46,9 @@ class Weights(Distortion):
             raise ValueRangeError(
                 f"substrate.weight_max must be positive and finite, got {list(self.weight_max)}"
             )
-        if self.weight_bits and not 2 <= self.weight_bits <= 24:
+        if self.weight_bits and not BITS[0] <= self.weight_bits <= BITS[1]:
             raise ValueRangeError(
-                "substrate.weight_bits must be 0 (no grid) or from 2, sign included, to 24, "
+                f"substrate.weight_bits must be 0 (no grid) or from {BITS[0]}, sign included, to {BITS[1]}, "
                 f"got {self.weight_bits}"
             )
         if self.weight_bits and self.weight_lsb:

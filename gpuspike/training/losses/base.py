@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
 from gpuspike.training.leaf import Leaf
 
 Array = NDArray[Any]
@@ -45,10 +45,32 @@ class Loss(Leaf, ABC):
 
         Returns:
             (n_replica, n_batch) and (n_replica, n_batch, n_classes).
+
+        Raises:
+            ShapeError, DtypeError, ValueRangeError: a formula, of a user's own perhaps, returns otherwise.
         """
         if self.kernels is None:
-            return self.reference(t_out, labels)
-        return self.kernels.score(self, t_out, labels)
+            return self._checked(self.reference(t_out, labels), t_out)
+        return self._checked(self.kernels.score(self, t_out, labels), t_out)
+
+    def _checked(self, found: Any, t_out: Array) -> tuple[Array, Array]:
+        """What the formula has returned, before kernels read it."""
+        name, wanted = f"{type(self).__name__}.reference", (t_out.shape[:2], t_out.shape)
+        shapes = tuple(getattr(part, "shape", None) for part in found) if isinstance(found, tuple) else None
+        if shapes != wanted:
+            got = type(found).__name__ if shapes is None else " and ".join(map(str, shapes))
+            raise ShapeError(
+                f"{name} must return a tuple of losses {wanted[0]} and gradients {wanted[1]}, got {got}"
+            )
+        losses, grad = found
+        if grad.dtype != t_out.dtype:
+            raise DtypeError(f"{name} must return gradients in {t_out.dtype}, as times are, got {grad.dtype}")
+        own = not type(self).__module__.startswith("gpuspike.")
+        if own and isinstance(grad, np.ndarray):
+            if np.isnan(losses).any() or np.isnan(grad).any():
+                raise ValueRangeError(f"{name} must return losses and gradients that are numbers, got NaN")
+            grad = np.ascontiguousarray(grad)
+        return losses, grad
 
     def at(self, progress: float) -> Loss:
         """What it is at some point of a training, from 0 to 1: itself, unless it has values that go along."""
