@@ -43,7 +43,7 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: there is none; which there are, and which is meant perhaps.
         """
-        one_of(self.kind, name, self, ", or yours with plugin=FILE.py")
+        one_of(self.kind, name, self)
         if name not in self._parts:
             module, _, part = self._places[name].partition(":")
             self._parts[name] = getattr(importlib.import_module(module), part)
@@ -72,11 +72,13 @@ class Registry(Generic[T]):
         del self._places[name], self._parts[name]
 
 
-def one_of(kind: str, name: str, known: Iterable[str], more: str = "") -> str:
-    """The name again, if it is known.
+def initials(names: Iterable[str]) -> dict[str, str]:
+    """By what is typed for short, lr, a name of several words."""
+    return {"".join(word[:1] for word in name.split("_")): name for name in names if "_" in name}
 
-    Args:
-        more: that there may be, behind the known ones.
+
+def one_of(kind: str, name: str, known: Iterable[str]) -> str:
+    """The name again, if it is known.
 
     Raises:
         ConfigError: it is not; which are, and which is meant perhaps.
@@ -84,11 +86,10 @@ def one_of(kind: str, name: str, known: Iterable[str], more: str = "") -> str:
     names = list(known)
     if name not in names:
         close = difflib.get_close_matches(str(name), names, 1)
-        parts = {"".join(word[0] for word in known.split("_")): known for known in names if "_" in known}
-        close = close or [parts[name]] if name in parts else close  # lr
+        close = close or [known for short, known in initials(names).items() if short == name]
         close = close or [known for known in names if str(name) and str(name) in known]
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{more}{hint}")
+        raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{hint}")
     return name
 
 

@@ -38,7 +38,7 @@ from rich.table import Table
 
 from gpuspike import backend
 from gpuspike.backend import thread_count
-from gpuspike.config.schema import jobs
+from gpuspike.config.schema import WARPS, TrainingConfig, jobs
 from gpuspike.network.decision import decisions
 from gpuspike.network.layers import Layer
 from gpuspike.runs.experiment import build, new_trainer
@@ -81,7 +81,7 @@ class Case:
 # mnist_best without what its images go through, which the peer does not: its network, with images that stay.
 BEST = (
     "experiment=mnist_best",
-    *(f"training.{key}=0" for key in ("max_turn", "max_zoom", "max_shear", "elastic")),
+    *(f"training.{key}={getattr(TrainingConfig, key)}" for key in WARPS),
 )
 
 # Targets: 540 times the 28 samples/s of the paper's code for training, and what the chip classifies a second.

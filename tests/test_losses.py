@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.integrate import trapezoid
+from scipy.special import ndtr
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import load
@@ -133,6 +134,26 @@ def test_a_softmax_is_the_probability_to_be_first_under_gumbel_s_noise() -> None
     first = trapezoid(hazard * later.prod(axis=1, keepdims=True), when, axis=0)
     values, _ = loss(np.tile(times, (1, 4, 1)), np.arange(4)[None])
     np.testing.assert_allclose(np.exp(-values[0]), first, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "most"), [(2, 0.023), (3, 0.024), (10, 0.083)])
+def test_how_far_the_softmax_is_from_gaussian_noise_of_its_deviation(n: int, most: float) -> None:
+    x, share = np.polynomial.hermite_e.hermegauss(101)
+
+    def first(times: Array) -> Array:
+        """(m, n) probabilities to be first, times in deviations of the noise."""
+        here = times[:, :, None] + x  # of the neuron in question, at each value of its noise
+        later = ndtr(times[:, None, :, None] - here[:, :, None])
+        later[:, np.arange(n), np.arange(n)] = 1.0
+        return later.prod(axis=2) @ share / share.sum()
+
+    rng = np.random.default_rng(0)
+    ahead = np.zeros((40, n))
+    ahead[:, 0] = -np.linspace(0.1, 4.0, 40)  # one of all, the others together
+    times = np.concatenate([ahead, *(rng.uniform(0.0, width, (500, n)) for width in (1.0, 2.0, 4.0))])
+    unit = math.sqrt(6.0) / math.pi
+    softmax = np.exp(-times / unit) / np.exp(-times / unit).sum(axis=1, keepdims=True)
+    assert most - 0.001 < np.abs(first(times) - softmax).max() < most + 0.0005
 
 
 @pytest.mark.parametrize("loss", [TimeMSE(), ShiftInvariant()], ids=lambda loss: type(loss).__name__)

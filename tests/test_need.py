@@ -61,7 +61,9 @@ def quiet() -> Console:
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_axis_makes_a_substrate_at_its_start_and_none_where_it_is_off(name: str) -> None:
+def test_every_axis_makes_a_substrate_and_leaves_what_it_needs_where_it_is_off(
+    name: str,
+) -> None:
     one, present = axis(name), vars(substrate_config())
     assert {key for key, _, _ in keys()} >= set(one.parts)
     Substrate.from_values(present | {"name": "x"} | one.changes(present, one.start), 1.0)
@@ -239,7 +241,7 @@ def test_what_a_distortion_needs_is_there_where_it_is_off() -> None:
     clipped = Known(lambda value: 0.8)  # whatever the bits, as weights within the range have it
     border = found(clipped, "weight_bits")
     assert border.points == []
-    assert border.told() == "weight_bits: not even without it, with weight_max on, is the accuracy reached"
+    assert border.told() == "weight_bits: not even without it is the accuracy reached"
     assert axis("weight_bits").changes(vars(substrate_config()), None)["weight_max"] == [3.0]
 
 

@@ -155,7 +155,8 @@ def bias_spikes(bias_times: Any) -> list[tuple[float, ...]]:
     try:
         bias = [tuple(float(t) for t in times) for times in bias_times]
     except TypeError:
-        each = f"; did you mean [{bias_times!r}]?" if isinstance(bias_times, list) else ""
+        numbers = isinstance(bias_times, list) and all(isinstance(t, (int, float)) for t in bias_times)
+        each = f"; did you mean {[[t] for t in bias_times]!r}?" if numbers else ""
         raise ValueRangeError(
             f"bias_times must have a list of times for each layer, got {bias_times!r}{each}"
         ) from None

@@ -40,7 +40,7 @@ def command(name: str, what: str) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BAD_INPUT)
     except OSError as error:
-        refuse(name, OutputError(in_words(error)))
+        refuse(name, plugins.blamed(error) or OutputError(in_words(error)))
     except KeyboardInterrupt as stop:
         print(f"{name}: interrupted {screen.line(str(stop))}".rstrip(), file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -104,7 +104,8 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
         try:
             parts[name]
         except ConfigError as error:
-            yield of_key(key, error)
+            own = "" if "did you mean" in str(error) else "; yours come with plugin=FILE.py"
+            yield of_key(key, ConfigError(f"{error}{own}"))
     sizes = [(f"dataset.{name}", getattr(dataset, name), 1) for name in SPLITS]
     for key, value, least in (
         ("replicas", config.replicas, 1),

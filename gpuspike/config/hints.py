@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigTypeError, OmegaConfBaseException, Validation
 
 from gpuspike.config.files import conf_folder, read_yaml
 from gpuspike.errors import ConfigError
+from gpuspike.registry import initials
 
 GROUPS = ("experiment", "dataset", "model", "optimizer", "training", "substrate", "tracking")
 """Of a run: what is given as GROUP=NAME."""
@@ -73,7 +74,7 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
             hint = ""
             if found := _NO_LIST.search(words):
                 hint = f"; did you mean {found['key']}=[{found['value']}]?"
-            elif "number" in expected and got.lstrip("+-").lower() in _INFINITY:
+            elif "number" in expected and "list" not in expected and got.lower() in _INFINITY:
                 hint = f"; did you mean {full}=inf?"
             return f"{full} must be {expected}, got {'nothing' if got in ('', 'None') else got}{hint}"
     if equals and "Ambiguous value" in words:
@@ -94,7 +95,7 @@ def options(group: str, folder: str = "") -> list[str]:
 
 def folders(group: str) -> list[str]:
     """Folders of a group's files."""
-    return sorted(path.name for path in (conf_folder() / group).iterdir() if path.is_dir())
+    return sorted(path.name for path in (conf_folder() / group).glob("*/"))
 
 
 BASE = "base"
@@ -212,8 +213,7 @@ def _other_key(key: str, place: str, schema: type[Any]) -> str:
     group = place.rpartition(".")[0]
     near = {name.rpartition(".")[2]: name for name in keys if name.rpartition(".")[0] == group}
     for known in (near, {name.rpartition(".")[2]: name for name in reversed(keys)}):
-        initials = {"".join(word[0] for word in name.split("_")): name for name in known if "_" in name}
-        close = [key if key in known else initials.get(key, "")]
+        close = [key if key in known else initials(known).get(key, "")]
         close = [name for name in close if name] or difflib.get_close_matches(key, known, 1)
         if close:
             return f"; did you mean {known[close[0]]}?"

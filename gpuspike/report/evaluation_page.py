@@ -117,8 +117,8 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
             + picture(
                 path.with_name(f"{path.stem}_yield.png"),
                 "Above: how many chips have which accuracy. Below: the share of the chips that reach an"
-                " accuracy, a line a replica; around it, for each count, the 95 % interval of the share of"
-                " all such chips (Clopper and Pearson).",
+                " accuracy, on each the mean of its networks (thin lines: one by one); around it, for each"
+                " count, the 95 % interval of the share of all such chips (Clopper and Pearson).",
                 path,
             )
         )
@@ -126,7 +126,11 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
             (f"{count} of {population['chips']}", readable(value, "%"), share)
             for count, value, share in _reached(population)
         ]
-        reach = "reach, mean over networks" if len(population["per_replica_and_chip"]) > 1 else "reach"
+        reach = (
+            "reach, on each the mean of its networks"
+            if len(population["per_replica_and_chip"]) > 1
+            else "reach"
+        )
         body.append(table(rows, ["chips", reach, "of all such chips, with 95 %"]))
     body.append(f"<h2>One classification on a chip</h2>\n{_chips(answer)}")
     if population:

@@ -64,18 +64,11 @@ def how(answer: Mapping[str, Any]) -> str:
         seeds = f"{asked['replicas']}{most} chips a value, each with a network of the run"
     else:
         seeds = f"{asked['replicas']}{most} seeds a value, each on its own chip"
-    if needs := asked.get("with"):  # older answers do not say
-        seeds += f"; with {', '.join(f'{key}={_plain(value)}' for key, value in needs.items())}"
     return (
         f"{answer['experiment']}, {trained}; {asked['split']} split; {seeds}; "
         f"intervals of the mean after Student, with {100 * answer['confidence']:g} % for each value, however "
         "often it was looked at"
     )
-
-
-def _plain(value: Any) -> str:
-    """A value as it is typed."""
-    return str([f"{one:g}" for one in value] if isinstance(value, list) else value).replace("'", "")
 
 
 def write_need_page(path: Path, answer: Mapping[str, Any]) -> Path:

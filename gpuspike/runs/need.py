@@ -105,8 +105,7 @@ class Border:
         """In words."""
         name = self.axis.name
         if self.off.verdict != REACHED:
-            needs = "".join(f", with {key} on," for key in self.axis.needs)
-            return f"{name}: not even without it{needs} is the accuracy {_known(self.off.verdict)}"
+            return f"{name}: not even without it is the accuracy {_known(self.off.verdict)}"
         if self.too_much is None:
             return f"{name}: {self.enough:g} is borne, and no value that is not has been found"
         beyond = next(p.verdict for p in self.points if p.value == self.too_much)

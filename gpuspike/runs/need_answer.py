@@ -16,6 +16,7 @@ from gpuspike.config.schema import Config
 from gpuspike.errors import OutputError
 from gpuspike.report.figures import need as plots
 from gpuspike.report.need_page import head_of, how, looks, repeats, rows, write_need_page
+from gpuspike.report.sweep_results import as_typed
 from gpuspike.runs.bench import Bench, Training
 from gpuspike.runs.drawing import drawn
 from gpuspike.runs.need import CONFIDENCE, Border, Map, Point, Question, draw_map, search
@@ -55,13 +56,10 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
         bench.check(one.changes(vars(config.substrate), one.start))
     provenance = provenance_of(config)
     question = Question(asked.accuracy, asked.replicas, asked.seeds, asked.resolution, asked.split.value)
-    chip, swept = vars(config.substrate), {key for one in axes for key in one.parts}
-    needs = {key: value for one in axes for key, value in one.needs.items() if not chip[key]}
     told: dict[str, Any] = {
         "experiment": experiment,
         "question": vars(question)
-        | {"distortion": asked.distortion, "training": training.value, "run": asked.run}
-        | {"with": {key: value for key, value in needs.items() if key not in swept}},
+        | {"distortion": asked.distortion, "training": training.value, "run": asked.run},
         "confidence": CONFIDENCE,
         "borders": [],
     }
@@ -87,9 +85,10 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
             border = search(
                 bench, one, question, lambda own, point: _say(own.name, point, console, asked.run)
             )
-            told["borders"].append(border.plain() | {"told": border.told()})
+            words = border.told() + _needs(one, config)
+            told["borders"].append(border.plain() | {"told": words})
             figures[f"{stem}_{one.name}"] = lambda border=border: _drawn(border, question)
-            _table([border.off, *border.points], border.told(), asked.run, console)
+            _table([border.off, *border.points], words, asked.run, console)
         told |= {"wall_s": time.perf_counter() - start, "provenance": provenance}
         told = plain(told)
         for name, reason in drawn(figures, folder).items():
@@ -136,6 +135,12 @@ def _map(
         highlight=False,
     )
     return found
+
+
+def _needs(one: Axis, config: Config) -> str:
+    """What the distortion needs and the chip has not, for a reader."""
+    added = {key: value for key, value in one.needs.items() if not vars(config.substrate)[key]}
+    return "".join(f", with {key}={as_typed(value)}" for key, value in added.items())
 
 
 def _drawn(border: Border, question: Question) -> Figure:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpuspike.config.schema import Config, SilenceName, TrainingConfig
+from gpuspike.config.schema import WARPS, Config, SilenceName, TrainingConfig
 from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.datasets.splits import Dataset
 from gpuspike.errors import ConfigError
@@ -46,10 +46,6 @@ def optimizer_of(config: Config) -> Optimizer:
 
 def _made(leaf: type[L], values: Mapping[str, Any]) -> L:
     return leaf(**{name: values[name] for name in leaf_values(leaf())})
-
-
-WARPS = ("max_turn", "max_zoom", "max_shear", "elastic", "mirror")
-"""Values of a training that change images by more than a shift."""
 
 
 def warps(training: TrainingConfig) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 from rich.console import Console
 
+from gpuspike import plugins
 from gpuspike.accountant import neurobench
 from gpuspike.config.schema import Config, ScheduleName, to_yaml
 from gpuspike.errors import OutputError
@@ -125,6 +126,8 @@ def _readable(folder: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
+        if told := plugins.blamed(error):
+            raise told from None
         raise OutputError(f"cannot write the run to {folder}: {error.strerror or error}") from None
 
 
@@ -158,7 +161,9 @@ def _run(
     records: list[dict[str, Any]] = []
     if stopped is not None:
         records = stopped.records
-        book |= {"resumed": [*stopped.resumed, stopped.epoch], "date": stopped.date or began}
+        book |= {"resumed": [*stopped.resumed, stopped.epoch], "date": stopped.date}
+        if stopped.epoch == 0:  # nothing was kept: it begins now
+            book["date"] = began
         start -= stopped.wall_s
         _restore(trainer, stopped, [book["gpuspike"], book["git"], *config.plugin], folder, console)
     prepare_kernels(parts, console)

@@ -93,7 +93,7 @@ def run_once(
         folder = folder.with_name(f"{folder.name}-{mark.stem[:8]}")
     if not begun:
         place = folder
-        _write(mark, sweep, place, finished=False, of=of)
+    _write(mark, sweep, place, finished=False, of=of)  # also where it had failed
     around, start, left = existing(place), time.monotonic(), config.training.epochs
     with (
         used(sweep),
@@ -111,11 +111,15 @@ def run_once(
                 summary = go_on(place, log, begun=(experiment, overrides), watch=line_by_line)
             else:
                 summary = run(config, experiment, place, log, overrides, watch=line_by_line)
+        except OutputError:  # a full disk, or another process is at this job: it has not failed
+            raise
         except Exception as error:
-            why = error if isinstance(error, GpuspikeError) else plugins.blamed(error)
+            short = isinstance(error, (GpuspikeError, MemoryError))
+            why = error if short else plugins.blamed(error)
             if why is None:
                 raise
-            _write(mark, sweep, place, finished=False, of=of, failed=str(why))
+            with suppress(OutputError):
+                _write(mark, sweep, place, finished=False, of=of, failed=str(why) or "out of memory")
             raise why from None
     words = [_result(summary, split) + duration(time.monotonic() - start)]
     if summary["run"]["resumed"]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuspike.config.parts import own_defaults
-from gpuspike.config.schema import Config, ModelConfig
+from gpuspike.config.schema import WARPS, Config, ModelConfig, TrainingConfig
 from gpuspike.datasets import DATASETS
 
 
@@ -75,9 +75,9 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
     """
     unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
     unset |= {"plugin": [], "model.trained": [], "model.layers": []}
-    unset |= {f"training.{key}": 0.0 for key in ("max_turn", "max_zoom", "max_shear", "elastic")}
+    unset |= {f"training.{key}": getattr(TrainingConfig, key) for key in WARPS}
     unset |= {"training.silence": "bumping", "training.waking": 1.0, "training.match_noise": False}
-    unset |= {"training.trials": 1, "training.mirror": False}
+    unset |= {"training.trials": 1}
     unset |= {"model.fires": None, "model.spikes_at": None}
     unset |= {"start": None, "model.frozen": False, "substrate.population": 0}
     unset |= {f"model.{f.name}": f.default for f in fields(ModelConfig) if f.name.startswith("delay")}

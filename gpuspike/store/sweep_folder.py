@@ -99,7 +99,8 @@ def _marked(folder: Path) -> dict[str, str]:
     Unreadable marks tell nothing.
     """
     names = {}
-    for mark in (folder / JOBS).glob("*.json"):
+    marks = sorted((folder / JOBS).glob("*.json"), key=_age)  # a folder's newest counts
+    for mark in marks:
         try:
             told = json.loads(text_of(mark))
             name, why = told["folder"], str(told.get("failed", ""))
@@ -108,6 +109,14 @@ def _marked(folder: Path) -> dict[str, str]:
         if isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\\" not in name:
             names[name] = why
     return names
+
+
+def _age(path: Path) -> int:
+    """When it was written."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _read_job(sweep: Path, name: str, failed: str) -> JobResult:

@@ -28,7 +28,7 @@ class Axis:
         grid: values of a map, unless others are given.
         needs: keys that have to be on, and what they are where they are not.
         instead: keys that say the same otherwise, which it switches off.
-        ends: the least and the largest value that a chip can have.
+        ends: the least and the largest value that are tried, where they are known.
     """
 
     name: str
@@ -82,7 +82,7 @@ NAMED = {
             instead=("weight_lsb",), ends=BITS,
         ),
         Axis("weight_lsb", {"weight_lsb": 1.0}, "step of the weights", instead=("weight_bits",)),
-        Axis("stuck_synapses", {"stuck_synapses": 1.0}, "stuck synapses", needs=_RANGE),
+        Axis("stuck_synapses", {"stuck_synapses": 1.0}, "stuck synapses", needs=_RANGE, ends=(0.0, 1.0)),
         Axis("tau_ratio", {"tau_mem_shift": 1.0}, r"error of $\tau_{mem}$ ($\tau_{syn}$)"),
         Axis(
             "tau_spread", {"tau_mem_std": 1.0, "tau_syn_std": 1.0}, r"spread of both $\tau$ ($\tau_{syn}$)"
@@ -95,7 +95,7 @@ NAMED = {
         ),
         Axis("spike_jitter", {"spike_jitter": 1.0}, r"spike jitter ($\tau_{syn}$)"),
         Axis("time_grid", {"time_grid": 1.0}, r"time step ($\tau_{syn}$)"),
-        Axis("dead_neurons", {"dead_neurons": 1.0}, "dead hidden neurons"),
+        Axis("dead_neurons", {"dead_neurons": 1.0}, "dead hidden neurons", ends=(0.0, 1.0)),
         Axis(
             "trial_end", {"trial_end": 1.0}, r"end of the trial ($\tau_{syn}$)",
             less_is_worse=True, start=4.0, grid=(2.0, 3.0, 4.0, 6.0, 8.0),

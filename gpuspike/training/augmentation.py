@@ -89,7 +89,7 @@ class RandomWarp:
         max_shift: largest shift [pixels], each whole number from -most to most alike.
         max_turn: largest angle [degrees];  max_zoom, max_shear: largest share of a side.
         elastic: root of the mean square of the field, in each direction [pixels].
-        mirror: half of the images have left and right exchanged, before all else.
+        mirror: half of the images have left and right exchanged.
 
     Source: Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual
     document analysis", ICDAR 2003, for elastic fields; theirs are filtered noise, ours a spline.

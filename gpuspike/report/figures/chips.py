@@ -137,12 +137,14 @@ def yields(reached: Floats, band: Floats | None = None) -> Figure:
     counts.set_ylabel("chips" if len(reached) == 1 else "chips, all replicas")
     counts.yaxis.set_major_locator(lazy_matplotlib().ticker.MaxNLocator(integer=True, nbins=5))
     shares = 100 * np.arange(1, reached.shape[1] + 1) / reached.shape[1]
-    for row in reached:
-        if band is not None:
-            at = 100 * -np.sort(-row)[band[:, 0].astype(int) - 1]
-            low, high = 100 * band[:, 1], 100 * band[:, 2]
-            share.fill_between(at, low, high, step="pre", color=BLUE, alpha=0.2 / len(reached), linewidth=0)
-        share.step(100 * -np.sort(-row), shares, where="pre", color=BLUE, alpha=0.8)
+    of_means = -np.sort(-reached.mean(axis=0))
+    if band is not None:
+        at = 100 * of_means[band[:, 0].astype(int) - 1]
+        low, high = 100 * band[:, 1], 100 * band[:, 2]
+        share.fill_between(at, low, high, step="pre", color=BLUE, alpha=0.2, linewidth=0)
+    for row in reached if len(reached) > 1 else ():
+        share.step(100 * -np.sort(-row), shares, where="pre", color=GREY, alpha=0.5, linewidth=0.5)
+    share.step(100 * of_means, shares, where="pre", color=BLUE, alpha=0.8)
     share.set_xlabel("accuracy (%)")
     share.set_ylabel("chips that reach it (%)")
     share.set_ylim(0, 103)

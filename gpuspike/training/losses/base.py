@@ -55,7 +55,7 @@ class Loss(Leaf, ABC):
 
     def _checked(self, found: Any, t_out: Array) -> tuple[Array, Array]:
         """What the formula has returned, before kernels read it."""
-        name, wanted = f"{type(self).__name__}.reference", (t_out.shape[:2], t_out.shape)
+        name, wanted = f"the loss {type(self).__name__}", (t_out.shape[:2], t_out.shape)
         shapes = tuple(getattr(part, "shape", None) for part in found) if isinstance(found, tuple) else None
         if shapes != wanted:
             got = type(found).__name__ if shapes is None else " and ".join(map(str, shapes))
@@ -63,12 +63,15 @@ class Loss(Leaf, ABC):
                 f"{name} must return a tuple of losses {wanted[0]} and gradients {wanted[1]}, got {got}"
             )
         losses, grad = found
-        if grad.dtype != t_out.dtype:
-            raise DtypeError(f"{name} must return gradients in {t_out.dtype}, as times are, got {grad.dtype}")
+        if losses.dtype.kind != "f" or grad.dtype != t_out.dtype:
+            raise DtypeError(
+                f"{name} must return losses in floats and gradients in {t_out.dtype}, as times are, "
+                f"got {losses.dtype} and {grad.dtype}"
+            )
         own = not type(self).__module__.startswith("gpuspike.")
         if own and isinstance(grad, np.ndarray):
-            if np.isnan(losses).any() or np.isnan(grad).any():
-                raise ValueRangeError(f"{name} must return losses and gradients that are numbers, got NaN")
+            if np.isnan(losses).any() or not np.isfinite(grad).all():
+                raise ValueRangeError(f"{name} must return losses that are numbers and finite gradients")
             grad = np.ascontiguousarray(grad)
         return losses, grad
 
