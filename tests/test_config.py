@@ -708,6 +708,13 @@ def test_a_typo_in_a_file_of_one_s_own_is_told_with_the_valid_keys(tmp_path: Pat
     assert one(*folder, "substrate=mine").substrate.name == "mine"
 
 
+def test_a_group_of_one_s_own_that_has_no_such_file_says_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "first.yaml").write_text("seed: 3\n")
+    message = refusal(*searching(["--config-dir", str(tmp_path)]), "+mine=second")
+    assert "there is no mine=second; there are first" in message
+
+
 @pytest.mark.parametrize("given", [["--config-dir", "none"], ["--config-dir=none"], ["-cd", "none"]])
 def test_a_folder_of_values_that_is_not_there_is_refused(given: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"must be a folder, got none, which is none"):

@@ -49,8 +49,8 @@ def train() -> None:
             sys.argv[1:] = pinned(sys.argv[1:], folder, key)
         if sweep is not None and folder is not None:
             sweep = replace(sweep, folder=folder)
-            jobs = f"{sweep.count} job{'' if sweep.count == 1 else 's'}"
-            where = f"sweep    {jobs}, to follow with gpuspike-report {folder} watch=5"
+            count = f"{sweep.count} job{'' if sweep.count == 1 else 's'}"
+            where = f"sweep    {count}, to follow with gpuspike-report {folder} watch=5"
             Screen().print(where, soft_wrap=True, highlight=False)
         schema.register()
         files, here = [plugin.entry for plugin in plugins.loaded()], Path.cwd()
