@@ -101,7 +101,7 @@ class Result:
 
 def changes(summary: Mapping[str, Any]) -> list[str]:
     """What a command line changed, beside the experiment, the seeds and the folder."""
-    ours = ("hydra.", "seed=", "replicas=", "experiment=")
+    ours = ("hydra.", "tracking", "name=", "seed=", "replicas=", "experiment=")
     return sorted(change for change in summary["run"]["overrides"] if not change.startswith(ours))
 
 
@@ -171,7 +171,7 @@ def details(result: Result) -> str:
         provenance, run = summary["provenance"], summary["run"]
         device = summary["emulator"]["device"]
         places[f"gpuspike {provenance['gpuspike']} at {provenance['git']}, {run['dtype']}, {device}"] = None
-        given = [change for change in run["overrides"] if not change.startswith("hydra.")]
+        given = [change for change in run["overrides"] if not change.startswith(("hydra.", "tracking"))]
         commands[f"`{shlex.join(['gpuspike-train', *given])}`"] = None
     return (
         f"- **{result.experiment}**, test accuracy by seed: {by_seed} %. {on_chip(result)}"

@@ -197,7 +197,7 @@ def test_times_are_in_tau_syn_and_values_are_repeated() -> None:
         (["substrate.tau_mem_shift=-2"], "tau_mem_shift must leave tau_mem positive, got -2.0 on 1.0"),
         (["substrate.dead_neurons=2"], "dead_neurons must be a share from 0 to 1, got 2.0"),
         (["model.hidden=[300]"], "on bss2 has at most 256 inputs, got a layer with 300: 44 too many"),
-        (["model.hidden=[255]"], "bss2 has 256 neurons, got a network with 258: 2 too many, as many as 2"),
+        (["model.hidden=[255]"], "got a network with 258, as many as 2 chips have: 2 too many"),
         (["substrate=dynapse", "model.hidden=[120]"], "a neuron on dynapse has at most 64 inputs"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -581,7 +581,7 @@ def test_mistakes_of_all_jobs_of_a_sweep_are_told_once_each() -> None:
 
 def test_a_folder_of_files_that_is_no_group_is_told_its_key() -> None:
     assert refusal("prices=loihi").endswith("did you mean substrate.prices?")
-    words = "substrate must be a name or a YAML file here, with its values in it, got substrate."
+    words = "substrate.weight_bits=3 changes a value, which substrate=NAME has no room for here"
     with pytest.raises(ConfigError, match=re.escape(words)):
         evaluations(["run=x", "substrate.weight_bits=3"], multirun=False)
 

@@ -504,9 +504,9 @@ def test_grids_and_ranges_by_layer_and_none_at_all() -> None:
         ({"max_fan_in": 13}, "a neuron on X has at most 13 inputs, got a layer with 14: 1 too many, "
             "which no number of chips like this one changes; "
             "substrate.max_fan_in=0 emulates a chip with room for it"),
-        ({"max_neurons": 7, "max_synapses": 50}, "X has 7 neurons, got a network with 15: 8 too many, "
-            "as many as 3 chips have; X has 50 synapses, got a network with 102: 52 too many, "
-            "as many as 3 chips have; substrate.max_neurons=0 substrate.max_synapses=0 "
+        ({"max_neurons": 7, "max_synapses": 50}, "X has 7 neurons, got a network with 15, "
+            "as many as 3 chips have: 8 too many; X has 50 synapses, got a network with 102, as many as "
+            "3 chips have: 52 too many; substrate.max_neurons=0 substrate.max_synapses=0 "
             "emulates a chip with room for it"),
         ({"weight_max": (1.0,) * 3}, "substrate.weight_max must have one entry, or one for each of the 2 "
             "layers, got 3"),

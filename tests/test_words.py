@@ -13,7 +13,7 @@ import pytest
 import test_report
 from rich.console import Console
 
-from gpuspike.cli.words import help_head, pinned, placed
+from gpuspike.cli.words import flags_first, help_head, pinned, placed
 from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import jobs, read_config, to_yaml
 from gpuspike.errors import ConfigError
@@ -199,3 +199,20 @@ def test_the_page_of_a_named_run_tells_its_experiment(tmp_path: Path) -> None:
     values["run"]["name"] = "first"
     _, page = test_report.write(tmp_path, "yin_yang", values, [test_report.record()], "")
     assert page.rows[0] == ["experiment", "yin_yang"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "ordered"),
+    [
+        ("seed=1 --config-dir here epochs=2", "--config-dir here seed=1 epochs=2"),
+        ("seed=1 -cd here -m epochs=2 --cfg job", "-cd here -m --cfg job seed=1 epochs=2"),
+        ("a=1 --config-dir=here --config-d there b=2", "--config-dir=here --config-d there a=1 b=2"),
+        ("a=1 --info b=2", "--info a=1 b=2"),
+        ("a=1 --info all b=2", "--info all a=1 b=2"),
+        ("--help", "--help"),
+        ("a=1 --config-dir", "--config-dir a=1"),
+        ("", ""),
+    ],
+)
+def test_flags_may_stand_between_values(typed: str, ordered: str) -> None:
+    assert " ".join(flags_first(typed.split())) == ordered

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from gpuspike import plugins
 from gpuspike.cli.command import command, refuse, too_large
-from gpuspike.cli.words import help_head, named_by_time, pinned, placed
+from gpuspike.cli.words import flags_first, help_head, named_by_time, pinned, placed
 from gpuspike.config import schema
 from gpuspike.config.composition import register
 from gpuspike.config.files import conf_folder, not_a_run
@@ -36,7 +36,7 @@ def train() -> None:
 
     with command("gpuspike-train", "the run"):
         refuse_dashes(sys.argv[1:], schema.Config)
-        typed = plugins.given(sys.argv[1:])
+        typed = plugins.given(flags_first(sys.argv[1:]))
         sys.argv[1:] = placed(typed)
         around = [f"--config-dir={folder}" for folder in folders_of(typed)]
         if {"-h", "--help"} & set(sys.argv[1:]):

@@ -57,6 +57,27 @@ def _first_words(text: str) -> str:
     return first if len(first) <= LONGEST else first[:LONGEST].rpartition(" ")[0] + " ..."
 
 
+_WITH_A_VALUE = ("--config-dir", "--config-path", "--config-name", "--package", "--cfg")
+_SHORT = ("-cd", "-cp", "-cn", "-p", "-c")
+"""Of Hydra's flags those that take a value behind a space."""
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Arguments with Hydra's flags before all values: argparse refuses values on both sides of one."""
+    flags, values, rest = [], [], list(arguments)
+    while rest:
+        text = rest.pop(0)
+        if not text.startswith("-"):
+            values.append(text)
+            continue
+        flags.append(text)
+        long = text.startswith("--") and "=" not in text
+        takes = text in _SHORT or (long and any(flag.startswith(text) for flag in _WITH_A_VALUE))
+        if rest and (takes or (text == "--info" and "=" not in rest[0])):
+            flags.append(rest.pop(0))
+    return [*flags, *values]
+
+
 def placed(arguments: Sequence[str]) -> list[str]:
     """Arguments of a sweep over names or data, which has one folder all the same, unless they say where."""
     keys = ("name=", "dataset=", "dataset.name=", "dataset.path=")

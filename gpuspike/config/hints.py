@@ -62,7 +62,8 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
         expected = _expected(schema, found["key"])
         if found["key"] == "substrate":  # elsewhere a group
             return (
-                f"substrate must be a name or a YAML file here, with its values in it, got {text or found[0]}"
+                f"{text or found[0]} changes a value, which substrate=NAME has no room for here: a YAML "
+                "file of yours has all of them, substrate=FILE.yaml"
             )
         return f"{found['key']} must be {expected}, which has no keys here, got {text or found[0]}"
     if found := _MISSING.search(words):

@@ -19,7 +19,8 @@ def headline(answer: Mapping[str, Any]) -> str:
         mean, std = (readable(population[key], "%") for key in ("mean", "std"))
         deviation = "" if population["std"] is None else f" ± {std}"
         count, networks = population["chips"], len(population["per_replica_and_chip"])
-        whose = f"{networks} networks on {count} chips each" if networks > 1 else f"{count} chips"
+        whose = f"{count} chip{'' if count == 1 else 's'}"
+        whose = f"{networks} networks on {whose} each" if networks > 1 else whose
         return f"{split} accuracy {mean}{deviation}, mean and deviation of {whose}"
     values = accuracy["per_replica"]
     over = f", mean of {len(values)} replicas" if len(values) > 1 else ""
@@ -34,7 +35,8 @@ def population_lines(population: Mapping[str, Any]) -> list[str]:
     lines += _seen(population)
     if n_chips > 1 and all(min(own) == max(own) for own in population["per_replica_and_chip"]):
         return [*lines, "these chips answer alike: one is enough"]
-    lines.append(", ".join(f"{key} {readable(population[key], '%')}" for key in ("best", "median", "worst")))
+    three = ", ".join(f"{key} {readable(population[key], '%')}" for key in ("best", "median", "worst"))
+    lines.append(f"of {each * n_chips} pairs of a network and a chip: {three}" if each > 1 else three)
     if population["mean_interval"]:
         low, high = (readable(value, "%") for value in population["mean_interval"])
         lines.append(f"the mean over all such chips lies between {low} and {high}, with 95 %")

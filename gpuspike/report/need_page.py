@@ -10,8 +10,8 @@ from typing import Any
 from gpuspike.report.page import NONE, picture, readable, section, table, write_page
 
 CAPTION = (
-    "Each seed, the mean, its interval; the line is the accuracy that was asked for, the strip the border "
-    "between a value that is borne and one that is not."
+    "Each seed or chip, the mean, its interval; the line is the accuracy that was asked for, the strip the "
+    "border between a value that is borne and one that is not."
 )
 MAP = "Means; the line is the accuracy that was asked for, straight from cell to cell."
 
@@ -61,7 +61,11 @@ def how(answer: Mapping[str, Any]) -> str:
     }[asked["training"]]
     most = "" if answer.get("map") or asked["seeds"] == asked["replicas"] else f" to {asked['seeds']}"
     if asked["run"]:
-        seeds = f"{asked['replicas']}{most} chips a value, each with a network of the run"
+        networks = asked.get("networks", 1)  # older answers do not say
+        whose = (
+            f"each with the mean of the run's {networks} networks" if networks > 1 else "the run's network"
+        )
+        seeds = f"{asked['replicas']}{most} chips a value, {whose}"
     else:
         seeds = f"{asked['replicas']}{most} seeds a value, each on its own chip"
     return (

@@ -267,6 +267,8 @@ def _figures(folder: Path, page: Path) -> str:
     return f'<div class="figures">{"".join(shown)}</div>' if shown else "<p>No figures.</p>"
 
 
+FIRST = '<p class="soft">Samples, answers and neurons in the figures are those of the first replica.</p>'
+
 WHILE_TRAINING = (
     '<p class="soft">Train loss and accuracy are means over the epoch, in which weights were still changing'
     " and inputs may have been noisy; those under Accuracy are of the finished network.</p>"
@@ -350,7 +352,8 @@ def write_report(
     ]
     sections = {
         "Accuracy": _accuracy(summary),
-        "Figures": _figures(Path(folder, "figures"), path),
+        "Figures": ("" if section(summary, "provenance").get("replicas") in (None, 1) else FIRST)
+        + _figures(Path(folder, "figures"), path),
         "Substrate": table(_substrate_rows(summary)) if _substrate_rows(summary) else "",
         "Chip": _chip(chip),
         "Last epoch": _ending(records),

@@ -106,6 +106,8 @@ class Border:
         name = self.axis.name
         if self.off.verdict != REACHED:
             return f"{name}: not even without it is the accuracy {_known(self.off.verdict)}"
+        if self.points and all(_same(point, self.off) for point in self.points):
+            return f"{name}: it changes nothing here, not a bit of the accuracy at {len(self.points)} values"
         if self.too_much is None:
             return f"{name}: {self.enough:g} is borne, and no value that is not has been found"
         beyond = next(p.verdict for p in self.points if p.value == self.too_much)
@@ -125,6 +127,12 @@ class Border:
             "off": self.off.plain(),
             "points": [point.plain() for point in self.points],
         }
+
+
+def _same(one: Point, other: Point) -> bool:
+    """Whether every seed has the same accuracy, as far as both have been looked at."""
+    n = min(len(one.accuracy), len(other.accuracy))
+    return n > 0 and bool((one.accuracy[:n] == other.accuracy[:n]).all())
 
 
 def _known(verdict: str) -> str:

@@ -24,7 +24,7 @@ from gpuspike.runs.progress import duration, plain
 from gpuspike.screen import LINE, warn
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import check_writable, locked, replace_text
-from gpuspike.substrate.axes import Axis, axis
+from gpuspike.substrate.axes import NAMED, Axis, axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,8 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
     told: dict[str, Any] = {
         "experiment": experiment,
         "question": vars(question)
-        | {"distortion": asked.distortion, "training": training.value, "run": asked.run},
+        | {"distortion": asked.distortion, "training": training.value, "run": asked.run}
+        | {"networks": config.replicas if run else 1},
         "confidence": CONFIDENCE,
         "borders": [],
     }
@@ -140,7 +141,9 @@ def _map(
 def _needs(one: Axis, config: Config) -> str:
     """What the distortion needs and the chip has not, for a reader."""
     added = {key: value for key, value in one.needs.items() if not vars(config.substrate)[key]}
-    return "".join(f", with {key}={as_typed(value)}" for key, value in added.items())
+    told = "".join(f", with {key}={as_typed(value)}" for key, value in added.items())
+    others = [other.name for other in NAMED.values() if set(other.parts) == set(added)]
+    return told + "".join(f"; distortion={one.name},{name} map=true looks at others" for name in others)
 
 
 def _drawn(border: Border, question: Question) -> Figure:

@@ -190,8 +190,8 @@ class Substrate:
         ):
             if most and needed > most:
                 lacking.append(
-                    f"{self.name} has {most} {what}, got a network with {needed}: {needed - most} too many, "
-                    f"as many as {-(-needed // most)} chips have"
+                    f"{self.name} has {most} {what}, got a network with {needed}, "
+                    f"as many as {-(-needed // most)} chips have: {needed - most} too many"
                 )
         if lacking:
             zeros = " ".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -89,6 +90,7 @@ def heat_map(found: Sequence[Outcome], across: str, down: str, best: Outcome) ->
         return None
     left, cell = LEFT + 26, 30
     width = (WIDTH - RIGHT - left) / len(columns)
+    cell = max(cell, math.ceil(7 * len(down) / len(rows)))  # its name goes up along all rows
     floor = TOP + cell * len(rows)
     low, high = (pick(o.mean for o in found) for pick in (min, max))
     parts = []
