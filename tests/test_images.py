@@ -239,7 +239,7 @@ def test_a_file_that_cannot_be_read_is_named(own: Path, cache: Path) -> None:
     fill(own)
     (own / "tiny" / "train-images-idx3-ubyte.gz").unlink()
     (own / "tiny" / "train-images-idx3-ubyte.gz").mkdir()
-    assert "it is no regular file" in refusal(tiny(), cache)
+    assert "it is a folder" in refusal(tiny(), cache)
 
 
 def test_a_data_folder_that_is_not_there_is_refused_at_once(
