@@ -12,7 +12,7 @@ class GpuspikeError(Exception):
 
     def __str__(self) -> str:
         """In one line whatever a user has typed: line breaks and control characters as Python writes them."""
-        text = super().__str__()
+        text = super().__str__().partition("\n    full_key: ")[0]  # which OmegaConf adds
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

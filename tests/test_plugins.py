@@ -467,3 +467,18 @@ def test_a_gradient_of_one_s_own_need_not_lie_in_one_piece(folder: Path) -> None
     plugins.load("wide.py")
     _, grad = LOSSES["wide"]()(np.ones((1, 60, 3)), np.zeros((1, 60), np.int64))
     assert grad.flags.c_contiguous
+
+
+def test_a_mistake_where_a_part_is_made_is_the_plug_in_s(folder: Path) -> None:
+    made = "    width: float = 1.0\n\n    def __post_init__(self):\n        self.widht\n"
+    (folder / "wide.py").write_text(WIDE.replace("    width: float = 1.0\n", made))
+    told = refused(folder, "train", "plugin=wide.py", "training.loss=wide", *USUAL)
+    assert told.startswith("the plug-in wide.py fails: AttributeError: ")
+    assert told.endswith("line 14")
+    (folder / "wide.py").write_text(WIDE.replace("width", "batch_size"))
+    told = refused(folder, "train", "plugin=wide.py", "training.loss=wide", *USUAL)
+    assert told.endswith("the value batch_size of the loss wide must have another name: it is taken")
+    (folder / "wide.py").write_text(WIDE.replace("RETURNED", "loss, grad"))
+    succeeds(folder, "train", "plugin=wide.py", "training.loss=wide", *USUAL, "hydra.run.dir=run")
+    with pytest.raises(plugins.NotGivenError, match=r"in Python gpuspike\.plugins\.load\(FILE\) before"):
+        gs.load("run")

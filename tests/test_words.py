@@ -216,3 +216,14 @@ def test_the_page_of_a_named_run_tells_its_experiment(tmp_path: Path) -> None:
 )
 def test_flags_may_stand_between_values(typed: str, ordered: str) -> None:
     assert " ".join(flags_first(typed.split())) == ordered
+
+
+def test_flags_of_which_there_is_one_are_told_apart(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from gpuspike.cli.train import train
+
+    monkeypatch.setattr(sys, "argv", ["gpuspike-train", "-m", "training.epochs=1,2", "--cfg", "job"])
+    with pytest.raises(SystemExit) as ended:
+        train()
+    assert ended.value.code == 2
+    told = "gpuspike-train: error: one of -m, --run, --cfg, --info at a time, got -m and --cfg\n"
+    assert capsys.readouterr().err == told

@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from gpuspike import plugins
 from gpuspike.api.network import Network, revived
 from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import Config
@@ -59,7 +60,10 @@ def _of_run(folder: Path, backend: str | None) -> Network:
         raise DataError(
             f"path must be a network's file or the folder of a run, got {folder}, which holds none"
         )
-    stopped = resume.read(folder)
+    try:
+        stopped = resume.read(folder)
+    except plugins.NotGivenError as error:
+        raise plugins.NotGivenError(f"{error}, in Python gpuspike.plugins.load(FILE) before") from None
     if stopped.arrays is None:
         raise DataError(f"{folder} must have a {CHECKPOINT}: that run was stopped before its first one")
     if stopped.damaged:

@@ -84,6 +84,10 @@ def read(arguments: Sequence[str]) -> tuple[NeedConfig, Config, str]:
     if strange:
         raise together(strange)
     if asked.run:
+        if any(text.startswith("train=") for text in given):  # loop too, which would be the usual
+            raise ConfigError(
+                f"train={asked.train.value} trains, run={asked.run} is trained: leave one of them out"
+            )
         return asked, _of_run(Path(asked.run), others), asked.run
     found = jobs([*others, f"replicas={asked.replicas}"], False, check_values)
     if len(found) != 1:

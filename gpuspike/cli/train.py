@@ -180,6 +180,15 @@ class Sweep:
         return f"job {number} ({number + 1} of {self.count})  {' '.join(own)}".rstrip()
 
 
+_WAYS = {
+    "-m": ("-m", "--multirun"),
+    "--run": ("-r", "--run"),
+    "--cfg": ("-c", "--cfg"),
+    "--info": ("-i", "--info"),
+}
+"""Flags of which Hydra takes one, and how they are typed."""
+
+
 def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | None]:
     """Checks all jobs of a command line; leaves Hydra's own flags (--help, --cfg, ...) to Hydra.
 
@@ -196,6 +205,9 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
     before = existing(Path())
     arguments = searching(arguments)
     flags = [a for a in arguments if a.startswith("-")]
+    ways = [way for way, names in _WAYS.items() if any(f.partition("=")[0] in names for f in flags)]
+    if len(ways) > 1:
+        raise ConfigError(f"one of {', '.join(_WAYS)} at a time, got {' and '.join(ways)}")
     if any(flag not in ("-m", "--multirun") for flag in flags):
         return before, None, None
     asked = jobs([a for a in arguments if not a.startswith("-")], bool(flags), check_values)

@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gpuspike import plugins
 from gpuspike.config.files import conf_folder, read_yaml  # noqa: F401 (others take it from here)
 from gpuspike.config.hints import GROUPS, dotted, explained, named, nested, one_line
 from gpuspike.config.pairs import parsed
@@ -109,6 +110,8 @@ def composed(
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explained(error, schema)) from None
     except (ValueError, TypeError, AttributeError) as error:
+        if told := plugins.blamed(error.__cause__ or error):
+            raise told from None
         # Hydra lets some mistakes through as plain errors of Python that do not say where.
         raise ConfigError(f"cannot use {' '.join(overrides)}: {one_line(error)}") from None
 

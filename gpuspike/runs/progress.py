@@ -165,8 +165,9 @@ class ProgressDisplay:
         """Shows a finished epoch: means over the replicas, silent neurons by layer."""
         assert record.validation is not None, "a run validates"
         silent = "/".join(f"{100 * layer.mean():.1f}" for layer in record.silent_fraction)
+        loss = record.train_loss.mean()
         figures = (
-            f"loss {record.train_loss.mean():.3f}  "
+            f"loss {loss:{'.3f' if abs(loss) < 1e6 else '.3g'}}  "
             f"accuracy {100 * record.train_accuracy.mean():.2f} %  "
             f"validation {100 * record.validation.accuracy.mean():.2f} %  "
             f"silent {silent} %  {record.train_samples_per_s:,.0f} samples/s"
