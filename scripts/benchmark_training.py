@@ -38,10 +38,11 @@ from rich.table import Table
 
 from gpuspike import backend
 from gpuspike.backend import thread_count
-from gpuspike.config.schema import WARPS, TrainingConfig, jobs
+from gpuspike.config.schema import TrainingConfig, jobs
 from gpuspike.network.decision import decisions
 from gpuspike.network.layers import Layer
 from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.training.augmentation import WARPS
 from gpuspike.training.evaluation import Labelled, evaluate
 
 N_SAMPLES = 8_000

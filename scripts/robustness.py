@@ -282,7 +282,8 @@ def table(folder: Path, networks: Sequence[Network]) -> str:
             f"## {network.label}",
             "",
             f"{len(found['ideal'])} seeds, {minutes:.0f} minutes of runs, commit {commits}. "
-            f"Without a chip: {cell(found['ideal'])}.",
+            f"Without a chip: {cell(found['ideal'])}. "
+            f"Trained as `gpuspike-train {' '.join(network.overrides)}`.",
             "",
             f"| distortion | value | {' | '.join(KINDS.values())} |",
             "| --- | --- | --- | --- | --- |",

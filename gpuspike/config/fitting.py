@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from gpuspike.config.files import conf_folder
 from gpuspike.registry import Registry
 from gpuspike.substrate.spec import keys
+from gpuspike.training.augmentation import WARPS
 
 OWN = "own"
 """The experiment for data of one's own."""
@@ -130,7 +131,7 @@ def aimless(config: Any) -> list[str]:
         notes.append(
             f"chip_seed={config.chip_seed} is of a chip, and substrate={config.substrate.name} has none"
         )
-    random = ("input_noise", "max_shift", "max_turn", "max_zoom", "max_shear", "elastic", "mirror")
+    random = ("input_noise", "max_shift", *WARPS)
     if training.trials <= 1 or any(getattr(training, name) for name in random):
         return notes
     return [

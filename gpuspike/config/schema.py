@@ -101,10 +101,6 @@ class OptimizerConfig:
     gamma: float = 0.95  # schedule=step
 
 
-WARPS = ("max_turn", "max_zoom", "max_shear", "elastic", "mirror")
-"""Values of a training that change images by more than a shift."""
-
-
 @dataclass
 class TrainingConfig:
     """Group `training`: length, loss, bumping and guards; `training_config` adds losses' own values."""

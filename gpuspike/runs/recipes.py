@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpuspike.config.schema import WARPS, Config, SilenceName, TrainingConfig
+from gpuspike.config.schema import Config, SilenceName, TrainingConfig
 from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.datasets.splits import Dataset
 from gpuspike.errors import ConfigError
-from gpuspike.training.augmentation import RandomShift, RandomWarp
+from gpuspike.training.augmentation import WARPS, RandomShift, RandomWarp
 from gpuspike.training.fit import Recipe, leaf_values
 from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gpuspike.config.parts import own_defaults
-from gpuspike.config.schema import WARPS, Config, ModelConfig, TrainingConfig
+from gpuspike.config.schema import Config, ModelConfig, TrainingConfig
 from gpuspike.datasets import DATASETS
+from gpuspike.training.augmentation import WARPS
 
 
 def to_values(config: Config) -> dict[str, Any]:

@@ -17,6 +17,8 @@ Array = NDArray[Any]
 
 KNOTS = 7
 """Control points a side of an elastic field: four intervals of a cubic spline."""
+WARPS = ("max_turn", "max_zoom", "max_shear", "elastic", "mirror")
+"""Values of a `RandomWarp`, and of a training, that change images by more than a shift."""
 N_AFFINE = 6
 """Numbers of an image's affine map, before those of its elastic field."""
 
