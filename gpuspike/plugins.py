@@ -7,8 +7,10 @@ used, with a digest of each, and is refused until these are given.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
+import traceback
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +23,9 @@ from gpuspike.errors import ConfigError
 KEY = "plugin"
 """Of the configuration, and of the command line."""
 
+TRACEBACK = "GPUSPIKE_TRACEBACK"
+"""Of the environment: where a plug-in fails, its author is shown the whole traceback."""
+
 ANY = "any"
 """In the place of a digest on a command line: go on with a run that used another version of the file."""
 
@@ -29,6 +34,10 @@ _ENTRY = re.compile(r"(?P<path>.+?)(@(?P<digest>[0-9a-f]{16}|any))?", re.DOTALL)
 
 class NotGivenError(ConfigError):
     """A configuration needs a plug-in that nobody has given, or another version of one."""
+
+
+class FailedError(ConfigError):
+    """A plug-in has failed while it ran."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +105,20 @@ def load(entry: str | Path, folder: Path | None = None) -> Plugin:
     return _loaded[key]
 
 
-def blamed(error: BaseException) -> ConfigError | None:
-    """That a plug-in has failed while it ran, and where; None where the error is not one of its own."""
+def blamed(error: BaseException) -> FailedError | None:
+    """That a plug-in has failed while it ran, and where; None where the error is not one of its own.
+
+    Prints the whole traceback for an author who has asked for it, see TRACEBACK.
+    """
     files, trace = set(), error.__traceback__
     while trace is not None:
         files.add(trace.tb_frame.f_code.co_filename)
         trace = trace.tb_next
     for plugin in loaded():
         if (place := str(plugin.module.__file__)) in files:
-            return ConfigError(f"the plug-in {plugin.path} fails: {_where(error, Path(place))}")
+            if os.environ.get(TRACEBACK):
+                traceback.print_exception(error)
+            return FailedError(f"the plug-in {plugin.path} fails: {_where(error, Path(place))}")
     return None
 
 

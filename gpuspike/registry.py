@@ -87,7 +87,7 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
     if name not in names:
         close = difflib.get_close_matches(str(name), names, 1)
         close = close or [known for short, known in initials(names).items() if short == name]
-        close = close or [known for known in names if str(name) and str(name) in known]
+        close = close or [known for known in names if len(str(name)) > 1 and str(name) in known]
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{hint}")
     return name

@@ -327,7 +327,7 @@ def test_a_price_is_that_of_a_run(prices: str) -> None:
     assert cost.anytime.keys() == run["anytime"].keys()
     assert cost.energy_per_classification_J == run["chip"]["energy_per_classification_J"]
     assert cost.time_to_decision_s == run["chip"]["time_to_decision_s"]
-    assert cost.evidence in repr(cost)
+    assert (f"({cost.evidence})" in repr(cost)) == (cost.refused is None)
 
 
 def test_prices_of_one_s_own(tmp_path: Path) -> None:
@@ -484,6 +484,11 @@ DOOR: list[tuple[Any, type[Exception], str]] = [
     (lambda net, t, y: gs.fit(net, t, y, epochs=0), ValueRangeError, "epochs must be a whole"),
     (lambda net, t, y: gs.fit(net, t, y, epochs=1.5), ValueRangeError, "epochs must be a whole number"),
     (lambda net, t, y: gs.fit(net, t, y, batch_size=0), ValueRangeError, "batch_size must be a whole number"),
+    (lambda net, t, y: gs.fit(net, t, y, learning_rate="fast"), ValueRangeError, "rate must be a number"),
+    (lambda net, t, y: gs.fit(net, t, y, xi="hot"), ValueRangeError, "xi must be a number, got 'hot'"),
+    (lambda net, t, y: gs.fit(net, t, y, match_noise="no"), ValueRangeError, "must be True or False, got"),
+    (lambda net, t, y: gs.fit(net, t, y, max_silent=[0.1, "a"]), ValueRangeError, "a list of numbers"),
+    (lambda net, t, y: gs.dataset("yin_yang", n=5), ConfigError, "a data set 'n'; there .*_seed$"),
     (lambda net, t, y: gs.fit(net, t, y, learning=1), ConfigError, "did you mean learning_rate?"),
     (lambda net, t, y: gs.fit(net, t, y, learning_rate=-1.0), ValueRangeError, "rate must be positive"),
     (lambda net, t, y: gs.fit(net, t, y, optimizer="lion"), ConfigError, "no optimizer 'lion'; there are"),

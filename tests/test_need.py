@@ -171,6 +171,7 @@ class Known:
         self.config = SimpleNamespace(substrate=substrate_config())
         self.asked: list[tuple[float | None, int]] = []
         self._mean, self._spread, self._least, self._most = mean, spread, least, most
+        self.kept = False
 
     def check(self, changes: Mapping[str, Any]) -> None:
         value = self._value(changes)
@@ -183,7 +184,7 @@ class Known:
         value = self._value(changes)
         self.asked.append((value, count))
         noise = self._spread * np.random.default_rng(0).standard_normal(1000)[:count]
-        return Reached(self._mean(value) + noise - noise.mean(), 1.0)
+        return Reached(self._mean(value) + noise - noise.mean(), 1.0, self.kept)
 
     @staticmethod
     def _value(changes: Mapping[str, Any]) -> float | None:
@@ -242,6 +243,26 @@ def test_what_changes_nothing_is_not_called_borne() -> None:
     border = found(Known(lambda value: 0.95), "spike_jitter")
     words = f"spike_jitter: it changes nothing here, not a bit of the accuracy at {len(border.points)} values"
     assert border.told() == words
+
+
+def test_an_accuracy_that_rises_is_told() -> None:
+    falls = found(Known(lambda value: 0.95 - 0.5 * (value or 0.0)), "spike_jitter")
+    assert falls.rises() == ""
+    helps = found(Known(lambda value: 0.92 if value is None else 0.98 - 0.5 * value), "spike_jitter")
+    assert helps.rises() == (
+        f"; but accuracy does not only fall: 92.00 % at off, "
+        f"{98 - 50 * helps.points[0].value:.2f} at {helps.points[0].value:g}: there may be other borders"  # type: ignore[operator]
+    )
+    known = {4: 0.85, 8: 0.8}
+    bits = found(Known(lambda value: known.get(value, 0.95), least=2, most=24), "weight_bits")
+    assert ": 80.00 % at 8, 85.00 at 4" in bits.rises()
+
+
+def test_what_was_known_before_is_told_as_kept() -> None:
+    bench = Known(lambda value: 0.9)
+    assert not examine(bench, [axis("spike_jitter")], [0.1], ASKED).kept  # type: ignore[arg-type]
+    bench.kept = True
+    assert examine(bench, [axis("spike_jitter")], [0.1], ASKED).kept  # type: ignore[arg-type]
 
 
 def test_what_a_distortion_needs_is_there_where_it_is_off() -> None:
@@ -519,8 +540,9 @@ def test_an_answer_has_a_table_a_file_figures_and_a_page(
     assert told["wall_s"] > 0
     assert "networks trained without a chip; test split; 2 to 4 seeds a value" in screen
     seeds = counted(monkeypatch)
-    again, _ = ask(tmp_path, *given)
+    again, screen = ask(tmp_path, *given)
     assert seeds == []
+    assert screen.count(", kept") == sum(1 + len(border["points"]) for border in told["borders"])
     assert [b["points"] for b in again["borders"]] == [b["points"] for b in told["borders"]]
     told, _ = ask(tmp_path, *given, "split=validation")
     assert (tmp_path / f"{stem}_validation.json").is_file()
@@ -534,6 +556,22 @@ def test_a_map_is_drawn(tmp_path: Path) -> None:
     assert [point["value"] for point in told["map"]["points"]] == [[2, 1], [6, 1], [2, 4], [6, 4]]
     assert (tmp_path / "map_weight_bits_weight_range_none_40_map.png").is_file()
     assert "- is below 40 %, ? is undecided" in screen
+    page = (tmp_path / "map_weight_bits_weight_range_none_40.html").read_text()
+    assert "<th>weight_bits, weight_range</th>" in page
+
+
+def test_the_direction_of_a_distortion_that_has_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"0 or more .* got -0.1; did you mean distortion=spike_jitter"):
+        ask(tmp_path, "accuracy=0.5", "distortion=-spike_jitter")
+
+
+def test_a_search_that_is_stopped_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_module, "examine", stopped)
+    with pytest.raises(KeyboardInterrupt, match=f"kept in {tmp_path}, the same command goes on"):
+        ask(tmp_path, "accuracy=0.5", "distortion=spike_jitter")
 
 
 def test_what_no_chip_can_have_is_refused_before_any_work(tmp_path: Path) -> None:

@@ -425,7 +425,8 @@ def test_a_plug_in_that_fails_while_it_runs_is_told_in_one_line_and_the_sweep_go
     (folder / "wide.py").write_text(WIDE.replace("RETURNED", "loss, grad"))
     given = ["plugin=wide.py", "training.loss=wide", *USUAL]
     words = "the plug-in wide.py fails: ValueError: too wide, line 15"
-    assert words in refused(folder, "train", *given, "training.width=3")
+    told = refused(folder, "train", *given, "training.width=3")
+    assert told.endswith(f"{words}; GPUSPIKE_TRACEBACK=1 shows how it came there")
     swept = command(folder, "train", "-m", *given, "training.width=1,3,2", "hydra.sweep.dir=sweep")
     assert swept.returncode == 2
     assert "Traceback" not in swept.stderr
@@ -462,6 +463,26 @@ def test_what_a_loss_of_one_s_own_returns_is_checked(returned: str, words: str, 
         loss(np.ones((1, 60, 3)), np.zeros((1, 60), np.int64))
 
 
+def test_the_author_of_a_plug_in_may_see_how_it_failed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "wide.py").write_text(WIDE.replace("RETURNED", "loss, grad"))
+    plugins.load("wide.py")
+
+    def failed() -> plugins.FailedError | None:
+        try:
+            LOSSES["wide"](width=3.0)(np.ones((1, 60, 3)), np.zeros((1, 60), np.int64))
+        except ValueError as error:
+            return plugins.blamed(error)
+        return None
+
+    assert str(failed()).endswith("ValueError: too wide, line 15")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv(plugins.TRACEBACK, "1")
+    assert str(failed()).endswith("ValueError: too wide, line 15")
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_a_gradient_of_one_s_own_need_not_lie_in_one_piece(folder: Path) -> None:
     (folder / "wide.py").write_text(WIDE.replace("RETURNED", "loss, np.zeros((1, 60, 6))[..., ::2]"))
     plugins.load("wide.py")
@@ -474,7 +495,7 @@ def test_a_mistake_where_a_part_is_made_is_the_plug_in_s(folder: Path) -> None:
     (folder / "wide.py").write_text(WIDE.replace("    width: float = 1.0\n", made))
     told = refused(folder, "train", "plugin=wide.py", "training.loss=wide", *USUAL)
     assert told.startswith("the plug-in wide.py fails: AttributeError: ")
-    assert told.endswith("line 14")
+    assert "line 14; " in told
     (folder / "wide.py").write_text(WIDE.replace("width", "batch_size"))
     told = refused(folder, "train", "plugin=wide.py", "training.loss=wide", *USUAL)
     assert told.endswith("the value batch_size of the loss wide must have another name: it is taken")

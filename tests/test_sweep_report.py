@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from gpuspike.cli import report as cli_report
 from gpuspike.errors import DataError, OutputError
 from gpuspike.report.figures.scatter import Point, scatter
-from gpuspike.report.sweep_page import write_sweep_report
+from gpuspike.report.sweep_page import sweep_table, write_sweep_report
+from gpuspike.screen import Screen
 from gpuspike.store.run_folder import used
 from gpuspike.store.sweep_folder import differences, read_sweep
 
@@ -90,6 +92,21 @@ def test_the_page_has_a_row_a_job_and_only_what_differs(tmp_path: Path) -> None:
         "0/report.html", "1/report.html", "2/report.html", "4/report.html", "10/report.html",
     ]  # fmt: skip
     assert "7 jobs: 4 finished, 1 unfinished, 1 damaged, 1 gone" in page.text
+
+
+def test_no_word_of_a_terminal_s_table_is_broken(tmp_path: Path) -> None:
+    job(tmp_path, "0", training={"epochs": 60, "waking": 3.5}, model={"delay_spread": 0.25})
+    job(tmp_path, "1", optimizer={"learning_rate": 0.0123456789}, model={"delay_spread": 1.0})
+    jobs = read_sweep(tmp_path)
+    for width in (80, 100, 200):
+        screen = Screen(file=io.StringIO(), width=width)
+        screen.print(sweep_table(jobs, width=width))
+        told = screen.file.getvalue()  # type: ignore[attr-defined]
+        assert "90.00 ± 1.00 %" in told
+        assert max(map(len, told.splitlines())) <= width
+        for word in ("epochs", "delay_spread", "learning_rate", "0.0123456789"):
+            assert word in told
+        assert ("delay_spread=0.25" in told) == (width < 100)
 
 
 def test_the_page_asks_for_nothing_and_escapes_everything(tmp_path: Path) -> None:

@@ -106,9 +106,9 @@ class Cost:
         undecided = self.summary["undecided_share"] == 1.0
         when = "never decided" if undecided else f"decided after {_told(mean, 's')}"
         right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %, "
+        energy = f"{_told(self.energy_per_classification_J, 'J')} a classification"
         return (
-            f"Cost({self.name}: {right}"
-            f"{_told(self.energy_per_classification_J, 'J')} a classification ({self.evidence}), "
+            f"Cost({self.name}: {right}{energy}{'' if self.refused else f' ({self.evidence})'}, "
             f"{when}, {_told(self.seconds_per_sample, 's')} a sample)"
         )
 

@@ -52,7 +52,9 @@ def command(name: str, what: str) -> Iterator[None]:
 
 def refuse(name: str, error: GpuspikeError) -> NoReturn:
     """Ends a command with an error in one line."""
-    print(f"{name}: error: {screen.line(str(error))}", file=sys.stderr)
+    untold = isinstance(error, plugins.FailedError) and not os.environ.get(plugins.TRACEBACK)
+    hint = f"; {plugins.TRACEBACK}=1 shows how it came there" if untold else ""
+    print(f"{name}: error: {screen.line(str(error))}{hint}", file=sys.stderr)
     sys.exit(BAD_INPUT)
 
 

@@ -56,7 +56,7 @@ def report() -> None:
             if job.state != FINISHED:
                 console.print(f"      {line(job.name)}: {job.state}, {job.note}", soft_wrap=True)
         if any(job.state == FINISHED for job in jobs):
-            console.print(sweep_table(jobs))
+            console.print(sweep_table(jobs, width=console.width))
 
 
 def read(arguments: Sequence[str]) -> tuple[Path, float | None]:

@@ -283,7 +283,7 @@ def _show_sweep(folder: Path) -> None:
         path, found = write_sweep_report(folder)
         console = Screen()
         if any(job.state == FINISHED for job in found):
-            console.print(sweep_table(found, jobs_expected(folder)))
+            console.print(sweep_table(found, jobs_expected(folder), console.width))
         console.print(f"page     {path}", soft_wrap=True, highlight=False)
 
 

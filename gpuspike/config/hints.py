@@ -198,7 +198,10 @@ def nested(config: Any, place: str = "") -> Iterable[str]:
 def _other_group(key: str, value: str, schema: Any) -> str:
     """The group that was meant perhaps, alone or before one of its keys."""
     first, dot, rest = key.partition(".")
-    if "experiment" not in GROUPS or "dataset" not in {item.name for item in fields(schema)}:
+    own = {item.name for item in fields(schema)}
+    if "run" in own and first in GROUPS and first not in own:
+        return f"; {first} is the run's own, gpuspike-train trains another"
+    if "dataset" not in own:
         return ""
     for group in difflib.get_close_matches(first, GROUPS, 1):
         if (not dot and value in {*options(group)} | {""}) or (not dot and first != group):

@@ -268,5 +268,6 @@ def _expected(
     found = arrays.get(name)
     if found is None or found.shape != shape or found.dtype != dtype:
         got = "none" if found is None else f"{found.shape} {found.dtype}"
-        raise DataError(f"{place}: {name} must be {shape} {dtype}, got {got}")
+        rows = "; (replica, input or bias spike, neuron)" if name.startswith("weights") else ""
+        raise DataError(f"{place}: {name} must be {shape} {dtype}, got {got}{rows}")
     return found

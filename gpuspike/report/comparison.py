@@ -65,11 +65,7 @@ def comparison(
         "energy: of a whole trial; stopping: if the chip stopped at the decision; latency: median time to the"
         " decision",
         *(chip["refused"] for chip in chips if chip["refused"]),
-        *(
-            f"{chip['name']}: {_room(chip['does_not_fit'])}"
-            for chip in chips
-            if chip["does_not_fit"] and not chip["refused"]
-        ),
+        *(f"{chip['name']}: {room}" for chip in chips if (room := of_room(chip)) and not chip["refused"]),
     ]
     notes += [
         f"{chip['name']}: at least {chip['chips_needed']} chips"
@@ -151,6 +147,7 @@ def _short(value: Any, unit: str = "") -> str:
     return f"{first if unit_low == unit_high else low} to\n{high}"
 
 
-def _room(reason: str) -> str:
-    """Why a network does not fit a chip, or that nobody can tell."""
+def of_room(chip: Mapping[str, Any]) -> str:
+    """Why a network does not fit a chip, or that nobody can tell; "" where it fits."""
+    reason = chip["does_not_fit"] or ""
     return f"whether the network fits is unknown, {reason}" if reason.endswith("is not known") else reason

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gpuspike.report.comparison import MARKED, of_chip, time_mark
+from gpuspike.report.comparison import MARKED, of_chip, of_room, time_mark
 from gpuspike.report.page import picture, readable, section, table, write_page
 
 
@@ -159,9 +159,8 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _chips(answer: Mapping[str, Any]) -> str:
     rows: list[Sequence[Any]] = []
     for chip in answer["chips"].values():
-        note = chip["refused"] or chip["does_not_fit"] or ""
-        own = f"{chip['name']}: "
-        rows.append((*of_chip(chip), note.removeprefix(own)))
+        note = (chip["refused"] or of_room(chip)).removeprefix(f"{chip['name']}: ")
+        rows.append((*of_chip(chip), note))
     head = [
         "chip",
         "accuracy",

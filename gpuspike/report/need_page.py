@@ -101,6 +101,6 @@ def write_need_page(path: Path, answer: Mapping[str, Any]) -> Path:
         body.append(f"<h2>{escape(' and '.join(drawn['distortions']))}</h2>")
         if image.is_file():
             body.append(picture(image, MAP, path, number + 1))
-        body.append(table(rows(drawn["points"]), head, style="cards"))
+        body.append(table(rows(drawn["points"]), (", ".join(drawn["distortions"]), *head[1:]), style="cards"))
     body.append(f"<h2>Provenance</h2>\n{table(section(answer, 'provenance').items())}")
     return write_page(path.with_suffix(".html"), f"{names} - gpuspike", "\n".join(body))

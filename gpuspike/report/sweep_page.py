@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 from rich.box import SIMPLE
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,7 @@ from gpuspike.report.figures.scatter import Point, scatter
 from gpuspike.report.figures.swept import against, heat_map
 from gpuspike.report.page import NONE, is_number, readable, section, write_page
 from gpuspike.report.sweep_results import SEEDS, Outcome, Typed, accuracy, outcomes, ranking, spread, swept
+from gpuspike.screen import Screen
 from gpuspike.store.sweep_folder import FINISHED, JobResult, jobs_expected, read_sweep
 
 PAGE = "sweep.html"
@@ -147,25 +149,34 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
     return path, jobs
 
 
-def sweep_table(jobs: Sequence[JobResult], expected: int | None = None) -> Table:
+def sweep_table(jobs: Sequence[JobResult], expected: int | None = None, width: int = 80) -> Table:
     """The jobs of a sweep for a terminal, the best first; of many, the best.
 
     Args:
         expected: jobs that it will have, where that is known.
+        width: characters of a line; values whose columns it has no room for stand in one, with their names.
     """
-    values, best = swept(jobs), ranking(jobs)
-    table = Table(title=_summary(jobs, expected), box=SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("job", no_wrap=True)
-    for key in values:
-        table.add_column(key.rpartition(".")[2], overflow="fold")
-    for name in ("test accuracy", "validation", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for job in best[:MOST_ROWS]:
-        own = [known[job.name][0] if job.name in known else NONE for known in values.values()]
-        reached = [spread(*accuracy(job, split)) for split in ("test", "validation")]
-        wall = readable(section(job.summary, "emulator").get("wall_s"), "s")
-        style = "bold" if job is best[0] else None
-        table.add_row(*map(Text, [job.name, *own, *reached, wall]), style=style)
+    values, best, paper = swept(jobs), ranking(jobs), Screen(width=1000)
+    name_of = {key: key.rpartition(".")[2] for key in values}
+
+    def made(columns: Sequence[str], cells: Callable[[dict[str, str]], list[str]]) -> Table:
+        table = Table(title=_summary(jobs, expected), box=SIMPLE, padding=(0, 1, 0, 0))
+        table.add_column("job", no_wrap=True)
+        for name in columns:
+            table.add_column(name, overflow="fold")
+        for name in ("test accuracy", "validation", "time"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for job in best[:MOST_ROWS]:
+            own = {key: known[job.name][0] for key, known in values.items() if job.name in known}
+            reached = [spread(*accuracy(job, split)) for split in ("test", "validation")]
+            wall = readable(section(job.summary, "emulator").get("wall_s"), "s")
+            style = "bold" if job is best[0] else None
+            table.add_row(*map(Text, [job.name, *cells(own), *reached, wall]), style=style)
+        return table
+
+    table = made(list(name_of.values()), lambda own: [own.get(key, NONE) for key in values])
+    if Measurement.get(paper, paper.options, table).maximum > width:
+        table = made(["values"], lambda own: [", ".join(f"{name_of[key]}={own[key]}" for key in own)])
     if len(best) > MOST_ROWS:
         table.caption = f"{len(best) - MOST_ROWS} more are on the page"
     return table

@@ -54,10 +54,12 @@ class Reached:
     Attributes:
         accuracy: (n_seeds,) on the split that was asked for.
         seconds: that computing them took, whenever that was.
+        kept: that was before: nothing had to be computed.
     """
 
     accuracy: Array
     seconds: float
+    kept: bool = False
 
 
 class Bench:
@@ -121,12 +123,13 @@ class Bench:
         path = self._folder / "points" / f"{self._name(config)}.json"
         point = _read(path)
         told = {"training": self.training.value, "changes": dict(changes)}
+        kept = len(point["accuracy"]) >= count
         while (first := len(point["accuracy"])) < count:
             start = time.perf_counter()
             point["accuracy"] += self._compute(config, first, min(count - first, self._together), label)
             point["seconds"] += time.perf_counter() - start
             _write(path, told | point)
-        return Reached(np.array([one[split] for one in point["accuracy"][:count]]), point["seconds"])
+        return Reached(np.array([one[split] for one in point["accuracy"][:count]]), point["seconds"], kept)
 
     def _examined(self, changes: Mapping[str, Any]) -> Config:
         return replace(self.config, substrate=replace(self.config.substrate, **changes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class Point:
         accuracy: of each seed.
         interval: of the mean over all seeds and chips of the kind.
         reason: why no chip can have it, where it is REFUSED.
-        seconds: that computing it took.
+        seconds: that computing it took;  kept: by an earlier command.
     """
 
     value: float | None
@@ -69,6 +70,7 @@ class Point:
     interval: tuple[float, float] = (math.nan, math.nan)
     reason: str = ""
     seconds: float = 0.0
+    kept: bool = False
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -116,6 +118,22 @@ class Border:
         if self.enough is None:
             return f"{name}: {self.too_much:g} is {words}, and no value that is borne has been found"
         return f"{name}: {self.enough:g} is borne, {self.too_much:g} is {words}"
+
+    def rises(self) -> str:
+        """That a worse value has a higher accuracy, which the search does not believe; "" where none has."""
+        seen = sorted(
+            (point for point in self.points if len(point.accuracy)),
+            key=lambda point: point.value or 0.0,
+            reverse=self.axis.less_is_worse,
+        )
+        for milder, worse in itertools.combinations([self.off, *seen], 2):
+            if worse.interval[0] > milder.interval[1]:
+                before = "off" if milder.value is None else f"{milder.value:g}"
+                return (
+                    f"; but accuracy does not only fall: {100 * milder.accuracy.mean():.2f} % at {before}, "
+                    f"{100 * worse.accuracy.mean():.2f} at {worse.value:g}: there may be other borders"
+                )
+        return ""
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -182,12 +200,13 @@ def examine(
         except GpuspikeError as error:
             return Point(values[0], REFUSED, reason=str(error))
     label = ", ".join(f"{one.name} {one.told(value)}" for one, value in zip(axes, values, strict=True))
-    n_seeds = question.replicas
+    n_seeds, kept = question.replicas, True
     while True:
         found = bench.examined(changes, n_seeds, question.split, label)
+        kept = kept and found.kept
         verdict, interval = decide(found.accuracy, question, question.looks if decided else 1)
         if verdict != UNDECIDED or not decided or n_seeds >= question.seeds:
-            return Point(values[0], verdict, found.accuracy, interval, seconds=found.seconds)
+            return Point(values[0], verdict, found.accuracy, interval, seconds=found.seconds, kept=kept)
         n_seeds = min(n_seeds + question.replicas, question.seeds)
 
 

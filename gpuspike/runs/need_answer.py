@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from gpuspike.config.need import NeedConfig
 from gpuspike.config.schema import Config
-from gpuspike.errors import OutputError
+from gpuspike.errors import ConfigError, GpuspikeError, OutputError
 from gpuspike.report.figures import need as plots
 from gpuspike.report.need_page import head_of, how, looks, repeats, rows, write_need_page
 from gpuspike.report.sweep_results import as_typed
@@ -50,10 +51,14 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
     bench = Bench(config, training, folder, console, run=run, together=asked.replicas)
     axes = [axis(name) for name in asked.distortion]
     bench.check({})
-    for (
-        one
-    ) in axes:  # what no chip of the kind can have, a convolution for example, is refused before any work
-        bench.check(one.changes(vars(config.substrate), one.start))
+    for one in axes:  # what no chip of the kind can have is refused before any work
+        try:
+            bench.check(one.changes(vars(config.substrate), one.start))
+        except GpuspikeError as error:
+            if not one.name.startswith("-"):
+                raise
+            other = one.name.removeprefix("-")
+            raise ConfigError(f"distortion={one.name}: {error}; did you mean distortion={other}?") from None
     provenance = provenance_of(config)
     question = Question(asked.accuracy, asked.replicas, asked.seeds, asked.resolution, asked.split.value)
     told: dict[str, Any] = {
@@ -71,7 +76,7 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
         raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from None
     figures: dict[str, Callable[[], Figure]] = {}
     stem = _stem(asked, training)
-    with locked(folder):
+    with locked(folder), _going_on(folder):
         if asked.map:
             found = _map(bench, (axes[0], axes[1]), asked, question, console)
             told["map"] = found.plain()
@@ -86,7 +91,7 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
             border = search(
                 bench, one, question, lambda own, point: _say(own.name, point, console, asked.run)
             )
-            words = border.told() + _needs(one, config)
+            words = border.told() + _needs(one, config) + border.rises()
             told["borders"].append(border.plain() | {"told": words})
             figures[f"{stem}_{one.name}"] = lambda border=border: _drawn(border, question)
             _table([border.off, *border.points], words, asked.run, console)
@@ -103,6 +108,15 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
     console.print(f"answer   {path}", **LINE)
     console.print(f"page     {page}", **LINE)
     return told
+
+
+@contextmanager
+def _going_on(folder: Path) -> Iterator[None]:
+    """Has Ctrl-C say what is lost: nothing but the seeds that were being computed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"; what is known is kept in {folder}, the same command goes on") from None
 
 
 def _map(
@@ -158,7 +172,7 @@ def _say(name: str, point: Point, console: Console, run: str, value: str = "") -
         low, high = (100 * end for end in point.interval)
         words = f"{100 * point.accuracy.mean():6.2f} %, {low:.2f} to {high:.2f}"
         seen = looks(point.accuracy.tolist(), repeats(run))
-        text = f"{words}, {seen}, {point.verdict}, {duration(point.seconds)}"
+        text = f"{words}, {seen}, {point.verdict}, {'kept' if point.kept else duration(point.seconds)}"
     else:
         text = f"{point.verdict}: {point.reason}"
     console.print(f"{name} {value:10} {text}", soft_wrap=True, highlight=False)

@@ -21,7 +21,7 @@ from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
 from gpuspike.training.device import DeviceStep, refuse_without_text
-from gpuspike.training.leaf import Leaf
+from gpuspike.training.leaf import Leaf, check_kinds
 from gpuspike.training.losses import LOSSES, Loss, TTFSCrossEntropy
 from gpuspike.training.optimizers import OPTIMIZERS, Adam, Descent, Optimizer
 from gpuspike.training.piecewise import PiecewiseStep
@@ -100,6 +100,7 @@ class Recipe:
     cuda_graph: bool = True
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "loss", _leaf(self.loss, LOSSES, USUAL_LOSS))
         object.__setattr__(self, "optimizer", _leaf(self.optimizer, OPTIMIZERS, USUAL_OPTIMIZER))
 

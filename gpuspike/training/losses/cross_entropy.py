@@ -55,6 +55,7 @@ class TTFSCrossEntropy(Loss):
     xi_start: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(tau_syn=self.tau_syn, xi=self.xi, beta=self.beta, silent_penalty=self.silent_penalty)
         if not (self.xi_start >= 0.0 and math.isfinite(self.xi_start)):
             raise ValueRangeError(f"xi_start must be 0 or more, got {self.xi_start!r}")

@@ -40,6 +40,7 @@ class ShiftInvariant(Loss):
     silent_penalty: float = 100.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(tau_syn=self.tau_syn, silent_penalty=self.silent_penalty)
         if not math.isfinite(self.distance):
             raise ValueRangeError(f"distance must be finite, got {self.distance!r}")

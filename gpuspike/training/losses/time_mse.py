@@ -39,6 +39,7 @@ class TimeMSE(Loss):
     silent_penalty: float = 100.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive(tau_syn=self.tau_syn, silent_penalty=self.silent_penalty)
         if not (math.isfinite(self.t_correct) and math.isfinite(self.t_wrong)):
             raise ValueRangeError(

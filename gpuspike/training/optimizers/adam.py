@@ -42,6 +42,7 @@ class Adam(Optimizer):
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
             if not 0.0 <= value < 1.0:
                 raise ValueRangeError(f"{name} must lie in [0, 1), got {value!r}")

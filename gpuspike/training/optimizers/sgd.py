@@ -25,6 +25,7 @@ class SGD(Optimizer):
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 <= self.momentum < 1.0:
             raise ValueRangeError(f"momentum must lie in [0, 1), got {self.momentum!r}")
 
