@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -29,11 +30,14 @@ class Backend:
         name: "cuda", "cpu" (Numba) or "reference" (the oracle: slow, float64 inside).
         device: the device in words, for the report.
         note: why backend=auto takes no device although CuPy is installed; else empty.
+        devices: numbers of the CUDA devices that were asked for, of which the first is the current one; else
+            none, and it is the current one alone.
     """
 
     name: str
     device: str
     note: str = ""
+    devices: tuple[int, ...] = ()
 
 
 def _cpu_name() -> str:
@@ -114,11 +118,16 @@ def thread_count() -> int:
     return int(given)
 
 
-def select(name: str, *, host_only: str = "") -> Backend:
+def select(
+    name: str, *, host_only: str = "", devices: str | Sequence[int] | None = None, most: int | None = None
+) -> Backend:
     """The backend of that name; "auto" takes the fastest one that this machine can run, which callers print.
 
     Args:
         host_only: what is asked for and a device cannot, "an emulated chip", so that "auto" asks none.
+        devices: numbers of CUDA devices, of which the first becomes the current one, or "all" of them; None:
+            the current one.
+        most: of all devices.
 
     Raises:
         BackendError: an unknown name, a device that is not there or cannot what is asked for, with the reason
@@ -127,12 +136,21 @@ def select(name: str, *, host_only: str = "") -> Backend:
     if name not in BACKENDS:
         raise BackendError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
     note = ""
+    if devices is not None:
+        if name not in ("auto", "cuda"):
+            raise BackendError(
+                f"devices={_told(devices)} needs backend=cuda, got {name}; devices=null leaves them out"
+            )
+        name = "cuda"
     if host_only and name == "auto":
         name = "cpu"
     if name in ("cuda", "auto"):
         problem = cuda_problem()
         if problem is None and not host_only:
-            return Backend("cuda", device_name())
+            numbers = () if devices is None else _numbers(devices)[:most]
+            if numbers:
+                cupy_module().cuda.Device(numbers[0]).use()
+            return Backend("cuda", device_name(*numbers), devices=numbers)
         if problem is None:
             raise BackendError(
                 f"{host_only} needs backend=cpu or reference, got cuda: the device's step knows none yet"
@@ -216,14 +234,41 @@ def cuda_problem() -> Problem | None:
     return None
 
 
-def device_name() -> str:
-    """The current CUDA device in words."""
+def device_count() -> int:
+    """CUDA devices that this process may use."""
+    return 0 if cuda_problem() is not None else int(cupy_module().cuda.runtime.getDeviceCount())
+
+
+def take_turns(number: int) -> None:
+    """Makes one of several devices the current one: that of the job of a number, side by side with others."""
+    if (count := device_count()) > 1:
+        cupy_module().cuda.Device(number % count).use()
+
+
+def _numbers(devices: str | Sequence[int]) -> tuple[int, ...]:
+    count = device_count()
+    if devices == "all":
+        return tuple(range(count))
+    numbers = tuple(int(number) for number in devices)
+    if min(numbers) < 0 or max(numbers) >= count:
+        have = f"0 to {count - 1}" if count > 1 else "0 alone"
+        raise BackendError(f"devices must be among those of this machine, {have}, got {_told(numbers)}")
+    return numbers
+
+
+def _told(devices: str | Sequence[int]) -> str:
+    return devices if isinstance(devices, str) else f"[{','.join(map(str, devices))}]"
+
+
+def device_name(*numbers: int) -> str:
+    """CUDA devices in words: the current one, unless others are given."""
     runtime = cupy_module().cuda.runtime
-    number = int(runtime.getDevice())
-    name = runtime.getDeviceProperties(number)["name"]
+    numbers = numbers or (int(runtime.getDevice()),)
+    names = [runtime.getDeviceProperties(number)["name"] for number in numbers]
+    each = dict.fromkeys(name.decode() if isinstance(name, bytes) else str(name) for name in names)
     version = int(runtime.runtimeGetVersion())
-    text = name.decode() if isinstance(name, bytes) else str(name)
-    return f"{text} (device {number}, CUDA {version // 1000}.{version % 1000 // 10})"
+    which = f"device{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+    return f"{', '.join(each)} ({which}, CUDA {version // 1000}.{version % 1000 // 10})"
 
 
 OLDEST_CUDA = 12

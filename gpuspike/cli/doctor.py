@@ -67,7 +67,7 @@ def main(console: Console | None = None) -> int:
     table.add_row("kept kernels", _kept())
     problem = backend.cuda_problem()
     if problem is None:
-        table.add_row("cuda", backend.device_name())
+        table.add_row("cuda", backend.device_name(*range(backend.device_count())))
         code |= _row(table, "cuda kernels", lambda: _compare(backend.cupy_module().asarray))
     else:
         colour = "red" if problem.kind in BROKEN else "yellow"

@@ -110,7 +110,7 @@ def _mistakes_of(others: Sequence[str], check: Callable[[Config], None]) -> list
 
 def _of_run(folder: Path, others: Sequence[str]) -> Config:
     """A run's configuration, with what the command line may change."""
-    values = to_values(read_config(folder / "config.yaml"))
+    values = to_values(read_config(folder / "config.yaml")) | {"devices": None}
     for text in others:
         key, _, value = text.partition("=")
         if key not in WITH_RUN:

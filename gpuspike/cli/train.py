@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gpuspike import plugins
+from gpuspike.backend import take_turns
 from gpuspike.cli.command import command, refuse, too_large
 from gpuspike.cli.words import flags_first, help_head, named_by_time, pinned, placed
 from gpuspike.config import schema
@@ -305,6 +306,9 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None, around: S
         given = list(hydra_config.overrides.task)
         overrides = [*around, *given]
         config, console = to_config(cfg), Screen()
+        side_by_side = hydra_config.runtime.choices.get("hydra/launcher") == "parallel"
+        if side_by_side and config.devices is None and config.backend.value in ("auto", "cuda"):
+            take_turns(int(hydra_config.job.num))
         if config.resume is not None:
             summary = go_on(Path(config.resume), console, config, given)
         elif hydra_config.mode is RunMode.MULTIRUN:

@@ -137,6 +137,7 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
     if dataset.n_train is not None and 1 <= dataset.n_train < training.batch_size:
         yield batch_too_large(config, dataset.n_train)
     yield from _population(config)
+    yield from _devices(config)
     if config.model.frozen and not config.model.trained and config.model.delays in ("", "none"):
         yield ConfigError(
             "model.frozen=true leaves the weights as they are, so that model.trained or model.delays must "
@@ -177,6 +178,25 @@ def _population(config: Config) -> Iterator[GpuspikeError]:
         yield ConfigError(
             f"substrate.population={population} chips take turns where substrate.new_chip=step, "
             f"got substrate.new_chip={new_chip}"
+        )
+
+
+def devices_of(config: Config) -> str | list[int] | None:
+    """The CUDA devices that are asked for, as `backend.select` takes them."""
+    asked = config.devices
+    return [asked] if isinstance(asked, int) else asked
+
+
+def _devices(config: Config) -> Iterator[GpuspikeError]:
+    asked = devices_of(config)
+    if asked is None or asked == "all":
+        return
+    numbers = isinstance(asked, list) and all(type(number) is int for number in asked)
+    if not numbers or not asked or len(set(asked)) < len(asked):
+        yield ConfigError(f"devices must be all, or different numbers, [0,1], got {config.devices}")
+    elif len(asked) > config.replicas:
+        yield ConfigError(
+            f"devices share the replicas: at most {config.replicas} of them, or more replicas, got {asked}"
         )
 
 

@@ -216,7 +216,8 @@ def _other_key(key: str, place: str, schema: type[Any]) -> str:
     keys = dotted(schema)
     group = place.rpartition(".")[0]
     near = {name.rpartition(".")[2]: name for name in keys if name.rpartition(".")[0] == group}
-    for known in (near, {name.rpartition(".")[2]: name for name in reversed(keys)}):
+    everywhere = {name.rpartition(".")[2]: name for name in reversed(keys)}
+    for known in (everywhere,) if key in everywhere else (near, everywhere):
         close = [key if key in known else initials(known).get(key, "")]
         close = [name for name in close if name] or difflib.get_close_matches(key, known, 1)
         if close:

@@ -205,6 +205,7 @@ class Config:
     replicas: int = 1
     chip_seed: int | None = None  # of the first replica's chip; null: seed
     backend: BackendName = BackendName.auto
+    devices: Any = None  # CUDA devices that share the replicas: all, or numbers, [0,1]; null: the current one
     dtype: Dtype = Dtype.float64
     resume: str | None = None  # folder of a stopped run to go on with
     start: str | None = None  # folder of a run whose networks this one begins with

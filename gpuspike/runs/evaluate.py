@@ -78,7 +78,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     folder = Path(config.run)
     prices = [read_prices(find(name, conf_folder() / "prices")) for name in dict.fromkeys(config.prices)]
     trained = read_config(folder / "config.yaml")
-    trained.backend = config.backend
+    trained.backend, trained.devices = config.backend, None
     same_chip = not config.substrate and config.chip_seed is None
     if config.substrate:
         preset = conf_folder() / "substrate" / f"{config.substrate}.yaml"

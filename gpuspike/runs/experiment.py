@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuspike.accountant import Prices, find, read_prices
 from gpuspike.backend import Backend, select, thread_count
-from gpuspike.config.checks import batch_too_large
+from gpuspike.config.checks import batch_too_large, devices_of
 from gpuspike.config.schema import (
     Config,
     DatasetConfig,
@@ -40,6 +40,7 @@ from gpuspike.runs.recipes import augmentation_of, host_steps, recipe_of, warps
 from gpuspike.runs.start import begin_with, check_start
 from gpuspike.runs.values import by_keys, check_values, checked_substrate, delay_rule_of
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
+from gpuspike.training.devices import Share, shared
 from gpuspike.training.fit import Recipe, make_trainer, step_kind
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import OPTIMIZERS
@@ -108,6 +109,21 @@ class Experiment:
     def of_replica(self, replica: int) -> Experiment:
         """The same with the neurons of one replica."""
         return replace(self, network=self.network.of_replica(replica))
+
+    def of_replicas(self, part: slice) -> Experiment:
+        """The same for some of the replicas, and so with their chips."""
+        config = self.config
+        chips = None if config.chip_seed is None else config.chip_seed + part.start
+        config = replace(
+            config, seed=config.seed + part.start, chip_seed=chips, replicas=part.stop - part.start
+        )
+        return replace(self, config=config)
+
+    def machines(self) -> tuple[Machine, Machine]:
+        """What the gradient is taken of, and what is examined: always the chip that the run is for."""
+        trained = self.trained_machine()
+        new = trained is self.network or self.config.substrate.new_chip is NewChip.step
+        return trained, self.on_chip(self.chip_seeds) if new else trained
 
     def step_kind(self) -> StepKind:
         """Which step its training has, told before there is one."""
@@ -231,6 +247,8 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         or substrate.host_only
         or ("convolution" if model.layers else "")
         or (host_steps(training) if to_train else ""),
+        devices=devices_of(config),
+        most=config.replicas,
     )
     dataset = dataset_of(config.dataset)
     config = _with_sizes(config, dataset)
@@ -320,7 +338,7 @@ def new_trainer(parts: Experiment) -> Trainer:
     if means is None or stds is None:
         suited_means, suited_stds = from_fan_in(parts.network.layers)
         means, stds = means or suited_means, stds or suited_stds
-    trained = parts.trained_machine()
+    trained, examined = parts.machines()
     if model.fires is not None and parts.config.start is None:
         weights = _calibrated(parts, trained, model.fires)
     else:
@@ -330,9 +348,7 @@ def new_trainer(parts: Experiment) -> Trainer:
     parameters = learnt.training(parts.trained, parts.network.layers, parts.seeds, parts.network.delay_rule)
     if parts.config.start is not None:
         begin_with(parameters, parts.config, parts.network.layers)
-    # Examined is always the chip that the run is for.
-    new = trained is parts.network or parts.config.substrate.new_chip is NewChip.step
-    examined = parts.on_chip(parts.chip_seeds) if new else trained
+    split = shared(parts.backend.devices, parts.config.replicas) if len(parts.backend.devices) > 1 else ()
     return make_trainer(
         parts.network,
         trained,
@@ -344,4 +360,5 @@ def new_trainer(parts: Experiment) -> Trainer:
         parts.seeds,
         on_device=parts.backend.name == "cuda",
         frozen=model.frozen,
+        shares=[Share(device, part, *parts.of_replicas(part).machines()) for device, part in split],
     )

@@ -72,7 +72,7 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
     """16 hexadecimal digits that two configurations share if they agree in all but what is left out.
 
     Values that parts declare do not count where they are left as they are: one more part in the package, or
-    in a plug-in, then changes no run's name.
+    in a plug-in, then changes no run's name. Nor do the devices that share the replicas.
     """
     unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
     unset |= {"plugin": [], "model.trained": [], "model.layers": []}
@@ -85,7 +85,7 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
     values = {
         name: value
         for name, value in flat(to_values(config))
-        if not within(name, leave_out) and not (name in unset and unset[name] == value)
+        if not within(name, (*leave_out, "devices")) and not (name in unset and unset[name] == value)
     }
     for name in ("substrate.prices", *(f"dataset.{file}" for file in DATASETS[config.dataset.name].files)):
         values[name] = _from_here(values[name])

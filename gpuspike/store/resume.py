@@ -18,7 +18,7 @@ from gpuspike.store import checkpoint
 from gpuspike.store.identity import differences, within
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, refuse_links, replace_text
 
-FREE = ("resume", "name", "backend", "tracking", "training.epochs", "training.cuda_graph")
+FREE = ("resume", "name", "backend", "devices", "tracking", "training.epochs", "training.cuda_graph")
 """Keys that a resumed run may change: none of them says what is computed, except for how long."""
 
 
@@ -175,6 +175,8 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
         result = replace(result, name=asked.name)
     if "backend" in keys:
         result = replace(result, backend=asked.backend)
+    if "devices" in keys:
+        result = replace(result, devices=asked.devices)
     if any(key.split(".")[0] == "tracking" for key in keys):
         result = replace(result, tracking=asked.tracking)
     return result

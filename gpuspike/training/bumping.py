@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,13 @@ class Bumping:
             raise ValueRangeError(f"the bump value must be positive and finite, got {self.value!r}")
         self.layer = np.full(self.n_replica, NO_LAYER)
         self.size = np.full(self.n_replica, self.value)
+
+    def of_replicas(self, part: slice) -> Bumping:
+        """That of some replicas: its arrays are parts of these."""
+        own = copy.copy(self)
+        own.layer, own.size = self.layer[part], self.size[part]
+        own.n_replica = len(own.layer)
+        return own
 
     @property
     def bumped_above(self) -> Sequence[float]:

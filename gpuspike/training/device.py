@@ -5,7 +5,7 @@ Where each step has a chip of its own, the host draws it, and the step runs kern
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from gpuspike.rng import Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.augmentation import RandomWarp
 from gpuspike.training.bumping import Bumping
-from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
+from gpuspike.training.evaluation import Evaluation, Labelled, begun
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import Descent, Optimizer
 from gpuspike.training.step import StepKind, TrainingRule, training_state
@@ -249,10 +249,20 @@ class DeviceStep:
 
     def evaluate(self, data: Labelled) -> Evaluation:
         """See `step.Step.evaluate`."""
+        return self.begin_evaluation(data)()
+
+    def begin_evaluation(self, data: Labelled) -> Callable[[], Evaluation]:
+        """Asks for what `evaluate` returns; the device computes until the answer is called for."""
         there = self._on_device("examined", data)
         with self._lane.entered():
             size = self._rule.evaluation_batch_size
-            return evaluate(self._examined, self._named("weights"), there, self._loss, size)
+            answer = begun(self._examined, self._named("weights"), there, self._loss, size)
+
+        def gathered() -> Evaluation:
+            with self._lane.entered():
+                return answer()
+
+        return gathered
 
     def _knows(self, role: str, data: Labelled) -> bool:
         known = self._twins.get(role)

@@ -74,6 +74,18 @@ def evaluate(
     Args:
         on_batch: called after each batch with its first sample, the one after its last, the layers' states.
     """
+    return begun(network, weights, data, loss, batch_size, on_batch)()
+
+
+def begun(
+    network: Machine,
+    weights: Sequence[Array],
+    data: Labelled,
+    loss: Loss,
+    batch_size: int,
+    on_batch: Callable[[int, int, Sequence[LayerState]], None] | None = None,
+) -> Callable[[], Evaluation]:
+    """Asks for what `evaluate` returns; a device computes until the answer is called for."""
     start = time.perf_counter()
     kernels = network.kernels
     weights = [kernels.place(w) for w in weights]
@@ -89,9 +101,25 @@ def evaluate(
         if on_batch is not None:
             on_batch(first, last, on_host(activities))
         del received, activities  # which would stand beside those of the next batch
-    # Nothing above has waited for a device.
+
+    def answer() -> Evaluation:
+        return _gathered(network, data, losses, outputs, counts, spiking, start)
+
+    return answer
+
+
+def _gathered(
+    network: Machine,
+    data: Labelled,
+    losses: Sequence[Array],
+    outputs: Sequence[Array],
+    counts: Sequence[Sequence[Array]],
+    spiking: Sequence[Sequence[Array]],
+    start: float,
+) -> Evaluation:
+    """An evaluation from what its batches have left; waits for a device."""
     t_out = np.concatenate([host(part) for part in outputs], axis=1)
-    silent = np.zeros((len(network.layers), len(weights[0])))
+    silent = np.zeros((len(network.layers), len(t_out)))
     for part, of_layers in zip(outputs, counts, strict=True):
         n_samples = part.shape[1]
         pairs = [n_samples * layer.n_out for layer in network.layers]

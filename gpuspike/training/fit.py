@@ -21,6 +21,7 @@ from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
 from gpuspike.training.device import DeviceStep, refuse_without_text
+from gpuspike.training.devices import DevicesStep, Share
 from gpuspike.training.leaf import Leaf, check_kinds
 from gpuspike.training.losses import LOSSES, Loss, TTFSCrossEntropy
 from gpuspike.training.optimizers import OPTIMIZERS, Adam, Descent, Optimizer
@@ -329,6 +330,7 @@ def make_trainer(
     on_device: bool,
     first_epoch: int = 0,
     frozen: bool = False,
+    shares: Sequence[Share] = (),
 ) -> Trainer:
     """A trainer with the fastest step that there is for its parts: `trainer.step.kind` says which.
 
@@ -341,6 +343,7 @@ def make_trainer(
         on_device: the backend is a device, whose steps stay there.
         first_epoch: with which the schedule of the learning rate begins.
         frozen: weights stay as they are, neither stepped nor bumped; what is learnt beside them alone steps.
+        shares: of several devices; none: one device trains all replicas.
 
     Raises:
         GpuspikeError: a value of the recipe that cannot be used.
@@ -361,7 +364,9 @@ def make_trainer(
     kind = step_kind(
         trained, loss, recipe.optimizer, rule, len(seeds), constants, on_device=on_device, wakes=wakes
     )
-    if kind.name == "device":
+    if kind.name == "device" and shares:
+        step = DevicesStep(shares, *parts, graph=recipe.cuda_graph)
+    elif kind.name == "device":
         step = DeviceStep(trained, *parts, examined=examined, graph=recipe.cuda_graph)
     elif kind.name == "compiled":
         step = compiled_step(trained, examined, *parts)

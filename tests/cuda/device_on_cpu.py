@@ -145,9 +145,10 @@ def build(
 
 
 class Device:
-    """What the device is doing.
+    """What the devices are doing; all of it but a capture is the current one's.
 
     Attributes:
+        count: of the devices;  current: the one that is used.
         recorded: what is being captured, or None.
         closed: whether the host may neither look nor send anything, nor launch what is not a kernel of ours,
             or of CuPy's where captures_library says so.
@@ -158,10 +159,36 @@ class Device:
     recorded: list[tuple[Callable[[], None], list[Any]]] | None = None
     closed = captures_library = False
     empty: Any = None  # makes an array in the current pool
-    stream: FakeStream | None = None
-    busy: Any = ()
+    count, current = 1, 0
     pool: FakeMemoryPool
     launches: list[str]
+
+    def __init__(self) -> None:
+        self._streams: dict[int, FakeStream | None] = {}
+        self._busy: dict[int, Any] = {}
+
+    @property
+    def stream(self) -> FakeStream | None:
+        return self._streams.get(self.current)
+
+    @stream.setter
+    def stream(self, stream: FakeStream | None) -> None:
+        self._streams[self.current] = stream
+
+    @property
+    def busy(self) -> Any:
+        return self._busy.get(self.current, ())
+
+    @busy.setter
+    def busy(self, stream: Any) -> None:
+        self._busy[self.current] = stream
+
+    def reset(self) -> None:
+        """As a new process finds them: one of them, and nothing done."""
+        self.recorded, self.count, self.current = None, 1, 0
+        self._streams.clear()
+        self._busy.clear()
+        self.launches.clear()
 
     def work(self, what: str) -> None:
         """Something is asked of the device that is no kernel of ours."""
@@ -177,12 +204,14 @@ class Device:
     def launch(self, name: str, run: Callable[[], None], arrays: list[FakeArray], ready: set[str]) -> None:
         """Runs a kernel, or notes it down in a capture."""
         self.touch()
+        assert all(array.device_id == self.current for array in arrays), f"{name} reads another device"
+        here = f"{name} on {self.current}"
         if self.recorded is None:
-            ready.add(name)
+            ready.add(here)
             self.launches.append(name)
             run()
             return
-        assert name in ready, f"{name} would be compiled in a capture"
+        assert here in ready, f"{name} would be compiled in a capture"
         used = [owner(array) for array in arrays]
         others = [weakref.ref(one) for one in used if getattr(one, "pool", None) != id(self.pool)]
         self.recorded.append((run, others))
@@ -205,11 +234,32 @@ def closed(*, library: bool = False) -> Iterator[None]:
         device.closed = device.captures_library = False
 
 
+class FakeDevice:
+    """One of them, for a while (`with`) or from now on (`use`)."""
+
+    mem_info = (64 << 30, 80 << 30)
+
+    def __init__(self, number: int | None = None) -> None:
+        self.id = device.current if number is None else number
+        assert 0 <= self.id < device.count, "no such device"
+
+    def __enter__(self) -> FakeDevice:
+        self.before, device.current = device.current, self.id
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        device.current = self.before
+
+    def use(self) -> None:
+        device.current = self.id
+
+
 class FakeStream:
     def __init__(self, *, non_blocking: bool) -> None:
-        self.non_blocking = non_blocking
+        self.non_blocking, self.device_id = non_blocking, device.current
 
     def __enter__(self) -> FakeStream:
+        assert self.device_id == device.current, "a stream of another device"
         self.before, device.stream = device.stream, self
         return self
 
@@ -219,6 +269,7 @@ class FakeStream:
     def synchronize(self) -> None:
         assert device.recorded is None
         assert not device.closed, "waiting in a step"
+        assert self.device_id == device.current, "a stream of another device"
         if device.busy is self:
             device.busy = ()
 
@@ -237,10 +288,11 @@ class FakeStream:
 
 class FakeGraph:
     def __init__(self, recorded: Any, pool: Any) -> None:
-        self.recorded, self.pool = recorded, pool
+        self.recorded, self.pool, self.device_id = recorded, pool, device.current
 
     def launch(self, stream: FakeStream | None = None) -> None:
         assert stream in (None, device.stream)
+        assert self.device_id == device.current, "a graph of another device"
         assert device.recorded is None
         assert self.pool() is not None, "the graph's memory is gone"
         device.touch()
@@ -311,7 +363,7 @@ class FakeArray(np.ndarray):
     device_id = 0
 
     def __array_finalize__(self, other: Any) -> None:
-        self.device_id = getattr(other, "device_id", 0)
+        self.device_id = getattr(other, "device_id", device.current)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         if method != "__call__":  # a sum over an axis may take memory of its own
@@ -355,11 +407,13 @@ class FakeArray(np.ndarray):
 
     def get(self) -> np.ndarray:
         device.work("a look at an array")
+        assert self.device_id == device.current, "a look at another device"
         device.busy = ()
         return np.array(self)
 
     def set(self, array: Any) -> None:
         device.work("sending an array")
+        assert self.device_id == device.current, "sending to another device"
         assert type(array) is np.ndarray
         assert (array.dtype, array.shape) == (self.dtype, self.shape)
         assert self.flags.c_contiguous
@@ -555,10 +609,10 @@ def module(library: Path) -> ModuleType:
         ElementwiseKernel=FakeElementwiseKernel,
         RawModule=FakeRawModule,
         cuda=SimpleNamespace(
-            Device=lambda: SimpleNamespace(id=0, mem_info=(64 << 30, 80 << 30)),
+            Device=FakeDevice,
             runtime=SimpleNamespace(
-                getDeviceCount=lambda: 1,
-                getDevice=lambda: 0,
+                getDeviceCount=lambda: device.count,
+                getDevice=lambda: device.current,
                 getDeviceProperties=lambda _: {"name": b"a stand-in"},
                 runtimeGetVersion=lambda: 12090,
             ),
@@ -585,8 +639,8 @@ def installed(library: Path) -> Iterator[ModuleType]:
     cupy = sys.modules["cupy"] = module(library)
     names = ("elementwise", "block_kernel", "forward_kernel", "_module", "on_device")
     caches = [getattr(cuda_call, name) for name in names]
-    device.recorded, device.stream, device.busy, device.pool = None, None, (), default_pool
-    device.launches.clear()
+    device.pool = default_pool
+    device.reset()
     try:
         for cached in caches:
             cached.cache_clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,6 +99,13 @@ class Descent:
             for name, array in parameters.arrays().items()
         }
         self.steps = np.zeros(len(parameters.weights[0]), np.int64)
+
+    def of_replicas(self, part: slice) -> Descent:
+        """That of some replicas: its arrays are parts of these."""
+        own = copy.copy(self)
+        own._kept = {name: tuple(array[part] for array in kept) for name, kept in self._kept.items()}
+        own.steps = self.steps[part]
+        return own
 
     @property
     def of_weights(self) -> list[tuple[Array, ...]]:
