@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from gpuspike.api.chip import Chip as Chip
     from gpuspike.api.classifier import FirstSpikeClassifier as FirstSpikeClassifier
     from gpuspike.api.data import dataset as dataset
+    from gpuspike.api.decide import decide as decide
     from gpuspike.api.files import load as load
     from gpuspike.api.fit import fit as fit
     from gpuspike.api.history import History as History
     from gpuspike.api.network import Network as Network
-    from gpuspike.api.network import decide as decide
     from gpuspike.api.nir import export_nir as export_nir
     from gpuspike.api.nir import import_nir as import_nir
     from gpuspike.api.price import price as price
@@ -41,7 +41,7 @@ _PLACES = {
     "Parameters": "gpuspike.network.parameters",
     "Recipe": "gpuspike.training.fit",
     "dataset": "gpuspike.api.data",
-    "decide": "gpuspike.api.network",
+    "decide": "gpuspike.api.decide",
     "export_nir": "gpuspike.api.nir",
     "fit": "gpuspike.api.fit",
     "import_nir": "gpuspike.api.nir",

@@ -50,10 +50,9 @@ def first_spikes(t_in: Array, weights: Array, neuron: LIF, *, max_weight_grad: f
         (..., n_post) or (n_replica, ..., n_post) spike times, inf where the neuron stays silent.
 
     Raises:
-        DtypeError, ShapeError, ValueRangeError, BackendError: what was expected and what was got; another
-        device than
-            the CPU is refused. Values that a compiled program meets are refused with JAX's JaxRuntimeError,
-            which has the message.
+        DtypeError, ShapeError, BackendError: what was expected and what was got; another device than the CPU
+            is refused. Values (times, weights, constants) are met by a compiled program: JAX then raises its
+            JaxRuntimeError, or a ValueError, with the message.
     """
     for name, array in (("t_in", t_in), ("weights", weights)):
         if not isinstance(array, Array):

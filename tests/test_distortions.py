@@ -422,7 +422,8 @@ def test_keys_that_cannot_be_are_refused(
     declared: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     borrow(monkeypatch)
-    made = dataclasses.make_dataclass("Mine", [declared], bases=(Distortion,), frozen=True)
+    own = {"scope": TRIAL, "arrive": lambda self, times, trials: None}
+    made = dataclasses.make_dataclass("Mine", [declared], bases=(Distortion,), frozen=True, namespace=own)
 
     def added_and_used() -> None:  # refused when it is added, or when the keys come together
         DISTORTIONS.add("mine", made)

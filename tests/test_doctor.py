@@ -58,7 +58,8 @@ def test_each_problem_is_named_with_its_remedy(
 
 def test_a_device_is_compared_with_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "cuda_problem", lambda: None)
-    monkeypatch.setattr(backend, "device_name", lambda: "A Device (device 0, CUDA 12.9)")
+    monkeypatch.setattr(backend, "device_count", lambda: 1)
+    monkeypatch.setattr(backend, "device_name", lambda *_: "A Device (device 0, CUDA 12.9)")
 
     class Cupy:
         asarray = staticmethod(np.asarray)

@@ -54,7 +54,9 @@ def test_values_outside_of_the_unit_interval_are_refused(bad: float) -> None:
     [(2.0, 0.15), (1.0, 1.0), (math.nan, 1.0), (0.0, math.nan), (0.0, math.inf), (-math.inf, 0.0)],
 )
 def test_times_that_do_not_increase_or_are_not_finite_are_refused(t_early: float, t_late: float) -> None:
-    with pytest.raises(ValueRangeError, match="t_early must lie before t_late, got") as caught:
+    with pytest.raises(
+        ValueRangeError, match=r"t_early must lie before t_late, got|must be finite numbers, got"
+    ) as caught:
         latency(np.zeros((0, 4)), t_early, t_late)
     assert "\n" not in str(caught.value)
 

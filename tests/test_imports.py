@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).parent.parent / "gpuspike"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    "errors", "screen", "reading", "strangers", "registry", "plugins", "rng", "backend", "neuron", "kernels",
-    "network", "datasets", "substrate", "training", "accountant", "exchange", "config", "store", "report",
-    "runs", "api",
+    "errors", "kinds", "screen", "reading", "strangers", "registry", "plugins", "rng", "backend", "neuron",
+    "kernels", "network", "datasets", "substrate", "training", "accountant", "exchange", "config", "store",
+    "report", "runs", "api",
     "torch", "jax", "cli",
 ]  # fmt: skip
 """The floors: a file imports only from floors below its own."""

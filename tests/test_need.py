@@ -555,7 +555,7 @@ def test_a_map_is_drawn(tmp_path: Path) -> None:
     )  # fmt: skip
     assert [point["value"] for point in told["map"]["points"]] == [[2, 1], [6, 1], [2, 4], [6, 4]]
     assert (tmp_path / "map_weight_bits_weight_range_none_40_map.png").is_file()
-    assert "- is below 40 %, ? is undecided" in screen
+    assert "- is certainly below 40 %, ? is undecided" in screen
     page = (tmp_path / "map_weight_bits_weight_range_none_40.html").read_text()
     assert "<th>weight_bits, weight_range</th>" in page
 

@@ -66,7 +66,7 @@ def observe(
     return Observed(results, counter.activity(results[counted].t_out, data[counted].labels))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cost:
     """What a chip would have needed for some samples. docs/accounting.md says what each figure covers.
 

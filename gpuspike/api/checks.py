@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError, extent
 from gpuspike.kernels.limits import check_times
+from gpuspike.kinds import is_number
 from gpuspike.network.plan import Plan, read_plan
 
 Array = NDArray[Any]
@@ -71,7 +72,8 @@ def class_labels(name: str, labels: ArrayLike, n_samples: int, n_classes: int) -
 
 def _array(name: str, values: ArrayLike) -> Array:
     if isinstance(values, np.ma.MaskedArray):
-        raise DtypeError(f"{name} must not be masked: no spike is inf, got a MaskedArray")
+        hint = "" if "labels" in name else ": no spike is inf"
+        raise DtypeError(f"{name} must not be masked{hint}, got a MaskedArray")
     if hasattr(values, "__cuda_array_interface__"):
         raise DtypeError(f"{name} must be a NumPy array, got one on a device: the network places it itself")
     try:
@@ -99,6 +101,22 @@ def working_type(dtype: DTypeLike) -> np.dtype[Any]:
     return found
 
 
+def finite_axis(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """(n,) finite numbers.
+
+    Raises:
+        ValueRangeError: something else.
+    """
+    try:
+        array = np.asarray(_array(name, values), np.float64)
+    except (TypeError, ValueError):
+        raise ValueRangeError(f"{name} must be one axis of finite numbers, got {values!r:.80}") from None
+    if array.ndim != 1 or not np.isfinite(array).all():
+        got = f"shape {array.shape}" if array.ndim != 1 else f"{array[~np.isfinite(array)][0]}"
+        raise ValueRangeError(f"{name} must be one axis of finite numbers, got {got}")
+    return array
+
+
 def whole(name: str, value: Any, least: int) -> int:
     """A whole number that is not too small.
 
@@ -110,13 +128,25 @@ def whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def seeds(seed: Any, replicas: Any) -> tuple[int, ...]:
+    """Of each replica.
+
+    Raises:
+        ValueRangeError: no whole numbers, or ones that generators have no room for.
+    """
+    first, count = whole("seed", seed, 0), whole("replicas", replicas, 1)
+    if first + count > 2**63:
+        raise ValueRangeError(f"seed + replicas must stay below 2**63, got seed={seed}")
+    return tuple(range(first, first + count))
+
+
 def read_sizes(sizes: Sequence[Any]) -> tuple[int, tuple[int, int, int] | None, Plan]:
     """Inputs, the image that they are or None, and layers, as `gs.Network` takes them.
 
     Raises:
         ValueRangeError: something else.
     """
-    if isinstance(sizes, str) or not len(sizes):
+    if not isinstance(sizes, (list, tuple, np.ndarray, range)) or not len(sizes):
         raise ValueRangeError(f"sizes must be those of the layers, inputs first, got {sizes!r}")
     first, image = sizes[0], None
     if isinstance(first, tuple | list):
@@ -138,12 +168,17 @@ def by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]
     """
     if given is None:
         return rule
-    values = [given] * len(rule) if isinstance(given, (int, float)) else [float(value) for value in given]
-    if len(values) != len(rule) or not np.isfinite(values).all():
+    one = is_number(given) or (isinstance(given, np.ndarray) and given.ndim == 0)
+    values: Any = [given] * len(rule) if one else given
+    try:
+        numbers = [] if isinstance(values, (str, bytes)) else [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        numbers = []
+    if len(numbers) != len(rule) or not np.isfinite(numbers).all():
         raise ValueRangeError(
             f"{name} must be a finite number, or one for each of the {len(rule)} layers, got {given!r}"
         )
-    return [float(value) for value in values]
+    return numbers
 
 
 def bias_spikes(bias_times: Any) -> list[tuple[float, ...]]:
@@ -153,8 +188,10 @@ def bias_spikes(bias_times: Any) -> list[tuple[float, ...]]:
         ValueRangeError: they are not lists of finite times.
     """
     try:
+        if isinstance(bias_times, (str, Mapping)) or any(isinstance(times, str) for times in bias_times):
+            raise TypeError
         bias = [tuple(float(t) for t in times) for times in bias_times]
-    except TypeError:
+    except (TypeError, ValueError, OverflowError):
         numbers = isinstance(bias_times, list) and all(isinstance(t, (int, float)) for t in bias_times)
         each = f"; did you mean {[[t] for t in bias_times]!r}?" if numbers else ""
         raise ValueRangeError(

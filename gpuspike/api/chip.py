@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from gpuspike.api.checks import whole
 from gpuspike.config.composition import typed
 from gpuspike.config.files import conf_folder
+from gpuspike.config.hints import texts
 from gpuspike.config.schema import NewChip, SubstrateConfig, read_substrate, substrate_config
 from gpuspike.errors import ConfigError, DataError, ShapeError
 from gpuspike.kernels import Kernels
+from gpuspike.kinds import plain
 from gpuspike.network.layers import Layer
 from gpuspike.registry import one_of
 from gpuspike.runs.values import substrate_of
@@ -64,6 +66,9 @@ class Chip:
         known = [f.name for f in fields(substrate_config()) if f.name not in asked_of_a_run]
         for name in values:
             one_of("value of a chip", name, known)
+        values = {name: plain(value) for name, value in values.items()}
+        if wrong := "; ".join(texts(values, type(substrate_config()))):
+            raise ConfigError(wrong)
         config = _plain(read_substrate(path))
         if config["new_chip"] != NewChip.run.value:
             raise ConfigError(f"{path}: a Chip is one piece of silicon, got new_chip={config['new_chip']}")

@@ -165,8 +165,8 @@ class FirstSpikeClassifier(_Bases):
         Raises:
             ValueError: what was expected and what was got.
         """
-        best = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[best]
+        times = self.spike_times(X)
+        return self.classes_[times.argmin(axis=1)]
 
     def predict_proba(self, X: Any) -> Array:
         """(n_samples, n_classes) probabilities: the softmax of -t/(xi tau_syn), even where no neuron spikes.

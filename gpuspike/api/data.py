@@ -11,8 +11,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.config.checks import check_sizes
 from gpuspike.config.composition import typed
+from gpuspike.config.fitting import unused
+from gpuspike.config.hints import texts
 from gpuspike.config.schema import dataset_config, dataset_values, read_config
-from gpuspike.errors import DtypeError
+from gpuspike.datasets import DATASETS
+from gpuspike.errors import ConfigError, DtypeError
+from gpuspike.kinds import plain
 from gpuspike.registry import one_of
 from gpuspike.runs.experiment import dataset_of, encoded
 
@@ -71,6 +75,9 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
     kind = type(dataset_config())
     for key in values:
         one_of("value of a data set", key, [field.name for field in fields(kind)])
+    values = {key: plain(value) for key, value in values.items()}
+    if wrong := "; ".join(texts(values, kind)):
+        raise ConfigError(wrong)
     unit, repeats = 1.0, 1
     if Path(name).is_dir():
         run = read_config(Path(name) / "config.yaml")
@@ -79,6 +86,8 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
     else:
         known = dataset_values(str(name))
     config = typed(known | values, kind)
+    if strange := unused([f"dataset.{key}" for key in values], dataset=(DATASETS, config.name)):
+        raise ConfigError("; ".join(strange))
     check_sizes(config)
     found = dataset_of(config)
 

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuspike.api.checks import class_labels, spike_times, whole
+from gpuspike.api.decide import refuse_other
 from gpuspike.api.history import History
 from gpuspike.api.network import Network
-from gpuspike.errors import ShapeError
+from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.substrate import EmulatedChip
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe, make_trainer
@@ -38,9 +39,9 @@ def fit(
     """Trains a network in place, on the chip under it if there is one, with the fastest step that there is.
 
     A network that was trained goes on: the optimiser keeps its state (unless another one is asked for),
-    shuffles and noise are those of the epochs to come. At a constant learning rate, 20 epochs and then 30 are
-    bit for bit 50 at once. The schedule of the learning rate begins anew. Whatever interrupts it leaves the
-    network as it was after the last whole epoch.
+    shuffles and noise are those of the epochs to come. At a constant learning rate and temperature, 20 epochs
+    and then 30 are bit for bit 50 at once; schedules (`schedule`, `xi_start`) begin anew. Whatever interrupts
+    it leaves the network as it was after the last whole epoch.
 
     Args:
         t_in: (n_samples, n_inputs) spike times, inf = no spike.
@@ -62,7 +63,13 @@ def fit(
         ConfigError: a value that the recipe does not know, or that cannot be used.
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
-    recipe = (recipe or Recipe()).changed(**values)
+    refuse_other(net)
+    if not isinstance(recipe, Recipe | None):
+        raise ConfigError(f"recipe must be a gs.Recipe, got {recipe!r:.80}")
+    if not (on_epoch is None or callable(on_epoch)):
+        raise ConfigError(f"on_epoch must be a function of a record, got {on_epoch!r:.80}")
+    net.machine  # noqa: B018 - refuses weights that are not finite, before any work
+    recipe = (Recipe() if recipe is None else recipe).changed(**values)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     recipe = recipe.suited(net.neuron)
     n_epochs = whole("epochs", recipe.epochs, 1)

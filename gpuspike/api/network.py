@@ -18,7 +18,7 @@ from gpuspike.api.neurons import of_told, told
 from gpuspike.backend import select, thread_count
 from gpuspike.errors import ConfigError, DataError, ValueRangeError
 from gpuspike.kernels import host, load
-from gpuspike.kernels.limits import largest_sum
+from gpuspike.kernels.limits import check_times, largest_sum
 from gpuspike.network.decision import decisions
 from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.initial import from_fan_in
@@ -95,8 +95,9 @@ class Network:
         delays: str | Sequence[str] = "none",
         delay_rule: DelayRule | None = None,
     ) -> None:
-        trained, rule = learnt(trained, delays), delay_rule or DelayRule()
-        self._build(sizes, bias_times, seed, replicas, neuron or LIF(), dtype, backend, trained, rule)
+        trained, rule = learnt(trained, delays), DelayRule() if delay_rule is None else delay_rule
+        neuron = LIF() if neuron is None else neuron
+        self._build(sizes, bias_times, seed, replicas, neuron, dtype, backend, trained, rule)
         layers = self._architecture.layers
         suited_means, suited_stds = from_fan_in(layers)
         means = checks.by_layer("weight_mean", weight_mean, suited_means)
@@ -119,14 +120,17 @@ class Network:
         trained: Sequence[str],
         delay_rule: DelayRule,
     ) -> None:
+        if not isinstance(delay_rule, DelayRule):
+            raise ConfigError(f"delay_rule must be a gs.DelayRule, got {delay_rule!r}")
         n_in, image, layers = checks.read_sizes(sizes)
+        self.seeds = checks.seeds(seed, replicas)
         bias_times = [[]] * len(layers) if bias_times is None else bias_times
         columns = [layer.n_maps if isinstance(layer, Maps) else layer for layer in layers]
-        neurons = neurons_by_layer(neuron, [n_in, *columns], replicas)
+        neurons = neurons_by_layer(neuron, [n_in, *columns], self.replicas)
         bias = checks.bias_spikes(bias_times)
         self.dtype = checks.working_type(dtype)
-        seed, replicas = checks.whole("seed", seed, 0), checks.whole("replicas", replicas, 1)
-        self.seeds = tuple(range(seed, seed + replicas))
+        for times in bias:
+            check_times("bias_times", np.array(times, np.float64), dtype=self.dtype)
         shares = any(isinstance(layer, Maps) for layer in layers)
         self._host_only = trained_on_host(trained) or ("convolution" if shares else "")
         self._told_sizes = [n_in if image is None else list(image), *told_plan(layers)]
@@ -141,7 +145,7 @@ class Network:
         self._machine: Machine = self._architecture
         self.state: dict[str, Array] = {}
         self.epoch = 0
-        self.history = History.of_lines([], len(bias), replicas)
+        self.history = History.of_lines([], len(bias), self.replicas)
         self.recipe: Recipe | None = None
         self.provenance: dict[str, Any] = {}
 
@@ -158,8 +162,23 @@ class Network:
 
     @property
     def machine(self) -> Machine:
-        """What answers: the network, or the chip under it."""
+        """What answers: the network, or the chip under it.
+
+        Raises:
+            ValueRangeError: weights, put there since, that are not finite or of other layers.
+        """
+        self._check_parameters()
         return self._machine.having(self.parameters)
+
+    def _check_parameters(self) -> None:
+        layers = self._architecture.layers
+        for number, (layer, own) in enumerate(zip(layers, self.parameters, strict=False)):
+            wanted = self.replicas, layer.n_pre, layer.n_post
+            if own.weights.shape != wanted:
+                raise ValueRangeError(
+                    f"weights_{number} of this network must be {wanted}, got {own.weights.shape}"
+                )
+        self.parameters.check([layer.neuron for layer in layers])
 
     @property
     def neuron(self) -> LIF:
@@ -216,7 +235,8 @@ class Network:
         """
         t_in = checks.spike_times("t_in", t_in, self.sizes[0], self.dtype)
         labels = checks.class_labels("labels", labels, len(t_in), self.sizes[-1])
-        right = (decide(self, t_in)[0] == labels).mean(axis=-1)
+        found = decisions(self.machine, self.parameters.weights, t_in)
+        right = (self._told(found.classes) == labels).mean(axis=-1)
         return right if self.replicas > 1 else float(right)
 
     def membranes(self, sample: ArrayLike, times: ArrayLike) -> list[Array]:
@@ -235,9 +255,7 @@ class Network:
         Raises:
             ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
         """
-        times = np.asarray(times, np.float64)
-        if times.ndim != 1 or not np.isfinite(times).all():
-            raise ValueRangeError(f"times must be one axis of finite numbers, got shape {times.shape}")
+        times = checks.finite_axis("times", times)
         t_in = checks.one_sample("sample", sample, self.sizes[0], self.dtype)
         weights, layers = self.parameters.weights, self.architecture.layers
         neurons, delays = [layer.neuron for layer in layers], [layer.delays for layer in layers]
@@ -270,6 +288,7 @@ class Network:
         refuse_other(chip)
         if gradient not in GRADIENTS:
             raise ConfigError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+        self._check_parameters()
         net = self._copy()
         net.chip, net.gradient = None, "nominal"
         alone = "" if chip is None else chip.substrate(self.tau_syn).host_only
@@ -296,9 +315,11 @@ class Network:
 
         Raises:
             OutputError: the file cannot be written.
+            ValueRangeError: weights that nobody could read again, NaN for example.
         """
         from gpuspike.store.provenance import provenance
 
+        self._check_parameters()
         arrays, header = self.__getstate__()
         header["provenance"] = self.provenance or provenance(self.seeds[0], self.replicas)
         checkpoint.save(Path(path), arrays, header, keep_previous=False)
@@ -377,24 +398,3 @@ def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) 
 
     drawn = {n.removeprefix("chip_"): a for n, a in arrays.items() if n.startswith("chip_")}
     return net.on(Chip.of(chip["values"], chip["seed"], drawn), gradient=header["gradient"])
-
-
-def decide(net: Network, t_in: ArrayLike) -> tuple[NDArray[np.int64], Array]:
-    """Classes that a network decides for, and when: the output neuron that spikes first.
-
-    A sample is presented until it is decided, no longer: faster than all spike times, `net(t_in)`, and to the
-    bit the same. On a chip, and where spikes are delayed, it is presented whole.
-
-    Args:
-        t_in: (n_samples, n_inputs) spike times, inf = no spike.
-
-    Returns:
-        (n_samples,) classes, -1 where no output neuron spikes, the lowest at a tie; and (n_samples,) times,
-        inf there. With a first axis of replicas where there are.
-
-    Raises:
-        ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
-    """
-    t_in = checks.spike_times("t_in", t_in, net.sizes[0], net.dtype)
-    found = decisions(net.machine, net.parameters.weights, t_in)
-    return net._told(found.classes), net._told(found.times)

@@ -20,6 +20,10 @@ def by_layer(neuron: LIF | Sequence[LIF], sizes: Sequence[int], replicas: int) -
         ShapeError: arrays that are not for a layer's neurons.
     """
     n_layers = len(sizes) - 1
+    if not isinstance(neuron, LIF | list | tuple):
+        raise ValueRangeError(
+            f"neuron must be a gs.LIF of numbers, or one gs.LIF a layer, got {neuron!r:.80}"
+        )
     neurons = [neuron] * n_layers if isinstance(neuron, LIF) else list(neuron)
     shared = isinstance(neuron, LIF)
     if not all(isinstance(one, LIF) for one in neurons) or (shared and not all(n.uniform for n in neurons)):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpuspike.api.checks import whole
+from gpuspike.api.decide import refuse_other
 from gpuspike.api.network import Network
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.exchange.files import PlainLayer, read_layers, write_layers
@@ -119,6 +120,8 @@ def export_nir(
         BackendError: the nir package is not installed.
         OutputError: the file cannot be written.
     """
+    refuse_other(net)
+    net.machine  # noqa: B018 - refuses weights that are not finite
     if replica is None and net.replicas > 1:
         raise ConfigError(
             f"replica must say which of {net.replicas} networks to write: a file has one, got none"

@@ -13,11 +13,13 @@ from numpy.typing import ArrayLike
 from gpuspike.accountant import find, read_prices
 from gpuspike.accountant.price import Cost, cost_of, observe
 from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
-from gpuspike.api.checks import class_labels, spike_times
+from gpuspike.api.checks import class_labels, spike_times, whole
+from gpuspike.api.decide import refuse_other
 from gpuspike.api.network import Network
 from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.exchange.populations import populations
+from gpuspike.kinds import is_number
 from gpuspike.registry import one_of
 from gpuspike.strangers import names_of
 from gpuspike.training.evaluation import Labelled
@@ -45,6 +47,7 @@ def price(
         ConfigError: unknown prices.
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
+    refuse_other(net)
     if not isinstance(prices, (str, Path)):
         raise ConfigError(f"prices must be one chip's, each chip has its own call, got {prices!r}")
     chip = read_prices(find(str(prices), conf_folder() / "prices"))
@@ -114,8 +117,14 @@ def price_spikes(
     """
     chip = read_prices(find(str(prices), conf_folder() / "prices"))
     one_of("decision", decision, ["count", "first"])
-    if tau_syn is not None and not 0.0 < tau_syn < math.inf:
+    if tau_syn is not None and not (is_number(tau_syn) and 0.0 < tau_syn < math.inf):
         raise ValueRangeError(f"tau_syn must be a positive number of time steps, got {tau_syn!r}")
+    if not is_number(duration or 0):
+        raise ValueRangeError(f"duration must be a number of time steps, got {duration!r}")
+    if n_samples is not None:
+        n_samples = whole("n_samples", n_samples, 1)
+    if not isinstance(spikes, Sequence | Mapping) or isinstance(spikes, str):
+        raise ConfigError(f"spikes must be a list of populations, or these by name, got {spikes!r:.80}")
     made = _recorded(spikes, synapses, duration, n_samples)
     n_classes = made.populations[-1][1]
     known = (

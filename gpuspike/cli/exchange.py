@@ -17,7 +17,7 @@ from gpuspike.cli.train import refuse_dashes
 from gpuspike.config.composition import register
 from gpuspike.config.exchange import ExportConfig, ImportConfig, asked, keyed, schema_name, unit
 from gpuspike.config.files import conf_folder
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, OutputError
 from gpuspike.screen import Screen
 
 T = TypeVar("T")
@@ -112,6 +112,7 @@ def _export(config: ExportConfig, rest: list[str], console: Console) -> None:
     del rest
     time_unit, model_unit = unit("time_unit", config.time_unit), unit("model_unit", config.model_unit)
     assert time_unit is not None
+    _keep(Path(config.file), b"\x89HDF", "a NIR file")
     net = load(config.run, backend="cpu")
     notes = export_nir(
         net,
@@ -126,6 +127,12 @@ def _export(config: ExportConfig, rest: list[str], console: Console) -> None:
         _say(console, "note", note)
 
 
+def _keep(path: Path, begins: bytes, kind: str) -> None:
+    """Refuses to write over a file of another kind; raises OutputError."""
+    if path.is_file() and path.read_bytes()[: len(begins)] not in (begins, b""):
+        raise OutputError(f"{path} is there already and is not {kind}: it would be lost; take another name")
+
+
 def _import(config: ImportConfig, rest: list[str], console: Console) -> None:
     from gpuspike.api.nir import import_nir
 
@@ -134,6 +141,7 @@ def _import(config: ImportConfig, rest: list[str], console: Console) -> None:
         raise ConfigError(f"values of gpuspike-train are for a run's folder, not for {target}, got {rest[0]}")
     time_unit, model_unit = unit("time_unit", config.time_unit), unit("model_unit", config.model_unit)
     assert time_unit is not None
+    _keep(target, b"PK", "an .npz file")
     net = import_nir(
         config.file,
         time_unit=time_unit,

@@ -63,6 +63,9 @@ def _tune(arguments: Sequence[str]) -> None:
 
     search, others = read(plugins.given(arguments))
     tuning.check(search)
+    for text in others:
+        if (key := text.lstrip("+~").partition("=")[0]) in search.parameters:
+            raise ConfigError(f"{key} is searched by tune.parameters, so that no trial would have {text}")
     folder = Path(search.folder or f"outputs/tune/{search.name}")
 
     def compose(given: Sequence[str]) -> Job:

@@ -126,6 +126,11 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
             yield ConfigError(f"{key} must be at most {MOST_SAMPLES}, got {value}")
     if config.replicas > MOST_REPLICAS:
         yield ConfigError(f"replicas must be at most {MOST_REPLICAS}, got {config.replicas}")
+    if not all(isinstance(t, float) for times in config.model.bias_times for t in times):
+        given = config.model.bias_times
+        yield ConfigError(f"model.bias_times must be a list of lists of numbers, got {given}")
+    if dataset.t_early < 0.0:
+        yield ConfigError(f"dataset.t_early must be 0 or later, when a trial begins, got {dataset.t_early}")
     if min(config.model.hidden, default=1) < 1:
         yield ConfigError(f"model.hidden must be 1 or more a layer, got {config.model.hidden}")
     if max(config.model.hidden, default=0) > MOST_NEURONS:

@@ -124,9 +124,16 @@ def chip_label(substrate: Any) -> str:
 
 def aimless(config: Any) -> list[str]:
     """What is asked of a chip where there is none: its seed, or trials, which would be one and the same."""
-    if not without_chip(config.substrate):
-        return []
-    notes, training = [], config.training
+    notes, training, model, substrate = [], config.training, config.model, config.substrate
+    if model.delays in ("", "none"):
+        usual = {f.name: f.default for f in fields(model) if f.name.startswith("delay_")}
+        given = [f"model.{key}={getattr(model, key)}" for key, v in usual.items() if getattr(model, key) != v]
+        notes += [f"{text} is of delays, and model.delays={model.delays} has none" for text in given]
+    if not without_chip(substrate):
+        return notes
+    for key, value in (("gradient", "exact"), ("new_chip", "step")):
+        if getattr(substrate, key).value == value:
+            notes.append(f"substrate.{key}={value} is of a chip, and substrate={substrate.name} has none")
     if config.chip_seed is not None:
         notes.append(
             f"chip_seed={config.chip_seed} is of a chip, and substrate={config.substrate.name} has none"
@@ -138,6 +145,16 @@ def aimless(config: Any) -> list[str]:
         *notes,
         f"training.trials={training.trials} presents each sample {training.trials} times alike: nothing is "
         "random without a chip, training.input_noise or images that are shifted or warped",
+    ]
+
+
+def twice(overrides: Sequence[str]) -> list[str]:
+    """Keys that were typed more than once, of which Hydra takes the last."""
+    keys = [text.lstrip("+").partition("=")[0] for text in overrides]
+    last = {key: text.partition("=")[2] for key, text in zip(keys, overrides, strict=True)}
+    often = {key: value for key, value in last.items() if keys.count(key) > 1}
+    return [
+        f"{key} is given {keys.count(key)} times: the last, {value}, counts" for key, value in often.items()
     ]
 
 

@@ -175,12 +175,23 @@ def _words(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join([*(_words(each) for each in inner if each is not type(None)), "null"])
     if origin is list:
+        if inner[0] == list[Any]:  # that of `model.bias_times`, whose numbers may be whole
+            return "a list of lists of numbers"
         if typing.get_origin(inner[0]) is list:
             return f"a list of {_words(inner[0]).replace('a list', 'lists', 1)}"
         return f"a list of {_MANY.get(inner[0], 'mappings')}"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return f"one of {', '.join(each.name for each in hint)}"
     return _KINDS.get(hint, "a mapping")
+
+
+def texts(values: Mapping[str, Any], schema: type[Any]) -> Iterable[str]:
+    """What is wrong with texts in the place of numbers, which OmegaConf would read as a file's."""
+    hints = typing.get_type_hints(schema)
+    for key, value in values.items():
+        kinds = typing.get_args(hints[key]) or (hints[key],)
+        if isinstance(value, str) and {int, float, bool} & set(kinds):
+            yield f"{key} must be {_words(hints[key])}, got {value!r}"
 
 
 def nested(config: Any, place: str = "") -> Iterable[str]:
@@ -199,6 +210,8 @@ def _other_group(key: str, value: str, schema: Any) -> str:
     """The group that was meant perhaps, alone or before one of its keys."""
     first, dot, rest = key.partition(".")
     own = {item.name for item in fields(schema)}
+    if (elsewhere := _ELSEWHERE.get(key)) and "dataset" in own:
+        return f"; {key} is {elsewhere}'s"
     if "run" in own and first in GROUPS and first not in own:
         return f"; {first} is the run's own, gpuspike-train trains another"
     if "dataset" not in own:
@@ -239,6 +252,9 @@ def _no_option(error: Exception, group: str, option: str) -> str:
     own = ", or yours with --config-dir FOLDER" if group == "substrate" else own
     return f"there is no {group}={option or QUOTES}; there are {names}{own}{_other_option(group, option)}"
 
+
+_ELSEWHERE = {"run": "gpuspike-evaluate", "chips": "gpuspike-evaluate", "split": "gpuspike-evaluate"}
+"""Keys of other commands, by which a run's are not meant."""
 
 QUOTES = "''"
 """How no text is shown."""

@@ -68,7 +68,7 @@ class ModelConfig:
     # Instead of it, all layers in a row: [{conv: 16, kernel: 5}, {pool: 2}, {dense: 10}]; docs/convolution.md
     layers: list[dict[str, Any]] = field(default_factory=list)
     # In the lists by layer one value stands for all layers.
-    bias_times: list[list[float]] = MISSING  # for each layer, the times of its bias spikes
+    bias_times: list[list[Any]] = MISSING  # for each layer, the times of its bias spikes; numbers
     weight_mean: list[float] | None = MISSING  # initial, by layer; null: from the number of inputs
     weight_std: list[float] | None = MISSING
     # Instead of both, measured: the share of (sample, neuron) pairs of each layer that spike at first, and
@@ -88,6 +88,12 @@ class ModelConfig:
     delay_form: str = "sigmoid"  # from free numbers to delays; or clipped
     delay_spread: float = 0.25  # standard deviation of the free numbers in the beginning
     input_repeats: int = 1  # inputs, each with weights of its own, that every value is sent to
+
+    def __post_init__(self) -> None:
+        # OmegaConf refuses [[1], [0.9]] as lists of lists of floats.
+        if isinstance(self.bias_times, list) and all(isinstance(times, list) for times in self.bias_times):
+            whole = [[float(t) if type(t) is int else t for t in times] for times in self.bias_times]
+            self.bias_times = whole
 
 
 @dataclass
@@ -358,6 +364,8 @@ def _job(cfg: DictConfig, multirun: bool, also: checks.Check | None) -> Job:
             f"{USUAL_PRICES}; substrate.prices=NAME, or a file of yours, takes others"
         )
     notes += fitting.aimless(config)
-    task, own = list(cfg.hydra.overrides.task), {"optimizer": (OPTIMIZERS, config.optimizer.name)}
+    task = list(cfg.hydra.overrides.task)
+    notes += fitting.twice(task)
+    own: dict[str, Any] = {"optimizer": (OPTIMIZERS, config.optimizer.name)}
     own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
     return Job(config, experiment_name(config), folder, task, sweeps, notes + fitting.unused(task, **own))

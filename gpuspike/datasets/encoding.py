@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuspike.errors import ValueRangeError, extent
+from gpuspike.kinds import is_number
 
 Times = NDArray[np.float64]
 
@@ -24,9 +25,19 @@ def latency(values: ArrayLike, t_early: float, t_late: float) -> Times:
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); times from its public code.
     """
-    if not (math.isfinite(t_early) and math.isfinite(t_late) and t_early < t_late):
-        raise ValueRangeError(f"t_early must lie before t_late, got t_early={t_early!r}, t_late={t_late!r}")
-    values = np.asarray(values)
+    both = f"t_early={t_early!r}, t_late={t_late!r}"
+    if not (is_number(t_early) and is_number(t_late) and math.isfinite(t_late - t_early)):
+        raise ValueRangeError(f"t_early and t_late must be finite numbers, got {both}")
+    if t_early >= t_late:
+        raise ValueRangeError(f"t_early must lie before t_late, got {both}")
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueRangeError("features must not be masked, got a MaskedArray")
+    try:
+        values = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise ValueRangeError(f"features must be an array of numbers, got {error}") from None
+    if values.dtype.kind not in "fiub":
+        raise ValueRangeError(f"features must be numbers to be encoded, got {values.dtype}")
     if values.size and not (values.min() >= 0.0 and values.max() <= 1.0):
         raise ValueRangeError(f"features must lie in [0, 1] to be encoded, got {extent(values)}")
     return t_early + values * (t_late - t_early)

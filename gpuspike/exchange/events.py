@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpuspike.errors import DataError, OutputError, ShapeError, ValueRangeError
 from gpuspike.exchange.graph import library
 from gpuspike.exchange.units import Unit, seconds
+from gpuspike.kinds import is_number
 
 Array = NDArray[Any]
 
@@ -34,8 +35,16 @@ def write_nir_spikes(
         OutputError: the file cannot be written.
     """
     nir, unit = library(), seconds("time_unit", time_unit)
+    if t_max is not None and not (is_number(t_max) and 0.0 <= t_max < np.inf):
+        raise ValueRangeError(f"t_max must be 0 or more and finite, got {t_max!r}")
+    if not isinstance(spikes, Mapping) or not spikes:
+        raise ShapeError(f"spikes must be times by a node's name, got {spikes!r:.80}")
     nodes = {}
     for name, given in spikes.items():
+        if "/" in str(name):
+            raise ValueRangeError(f"the name of a node must not have a /, got {name!r}")
+        if isinstance(given, np.ma.MaskedArray) or np.asarray(given).dtype.kind not in "fiu":
+            raise ShapeError(f"spikes of {name!r} must be (n_samples, n_neurons) numbers, got {given!r:.80}")
         times = np.asarray(given, np.float64)
         if times.ndim != 2 or not times.size:
             raise ShapeError(f"spikes of {name!r} must be (n_samples, n_neurons), got {times.shape}")

@@ -104,7 +104,10 @@ def check_times(name: str, times: Array, slack: float = 1.0, dtype: Any = None) 
         ValueRangeError: such times.
     """
     dtype = times.dtype if dtype is None else np.dtype(dtype)
-    xp, largest = array_module(times=times), slack * _ROOMS[dtype].time
+    xp = array_module(times=times)
+    largest = min(
+        slack * _ROOMS[dtype].time, float(np.finfo(times.dtype).max)
+    )  # what it can be compared with
     if not times.size or (float(times.min()) >= -largest and float(times.max()) <= largest):
         return
     if count := int(xp.isnan(times).sum()):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.kinds import is_number, plain
 from gpuspike.registry import one_of
 
 Array = NDArray[Any]
@@ -94,10 +95,10 @@ class DelayRule:
         one_of("form of delays", self.form, FORMS)
         for name, least in (("shift", 0.0), ("scale", math.ulp(0.0)), ("spread", 0.0)):
             given = getattr(self, name)
-            number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
-            if not number or not least <= given < math.inf:
+            if not is_number(given) or not least <= given < math.inf:
                 expected = "0 or more" if least == 0.0 else "above 0"
                 raise ValueRangeError(f"the {name} of delays must be {expected} and finite, got {given!r}")
+            object.__setattr__(self, name, plain(given))
 
     def of(self, free: Array) -> Array:
         """Delays that free numbers stand for, of their type."""
@@ -171,7 +172,8 @@ def kinds_of(asked: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def learnt(constants: Sequence[str], kinds: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names of all that a network learns beside its weights: constants, then delays; see `kinds_of`."""
-    if isinstance(constants, str):
+    texts = isinstance(constants, list | tuple) and all(isinstance(name, str) for name in constants)
+    if not texts:
         raise ConfigError(f"constants to be trained must be a list of different names, got {constants!r}")
     for name in constants:
         if name in DELAYS:

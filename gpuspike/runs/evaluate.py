@@ -136,7 +136,7 @@ def _place(config: EvaluateConfig, question: dict[str, Any]) -> Path:
     parts += [f"{config.chips}chips"] if config.chips else []
     if config.prices != list(read_yaml(conf_folder() / "evaluate" / "evaluate.yaml").prices):
         few = len(config.prices) <= 3
-        named = "+".join(Path(name).stem for name in config.prices)
+        named = "+".join(dict.fromkeys(Path(name).stem for name in config.prices))
         parts.append(named if few else f"{len(config.prices)}prices")
     path = folder / f"{'_'.join(parts)}.json"
     with suppress(OSError, ValueError, AttributeError, RecursionError):  # not an answer: replaced

@@ -144,7 +144,7 @@ def _map(
         table.add_row(f"{value:g}", *cells)
     console.print(table)
     console.print(
-        f"mean accuracy in %, {axes[0].name} across, {axes[1].name} down: - is below "
+        f"mean accuracy in %, {axes[0].name} across, {axes[1].name} down: - is certainly below "
         f"{100 * question.accuracy:g} %, ? is undecided",
         soft_wrap=True,
         highlight=False,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gpuspike.errors import ConfigError
 from gpuspike.registry import one_of
 from gpuspike.substrate.distortions.weights import BITS
 from gpuspike.substrate.spec import keys
@@ -127,6 +128,8 @@ def axis(name: str) -> Axis:
         found = NAMED[own]
     if not name.startswith("-"):
         return found
+    if found.whole or found.less_is_worse:
+        raise ConfigError(f"{own} has no negative numbers, got distortion={name}; did you mean {own}?")
     parts = {key: -factor for key, factor in found.parts.items()}
     return replace(found, name=name, parts=parts, label=f"-{found.label}")
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.backend import array_module
-from gpuspike.errors import ConfigError, DataError
+from gpuspike.errors import ConfigError, DataError, ValueRangeError
 from gpuspike.kernels import Kernels, LayerState, Trial, seen
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.network import passes
@@ -18,7 +18,7 @@ from gpuspike.network.delays import Delays
 from gpuspike.network.layers import Layer, LayerInput, Moment
 from gpuspike.network.unshared import unshared
 from gpuspike.neuron import LIF
-from gpuspike.substrate.distortions import DISTORTIONS
+from gpuspike.substrate.distortions import DISTORTIONS, Distortion
 from gpuspike.substrate.distortions.threshold_noise import ThresholdNoise
 from gpuspike.substrate.silicon import Clock, Dice, Silicon, Trials
 from gpuspike.substrate.spec import Substrate
@@ -273,6 +273,7 @@ class EmulatedChip:
             trials = Trials(self._dice, moment, 0, like, self._silicon[0].neuron)
             for distortion in on_their_way:
                 distortion.arrive(inputs, trials)
+                _refuse_nan(distortion, "arrive", inputs)
         ends = clock.last < np.inf  # which a device is not asked whether it changes anything
         if clock.grid > 0.0 or (ends and (self._dice.on_device or _ends_some(t_in, clock.last))):
             t_in = seen(t_in, clock.grid, clock.last)
@@ -285,6 +286,7 @@ class EmulatedChip:
         trials = Trials(self._dice, moment, silicon.number, like, silicon.neuron)
         for distortion in self.substrate.doing("lift"):
             own = distortion.lift(trials)
+            _refuse_nan(distortion, "lift", own)
             lift = own if lift is None else lift + own
         if lift is not None or silicon.always_on is not None:
             base = self._dice.constant(self._base(silicon, like.dtype)[:, None])
@@ -297,6 +299,7 @@ class EmulatedChip:
                 lift += base
         for distortion in self.substrate.doing("delay"):
             delay = distortion.delay(delay, trials)
+            _refuse_nan(distortion, "delay", delay)
         return Trial(lift, delay, clock.grid, clock.last)
 
 
@@ -307,3 +310,15 @@ def _ends_some(t_in: Array, last: float) -> bool:
 
 _DONE_THERE = {"lift": "threshold_noise", "delay": "spike_jitter", "clock": "trial_end"}
 """What the compiled step does in trials: of each hook one distortion."""
+
+
+def _refuse_nan(distortion: Distortion, hook: str, array: Array | None) -> None:
+    """Refuses NaN that a distortion of a user's own has made, on the host; the package's own make none.
+
+    Raises:
+        ValueRangeError: by the distortion's name.
+    """
+    own = not type(distortion).__module__.startswith("gpuspike.")
+    if own and isinstance(array, np.ndarray) and (count := int(np.isnan(array).sum())):
+        name = type(distortion).__name__
+        raise ValueRangeError(f"{hook} of the distortion {name} must make numbers or inf, got {count} NaN")

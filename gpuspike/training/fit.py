@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import BackendError, ConfigError, ValueRangeError
 from gpuspike.kernels import Kernels
+from gpuspike.kinds import take_kinds
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
@@ -22,7 +23,7 @@ from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
 from gpuspike.training.device import DeviceStep, refuse_without_text
 from gpuspike.training.devices import DevicesStep, Share
-from gpuspike.training.leaf import Leaf, check_kinds
+from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss, TTFSCrossEntropy
 from gpuspike.training.optimizers import OPTIMIZERS, Adam, Descent, Optimizer
 from gpuspike.training.piecewise import PiecewiseStep
@@ -101,7 +102,7 @@ class Recipe:
     cuda_graph: bool = True
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        take_kinds(self)
         object.__setattr__(self, "loss", _leaf(self.loss, LOSSES, USUAL_LOSS))
         object.__setattr__(self, "optimizer", _leaf(self.optimizer, OPTIMIZERS, USUAL_OPTIMIZER))
 

@@ -2,50 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
-import numpy as np
-
-from gpuspike.errors import ConfigError, ValueRangeError
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _are_numbers(value: Any) -> bool:
-    return not isinstance(value, str) and np.ndim(value) == 1 and all(map(_is_number, value))
-
-
-_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "float": ("a number", _is_number),
-    "Sequence[float]": (
-        "a list of numbers",
-        _are_numbers,
-    ),
-    "int": ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
-    "bool": ("True or False", lambda value: isinstance(value, (bool, np.bool_))),
-}
-"""What a field may hold by its annotation."""
-
-
-def check_kinds(part: Any) -> None:
-    """Refuses texts and the like in those fields of a dataclass that are numbers or truth values.
-
-    Raises:
-        ValueRangeError: what was expected and what was got.
-    """
-    for item in fields(part):
-        name, _, other = getattr(item.type, "__name__", str(item.type)).partition(" | ")
-        value = getattr(part, item.name)
-        if name in _KINDS and not (value is None and other == "None"):
-            words, fits = _KINDS[name]
-            if not fits(value):
-                raise ValueRangeError(f"{item.name} must be {words}, got {value!r}")
+from gpuspike.errors import ConfigError
+from gpuspike.kinds import take_kinds
 
 
 @dataclass(frozen=True)
@@ -62,7 +24,7 @@ class Leaf:
     device: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        take_kinds(self)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -1,8 +1,12 @@
 """What a chip does to a network: one distortion a file, with its values and checks, and a line here."""
 
+from typing import Any
+
+from gpuspike.errors import ConfigError
 from gpuspike.registry import Registry, extends
 from gpuspike.substrate.distortions.base import (
     CHIP,
+    HOOKS,
     NO_CHANCE,
     SPIKE,
     TRIAL,
@@ -12,6 +16,17 @@ from gpuspike.substrate.distortions.base import (
     spread,
     value,
 )
+
+
+def _check(name: str, part: Any) -> None:
+    """Refuses what `extends` does, and a distortion that would do nothing: a hook misspelt, for example."""
+    extends("distortion", Distortion)(name, part)
+    scopes = (CHIP, TRIAL, SPIKE, NO_CHANCE)
+    if getattr(part, "scope", None) not in scopes:
+        raise ConfigError(f"the distortion {name} must have a scope: CHIP, TRIAL, SPIKE or NO_CHANCE")
+    if not any(getattr(part, hook) is not getattr(Distortion, hook) for hook in HOOKS):
+        raise ConfigError(f"the distortion {name} must have one of the hooks {', '.join(HOOKS)}, got none")
+
 
 _HERE = "gpuspike.substrate.distortions"
 
@@ -36,7 +51,7 @@ DISTORTIONS: Registry[type[Distortion]] = Registry(
         "time_grid": f"{_HERE}.time_grid:TimeGrid",
         "trial_end": f"{_HERE}.trial_end:TrialEnd",
     },
-    extends("distortion", Distortion),
+    _check,
 )
 """By name, in the order in which the chip asks them; see `base.Distortion`."""
 

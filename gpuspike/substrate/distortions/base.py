@@ -22,6 +22,9 @@ Array = NDArray[Any]
 CHIP, TRIAL, SPIKE, NO_CHANCE = "once a chip", "in each trial", "for each spike", "never"
 """When a distortion is drawn: its scope."""
 
+HOOKS = ("most", "program", "draw", "arrive", "lift", "delay", "clock")
+"""What a distortion may do to a chip."""
+
 
 @dataclass(frozen=True)
 class Distortion:

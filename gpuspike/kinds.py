@@ -1,0 +1,58 @@
+"""Numbers that a user gives: which are some, and as which they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from gpuspike.errors import ValueRangeError
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one real number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _are_numbers(value: Any) -> bool:
+    return not isinstance(value, str) and np.ndim(value) == 1 and all(map(is_number, value))
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "float": ("a number", is_number),
+    "Sequence[float]": ("a list of numbers", _are_numbers),
+    "int": ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
+    "bool": ("True or False", lambda value: isinstance(value, (bool, np.bool_))),
+}
+"""What a field may hold by its annotation."""
+
+
+def take_kinds(part: Any) -> None:
+    """Makes Python's numbers of a dataclass's fields that are numbers or truth values by their annotations.
+
+    Raises:
+        ValueRangeError: a text and the like; what was expected and what was got.
+    """
+    for item in fields(part):
+        name, _, other = getattr(item.type, "__name__", str(item.type)).partition(" | ")
+        value = getattr(part, item.name)
+        if name in _KINDS and not (value is None and other == "None"):
+            words, fits = _KINDS[name]
+            if not fits(value):
+                raise ValueRangeError(f"{item.name} must be {words}, got {value!r}")
+            if (taken := plain(value)) is not value:
+                object.__setattr__(part, item.name, taken)
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers and arrays, and tuples of some, as Python's numbers and lists, which files can hold."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple | range) and any(isinstance(each, np.generic) for each in value):
+        return [plain(each) for each in value]
+    return list(value) if isinstance(value, range) else value

@@ -1,0 +1,318 @@
+"""What callers hand over by mistake is refused in clear words; NumPy's numbers are taken like Python's."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import gpuspike as gs
+from gpuspike.cli import exchange, tune
+from gpuspike.config.schema import jobs
+from gpuspike.errors import (
+    ConfigError,
+    DtypeError,
+    GpuspikeError,
+    OutputError,
+    ShapeError,
+    ValueRangeError,
+)
+from gpuspike.exchange import events
+from gpuspike.substrate.axes import axis
+from gpuspike.substrate.distortions import DISTORTIONS, TRIAL, Distortion, share
+
+RNG = np.random.default_rng(0)
+T_IN, LABELS = RNG.random((20, 4)), RNG.integers(0, 3, 20)
+
+
+def network(**options: Any) -> gs.Network:
+    return gs.Network([4, 5, 3], **options)
+
+
+NUMPY_S = {
+    "epochs": np.int64(1), "batch_size": np.int64(10), "trials": np.int32(2), "bump_targeted": np.True_,
+    "learning_rate": np.float32(0.01), "xi": np.float32(0.1), "beta1": np.float32(0.8),
+    "max_silent": np.array([0.3, 0.1]),
+}  # fmt: skip
+
+
+def test_a_network_trained_with_numpy_s_numbers_is_saved(tmp_path: Path) -> None:
+    net = network(delays="axonal", delay_rule=gs.DelayRule(np.float32(0.1), np.int64(1)))
+    gs.fit(net, T_IN, LABELS, **NUMPY_S)
+    net.save(tmp_path / "net.npz")
+    again = gs.load(tmp_path / "net.npz")
+    assert again.recipe == net.recipe
+    np.testing.assert_array_equal(again(T_IN), net(T_IN))
+    gs.fit(net, T_IN, LABELS, epochs=1, max_silent=range(2))
+
+
+def test_chips_and_data_sets_take_numpy_s_numbers() -> None:
+    for std in np.linspace(0.0, 0.2, 3):
+        assert gs.Chip(gain_std=std).values["gain_std"] == std
+    chip = gs.Chip("bss2", weight_bits=np.int64(4), weight_max=np.float32(1.0), seed=np.int64(3))
+    assert (chip.values["weight_bits"], chip.values["weight_max"]) == (4, [1.0])
+    assert gs.Chip("bss2", weight_max=np.array([1.0, 2.0])).values["weight_max"] == [1.0, 2.0]
+    data = gs.dataset("yin_yang", n_train=np.int64(100), t_late=np.float64(1.5))
+    assert (len(data.train.labels), data.train.t_in.max() <= 1.5) == (100, True)
+    with pytest.raises(ConfigError, match=r"dataset.jitter is read by patterns, not by .* yin_yang"):
+        gs.dataset("yin_yang", jitter=0.5)
+
+
+def test_float32_times_without_a_spike_are_no_reason_to_warn() -> None:
+    times = T_IN.astype(np.float32)
+    times[0, 0] = np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert network()(times).shape == (20, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        ({"sizes": 4}, ValueRangeError, "sizes must be those of the layers"),
+        ({"sizes": None}, ValueRangeError, "sizes must be those of the layers"),
+        ({"sizes": {4: 3}}, ValueRangeError, "sizes must be those of the layers"),
+        ({"replicas": -1}, ValueRangeError, "replicas must be a whole number, 1 or more, got -1"),
+        ({"replicas": 2.0}, ValueRangeError, "replicas must be a whole number"),
+        ({"seed": 2**64}, ValueRangeError, "below 2"),
+        ({"seed": 2**63 - 1, "replicas": 2}, ValueRangeError, "below 2"),
+        ({"weight_mean": "12"}, ValueRangeError, "weight_mean must be a finite number"),
+        ({"weight_mean": [None, 1]}, ValueRangeError, "weight_mean must be a finite number"),
+        ({"weight_std": [[1], [2]]}, ValueRangeError, "weight_std must be a finite number"),
+        ({"weight_std": True}, ValueRangeError, "weight_std must be a finite number"),
+        ({"bias_times": "12"}, ValueRangeError, "bias_times must have a list of times for each layer"),
+        ({"bias_times": [["a"], []]}, ValueRangeError, "bias_times must have a list"),
+        ({"bias_times": {"9": 1}}, ValueRangeError, "bias_times must have a list"),
+        ({"bias_times": [[-1e39], []], "dtype": "float32"}, ValueRangeError, "bias_times must lie within"),
+        ({"neuron": 0}, ValueRangeError, "neuron must be a gs.LIF"),
+        ({"neuron": gs.LIF}, ValueRangeError, "neuron must be a gs.LIF"),
+        ({"trained": None}, ConfigError, "must be a list of different names, got None"),
+        ({"trained": [["threshold"]]}, ConfigError, "must be a list of different names"),
+        ({"delay_rule": "clipped"}, ConfigError, "delay_rule must be a gs.DelayRule, got 'clipped'"),
+    ],
+)
+def test_what_no_network_is_made_of(given: dict[str, Any], kind: type[Exception], words: str) -> None:
+    options = dict(given)
+    sizes, bias = options.pop("sizes", [4, 5, 3]), options.pop("bias_times", None)
+    with pytest.raises(kind, match=words):
+        gs.Network(sizes, bias, **options)
+
+
+def test_means_may_be_numpy_s() -> None:
+    for mean in (np.float32(0.5), np.int64(1), np.array(0.5)):
+        assert network(weight_mean=mean, weight_std=0.0).parameters.weights[0][0, 0, 0] == mean
+
+
+ASKED: list[Callable[[gs.Network, Path], Any]] = [
+    lambda net, _: net(T_IN),
+    lambda net, _: net.accuracy(T_IN, LABELS),
+    lambda net, _: net.membranes(T_IN[0], [1.0]),
+    lambda net, _: gs.decide(net, T_IN),
+    lambda net, _: gs.price(net, T_IN, LABELS),
+    lambda net, _: gs.fit(net, T_IN, LABELS, epochs=1),
+    lambda net, _: net.on(gs.Chip("bss2")),
+    lambda net, folder: net.save(folder / "net.npz"),
+]
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_weights_that_are_none_are_refused_by_all_who_use_them(
+    ask: Callable[[gs.Network, Path], Any], tmp_path: Path
+) -> None:
+    net = network()
+    net.parameters.weights[0][0, 1, 2] = np.nan
+    with pytest.raises(ValueRangeError, match=r"^weights_0 must not hold NaN, got 1 of them"):
+        ask(net, tmp_path)
+    net = network()
+    net.parameters = net.parameters.with_weights([np.ones((1, 4, 7)), np.ones((1, 7, 3))])
+    with pytest.raises(
+        ValueRangeError, match=r"weights_0 of this network must be \(1, 4, 5\), got \(1, 4, 7\)"
+    ):
+        ask(net, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "kind", "words"),
+    [
+        (lambda net: gs.decide(None, T_IN), ConfigError, "net must be a gs.Network, got None"),
+        (lambda net: gs.fit(None, T_IN, LABELS), ConfigError, "net must be a gs.Network, got None"),
+        (lambda net: gs.price("a", T_IN, LABELS), ConfigError, "net must be a gs.Network, got 'a'"),
+        (lambda net: gs.fit(net, T_IN, LABELS, recipe={}), ConfigError, "recipe must be a gs.Recipe, got {}"),
+        (lambda net: gs.fit(net, T_IN, LABELS, on_epoch=3), ConfigError, "on_epoch must be a function"),
+        (lambda net: net.membranes(T_IN[0], "a"), ValueRangeError, "finite numbers, got 'a'"),
+        (lambda net: net.membranes(T_IN[0], [np.nan]), ValueRangeError, "finite numbers, got nan"),
+        (lambda net: net.accuracy(T_IN, np.ma.masked_array(LABELS)), DtypeError, "not be masked, got"),
+        (lambda net: gs.latency(None, 0.1, 2), ValueRangeError, "must be numbers to be encoded, got object"),
+        (lambda net: gs.latency([0.5j], 0.1, 2), ValueRangeError, "numbers to be encoded, got complex128"),
+        (lambda net: gs.latency([[1], [1, 2]], 0.1, 2), ValueRangeError, "must be an array of numbers"),
+        (lambda net: gs.latency([0.5], "a", 2), ValueRangeError, "must be finite numbers, got t_early='a'"),
+        (lambda net: gs.latency([0.5], 0, np.inf), ValueRangeError, "must be finite numbers"),
+        (lambda net: gs.latency([0.5], -1e308, 1e308), ValueRangeError, "must be finite numbers"),
+        (lambda net: gs.latency(np.ma.masked_array([0.5]), 0, 1), ValueRangeError, "must not be masked"),
+        (lambda net: gs.price_spikes(None), ConfigError, "spikes must be a list of populations"),
+        (lambda net: gs.price_spikes([T_IN[None]] * 2, tau_syn="a"), ValueRangeError, "tau_syn must be a"),
+        (lambda net: gs.price_spikes([T_IN[None]] * 2, duration="a"), ValueRangeError, "duration must be a"),
+        (lambda net: gs.price_spikes([T_IN[None]] * 2, n_samples=0.5), ValueRangeError, "n_samples must"),
+    ],
+)  # fmt: skip
+def test_what_is_no_answerable_question(ask: Any, kind: type[GpuspikeError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        ask(network())
+
+
+@pytest.mark.parametrize(
+    ("spikes", "t_max", "kind", "words"),
+    [
+        ({"a": T_IN}, np.nan, ValueRangeError, "t_max must be 0 or more and finite, got nan"),
+        ({"a": T_IN}, "a", ValueRangeError, "t_max must be 0 or more"),
+        ({"a/b": T_IN}, None, ValueRangeError, "must not have a /, got 'a/b'"),
+        ({}, None, ShapeError, "spikes must be times by a node's name"),
+        (None, None, ShapeError, "spikes must be times by a node's name"),
+        ({"a": T_IN * 1j}, None, ShapeError, r"\(n_samples, n_neurons\) numbers"),
+        ({"a": np.ma.masked_array(T_IN)}, None, ShapeError, r"\(n_samples, n_neurons\) numbers"),
+    ],
+)
+def test_events_that_nobody_could_read_are_not_written(
+    spikes: Any, t_max: Any, kind: type[GpuspikeError], words: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("nir")
+    with pytest.raises(kind, match=words):
+        events.write_nir_spikes(tmp_path / "a.nir", spikes, time_unit="s", t_max=t_max)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_costs_are_told_apart_by_who_they_are() -> None:
+    one, other = (gs.price(network(), T_IN, LABELS) for _ in range(2))
+    assert one != other
+    assert len({one, other, one}) == 2
+
+
+def test_a_classifier_answers_with_the_earliest_whatever_its_temperature() -> None:
+    made = gs.FirstSpikeClassifier(6, epochs=1, random_state=0).fit(T_IN, LABELS)
+    wanted = made.classes_[made.spike_times(T_IN).argmin(axis=1)]
+    made.xi = 1e20
+    np.testing.assert_array_equal(made.predict(T_IN), wanted)
+
+
+# --- the command line ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["model.bias_times=[[x],[0.9]]"], "must be a list of lists of numbers, got"),
+        (["model.bias_times=[[true],[0.9]]"], "must be a list of lists of numbers, got"),
+        (["model.bias_times=[0.9]"], "must be a list of lists of numbers, got"),
+        (["model.bias_times=[[-1],[]]"], "bias_times must be finite and 0 or later"),
+        (["dataset.t_early=-5"], "t_early must be 0 or later, when a trial begins, got -5"),
+        (["chips=5"], "chips is gpuspike-evaluate's"),
+        (["run=outputs"], "run is gpuspike-evaluate's"),
+    ],
+)
+def test_what_no_run_can_have(given: list[str], words: str) -> None:
+    from gpuspike.runs.values import check_values
+
+    with pytest.raises(ConfigError, match=words):
+        jobs(given, False, check_values)
+
+
+def test_whole_numbers_are_numbers_in_lists_of_lists() -> None:
+    ones = [jobs([f"model.bias_times=[[{one}],[0.9]]"], False)[0].config for one in ("1", "1.0")]
+    assert ones[0] == ones[1]
+    assert ones[0].model.bias_times == [[1.0], [0.9]]
+
+
+@pytest.mark.parametrize(
+    ("given", "note"),
+    [
+        (["training.epochs=2", "training.epochs=3"], "training.epochs is given 2 times: the last, 3, counts"),
+        (["substrate.new_chip=step"], "substrate.new_chip=step is of a chip, and substrate=ideal has none"),
+        (["substrate.gradient=exact"], "substrate.gradient=exact is of a chip, and substrate=ideal has none"),
+        (["model.delay_scale=2"], "model.delay_scale=2.0 is of delays, and model.delays=none has none"),
+        (["model.delay_scale=2", "model.delays=axonal"], None),
+        (["substrate=bss2", "substrate.gradient=exact", "training.epochs=2"], None),
+    ],
+)
+def test_what_is_not_read_is_said(given: list[str], note: str | None) -> None:
+    assert list(jobs(given, False)[0].notes) == ([] if note is None else [note])
+
+
+def test_a_search_takes_no_value_for_what_it_searches() -> None:
+    pytest.importorskip("optuna")
+    with pytest.raises(ConfigError, match=r"optimizer.learning_rate is searched by tune.parameters, .*=0.1"):
+        tune._tune(["optimizer.learning_rate=0.1"])
+
+
+@pytest.mark.parametrize("name", ["weight_bits", "weight_range", "trial_end"])
+def test_a_distortion_without_negative_numbers_has_one_direction(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} has no negative numbers, .* did you mean {name}?"):
+        axis(f"-{name}")
+
+
+def test_texts_are_no_numbers_of_a_chip_or_of_data() -> None:
+    with pytest.raises(ConfigError, match="weight_bits must be an integer, got '4'"):
+        gs.Chip("bss2", weight_bits="4")
+    with pytest.raises(ConfigError, match="n_train must be an integer or null, got '3'"):
+        gs.dataset("yin_yang", n_train="3")
+
+
+@dataclass(frozen=True)
+class Idle(Distortion):
+    """Its hook is misspelt."""
+
+    scope: ClassVar[str] = TRIAL
+
+    idle: float = share()
+
+    def arive(self, times: Any, trials: Any) -> None:
+        times += 1.0
+
+
+@dataclass(frozen=True)
+class Lawless(Distortion):
+    """It has no scope."""
+
+    lawless: float = share()
+
+    def arrive(self, times: Any, trials: Any) -> None:
+        times[...] = np.nan
+
+
+@dataclass(frozen=True)
+class Wild(Lawless):
+    """It makes times that are none."""
+
+    scope: ClassVar[str] = TRIAL
+
+
+def test_a_distortion_that_would_do_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"idle must have one of the hooks .*arrive.*, got none"):
+        DISTORTIONS.add("idle", Idle)
+    with pytest.raises(ConfigError, match="lawless must have a scope: CHIP, TRIAL"):
+        DISTORTIONS.add("lawless", Lawless)
+
+
+def test_a_distortion_that_makes_nan_is_refused() -> None:
+    DISTORTIONS.add("wild", Wild)
+    try:
+        with pytest.raises(ValueRangeError, match=r"arrive of the distortion Wild must make .*, got 80 NaN"):
+            network().on(gs.Chip(lawless=0.5))(T_IN)
+    finally:
+        DISTORTIONS.remove("wild")
+
+
+def test_no_file_of_another_kind_is_written_over(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.npz"
+    mine.write_bytes(b"PK mine")
+    with pytest.raises(
+        OutputError, match=r"mine.npz is there already and is not a NIR file: it would be lost"
+    ):
+        exchange._keep(mine, b"\x89HDF", "a NIR file")
+    exchange._keep(mine, b"PK", "an .npz file")
+    exchange._keep(tmp_path / "new.nir", b"\x89HDF", "a NIR file")
