@@ -11,9 +11,11 @@ import gpuspike as gs
 from gpuspike.api.fit import _noise as fit_noise
 from gpuspike.errors import BackendError, ValueRangeError
 from gpuspike.kernels import load, reference
+from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture
 from gpuspike.network.plan import read_plan
 from gpuspike.neuron import LIF
+from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.fit import Recipe, step_kind
 from gpuspike.training.losses import TTFSCrossEntropy
 from gpuspike.training.optimizers import Adam
@@ -210,3 +212,29 @@ def test_a_spike_that_comes_too_late_is_pulled() -> None:
     history = gs.fit(net, t_in, np.arange(300) % 3, epochs=60, batch_size=30, silence="waking", waking=5.0)
     assert history.step == "compiled"
     assert np.isinf(net(t_in)).mean() < 0.5 * before
+
+
+def test_who_is_dead_on_one_chip_is_not_woken_for_it_on_the_next() -> None:
+    network = Architecture.build([4, 6, 3], [[], []], LIF(), load("cpu"))
+    weights = [np.full((1, 4, 6), 2.0), np.full((1, 6, 3), 2.0)]  # all spike
+    received = LayerInput(np.full((1, 5, 4), 0.1), None)
+
+    def chip(seed: int) -> EmulatedChip:
+        return EmulatedChip(Substrate(dead_neurons=0.5), network.layers, network.kernels, [seed])
+
+    first, second = 0, 1
+    fixed = OnChip(network, chip(first))
+    fresh = OnChip(network, chip(first), fresh=lambda moment: chip(second if moment.batch else first))
+    (gone, _), (later, _) = chip(first).dead_neurons, chip(second).dead_neurons
+    assert gone is not None
+    assert later is not None
+    assert (gone & ~later).any()
+    for machine in (fixed, fresh):
+        waking = Waking([0.9, 0.0], 0.1, 1)
+        waking.watch(network.layers)
+        states = machine.forward(weights, received, Moment(epoch=0, batch=0))
+        waking.follow(network.layers, states, machine.dead_maps)
+        np.testing.assert_array_equal(waking.share[0], gone.astype(float) * (machine is fixed))
+    states = fresh.forward(weights, received, Moment(epoch=0, batch=1))
+    pushes = waking.pushes(network.layers, states, np.zeros((1, 5), np.int64), fresh.dead_maps)
+    assert pushes[0] is None

@@ -132,6 +132,11 @@ class EmulatedChip:
         return [None if silicon.convolution is None else silicon.dead for silicon in self._silicon]
 
     @property
+    def dead_neurons(self) -> list[Array | None]:
+        """(n_chip, n_neurons) which neurons of each layer are dead; None: none are."""
+        return [silicon.dead for silicon in self._silicon]
+
+    @property
     def convolutions(self) -> list[Convolution | None]:
         """Of each layer, with padding that spikes when the chip's clock has it seen."""
         clock = self.substrate.clock

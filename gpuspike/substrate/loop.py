@@ -197,9 +197,14 @@ class OnChip:
 
     @property
     def dead_maps(self) -> list[Array | None]:
-        """See `Architecture.dead_maps`."""
+        """See `Architecture.dead_maps`; where each batch has a chip of its own, the dead of every layer.
+
+        A neuron that is dead on one chip is not silent on the next: nobody may be woken for it there.
+        """
         chip = self.chip
-        return chip.dead_maps if isinstance(chip, EmulatedChip) else [None] * len(self.layers)
+        if not isinstance(chip, EmulatedChip):
+            return [None] * len(self.layers)
+        return chip.dead_maps if self.fresh is None else chip.dead_neurons
 
     @property
     def _known_delays(self) -> list[Delays | None]:

@@ -83,7 +83,8 @@ class Waking(Bumping):
         Args:
             labels: (n_replica, n_batch).
             dead: (n_replica, n_neurons) of each layer who is dead among those that share weights with others,
-                which must not be pulled for them; None, or empty: nobody is.
+                which must not be pulled for them, or on a chip that is not the next batch's; None, or empty:
+                nobody is.
         """
         found: list[Push | None] = []
         for number, (layer, state) in enumerate(zip(layers, states, strict=True)):
