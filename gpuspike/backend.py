@@ -126,7 +126,7 @@ def select(
     Args:
         host_only: what is asked for and a device cannot, "an emulated chip", so that "auto" asks none.
         devices: numbers of CUDA devices, of which the first becomes the current one, or "all" of them; None:
-            the current one.
+            the one that was current when this process first asked.
         most: of all devices.
 
     Raises:
@@ -147,13 +147,14 @@ def select(
     if name in ("cuda", "auto"):
         problem = cuda_problem()
         if problem is None and not host_only:
+            first = _began_with()
             numbers = () if devices is None else _numbers(devices)[:most]
-            if numbers:
-                cupy_module().cuda.Device(numbers[0]).use()
+            cupy_module().cuda.Device(numbers[0] if numbers else first).use()
             return Backend("cuda", device_name(*numbers), devices=numbers)
         if problem is None:
+            got = "cuda" if devices is None else f"devices={_told(devices)}"
             raise BackendError(
-                f"{host_only} needs backend=cpu or reference, got cuda: the device's step knows none yet"
+                f"{host_only} needs backend=cpu or reference, got {got}: the device's step knows none yet"
             )
         if name == "cuda":
             raise BackendError(f"backend=cuda needs a CUDA device, got: {problem.text}")
@@ -240,9 +241,19 @@ def device_count() -> int:
 
 
 def take_turns(number: int) -> None:
-    """Makes one of several devices the current one: that of the job of a number, side by side with others."""
+    """Has a job of a number, side by side with others, compute on its one of several devices."""
     if (count := device_count()) > 1:
-        cupy_module().cuda.Device(number % count).use()
+        _first[:] = [number % count]
+
+
+_first: list[int] = []
+
+
+def _began_with() -> int:
+    """The device where what names none computes, whatever became current on the way."""
+    if not _first:
+        _first.append(int(cupy_module().cuda.runtime.getDevice()))
+    return _first[0]
 
 
 def _numbers(devices: str | Sequence[int]) -> tuple[int, ...]:
@@ -264,11 +275,17 @@ def device_name(*numbers: int) -> str:
     """CUDA devices in words: the current one, unless others are given."""
     runtime = cupy_module().cuda.runtime
     numbers = numbers or (int(runtime.getDevice()),)
-    names = [runtime.getDeviceProperties(number)["name"] for number in numbers]
-    each = dict.fromkeys(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    each: dict[str, list[int]] = {}
+    for number in numbers:
+        name = runtime.getDeviceProperties(number)["name"]
+        each.setdefault(name.decode() if isinstance(name, bytes) else str(name), []).append(number)
     version = int(runtime.runtimeGetVersion())
-    which = f"device{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-    return f"{', '.join(each)} ({which}, CUDA {version // 1000}.{version % 1000 // 10})"
+    cuda = f"CUDA {version // 1000}.{version % 1000 // 10}"
+    told = [
+        f"{name} (device{'s' if len(of) > 1 else ''} {', '.join(map(str, of))}, {cuda})"
+        for name, of in each.items()
+    ]
+    return ", ".join(told)
 
 
 OLDEST_CUDA = 12

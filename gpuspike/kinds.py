@@ -18,7 +18,7 @@ def is_number(value: Any) -> bool:
 
 
 def _are_numbers(value: Any) -> bool:
-    return not isinstance(value, str) and np.ndim(value) == 1 and all(map(is_number, value))
+    return isinstance(value, list | tuple | range | np.ndarray) and all(map(is_number, value))
 
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -48,11 +48,18 @@ def take_kinds(part: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """NumPy's numbers and arrays, and tuples of some, as Python's numbers and lists, which files can hold."""
-    if isinstance(value, np.generic):
-        return value.item()
+    """Numbers of any kind, arrays and lists of some, as Python's own, which files can hold."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
     if isinstance(value, np.ndarray):
         return value.tolist()
-    if isinstance(value, list | tuple | range) and any(isinstance(each, np.generic) for each in value):
-        return [plain(each) for each in value]
-    return list(value) if isinstance(value, range) else value
+    if isinstance(value, list | tuple | range):
+        made = [plain(each) for each in value]
+        return tuple(made) if isinstance(value, tuple) else made
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,7 +49,9 @@ def test_a_network_trained_with_numpy_s_numbers_is_saved(tmp_path: Path) -> None
     again = gs.load(tmp_path / "net.npz")
     assert again.recipe == net.recipe
     np.testing.assert_array_equal(again(T_IN), net(T_IN))
-    gs.fit(net, T_IN, LABELS, epochs=1, max_silent=range(2))
+    gs.fit(net, T_IN, LABELS, epochs=1, max_silent=range(2), learning_rate=Fraction(1, 100))
+    net.save(tmp_path / "net.npz")
+    assert hash(gs.Recipe(max_silent=(np.float64(0.3), 0.1))) == hash(gs.Recipe(max_silent=(0.3, 0.1)))
 
 
 def test_chips_and_data_sets_take_numpy_s_numbers() -> None:
@@ -79,14 +82,16 @@ def test_float32_times_without_a_spike_are_no_reason_to_warn() -> None:
         ({"sizes": {4: 3}}, ValueRangeError, "sizes must be those of the layers"),
         ({"replicas": -1}, ValueRangeError, "replicas must be a whole number, 1 or more, got -1"),
         ({"replicas": 2.0}, ValueRangeError, "replicas must be a whole number"),
-        ({"seed": 2**64}, ValueRangeError, "below 2"),
-        ({"seed": 2**63 - 1, "replicas": 2}, ValueRangeError, "below 2"),
+        ({"seed": 2**64}, ValueRangeError, "at most 2"),
+        ({"seed": 2**63 - 1, "replicas": 2}, ValueRangeError, "at most 2"),
         ({"weight_mean": "12"}, ValueRangeError, "weight_mean must be a finite number"),
         ({"weight_mean": [None, 1]}, ValueRangeError, "weight_mean must be a finite number"),
         ({"weight_std": [[1], [2]]}, ValueRangeError, "weight_std must be a finite number"),
         ({"weight_std": True}, ValueRangeError, "weight_std must be a finite number"),
         ({"bias_times": "12"}, ValueRangeError, "bias_times must have a list of times for each layer"),
         ({"bias_times": [["a"], []]}, ValueRangeError, "bias_times must have a list"),
+        ({"weight_mean": {0.5: 1, 1.0: 2}}, ValueRangeError, "weight_mean must be a finite number"),
+        ({"sizes": np.array(3)}, ValueRangeError, "sizes must be those of the layers"),
         ({"bias_times": {"9": 1}}, ValueRangeError, "bias_times must have a list"),
         ({"bias_times": [[-1e39], []], "dtype": "float32"}, ValueRangeError, "bias_times must lie within"),
         ({"neuron": 0}, ValueRangeError, "neuron must be a gs.LIF"),
@@ -101,6 +106,11 @@ def test_what_no_network_is_made_of(given: dict[str, Any], kind: type[Exception]
     sizes, bias = options.pop("sizes", [4, 5, 3]), options.pop("bias_times", None)
     with pytest.raises(kind, match=words):
         gs.Network(sizes, bias, **options)
+
+
+def test_bias_times_may_come_one_by_one() -> None:
+    net = gs.Network([4, 5, 3], ([0.9] for _ in range(2)))  # type: ignore[arg-type]
+    assert [layer.bias_times for layer in net.architecture.layers] == [(0.9,), (0.9,)]
 
 
 def test_means_may_be_numpy_s() -> None:
@@ -130,9 +140,14 @@ def test_weights_that_are_none_are_refused_by_all_who_use_them(
         ask(net, tmp_path)
     net = network()
     net.parameters = net.parameters.with_weights([np.ones((1, 4, 7)), np.ones((1, 7, 3))])
-    with pytest.raises(
-        ValueRangeError, match=r"weights_0 of this network must be \(1, 4, 5\), got \(1, 4, 7\)"
-    ):
+    words = r"weights of this network must be \(1, 4, 5\) float64, .*, got \(1, 4, 7\) float64, "
+    with pytest.raises(ValueRangeError, match=words):
+        ask(net, tmp_path)
+    net.parameters = gs.Network([4, 3]).parameters
+    with pytest.raises(ValueRangeError, match="weights of this network must be"):
+        ask(net, tmp_path)
+    net.parameters = network(dtype="float32").parameters
+    with pytest.raises(ValueRangeError, match=r"float64, got \(1, 4, 5\) float32"):
         ask(net, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -251,11 +251,11 @@ def test_an_accuracy_that_rises_is_told() -> None:
     helps = found(Known(lambda value: 0.92 if value is None else 0.98 - 0.5 * value), "spike_jitter")
     assert helps.rises() == (
         f"; but accuracy does not only fall: 92.00 % at off, "
-        f"{98 - 50 * helps.points[0].value:.2f} at {helps.points[0].value:g}: there may be other borders"  # type: ignore[operator]
+        f"{98 - 50 * helps.points[0].value:.2f} % at {helps.points[0].value:g}: there may be other borders"  # type: ignore[operator]
     )
     known = {4: 0.85, 8: 0.8}
     bits = found(Known(lambda value: known.get(value, 0.95), least=2, most=24), "weight_bits")
-    assert ": 80.00 % at 8, 85.00 at 4" in bits.rises()
+    assert ": 80.00 % at 8, 85.00 % at 4" in bits.rises()
 
 
 def test_what_was_known_before_is_told_as_kept() -> None:

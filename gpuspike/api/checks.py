@@ -136,7 +136,7 @@ def seeds(seed: Any, replicas: Any) -> tuple[int, ...]:
     """
     first, count = whole("seed", seed, 0), whole("replicas", replicas, 1)
     if first + count > 2**63:
-        raise ValueRangeError(f"seed + replicas must stay below 2**63, got seed={seed}")
+        raise ValueRangeError(f"seed + replicas must be at most 2**63, got seed={seed}")
     return tuple(range(first, first + count))
 
 
@@ -146,7 +146,8 @@ def read_sizes(sizes: Sequence[Any]) -> tuple[int, tuple[int, int, int] | None, 
     Raises:
         ValueRangeError: something else.
     """
-    if not isinstance(sizes, (list, tuple, np.ndarray, range)) or not len(sizes):
+    array = isinstance(sizes, np.ndarray) and sizes.ndim == 1
+    if not (array or isinstance(sizes, (list, tuple, range))) or not len(sizes):
         raise ValueRangeError(f"sizes must be those of the layers, inputs first, got {sizes!r}")
     first, image = sizes[0], None
     if isinstance(first, tuple | list):
@@ -171,7 +172,7 @@ def by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]
     one = is_number(given) or (isinstance(given, np.ndarray) and given.ndim == 0)
     values: Any = [given] * len(rule) if one else given
     try:
-        numbers = [] if isinstance(values, (str, bytes)) else [float(value) for value in values]
+        numbers = [] if isinstance(values, (str, bytes, Mapping)) else [float(value) for value in values]
     except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) != len(rule) or not np.isfinite(numbers).all():
@@ -188,9 +189,12 @@ def bias_spikes(bias_times: Any) -> list[tuple[float, ...]]:
         ValueRangeError: they are not lists of finite times.
     """
     try:
-        if isinstance(bias_times, (str, Mapping)) or any(isinstance(times, str) for times in bias_times):
+        if isinstance(bias_times, (str, Mapping)):
             raise TypeError
-        bias = [tuple(float(t) for t in times) for times in bias_times]
+        given = list(bias_times)
+        if any(isinstance(times, (str, Mapping)) for times in given):
+            raise TypeError
+        bias = [tuple(float(t) for t in times) for times in given]
     except (TypeError, ValueError, OverflowError):
         numbers = isinstance(bias_times, list) and all(isinstance(t, (int, float)) for t in bias_times)
         each = f"; did you mean {[[t] for t in bias_times]!r}?" if numbers else ""

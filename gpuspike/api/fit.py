@@ -68,7 +68,7 @@ def fit(
         raise ConfigError(f"recipe must be a gs.Recipe, got {recipe!r:.80}")
     if not (on_epoch is None or callable(on_epoch)):
         raise ConfigError(f"on_epoch must be a function of a record, got {on_epoch!r:.80}")
-    net.machine  # noqa: B018 - refuses weights that are not finite, before any work
+    net.check()
     recipe = (Recipe() if recipe is None else recipe).changed(**values)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     recipe = recipe.suited(net.neuron)

@@ -167,17 +167,17 @@ class Network:
         Raises:
             ValueRangeError: weights, put there since, that are not finite or of other layers.
         """
-        self._check_parameters()
+        self.check()
         return self._machine.having(self.parameters)
 
-    def _check_parameters(self) -> None:
+    def check(self) -> None:
+        """Refuses weights, put there since, not finite or of other layers; raises ValueRangeError."""
         layers = self._architecture.layers
-        for number, (layer, own) in enumerate(zip(layers, self.parameters, strict=False)):
-            wanted = self.replicas, layer.n_pre, layer.n_post
-            if own.weights.shape != wanted:
-                raise ValueRangeError(
-                    f"weights_{number} of this network must be {wanted}, got {own.weights.shape}"
-                )
+        wanted = [((self.replicas, layer.n_pre, layer.n_post), self.dtype) for layer in layers]
+        found = [(own.weights.shape, own.weights.dtype) for own in self.parameters]
+        if found != wanted:
+            want, got = (", ".join(f"{shape} {dtype}" for shape, dtype in all_) for all_ in (wanted, found))
+            raise ValueRangeError(f"weights of this network must be {want}, got {got}")
         self.parameters.check([layer.neuron for layer in layers])
 
     @property
@@ -288,7 +288,7 @@ class Network:
         refuse_other(chip)
         if gradient not in GRADIENTS:
             raise ConfigError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
-        self._check_parameters()
+        self.check()
         net = self._copy()
         net.chip, net.gradient = None, "nominal"
         alone = "" if chip is None else chip.substrate(self.tau_syn).host_only
@@ -319,7 +319,7 @@ class Network:
         """
         from gpuspike.store.provenance import provenance
 
-        self._check_parameters()
+        self.check()
         arrays, header = self.__getstate__()
         header["provenance"] = self.provenance or provenance(self.seeds[0], self.replicas)
         checkpoint.save(Path(path), arrays, header, keep_previous=False)

@@ -121,7 +121,7 @@ def export_nir(
         OutputError: the file cannot be written.
     """
     refuse_other(net)
-    net.machine  # noqa: B018 - refuses weights that are not finite
+    net.check()
     if replica is None and net.replicas > 1:
         raise ConfigError(
             f"replica must say which of {net.replicas} networks to write: a file has one, got none"

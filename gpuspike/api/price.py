@@ -119,7 +119,7 @@ def price_spikes(
     one_of("decision", decision, ["count", "first"])
     if tau_syn is not None and not (is_number(tau_syn) and 0.0 < tau_syn < math.inf):
         raise ValueRangeError(f"tau_syn must be a positive number of time steps, got {tau_syn!r}")
-    if not is_number(duration or 0):
+    if not (duration is None or is_number(duration)):
         raise ValueRangeError(f"duration must be a number of time steps, got {duration!r}")
     if n_samples is not None:
         n_samples = whole("n_samples", n_samples, 1)

@@ -129,7 +129,11 @@ def _export(config: ExportConfig, rest: list[str], console: Console) -> None:
 
 def _keep(path: Path, begins: bytes, kind: str) -> None:
     """Refuses to write over a file of another kind; raises OutputError."""
-    if path.is_file() and path.read_bytes()[: len(begins)] not in (begins, b""):
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        found = file.read(len(begins))
+    if found not in (begins, b""):
         raise OutputError(f"{path} is there already and is not {kind}: it would be lost; take another name")
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from gpuspike import plugins
 from gpuspike.cli.command import command
 from gpuspike.cli.train import refuse_dashes, searching, tell
+from gpuspike.config.fitting import OF_A_CHIP
 from gpuspike.config.hints import not_of
 from gpuspike.config.need import NeedConfig, question
 from gpuspike.config.schema import Config, from_values, jobs, read_config
@@ -95,7 +96,9 @@ def read(arguments: Sequence[str]) -> tuple[NeedConfig, Config, str]:
     (job,) = found
     if job.config.resume is not None:
         raise ConfigError("gpuspike-need goes on by itself, got resume; leave it out")
-    tell("gpuspike-need", found)
+    # A distortion makes a chip of what has none.
+    notes = [note for note in job.notes if asked.train.value == "none" or OF_A_CHIP not in note]
+    tell("gpuspike-need", [replace(job, notes=notes)])
     return asked, job.config, job.experiment
 
 

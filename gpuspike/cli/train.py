@@ -306,8 +306,11 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None, around: S
         given = list(hydra_config.overrides.task)
         overrides = [*around, *given]
         config, console = to_config(cfg), Screen()
-        side_by_side = hydra_config.runtime.choices.get("hydra/launcher") == "parallel"
-        if side_by_side and config.devices is None and config.backend.value in ("auto", "cuda"):
+        launcher, sweeps = (
+            hydra_config.runtime.choices.get("hydra/launcher"),
+            hydra_config.mode is RunMode.MULTIRUN,
+        )
+        if sweeps and launcher == "parallel" and config.backend.value in ("auto", "cuda"):
             take_turns(int(hydra_config.job.num))
         if config.resume is not None:
             summary = go_on(Path(config.resume), console, config, given)

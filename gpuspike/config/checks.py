@@ -194,9 +194,12 @@ def devices_of(config: Config) -> str | list[int] | None:
 
 def _devices(config: Config) -> Iterator[GpuspikeError]:
     asked = devices_of(config)
+    if asked is not None and config.backend.value in ("cpu", "reference"):
+        got = f"got {config.backend.value}; devices=null leaves them out"
+        yield ConfigError(f"devices={config.devices} needs backend=cuda, {got}")
     if asked is None or asked == "all":
         return
-    numbers = isinstance(asked, list) and all(type(number) is int for number in asked)
+    numbers = isinstance(asked, list) and all(type(number) is int and number >= 0 for number in asked)
     if not numbers or not asked or len(set(asked)) < len(asked):
         yield ConfigError(f"devices must be all, or different numbers, [0,1], got {config.devices}")
     elif len(asked) > config.replicas:

@@ -122,6 +122,9 @@ def chip_label(substrate: Any) -> str:
     return f"ideal with {', '.join(told)}"
 
 
+OF_A_CHIP = "is of a chip, and substrate="
+
+
 def aimless(config: Any) -> list[str]:
     """What is asked of a chip where there is none: its seed, or trials, which would be one and the same."""
     notes, training, model, substrate = [], config.training, config.model, config.substrate
@@ -133,11 +136,9 @@ def aimless(config: Any) -> list[str]:
         return notes
     for key, value in (("gradient", "exact"), ("new_chip", "step")):
         if getattr(substrate, key).value == value:
-            notes.append(f"substrate.{key}={value} is of a chip, and substrate={substrate.name} has none")
+            notes.append(f"substrate.{key}={value} {OF_A_CHIP}{substrate.name} has none")
     if config.chip_seed is not None:
-        notes.append(
-            f"chip_seed={config.chip_seed} is of a chip, and substrate={config.substrate.name} has none"
-        )
+        notes.append(f"chip_seed={config.chip_seed} {OF_A_CHIP}{config.substrate.name} has none")
     random = ("input_noise", "max_shift", *WARPS)
     if training.trials <= 1 or any(getattr(training, name) for name in random):
         return notes

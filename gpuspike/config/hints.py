@@ -201,7 +201,12 @@ def nested(config: Any, place: str = "") -> Iterable[str]:
         value, hint = getattr(config, item.name), hints[item.name]
         if is_dataclass(value):
             yield from nested(value, f"{place}{item.name}.")
-        elif isinstance(value, list) and "list[list" not in str(hint) and "list[dict" not in str(hint):
+        elif (
+            isinstance(value, list)
+            and hint is not Any
+            and "list[list" not in str(hint)
+            and "list[dict" not in str(hint)
+        ):
             if "list[typing.Any" not in str(hint) and any(isinstance(each, (list, dict)) for each in value):
                 yield f"{place}{item.name} must be {_words(hint)}, got {value}"
 

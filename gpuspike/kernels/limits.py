@@ -80,6 +80,8 @@ def check_weights(name: str, weights: Array, neuron: LIF) -> None:
     """
     limit = largest_sum(neuron, weights.dtype)
     n_pre, xp = weights.shape[-2], array_module(weights=weights)
+    if xp is np and n_pre * float(np.dot(flat := weights.ravel(), flat)) ** 0.5 <= limit:
+        return  # a bound in one pass, without a copy: each call of a network asks
     largest = float(abs(weights).max()) if weights.size else 0.0
     if n_pre * largest <= limit:
         return
@@ -105,9 +107,8 @@ def check_times(name: str, times: Array, slack: float = 1.0, dtype: Any = None) 
     """
     dtype = times.dtype if dtype is None else np.dtype(dtype)
     xp = array_module(times=times)
-    largest = min(
-        slack * _ROOMS[dtype].time, float(np.finfo(times.dtype).max)
-    )  # what it can be compared with
+    # NumPy compares with what the times' own type can hold.
+    largest = min(slack * _ROOMS[dtype].time, float(np.finfo(times.dtype).max))
     if not times.size or (float(times.min()) >= -largest and float(times.max()) <= largest):
         return
     if count := int(xp.isnan(times).sum()):

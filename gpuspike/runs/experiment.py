@@ -203,28 +203,43 @@ def chip_bytes_on_device(config: Config, network: Architecture, substrate: Subst
 
 
 def _evaluated_together(
-    config: Config, dataset: Dataset, network: Architecture, substrate: Substrate, to_train: bool
+    config: Config,
+    dataset: Dataset,
+    network: Architecture,
+    substrate: Substrate,
+    to_train: bool,
+    devices: Sequence[int],
 ) -> int:
     """Samples of a forward pass in evaluations: as asked for, but no more than a device's memory holds.
 
+    Each of several devices trains a share of the replicas; the first one evaluates all of them in the end.
+
     Raises:
-        ConfigError: a training that the device's memory does not hold.
+        ConfigError: a training that a device's memory does not hold.
     """
-    return memory.fit_device(
-        [(layer.n_pre, layer.n_post) for layer in network.layers],
-        config.training.batch_size,
-        config.training.evaluation_batch_size,
-        bytes_on_device(config, dataset, network),
-        cuda_graph.free_memory(),
-        chip_bytes=chip_bytes_on_device(config, network, substrate),
-        on_chip=not substrate.ideal,
-        shared_input=not substrate.doing("arrive"),
-        training=to_train,
-        trials=config.training.trials,
-        n_replica=config.replicas,
-        dtype=config.dtype.value,
-        state_arrays=len(OPTIMIZERS[config.optimizer.name].STATE),
-    )
+
+    def held(n_replica: int, training: bool, device: int | None = None) -> int:
+        share = replace(config, replicas=n_replica)
+        return memory.fit_device(
+            [(layer.n_pre, layer.n_post) for layer in network.layers],
+            config.training.batch_size,
+            config.training.evaluation_batch_size,
+            bytes_on_device(share, dataset, network),
+            cuda_graph.free_memory(device),
+            chip_bytes=chip_bytes_on_device(share, network, substrate),
+            on_chip=not substrate.ideal,
+            shared_input=not substrate.doing("arrive"),
+            training=training,
+            trials=config.training.trials,
+            n_replica=n_replica,
+            dtype=config.dtype.value,
+            state_arrays=len(OPTIMIZERS[config.optimizer.name].STATE),
+        )
+
+    if len(devices) < 2:
+        return held(config.replicas, to_train)
+    each = [held(part.stop - part.start, to_train, one) for one, part in shared(devices, config.replicas)]
+    return min([*each, held(config.replicas, False)])
 
 
 def build(config: Config, *, to_train: bool = True) -> Experiment:
@@ -267,7 +282,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     noise = substrate.time_noise / model.tau_syn if on_chip else 0.0
     together = training.evaluation_batch_size
     if backend.name == "cuda":
-        together = _evaluated_together(config, dataset, network, substrate, to_train)
+        together = _evaluated_together(config, dataset, network, substrate, to_train, backend.devices)
     with by_keys("training", [item.name for item in fields(training)]):
         rule = replace(recipe, evaluation_batch_size=together).make_rule(
             model.tau_syn, augmentation_of(config, dataset)

@@ -131,7 +131,7 @@ class Border:
                 before = "off" if milder.value is None else f"{milder.value:g}"
                 return (
                     f"; but accuracy does not only fall: {100 * milder.accuracy.mean():.2f} % at {before}, "
-                    f"{100 * worse.accuracy.mean():.2f} at {worse.value:g}: there may be other borders"
+                    f"{100 * worse.accuracy.mean():.2f} % at {worse.value:g}: there may be other borders"
                 )
         return ""
 

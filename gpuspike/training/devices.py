@@ -48,8 +48,9 @@ def shared(devices: Sequence[int], n_replica: int) -> list[tuple[int, slice]]:
 class DevicesStep:
     """A `DeviceStep` on each device, for its share of the replicas; arguments as there.
 
-    Every replica has the bits that it would have alone, on one device. The host asks one device after the
-    other and waits for none of them within an epoch, so that they compute at the same time.
+    Every replica has the bits that it would have alone, on its device. The host asks one device after the
+    other and waits for none of them within an epoch, so that they compute at the same time; where each step
+    has a chip of its own, it waits until that has been sent.
     """
 
     kind = StepKind("device")

@@ -306,32 +306,34 @@ class FakeMemoryPool:
     """Hands freed memory out again, as it is: full of somebody else's numbers."""
 
     def __init__(self) -> None:
-        self.free: dict[int, list[Any]] = {}
+        self.free: dict[tuple[int, int], list[Any]] = {}  # by device and size
         self.held = self.live = self.peak = 0
 
     def malloc(self, size: int) -> Any:
-        blocks = self.free.setdefault(size, [])
+        blocks = self.free.setdefault((device.current, size), [])
         if not blocks:
             self.held += size
             blocks.append((ctypes.c_byte * size)())
         storage = blocks.pop()
         lease = (ctypes.c_byte * size).from_buffer(storage)
-        weakref.finalize(lease, self.give_back, storage)
+        weakref.finalize(lease, self.give_back, storage, device.current)
         self.live += size
         self.peak = max(self.peak, self.live)
         lease.pool = id(self)
         return lease
 
-    def give_back(self, storage: Any) -> None:
+    def give_back(self, storage: Any, number: int) -> None:
         self.live -= len(storage)
-        self.free.setdefault(len(storage), []).append(storage)
+        self.free.setdefault((number, len(storage)), []).append(storage)
 
     def total_bytes(self) -> int:
         return self.held
 
     def free_all_blocks(self) -> None:
-        self.held -= sum(size * len(blocks) for size, blocks in self.free.items())
-        self.free.clear()
+        """Those of the current device, as CuPy does."""
+        for number, size in list(self.free):
+            if number == device.current:
+                self.held -= size * len(self.free.pop((number, size)))
 
 
 default_pool = FakeMemoryPool()
@@ -633,6 +635,7 @@ def module(library: Path) -> ModuleType:
 @contextlib.contextmanager
 def installed(library: Path) -> Iterator[ModuleType]:
     """The stand-in in CuPy's place, and gpuspike's kernels bound to it."""
+    from gpuspike import backend
     from gpuspike.kernels.cuda import call as cuda_call
 
     before = sys.modules.get("cupy")
@@ -641,6 +644,7 @@ def installed(library: Path) -> Iterator[ModuleType]:
     caches = [getattr(cuda_call, name) for name in names]
     device.pool = default_pool
     device.reset()
+    backend._first.clear()
     try:
         for cached in caches:
             cached.cache_clear()

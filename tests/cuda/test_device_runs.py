@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from device_on_cpu import device
+from device_on_cpu import FakeDevice, device
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -42,7 +41,7 @@ def trained(folder: Path, *overrides: str) -> dict[str, Any]:
 
 
 def with_memory(cupy: Any, free: int) -> None:
-    cupy.cuda.Device = lambda: SimpleNamespace(id=0, mem_info=(free, 80 << 30))
+    cupy.cuda.Device = type("Device", (FakeDevice,), {"mem_info": (free, 80 << 30)})
 
 
 @pytest.fixture(autouse=True)

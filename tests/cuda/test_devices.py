@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from device_on_cpu import device
+from device_on_cpu import FakeDevice, FakeMemoryPool, device
 from rich.console import Console
 
 from gpuspike.backend import select, take_turns
@@ -156,6 +158,8 @@ def test_no_more_devices_than_replicas_are_taken(cupy: ModuleType) -> None:
         ("devices=[0,0]", r"different numbers, \[0,1\], got \[0, 0\]"),
         ("devices=[0,x]", "devices must be all, or different numbers"),
         ("devices=1.5", "devices must be all, or different numbers"),
+        ("devices=[-1]", "devices must be all, or different numbers"),
+        ("devices=[[0]]", r"devices must be all, or different numbers, .* got \[\[0\]\]"),
         ("devices=[0,1,2,3]", "at most 3 of them, or more replicas"),
     ],
 )
@@ -164,16 +168,61 @@ def test_devices_that_cannot_be_are_refused(given: str, words: str) -> None:
         config(given)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_devices_are_not_the_cpu_s(backend: str) -> None:
+    words = f"devices=all needs backend=cuda, got {backend}; devices=null leaves them out"
+    with pytest.raises(ConfigError, match=f"replicas must be at least 1, got 0.*{words}"):
+        config("devices=all", f"backend={backend}", "replicas=0")
+    with pytest.raises(BackendError, match=words):
+        select(backend, devices="all")
+
+
+def test_what_names_no_device_computes_where_the_process_began(cupy: ModuleType) -> None:
+    device.count = 3
+    assert build(config()).backend.device == "a stand-in (device 0, CUDA 12.9)"
+    assert build(config("devices=[2,1]")).backend.device == "a stand-in (devices 2, 1, CUDA 12.9)"
+    assert device.current == 2
+    assert build(config()).backend.device == "a stand-in (device 0, CUDA 12.9)"
+    assert device.current == 0
+
+
+def test_each_device_must_hold_its_share_and_the_first_all_answers(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.count, asked, free = 2, [], {0: 1 << 40, 1: 1 << 40}
+
+    class Small(FakeDevice):
+        @property
+        def mem_info(self) -> tuple[int, int]:  # type: ignore[override]
+            asked.append(self.id)
+            return free[self.id], 80 << 30
+
+    monkeypatch.setattr(cupy.cuda, "Device", Small)
+    assert build(config("devices=all")).rule.evaluation_batch_size == 200
+    assert asked == [0, 1, 0]
+    free[1] = 1 << 10
+    with pytest.raises(ConfigError, match="memory"):
+        build(config("devices=all"))
+
+
+def test_a_training_s_memory_is_given_back_on_every_device(tmp_path: Path) -> None:
+    device.count = 2
+    gc.collect()
+    pools = weakref.WeakSet(each for each in gc.get_objects() if isinstance(each, FakeMemoryPool))
+    run(config("devices=all"), "custom", tmp_path / "run", Console(quiet=True))
+    gc.collect()
+    left = [each for each in gc.get_objects() if isinstance(each, FakeMemoryPool) and each not in pools]
+    assert [pool.held for pool in left if pool.held] == []
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         (["devices=[0,1]"], r"among those of this machine, 0 alone, got \[0,1\]"),
-        (["devices=[-1]"], r"0 alone, got \[-1\]"),
         (
-            ["devices=all", "backend=cpu"],
-            "devices=all needs backend=cuda, got cpu; devices=null leaves them out",
+            ["devices=all", "model.trained=[threshold]"],
+            r"training threshold needs backend=cpu or reference, got devices=all",
         ),
-        (["devices=all", "model.trained=[threshold]"], "training threshold needs backend=cpu"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(given: list[str], words: str) -> None:
@@ -187,8 +236,9 @@ def test_jobs_side_by_side_take_turns(cupy: ModuleType) -> None:
         found = []
         for number in range(3):
             take_turns(number)
+            told = select("auto").device
             found.append(device.current)
-            assert f"(device {device.current}," in select("auto").device
+            assert f"(device {device.current}," in told
         assert found == numbers
 
 

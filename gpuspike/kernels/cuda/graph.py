@@ -10,12 +10,19 @@ from typing import Any
 from gpuspike.backend import cupy_module
 
 
-def free_memory() -> int:
-    """Bytes of the current device that can still be had, by a lane's pool too."""
+def free_memory(device: int | None = None) -> int:
+    """Bytes of a device, the current one unless given, that can still be had, by a lane's pool too."""
     cupy = cupy_module()
-    cupy.get_default_memory_pool().free_all_blocks()
-    free, _ = cupy.cuda.Device().mem_info
+    there = cupy.cuda.Device() if device is None else cupy.cuda.Device(device)
+    with there:
+        cupy.get_default_memory_pool().free_all_blocks()
+        free, _ = there.mem_info
     return int(free)
+
+
+def _emptied(pool: Any, device: int) -> None:
+    with cupy_module().cuda.Device(device):
+        pool.free_all_blocks()
 
 
 class Lane:
@@ -30,8 +37,9 @@ class Lane:
         cupy = cupy_module()
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._pool = cupy.cuda.MemoryPool()
-        # CuPy 14 never gives back the blocks of a pool that nobody has any more.
-        weakref.finalize(self, self._pool.free_all_blocks).atexit = False
+        # CuPy 14 never gives back the blocks of a pool that nobody has any more; asked to, it does so for
+        # the current device alone.
+        weakref.finalize(self, _emptied, self._pool, cupy.cuda.Device().id).atexit = False
 
     @contextmanager
     def entered(self) -> Iterator[None]:
