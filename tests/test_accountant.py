@@ -384,7 +384,7 @@ def test_power_without_time_is_refused() -> None:
 
 
 def test_power_of_a_chip_that_the_network_does_not_fit_is_refused() -> None:
-    wide = replace(hand_activity(), n_neurons=(100, 3, 2))
+    wide = replace(hand_activity(), n_neurons=(100, 3, 2), fan_in=(101, 4))
     prices = replace(chip(), merges=False, capacity=chip("dynapse").capacity)
     with pytest.raises(PriceError, match=r"by the chip, but a neuron has 101 inputs, the chip's have 64"):
         energy_terms(use(), wide, prices)
@@ -416,17 +416,17 @@ def test_spinnaker_is_charged_for_its_board_and_its_neurons_by_the_time() -> Non
 
 
 @pytest.mark.parametrize(
-    ("n_neurons", "n_bias", "chips", "share", "circuits"),
+    ("n_neurons", "fan_ins", "chips", "share", "circuits"),
     [
-        ((256, 246, 10), (0, 0), 1, 1.0, (2, 2)),  # the paper's network fills the chip exactly
-        ((4, 120, 3), (1, 1), 1, 123 / 512, (1, 1)),
-        ((784, 350, 10), (0, 0), 5, (350 * 7 + 10 * 3) / (5 * 512), (7, 3)),
+        ((256, 246, 10), (256, 246), 1, 1.0, (2, 2)),  # the paper's network fills the chip exactly
+        ((4, 120, 3), (5, 121), 1, 123 / 512, (1, 1)),
+        ((784, 350, 10), (784, 350), 5, (350 * 7 + 10 * 3) / (5 * 512), (7, 3)),
     ],
 )
 def test_chips_of_joined_circuits(
-    n_neurons: tuple[int, ...], n_bias: tuple[int, ...], chips: int, share: float, circuits: tuple[int, ...]
+    n_neurons: tuple[int, ...], fan_ins: tuple[int, ...], chips: int, share: float, circuits: tuple[int, ...]
 ) -> None:
-    where = fit(chip(), n_neurons, n_bias)
+    where = fit(chip(), n_neurons, fan_ins)
     assert (where.chips, where.share, where.reason, where.circuits) == (chips, share, "", circuits)
 
 
@@ -440,7 +440,7 @@ def test_a_price_that_is_the_trial_s_whatever_the_network_is_told_as_such() -> N
 
 
 def test_cores_and_the_way_between_them() -> None:
-    assert fit(chip("loihi"), (784, 1025, 10), (0, 0)).cores == (2, 1)
+    assert fit(chip("loihi"), (784, 1025, 10), (784, 1025)).cores == (2, 1)
     assert hops(4, 4) == 0.0
     # Mean distance between two of 2 x 2 tiles, every ordered pair and itself: (4 * 0 + 8 * 1 + 4 * 2) / 16.
     assert hops(5, 4) == pytest.approx(1.0)

@@ -474,3 +474,23 @@ def test_layers_are_checked_against_the_data(overrides: list[str], words: str) -
     config = configured(*values, *overrides, "model.weight_mean=null", "model.weight_std=null")
     with pytest.raises((ConfigError, ValueRangeError), match=words):
         build(config)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chips", "circuits"),
+    [
+        ([{"conv": 4, "kernel": 4, "stride": 4}, {"conv": 4, "kernel": 3}, 10], 1, [1, 1, 1]),
+        ([{"conv": 8, "kernel": 5}, {"pool": 2}, 10], 10, [1, 9]),  # 2 x 1152 rows of 256
+        (
+            [{"conv": 16, "kernel": 5}, {"pool": 2}, {"conv": 32, "kernel": 5}, {"pool": 2}, 128, 10],
+            36, [1, 4, 4, 1],
+        ),
+    ],
+)  # fmt: skip
+def test_a_neuron_of_a_convolution_has_the_inputs_of_a_patch_on_a_chip(
+    sizes: list[Any], chips: int, circuits: list[int]
+) -> None:
+    r = np.random.default_rng(0)
+    cost = gs.price(gs.Network([(28, 28), *sizes]), r.random((2, 784)), np.arange(2))
+    assert (cost.summary["chips_needed"], cost.summary["circuits_per_neuron"]) == (chips, circuits)
+    assert cost.energy_per_classification_J == pytest.approx(chips * 8.4e-6)

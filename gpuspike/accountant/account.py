@@ -37,14 +37,14 @@ class Fit:
     circuits: tuple[int, ...] | None = None
 
 
-def fit(prices: Prices, n_neurons: Sequence[int], n_bias: Sequence[int]) -> Fit:
+def fit(prices: Prices, n_neurons: Sequence[int], fan_ins: Sequence[int]) -> Fit:
     """Counts the chips and cores that a network takes, as if it were packed without loss.
 
     Args:
-        n_neurons: inputs, neurons of each hidden layer, outputs;  n_bias: bias inputs of each layer.
+        n_neurons: inputs, neurons of each hidden layer, outputs.
+        fan_ins: inputs of a neuron of each layer, bias spikes included.
     """
     on_chip = n_neurons[1:]
-    fan_ins = [before + bias for before, bias in zip(n_neurons, n_bias, strict=False)]
     core_neurons = prices.number_of("core_neurons")
     cores = None if core_neurons is None else tuple(math.ceil(n / core_neurons) for n in on_chip)
     neurons, fan_in = prices.number_of("neurons"), prices.number_of("fan_in")
@@ -144,7 +144,7 @@ def energy_terms(use: Use, activity: Activity, prices: Prices) -> dict[str, Arra
     Raises:
         PriceError: terms that are charged and cannot be: no price is known, or not how much of it is used.
     """
-    where = fit(prices, activity.n_neurons, activity.n_bias)
+    where = fit(prices, activity.n_neurons, activity.fan_in)
     amounts = quantities(use, activity, prices, where)
     missing = [item.name for item in prices.items if item.number.band is None]
     if missing:
@@ -176,7 +176,7 @@ def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> d
     """
     clock, trial = Clock(prices), prices.trial
     decided = activity.t_decision <= trial
-    where = fit(prices, activity.n_neurons, activity.n_bias)
+    where = fit(prices, activity.n_neurons, activity.fan_in)
     whole = clock.ticks(trial)
     stop = clock.ticks(np.minimum(activity.t_decision, trial)).mean()
     extra = overhead(prices)
@@ -239,7 +239,7 @@ def _used(use: Use, activity: Activity, prices: Prices) -> dict[str, Any]:
         refused = str(error)
     total = sum(terms.values(), np.zeros(2)) if terms else None
     counts = use.counts
-    where = fit(prices, activity.n_neurons, activity.n_bias)
+    where = fit(prices, activity.n_neurons, activity.fan_in)
     amounts = quantities(use, activity, prices, where)
     hidden = counts.spikes[1:-1]
     by_layer = {f"hidden_{k}": float(n) for k, n in enumerate(hidden, 1)} if len(hidden) > 1 else {}

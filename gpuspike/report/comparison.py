@@ -20,6 +20,9 @@ ASSUMED = ("assumption", "reported, unchecked")
 
 MARKED = "*: the chip's time scale is an assumption, or unchecked"
 
+NOTED = 0.005
+"""Share of samples without a decision from which on it is noted."""
+
 COLUMNS = ("accuracy", "energy", "evidence", "stopping", "latency", "1/s")
 """Beside the chip's name, as they stand in a table."""
 
@@ -66,6 +69,12 @@ def comparison(
         " decision",
         *(chip["refused"] for chip in chips if chip["refused"]),
         *(f"{chip['name']}: {room}" for chip in chips if (room := of_room(chip)) and not chip["refused"]),
+    ]
+    notes += [
+        f"{chip['name']}: {readable(chip['undecided_share'], '%')} without a decision within its trial, "
+        "counted as wrong; latency is of the others"
+        for chip in chips
+        if (chip["undecided_share"] or 0.0) >= NOTED
     ]
     notes += [
         f"{chip['name']}: at least {chip['chips_needed']} chips"

@@ -51,6 +51,7 @@ CHIP_ROWS = (
     ("setting", "setting", ""),
     ("time_to_decision_s", "time to decision", "s"),
     ("undecided_share", "without a decision", "%"),
+    ("within", "accuracy, these counted as wrong", "%"),
     ("slowest", "slowest class", ""),
     ("seconds_per_sample", "time per sample", "s"),
     ("samples_per_s", "throughput", "samples/s"),
@@ -124,6 +125,8 @@ def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
         values["joined"] = " ".join(map(str, chip["circuits_per_neuron"]))
     if str(values.get("does_not_fit") or "").endswith("is not known"):
         values["fit_unknown"] = f"unknown: {values.pop('does_not_fit')}"
+    if chip.get("undecided_share"):
+        values["within"] = chip.get("accuracy")
     slowest = section(chip, "slowest_class")
     if is_number(slowest.get("mean_s")):
         values["slowest"] = f"{slowest.get('class')}, mean {readable(slowest.get('mean_s'), 's')}"
@@ -211,7 +214,8 @@ def _chip_tiles(chip: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     grade = f"simulated; chip's times {chip.get('time_evidence') or chip.get('evidence') or NONE}"
     whole, stopping = f"energy per classification on {name}", section(chip, "until_decision").get("energy_J")
     if chip.get("energy_is_the_trials"):
-        whole += ": of the trial, whatever the network"
+        chips = chip.get("chips_needed") or 1
+        whole += ": of the trial, whatever the network" + (f" that takes {chips} chips" if chips > 1 else "")
     told = []
     if joules is not None and stopping is not None:  # which tells networks apart
         told = [(readable(stopping, "J"), f"energy on {name} if it stopped at the decision", known)]

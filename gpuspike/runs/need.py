@@ -107,7 +107,8 @@ class Border:
         """In words."""
         name = self.axis.name
         if self.off.verdict != REACHED:
-            return f"{name}: not even without it is the accuracy {_known(self.off.verdict)}"
+            more = "" if self.off.verdict == MISSED else f"; more than {len(self.off.accuracy)} may settle it"
+            return f"{name}: not even without it is the accuracy {_known(self.off.verdict)}{more}"
         if self.points and all(_same(point, self.off) for point in self.points):
             return f"{name}: it changes nothing here, not a bit of the accuracy at {len(self.points)} values"
         if self.too_much is None:

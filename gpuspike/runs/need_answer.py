@@ -20,7 +20,7 @@ from gpuspike.report.need_page import head_of, how, looks, repeats, rows, write_
 from gpuspike.report.sweep_results import as_typed
 from gpuspike.runs.bench import Bench, Training
 from gpuspike.runs.drawing import drawn
-from gpuspike.runs.need import CONFIDENCE, Border, Map, Point, Question, draw_map, search
+from gpuspike.runs.need import CONFIDENCE, UNDECIDED, Border, Map, Point, Question, draw_map, search
 from gpuspike.runs.progress import duration, plain
 from gpuspike.screen import LINE, warn
 from gpuspike.store.provenance import provenance_of
@@ -91,7 +91,7 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
             border = search(
                 bench, one, question, lambda own, point: _say(own.name, point, console, asked.run)
             )
-            words = border.told() + _needs(one, config) + border.rises()
+            words = border.told() + _needs(one, config, border) + border.rises()
             told["borders"].append(border.plain() | {"told": words})
             figures[f"{stem}_{one.name}"] = lambda border=border: _drawn(border, question)
             _table([border.off, *border.points], words, asked.run, console)
@@ -152,11 +152,12 @@ def _map(
     return found
 
 
-def _needs(one: Axis, config: Config) -> str:
+def _needs(one: Axis, config: Config, border: Border) -> str:
     """What the distortion needs and the chip has not, for a reader."""
     added = {key: value for key, value in one.needs.items() if not vars(config.substrate)[key]}
     told = "".join(f", with {key}={as_typed(value)}" for key, value in added.items())
-    others = [other.name for other in NAMED.values() if set(other.parts) == set(added)]
+    unsure = border.off.verdict == UNDECIDED  # whatever the others are
+    others = [other.name for other in NAMED.values() if set(other.parts) == set(added) and not unsure]
     return told + "".join(f"; distortion={one.name},{name} map=true looks at others" for name in others)
 
 
