@@ -126,7 +126,7 @@ def select(
     Args:
         host_only: what is asked for and a device cannot, "an emulated chip", so that "auto" asks none.
         devices: numbers of CUDA devices, of which the first becomes the current one, or "all" of them; None:
-            the one that was current when this process first asked.
+            the current one, but for what others that were named before have made of it.
         most: of all devices.
 
     Raises:
@@ -147,9 +147,8 @@ def select(
     if name in ("cuda", "auto"):
         problem = cuda_problem()
         if problem is None and not host_only:
-            first = _began_with()
             numbers = () if devices is None else _numbers(devices)[:most]
-            cupy_module().cuda.Device(numbers[0] if numbers else first).use()
+            _make_current(numbers)
             return Backend("cuda", device_name(*numbers), devices=numbers)
         if problem is None:
             got = "cuda" if devices is None else f"devices={_told(devices)}"
@@ -247,13 +246,15 @@ def take_turns(number: int) -> None:
 
 
 _first: list[int] = []
+"""The device where what names none computes, once another has been made the current one."""
 
 
-def _began_with() -> int:
-    """The device where what names none computes, whatever became current on the way."""
-    if not _first:
+def _make_current(numbers: Sequence[int]) -> None:
+    """Has the first of some devices compute from now on; none: the one that did before any was named."""
+    if numbers and not _first:
         _first.append(int(cupy_module().cuda.runtime.getDevice()))
-    return _first[0]
+    for number in (*numbers, *_first)[:1]:
+        cupy_module().cuda.Device(number).use()
 
 
 def _numbers(devices: str | Sequence[int]) -> tuple[int, ...]:

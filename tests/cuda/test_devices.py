@@ -186,6 +186,14 @@ def test_what_names_no_device_computes_where_the_process_began(cupy: ModuleType)
     assert device.current == 0
 
 
+def test_a_device_that_the_caller_has_made_current_stays_so(cupy: ModuleType) -> None:
+    device.count = 3
+    with cupy.cuda.Device(2):
+        assert select("auto").device == "a stand-in (device 2, CUDA 12.9)"
+        assert device.current == 2
+    assert select("auto").device == "a stand-in (device 0, CUDA 12.9)"
+
+
 def test_each_device_must_hold_its_share_and_the_first_all_answers(
     cupy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
