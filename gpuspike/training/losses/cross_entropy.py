@@ -13,12 +13,13 @@ from gpuspike.errors import ValueRangeError
 from gpuspike.training.losses.base import Array, Loss, require_positive
 
 NOISES = 2.5
-"""Temperature, in standard deviations of a spike time's noise, that suits it.
+"""Temperature, in standard deviations of a spike time's noise, that suits it where neurons have few inputs.
 
 A softmax of temperature xi is what a decision on logistic noise is, of deviation pi xi/sqrt(3) = 1.8 xi.
 Independent noise of deviation sigma on the last spikes alone makes sqrt(2) sigma of a difference of two:
 xi = 0.8 sigma. What hidden spikes bring comes on top, amplified wherever a membrane meets the threshold
-at a flat slope: some three times as much in trained networks, see docs/silence.md.
+at a flat slope: some three times as much in networks trained on Yin-Yang, half as much where a neuron
+averages over hundreds of inputs, see docs/silence.md.
 """
 
 
@@ -44,6 +45,7 @@ class TTFSCrossEntropy(Loss):
         xi_start: the temperature that a training begins with, from which it goes down (or up) by the same
             factor every epoch; 0: it is `xi` throughout.
         alpha, beta: weight and time scale of the early-spike term.
+        xi_per_noise: temperature that suits noise of standard deviation 1 on spike times, see `matched`.
 
     Source: Goeltz, Kriener et al., Nature Machine Intelligence 3, 823 (2021); penalty from its public code.
     """
@@ -53,12 +55,15 @@ class TTFSCrossEntropy(Loss):
     beta: float = 1.0
     silent_penalty: float = 100.0
     xi_start: float = 0.0
+    xi_per_noise: float = NOISES
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(tau_syn=self.tau_syn, xi=self.xi, beta=self.beta, silent_penalty=self.silent_penalty)
         if not (self.xi_start >= 0.0 and math.isfinite(self.xi_start)):
             raise ValueRangeError(f"xi_start must be 0 or more, got {self.xi_start!r}")
+        if not (self.xi_per_noise >= 0.0 and math.isfinite(self.xi_per_noise)):
+            raise ValueRangeError(f"xi_per_noise must be 0 or more, got {self.xi_per_noise!r}")
         if not (self.alpha >= 0.0 and math.isfinite(self.alpha)):
             raise ValueRangeError(f"alpha must be 0 or more, got {self.alpha!r}")
 
@@ -70,7 +75,7 @@ class TTFSCrossEntropy(Loss):
 
     def matched(self, noise: float) -> TTFSCrossEntropy:
         """A softmax no colder than the noise: see `NOISES`."""
-        warmest = NOISES * noise
+        warmest = self.xi_per_noise * noise
         start = math.hypot(self.xi_start, warmest) if self.xi_start else 0.0
         return replace(self, xi=math.hypot(self.xi, warmest), xi_start=start)
 
