@@ -251,6 +251,8 @@ def test_whole_numbers_are_numbers_in_lists_of_lists() -> None:
         (["substrate.gradient=exact"], "substrate.gradient=exact is of a chip, and substrate=ideal has none"),
         (["model.delay_scale=2"], "model.delay_scale=2.0 is of delays, and model.delays=none has none"),
         (["model.delay_scale=2", "model.delays=axonal"], None),
+        (["substrate.delay_std=0.1"], "substrate.delay_std=0.1 is of delays, and model.delays=none has none"),
+        (["substrate.delay_std=0.1", "model.delays=axonal"], None),
         (["substrate=bss2", "substrate.gradient=exact", "training.epochs=2"], None),
     ],
 )

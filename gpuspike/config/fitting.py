@@ -149,6 +149,14 @@ def aimless(config: Any) -> list[str]:
     ]
 
 
+def undelayed(overrides: Sequence[str], delays: str) -> list[str]:
+    """What was typed of a chip's delays where the network has none."""
+    if delays not in ("", "none"):
+        return []
+    typed = [text.lstrip("+") for text in overrides if text.lstrip("+").startswith("substrate.delay_")]
+    return [f"{text} is of delays, and model.delays={delays} has none" for text in typed]
+
+
 def twice(overrides: Sequence[str]) -> list[str]:
     """Keys that were typed more than once, of which Hydra takes the last."""
     keys = [text.lstrip("+").partition("=")[0] for text in overrides]
