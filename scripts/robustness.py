@@ -294,7 +294,7 @@ def table(folder: Path, networks: Sequence[Network]) -> str:
             "",
             f"## {network.label}",
             "",
-            f"{len(found['ideal'])} seeds, {minutes:.0f} minutes of runs, commit {commits}. "
+            f"{len(found['ideal'])} seeds, {minutes:.0f} minutes of runs, written at commit {commits}. "
             f"Without a chip: {cell(found['ideal'])}. "
             f"Trained as `gpuspike-train {' '.join(network.overrides)}`"
             + (f", for {' and '.join(NOISY)} with `{' '.join(network.noisy)}`." if network.noisy else "."),
