@@ -80,8 +80,11 @@ def check_weights(name: str, weights: Array, neuron: LIF) -> None:
     """
     limit = largest_sum(neuron, weights.dtype)
     n_pre, xp = weights.shape[-2], array_module(weights=weights)
-    if xp is np and n_pre * float(np.dot(flat := weights.ravel(), flat)) ** 0.5 <= limit:
-        return  # a bound in one pass, without a copy: each call of a network asks
+    if xp is np:
+        with np.errstate(all="ignore"):
+            square = float(np.dot(flat := weights.ravel(), flat))
+        if n_pre * square**0.5 <= limit:
+            return  # a bound in one pass, without a copy: each call of a network asks
     largest = float(abs(weights).max()) if weights.size else 0.0
     if n_pre * largest <= limit:
         return

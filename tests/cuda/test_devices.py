@@ -216,10 +216,10 @@ def test_each_device_must_hold_its_share_and_the_first_all_answers(
 def test_a_training_s_memory_is_given_back_on_every_device(tmp_path: Path) -> None:
     device.count = 2
     gc.collect()
-    pools = weakref.WeakSet(each for each in gc.get_objects() if isinstance(each, FakeMemoryPool))
+    pools = weakref.WeakSet(each for each in gc.get_objects() if type(each) is FakeMemoryPool)
     run(config("devices=all"), "custom", tmp_path / "run", Console(quiet=True))
     gc.collect()
-    left = [each for each in gc.get_objects() if isinstance(each, FakeMemoryPool) and each not in pools]
+    left = [each for each in gc.get_objects() if type(each) is FakeMemoryPool and each not in pools]
     assert [pool.held for pool in left if pool.held] == []
 
 
