@@ -209,7 +209,7 @@ def test_costs_are_told_apart_by_who_they_are() -> None:
 
 
 def test_a_classifier_answers_with_the_earliest_whatever_its_temperature() -> None:
-    made = gs.FirstSpikeClassifier(6, epochs=1, random_state=0).fit(T_IN, LABELS)
+    made = gs.FirstSpikeClassifier(6, epochs=1, dtype="float64", random_state=0).fit(T_IN, LABELS)
     wanted = made.classes_[made.spike_times(T_IN).argmin(axis=1)]
     made.xi = 1e20
     np.testing.assert_array_equal(made.predict(T_IN), wanted)
