@@ -36,9 +36,9 @@ TABLES: dict[str, tuple[Sequence[str], dict[str, Sequence[str]]]] = {
             ),
             "4-30-3": (FEW, f"{FEW} training.waking=30 {WAKING}", f"{FEW} training.silence=none"),
             "4-5-3": (
-                f"{FEW} model.hidden=[5]",
+                "experiment=yin_yang_few replicas=10 training.silence=bumping training.max_silent=[0.3,0.0]",
                 "experiment=yin_yang_few replicas=10",
-                f"{FEW} model.hidden=[5] training.silence=none",
+                "experiment=yin_yang_few replicas=10 training.silence=none",
             ),
         },
     ),

@@ -48,7 +48,6 @@ class Activity:
 
     Attributes:
         n_neurons: inputs, neurons of each hidden layer, outputs.
-        n_bias: bias spikes that each layer receives in every sample.
         fan_in: inputs of a neuron of each layer, bias spikes included: of a convolution those of a patch.
         n_synapses: of each layer, a weight as often as neurons share it;  n_nonzero: (n_replica, n_layer)
             those other than 0.
@@ -64,7 +63,6 @@ class Activity:
     """
 
     n_neurons: tuple[int, ...]
-    n_bias: tuple[int, ...]
     fan_in: tuple[int, ...]
     n_synapses: tuple[int, ...]
     n_nonzero: Array
@@ -157,7 +155,6 @@ class Counter:
         layers = self._layers
         return Activity(
             n_neurons=(layers[0].n_in, *(layer.n_neurons for layer in layers)),
-            n_bias=tuple(len(layer.bias_times) for layer in layers),
             fan_in=tuple(layer.n_pre for layer in layers),
             n_synapses=tuple(layer.n_pre * layer.n_neurons for layer in layers),
             n_nonzero=np.stack([fan_out.sum(axis=1) for fan_out in self._fan_outs()], axis=1),

@@ -322,7 +322,6 @@ def activity(made: Recording, labels: NDArray[np.int64] | None, first: bool, tau
     n_bias = tuple(sum(len(link.fan_out) for _, link in layer) for layer in made.bias)
     return Activity(
         n_neurons=n_neurons,
-        n_bias=n_bias,
         fan_in=tuple(before + bias for before, bias in zip(n_neurons[:-1], n_bias, strict=True)),
         n_synapses=tuple(sum(link.n_weights for link in layer) for layer in links),
         n_nonzero=np.array([[sum(int(link.fan_out.sum()) for link in layer) for layer in links]]),

@@ -306,11 +306,9 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None, around: S
         given = list(hydra_config.overrides.task)
         overrides = [*around, *given]
         config, console = to_config(cfg), Screen()
-        launcher, sweeps = (
-            hydra_config.runtime.choices.get("hydra/launcher"),
-            hydra_config.mode is RunMode.MULTIRUN,
-        )
-        if sweeps and launcher == "parallel" and config.backend.value in ("auto", "cuda"):
+        launcher = hydra_config.runtime.choices.get("hydra/launcher")
+        side_by_side = launcher == "parallel" and hydra_config.mode is RunMode.MULTIRUN
+        if side_by_side and config.backend.value in ("auto", "cuda"):
             take_turns(int(hydra_config.job.num))
         if config.resume is not None:
             summary = go_on(Path(config.resume), console, config, given)

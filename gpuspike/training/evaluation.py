@@ -103,39 +103,27 @@ def begun(
         del received, activities  # which would stand beside those of the next batch
 
     def answer() -> Evaluation:
-        return _gathered(network, data, losses, outputs, counts, spiking, start)
+        """Waits for a device, which nothing above has done."""
+        t_out = np.concatenate([host(part) for part in outputs], axis=1)
+        silent = np.zeros((len(network.layers), len(t_out)))
+        for part, of_layers in zip(outputs, counts, strict=True):
+            n_samples = part.shape[1]
+            pairs = [n_samples * layer.n_out for layer in network.layers]
+            silent += (
+                np.array([host(c).sum(axis=1) / n for c, n in zip(of_layers, pairs, strict=True)]) * n_samples
+            )
+        never = [~np.any([host(part) for part in parts], axis=0) for parts in zip(*spiking, strict=True)]
+        correct = decide(t_out) == host(data.labels)
+        return Evaluation(
+            loss=np.concatenate([host(part) for part in losses], axis=1).mean(axis=1),
+            accuracy=correct.mean(axis=1),
+            silent_fraction=silent / len(data),
+            t_out=t_out,
+            seconds=time.perf_counter() - start,
+            never_spiking=[
+                silent.reshape(len(silent), -1, layer.n_post).all(axis=1)
+                for silent, layer in zip(never, network.layers, strict=True)
+            ],
+        )
 
     return answer
-
-
-def _gathered(
-    network: Machine,
-    data: Labelled,
-    losses: Sequence[Array],
-    outputs: Sequence[Array],
-    counts: Sequence[Sequence[Array]],
-    spiking: Sequence[Sequence[Array]],
-    start: float,
-) -> Evaluation:
-    """An evaluation from what its batches have left; waits for a device."""
-    t_out = np.concatenate([host(part) for part in outputs], axis=1)
-    silent = np.zeros((len(network.layers), len(t_out)))
-    for part, of_layers in zip(outputs, counts, strict=True):
-        n_samples = part.shape[1]
-        pairs = [n_samples * layer.n_out for layer in network.layers]
-        silent += (
-            np.array([host(c).sum(axis=1) / n for c, n in zip(of_layers, pairs, strict=True)]) * n_samples
-        )
-    never = [~np.any([host(part) for part in parts], axis=0) for parts in zip(*spiking, strict=True)]
-    correct = decide(t_out) == host(data.labels)
-    return Evaluation(
-        loss=np.concatenate([host(part) for part in losses], axis=1).mean(axis=1),
-        accuracy=correct.mean(axis=1),
-        silent_fraction=silent / len(data),
-        t_out=t_out,
-        seconds=time.perf_counter() - start,
-        never_spiking=[
-            silent.reshape(len(silent), -1, layer.n_post).all(axis=1)
-            for silent, layer in zip(never, network.layers, strict=True)
-        ],
-    )
