@@ -15,7 +15,7 @@ from gpuspike.network.decision import decisions
 Array = NDArray[Any]
 
 
-def refuse_other(net: Any) -> None:
+def require_network(net: Any) -> None:
     """Refuses what is no network; raises ConfigError."""
     if not isinstance(net, Network):
         raise ConfigError(f"net must be a gs.Network, got {net!r:.80}")
@@ -37,7 +37,7 @@ def decide(net: Network, t_in: ArrayLike) -> tuple[NDArray[np.int64], Array]:
     Raises:
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
-    refuse_other(net)
+    require_network(net)
     t_in = checks.spike_times("t_in", t_in, net.sizes[0], net.dtype)
     found = decisions(net.machine, net.parameters.weights, t_in)
     return (found.classes, found.times) if net.replicas > 1 else (found.classes[0], found.times[0])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuspike.api.checks import class_labels, spike_times, whole
-from gpuspike.api.decide import refuse_other
+from gpuspike.api.decide import require_network
 from gpuspike.api.history import History
 from gpuspike.api.network import Network
 from gpuspike.errors import ConfigError, ShapeError
@@ -63,7 +63,7 @@ def fit(
         ConfigError: a value that the recipe does not know, or that cannot be used.
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
-    refuse_other(net)
+    require_network(net)
     if not isinstance(recipe, Recipe | None):
         raise ConfigError(f"recipe must be a gs.Recipe, got {recipe!r:.80}")
     if not (on_epoch is None or callable(on_epoch)):

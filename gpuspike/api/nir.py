@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpuspike.api.checks import whole
-from gpuspike.api.decide import refuse_other
+from gpuspike.api.decide import require_network
 from gpuspike.api.network import Network
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.exchange.files import PlainLayer, read_layers, write_layers
@@ -120,7 +120,7 @@ def export_nir(
         BackendError: the nir package is not installed.
         OutputError: the file cannot be written.
     """
-    refuse_other(net)
+    require_network(net)
     net.check()
     if replica is None and net.replicas > 1:
         raise ConfigError(

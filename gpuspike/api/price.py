@@ -14,7 +14,7 @@ from gpuspike.accountant import find, read_prices
 from gpuspike.accountant.price import Cost, cost_of, observe
 from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
 from gpuspike.api.checks import class_labels, spike_times, whole
-from gpuspike.api.decide import refuse_other
+from gpuspike.api.decide import require_network
 from gpuspike.api.network import Network
 from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError, ValueRangeError
@@ -47,7 +47,7 @@ def price(
         ConfigError: unknown prices.
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
-    refuse_other(net)
+    require_network(net)
     if not isinstance(prices, (str, Path)):
         raise ConfigError(f"prices must be one chip's, each chip has its own call, got {prices!r}")
     chip = read_prices(find(str(prices), conf_folder() / "prices"))
