@@ -17,11 +17,26 @@ from numpy.typing import NDArray
 from gpuspike.kernels import Array, LayerState
 from gpuspike.kernels.constants import EQUAL
 from gpuspike.kernels.convolution import Convolution
-from gpuspike.kernels.cpu.arrays import in_vectors, named
+from gpuspike.kernels.cpu.arrays import bare, in_vectors, keep, named
 from gpuspike.kernels.cpu.backward_room import transpose
 from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.events import HEAD
 from gpuspike.kernels.cpu.neurons import solve_samples
+from gpuspike.kernels.cpu.patches import (
+    band_space,
+    corner,
+    crop,
+    gather,
+    move,
+    n_padded,
+    new_row,
+    new_sample,
+    pack,
+    pad,
+    sizes,
+    tell,
+    wide,
+)
 from gpuspike.kernels.cpu.products import kernel
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.slopes import input_terms, window
@@ -39,104 +54,101 @@ PARTS = 16
 
 
 @njit(error_model="numpy")
-def _gather(times, around, source, patch):
-    """The inputs of a patch; whether all spike at one time, or none does."""
-    n_received = times.size
-    same = True
-    for i in range(source.size):
-        k = source[i]
-        patch[i] = times[k] if k < n_received else around
-        same &= patch[i] == patch[0]
-    return same
-
-
-@njit(error_model="numpy")
-def _hear(cross, grid, pool, out):
+def _hear(cross, of, out):
     """The earliest spikes of windows; (rows, columns, n_maps) of (positions, n_maps)."""
+    pool = of.pool
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
             for j in range(out.shape[2]):
                 out[y, x, j] = math.inf
             for dy in range(pool):
                 for dx in range(pool):
-                    row = cross[(y * pool + dy) * grid[1] + x * pool + dx]
+                    row = cross[(y * pool + dy) * of.grid_columns + x * pool + dx]
                     for j in range(out.shape[2]):
                         out[y, x, j] = min(out[y, x, j], row[j])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _forward_job(
-    control, is_caller, n_tasks, n_pieces, t_in, weights, around, sources, grid, pool, mode, row, t_cross, slope, t_out
+    control, is_caller, n_tasks, n_pieces, t_in, weights, around, sizes, mode, row, t_cross, slope, t_out
 ):  # fmt: skip
     """Spike times of a layer.
 
     Args:
         t_in: (n_replica or 1, n_batch, n_received);  weights: (n_replica, n_pre, whole vectors).
-        around: the time of the padding;  sources: see `Convolution.sources`.
-        grid: rows and columns of positions;  row: of `Constants`.
+        around: the time of the padding;  sizes: `patches.Sizes`;  row: of `Constants`.
         t_cross, slope: (n_replica, n_batch, n_positions, n_maps);  t_out: (n_replica, n_batch, rows, columns, n_maps).
     """
     enter(control, is_caller)
+    t_cross, slope, t_out = bare(t_cross), bare(slope), bare(t_out)
     n_batch, n_positions, n_maps = t_cross.shape[1:]
     n_pre, n_vectors = weights.shape[1], weights.shape[2] * weights.itemsize // VECTOR_BYTES
     c, nothing = named(row), np.empty(0, weights.dtype)
-    patches, order = np.empty((PATCHES, n_pre), t_in.dtype), np.empty((PATCHES, n_pre), np.int64)
-    cross, rises = np.empty((PATCHES, n_maps), t_in.dtype), np.empty((PATCHES, n_maps), t_in.dtype)
-    events, place = np.empty((PATCHES, HEAD + n_pre), np.int32), np.empty(PATCHES, np.int64)
-    blank = np.empty(n_positions, np.int64)
-    space = sort_space(n_pre, t_in)
+    n_bias = t_in.shape[2] - sizes.rows * sizes.columns * sizes.channels
+    times = np.empty(n_padded(sizes) + n_bias, t_in.dtype)
+    in_order, space = np.empty(times.size, np.int64), sort_space(times.size, times)
+    band = band_space(sizes, n_bias)
+    room = (
+        np.empty((PATCHES, n_pre), t_in.dtype), np.empty((PATCHES, n_pre), np.int64),
+        np.empty((PATCHES, HEAD + n_pre), np.int32), np.empty((2, PATCHES, n_maps), t_in.dtype),
+        np.empty(PATCHES, np.int64), np.empty(n_positions, np.int64),
+    )  # fmt: skip
+    patches, order, events = bare(room[0]), bare(room[1]), bare(room[2])
+    cross, rises, place, blank = bare(room[3])[0], bare(room[3])[1], bare(room[4]), bare(room[5])
     for task in tasks(control, n_tasks, n_pieces):
         r, b = task // n_batch, task % n_batch
-        times = t_in[r if t_in.shape[0] > 1 else 0, b]
-        n_blank, first_blank, blank_time = 0, -1, times.dtype.type(0.0)
+        pad(t_in[r if t_in.shape[0] > 1 else 0, b], around, sizes, times)
+        sort_row(times, in_order, space)
+        new_sample(in_order, band)
+        n_blank, before, first_blank, blank_time = 0, -1, -1, times.dtype.type(0.0)
         n = 0
         for p in range(n_positions):
-            if _gather(times, around, sources[p], patches[n]):
-                if first_blank >= 0 and patches[n, 0] == blank_time:
-                    blank[n_blank] = p
-                    n_blank += 1
-                    continue
-                if first_blank < 0:
+            x = p % sizes.grid_columns
+            if x == 0:
+                new_row(sizes, p // sizes.grid_columns, band)
+                before = -1
+            is_blank, n_spikes = gather(times, sizes, corner(sizes, p), patches[n])
+            if is_blank and first_blank >= 0 and patches[n, 0] == blank_time:
+                blank[n_blank] = p
+                n_blank += 1
+            else:
+                if is_blank and first_blank < 0:
                     first_blank, blank_time = p, patches[n, 0]
-            sort_row(patches[n], order[n], space)
-            place[n] = p
-            n += 1
-            if n == PATCHES:
+                move(sizes, before, x, band)
+                tell(sizes, x, n_spikes, band, order[n])
+                before = x
+                place[n] = p
+                n += 1
+            if n == PATCHES or (n > 0 and p + 1 == n_positions):
                 solve_samples(
-                    patches, order, weights[r], nothing, 0, n_vectors, mode, c, math.inf, events, None, cross, cross,
-                    rises,
+                    patches[:n], order[:n], weights[r], nothing, 0, n_vectors, mode, c, math.inf, events[:n], None,
+                    cross[:n], cross[:n], rises[:n],
                 )  # fmt: skip
                 for m in range(n):
                     t_cross[r, b, place[m]], slope[r, b, place[m]] = cross[m], rises[m]
                 n = 0
-        if n > 0:
-            solve_samples(
-                patches[:n], order[:n], weights[r], nothing, 0, n_vectors, mode, c, math.inf, events[:n], None,
-                cross[:n], cross[:n], rises[:n],
-            )  # fmt: skip
-            for m in range(n):
-                t_cross[r, b, place[m]], slope[r, b, place[m]] = cross[m], rises[m]
         for m in range(n_blank):
             t_cross[r, b, blank[m]], slope[r, b, blank[m]] = (
                 t_cross[r, b, first_blank],
                 slope[r, b, first_blank],
             )
-        if pool > 1:
-            _hear(t_cross[r, b], grid, pool, t_out[r, b])
+        if sizes.pool > 1:
+            _hear(t_cross[r, b], sizes, t_out[r, b])
+    keep(room)
     return leave(control, is_caller, n_pieces)
 
 
 def forward(layer: Convolution, t_in: Array, weights: Array, neuron: LIF) -> LayerState:
     """What a layer of neurons that share their constants answers; see `convolution.ConvolutionKernels`."""
     n_replica, n_batch, dtype = len(weights), t_in.shape[1], weights.dtype
-    n_bias, own = t_in.shape[2] - layer.n_in, unit(neuron, weights)
+    own = unit(neuron, weights)
     t_in = np.ascontiguousarray(t_in)
     t_cross = np.empty((n_replica, n_batch, layer.n_positions, layer.n_maps), dtype)
     slope = np.empty_like(t_cross)
     t_out = np.empty((n_replica, n_batch, *layer.out_shape), dtype) if layer.pool > 1 else t_cross[:, :, None]
     arrays = (
-        t_in, in_vectors(weights), dtype.type(layer.pad_time), layer.sources(n_bias), np.array(layer.grid), layer.pool,
-        own.regime, np.array(own.constants(dtype)), t_cross, slope, t_out,
+        t_in, in_vectors(weights), dtype.type(layer.pad_time), sizes(layer), own.regime,
+        np.array(own.constants(dtype)), t_cross, slope, t_out,
     )  # fmt: skip
     n_tasks = n_replica * n_batch
     run(_forward_job, (n_tasks, n_tasks, *arrays))
@@ -191,18 +203,15 @@ def _pull_times(t, q1, q2, times, a1, a2, weights, times_grad):
 
 
 @njit(error_model="numpy")
-def _first_of(cross, grid, pool, y, x, j):
-    """The position whose spike is heard of a window: the first of its earliest."""
-    at = y * pool * grid[1] + x * pool
-    if pool == 1:
-        return at
-    first = at
-    for dy in range(pool):
-        for dx in range(pool):
-            p = at + dy * grid[1] + dx
-            if cross[p, j] < cross[first, j]:
-                first = p
-    return first
+def _first_of(cross, of, y, x, places):
+    """Of each map, the position whose spike is heard of a window: the first of its earliest."""
+    corner = (y * of.grid_columns + x) * of.pool
+    places[:] = corner
+    for dy in range(of.pool):
+        for dx in range(of.pool):
+            p = corner + dy * of.grid_columns + dx
+            for j in range(places.size):
+                places[j] = p if cross[p, j] < cross[places[j], j] else places[j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
@@ -213,27 +222,39 @@ def _backward_job(
     """Gradients of a layer.
 
     Args:
-        weights_t: (n_replica, n_maps, n_pre);  sizes: rows, columns, channels, kernel, stride, padding, columns of
-            positions, pool;  the rest as for `_forward_job`.
+        weights_t: (n_replica, n_maps, n_pre);  the rest as for `_forward_job`.
         t_cross, slope: (n_replica, n_batch, n_positions, n_maps);  grad: (n_replica, n_batch, rows, columns, n_maps).
         further: whether `times_grad` (n_replica, n_batch, n_received) is asked for.
         weights_grad: (n_replica, PARTS, n_maps, n_pre), 0 before.
     """
     enter(control, is_caller)
-    rows, columns, channels, size, stride, padding, grid_columns, pool = sizes
-    grid = (0, grid_columns)
     c = named(row)
     capacitance = c.drive / c.span
     rate_slow, rate_fast = 1.0 / c.tau_slow, 1.0 / c.tau_fast
+    t_in, weights_t, weights_grad, times_grad = (
+        bare(t_in),
+        bare(weights_t),
+        bare(weights_grad),
+        bare(times_grad),
+    )
+    t_cross, slope, grad = bare(t_cross), bare(slope), bare(grad)
     n_batch, n_received = t_in.shape[1:]
-    n_image, n_seen = rows * columns * channels, size * size * channels
-    wide = (columns + 2 * padding) * channels
-    n_padded = (rows + 2 * padding) * wide
-    n_bias = n_received - n_image
-    # The image with its padding, then the bias spikes: a patch is then `size` runs and one more.
-    times = np.empty(n_padded + n_bias, t_in.dtype)
-    a1, a2, of_times = np.empty_like(times), np.empty_like(times), np.empty_like(times)
-    run_length = size * channels
+    n_image, n_seen = (
+        sizes.rows * sizes.columns * sizes.channels,
+        sizes.kernel * sizes.kernel * sizes.channels,
+    )
+    n_around, n_bias, run_length = n_padded(sizes), n_received - n_image, sizes.kernel * sizes.channels
+    # A patch is `kernel` runs of the padded image, and the bias spikes.
+    n_maps, n_pre = weights_t.shape[1:]
+    rooms = (
+        np.empty((4, n_around + n_bias), t_in.dtype), np.empty((3, n_pre), t_in.dtype),
+        np.empty((2, n_maps), np.int64), np.empty((3, n_maps)),
+    )  # fmt: skip
+    room, patch = bare(rooms[0]), bare(rooms[1])
+    times, a1, a2, of_times = room[0], room[1], room[2], room[3]
+    places, maps = bare(rooms[2])[0], bare(rooms[2])[1]
+    scale, far, decay = bare(rooms[3])[0], bare(rooms[3])[1], bare(rooms[3])[2]
+    packs = run_length * times.itemsize < VECTOR_BYTES  # short runs are gathered first
     for task in tasks(control, n_tasks, n_pieces):
         r, part = task // PARTS, task % PARTS
         total = weights_grad[r, part]
@@ -241,81 +262,77 @@ def _backward_job(
             continue
         for b in range(part * n_batch // PARTS, (part + 1) * n_batch // PARTS):
             received = t_in[r if t_in.shape[0] > 1 else 0, b]
-            times[:] = around
-            for y in range(rows):
-                at = (y + padding) * wide + padding * channels
-                times[at : at + columns * channels] = received[
-                    y * columns * channels : (y + 1) * columns * channels
-                ]
-            times[n_padded:] = received[n_image:]
+            pad(received, around, sizes, times)
             anchor = np.float64(finite_range(times)[0])
             latest, short = window(anchor, t_cross[r, b].ravel(), c)
             input_terms(times, anchor, latest if short else -math.inf, mode, c, a1, a2)
             of_times[:] = 0.0
             cross, steep = t_cross[r, b], slope[r, b]
-            for wy in range(grad.shape[2]):
-                for wx in range(grad.shape[3]):
-                    for j in range(grad.shape[4]):
-                        pulled = np.float64(grad[r, b, wy, wx, j])
-                        if pulled == 0.0:
-                            continue
-                        place = _first_of(cross, grid, pool, wy, wx, j)
-                        t, rising = cross[place, j], steep[place, j]
-                        if not ((rising > 0.0) & (t < math.inf)):
-                            continue
-                        scale = pulled / (rising * capacitance)
-                        for_weights = scale
-                        if (
-                            abs(scale) * c.peak > limit
-                            and abs(scale) * _steepest(received, sources[place], around, t, mode, c) > limit
-                        ):
-                            for_weights = 0.0
-                        if not short:
-                            _pull_pairs(
-                                received, sources[place], around, t, scale, for_weights, weights_t[r, j], mode, c,
-                                total[j], of_times, further,
+            for window_ in range(grad.shape[2] * grad.shape[3]):
+                wy, wx = window_ // grad.shape[3], window_ % grad.shape[3]
+                pulled, packed = grad[r, b, wy, wx], -1
+                _first_of(cross, sizes, wy, wx, places)
+                n = 0
+                for j in range(n_maps):
+                    t, rising = cross[places[j], j], steep[places[j], j]
+                    maps[n] = j
+                    n += 1 if (pulled[j] != 0.0) & (rising > 0.0) & (t < math.inf) else 0
+                for m in range(n):
+                    j = maps[m]
+                    delay = np.float64(cross[places[j], j]) - anchor
+                    scale[m] = pulled[j] / (steep[places[j], j] * capacitance)
+                    far[m] = delay if mode == EQUAL else rise(delay, mode, c.rate)
+                    decay[m] = delay
+                for m in range(n):
+                    decay[m] = exp_vectorised(-decay[m] * rate_fast)
+                for m in range(n):
+                    j = maps[m]
+                    place, t = places[j], cross[places[j], j]
+                    for_weights = scale[m]
+                    if (
+                        abs(for_weights) * c.peak > limit
+                        and abs(for_weights) * _steepest(received, sources[place], around, t, mode, c) > limit
+                    ):
+                        for_weights = 0.0
+                    if not short:
+                        _pull_pairs(
+                            received, sources[place], around, t, scale[m], for_weights, weights_t[r, j], mode, c,
+                            total[j], of_times, further,
+                        )  # fmt: skip
+                        continue
+                    kind = times.dtype.type
+                    p, x = kind(decay[m] * for_weights), kind(far[m])
+                    q1, q2 = (
+                        kind(decay[m] * scale[m] * (1.0 - far[m] * rate_slow)),
+                        kind(decay[m] * scale[m] * rate_fast),
+                    )
+                    first = corner(sizes, place)
+                    if packs:
+                        if place != packed:
+                            for k in range(3):
+                                pack(room[k], sizes, first, patch[k])
+                            packed = place
+                        _pull(t, p, x, patch[0], patch[1], patch[2], total[j])
+                    for k in range(sizes.kernel + 1):
+                        at, w0, n_run = first + k * wide(sizes), k * run_length, run_length
+                        if k == sizes.kernel:
+                            at, w0, n_run = n_around, n_seen, n_bias
+                        end, w1 = at + n_run, w0 + n_run
+                        if not packs:
+                            _pull(t, p, x, times[at:end], a1[at:end], a2[at:end], total[j, w0:w1])
+                        if further:
+                            _pull_times(
+                                t, q1, q2, times[at:end], a1[at:end], a2[at:end], weights_t[r, j, w0:w1],
+                                of_times[at:end],
                             )  # fmt: skip
-                            continue
-                        delay = np.float64(t) - anchor
-                        decay = exp_vectorised(-delay * rate_fast)
-                        x = delay if mode == EQUAL else rise(delay, mode, c.rate)
-                        kind = times.dtype.type
-                        p, far = kind(decay * for_weights), kind(x)
-                        q1, q2 = kind(decay * scale * (1.0 - x * rate_slow)), kind(decay * scale * rate_fast)
-                        corner = (place // grid_columns * stride) * wide + (
-                            place % grid_columns * stride
-                        ) * channels
-                        for k in range(size + 1):
-                            at, w0, n = corner + k * wide, k * run_length, run_length
-                            if k == size:
-                                at, w0, n = n_padded, n_seen, n_bias
-                            if n == 0:
-                                continue
-                            _pull(
-                                t,
-                                p,
-                                far,
-                                times[at : at + n],
-                                a1[at : at + n],
-                                a2[at : at + n],
-                                total[j, w0 : w0 + n],
-                            )
-                            if further:
-                                _pull_times(
-                                    t, q1, q2, times[at : at + n], a1[at : at + n], a2[at : at + n],
-                                    weights_t[r, j, w0 : w0 + n], of_times[at : at + n],
-                                )  # fmt: skip
             if further:
                 out = times_grad[r, b]
                 if short:
-                    for y in range(rows):
-                        at = (y + padding) * wide + padding * channels
-                        out[y * columns * channels : (y + 1) * columns * channels] = of_times[
-                            at : at + columns * channels
-                        ]
+                    crop(of_times, sizes, out[:n_image])
                 else:
                     out[:n_image] = of_times[:n_image]
                 out[n_image:] = 0.0
+    keep(rooms)
     return leave(control, is_caller, n_pieces)
 
 
@@ -334,15 +351,13 @@ def backward(
     n_replica, n_batch, dtype = len(weights), state.t_in.shape[1], weights.dtype
     n_bias, own = state.t_in.shape[2] - layer.n_in, unit(neuron, weights)
     by_position = (n_replica, n_batch, layer.n_positions, layer.n_maps)
-    rows, columns, channels = layer.shape
-    sizes = rows, columns, channels, layer.kernel, layer.stride, layer.padding, layer.grid[1], layer.pool
     weights_grad = np.zeros((n_replica, PARTS, layer.n_maps, weights.shape[1]), dtype)
     n_times = n_batch if need_t_in_grad else 0
     times_grad = np.zeros((n_replica, n_times, state.t_in.shape[2]), dtype)
     n_tasks = n_replica * PARTS
     arrays = (
         state.t_in, transpose(weights), dtype.type(layer.pad_time), layer.sources(n_bias),
-        np.array(sizes), own.regime, np.array(own.constants(dtype)),
+        sizes(layer), own.regime, np.array(own.constants(dtype)),
         np.ascontiguousarray(state.t_cross).reshape(by_position), np.ascontiguousarray(state.slope).reshape(by_position),
         np.ascontiguousarray(grad).reshape(n_replica, n_batch, *layer.out_shape), active, float(max_weight_grad),
         need_t_in_grad, weights_grad, times_grad,

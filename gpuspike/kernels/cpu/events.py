@@ -34,8 +34,8 @@ the sum over these then counts e^3 as much at most as it does in the sums p and 
 @njit(error_model="numpy", fastmath={"contract"})
 def next_stops(
     n_lanes,
+    samples,
     lanes,
-    b,
     base,
     count,
     p,
@@ -55,13 +55,14 @@ def next_stops(
     tau_fast,
     rate,
 ):
-    """Carries neurons of sample `b` on from the event at which the tangent test has stopped them to the next.
+    """Carries neurons on from the event at which the tangent test has stopped them to the next.
 
     Needed where the test let them through and no crossing followed: rare where events are dense, short where they
-    are few. Arrays come whole, with the sample's index: a view of every row would cost more than the work.
+    are few. Arrays come whole, with the samples' numbers: a view of every row would cost more than the work.
 
     Args:
-        lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer; in place, those that stop again.
+        samples, lanes: (n_lanes,) the neurons, these counted from neuron `base` of the layer; in place, those that
+            stop again.
         count, p, q: (n_samples, neurons) event of the stop and the sums there, updated; the rest as in `prepare`.
         all_inputs: (whole vectors,) sums over all inputs.
         factor: (n_samples, neurons) of their thresholds, or None.
@@ -70,9 +71,9 @@ def next_stops(
         How many stop again.
     """
     again = 0
-    n_events, folded, ends = events[b, COUNT], events[b, WHAT] == FOLDED, events[b, HEAD:]
     for m in range(n_lanes):
-        j = lanes[m]
+        b, j = samples[m], lanes[m]
+        n_events, folded = events[b, COUNT], events[b, WHAT] == FOLDED
         stopped = np.int64(count[b, j])
         p_sum, q_sum = p[b, j], q[b, j]
         segment = 0
@@ -86,12 +87,12 @@ def next_stops(
                 segment += 1
             if folded and k == n_events - 1:
                 others = weights.dtype.type(0.0)
-                for i in range(ends[k - 1] if k else 0):
+                for i in range(events[b, HEAD + k - 1] if k else 0):
                     others += weights[order[b, i], base + j]
                 w = all_inputs[base + j] - others
             else:
                 w = weights.dtype.type(0.0)
-                for i in range(ends[k - 1] if k else 0, ends[k]):
+                for i in range(events[b, HEAD + k - 1] if k else 0, events[b, HEAD + k]):
                     w += weights[order[b, i], base + j]
             p_sum += w * p.dtype.type(growth[b, k])
             q_sum += w * q.dtype.type(growth[b, k] * position[b, k])
@@ -100,7 +101,7 @@ def next_stops(
                 bound *= factor[b, j]
             if coefficients[2, b, k] * p_sum - q_sum >= bound:
                 p[b, j], q[b, j], count[b, j] = p_sum, q_sum, k
-                lanes[again] = j
+                samples[again], lanes[again] = b, j
                 again += 1
                 break
     return again
@@ -109,9 +110,8 @@ def next_stops(
 @njit(error_model="numpy", fastmath={"contract"})
 def polish(
     n_lanes,
+    samples,
     lanes,
-    all_lanes,
-    b,
     base,
     count,
     room,
@@ -131,19 +131,19 @@ def polish(
     delay,
     slope,
 ):
-    """Solves the flat crossings of sample `b` again, from sums in float64.
+    """Solves flat crossings again, from sums in float64.
 
     Args:
-        lanes: (n_lanes,) the neurons, counted from neuron `base` of the layer; unless `all_lanes`, in order.
+        samples, lanes: (n_lanes,) the neurons, these counted from neuron `base` of the layer.
         room, delay, slope: (n_lanes,) as for `solve_equal`; the last two are corrected.
     """
-    ends = events[b, HEAD:]
     for m in range(n_lanes):
         if not slope[m] * tau_fast < FLAT or delay[m] == math.inf:
             continue
+        b, j = samples[m], lanes[m]
+        ends = events[b, HEAD:]
         p_sum, q_sum = 0.0, 0.0
         segment = 0
-        j = m if all_lanes else lanes[m]
         last = np.int64(count[b, j])
         for k in range(last + 1):
             if k == starts[b, segment + 1]:

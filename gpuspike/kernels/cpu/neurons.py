@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from gpuspike.kernels.constants import EQUAL
+from gpuspike.kernels.cpu.arrays import bare, keep
 from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.events import (
     COUNT,
@@ -35,6 +36,9 @@ from gpuspike.kernels.cpu.solve import moved, solve, solve_equal
 
 WHOLE = 16
 """Neurons are solved for by this many at once: the few left over would cost as much one by one."""
+
+NARROW, AT_ONCE = 64, 256
+"""Neurons up to which a layer has those of several samples solved for together; and how many, at least."""
 
 
 @njit(error_model="numpy")
@@ -120,6 +124,7 @@ def _solve(
     """
     tau_slow, tau_fast, rate, drive, span, reach, tangent, _, _ = constants
     n_samples, n_pre = t_in.shape
+    t_in, order, events = bare(t_in), bare(order), bare(events)
     n_post = t_cross.shape[1]
     kind = weights.dtype.type(0.0)
     size = weights.itemsize
@@ -128,17 +133,16 @@ def _solve(
     n_lanes = (end_vector - first_vector) * width
     n_used = min(n_lanes, n_post - base)
 
-    p = np.zeros((n_samples, n_lanes), weights.dtype)
-    q = np.zeros((n_samples, n_lanes), weights.dtype)
-    count = np.zeros((n_samples, n_lanes), np.int32)
+    room = (
+        np.zeros((2, n_samples, n_lanes), weights.dtype), np.zeros((n_samples, n_lanes), np.int32),
+        np.empty((4, n_samples, n_pre), weights.dtype), np.empty((n_samples, n_pre + 1), np.float64),
+        np.empty((2, n_samples, n_pre), np.float64), np.empty((n_samples, n_pre + 1), np.int32),
+        np.empty(n_samples, np.int64),
+    )  # fmt: skip
+    p, q = bare(room[0])[0], bare(room[0])[1]
+    count, coefficients, times, starts = bare(room[1]), bare(room[2]), bare(room[3]), bare(room[5])
+    growth, position, n_segments = bare(room[4])[0], bare(room[4])[1], bare(room[6])
     count[:, n_used:] = -1  # frozen from the start: nobody's lanes would never stop
-    # One array for all four: an array that is used no more except by its address would be freed at once.
-    coefficients = np.empty((4, n_samples, n_pre), weights.dtype)
-    times = np.empty((n_samples, n_pre + 1), np.float64)
-    growth = np.empty((n_samples, n_pre), np.float64)
-    position = np.empty((n_samples, n_pre), np.float64)
-    starts = np.empty((n_samples, n_pre + 1), np.int32)
-    n_segments = np.empty(n_samples, np.int64)
     prepare(
         t_in, order, until, fold_within(constants), all_inputs.size > 0, drive, mode, tau_slow, tau_fast, rate, reach, times, events,
         starts, growth, position, coefficients, n_segments,
@@ -185,42 +189,57 @@ def _solve(
                     break
         vector += n_vectors
 
-    lanes = np.empty(n_used, np.int64)
-    n_most = (n_used + WHOLE - 1) // WHOLE * WHOLE
-    start, room, v = np.empty(n_most), np.empty(n_most), np.empty(n_most)
+    # Crossings are solved for many at once. Of a narrow layer those of one sample after the other, as many as there is
+    # room for; of a wide one a sample's, and where most of its neurons stop all of them, in order, which vectorises
+    # (those that never stopped come out silent).
+    n_most = (max(n_used, AT_ONCE) + WHOLE - 1) // WHOLE * WHOLE
+    samples, lanes = np.empty(n_most, np.int64), np.empty(n_most, np.int64)
+    start, gap, v = np.empty(n_most), np.empty(n_most), np.empty(n_most)
     pull, delay, slope = np.empty(n_most), np.empty(n_most), np.empty(n_most)
-    a, x = np.empty(n_used), np.empty(n_used)
-    high = np.empty(n_used)
-    for b in range(n_samples):
-        last = np.int64(events[b, COUNT]) - 1
-        # Most neurons stop once. So all of them first, in order (those that never stopped come out silent), then the
-        # few that go on, by their numbers; where few stop at all, these by their numbers, too.
-        n_stops, first_stop, n_stopped = n_used, True, np.int32(0)
-        for j in range(n_used):
-            n_stopped += np.int32(count[b, j] <= last)
-        if 2 * n_stopped < n_used:
-            n_stops, first_stop = 0, False
+    a, x, high = np.empty(n_most), np.empty(n_most), np.empty(n_most)
+    n_stops = np.int64(0)
+    for sample in range(n_samples):
+        n_events = np.int32(events[sample, COUNT])
+        in_order = False
+        if n_used > NARROW:
+            n_stopped = np.int32(0)
             for j in range(n_used):
-                lanes[n_stops] = j
-                n_stops += 1 if count[b, j] <= last else 0
-                t_cross[b, base + j], slope_out[b, base + j] = math.inf, 0.0
+                n_stopped += np.int32(count[sample, j] < n_events)
+            in_order = 2 * n_stopped >= n_used
+        if in_order:
+            n_stops = np.int64(n_used)
+        else:
+            for j in range(n_used):
+                t_cross[sample, base + j], slope_out[sample, base + j] = math.inf, 0.0
+                samples[n_stops], lanes[n_stops] = sample, j
+                n_stops += 1 if count[sample, j] < n_events else 0
+            if n_used <= NARROW and sample + 1 < n_samples and n_stops + n_used <= n_most:
+                continue
         while n_stops > 0:
-            for m in range(n_stops):
-                j = np.uint64(m if first_stop else lanes[m])
-                k = np.uint64(max(min(np.int64(count[b, j]), last), 0))
-                start[m] = times[b, k]
-                room[m] = times[b, k + np.uint64(1)]
-                a[m] = growth[b, k] if count[b, j] <= last else math.inf  # which makes the sums 0
-                x[m] = position[b, k]
-                pull[m] = p[b, j]
-                v[m] = q[b, j]
-                if factor is not None:
-                    high[m] = factor[b, j]
+            if in_order:
+                for m in range(n_stops):
+                    stops = count[sample, m] < n_events
+                    k = np.uint64(max(min(count[sample, m], n_events - np.int32(1)), np.int32(0)))
+                    start[m], gap[m] = times[sample, k], times[sample, k + np.uint64(1)]
+                    a[m] = growth[sample, k] if stops else math.inf  # which makes the sums 0
+                    x[m] = position[sample, k]
+                    pull[m], v[m] = p[sample, m], q[sample, m]
+                    if factor is not None:
+                        high[m] = factor[sample, m]
+            else:
+                for m in range(n_stops):
+                    b, j = np.uint64(samples[m]), np.uint64(lanes[m])
+                    k = np.uint64(count[b, j])
+                    start[m], gap[m] = times[b, k], times[b, k + np.uint64(1)]
+                    a[m], x[m] = growth[b, k], position[b, k]
+                    pull[m], v[m] = p[b, j], q[b, j]
+                    if factor is not None:
+                        high[m] = factor[b, j]
             for m in range(n_stops):
                 scale = 1.0 / (a[m] * drive)
                 if factor is not None:
                     scale /= high[m]
-                room[m] -= start[m]
+                gap[m] -= start[m]
                 v[m] = (x[m] * pull[m] - v[m]) * scale
                 pull[m] *= scale
             if mode != EQUAL:
@@ -229,20 +248,22 @@ def _solve(
             if mode == EQUAL:
                 n_whole_stops = (n_stops + WHOLE - 1) // WHOLE * WHOLE
                 for m in range(n_stops, n_whole_stops):
-                    pull[m] = v[m] = room[m] = 0.0
-                solve_equal(v, pull, room, delay, slope, n_whole_stops, tau_fast)
+                    pull[m] = v[m] = gap[m] = 0.0
+                solve_equal(v, pull, gap, delay, slope, n_whole_stops, tau_fast)
             else:
                 for m in range(n_stops):
-                    delay[m] = solve(v[m], pull[m], room[m], mode, tau_slow, tau_fast, rate)
+                    delay[m] = solve(v[m], pull[m], gap[m], mode, tau_slow, tau_fast, rate)
                     slope[m] = pull[m] * math.exp(-delay[m] / tau_slow) - 1.0 / tau_fast
             if size == 4:
                 flat = 0
                 for m in range(n_stops):
                     flat += 1 if (slope[m] * tau_fast < FLAT) & (delay[m] < math.inf) else 0
                 if flat > 0:
+                    for m in range(n_stops if in_order else 0):
+                        samples[m], lanes[m] = sample, m
                     polish(
-                        n_stops, lanes, first_stop, b, base, count, room, times, order, events, starts, growth,
-                        position, weights, drive, factor, mode, tau_slow, tau_fast, rate, delay, slope,
+                        n_stops, samples, lanes, base, count, gap, times, order, events, starts, growth, position,
+                        weights, drive, factor, mode, tau_slow, tau_fast, rate, delay, slope,
                     )  # fmt: skip
             n_missed = 0
             for m in range(n_stops):
@@ -253,21 +274,25 @@ def _solve(
                     slope[m] *= high[m]
                 start[m] += delay[m]
                 n_missed += 1 if delay[m] == math.inf else 0
-            for m in range(n_stops):
-                j = base + (m if first_stop else lanes[m])
-                t_cross[b, j] = start[m]
-                slope_out[b, j] = slope[m]
-            n_stops_before, n_stops = n_stops, np.int64(0)  # a plain 0 has what follows compiled for 0 too
+            if in_order:
+                for m in range(n_stops):
+                    t_cross[sample, base + m], slope_out[sample, base + m] = start[m], slope[m]
+            else:
+                for m in range(n_stops):
+                    b, j = samples[m], base + lanes[m]
+                    t_cross[b, j], slope_out[b, j] = start[m], slope[m]
+            n_before, n_stops = n_stops, np.int64(0)  # a plain 0 has what follows compiled for 0 too
             if n_missed > 0:
-                for m in range(n_stops_before):
-                    j = m if first_stop else lanes[m]
-                    lanes[n_stops] = j
-                    n_stops += 1 if (delay[m] == math.inf) & (count[b, j] < last) else 0
+                for m in range(n_before):
+                    b, j = (np.int64(sample), np.int64(m)) if in_order else (samples[m], lanes[m])
+                    samples[n_stops], lanes[n_stops] = b, j
+                    n_stops += 1 if (delay[m] == math.inf) & (count[b, j] + 1 < events[b, COUNT]) else 0
                 n_stops = next_stops(
-                    n_stops, lanes, b, base, count, p, q, times, order, events, starts, growth, position,
+                    n_stops, samples, lanes, base, count, p, q, times, order, events, starts, growth, position,
                     coefficients, all_inputs, weights, factor, mode, tau_slow, tau_fast, rate,
                 )  # fmt: skip
-            first_stop = False
+            in_order = False
+    keep(room)
 
 
 @njit(error_model="numpy")
