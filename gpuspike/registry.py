@@ -85,12 +85,16 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     if name not in names:
-        close = difflib.get_close_matches(str(name), names, 1)
-        close = close or [known for short, known in initials(names).items() if short == name]
-        close = close or [known for known in names if len(str(name)) > 1 and str(name) in known]
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{hint}")
+        raise ConfigError(f"there is no {kind} {name!r}; there are {', '.join(names)}{meant(name, names)}")
     return name
+
+
+def meant(name: str, names: Collection[str]) -> str:
+    """The end of a sentence: which of the names is meant perhaps; nothing where none is near."""
+    close = difflib.get_close_matches(str(name), names, 1)
+    close = close or [known for short, known in initials(names).items() if short == name]
+    close = close or [known for known in names if len(str(name)) > 1 and str(name) in known]
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def extends(kind: str, base: type, needed: Collection[str] = ()) -> Callable[[str, Any], None]:

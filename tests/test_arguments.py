@@ -17,6 +17,7 @@ from gpuspike.cli import exchange, tune
 from gpuspike.config.schema import jobs
 from gpuspike.errors import (
     ConfigError,
+    DataError,
     DtypeError,
     GpuspikeError,
     OutputError,
@@ -52,6 +53,11 @@ def test_a_network_trained_with_numpy_s_numbers_is_saved(tmp_path: Path) -> None
     gs.fit(net, T_IN, LABELS, epochs=1, max_silent=range(2), learning_rate=Fraction(1, 100))
     net.save(tmp_path / "net.npz")
     assert hash(gs.Recipe(max_silent=(np.float64(0.3), 0.1))) == hash(gs.Recipe(max_silent=(0.3, 0.1)))
+
+
+def test_a_network_is_loaded_from_a_path_only() -> None:
+    with pytest.raises(DataError, match="got 3"):
+        gs.load(3)  # type: ignore[arg-type]
 
 
 def test_chips_and_data_sets_take_numpy_s_numbers() -> None:

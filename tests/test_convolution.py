@@ -323,6 +323,8 @@ def test_layers_read_like_a_network_and_come_back() -> None:
         ([{"conv": 2, "kernel": 2.5}], "kernel in entry 0 of the layers must be a whole number"),
         ([{"conv": 2, "kernel": 2, "padding": -1}], "padding in entry 0 of the layers must be a whole"),
         ([{"conv": 2, "kernel": 2, "size": 1}], "may have kernel, stride, padding, pad_time, got size"),
+        ([{"conv": 2, "kernel": 2, "strides": 1}], "got strides; did you mean stride?"),
+        ([{"convs": 2, "kernel": 2}], "must have one of conv, pool, dense, .*; did you mean conv?"),
         ([{"dense": 2, "kernel": 2}], "may have nothing else, got kernel"),
         ([{"conv": 2, "kernel": 2, "pad_time": "late"}], "pad_time in entry 0 of the layers must be a time"),
         (["ten"], "must be a whole number from 1, got 'ten'"),

@@ -6,6 +6,7 @@ import enum
 import json
 import warnings
 from dataclasses import asdict
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def load(path: str | Path, *, backend: str | None = None) -> Network:
         ConfigError: a run's configuration that this version cannot read.
         BackendError: a backend that is not there.
     """
+    if not isinstance(path, str | PathLike):
+        raise DataError(f"path must be that of a network's file or of a run's folder, got {path!r:.80}")
     path = Path(path)
     if path.is_dir():
         return _of_run(path, backend)

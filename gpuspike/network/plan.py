@@ -11,6 +11,7 @@ import numpy as np
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels.convolution import Convolution
+from gpuspike.registry import meant
 
 KEYS = {
     "conv": ("kernel", "stride", "padding", "pad_time"),
@@ -70,12 +71,14 @@ def read_plan(entries: Sequence[Any]) -> Plan:
         told: dict[str, Any] = {str(key): value for key, value in entry.items()}
         kind = [key for key in told if key in KEYS]
         if len(kind) != 1:
-            raise ValueRangeError(f"{name} must have one of {', '.join(KEYS)}, got {_told(told)}")
+            hint = "" if kind or not told else meant(next(iter(told)), KEYS)
+            raise ValueRangeError(f"{name} must have one of {', '.join(KEYS)}, got {_told(told)}{hint}")
         (kind,) = kind
         value, given = told.pop(kind), told
         if unknown := [key for key in given if key not in KEYS[kind]]:
             known = ", ".join(KEYS[kind]) or "nothing else"
-            raise ValueRangeError(f"{name}, {kind}, may have {known}, got {', '.join(unknown)}")
+            hint = meant(unknown[0], KEYS[kind])
+            raise ValueRangeError(f"{name}, {kind}, may have {known}, got {', '.join(unknown)}{hint}")
         value = _whole(f"{kind} in {name}", value)
         if kind == "dense":
             plan.append(value)

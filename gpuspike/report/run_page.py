@@ -138,6 +138,10 @@ def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("chip", str(chip["name"])), *rows]
 
 
+ROUNDING = 1e-6
+"""Percentages and degrees below which a figure is what is left of 0."""
+
+
 def _substrate_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the emulated chip did to the network; empty where there was none."""
     part = section(summary, "substrate")
@@ -146,8 +150,10 @@ def _substrate_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     def spread(key: str, unit: str) -> str:
         known = section(part, key)
-        std = known.get("std")
-        return readable(known.get("mean"), unit) + (f" ± {readable(std, unit)}" if is_number(std) else "")
+        mean, std = known.get("mean"), known.get("std")
+        if is_number(mean) and abs(mean) < ROUNDING:
+            mean = 0.0
+        return readable(mean, unit) + (f" ± {readable(std, unit)}" if is_number(std) else "")
 
     seeds, counts = part["chip_seeds"], {key: part.get(key) for key, _ in DRAWS}
     return [
