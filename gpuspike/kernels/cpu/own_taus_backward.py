@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from gpuspike.kernels.cpu.arrays import bare, keep
 from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.own_taus_events import (
     ANEW,
@@ -142,6 +143,25 @@ def _bend(what, kind, weight, numbers, place, row, n_vectors):
     return bend_0(kind, weight, numbers, place, row, n_vectors)
 
 
+@njit(error_model="numpy")
+def _rooms(n_pre, n_post):
+    """Room for what a job has of neurons, of events and of a block, to be kept alive; see `_parts`."""
+    return (
+        np.empty((3, n_post)), np.empty((3, n_pre + 1)), np.empty(n_pre + 1, np.int64), np.empty((2, LANES)),
+        np.empty(n_pre, np.int64), np.empty(LANES, np.int64),
+    )  # fmt: skip
+
+
+@njit(error_model="numpy")
+def _parts(rooms):
+    """slow, fast, rate; t, base, scale, kind; p, v, heads, following."""
+    rates, times, of_block = bare(rooms[0]), bare(rooms[1]), bare(rooms[3])
+    return (
+        rates[0], rates[1], rates[2], times[0], times[1], times[2], bare(rooms[2]), of_block[0], of_block[1],
+        bare(rooms[4]), bare(rooms[5]),
+    )  # fmt: skip
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def weights_grad_job(
     control, is_caller, n_tasks, n_pieces, like, t_in, order, taus, t_out, slope, grad, active, limit, out
@@ -152,24 +172,14 @@ def weights_grad_job(
         out: (n_replica, parts, n_pre, n_post), the sum over each part of the samples.
     """
     enter(control, is_caller)
+    t_in, order, t_out, slope, grad = bare(t_in), bare(order), bare(t_out), bare(slope), bare(grad)
     n_batch, n_post = t_out.shape[1:]
     n_parts, n_pre = out.shape[1:3]
     n_blocks = (n_post + LANES - 1) // LANES
     table = np.zeros((N_ROWS, LANES), like.dtype)
     sums = np.empty((n_pre, LANES), like.dtype)
-    slow, fast, rate = np.empty(n_post), np.empty(n_post), np.empty(n_post)
-    t, base, scale, kind = (
-        np.empty(n_pre + 1),
-        np.empty(n_pre + 1),
-        np.empty(n_pre + 1),
-        np.empty(n_pre + 1, np.int64),
-    )
-    p, v, heads, following = (
-        np.empty(LANES),
-        np.empty(LANES),
-        np.empty(n_pre, np.int64),
-        np.empty(LANES, np.int64),
-    )
+    rooms = _rooms(n_pre, n_post)
+    slow, fast, rate, t, base, scale, kind, p, v, heads, following = _parts(rooms)
     one, place, row_bytes = like.dtype.type(1.0), table.ctypes.data, LANES * like.itemsize
     for task in tasks(control, n_tasks, n_pieces):
         r, part, first = task // (n_blocks * n_parts), task // n_blocks % n_parts, task % n_blocks * LANES
@@ -206,6 +216,7 @@ def weights_grad_job(
                     sums[ranks[k], m] -= v[m] * scale[k]
                     m = following[m]
         out[r, part, :, first:end] = sums[:, : end - first]
+    keep(rooms)
     return leave(control, is_caller, n_pieces)
 
 
@@ -215,23 +226,13 @@ def times_grad_job(
 ):
     """out[b, i] = sum_j [t_bi < t_out_bj] w_ij grad_bj/slope_bj C k'(t_out_bj - t_bi)"""
     enter(control, is_caller)
+    t_in, order, t_out, slope, grad = bare(t_in), bare(order), bare(t_out), bare(slope), bare(grad)
     n_batch, n_post = t_out.shape[1:]
     n_pre = out.shape[2]
     n_blocks = (n_post + LANES - 1) // LANES
     tables = np.zeros((n_blocks, N_ROWS, LANES), like.dtype)
-    slow, fast, rate = np.empty(n_post), np.empty(n_post), np.empty(n_post)
-    t, base, scale, kind = (
-        np.empty(n_pre + 1),
-        np.empty(n_pre + 1),
-        np.empty(n_pre + 1),
-        np.empty(n_pre + 1, np.int64),
-    )
-    p, v, heads, following = (
-        np.empty(LANES),
-        np.empty(LANES),
-        np.empty(n_pre, np.int64),
-        np.empty(LANES, np.int64),
-    )
+    rooms = _rooms(n_pre, n_post)
+    slow, fast, rate, t, base, scale, kind, p, v, heads, following = _parts(rooms)
     one, w_one = like.dtype.type(1.0), weights.dtype.type(1.0)
     held, centre, half = -1, 0.0, 0.0
     total, peaks = np.empty(n_pre), (np.zeros(LANES), np.zeros(LANES))
@@ -277,4 +278,5 @@ def times_grad_job(
                     total[i] += weights[r, i, first + m] * (p[m] - fast[first + m] * v[m]) * scale[k]
                     m = following[m]
         out[r, b] = total
+    keep(rooms)
     return leave(control, is_caller, n_pieces)

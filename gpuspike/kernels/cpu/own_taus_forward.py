@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from gpuspike.kernels.constants import EQUAL, GENERAL
+from gpuspike.kernels.cpu.arrays import bare, keep
 from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.events import FLAT
 from gpuspike.kernels.cpu.own_taus_events import (
@@ -206,15 +207,21 @@ def forward_job(
 ):  # fmt: skip
     """A layer's spikes and slopes, and the next layer's input unless that is empty; see `own_taus.forward`."""
     enter(control, is_caller)
+    t_in, order, weights, lift, t_out = bare(t_in), bare(order), bare(weights), bare(lift), bare(t_out)
+    t_cross, slope, t_next, order_next = bare(t_cross), bare(slope), bare(t_next), bare(order_next)
     n_batch, n_post = t_cross.shape[1:]
     n_pre = weights.shape[1]
     n_blocks = (n_post + LANES - 1) // LANES
-    tables = np.zeros((n_blocks, N_ROWS, LANES), t_cross.dtype)
-    slow, fast, rate = np.empty(n_post), np.empty(n_post), np.empty(n_post)
-    t, base, scale = np.empty(n_pre + 1), np.empty(n_pre + 1), np.empty(n_pre + 1)
-    kind, lanes = np.empty(n_pre + 1, np.int64), np.empty(n_post, np.int64)
-    stops, place = np.empty(n_post, np.int64), np.empty(n_post, np.int64)
-    numbers, scratch = np.empty((8, n_post)), np.empty((SCRATCH, n_post))
+    rooms = (
+        np.zeros((n_blocks, N_ROWS, LANES), t_cross.dtype), np.empty((11, n_post)), np.empty((3, n_pre + 1)),
+        np.empty(n_pre + 1, np.int64), np.empty((3, n_post), np.int64), np.empty((SCRATCH, n_post)),
+    )  # fmt: skip
+    tables, numbers, of_events, kind = bare(rooms[0]), bare(rooms[1]), bare(rooms[2]), bare(rooms[3])
+    slow, fast, rate, t, base, scale = (
+        numbers[8], numbers[9], numbers[10], of_events[0], of_events[1], of_events[2],
+    )  # fmt: skip
+    lanes, stops, place = bare(rooms[4])[0], bare(rooms[4])[1], bare(rooms[4])[2]
+    scratch = bare(rooms[5])
     v, p, room, own_slow, own_fast, own_rate, delay, steep = (
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7],
     )  # fmt: skip
@@ -273,4 +280,5 @@ def forward_job(
             _send(
                 t_out[r, b] if t_out.size > 0 else t_cross[r, b], bias, t_next[r, b], order_next[r, b], space
             )
+    keep(rooms)
     return leave(control, is_caller, n_pieces)
