@@ -90,7 +90,7 @@ class DeviceStep:
             and self._fresh is None
             and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)
         )
-        self._graph: Any = None
+        self._graph: cuda_graph.Captured | None = None
         self._warm = False
         self._batches: cuda_step.Batches | None = None
         self._lane = cuda_graph.Lane()
@@ -191,6 +191,8 @@ class DeviceStep:
         assert self._batches is not None, "begin comes first"
         full, n_presented = self._rule.presented, self._batches.order.shape[1]
         n_batch = min(full, n_presented - number * full)
+        if self._graph is not None and not self._lane.holds(self._graph):
+            self._graph, self._warm = None, False
         if n_batch < full or not self._graphs or not self._warm:
             if self._fresh is None:
                 self._lane.run(lambda: self._step(n_batch, self._now))

@@ -154,12 +154,13 @@ class Device:
             or of CuPy's where captures_library says so.
         stream: the current stream, None for the default one;  busy: the one with work nobody has waited for.
         launches: kernels and graphs launched.
+        refusals: how many of the next blocks of memory there is no room for.
     """
 
     recorded: list[tuple[Callable[[], None], list[Any]]] | None = None
     closed = captures_library = False
     empty: Any = None  # makes an array in the current pool
-    count, current = 1, 0
+    count, current, refusals = 1, 0, 0
     pool: FakeMemoryPool
     launches: list[str]
 
@@ -185,7 +186,7 @@ class Device:
 
     def reset(self) -> None:
         """As a new process finds them: one of them, and nothing done."""
-        self.recorded, self.count, self.current = None, 1, 0
+        self.recorded, self.count, self.current, self.refusals = None, 1, 0, 0
         self._streams.clear()
         self._busy.clear()
         self.launches.clear()
@@ -289,12 +290,14 @@ class FakeStream:
 class FakeGraph:
     def __init__(self, recorded: Any, pool: Any) -> None:
         self.recorded, self.pool, self.device_id = recorded, pool, device.current
+        self.given_back = pool().given_back
 
     def launch(self, stream: FakeStream | None = None) -> None:
         assert stream in (None, device.stream)
         assert self.device_id == device.current, "a graph of another device"
         assert device.recorded is None
         assert self.pool() is not None, "the graph's memory is gone"
+        assert self.pool().given_back == self.given_back, "the graph's memory was given back"
         device.touch()
         device.launches.append("graph")
         for run, others in self.recorded:
@@ -302,19 +305,42 @@ class FakeGraph:
             run()
 
 
-class FakeMemoryPool:
-    """Hands freed memory out again, as it is: full of somebody else's numbers."""
+class OutOfMemoryError(Exception):
+    """There is no room for a block."""
 
-    def __init__(self) -> None:
+
+class FakeMemory:
+    """A block from the driver."""
+
+    def __init__(self, size: int) -> None:
+        if device.refusals:
+            device.refusals -= 1
+            raise OutOfMemoryError(f"out of memory: {size} bytes")
+        self.storage = (ctypes.c_byte * size)()
+
+
+class FakeMemoryPool:
+    """Hands freed memory out again, as it is: full of somebody else's numbers.
+
+    Attributes:
+        given_back: how often free blocks went back to the driver.
+    """
+
+    def __init__(self, allocator: Any = None) -> None:
         self.free: dict[tuple[int, int], list[Any]] = {}  # by device and size
-        self.held = self.live = self.peak = 0
+        self.held = self.live = self.peak = self.given_back = 0
+        self.allocator = allocator or (lambda size: SimpleNamespace(mem=FakeMemory(size)))
 
     def malloc(self, size: int) -> Any:
-        blocks = self.free.setdefault((device.current, size), [])
-        if not blocks:
+        if not self.free.get((device.current, size)):
+            try:
+                block = self.allocator(size)
+            except OutOfMemoryError:  # as CuPy does
+                self.free_all_blocks()
+                block = self.allocator(size)
             self.held += size
-            blocks.append((ctypes.c_byte * size)())
-        storage = blocks.pop()
+            self.free.setdefault((device.current, size), []).append(block.mem.storage)
+        storage = self.free[device.current, size].pop()
         lease = (ctypes.c_byte * size).from_buffer(storage)
         weakref.finalize(lease, self.give_back, storage, device.current)
         self.live += size
@@ -331,6 +357,7 @@ class FakeMemoryPool:
 
     def free_all_blocks(self) -> None:
         """Those of the current device, as CuPy does."""
+        self.given_back += 1
         for number, size in list(self.free):
             if number == device.current:
                 self.held -= size * len(self.free.pop((number, size)))
@@ -620,6 +647,8 @@ def module(library: Path) -> ModuleType:
             ),
             Stream=FakeStream,
             MemoryPool=FakeMemoryPool,
+            Memory=FakeMemory,
+            MemoryPointer=lambda mem, offset: SimpleNamespace(mem=mem),
             using_allocator=using_allocator,
             get_current_stream=lambda: device.stream or FakeStream(non_blocking=False),
         ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_on_cpu import closed, default_pool, device
+from device_on_cpu import OutOfMemoryError, closed, default_pool, device
 from small_training import Setup, assert_close_runs, assert_same_runs, each_variant
 
 from gpuspike.errors import DataError
@@ -112,6 +112,60 @@ def test_what_looks_at_the_device_cannot_be_captured(cupy: Any) -> None:
         with pytest.raises(AssertionError, match=words):
             lane.capture(step)
         assert device.recorded is None
+
+
+def test_what_breaks_a_capture_off_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(stream: Any) -> None:
+        device.recorded = None
+        raise RuntimeError("the capture was invalidated")
+
+    lane = cuda_graph.Lane()
+    monkeypatch.setattr(type(lane._stream), "end_capture", broken)
+
+    def step() -> None:
+        raise ValueError("why")
+
+    with pytest.raises(ValueError, match="why"):
+        lane.capture(step)
+    with pytest.raises(RuntimeError, match="invalidated"):
+        lane.capture(lambda: None)
+
+
+def test_a_graph_whose_memory_went_back_to_the_device_is_captured_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = Setup().trained(3)
+    device.launches.clear()
+    trainer = Setup().trainer()
+    step = trainer.step
+    assert isinstance(step, DeviceStep)
+    renewed, batch = [], step.batch
+
+    def crowded(number: int) -> None:
+        before = step._graph
+        if len(renewed) < 2 and before is not None:  # another step finds the device full
+            device.refusals = 1
+            step._lane.run(lambda: device.empty((1 << 20) + len(renewed), np.int8))
+            assert device.refusals == 0
+            assert not step._lane.holds(before)
+            renewed.append(before)
+        batch(number)
+
+    monkeypatch.setattr(step, "batch", crowded)
+    setup = Setup()
+    records = [*trainer.train(setup.labelled(0, setup.n_train), setup.labelled(1, 40), 3)]
+    assert_same_runs((trainer, records), expected)
+    assert len(renewed) == 2
+    assert "graph" in device.launches
+
+
+def test_a_step_that_finds_no_memory_says_so_and_leaves_nothing_recorded() -> None:
+    setup = Setup()
+    trainer = setup.trainer()
+    device.refusals = 2
+    with pytest.raises(OutOfMemoryError, match="out of memory"):
+        next(iter(trainer.train(setup.labelled(0, setup.n_train), setup.labelled(1, 40), 1)))
+    assert device.recorded is None
 
 
 def test_a_lane_gives_its_memory_back() -> None:

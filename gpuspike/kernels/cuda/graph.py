@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 from gpuspike.backend import cupy_module
 
@@ -25,6 +25,31 @@ def _emptied(pool: Any, device: int) -> None:
         pool.free_all_blocks()
 
 
+class _Driver:
+    """What a pool has its blocks from; counts how often there were none left.
+
+    CuPy's pool then gives back all blocks that nobody has at the moment, and asks again.
+    """
+
+    def __init__(self) -> None:
+        self.refusals = 0
+
+    def __call__(self, size: int) -> Any:
+        cuda = cupy_module().cuda
+        try:
+            return cuda.MemoryPointer(cuda.Memory(size), 0)
+        except Exception:
+            self.refusals += 1
+            raise
+
+
+class Captured(NamedTuple):
+    """A step as a graph, and how often its lane had been out of memory by then."""
+
+    graph: Any
+    refusals: int
+
+
 class Lane:
     """Where a training's work runs: in one order, on a stream that waits for no other.
 
@@ -36,7 +61,8 @@ class Lane:
     def __init__(self) -> None:
         cupy = cupy_module()
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._pool = cupy.cuda.MemoryPool()
+        self._driver = _Driver()
+        self._pool = cupy.cuda.MemoryPool(self._driver)
         # CuPy 14 never gives back the blocks of a pool that nobody has any more; asked to, it does so for
         # the current device alone.
         weakref.finalize(self, _emptied, self._pool, cupy.cuda.Device().id).atexit = False
@@ -52,24 +78,34 @@ class Lane:
         with self._stream, cupy_module().cuda.using_allocator(self._pool.malloc):
             step()
 
-    def capture(self, step: Callable[[], None]) -> Any:
+    def capture(self, step: Callable[[], None]) -> Captured:
         """The step as a graph, to be given to `replay`; nothing runs yet.
 
         Args:
-            step: kernels only, each of which has run before: capturing must neither compile nor wait.
+            step: kernels only, each of which has run before: capturing must neither compile nor wait. What it
+                raises is raised.
         """
         with self._stream, cupy_module().cuda.using_allocator(self._pool.malloc):
             self._stream.begin_capture()
             try:
                 step()
-            finally:
-                graph = self._stream.end_capture()
-        return graph
+            except BaseException:
+                with suppress(Exception):  # a capture that something has broken off says that, and no more
+                    self._stream.end_capture()
+                raise
+            return Captured(self._stream.end_capture(), self._driver.refusals)
 
-    def replay(self, graph: Any) -> None:
-        """Launches a captured step."""
+    def holds(self, captured: Captured) -> bool:
+        """Whether the memory that a captured step writes to is still this lane's.
+
+        Where a device has none left for another step, free blocks are given back, a graph's among them.
+        """
+        return captured.refusals == self._driver.refusals
+
+    def replay(self, captured: Captured) -> None:
+        """Launches a captured step whose memory the lane holds."""
         with self._stream:
-            graph.launch()
+            captured.graph.launch()
 
     def wait(self) -> None:
         """Until everything on this lane is done."""
