@@ -13,7 +13,7 @@ from gpuspike.kernels import load
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
-from gpuspike.training.augmentation import RandomShift
+from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.device import DeviceStep
 from gpuspike.training.evaluation import Labelled
@@ -43,6 +43,7 @@ class Setup:
     bump_replaces_step: bool = True
     input_noise: float = 0.0
     shift: int = 0
+    warp: tuple[tuple[str, Any], ...] = ()
     n_train: int = 70
     batch_size: int = 16
 
@@ -63,6 +64,8 @@ class Setup:
         parameters = Parameters.of_weights(weights)
         descent = Descent(self.optimizer, parameters, network.kernels)
         shift = RandomShift(3, self.shift, 1.9) if self.shift else None
+        if self.warp:
+            shift = RandomWarp(3, np.linspace(2.0, 0.1, 256), max_shift=self.shift, **dict(self.warp))
         rule = TrainingRule(self.batch_size, 33, 0.2, self.bump_replaces_step, self.input_noise, shift)
         bumping = Bumping(self.max_silent, 0.002, len(self.seeds))
         parts = network, parameters, loss, descent
@@ -115,6 +118,7 @@ VARIANTS = {
     "noise": Setup(input_noise=0.1),
     "shifts, no bias": Setup(shift=1, bias=((), ())),
     "shifts and noise, squares": Setup(shift=2, input_noise=0.2, loss=TimeMSE()),
+    "warps": Setup(shift=1, warp=(("max_turn", 20.0), ("elastic", 0.3), ("mirror", True))),
     "one batch": Setup(batch_size=70),
 }
 each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.keys())

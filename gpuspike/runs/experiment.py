@@ -36,10 +36,12 @@ from gpuspike.network.parameters import Parameters, trained_on_host
 from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import memory
-from gpuspike.runs.recipes import augmentation_of, host_steps, recipe_of, warps
+from gpuspike.runs.recipes import augmentation_of, host_steps, recipe_of
 from gpuspike.runs.start import begin_with, check_start
 from gpuspike.runs.values import by_keys, check_values, checked_substrate, delay_rule_of
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
+from gpuspike.training.augmentation import RandomWarp
+from gpuspike.training.device import drawn_ahead
 from gpuspike.training.devices import Share, shared
 from gpuspike.training.fit import Recipe, make_trainer, step_kind
 from gpuspike.training.losses import Loss
@@ -182,11 +184,19 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> 
     item = np.dtype(config.dtype.value).itemsize
     n_train, n_validation = (len(dataset.splits[name].labels) for name in ("train", "validation"))
     labelled = first.n_pre * item + 8
-    unchanged = not (config.training.max_shift or warps(config.training) or config.training.input_noise)
-    order = 8 * first.n_pre if unchanged else 0
+    augment = augmentation_of(config, dataset)
+    order = 0 if augment is not None or config.training.input_noise else 8 * first.n_pre
     answered = config.replicas * (last.n_out + 1) * item
     shuffled = 8 * config.replicas * config.training.trials
-    return n_train * (labelled + order + shuffled) + n_validation * (labelled + answered)
+    ahead = drawn_bytes(augment, config, n_train) if isinstance(augment, RandomWarp) else 0
+    return ahead + n_train * (labelled + order + shuffled) + n_validation * (labelled + answered)
+
+
+def drawn_bytes(warp: RandomWarp, config: Config, n_train: int) -> int:
+    """What a device holds of numbers that images are warped by."""
+    presented = config.training.batch_size * config.training.trials
+    ahead = drawn_ahead(warp, config.replicas, presented, n_train * config.training.trials)
+    return 8 * config.replicas * ahead * presented * warp.n_drawn
 
 
 def chip_bytes_on_device(config: Config, network: Architecture, substrate: Substrate) -> int:

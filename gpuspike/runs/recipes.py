@@ -55,8 +55,6 @@ def warps(training: TrainingConfig) -> bool:
 
 def host_steps(training: TrainingConfig) -> str:
     """What a device's step cannot of a training, in words; "" where there is nothing."""
-    if warps(training):
-        return "a warp of images"
     return "silence=waking" if training.silence is SilenceName.waking else ""
 
 

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
-from gpuspike.rng import Purpose, stream
+from gpuspike.rng import Purpose, restart, stream
 
 Array = NDArray[Any]
 
@@ -208,6 +208,21 @@ class RandomWarp:
         upper = levels[image, y, x] + right * (levels[image, y, behind] - levels[image, y, x])
         lower = levels[image, below, x] + right * (levels[image, below, behind] - levels[image, below, x])
         return upper + down * (lower - upper)
+
+
+def drawn(
+    augment: RandomShift | RandomWarp, seeds: Sequence[int], epoch: int, first: int, sizes: Iterable[int]
+) -> list[Array]:
+    """What changes the images of some batches of an epoch; one by one they would take thrice as long.
+
+    Args:
+        seeds: of the replicas;  first: number of the first batch;  sizes: samples of each.
+    """
+    streams = [stream(seed, Purpose.AUGMENTATION) for seed in seeds]
+    return [
+        augment.draw(int(n), [restart(own, epoch, number) for own in streams])
+        for number, n in enumerate(sizes, first)
+    ]
 
 
 _MEAN_SQUARE = 151.0 / 315.0

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from gpuspike.backend import thread_count
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
-from gpuspike.rng import LAYER_BLOCKS, Purpose, restart, stream
+from gpuspike.rng import LAYER_BLOCKS, Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
-from gpuspike.training.augmentation import RandomShift, RandomWarp
+from gpuspike.training.augmentation import RandomShift, RandomWarp, drawn
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.losses import Loss
@@ -182,16 +182,12 @@ class CompiledStep(HostStep):
 
     def _draw(self, n_batches: int) -> list[Array]:
         """Of all batches, how images are shifted or warped: drawn between steps it takes thrice as long."""
-        rule, seeds = self._rule, self._seeds
+        rule = self._rule
         if rule.augment is None:
             return []
-        streams = [stream(seed, Purpose.AUGMENTATION) for seed in seeds]
         sizes = np.full(n_batches, rule.presented)
         sizes[-1] = self._order.shape[1] - (n_batches - 1) * rule.presented
-        return [
-            rule.augment.draw(int(n), [restart(own, self._epoch, number) for own in streams])
-            for number, n in enumerate(sizes)
-        ]
+        return drawn(rule.augment, self._seeds, self._epoch, 0, sizes)
 
     def _known_order(self, train: Labelled) -> NDArray[np.int64]:
         """(n_samples, n_pre) what sorts each sample's spikes, where no noise moves them; else none."""

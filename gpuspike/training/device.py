@@ -22,7 +22,7 @@ from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
-from gpuspike.training.augmentation import RandomWarp
+from gpuspike.training.augmentation import RandomShift, RandomWarp, drawn
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled, begun
 from gpuspike.training.losses import Loss
@@ -42,6 +42,16 @@ def refuse_without_text(loss: Loss, optimizer: Optimizer) -> None:
         raise BackendError("a device has one loss throughout: set training.xi_start=0, or backend=cpu")
     step_src.device_text("loss", type(loss))
     step_src.device_text("optimiser", type(optimizer))
+
+
+DRAWN = 64 << 20
+"""Bytes of what is drawn for images to be warped, beyond which only one batch is drawn at a time."""
+
+
+def drawn_ahead(warp: RandomWarp, n_replica: int, presented: int, n_presented: int) -> int:
+    """Batches for which it is drawn at a time: as many as `DRAWN` holds, at least one, at most an epoch's."""
+    a_batch = 8 * n_replica * presented * warp.n_drawn
+    return max(1, min(DRAWN // a_batch, -(-n_presented // presented)))
 
 
 class DeviceStep:
@@ -98,11 +108,9 @@ class DeviceStep:
         self._first = [0, *np.cumsum(sizes)[:-1].tolist()]
         shift = rule.augment
         self._shift = cuda_step.Shift()
-        if isinstance(shift, RandomWarp):
-            raise BackendError(
-                "a device's step cannot warp images: set max_turn=max_zoom=max_shear=elastic=0, mirror=false"
-            )
-        if shift is not None:
+        self._warp: cuda_step.Warp | None = None
+        self._seeds_here = seeds
+        if isinstance(shift, RandomShift):
             purpose = int(Purpose.AUGMENTATION)
             self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, purpose)
         n_replica, place = len(seeds), self._place
@@ -168,7 +176,7 @@ class DeviceStep:
         if not self._knows(
             "train", train
         ):  # the graph knows the old arrays' addresses; another size, other kernels
-            self._graph, self._warm, self._batches = None, False, None
+            self._graph, self._warm, self._batches, self._warp = None, False, None, None
         data = self._on_device("train", train)
         with self._lane.entered():
             if self._batches is None:
@@ -178,6 +186,8 @@ class DeviceStep:
                 self._batches = cuda_step.Batches(
                     t_in, known, data.labels, self._place(order), self._clock, self._seeds, full
                 )
+                if isinstance(self._rule.augment, RandomWarp):
+                    self._warp = self._make_warp(self._rule.augment, order.shape[1], t_in.dtype)
             else:
                 self._batches.order.set(order)
             self._epoch = epoch
@@ -186,9 +196,34 @@ class DeviceStep:
             self._judgement.totals.set(np.zeros(self._judgement.totals.shape))
         self._lane.wait()  # the host's arrays may go now
 
+    def _make_warp(self, warp: RandomWarp, n_presented: int, dtype: Any) -> cuda_step.Warp:
+        """With room for what is drawn."""
+        n_replica, full, place = len(self._seeds_here), self._rule.presented, self._place
+        ahead = drawn_ahead(warp, n_replica, full, n_presented)
+        numbers = np.zeros((n_replica, ahead * full, warp.n_drawn))
+        levels = warp.times.astype(dtype)
+        return cuda_step.Warp(*warp.scale(), place(warp.basis), place(levels), place(numbers), ahead)
+
+    def _draw(self, warp: cuda_step.Warp, number: int) -> None:
+        """What changes the images of the next batches, drawn by the host while the device works."""
+        batches, augment = self._batches, self._rule.augment
+        assert batches is not None
+        assert augment is not None
+        full, n_presented = self._rule.presented, batches.order.shape[1]
+        ends = np.minimum(full * np.arange(number, number + warp.ahead + 1), n_presented)
+        sizes = [int(n) for n in np.diff(ends) if n]
+        found = np.concatenate(drawn(augment, self._seeds_here, self._epoch, number, sizes), axis=1)
+        numbers = np.zeros(warp.numbers.shape)
+        numbers[:, : found.shape[1]] = found
+        with self._lane.entered():
+            warp.numbers.set(numbers)
+        self._lane.wait()  # the host's array may go now
+
     def batch(self, number: int) -> None:
         """See `step.Step.batch`."""
         assert self._batches is not None, "begin comes first"
+        if self._warp is not None and number % self._warp.ahead == 0:
+            self._draw(self._warp, number)
         full, n_presented = self._rule.presented, self._batches.order.shape[1]
         n_batch = min(full, n_presented - number * full)
         if self._graph is not None and not self._lane.holds(self._graph):
@@ -220,7 +255,10 @@ class DeviceStep:
         network, rule, at, batches = self._network, self._rule, self._judgement, self._batches
         assert batches is not None
         weights = self._named("weights")
-        t_in, order, labels = cuda_step.take(batches, n_batch, self._shift)
+        if self._warp is None:
+            t_in, order, labels = cuda_step.take(batches, n_batch, self._shift)
+        else:
+            order, (t_in, labels) = None, cuda_step.take_warped(batches, n_batch, self._warp)
         if rule.input_noise:
             n_in, purpose = network.layers[0].n_in, Purpose.INPUT_NOISE
             cuda_step.jitter_now(t_in, n_in, rule.input_noise, self._seeds, purpose, self._clock)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from device_on_cpu import closed, fake
 
+from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.errors import ShapeError
 from gpuspike.kernels import LayerState, cuda, load
 from gpuspike.kernels.cuda import source as cuda_source
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda.call import block_kernel
 from gpuspike.rng import Purpose, stream
-from gpuspike.training.augmentation import RandomShift
+from gpuspike.training.augmentation import RandomShift, RandomWarp, drawn
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.losses import decide
 
@@ -95,6 +96,41 @@ def test_a_batch_is_taken_and_shifted_as_on_the_cpu(n_batch: int, most: int, dty
         assert order is None
     else:
         np.testing.assert_array_equal(np.asarray(order), np.asarray(of.sorted)[0][samples])
+
+
+WARPS: list[dict[str, Any]] = [
+    {},
+    {"mirror": True},
+    {"max_shift": 2},
+    {"max_turn": 180.0},
+    {"elastic": 1.5},
+    {"max_shift": 1, "max_turn": 20.0, "max_zoom": 0.3, "max_shear": 0.4, "elastic": 0.8, "mirror": True},
+]
+
+
+@each_dtype
+@pytest.mark.parametrize("silent_black", [False, True])
+@pytest.mark.parametrize("values", WARPS, ids=str)
+def test_a_batch_is_warped_as_on_the_cpu(values: dict[str, Any], silent_black: bool, dtype: Any) -> None:
+    side, full, seeds, ahead = 6, 7, [3, 2**62 + 5], 3
+    levels = pixel_latency(255.0, 0.2, 1.7, silent_black=silent_black)
+    warp = RandomWarp(side, levels, **values)
+    rng = np.random.default_rng(5)
+    pixels = rng.integers(0, 256, (1, 40, side * side)) * (rng.random((1, 40, side * side)) < 0.7)
+    t_in = np.concatenate([levels.astype(dtype)[pixels], np.full((1, 40, 2), 0.9, dtype)], axis=2)
+    order = np.stack([rng.permutation(40) for _ in seeds])
+    clock, labels = np.array([4, 5]), rng.integers(3, size=40)
+    of = cuda_step.Batches(fake(t_in), None, *map(fake, (labels, order, clock, np.array(seeds))), full)
+    numbers = np.concatenate(drawn(warp, seeds, 4, 3, [full, full, 5]), axis=1)
+    numbers = np.concatenate([numbers, np.zeros((2, 2, warp.n_drawn))], axis=1)
+    there = cuda_step.Warp(*warp.scale(), *map(fake, (warp.basis, levels.astype(dtype), numbers)), ahead)
+    with closed():
+        times, told = cuda_step.take_warped(of, 5, there)
+    samples = order[:, 35:40]
+    expected = t_in[0][samples]
+    warp(expected, seeds, 4, 5)
+    np.testing.assert_array_equal(np.asarray(times), expected)
+    np.testing.assert_array_equal(np.asarray(told), labels[samples])
 
 
 @pytest.mark.parametrize("n_choices", [1, 2, 3, 5, 55, 3 << 29, (1 << 31) - 1])

@@ -14,6 +14,7 @@ from gpuspike.errors import DataError
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.runs import memory
+from gpuspike.training import device as device_module
 from gpuspike.training.device import DeviceStep
 from gpuspike.training.evaluation import Labelled, evaluate
 from gpuspike.training.losses import TimeMSE
@@ -229,6 +230,20 @@ def test_rows_that_the_library_sorts_are_not_captured(monkeypatch: pytest.Monkey
     device.launches.clear()
     assert_same_runs(Setup().trained(1), expected)
     assert "graph" not in device.launches
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+def test_warps_are_the_same_however_many_batches_are_drawn_for(
+    ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup(warp=(("max_turn", 30.0), ("elastic", 0.4)), shift=1)
+    expected = setup.trained(2)
+    assert expected[0].step._warp.ahead == 5  # type: ignore[attr-defined] - of an epoch's 70 samples
+    a_batch = 8 * 2 * setup.batch_size * (6 + 2 * 49)
+    monkeypatch.setattr(device_module, "DRAWN", (ahead + 1) * a_batch - 1)
+    other = setup.trained(2)
+    assert other[0].step._warp.ahead == ahead  # type: ignore[attr-defined]
+    assert_same_runs(other, expected)
 
 
 def test_labels_that_no_neuron_has_are_refused() -> None:

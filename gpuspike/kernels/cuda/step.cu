@@ -82,6 +82,57 @@ GPUSPIKE_INLINE void take_input(
     t_in[i] = from < 0 ? Real(background) : data[sample * n_pre + from];
 }
 
+// The same where images are warped, see training/augmentation.py, RandomWarp.
+//   knots: control points a side of a field. n_numbers: of an image, drawn for `ahead` batches at a time, of which this is
+//   one: (n_replica, ahead full, n_numbers). dark, per_level: the level of a time is (dark - time) per_level.
+//   basis: (side, knots);  levels: (256,) the time of each.
+template <typename Real>
+GPUSPIKE_INLINE void take_warped(
+    Index i, int n_presented, int full, int n_batch, int n_pre, int side, int knots, int n_numbers, int ahead, double dark,
+    double per_level, const Index* clock, const Index* order, const double* numbers, const double* basis, const Real* levels,
+    const Real* data, const Index* data_labels, Real* t_in, Index* labels) {
+    const int k = int(i % n_pre);
+    const Index row = i / n_pre, r = row / n_batch, b = row % n_batch;
+    const Index sample = order[r * n_presented + clock[1] * full + b];
+    const Real* image = data + sample * n_pre;
+    if (k == 0) labels[row] = data_labels[sample];
+    if (k >= side * side) {
+        t_in[i] = image[k];
+        return;
+    }
+    const int y = k / side, x = k % side;
+    const double* own = numbers + ((r * ahead + clock[1] % ahead) * full + b) * n_numbers;
+    const double middle = (side - 1) / 2.0;
+    double from[2];  // row and column
+    for (int axis = 0; axis < 2; ++axis) {
+        const double* field = own + 6 + axis * knots * knots;
+        from[axis] = own[axis] + own[2 + 2 * axis] * (y - middle);
+        from[axis] += own[3 + 2 * axis] * (x - middle);
+        for (int j = 0; j < knots; ++j) {
+            double line = 0.0;
+            for (int m = 0; m < knots; ++m) line += basis[y * knots + m] * field[m * knots + j];
+            from[axis] += basis[x * knots + j] * line;
+        }
+    }
+    t_in[i] = levels[0];  // black beyond the frame
+    if (!(from[0] > -1.0 && from[0] < side && from[1] > -1.0 && from[1] < side)) return;
+    const int above = int(floor(from[0])), before = int(floor(from[1]));
+    const double down = from[0] - above, right = from[1] - before;
+    double line[2];  // the levels above and below, between left and right
+    for (int n = 0; n < 2; ++n) {
+        double level[2];
+        for (int m = 0; m < 2; ++m) {
+            const int v = above + n, h = before + m;
+            const bool inside = v >= 0 && v < side && h >= 0 && h < side;
+            const Real t = inside ? image[v * side + h] : infinity<Real>();
+            level[m] = t < infinity<Real>() ? (dark - double(t)) * per_level : 0.0;
+        }
+        line[n] = level[0] + right * (level[1] - level[0]);
+    }
+    const int level = int(floor(line[0] + down * (line[1] - line[0]) + 0.5));
+    t_in[i] = levels[level < 0 ? 0 : level > 255 ? 255 : level];
+}
+
 // --- the order of spikes ----------------------------------------------------------------------------------------
 
 inline constexpr int MOST_SORTED = 2048;  // inputs of a row that shared memory holds

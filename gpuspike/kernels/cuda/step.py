@@ -21,6 +21,9 @@ from gpuspike.kernels.cuda.call import Array, block_kernel, check, constant, ele
 MOST_SORTED = 2048
 """Inputs of a row that one block sorts, as in `step.cu`."""
 
+N_AFFINE = 6
+"""Numbers of an image's affine map, before those of its elastic field, as in `step.cu`."""
+
 STEP_THREADS, COUNTED = 128, 32
 """Threads of a block, and neurons that one of `count_silent` has, as in `step.cu`."""
 
@@ -93,6 +96,23 @@ class Shift(NamedTuple):
     purpose: int = 0
 
 
+class Warp(NamedTuple):
+    """Random warps of images, as `augmentation.RandomWarp` says.
+
+    Attributes:
+        dark, per_level: the level of a time is (dark - time) per_level.
+        basis: (side, knots) float64;  levels: (256,) times of the pixel levels, of the data's type.
+        numbers: (n_replica, ahead full, n) float64, of the images of `ahead` batches.
+    """
+
+    dark: float
+    per_level: float
+    basis: Array
+    levels: Array
+    numbers: Array
+    ahead: int
+
+
 class Batches(NamedTuple):
     """A data set on the device, and the order in which an epoch takes its samples.
 
@@ -145,6 +165,32 @@ def take(batches: Batches, n_batch: int, shift: Shift) -> tuple[Array, Array | N
         batches.labels, t_in, order, labels, size=t_in.size,
     )  # fmt: skip
     return t_in, order if known else None, labels
+
+
+def take_warped(batches: Batches, n_batch: int, warp: Warp) -> tuple[Array, Array]:
+    """Input times of warped images (n_replica, n_batch, n_pre), and labels, of the clock's batch."""
+    cupy = cupy_module()
+    _, n_train, n_pre = batches.t_in.shape
+    n_replica, n_presented = batches.order.shape
+    side, knots = warp.basis.shape
+    n_numbers = warp.numbers.shape[2]
+    check(np.int64, {
+        "labels": (batches.labels, (n_train,)), "order": (batches.order, (n_replica, n_presented)),
+        "clock": (batches.clock, (2,)),
+    })  # fmt: skip
+    check(np.float64, {
+        "basis": (warp.basis, (side, knots)),
+        "numbers": (warp.numbers, (n_replica, warp.ahead * batches.full, N_AFFINE + 2 * knots**2)),
+    })  # fmt: skip
+    check(batches.t_in.dtype, {"t_in": (batches.t_in, (1, n_train, n_pre)), "levels": (warp.levels, (256,))})
+    t_in = cupy.empty((n_replica, n_batch, n_pre), batches.t_in.dtype)
+    labels = cupy.empty((n_replica, n_batch), np.int64)
+    elementwise(step_src.TAKE_WARPED)(
+        n_presented, batches.full, n_batch, n_pre, side, knots, n_numbers, warp.ahead, warp.dark,
+        warp.per_level, batches.clock, batches.order, warp.numbers, warp.basis, warp.levels, batches.t_in,
+        batches.labels, t_in, labels, size=t_in.size,
+    )  # fmt: skip
+    return t_in, labels
 
 
 def jitter_now(times: Array, n_jittered: int, std: float, seeds: Array, purpose: int, clock: Array) -> None:

@@ -20,6 +20,17 @@ TAKE = Elementwise(
         &corners[0], &data[0], &data_sorted[0], &data_labels[0], &t_in[0], &sorted[0], &labels[0])""",
 )
 
+TAKE_WARPED = Elementwise(
+    "gpuspike_take_warped",
+    "int32 n_presented, int32 full, int32 n_batch, int32 n_pre, int32 side, int32 knots, int32 n_numbers, "
+    "int32 ahead, float64 dark, float64 per_level, raw int64 clock, raw int64 order, raw float64 numbers, "
+    "raw float64 basis, raw T levels, raw T data, raw int64 data_labels",
+    "raw T t_in, raw int64 labels",
+    """gpuspike::take_warped<T>(
+        i, n_presented, full, n_batch, n_pre, side, knots, n_numbers, ahead, dark, per_level, &clock[0],
+        &order[0], &numbers[0], &basis[0], &levels[0], &data[0], &data_labels[0], &t_in[0], &labels[0])""",
+)
+
 JITTER, NORMALS = (
     Elementwise(
         f"gpuspike_{name}_now",
@@ -56,7 +67,7 @@ BUMP = Elementwise(
         i, number, n_pre, n_post, targeted, first, n_all, &layer[0], &size[0], &silent[0], &weights[0])""",
 )
 
-ALL = (TAKE, JITTER, NORMALS, APPEND, CUT, BUMP)
+ALL = (TAKE, TAKE_WARPED, JITTER, NORMALS, APPEND, CUT, BUMP)
 
 
 # --- leaves: a loss or an optimiser, of which these files know no more than it says -------------------------
