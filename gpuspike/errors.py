@@ -49,7 +49,10 @@ class OutputError(GpuspikeError, OSError):
 
 
 def extent(values: Any) -> str:
-    """From the least to the largest of an array's numbers, with all digits: 1.0000001 is not 1."""
+    """From the least to the largest of an array's numbers, with all digits; how many are NaN, if any."""
+    if values.dtype.kind == "f" and (n_nan := int((values != values).sum())):  # noqa: PLR0124 - so is NaN alone
+        known = values[values == values]  # noqa: PLR0124
+        return f"{n_nan} NaN" + (f" among {extent(known)}" if known.size else "")
     low, high = values.min(), values.max()
     if values.dtype.kind == "f":
         low, high = float(low), float(high)

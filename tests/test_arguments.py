@@ -55,6 +55,18 @@ def test_a_network_trained_with_numpy_s_numbers_is_saved(tmp_path: Path) -> None
     assert hash(gs.Recipe(max_silent=(np.float64(0.3), 0.1))) == hash(gs.Recipe(max_silent=(0.3, 0.1)))
 
 
+def test_what_was_got_is_told_with_what_would_do() -> None:
+    for labels, words in ((LABELS + 1, "got 1 to 3: labels - 1 do"), (LABELS - 1, r"labels \+ 1 do")):
+        with pytest.raises(ValueRangeError, match=words):
+            gs.fit(network(), T_IN, labels, epochs=1)
+    with pytest.raises(ShapeError, match="two arrays, spike times and labels, got ndarray"):
+        gs.fit(network(), T_IN, LABELS, epochs=1, validation=T_IN)
+    with pytest.raises(ConfigError, match=r"got 'threshold': \['threshold'\] is one"):
+        network(trained="threshold")
+    with pytest.raises(ValueRangeError, match=r"got 2 NaN among 0\.5"):
+        gs.latency(np.array([0.5, np.nan, np.nan]), 0.0, 1.0)
+
+
 def test_a_network_is_loaded_from_a_path_only() -> None:
     with pytest.raises(DataError, match="got 3"):
         gs.load(3)  # type: ignore[arg-type]

@@ -824,6 +824,23 @@ def test_values_with_dashes_are_refused(argument: str, words: str) -> None:
     ("overrides", "note"),
     [
         (["dataset.path=x.npz"], "dataset.path is read by npz, not by the data set yin_yang; experiment=own"),
+        (["training.waking=3"], "training.waking is read with training.silence=waking, got bumping"),
+        (
+            ["training.silence=none", "training.bump_value=3"],
+            "training.bump_value is read with training.silence=bumping",
+        ),
+        (
+            ["training.silence=none", "training.max_silent=[1,1]"],
+            "training.max_silent is read with training.silence=b",
+        ),
+        (
+            ["optimizer.schedule=cosine", "optimizer.gamma=0.5"],
+            "optimizer.gamma is read with optimizer.schedule=step, g",
+        ),
+        (
+            ["training.xi_per_noise=9"],
+            "training.xi_per_noise is read with training.match_noise=true, got false",
+        ),
         (["optimizer=sgd", "optimizer.beta1=0.5"], "optimizer.beta1 is read by adam, adamw, not by the"),
         (["training.loss=time_mse", "training.xi=0.3"], "training.xi is read by ttfs_cross_entropy, not by"),
         (["training.xi=0.3", "dataset.n_train=500", "training.max_silent=[1,1]"], None),

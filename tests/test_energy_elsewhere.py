@@ -233,8 +233,18 @@ ONE = np.ones((2, 3, 4))
         ([ONE, np.full((2, 3, 4), np.nan)], {}, ValueRangeError, r"spikes\[1\] must hold numbers of spikes"),
         ([ONE, np.full((2, 3, 4), "a")], {}, DtypeError, r"spikes\[1\] must hold numbers, got <U1"),
         ([ONE, [[1, 2], [3]]], {}, ShapeError, r"spikes\[1\] must be an array"),
-        ([ONE, ONE[:, :2]], {}, ShapeError, r"spikes\[1\] must have 3 samples, as the others, got 2"),
-        ([ONE, ONE[:1]], {}, ShapeError, r"spikes\[1\] must have 2 time steps, as the others, got 1"),
+        (
+            [ONE, ONE[:, :2]],
+            {},
+            ShapeError,
+            r"spikes\[1\] must have 3 samples, as others or n_samples s",
+        ),
+        (
+            [ONE, ONE[:1]],
+            {},
+            ShapeError,
+            r"spikes\[1\] must have 2 time steps, as others or duration",
+        ),
         ([ONE, ONE], {"synapses": [(4, 4), (4, 4)]}, ShapeError, "synapses must be 1, one between each two"),
         (
             [ONE, ONE],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import gpuspike as gs
+from gpuspike.cli import plan, report, train
 from gpuspike.cli.command import too_large
 from gpuspike.config.schema import jobs
 from gpuspike.datasets import load_arrays
@@ -23,6 +26,7 @@ from gpuspike.errors import (
     ValueRangeError,
     extent,
 )
+from gpuspike.store.run_folder import check_folder
 
 
 def test_float16_is_told_by_its_own_name() -> None:
@@ -118,3 +122,36 @@ def test_line_breaks_in_a_pair_are_told_in_one_line() -> None:
         jobs(["=\x850", "=\x85"], multirun=False)
     assert str(error.value).count(r"\x85") == 2
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [train.train, train.evaluate, plan.plan, report.report])
+def test_every_command_tells_its_version(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpuspike", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        command()
+    assert stop.value.code == 0
+    assert re.fullmatch(r"gpuspike-(train|evaluate|plan|report) \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_a_folder_with_hydra_s_own_configuration_holds_no_run(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text("# all\ndefaults:\n  - model: mnist\n")
+    check_folder(tmp_path)
+    (tmp_path / "conf" / "config.yaml").write_text("seed: 1\n")
+    with pytest.raises(OutputError, match="which holds a run"):
+        check_folder(tmp_path)
+
+
+def test_a_run_goes_on_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpuspike-train", "resume=outputs/x", "hydra.run.dir=outputs/y"])
+    with pytest.raises(SystemExit) as stop:
+        train.train()
+    assert stop.value.code == 2
+    assert (
+        "goes on in the run's own folder, got hydra.run.dir=outputs/y: leave it out"
+        in capsys.readouterr().err
+    )

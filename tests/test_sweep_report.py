@@ -301,3 +301,21 @@ def test_a_run_is_not_taken_for_a_sweep(tmp_path: Path) -> None:
     job(tmp_path, "0")
     with pytest.raises(DataError, match=r"expected the folder of a sweep, got that of a run: .*report\.html"):
         read_sweep(tmp_path / "0")
+
+
+def test_a_value_typed_as_null_is_the_same_as_one_left_out(tmp_path: Path) -> None:
+    for name, typed in (("0", ["model.weight_mean=null", "seed=1"]), ("1", ["seed=2"])):
+        told = job(tmp_path, name, model={"weight_mean": None}, seed=int(name) + 1)
+        told["run"]["overrides"] = typed
+        (tmp_path / name / "summary.json").write_text(json.dumps(told))
+    page, _ = write_sweep_report(tmp_path)
+    assert page.name == "sweep.html"
+
+
+def test_the_folder_of_a_run_is_refused_with_what_there_is_to_do(tmp_path: Path) -> None:
+    job(tmp_path, "0")
+    with pytest.raises(DataError, match=r"got that of a run: .*, see its report\.html"):
+        read_sweep(tmp_path / "0")
+    (tmp_path / "0" / "report.html").unlink()
+    with pytest.raises(DataError, match=r"gpuspike-train resume=.* goes on with it"):
+        read_sweep(tmp_path / "0")

@@ -79,9 +79,11 @@ def read_spikes(
         raise ShapeError(f"{name} must be (time, sample, neuron), got shape {array.shape}")
     n_steps, n, n_neurons = array.shape
     if n_samples is not None and n != n_samples:
-        raise ShapeError(f"{name} must have {n_samples} samples, as the others, got {n}")
+        raise ShapeError(f"{name} must have {n_samples} samples, as others or n_samples say, got {n}")
     if duration is not None and n_steps != duration:
-        raise ShapeError(f"{name} must have {duration:g} time steps, as the others, got {n_steps}")
+        raise ShapeError(
+            f"{name} must have {duration:g} time steps, as others or duration say, got {n_steps}"
+        )
     step, sample, neuron = np.nonzero(array)
     number = np.asarray(array[step, sample, neuron], np.float64)
     if not ((number > 0) & (number % 1 == 0) & np.isfinite(number)).all():

@@ -64,8 +64,12 @@ def class_labels(name: str, labels: ArrayLike, n_samples: int, n_classes: int) -
     if array.shape != (n_samples,):
         raise ShapeError(f"{name} must be one for each of the {n_samples} samples, got shape {array.shape}")
     if array.min() < 0 or array.max() >= n_classes:
+        least = int(array.min())
+        fits = least != 0 and int(array.max()) - least < n_classes
+        hint = f": {name} {'-' if least > 0 else '+'} {abs(least)} do" if fits else ""
         raise ValueRangeError(
-            f"{name} must lie from 0 to {n_classes - 1}, a number for each output neuron, got {extent(array)}"
+            f"{name} must lie from 0 to {n_classes - 1}, a number for each output neuron, got "
+            f"{extent(array)}{hint}"
         )
     return array.astype(np.int64)
 

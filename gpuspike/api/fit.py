@@ -79,7 +79,9 @@ def fit(
     examined = None
     if validation is not None:
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-            raise ShapeError("validation must be two arrays, spike times and labels, got something else")
+            raise ShapeError(
+                f"validation must be two arrays, spike times and labels, got {type(validation).__name__}"
+            )
         examined = _labelled(net, "validation times", "validation labels", (validation[0], validation[1]))
     learnt = net.parameters.map(np.copy)
     trainer = make_trainer(

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from typing import NoReturn
 
 from hydra.errors import HydraException
@@ -27,6 +28,9 @@ def command(name: str, what: str) -> Iterator[None]:
         what: may not fit into memory: "the run".
     """
     screen.open_streams()
+    if "--version" in sys.argv[1:]:
+        print(f"{name} {metadata.version('gpuspike')}")
+        sys.exit(0)
     try:
         _check_here()
         yield

@@ -67,14 +67,18 @@ def _plan(arguments: Sequence[str]) -> None:
     if len(asked) == 1:
         _show(asked[0], console)
         return
-    table = Table("job", "peak memory", "an epoch", "in all", "step", title="Jobs, estimated")
+    given = [set(job.overrides) for job in asked]
+    same = set.intersection(*given)
+    table = Table("job", "values", "peak memory", "an epoch", "in all", "step", title="Jobs, estimated")
     total = 0.0
     for number, job in enumerate(asked):
         parts = build(job.config)
         needed, timing = memory_of(parts), time_of(parts, console)
         total += timing.total
         times = duration(timing.epoch), duration(timing.total)
-        table.add_row(str(number), in_words(needed.peak), *times, str(parts.step_kind()))
+        differing = (text.partition("=") for text in job.overrides if text not in same)
+        own = clean("\n".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in differing))
+        table.add_row(str(number), own, in_words(needed.peak), *times, str(parts.step_kind()))
     console.print(table)
     whole = duration(total + REST * len(asked))
     console.print(

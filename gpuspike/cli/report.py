@@ -70,6 +70,8 @@ def read(arguments: Sequence[str]) -> tuple[Path, float | None]:
     if len(folders) != 1 or len(watch) > 1 or folders[0].startswith("-"):
         spaced = "watch" in arguments or "=" in arguments or any(text.endswith("=") for text in arguments)
         hint = "; values are given without spaces: watch=5" if spaced else ""
+        if other := [text for text in folders if "=" in text and not Path(text).exists()]:
+            hint = f"; there is no {other[0].partition('=')[0]}, there is watch=SECONDS"
         raise ConfigError(f"expected the folder of a sweep, got {' '.join(arguments) or 'nothing'}{hint}")
     if not watch:
         return Path(folders[0]), None

@@ -214,6 +214,8 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
     asked = jobs([a for a in arguments if not a.startswith("-")], bool(flags), check_values)
     for job in asked:
         if job.config.resume is not None:
+            if elsewhere := [a for a in arguments if a.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]:
+                raise ConfigError(f"resume goes on in the run's own folder, got {elsewhere[0]}: leave it out")
             if why := not_a_run(Path(job.config.resume)):
                 raise ConfigError(f"resume must be the folder of a run, got {job.config.resume}, {why}")
             check_writable(Path(job.config.resume))
@@ -223,6 +225,9 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
         build(job.config)
         check_sweep(job.folder) if job.sweep else check_folder(job.folder)
         before |= existing(job.folder)
+    if not flags:
+        notes = [f"{a} is of a sweep: -m begins one" for a in arguments if a.startswith("hydra.sweep.dir=")]
+        asked = [replace(job, notes=[*job.notes, *notes]) for job in asked]
     tell("gpuspike-train", asked)
     if not asked or asked[0].config.resume is not None:
         return before, None, None

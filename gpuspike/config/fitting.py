@@ -149,6 +149,26 @@ def aimless(config: Any) -> list[str]:
     ]
 
 
+def unread(overrides: Sequence[str], config: Any) -> list[str]:
+    """What was typed and nothing reads, since another value has it so."""
+    training, kind = config.training, config.optimizer.schedule.value
+    silence = training.silence.value
+    bumps = ("bump_value", "bump_exponential", "bump_targeted", "bump_replaces_step")
+    why: dict[str, str] = {} if kind == "step" else dict.fromkeys(
+        ("optimizer.step_size", "optimizer.gamma"), f"optimizer.schedule=step, got {kind}"
+    )  # fmt: skip
+    if silence != "waking":
+        why["training.waking"] = f"training.silence=waking, got {silence}"
+    if silence != "bumping":
+        why |= dict.fromkeys((f"training.{key}" for key in bumps), f"training.silence=bumping, got {silence}")
+    if silence == "none":
+        why["training.max_silent"] = "training.silence=bumping or waking, got none"
+    if not training.match_noise:
+        why["training.xi_per_noise"] = "training.match_noise=true, got false"
+    typed = dict.fromkeys(text.lstrip("+").partition("=")[0] for text in overrides)
+    return [f"{key} is read with {why[key]}" for key in typed if key in why]
+
+
 def undelayed(overrides: Sequence[str], delays: str) -> list[str]:
     """What was typed of a chip's delays where the network has none."""
     if delays not in ("", "none"):

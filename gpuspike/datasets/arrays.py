@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -71,6 +72,13 @@ def load_arrays(
         wanted = " or ".join(f"train_{kind}" for kind in KINDS)
         raise DataError(f"{path} must hold one of {wanted}, got {', '.join(sorted(arrays)) or 'nothing'}")
     (kind,) = found
+    known = [
+        "class_names",
+        *(f"{name}_{what}" for name in ("train", "validation", "test") for what in (*KINDS, "labels")),
+    ]
+    for name in arrays:  # others may be of use to their owner
+        if name not in known and (close := get_close_matches(name, known, 1, 0.8)):
+            raise DataError(f"{path} holds {name}, which nothing reads: did you mean {close[0]}?")
     if "class_names" in arrays:
         try:
             names = names_of(f"class_names in {path}", arrays["class_names"])
@@ -142,8 +150,14 @@ def _split(
         wanted = "uint8" if kind == "pixels" else "floats"
         raise DataError(f"{name}_{kind} in {path} must be {wanted}, got {samples.dtype}")
     if labels.shape != samples.shape[:1] or labels.dtype.kind not in "iu":
+        hint, numbers = "", labels.dtype.kind in "fiub"
+        if labels.shape == samples.shape[:1] and numbers and (labels == labels.round()).all():
+            hint = f": {name}_labels.astype(int) does"
+        elif labels.ndim == 2 and len(labels) == len(samples) and numbers and (labels.sum(axis=1) == 1).all():
+            hint = f": {name}_labels.argmax(axis=1) does"
         raise DataError(
-            f"{name}_labels in {path} must be {samples.shape[:1]} integers, got {labels.shape} {labels.dtype}"
+            f"{name}_labels in {path} must be {samples.shape[:1]} integers, got {labels.shape} "
+            f"{labels.dtype}{hint}"
         )
     size = len(samples) if size is None else size
     if size == 0:

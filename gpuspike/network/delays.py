@@ -174,7 +174,10 @@ def learnt(constants: Sequence[str], kinds: str | Sequence[str] | None) -> tuple
     """Names of all that a network learns beside its weights: constants, then delays; see `kinds_of`."""
     texts = isinstance(constants, list | tuple) and all(isinstance(name, str) for name in constants)
     if not texts:
-        raise ConfigError(f"constants to be trained must be a list of different names, got {constants!r}")
+        hint = f": [{constants!r}] is one" if isinstance(constants, str) else ""
+        raise ConfigError(
+            f"constants to be trained must be a list of different names, got {constants!r}{hint}"
+        )
     for name in constants:
         if name in DELAYS:
             raise ConfigError(f"{name} is asked for as delays: {DELAYS[name]}, got it among the constants")

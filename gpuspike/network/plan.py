@@ -88,6 +88,8 @@ def read_plan(entries: Sequence[Any]) -> Plan:
             pad_time = given.pop("pad_time", math.inf)
             if isinstance(pad_time, bool) or not isinstance(pad_time, int | float | np.number):
                 raise ValueRangeError(f"pad_time in {name} must be a time, got {pad_time!r}")
+            if pad_time != math.inf and not given.get("padding"):
+                raise ValueRangeError(f"pad_time in {name} is of a padding, got {pad_time!r} and none")
             sizes = {key: _whole(f"{key} in {name}", size, key != "padding") for key, size in given.items()}
             plan.append(Maps(value, pad_time=float(pad_time), **sizes))
         else:

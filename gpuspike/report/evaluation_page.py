@@ -113,12 +113,14 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
             )
             + "</div>"
         )
+        several = len(population["per_replica_and_chip"]) > 1
+        counted = "pairs of a network and a chip" if several else "chips"
         told = population_lines(population)[: 3 + len(_seen(population))]
         body.append(
             f"<h2>Yield</h2>\n<p>{escape('; '.join(told))}.</p>"
             + picture(
                 path.with_name(f"{path.stem}_yield.png"),
-                "Above: how many chips have which accuracy. Below: the share of the chips that reach an"
+                f"Above: how many {counted} have which accuracy. Below: the share of the chips that reach an"
                 " accuracy, on each the mean of its networks (thin lines: one by one); around it, for each"
                 " count, the 95 % interval of the share of all such chips (Clopper and Pearson).",
                 path,
@@ -128,11 +130,7 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
             (f"{count} of {population['chips']}", readable(value, "%"), share)
             for count, value, share in _reached(population)
         ]
-        reach = (
-            "reach, on each the mean of its networks"
-            if len(population["per_replica_and_chip"]) > 1
-            else "reach"
-        )
+        reach = "reach, on each the mean of its networks" if several else "reach"
         body.append(table(rows, ["chips", reach, "of all such chips, with 95 %"]))
     body.append(f"<h2>One classification on a chip</h2>\n{_chips(answer)}")
     if population:

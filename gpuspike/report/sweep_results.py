@@ -72,7 +72,10 @@ def _given(job: JobResult) -> dict[str, str]:
 def _typed(job: JobResult, key: str, given: Mapping[str, Mapping[str, str]]) -> Typed | None:
     known = job.config.get(key)
     if key in given[job.name]:
-        return given[job.name][key], given[job.name][key] if known is None else known
+        text = given[job.name][key]
+        if known is None:
+            return (as_typed(None), None) if text.lower() in ("null", "~", "") else (text, text)
+        return text, known
     return (as_typed(known), known) if key in job.config else None
 
 

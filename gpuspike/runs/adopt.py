@@ -91,8 +91,9 @@ def adopt(config: Config, layers: Sequence[Layer], weights: Sequence[Array], fol
     for layer, own in zip(layers, parts.network.layers, strict=True):
         if (layer.n_in, layer.n_out) != (own.n_in, own.n_out):
             raise ConfigError(
-                f"the network must be {parts.network.sizes}, for the inputs and classes of "
-                f"{parts.dataset.name}, got {layers[0].n_in}-{'-'.join(str(one.n_out) for one in layers)}"
+                f"the network must have {parts.network.layers[0].n_in} inputs and "
+                f"{parts.network.layers[-1].n_out} outputs, for {parts.dataset.name}, got {layers[0].n_in}-"
+                f"{'-'.join(str(one.n_out) for one in layers)}"
             )
     check_folder(folder)
     arrays = new_trainer(parts).state() | {f"weights_{k}": w for k, w in enumerate(weights)}

@@ -129,7 +129,7 @@ def _silence(
         shares.append(
             np.stack(
                 [
-                    silent[labels == k].mean(axis=0) if (labels == k).any() else silent[0]
+                    silent[labels == k].mean(axis=0) if (labels == k).any() else np.full(layer.n_post, np.nan)
                     for k in range(n_class)
                 ]
             )

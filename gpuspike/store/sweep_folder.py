@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,10 @@ def read_sweep(folder: Path) -> list[JobResult]:
     if not os.path.isdir(folder):
         raise DataError(f"the sweep's folder must exist, got {folder}")
     if os.path.isfile(folder / CONFIG):
-        raise DataError(f"expected the folder of a sweep, got that of a run: {folder}, see its report.html")
+        told = "see its report.html"
+        if not os.path.isfile(folder / "report.html"):
+            told = f"gpuspike-train {shlex.quote(f'resume={folder}')} goes on with it"
+        raise DataError(f"expected the folder of a sweep, got that of a run: {folder}, {told}")
     try:
         inside = [path for path in folder.iterdir() if os.path.isdir(path) and path.name != JOBS]
     except OSError as error:

@@ -134,7 +134,7 @@ def yields(reached: Floats, band: Floats | None = None) -> Figure:
     counts.axvline(mean, color=VERMILION, label=f"mean {mean:.2f} %")
     counts.axvline(median, color=GREY, linestyle="--", label=f"median {median:.2f} %")
     counts.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    counts.set_ylabel("chips" if len(reached) == 1 else "chips, all replicas")
+    counts.set_ylabel("chips" if len(reached) == 1 else "networks on chips")
     counts.yaxis.set_major_locator(lazy_matplotlib().ticker.MaxNLocator(integer=True, nbins=5))
     shares = 100 * np.arange(1, reached.shape[1] + 1) / reached.shape[1]
     of_means = -np.sort(-reached.mean(axis=0))

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 PANELS = 5
 """Layers that are shown, the first ones."""
 
+NO_SAMPLE = "#f3d9c4"
+"""Colour of a class that no sample is of."""
+
 NAMED = 20
 """Classes that are named one by one."""
 
@@ -59,7 +62,7 @@ def silence(
     """The share of samples of each class for which each neuron is silent, a panel a layer.
 
     Args:
-        shares: of each layer (n_class, n_neuron), in 0..1.
+        shares: of each layer (n_class, n_neuron), in 0..1; NaN, coloured, for a class without samples.
         never: of each layer as `silent_since` tells; empty where nobody knows.
     """
     shares = shares[:PANELS]
@@ -67,10 +70,11 @@ def silence(
     figure = new_figure(height=0.5 + len(shares) * (0.65 + 0.055 * min(n_class, NAMED)))
     panels: Any = np.atleast_1d(figure.subplots(len(shares), 1)) if shares else []
     for number, (axes, share) in enumerate(zip(panels, shares, strict=True)):
-        order = np.argsort(share.mean(axis=0), kind="stable")
+        order = np.argsort(np.nanmean(share, axis=0), kind="stable")
         picture = axes.imshow(
             share[:, order], cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
         )
+        axes.set_facecolor(NO_SAMPLE)
         title = f"hidden {number + 1}"
         if number < len(never):
             title += ": " + in_words(never[number], share.shape[1])
