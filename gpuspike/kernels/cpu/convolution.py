@@ -248,12 +248,13 @@ def _backward_job(
     n_maps, n_pre = weights_t.shape[1:]
     rooms = (
         np.empty((4, n_around + n_bias), t_in.dtype), np.empty((3, n_pre), t_in.dtype),
-        np.empty((2, n_maps), np.int64), np.empty((3, n_maps)),
+        np.empty((2, n_maps), np.int64), np.empty((3, n_maps)), np.empty(n_maps, t_in.dtype),
     )  # fmt: skip
     room, patch = bare(rooms[0]), bare(rooms[1])
     times, a1, a2, of_times = room[0], room[1], room[2], room[3]
     places, maps = bare(rooms[2])[0], bare(rooms[2])[1]
     scale, far, decay = bare(rooms[3])[0], bare(rooms[3])[1], bare(rooms[3])[2]
+    strength = bare(rooms[4])
     packs = run_length * times.itemsize < VECTOR_BYTES  # short runs are gathered first
     for task in tasks(control, n_tasks, n_pieces):
         r, part = task // PARTS, task % PARTS
@@ -270,7 +271,7 @@ def _backward_job(
             cross, steep = t_cross[r, b], slope[r, b]
             for window_ in range(grad.shape[2] * grad.shape[3]):
                 wy, wx = window_ // grad.shape[3], window_ % grad.shape[3]
-                pulled, packed = grad[r, b, wy, wx], -1
+                pulled = grad[r, b, wy, wx]
                 _first_of(cross, sizes, wy, wx, places)
                 n = 0
                 for j in range(n_maps):
@@ -306,13 +307,11 @@ def _backward_job(
                         kind(decay[m] * scale[m] * (1.0 - far[m] * rate_slow)),
                         kind(decay[m] * scale[m] * rate_fast),
                     )
-                    first = corner(sizes, place)
                     if packs:
-                        if place != packed:
-                            for k in range(3):
-                                pack(room[k], sizes, first, patch[k])
-                            packed = place
-                        _pull(t, p, x, patch[0], patch[1], patch[2], total[j])
+                        strength[m] = p
+                        if not further:
+                            continue
+                    first = corner(sizes, place)
                     for k in range(sizes.kernel + 1):
                         at, w0, n_run = first + k * wide(sizes), k * run_length, run_length
                         if k == sizes.kernel:
@@ -325,6 +324,21 @@ def _backward_job(
                                 t, q1, q2, times[at:end], a1[at:end], a2[at:end], weights_t[r, j, w0:w1],
                                 of_times[at:end],
                             )  # fmt: skip
+                if packs and short:
+                    for dy in range(sizes.pool):
+                        for dx in range(sizes.pool):
+                            place = (wy * sizes.grid_columns + wx) * sizes.pool + dy * sizes.grid_columns + dx
+                            waiting = True
+                            for m in range(n):
+                                j = maps[m]
+                                if places[j] != place:
+                                    continue
+                                if waiting:
+                                    for k in range(3):
+                                        pack(room[k], sizes, corner(sizes, place), patch[k])
+                                    waiting = False
+                                x = times.dtype.type(far[m])
+                                _pull(cross[place, j], strength[m], x, patch[0], patch[1], patch[2], total[j])
             if further:
                 out = times_grad[r, b]
                 if short:
