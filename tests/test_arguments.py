@@ -67,6 +67,13 @@ def test_what_was_got_is_told_with_what_would_do() -> None:
         gs.latency(np.array([0.5, np.nan, np.nan]), 0.0, 1.0)
 
 
+def test_a_value_that_a_data_set_reads_is_suggested() -> None:
+    with pytest.raises(ConfigError, match=r"patterns 'seed'; there are .*; did you mean pattern_seed"):
+        gs.dataset("patterns", seed=3)
+    with pytest.raises(ConfigError, match=r"the data set yin_yang 'seed'; there are [a-z_, ]*$"):
+        gs.dataset("yin_yang", seed=3)
+
+
 def test_a_network_is_loaded_from_a_path_only() -> None:
     with pytest.raises(DataError, match="got 3"):
         gs.load(3)  # type: ignore[arg-type]

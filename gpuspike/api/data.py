@@ -73,11 +73,6 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise DtypeError(f"dtype must be float32 or float64, got {dtype!r}")
     kind = type(dataset_config())
-    for key in values:
-        one_of("value of a data set", key, [field.name for field in fields(kind)])
-    values = {key: plain(value) for key, value in values.items()}
-    if wrong := "; ".join(texts(values, kind)):
-        raise ConfigError(wrong)
     unit, repeats = 1.0, 1
     if Path(name).is_dir():
         run = read_config(Path(name) / "config.yaml")
@@ -85,6 +80,15 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
         known: dict[str, Any] = vars(run.dataset)
     else:
         known = dataset_values(str(name))
+    own = str(known.get("name", name))
+    names = [field.name for field in fields(kind)]
+    read = [key for key in names if not unused([f"dataset.{key}"], dataset=(DATASETS, own))]
+    for key in values:
+        if key not in names:
+            one_of(f"value of the data set {own}", key, read)
+    values = {key: plain(value) for key, value in values.items()}
+    if wrong := "; ".join(texts(values, kind)):
+        raise ConfigError(wrong)
     config = typed(known | values, kind)
     if strange := unused([f"dataset.{key}" for key in values], dataset=(DATASETS, config.name)):
         raise ConfigError("; ".join(strange))

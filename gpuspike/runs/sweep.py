@@ -94,7 +94,7 @@ def run_once(
     if not begun:
         place = folder
     _write(mark, sweep, place, finished=False, of=of)  # also where it had failed
-    around, start, left = existing(place), time.monotonic(), config.training.epochs
+    around, left = existing(place), config.training.epochs
     with (
         used(sweep),
         _Followed(label, left, console, live) as followed,
@@ -121,7 +121,7 @@ def run_once(
             with suppress(OutputError):
                 _write(mark, sweep, place, finished=False, of=of, failed=str(why) or "out of memory")
             raise why from None
-    words = [_result(summary, split) + duration(time.monotonic() - start)]
+    words = [_result(summary, split) + duration(summary["emulator"]["wall_s"])]
     if summary["run"]["resumed"]:
         words.append(f"resumed after epoch {summary['run']['resumed'][-1]}")
     if place != asked:
