@@ -67,6 +67,12 @@ def test_what_was_got_is_told_with_what_would_do() -> None:
         gs.latency(np.array([0.5, np.nan, np.nan]), 0.0, 1.0)
 
 
+def test_a_pad_time_without_padding_is_told() -> None:
+    layers = [(6, 6), {"conv": 2, "kernel": 3, "pad_time": 0.5}, 3]
+    with pytest.warns(UserWarning, match=r"pad_time=0\.5 of layer 1 is of a padding, and there is none"):
+        gs.Network(layers)
+
+
 def test_a_value_that_a_data_set_reads_is_suggested() -> None:
     with pytest.raises(ConfigError, match=r"patterns 'seed'; there are .*; did you mean pattern_seed"):
         gs.dataset("patterns", seed=3)

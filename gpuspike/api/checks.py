@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError, extent
 from gpuspike.kernels.limits import check_times
 from gpuspike.kinds import is_number
-from gpuspike.network.plan import Plan, read_plan
+from gpuspike.network.plan import Plan, idle, read_plan
 
 Array = NDArray[Any]
 
@@ -65,7 +66,7 @@ def class_labels(name: str, labels: ArrayLike, n_samples: int, n_classes: int) -
         raise ShapeError(f"{name} must be one for each of the {n_samples} samples, got shape {array.shape}")
     if array.min() < 0 or array.max() >= n_classes:
         least = int(array.min())
-        fits = least != 0 and int(array.max()) - least < n_classes
+        fits = abs(least) == 1 and int(array.max()) - least == n_classes - 1
         hint = f": {name} {'-' if least > 0 else '+'} {abs(least)} do" if fits else ""
         raise ValueRangeError(
             f"{name} must lie from 0 to {n_classes - 1}, a number for each output neuron, got "
@@ -162,7 +163,10 @@ def read_sizes(sizes: Sequence[Any]) -> tuple[int, tuple[int, int, int] | None, 
         rows, columns, channels = [whole("an image's size", size, 1) for size in [*first, 1][:3]]
         image = rows, columns, channels
         first = math.prod(image)
-    return whole("a layer's size", first, 1), image, read_plan(sizes[1:])
+    plan = read_plan(sizes[1:])
+    for note in idle(plan):
+        warnings.warn(note, stacklevel=4)
+    return whole("a layer's size", first, 1), image, plan
 
 
 def by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]) -> list[float]:

@@ -82,7 +82,7 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
         known = dataset_values(str(name))
     own = str(known.get("name", name))
     names = [field.name for field in fields(kind)]
-    read = [key for key in names if not unused([f"dataset.{key}"], dataset=(DATASETS, own))]
+    read = [key for key in names if key != "name" and not unused([f"dataset.{key}"], dataset=(DATASETS, own))]
     for key in values:
         if key not in names:
             one_of(f"value of the data set {own}", key, read)

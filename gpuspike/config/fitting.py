@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from enum import Enum
 from functools import cache
@@ -14,6 +15,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from gpuspike.config.files import conf_folder
+from gpuspike.errors import GpuspikeError
+from gpuspike.network.plan import idle, read_plan
 from gpuspike.registry import Registry
 from gpuspike.substrate.spec import keys
 from gpuspike.training.augmentation import WARPS
@@ -128,6 +131,8 @@ OF_A_CHIP = "is of a chip, and substrate="
 def aimless(config: Any) -> list[str]:
     """What is asked of a chip where there is none: its seed, or trials, which would be one and the same."""
     notes, training, model, substrate = [], config.training, config.model, config.substrate
+    with suppress(GpuspikeError):  # what is wrong with layers is told elsewhere
+        notes += [f"model.layers: {text}" for text in idle(read_plan(model.layers))]
     if model.delays in ("", "none"):
         usual = {f.name: f.default for f in fields(model) if f.name.startswith("delay_")}
         given = [f"model.{key}={getattr(model, key)}" for key, v in usual.items() if getattr(model, key) != v]

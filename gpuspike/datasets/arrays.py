@@ -72,13 +72,8 @@ def load_arrays(
         wanted = " or ".join(f"train_{kind}" for kind in KINDS)
         raise DataError(f"{path} must hold one of {wanted}, got {', '.join(sorted(arrays)) or 'nothing'}")
     (kind,) = found
-    known = [
-        "class_names",
-        *(f"{name}_{what}" for name in ("train", "validation", "test") for what in (*KINDS, "labels")),
-    ]
-    for name in arrays:  # others may be of use to their owner
-        if name not in known and (close := get_close_matches(name, known, 1, 0.8)):
-            raise DataError(f"{path} holds {name}, which nothing reads: did you mean {close[0]}?")
+    if "class_names" not in arrays and (close := get_close_matches("class_names", arrays, 1, 0.8)):
+        raise DataError(f"{path} holds {close[0]}, which nothing reads: did you mean class_names?")
     if "class_names" in arrays:
         try:
             names = names_of(f"class_names in {path}", arrays["class_names"])
@@ -151,10 +146,12 @@ def _split(
         raise DataError(f"{name}_{kind} in {path} must be {wanted}, got {samples.dtype}")
     if labels.shape != samples.shape[:1] or labels.dtype.kind not in "iu":
         hint, numbers = "", labels.dtype.kind in "fiub"
-        if labels.shape == samples.shape[:1] and numbers and (labels == labels.round()).all():
+        small = numbers and labels.size and 0 <= labels.min() and labels.max() < MOST_CLASSES
+        if labels.shape == samples.shape[:1] and small and (labels == labels.round()).all():
             hint = f": {name}_labels.astype(int) does"
-        elif labels.ndim == 2 and len(labels) == len(samples) and numbers and (labels.sum(axis=1) == 1).all():
-            hint = f": {name}_labels.argmax(axis=1) does"
+        elif labels.ndim == 2 and len(labels) == len(samples) and labels.shape[1] > 1 and small:
+            ones = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
+            hint = f": {name}_labels.argmax(axis=1) does" if ones else ""
         raise DataError(
             f"{name}_labels in {path} must be {samples.shape[:1]} integers, got {labels.shape} "
             f"{labels.dtype}{hint}"

@@ -88,8 +88,6 @@ def read_plan(entries: Sequence[Any]) -> Plan:
             pad_time = given.pop("pad_time", math.inf)
             if isinstance(pad_time, bool) or not isinstance(pad_time, int | float | np.number):
                 raise ValueRangeError(f"pad_time in {name} must be a time, got {pad_time!r}")
-            if pad_time != math.inf and not given.get("padding"):
-                raise ValueRangeError(f"pad_time in {name} is of a padding, got {pad_time!r} and none")
             sizes = {key: _whole(f"{key} in {name}", size, key != "padding") for key, size in given.items()}
             plan.append(Maps(value, pad_time=float(pad_time), **sizes))
         else:
@@ -98,6 +96,15 @@ def read_plan(entries: Sequence[Any]) -> Plan:
                 raise ValueRangeError(f"{name}, pool, must stand behind a conv, whose spikes it hears")
             plan[-1] = replace(before, pool=before.pool * value)
     return plan
+
+
+def idle(plan: Plan) -> list[str]:
+    """What of a plan nothing reads, in words."""
+    return [
+        f"pad_time={layer.pad_time:g} of layer {number} is of a padding, and there is none"
+        for number, layer in enumerate(plan, 1)
+        if isinstance(layer, Maps) and layer.pad_time != math.inf and not layer.padding
+    ]
 
 
 def timed(plan: Plan, unit: float) -> Plan:

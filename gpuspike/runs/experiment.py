@@ -291,12 +291,12 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     recipe, on_chip = recipe_of(config), config.substrate.gradient is not GradientName.ideal
     noise = substrate.time_noise / model.tau_syn if on_chip else 0.0
     together = training.evaluation_batch_size
+    with by_keys("training", [item.name for item in fields(training)]):
+        augment = augmentation_of(config, dataset)
     if backend.name == "cuda":
         together = _evaluated_together(config, dataset, network, substrate, to_train, backend.devices)
     with by_keys("training", [item.name for item in fields(training)]):
-        rule = replace(recipe, evaluation_batch_size=together).make_rule(
-            model.tau_syn, augmentation_of(config, dataset)
-        )
+        rule = replace(recipe, evaluation_batch_size=together).make_rule(model.tau_syn, augment)
     return Experiment(
         config=config,
         backend=backend,

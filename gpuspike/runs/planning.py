@@ -9,13 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from gpuspike.runs import memory
-from gpuspike.runs.experiment import (
-    Experiment,
-    bytes_on_device,
-    chip_bytes_on_device,
-    drawn_bytes,
-    new_trainer,
-)
+from gpuspike.runs.experiment import Experiment, bytes_on_device, chip_bytes_on_device, new_trainer
 from gpuspike.runs.rehearsal import prepare_kernels
 from gpuspike.substrate import OnChip
 from gpuspike.training.augmentation import RandomWarp
@@ -93,11 +87,8 @@ def memory_of(parts: Experiment) -> Memory:
     data = sum(n_samples.values()) * sizes[0][0] * item
     if parts.rule.keeps_inputs:
         data += n_samples["train"] * sizes[0][0] * memory.ORDER_BYTES
-    if isinstance(parts.rule.augment, RandomWarp):  # drawn an epoch at a time, or some batches
-        if on_device:
-            data += drawn_bytes(parts.rule.augment, parts.config, n_samples["train"])
-        else:
-            data += 8 * parts.rule.augment.n_drawn * n_samples["train"] * replicas * parts.rule.trials
+    if isinstance(parts.rule.augment, RandomWarp):  # drawn an epoch at a time
+        data += 8 * parts.rule.augment.n_drawn * n_samples["train"] * replicas * parts.rule.trials
     presented = replicas * n_samples["train"] * parts.rule.trials
     outputs = replicas * sum(n_samples.values()) * sizes[-1][1] * item
     machine = parts.on_chip(parts.chip_seeds)
@@ -117,7 +108,7 @@ def memory_of(parts: Experiment) -> Memory:
     if on_device:  # a step and an evaluation have pools of their own there
         kept = bytes_on_device(config, parts.dataset, network)
         told = {
-            "data: training and validation samples, shuffles, answers": kept,
+            "data: training and validation samples, shuffles, answers, what warps images": kept,
             "weights": weights,
             "optimiser": optimiser,
             "emulated chip": chip_bytes_on_device(config, network, parts.substrate),

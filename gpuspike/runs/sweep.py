@@ -30,6 +30,7 @@ from gpuspike.store.run_folder import (
     SUMMARY,
     check_writable,
     existing,
+    of_a_run,
     remove_empty,
     replace_text,
     used,
@@ -44,7 +45,7 @@ def check_sweep(folder: Path) -> None:
         OutputError: the folder holds runs that are no sweep's, or nothing can be written there.
     """
     check_writable(folder)
-    runs = (folder / CONFIG).exists() or any(folder.glob(f"*/{CONFIG}"))
+    runs = (folder / CONFIG).exists() or any(map(of_a_run, folder.glob(f"*/{CONFIG}")))
     if runs and not (folder / JOBS).is_dir():
         raise OutputError(f"the sweep folder must be new or a sweep's, got {folder}, which holds a run")
 

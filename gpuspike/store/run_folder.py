@@ -25,11 +25,11 @@ def check_folder(folder: Path) -> None:
         OutputError: the folder holds a run already, or nothing can be written there.
     """
     check_writable(folder)
-    if any(_of_a_run(path) for path in (folder / CONFIG, *folder.glob(f"*/{CONFIG}"))):
+    if (folder / CONFIG).exists() or any(map(of_a_run, folder.glob(f"*/{CONFIG}"))):
         raise _used(folder)
 
 
-def _of_a_run(path: Path) -> bool:
+def of_a_run(path: Path) -> bool:
     """Whether a file is there that is a run's configuration; Hydra's own begin with what they take in."""
     try:
         return not any(line.startswith("defaults:") for line in path.read_text("utf-8").splitlines())

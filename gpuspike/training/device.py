@@ -101,7 +101,7 @@ class DeviceStep:
             and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)
         )
         self._graph: cuda_graph.Captured | None = None
-        self._warm = False
+        self._warm: int | None = None  # the lane's refusals, where a full batch has run in what it has
         self._batches: cuda_step.Batches | None = None
         self._lane = cuda_graph.Lane()
         sizes = [layer.n_out for layer in network.layers]
@@ -176,7 +176,7 @@ class DeviceStep:
         if not self._knows(
             "train", train
         ):  # the graph knows the old arrays' addresses; another size, other kernels
-            self._graph, self._warm, self._batches, self._warp = None, False, None, None
+            self._graph, self._warm, self._batches, self._warp = None, None, None, None
         data = self._on_device("train", train)
         with self._lane.entered():
             if self._batches is None:
@@ -226,18 +226,24 @@ class DeviceStep:
             self._draw(self._warp, number)
         full, n_presented = self._rule.presented, self._batches.order.shape[1]
         n_batch = min(full, n_presented - number * full)
-        if self._graph is not None and not self._lane.holds(self._graph):
-            self._graph, self._warm = None, False
-        if n_batch < full or not self._graphs or not self._warm:
+        lane, before = self._lane, self._lane.refusals
+        if self._warm != before:  # what a step needs may have been given back, the graph's memory with it
+            self._graph, self._warm = None, None
+        if n_batch < full or not self._graphs or self._warm is None:
             if self._fresh is None:
-                self._lane.run(lambda: self._step(n_batch, self._now))
+                lane.run(lambda: self._step(n_batch, self._now))
             else:
                 self._renewed(self._fresh, n_batch, Moment(self._epoch, number))
-            self._warm |= n_batch == full
+            if n_batch == full and lane.refusals == before:
+                self._warm = before
             return
         if self._graph is None:
-            self._graph = self._lane.capture(lambda: self._step(full, self._now))
-        self._lane.replay(self._graph)
+            self._graph = lane.capture(lambda: self._step(full, self._now))
+        if lane.holds(self._graph):
+            lane.replay(self._graph)
+        else:  # there was too little while it was captured
+            self._graph = None
+            lane.run(lambda: self._step(full, self._now))
 
     def _renewed(self, machine: OnChip, n_batch: int, moment: Moment) -> None:
         """One batch on a chip of its own, which the host draws, and tells the number of the batch."""

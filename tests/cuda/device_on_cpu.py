@@ -280,17 +280,18 @@ class FakeStream:
         assert device.recorded is None
         assert device.pool is not default_pool, "a graph needs memory of its own"
         device.recorded = []
+        self.given_back = device.pool.given_back
 
     def end_capture(self) -> FakeGraph:
         assert device.recorded is not None
         recorded, device.recorded = device.recorded, None
-        return FakeGraph(recorded, weakref.ref(device.pool))
+        return FakeGraph(recorded, weakref.ref(device.pool), self.given_back)
 
 
 class FakeGraph:
-    def __init__(self, recorded: Any, pool: Any) -> None:
+    def __init__(self, recorded: Any, pool: Any, given_back: int) -> None:
         self.recorded, self.pool, self.device_id = recorded, pool, device.current
-        self.given_back = pool().given_back
+        self.given_back = given_back
 
     def launch(self, stream: FakeStream | None = None) -> None:
         assert stream in (None, device.stream)

@@ -124,7 +124,7 @@ def test_what_a_run_will_take_is_planned(capsys: pytest.CaptureFixture[str]) -> 
     n_pre, item = parts.network.layers[0].n_pre, 8
     data = (60 + 40) * (n_pre * item + 8) + 2 * 60 * 8 + 2 * 40 * 4 * item  # shuffles, answers and losses
     data += 60 * n_pre * 8  # the order of spikes
-    assert needed.parts["data: training and validation samples, shuffles, answers"] == data
+    assert needed.parts["data: training and validation samples, shuffles, answers, what warps images"] == data
     assert time_of(parts, Console(quiet=True), seconds=0.01).step > 0.0
     cli_plan._show(jobs(SMALL, multirun=False)[0], Console())
     assert "free memory of the device" in capsys.readouterr().out

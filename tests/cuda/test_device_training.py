@@ -160,6 +160,33 @@ def test_a_graph_whose_memory_went_back_to_the_device_is_captured_anew(
     assert "graph" in device.launches
 
 
+def test_what_was_given_back_while_a_step_was_captured_is_not_replayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = Setup().trained(2)
+    trainer, made = Setup().trainer(), []
+    step = trainer.step
+    assert isinstance(step, DeviceStep)
+    capture = step._lane.capture
+
+    def crowded(work: Any) -> Any:
+        def crowded_work() -> None:
+            work()
+            if len(made) < 3:  # the last kernel of the step finds the device full
+                device.refusals = 1
+                device.empty((1 << 20) + len(made), np.int8)
+
+        made.append(capture(crowded_work))
+        assert step._lane.holds(made[-1]) is (len(made) > 3)
+        return made[-1]
+
+    monkeypatch.setattr(step._lane, "capture", crowded)
+    setup = Setup()
+    records = [*trainer.train(setup.labelled(0, setup.n_train), setup.labelled(1, 40), 2)]
+    assert_same_runs((trainer, records), expected)
+    assert len(made) == 4
+
+
 def test_a_step_that_finds_no_memory_says_so_and_leaves_nothing_recorded() -> None:
     setup = Setup()
     trainer = setup.trainer()

@@ -44,7 +44,7 @@ class _Driver:
 
 
 class Captured(NamedTuple):
-    """A step as a graph, and how often its lane had been out of memory by then."""
+    """A step as a graph, and how often its lane had been out of memory before it was captured."""
 
     graph: Any
     refusals: int
@@ -67,6 +67,11 @@ class Lane:
         # the current device alone.
         weakref.finalize(self, _emptied, self._pool, cupy.cuda.Device().id).atexit = False
 
+    @property
+    def refusals(self) -> int:
+        """How often the device had no memory left for it; free blocks were given back then."""
+        return self._driver.refusals
+
     @contextmanager
     def entered(self) -> Iterator[None]:
         """What is asked of the device in here runs on this lane."""
@@ -85,6 +90,7 @@ class Lane:
             step: kernels only, each of which has run before: capturing must neither compile nor wait. What it
                 raises is raised.
         """
+        before = self.refusals
         with self._stream, cupy_module().cuda.using_allocator(self._pool.malloc):
             self._stream.begin_capture()
             try:
@@ -93,14 +99,11 @@ class Lane:
                 with suppress(Exception):  # a capture that something has broken off says that, and no more
                     self._stream.end_capture()
                 raise
-            return Captured(self._stream.end_capture(), self._driver.refusals)
+            return Captured(self._stream.end_capture(), before)
 
     def holds(self, captured: Captured) -> bool:
-        """Whether the memory that a captured step writes to is still this lane's.
-
-        Where a device has none left for another step, free blocks are given back, a graph's among them.
-        """
-        return captured.refusals == self._driver.refusals
+        """Whether the memory that a captured step writes to is still this lane's: none was given back since."""
+        return captured.refusals == self.refusals
 
     def replay(self, captured: Captured) -> None:
         """Launches a captured step whose memory the lane holds."""
