@@ -65,7 +65,7 @@ def test_nothing_crosses_to_the_host_within_an_epoch(monkeypatch: pytest.MonkeyP
     seen = []
 
     def closed_batch(step: DeviceStep, number: int) -> None:
-        if step._warm:  # constants are sent by the first
+        if step._warm is not None:  # constants are sent by the first
             with closed():
                 batch(step, number)
             seen.append(number)

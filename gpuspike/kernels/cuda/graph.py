@@ -102,7 +102,7 @@ class Lane:
             return Captured(self._stream.end_capture(), before)
 
     def holds(self, captured: Captured) -> bool:
-        """Whether the memory that a captured step writes to is still this lane's: none was given back since."""
+        """Whether the memory that a captured step writes to is still this lane's: none was given back."""
         return captured.refusals == self.refusals
 
     def replay(self, captured: Captured) -> None:
