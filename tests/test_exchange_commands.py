@@ -145,7 +145,7 @@ def test_bad_input_of_the_nir_commands_is_refused(capsys: pytest.CaptureFixture[
         (
             "import",
             ["five.nir", "x", "time_unit=ms", *SMALL],
-            "the network must be 4-8-3, for the inputs and classes of yin_yang, got 5-8-3",
+            "the network must have 4 inputs and 3 outputs, for yin_yang, got 5-8-3",
         ),
         ("import", ["net.nir", "x.npz", "time_unit=ms", "bias_times={input:[0.1]}"], "bias_times"),
     ):
