@@ -40,3 +40,11 @@ def test_any_shape_is_drawn(n_class: int, sizes: tuple[int, ...]) -> None:
 
 def test_a_network_without_hidden_layers_has_an_empty_figure() -> None:
     silence([], ["a", "b"], []).canvas.draw()
+
+
+def test_a_class_without_samples_is_coloured_and_told() -> None:
+    share = np.array([[0.0, 1.0], [np.nan, np.nan]])
+    (axes, _) = silence([share], ("a", "b"), []).axes
+    assert axes.get_xlabel().endswith("; coloured: no sample")
+    (axes, _) = silence([share[:1]], ("a",), []).axes
+    assert axes.get_xlabel().endswith("most silent")

@@ -87,6 +87,8 @@ def silence(
             axes.set_ylabel("class")
         axes.tick_params(length=0)
         if number + 1 == len(shares):
-            axes.set_xlabel("neurons, from the busiest to the most silent")
+            empty = any(np.isnan(each).any() for each in shares)
+            usual = "neurons, from the busiest to the most silent"
+            axes.set_xlabel("neurons, the busiest first; coloured: no sample" if empty else usual)
             figure.colorbar(picture, ax=list(panels), label="silent", shrink=0.9)
     return figure
