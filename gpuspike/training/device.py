@@ -109,7 +109,7 @@ class DeviceStep:
         shift = rule.augment
         self._shift = cuda_step.Shift()
         self._warp: cuda_step.Warp | None = None
-        self._seeds_here = seeds
+        self._host_seeds = seeds
         if isinstance(shift, RandomShift):
             purpose = int(Purpose.AUGMENTATION)
             self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, purpose)
@@ -198,7 +198,7 @@ class DeviceStep:
 
     def _make_warp(self, warp: RandomWarp, n_presented: int, dtype: Any) -> cuda_step.Warp:
         """With room for what is drawn."""
-        n_replica, full, place = len(self._seeds_here), self._rule.presented, self._place
+        n_replica, full, place = len(self._host_seeds), self._rule.presented, self._place
         ahead = drawn_ahead(warp, n_replica, full, n_presented)
         numbers = np.zeros((n_replica, ahead * full, warp.n_drawn))
         levels = warp.times.astype(dtype)
@@ -212,7 +212,7 @@ class DeviceStep:
         full, n_presented = self._rule.presented, batches.order.shape[1]
         ends = np.minimum(full * np.arange(number, number + warp.ahead + 1), n_presented)
         sizes = [int(n) for n in np.diff(ends) if n]
-        found = np.concatenate(drawn(augment, self._seeds_here, self._epoch, number, sizes), axis=1)
+        found = np.concatenate(drawn(augment, self._host_seeds, self._epoch, number, sizes), axis=1)
         numbers = np.zeros(warp.numbers.shape)
         numbers[:, : found.shape[1]] = found
         with self._lane.entered():
