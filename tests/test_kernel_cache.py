@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -126,3 +127,16 @@ print(t[0, 0], cache.folder(), cache.told())
         check=True,
     )
     assert done.stdout.startswith("2.0 None not kept for later runs: /dev/null/x: Not a directory; ")
+
+
+def test_two_processes_that_compile_at_the_same_time_keep_what_is_theirs(tmp_path: Path) -> None:
+    one, other = (cache._Files(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    seen = other._load_index()  # before the other one has saved
+    one.save("of one", 1)
+    other._load_index = lambda: seen  # type: ignore[method-assign]
+    other.save("of the other", 2)
+    for files in (cache._Files(str(tmp_path), "kernel", "stamp"), one):
+        assert files.load("of the other") == 2
+        assert files.load("of one") in (None, 1)
+    one._save_index({"of one": one._data_name(int(hashlib.sha256(b"'of one'").hexdigest()[:15], 16))})
+    assert one.load("of one") == 1

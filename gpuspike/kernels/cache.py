@@ -178,6 +178,16 @@ class _Files(_BaseFiles):
     def _save_index(self, overloads: dict[Any, str]) -> None:
         self._put(self._index_path, (self._version, self._source_stamp, overloads))
 
+    def save(self, key: Any, data: Any) -> None:
+        """As Numba's, but data lie under a name of their key, not the next free number.
+
+        Of two processes that compile at the same time one would overwrite what the other's index leads to.
+        """
+        overloads = self._load_index()
+        overloads[key] = self._data_name(int(hashlib.sha256(repr(key).encode()).hexdigest()[:15], 16))
+        self._save_data(overloads[key], data)
+        self._save_index(overloads)
+
     def _load_data(self, name: str) -> Any:
         return pickle.loads(_read(self._data_path(name)))
 
