@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from numbers import Integral, Real
@@ -13,8 +14,10 @@ from gpuspike.errors import ValueRangeError
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one real number, and no truth value."""
-    return isinstance(value, Real) and not isinstance(value, bool)
+    """Whether it is one real number that a float can hold, and no truth value."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < sys.float_info.max
+    return isinstance(value, Real)
 
 
 def _are_numbers(value: Any) -> bool:

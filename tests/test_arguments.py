@@ -113,7 +113,7 @@ def test_float32_times_without_a_spike_are_no_reason_to_warn() -> None:
         ({"sizes": {4: 3}}, ValueRangeError, "sizes must be those of the layers"),
         ({"replicas": -1}, ValueRangeError, "replicas must be a whole number, 1 or more, got -1"),
         ({"replicas": 2.0}, ValueRangeError, "replicas must be a whole number"),
-        ({"seed": 2**64}, ValueRangeError, "at most 2"),
+        ({"seed": 2**64}, ValueRangeError, "whole number below 2"),
         ({"seed": 2**63 - 1, "replicas": 2}, ValueRangeError, "at most 2"),
         ({"weight_mean": "12"}, ValueRangeError, "weight_mean must be a finite number"),
         ({"weight_mean": [None, 1]}, ValueRangeError, "weight_mean must be a finite number"),

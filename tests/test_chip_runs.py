@@ -77,7 +77,7 @@ def test_a_run_by_pieces_says_why_before_it_trains(tmp_path: Path) -> None:
     asked = config(*CHIP, *SMALL, "substrate.time_grid=0.05")
     summary = runs.run(asked, "test", tmp_path / "run", Console(file=screen))
     told = "substrate.time_grid is not in the compiled step"
-    assert screen.getvalue().index(f"\nstep     by pieces, since {told}\n") < screen.getvalue().index(
+    assert screen.getvalue().index(f"\nstep     piecewise, since {told}\n") < screen.getvalue().index(
         "epoch 2/2"
     )
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["emulator"] == summary["emulator"]

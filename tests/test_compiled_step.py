@@ -1,4 +1,4 @@
-"""The training step as one compiled job: bit for bit what the same step does piece by piece."""
+"""The training step as one compiled job: bit for bit what the same step does piecewise."""
 
 from __future__ import annotations
 
@@ -417,10 +417,10 @@ def test_a_trainer_has_the_fastest_step_that_there_is_for_its_parts() -> None:
         assert known == kinds[-1]
     told = "substrate.time_grid is not in the compiled step"
     assert kinds == [("compiled", None), ("compiled", None), ("piecewise", told)]
-    assert [str(kind) for kind in kinds] == ["compiled", "compiled", f"by pieces, since {told}"]
+    assert [str(kind) for kind in kinds] == ["compiled", "compiled", f"piecewise, since {told}"]
     assert step_kind(machine, loss, Adam(), rule, 2, on_device=True) == StepKind("device")
 
 
 def test_a_step_that_somebody_chose_says_so() -> None:
     kind = Task().trainer(compiled=False).step.kind
-    assert str(kind) == "by pieces, since no other step was asked for"
+    assert str(kind) == "piecewise, since no other step was asked for"

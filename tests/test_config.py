@@ -317,6 +317,12 @@ def test_an_unknown_choice_is_refused_with_the_choices(override: str, words: lis
         ("seed=null", ["seed"]),
         ("optimizer.learning_rate=fast", ["optimizer.learning_rate", "fast", "a number"]),
         ("training.bump_exponential=2.5", ["training.bump_exponential", "2.5", "true or false"]),
+        (
+            "dataset.t_late=10us",
+            ["dataset.t_late must be a number, got 10us; times are plain numbers, of tau"],
+        ),
+        ("model.tau_syn=10us", ["model.tau_syn must be a number, got 10us"]),
+        (f"training.xi={10**400}", ["training.xi must be a number below 1.8e308, got 1000"]),
         ("model.hidden=120", ["hidden", "120"]),
         ("model.hidden=[a]", ["model.hidden must be a list of integers, got [a]"]),
         ("model.bias_times=[0.9,0.9]", ["bias_times", "0.9"]),
@@ -326,6 +332,11 @@ def test_an_unknown_choice_is_refused_with_the_choices(override: str, words: lis
 def test_a_wrong_type_is_refused_with_what_was_expected_and_got(override: str, words: list[str]) -> None:
     message = refusal(override)
     assert all(word in message for word in words), message
+
+
+def test_a_bias_time_that_no_float_holds_is_told_to_be_infinite() -> None:
+    (job,) = jobs([f"model.bias_times=[[{10**400}],[1]]"], multirun=False)
+    assert job.config.model.bias_times == [[math.inf], [1.0]]
 
 
 @pytest.mark.parametrize(
@@ -824,6 +835,16 @@ def test_values_with_dashes_are_refused(argument: str, words: str) -> None:
     ("overrides", "note"),
     [
         (["dataset.path=x.npz"], "dataset.path is read by npz, not by the data set yin_yang; experiment=own"),
+        (
+            ["training.match_noise=true"],
+            "training.match_noise=true has no noise to match: substrate=ideal neith",
+        ),
+        (["training.match_noise=true", "substrate.spike_jitter=0.1"], None),
+        (["training.match_noise=true", "substrate.time_grid=0.1"], None),
+        (
+            ["training.match_noise=true", "substrate=bss2", "substrate.gradient=ideal"],
+            "training.match_noise=true has no noise to match: with substrate.gradient=ideal training is",
+        ),
         (["training.waking=3"], "training.waking is read with training.silence=waking, got bumping"),
         (
             ["training.silence=none", "training.bump_value=3"],

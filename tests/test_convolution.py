@@ -367,7 +367,7 @@ def test_a_convolution_needs_an_image() -> None:
 def test_a_network_is_saved_loaded_and_decides(tmp_path: Any) -> None:
     net = network(replicas=2, dtype="float32")
     t_in = np.random.default_rng(0).uniform(0.15, 2.0, (9, 36)).astype(np.float32)
-    assert repr(net).startswith("Network(6x6-3@6x6-4@2x2-3, 2 replicas")
+    assert repr(net).startswith("Network(6x6-3@6x6/2-4@2x2-3, 2 replicas")
     net.save(tmp_path / "net.npz")
     again = gs.load(tmp_path / "net.npz")
     assert np.array_equal(again(t_in), net(t_in))

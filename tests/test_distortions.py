@@ -484,7 +484,7 @@ HOOKS: dict[str, Any] = {
 def test_a_user_s_distortion_acts_wherever_a_network_answers(
     hook: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fast path has what it knows; for all else training goes by pieces and says so."""
+    """A fast path has what it knows; for all else training goes piecewise and says so."""
     own = {hook: HOOKS[hook], "compiled": compiled, "scope": TRIAL}
     made = dataclasses.make_dataclass(
         "Strange", [("strange", float, spread())], bases=(Distortion,), frozen=True, namespace=own

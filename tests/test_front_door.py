@@ -330,6 +330,19 @@ def test_a_price_is_that_of_a_run(prices: str) -> None:
     assert (f"({cost.evidence})" in repr(cost)) == (cost.refused is None)
 
 
+@pytest.mark.parametrize(
+    ("prices", "words"),
+    [
+        ("brainscales2", "Cost(BrainScaleS-2, 2 chips: accuracy"),
+        ("odin", "Cost(ODIN does not hold it, a neuron has 400 inputs, the chip's have 256: accuracy"),
+    ],
+)
+def test_a_price_says_how_many_chips_it_is_of(prices: str, words: str) -> None:
+    net = gs.Network([400, 200, 3], weight_mean=0.1)
+    t_in = np.random.default_rng(0).uniform(0.15, 2.0, (2, 400))
+    assert repr(gs.price(net, t_in, [0, 1], prices)).startswith(words)
+
+
 def test_prices_of_one_s_own(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     shipped = Path(gs.__file__).parents[1] / "conf" / "prices" / "brainscales2.yaml"
@@ -366,7 +379,7 @@ def test_files_that_hold_no_network_are_refused(tmp_path: Path) -> None:
         gs.load(tmp_path / "none.npz")
     arrays, header = net.__getstate__()
     checkpoint.save(tmp_path / "other.npz", arrays | {"weights_1": np.ones(3)}, header, keep_previous=False)
-    with pytest.raises(DataError, match=r"other.npz: weights_1 must be \(1, 20, 3\) float64, got \(3,\)"):
+    with pytest.raises(DataError, match=r"other.npz: weights_1 must be \(1, 20, 3\), got \(3,\)"):
         gs.load(tmp_path / "other.npz")
     checkpoint.save(tmp_path / "run.npz", arrays, {"config": {}}, keep_previous=False)
     with pytest.raises(DataError, match="got a checkpoint of a run: load its folder"):

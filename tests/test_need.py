@@ -77,6 +77,7 @@ def test_an_axis_sets_what_it_says() -> None:
     present = vars(substrate_config())
     assert axis("tau_spread").changes(present, 0.2) == {"tau_mem_std": 0.2, "tau_syn_std": 0.2}
     assert axis("weight_max").changes(present, 2.0) == {"weight_max": [2.0]}
+    assert axis("weight_max").name == "weight_max"
     assert axis("-threshold_shift").changes(present, 0.2) == {"threshold_shift": -0.2}
     bits = axis("weight_bits")
     assert bits.changes(present, 4.0) == {"weight_lsb": 0.0, "weight_bits": 4, "weight_max": [3.0]}

@@ -40,14 +40,14 @@ def test_arrays_of_a_file_become_parameters_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "got"),
+    ("change", "told"),
     [
-        ({"weights_1": np.ones((2, 5, 3))}, r"\(2, 5, 3\) float64"),
-        ({"weights_1": np.ones((2, 5, 2), np.float32)}, r"\(2, 5, 2\) float32"),
-        ({"weights_1": None}, "none"),
+        ({"weights_1": np.ones((2, 5, 3))}, r"\(2, 5, 2\), got \(2, 5, 3\)"),
+        ({"weights_1": np.ones((2, 5, 2), np.float32)}, "float64, got float32$"),
+        ({"weights_1": None}, r"\(2, 5, 2\), got none"),
     ],
 )
-def test_a_file_with_other_arrays_is_refused(change: dict[str, np.ndarray | None], got: str) -> None:
+def test_a_file_with_other_arrays_is_refused(change: dict[str, np.ndarray | None], told: str) -> None:
     arrays = {name: a for name, a in (make().arrays() | change).items() if a is not None}
-    with pytest.raises(DataError, match=rf"net.npz: weights_1 must be \(2, 5, 2\) float64, got {got}"):
+    with pytest.raises(DataError, match=rf"net.npz: weights_1 must be {told}"):
         Parameters.from_arrays(arrays, LAYERS, 2, "float64", "net.npz")

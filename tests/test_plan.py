@@ -103,7 +103,7 @@ def test_the_command_tells_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-PIECES = "by pieces, since substrate.{} is not in the compiled step"
+PIECES = "piecewise, since substrate.{} is not in the compiled step"
 GRID = ["experiment=yin_yang_bss2", "substrate.time_grid=0.05"]
 STEPS = {
     "as it comes": ([], "compiled"),
@@ -116,17 +116,17 @@ STEPS = {
     "jittered inputs": (["substrate.input_jitter=0.01"], PIECES.format("input_jitter")),
     "spreads": (
         ["substrate.tau_mem_std=0.01"],
-        "by pieces, since neurons with time constants of their own are not in the compiled step",
+        "piecewise, since neurons with time constants of their own are not in the compiled step",
     ),
     "new chips": (
         ["experiment=yin_yang_bss2", "substrate.new_chip=step"],
-        "by pieces, since each step meets a new chip (substrate.new_chip=step)",
+        "piecewise, since each step meets a new chip (substrate.new_chip=step)",
     ),
     "small batches": (
         ["training.batch_size=1", "replicas=2"],
-        "by pieces, since a step has fewer samples, 2, than there are threads, 3",
+        "piecewise, since a step has fewer samples, 2, than there are threads, 3",
     ),
-    "the oracle": (["backend=reference"], "by pieces, since only backend=cpu has a compiled step"),
+    "the oracle": (["backend=reference"], "piecewise, since only backend=cpu has a compiled step"),
 }
 
 

@@ -361,7 +361,7 @@ def test_numbers_are_written_for_a_reader(value: Any, unit: str, text: str) -> N
 
 STEPS = [
     ({"step": "compiled"}, "compiled"),
-    ({"step": "piecewise", "step_reason": "it is new"}, "by pieces, since it is new"),
+    ({"step": "piecewise", "step_reason": "it is new"}, "piecewise, since it is new"),
 ]
 
 

@@ -326,6 +326,43 @@ def test_a_command_line_that_cannot_be_read_is_refused_in_one_line(arguments: li
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- a\n- b\n", "must hold keys and their values, trials: 40 and so on, got ['a', 'b']"),
+        ("name: [a]\n", "tune.name must be text, got ['a']"),
+        ("overrides: experiment=yin_yang\n", "tune.overrides must be a list of texts, [experiment=yin_yang"),
+        (
+            "overrides: [{experiment: yin_yang}]\n",
+            "a list of texts, [experiment=yin_yang, replicas=3], got [{",
+        ),
+        (
+            "parameters: [seed]\n",
+            "tune.parameters must have a line for each key that is searched, optimizer.",
+        ),
+        (
+            "parameters: {seed: 3}\n",
+            "tune.parameters.seed must say what is searched, optimizer.learning_rate: {",
+        ),
+        ("parameters: {seed: {choices: 3}}\n", "tune.parameters.seed.choices must be a list, got 3"),
+        ("parameters: {seed: {low: a, high: 1e-1}}\n", "tune.parameters.seed.low must be a number, got a"),
+        (
+            "parameters: {seed: {low: 0, high: true}}\n",
+            "tune.parameters.seed.high must be a number, got True",
+        ),
+        ("parameters: {seed: {log: maybe}}\n", "tune.parameters.seed.log must be true or false, got maybe"),
+        ("parameters: {seed: {lo: 1}}\n", "there is no key parameters.seed.lo; valid keys: low, high, log"),
+    ],
+    ids=repr,
+)
+def test_a_file_of_another_form_is_refused_with_the_form(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        cli_tune.read([f"tune={path}"])
+    assert words in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["epochs=3", "epxeriment=mnist", "+seed=3", "optimizer@x=sgd"])
 def test_keys_of_a_run_are_left_to_its_own_refusal(text: str) -> None:
     assert cli_tune.read([text])[1] == [text]

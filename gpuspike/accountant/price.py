@@ -107,8 +107,10 @@ class Cost:
         when = "never decided" if undecided else f"decided after {_told(mean, 's')}"
         right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %, "
         energy = f"{_told(self.energy_per_classification_J, 'J')} a classification"
+        chips, why = self.summary["chips_needed"], self.summary["does_not_fit"]
+        room = f" does not hold it, {why}" if why else f", {chips} chips" if (chips or 1) > 1 else ""
         return (
-            f"Cost({self.name}: {right}{energy}{'' if self.refused else f' ({self.evidence})'}, "
+            f"Cost({self.name}{room}: {right}{energy}{'' if self.refused else f' ({self.evidence})'}, "
             f"{when}, {_told(self.seconds_per_sample, 's')} a sample)"
         )
 

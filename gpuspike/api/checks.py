@@ -114,7 +114,7 @@ def finite_axis(name: str, values: ArrayLike) -> NDArray[np.float64]:
     """
     try:
         array = np.asarray(_array(name, values), np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueRangeError(f"{name} must be one axis of finite numbers, got {values!r:.80}") from None
     if array.ndim != 1 or not np.isfinite(array).all():
         got = f"shape {array.shape}" if array.ndim != 1 else f"{array[~np.isfinite(array)][0]}"
@@ -123,13 +123,15 @@ def finite_axis(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def whole(name: str, value: Any, least: int) -> int:
-    """A whole number that is not too small.
+    """A whole number that is not too small, and that an array can count to.
 
     Raises:
         ValueRangeError: something else.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueRangeError(f"{name} must be a whole number, {least} or more, got {value!r}")
+    if value >= 2**63:
+        raise ValueRangeError(f"{name} must be a whole number below 2**63, got {value!r:.20}...")
     return int(value)
 
 

@@ -63,7 +63,7 @@ class Network:
         trained: constants that each neuron learns for itself, beside the weights, by their names in
             `gpuspike.network.constants.TRAINED`: "threshold", "tau_mem", "tau_syn".
         delays: that it learns: "axonal" (one an input), "dendritic" (one a neuron), "synaptic" (one a weight)
-            or a sum of them, "axonal+dendritic". Constants and delays are trained piece by piece, on a CPU.
+            or a sum of them, "axonal+dendritic". Constants and delays are trained piecewise, on a CPU.
         delay_rule: range and form of the delays, in the network's unit of time; None: `DelayRule()`, up to 1.
 
     Attributes:

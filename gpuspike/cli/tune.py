@@ -6,13 +6,13 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +21,7 @@ from gpuspike.cli.command import command
 from gpuspike.config.files import conf_folder
 from gpuspike.config.hints import explained, not_of
 from gpuspike.config.schema import Config, Job, jobs
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, together
 from gpuspike.screen import LINE, Screen
 from gpuspike.strangers import yaml_text
 
@@ -112,19 +112,53 @@ def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
         raise ConfigError(f"tune must be one of {', '.join(_names())}, or a YAML file, got {name}")
     try:
         dotted = [text.removeprefix("tune.") for text in ours if text.startswith("tune.")]
-        values = OmegaConf.merge(
-            OmegaConf.structured(Search),
-            OmegaConf.load(io.StringIO(yaml_text(path))),
-            OmegaConf.from_dotlist(dotted),
-        )
-        search = OmegaConf.to_object(values)
+        of_file = OmegaConf.load(io.StringIO(yaml_text(path)))
+        told = OmegaConf.from_dotlist(dotted)
+        wrong = [*_misshapen(of_file, name), *_misshapen(told, "the command line")]
+        search = None if wrong else OmegaConf.to_object(OmegaConf.merge(Search, of_file, told))
     except Exception as error:  # the YAML reader has errors of its own
         told = explained(error, Search)
         for key in (item.name for item in fields(Search)):
             told = re.sub(rf"^{key}\b|(?<=did you mean ){key}\b", f"tune.{key}", told)
         raise ConfigError(told if told.startswith("tune.") else f"cannot use tune={name}: {told}") from None
+    if wrong:
+        raise together(map(ConfigError, wrong))
     assert isinstance(search, Search)
     return search, others
+
+
+def _misshapen(given: ListConfig | DictConfig, place: str) -> Iterable[str]:
+    """What is of another form than a search has, for which OmegaConf's words are those of its own types."""
+    values: Any = OmegaConf.to_container(given)
+    if not isinstance(values, dict):
+        yield f"tune={place} must hold keys and their values, trials: 40 and so on, got {values}"
+        return
+    for key in ("name", "folder", "storage"):
+        if isinstance(text := values.get(key), list | dict):
+            yield f"tune.{key} must be text, got {text}"
+    overrides, parameters = values.get("overrides", []), values.get("parameters", {})
+    if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
+        yield f"tune.overrides must be a list of texts, [experiment=yin_yang, replicas=3], got {overrides}"
+    if not isinstance(parameters, dict):
+        yield f"tune.parameters must have a line for each key that is searched, {_SEARCHED}, got {parameters}"
+        return
+    for key, item in parameters.items():
+        where = f"tune.parameters.{key}"
+        if not isinstance(item, dict):
+            yield f"{where} must say what is searched, {_SEARCHED}, got {item}"
+            continue
+        if not isinstance(choices := item.get("choices", []), list | None):
+            yield f"{where}.choices must be a list, got {choices}"
+        for end in ("low", "high"):
+            number = item.get(end)
+            if not isinstance(number, float | int | None) or isinstance(number, bool):
+                yield f"{where}.{end} must be a number, got {number}"
+        for choice in ("log", "integer"):
+            if not isinstance(told := item.get(choice, False), bool):
+                yield f"{where}.{choice} must be true or false, got {told}"
+
+
+_SEARCHED = "optimizer.learning_rate: {low: 0.001, high: 0.1} or training.batch_size: {choices: [50, 100]}"
 
 
 def _names() -> list[str]:

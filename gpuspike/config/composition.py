@@ -176,7 +176,7 @@ def _made(
     raise together(wrong) from None
 
 
-_REFUSED = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError)
+_REFUSED = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, OverflowError)
 """Hydra lets some mistakes through as plain errors of Python."""
 
 

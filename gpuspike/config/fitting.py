@@ -18,7 +18,7 @@ from gpuspike.config.files import conf_folder
 from gpuspike.errors import GpuspikeError
 from gpuspike.network.plan import idle, read_plan
 from gpuspike.registry import Registry
-from gpuspike.substrate.spec import keys
+from gpuspike.substrate.spec import Substrate, keys
 from gpuspike.training.augmentation import WARPS
 
 OWN = "own"
@@ -137,6 +137,8 @@ def aimless(config: Any) -> list[str]:
         usual = {f.name: f.default for f in fields(model) if f.name.startswith("delay_")}
         given = [f"model.{key}={getattr(model, key)}" for key, v in usual.items() if getattr(model, key) != v]
         notes += [f"{text} is of delays, and model.delays={model.delays} has none" for text in given]
+    if training.match_noise and (why := _noiseless(substrate)):
+        notes.append(f"training.match_noise=true has no noise to match: {why}")
     if not without_chip(substrate):
         return notes
     for key, value in (("gradient", "exact"), ("new_chip", "step")):
@@ -152,6 +154,16 @@ def aimless(config: Any) -> list[str]:
         f"training.trials={training.trials} presents each sample {training.trials} times alike: nothing is "
         "random without a chip, training.input_noise or images that are shifted or warped",
     ]
+
+
+def _noiseless(substrate: Any) -> str:
+    """Why spike times of a training have no noise; "" where they have, or a chip is refused elsewhere."""
+    if substrate.gradient.value == "ideal":
+        return "with substrate.gradient=ideal training is without a chip"
+    with suppress(GpuspikeError, TypeError):
+        noise = Substrate.from_values(vars(substrate), 1.0).time_noise
+        return "" if noise else f"substrate={substrate.name} neither jitters spikes nor has it a time grid"
+    return ""
 
 
 def unread(overrides: Sequence[str], config: Any) -> list[str]:

@@ -77,7 +77,11 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
                 hint = f"; did you mean {found['key']}=[{found['value']}]?"
             elif "number" in expected and "list" not in expected and got.lower() in _INFINITY:
                 hint = f"; did you mean {full}=inf?"
+            elif _SECONDS.fullmatch(got) and full.startswith(("dataset.", "substrate.", "training.")):
+                hint = "; times are plain numbers, of tau_syn"
             return f"{full} must be {expected}, got {'nothing' if got in ('', 'None') else got}{hint}"
+    if equals and isinstance(cause, OverflowError):
+        return f"{key} must be a number below 1.8e308, got {value:.12}... of {len(value)} digits"
     if equals and "Ambiguous value" in words:
         meant = f"did you mean {key}=[{value}]?" if _expected(schema, key).startswith("a list") else ""
         meant = meant or f"-m {text} is a sweep, a job for each; \"{key}='{value}'\" is one text"
@@ -164,6 +168,7 @@ def _expected(schema: Any, key: str) -> str:
 
 
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Any: "a value"}
+_SECONDS = re.compile(r"[-+\d.]+(e[-+]?\d+)? ?[munp\u00b5\u03bc]?s")
 _INFINITY = ("infty", "infinite", "infinity", "oo", "\u221e")
 """What is typed for what YAML calls .inf and Hydra inf."""
 

@@ -6,6 +6,7 @@ The values stand in conf/. Below this module and the command line nobody sees Hy
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -34,6 +35,7 @@ from gpuspike.config.files import conf_folder, latest_within, not_a_run, read_ya
 from gpuspike.config.parts import group, offer, option
 from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError, DataError
+from gpuspike.kinds import is_number
 from gpuspike.strangers import no_interpolation
 from gpuspike.substrate.distortions import DISTORTIONS
 from gpuspike.training.losses import LOSSES, Loss
@@ -58,6 +60,12 @@ class DatasetConfig:
     t_late: float = MISSING  # spike time of the largest value, or of a black pixel [tau_syn]
     full_scale: float = 256.0  # pixel value that spikes at t_early; images
     silent_black: bool = False  # black pixels do not spike at all; images
+
+
+def _as_float(time: Any) -> Any:
+    if type(time) is not int:
+        return time
+    return float(time) if is_number(time) else math.inf  # of a whole number that no float holds
 
 
 @dataclass
@@ -92,7 +100,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         # OmegaConf refuses [[1], [0.9]] as lists of lists of floats.
         if isinstance(self.bias_times, list) and all(isinstance(times, list) for times in self.bias_times):
-            whole = [[float(t) if type(t) is int else t for t in times] for times in self.bias_times]
+            whole = [[_as_float(t) for t in times] for times in self.bias_times]
             self.bias_times = whole
 
 

@@ -69,6 +69,12 @@ class Dataset:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @property
+    def untaught(self) -> list[str]:
+        """Names of classes without a training sample."""
+        count = np.bincount(self.train.labels, minlength=len(self.class_names))
+        return [name for name, own in zip(self.class_names, count, strict=True) if not own]
+
+    @property
     def n_features(self) -> int:
         """Values of a sample."""
         return self.train.features.shape[1]

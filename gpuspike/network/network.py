@@ -85,13 +85,16 @@ class Architecture:
 
     @property
     def sizes(self) -> str:
-        """Neurons by layer, inputs first: 4-120-3; of maps how many, and where: 28x28-16@24x24-10."""
+        """Neurons by layer, inputs first: 4-120-3; of maps number, place and pooling: 28x28-16@24x24/2-10."""
         told = [str(self.layers[0].n_in)]
         if (first := self.layers[0].convolution) is not None:
             told = ["x".join(map(str, first.shape[: 2 if first.shape[2] == 1 else 3]))]
         for layer in self.layers:
-            maps = layer.convolution
-            told.append(str(layer.n_out) if maps is None else f"{maps.n_maps}@{maps.grid[0]}x{maps.grid[1]}")
+            if (maps := layer.convolution) is None:
+                told.append(str(layer.n_out))
+            else:
+                pooled = f"/{maps.pool}" if maps.pool > 1 else ""
+                told.append(f"{maps.n_maps}@{maps.grid[0]}x{maps.grid[1]}{pooled}")
         return "-".join(told)
 
     @property

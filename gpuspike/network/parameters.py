@@ -266,8 +266,10 @@ def _expected(
     arrays: Mapping[str, Array], name: str, shape: tuple[int, ...], dtype: np.dtype[Any], place: str
 ) -> Array:
     found = arrays.get(name)
-    if found is None or found.shape != shape or found.dtype != dtype:
-        got = "none" if found is None else f"{found.shape} {found.dtype}"
+    if found is not None and found.shape == shape and found.dtype != dtype:
+        raise DataError(f"{place}: {name} must be {dtype}, got {found.dtype}")
+    if found is None or found.shape != shape:
+        got = "none" if found is None else f"{found.shape}"
         rows = "; (replica, input or bias spike, neuron)" if name.startswith("weights") else ""
-        raise DataError(f"{place}: {name} must be {shape} {dtype}, got {got}{rows}")
+        raise DataError(f"{place}: {name} must be {shape}, got {got}{rows}")
     return found

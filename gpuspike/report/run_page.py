@@ -114,7 +114,7 @@ def _emulator_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _step(emulator: Mapping[str, Any]) -> str:
     """Which one the training had, and why a slow one."""
     reason = emulator.get("step_reason")
-    return readable(emulator.get("step")) if reason is None else f"by pieces, since {readable(reason)}"
+    return readable(emulator.get("step")) if reason is None else f"piecewise, since {readable(reason)}"
 
 
 def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:

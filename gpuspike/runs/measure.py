@@ -182,6 +182,7 @@ def summarize(
 
 
 def _samples(parts: Experiment) -> str:
-    """The data set and the sizes of its splits, in words."""
+    """The data set, its pixels if it has any, and the sizes of its splits, in words."""
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in parts.dataset.splits.items())
-    return f"{parts.dataset.name}: {sizes}"
+    pixels = "" if (shape := parts.dataset.image_shape) is None else f" in {shape[0]}x{shape[1]} pixels"
+    return f"{parts.dataset.name}{pixels}: {sizes}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,10 +88,9 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
                 question.split,
             )
         for one in () if asked.map else axes:
-            border = search(
-                bench, one, question, lambda own, point: _say(own.name, point, console, asked.run)
-            )
-            words = border.told() + _needs(one, config, border) + border.rises()
+            added = _added(one, config)
+            border = search(bench, one, question, _teller(console, asked.run, f"off{_with(added)}"))
+            words = border.told() + _with(added) + _elsewhere(one, added, border) + border.rises()
             told["borders"].append(border.plain() | {"told": words})
             figures[f"{stem}_{one.name}"] = lambda border=border: _drawn(border, question)
             _table([border.off, *border.points], words, asked.run, console)
@@ -152,13 +151,25 @@ def _map(
     return found
 
 
-def _needs(one: Axis, config: Config, border: Border) -> str:
-    """What the distortion needs and the chip has not, for a reader."""
-    added = {key: value for key, value in one.needs.items() if not vars(config.substrate)[key]}
-    told = "".join(f", with {key}={as_typed(value)}" for key, value in added.items())
+def _added(one: Axis, config: Config) -> dict[str, Any]:
+    """What the distortion needs and the chip has not."""
+    return {key: value for key, value in one.needs.items() if not vars(config.substrate)[key]}
+
+
+def _with(added: Mapping[str, Any]) -> str:
+    return "".join(f", with {key}={as_typed(value)}" for key, value in added.items())
+
+
+def _elsewhere(one: Axis, added: Mapping[str, Any], border: Border) -> str:
+    """How other values of what was added are looked at, for a reader."""
     unsure = border.off.verdict == UNDECIDED  # whatever the others are
     others = [other.name for other in NAMED.values() if set(other.parts) == set(added) and not unsure]
-    return told + "".join(f"; distortion={one.name},{name} map=true looks at others" for name in others)
+    return "".join(f"; distortion={one.name},{name} map=true looks at others" for name in others)
+
+
+def _teller(console: Console, run: str, off: str) -> Callable[[Axis, Point], None]:
+    """Says what has just been examined; `off` is the network without the distortion."""
+    return lambda one, point: _say(one.name, point, console, run, off if point.value is None else "")
 
 
 def _drawn(border: Border, question: Question) -> Figure:
@@ -168,7 +179,7 @@ def _drawn(border: Border, question: Question) -> Figure:
 
 def _say(name: str, point: Point, console: Console, run: str, value: str = "") -> None:
     """A line for what has just been examined."""
-    value = value or ("off" if point.value is None else f"{point.value:g}")
+    value = value or f"{point.value:g}"
     if len(point.accuracy):
         low, high = (100 * end for end in point.interval)
         words = f"{100 * point.accuracy.mean():6.2f} %, {low:.2f} to {high:.2f}"

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from gpuspike.errors import OutputError
 from gpuspike.runs.experiment import Experiment
-from gpuspike.screen import LINE, clean
+from gpuspike.screen import LINE, clean, warn
 from gpuspike.training.step import StepKind
 from gpuspike.training.trainer import EpochRecord
 
@@ -34,6 +34,9 @@ def say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Con
     console.print(Text.assemble(*title, what))
     console.print(f"backend  {parts.backend.name}{chosen}: {parts.backend.device}", **LINE)
     console.print(f"folder   {folder}", **LINE)
+    if names := parts.dataset.untaught:
+        which = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        warn(f"no training sample is of class {which}: nothing teaches such an answer", console)
 
 
 def say_step(kind: StepKind, console: Console) -> None:

@@ -116,9 +116,9 @@ def axis(name: str) -> Axis:
         ConfigError: there is none.
     """
     own = name.removeprefix("-")
-    if own == "weight_max":
-        own = "weight_range"
-    if own not in NAMED:
+    if own == "weight_max":  # the key, which is what weight_range sets
+        found = replace(NAMED["weight_range"], name=own)
+    elif own not in NAMED:
         leaf = {key: f for key, _, f in keys()}[one_of("distortion", own, names())]
         less = bool(leaf.metadata.get("less_is_worse"))
         label = own.replace("_", " ") + (_TAU if leaf.metadata.get("time") else "")

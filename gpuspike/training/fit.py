@@ -58,7 +58,7 @@ class Recipe:
 
     Attributes:
         epochs: of the training.
-        batch_size: samples a step.
+        batch_size: samples a step; all of them where there are fewer.
         evaluation_batch_size: samples a forward pass where nothing is trained; changes memory and speed only.
         learning_rate: of the first epoch;  schedule: "constant", "step" or "cosine", see `schedule.Schedule`;
             step_size, gamma: of "step".

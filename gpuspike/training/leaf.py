@@ -38,7 +38,7 @@ class Leaf:
 
     @staticmethod
     def compiled() -> Any:
-        """The formula as a Numba function; None: there is none, and training goes by pieces."""
+        """The formula as a Numba function; None: there is none, and training goes piecewise."""
         return None
 
     @classmethod

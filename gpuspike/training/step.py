@@ -83,7 +83,7 @@ class StepKind(NamedTuple):
 
     def __str__(self) -> str:
         """For a reader."""
-        return self.name if self.reason is None else f"by pieces, since {self.reason}"
+        return self.name if self.reason is None else f"piecewise, since {self.reason}"
 
 
 class Step(Protocol):

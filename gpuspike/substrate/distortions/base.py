@@ -46,7 +46,7 @@ class Distortion:
         compiled: whether the compiled training step does it too. It has what `program` and `draw` make of
             weights and neurons, unless these have time constants of their own, and what the package's own
             threshold noise, spike jitter and end of the trial do. A chip that does more is trained on by the
-            step by pieces, which goes through all hooks.
+            piecewise step, which goes through all hooks.
         device: whether its hooks take a device's arrays as they take NumPy's: `program`, `arrive`, `lift` and
             `delay` with NumPy's functions, which CuPy answers, and without a look at a value; what they add
             of their own is `trials.constant(array)`. A chip with another one is trained on by the CPU.

@@ -20,7 +20,7 @@ Array = NDArray[Any]
 class Loss(Leaf, ABC):
     """A loss of the output spike times: a frozen dataclass with a formula in up to three forms.
 
-    The oracle, `reference`, is enough: training then goes by pieces. With a compiled row the whole step is
+    The oracle, `reference`, is enough: training then goes piecewise. With a compiled row the whole step is
     one job on a CPU. The row is called with the numbers, a sample's (n_classes,) spike times, its label, how
     many samples the mean is taken over, and (n_classes,) room for its gradient's share; it returns the loss.
     With a device text it is computed on a GPU, too: by a thread a sample, which knows `t_out`, `label`,

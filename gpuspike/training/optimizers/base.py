@@ -23,7 +23,7 @@ Array = NDArray[Any]
 class Optimizer(Leaf, ABC):
     """An optimiser: a frozen dataclass with a formula in up to three forms; `Descent` has its arrays.
 
-    The oracle, `reference`, is enough: training then goes by pieces. With a compiled row the whole step is
+    The oracle, `reference`, is enough: training then goes piecewise. With a compiled row the whole step is
     one job on a CPU. The row is called with the numbers and the rates, in the type of the weights, and with
     (n,) weights, gradient and a tuple of what is kept beside them. With a device text a GPU steps, too: a
     thread has one weight, as `weight`, its gradient, as `grad`, what is kept beside it by the names of STATE,
