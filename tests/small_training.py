@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpuspike.kernels import load
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
+from gpuspike.network.plan import Maps
 from gpuspike.neuron import LIF
 from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
@@ -46,9 +47,11 @@ class Setup:
     warp: tuple[tuple[str, Any], ...] = ()
     n_train: int = 70
     batch_size: int = 16
+    hidden: int | Maps = 12
 
     def network(self) -> Architecture:
-        return Architecture.build((9, 12, 3), self.bias, LIF(2.0, 1.0), load(self.backend))
+        image = None if isinstance(self.hidden, int) else (3, 3, 1)
+        return Architecture.build((9, self.hidden, 3), self.bias, LIF(2.0, 1.0), load(self.backend), image)
 
     def labelled(self, seed: int, n_samples: int) -> Labelled:
         rng = np.random.default_rng(seed)
@@ -120,5 +123,6 @@ VARIANTS = {
     "shifts and noise, squares": Setup(shift=2, input_noise=0.2, loss=TimeMSE()),
     "warps": Setup(shift=1, warp=(("max_turn", 20.0), ("elastic", 0.3), ("mirror", True))),
     "one batch": Setup(batch_size=70),
+    "maps": Setup(hidden=Maps(4, 2, padding=1, pad_time=2.0, pool=2), bias=((0.9,), (0.4,)), shift=1),
 }
 each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.keys())

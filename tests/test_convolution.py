@@ -16,7 +16,8 @@ import gpuspike as gs
 from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import jobs
 from gpuspike.errors import BackendError, ConfigError, ValueRangeError
-from gpuspike.kernels import load, with_bias
+from gpuspike.kernels import load
+from gpuspike.kernels.bias import with_bias
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.network import convolved, passes
 from gpuspike.network.layers import LayerInput

@@ -18,7 +18,8 @@ from test_per_neuron import host
 
 from gpuspike import rng
 from gpuspike.errors import DtypeError, ShapeError
-from gpuspike.kernels import LayerState, Trial, first_spikes, load, with_bias
+from gpuspike.kernels import LayerState, Trial, first_spikes, load
+from gpuspike.kernels.bias import with_bias
 from gpuspike.kernels.layerwise import heard
 from gpuspike.neuron import LIF
 from gpuspike.rng import Purpose

@@ -131,8 +131,7 @@ class Network:
         self.dtype = checks.working_type(dtype)
         for times in bias:
             check_times("bias_times", np.array(times, np.float64), dtype=self.dtype)
-        shares = any(isinstance(layer, Maps) for layer in layers)
-        self._host_only = trained_on_host(trained) or ("convolution" if shares else "")
+        self._host_only = trained_on_host(trained)
         self._told_sizes = [n_in if image is None else list(image), *told_plan(layers)]
         self._asked, self.backend = backend, select(backend, host_only=self._host_only)
         thread_count()  # refuses a number of threads that means nothing
@@ -291,7 +290,8 @@ class Network:
         self.check()
         net = self._copy()
         net.chip, net.gradient = None, "nominal"
-        alone = "" if chip is None else chip.substrate(self.tau_syn).host_only
+        shares = self._architecture.convolves
+        alone = "" if chip is None else chip.substrate(self.tau_syn).host_only(convolves=shares)
         net.backend = select(self._asked, host_only=net._host_only or alone)
         net._architecture = replace(self._architecture, kernels=load(net.backend.name))
         net._machine = net._architecture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, Literal, NamedTuple, Protocol, cast, overload
 
@@ -212,6 +212,10 @@ class Kernels(Protocol):
         """How many (sample, neuron) pairs are silent: (n_replica, n), to be added up for each replica."""
         ...
 
+    with_bias: Callable[[Array, Sequence[float]], Array]
+    without_bias: Callable[[Array, int], Array]
+    """See `gpuspike.kernels.bias`."""
+
     @staticmethod
     def place(array: Array) -> Array:
         """The array where these kernels compute: itself, or a copy on the device."""
@@ -237,15 +241,6 @@ def on_host(states: Sequence[LayerState]) -> list[LayerState]:
     return copies
 
 
-def with_bias(spikes: Array, bias_times: Sequence[float]) -> Array:
-    """(n_replica, n_batch, n) spike times with bias spikes at the end, the same for every sample."""
-    if not bias_times:
-        return spikes
-    xp = array_module(spikes=spikes)
-    bias = xp.broadcast_to(xp.asarray(bias_times, spikes.dtype), (*spikes.shape[:2], len(bias_times)))
-    return xp.concatenate([spikes, bias], axis=2)
-
-
 def load(name: str) -> Kernels:
     """The kernels of a backend, imported (and with the CPU's, declared to Numba) only now."""
     if name not in ("cuda", "cpu", "reference"):
@@ -254,7 +249,8 @@ def load(name: str) -> Kernels:
     if name == "reference":
         importlib.import_module("gpuspike.kernels.reference.single")
     if name != "cpu":
-        layers = importlib.import_module("gpuspike.kernels.layerwise").Stack(kernels)
+        maps = importlib.import_module("gpuspike.kernels.cuda.convolution") if name == "cuda" else None
+        layers = importlib.import_module("gpuspike.kernels.layerwise").Stack(kernels, maps)
         any_neurons = importlib.import_module("gpuspike.kernels.unit").AnyNeurons
         kernels = any_neurons(layers, kernels.constant) if name == "cuda" else layers
     return cast(Kernels, kernels)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import Array, LayerState, Trial
+from gpuspike.kernels.convolution import ConvolutionKernels
 from gpuspike.kernels.reference import draws as reference_step
 from gpuspike.kernels.trials import check_trial, heard
 
@@ -94,10 +95,10 @@ class Stack:
     """Takes such kernels from layer to layer; see `gpuspike.kernels.Kernels` for its methods."""
 
     spike_order: Callable[[Array], NDArray[np.int64]]
-    convolution = None  # patches are gathered
 
-    def __init__(self, layer: LayerKernels) -> None:
+    def __init__(self, layer: LayerKernels, convolution: ConvolutionKernels | None = None) -> None:
         self._layer = layer
+        self.convolution = convolution  # None: patches are gathered
 
     def __getattr__(self, name: str) -> Any:
         """What knows no neurons: the layer's, if it keeps its arrays elsewhere; else NumPy's."""

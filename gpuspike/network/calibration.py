@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import ValueRangeError
-from gpuspike.kernels import LayerState, with_bias
+from gpuspike.kernels import LayerState
+from gpuspike.kernels.bias import with_bias
 from gpuspike.network.initial import DEVIATION, typical
 from gpuspike.network.layers import Layer, LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.kernels import with_bias
+from gpuspike.kernels.bias import with_bias
 from gpuspike.network.layers import Moment
 from gpuspike.network.network import Architecture, Machine, answer
 

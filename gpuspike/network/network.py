@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import ValueRangeError
-from gpuspike.kernels import Kernels, LayerState, on_host, with_bias
+from gpuspike.kernels import Kernels, LayerState, on_host
+from gpuspike.kernels.bias import with_bias
 from gpuspike.network import passes
 from gpuspike.network.delays import USUAL, DelayRule
 from gpuspike.network.layers import Layer, LayerInput, Moment

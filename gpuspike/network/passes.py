@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.kernels import Kernels, LayerState, Trial, with_bias
+from gpuspike.kernels import Kernels, LayerState, Trial
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.network.convolved import convolved, maps_as_own, pull_convolved, push_maps
 from gpuspike.network.delays import Delays
@@ -44,7 +44,7 @@ def forward(
     t_in, order = received.t_in, received.order
     for number, (w, neuron) in enumerate(zip(weights, neurons, strict=True)):
         if states:
-            t_in, order = with_bias(states[-1].t_out, bias_times[number]), None
+            t_in, order = kernels.with_bias(states[-1].t_out, bias_times[number]), None
         trial = None if trials is None else trials[number]
         own, convolution = delays[number], convolutions[number] if convolutions else None
         if convolution is None:
@@ -85,7 +85,7 @@ def backward(
     grad: Any = t_out_grad
     for number in reversed(range(len(weights))):
         state, w, neuron, own = states[number], weights[number], neurons[number], delays[number]
-        grad = np.ascontiguousarray(grad[:, :, : state.t_out.shape[2]])  # bias spikes learn no time here
+        grad = kernels.without_bias(grad, state.t_out.shape[2])  # bias spikes learn no time here
         limits |= {"taus": taus, "further": number > 0}
         convolution = convolutions[number] if convolutions else None
         push = pushes[number] if pushes else None

@@ -33,7 +33,7 @@ from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters, trained_on_host
-from gpuspike.network.plan import Plan, read_plan, timed
+from gpuspike.network.plan import Maps, Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import memory
 from gpuspike.runs.recipes import augmentation_of, host_steps, recipe_of
@@ -183,9 +183,9 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> 
     first, last = network.layers[0], network.layers[-1]
     item = np.dtype(config.dtype.value).itemsize
     n_train, n_validation = (len(dataset.splits[name].labels) for name in ("train", "validation"))
-    labelled = first.n_pre * item + 8
+    labelled = first.n_received * item + 8
     augment = augmentation_of(config, dataset)
-    order = 0 if augment is not None or config.training.input_noise else 8 * first.n_pre
+    order = 0 if augment is not None or config.training.input_noise else 8 * first.n_received
     answered = config.replicas * (last.n_out + 1) * item
     shuffled = 8 * config.replicas * config.training.trials
     ahead = drawn_bytes(augment, config, n_train) if isinstance(augment, RandomWarp) else 0
@@ -238,6 +238,7 @@ def _evaluated_together(
             cuda_graph.free_memory(device),
             chip_bytes=chip_bytes_on_device(share, network, substrate),
             on_chip=not substrate.ideal,
+            places=[layer.n_neurons // layer.n_post for layer in network.layers],
             shared_input=not substrate.doing("arrive"),
             training=training,
             trials=config.training.trials,
@@ -269,8 +270,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     backend = select(
         config.backend.value,
         host_only=trained_on_host(learnt(model.trained, model.delays))
-        or substrate.host_only
-        or ("convolution" if model.layers else "")
+        or substrate.host_only(convolves=any(isinstance(one, Maps) for one in read_plan(model.layers)))
         or (host_steps(training) if to_train else ""),
         devices=devices_of(config),
         most=config.replicas,

@@ -101,6 +101,7 @@ def plan(
     on_chip: bool = False,
     trained: Sequence[str] = (),
     weights_of: Sequence[int] = (),
+    places: Sequence[int] = (),
 ) -> Plan:
     """Bytes that one step takes.
 
@@ -116,6 +117,7 @@ def plan(
         on_chip: each trial lifts thresholds and delays spikes, which are heard later than membranes cross.
         trained: what is learnt beside the weights, by name, counted with them.
         weights_of: weights of each layer, where neurons share them; else n_pre n_post.
+        places: of each layer, at which its neurons share them, if the patch at each is one more sample.
 
     Raises:
         ValueRangeError: no layer, or a size below 1.
@@ -130,7 +132,8 @@ def plan(
     for number, (n_pre, n_post) in enumerate(layers, start=1):
         name = f"layer {number} "
         n_in_replicas = 1 if shared_input and number == 1 else n_replica
-        inputs, outputs = n_in_replicas * n_batch * n_pre, n_replica * n_batch * n_post
+        n_samples = n_batch * (places[number - 1] if places else 1)
+        inputs, outputs = n_in_replicas * n_samples * n_pre, n_replica * n_samples * n_post
         weights = n_replica * (weights_of[number - 1] if weights_of else n_pre * n_post) * real
         free = LayerParameters.sizes(n_replica, n_pre, n_post, trained)
         learnt = weights + sum(math.prod(shape) for shape in free.values()) * real
@@ -145,16 +148,16 @@ def plan(
                 # A copy of the times, a key for the row, and as much again with the order for a merge.
                 passing[name + "sort"] = inputs * (2 * real + 3 * ORDER_BYTES)
             sample = n_in_replicas * n_pre * cuda_source.event_bytes(real)
-            passing[name + "forward"] = min(n_batch * sample, max(cuda.WORKSPACE, sample))
+            passing[name + "forward"] = min(n_samples * sample, max(cuda.WORKSPACE, sample))
         if training:
             arrays[name + "weights' gradient"] = learnt
             arrays[name + "optimiser"] = state_arrays * learnt
             arrays[name + "output times' gradient"] = outputs * real
-            factors = n_replica * n_batch * (2 * n_pre + (5 if backend == "cuda" else 6) * n_post) * real
-            parts = cuda_source.gradient_parts(n_pre, n_post, n_batch) if backend == "cuda" else 0
+            factors = n_replica * n_samples * (2 * n_pre + (5 if backend == "cuda" else 6) * n_post) * real
+            parts = cuda_source.gradient_parts(n_pre, n_post, n_samples) if backend == "cuda" else 0
             down = 0
             if number > 1:  # the input times' gradient, that of the bias spikes too, and weights transposed
-                down = n_replica * n_batch * n_pre * real + (weights if backend != "cuda" else 0)
+                down = n_replica * n_samples * n_pre * real + (weights if backend != "cuda" else 0)
             # On the CPU one job takes all layers back, so that the factors of all are there at once.
             held = passing if backend == "cuda" else arrays
             held[name + "backward"] = factors + down + (parts * weights if parts > 1 else 0)

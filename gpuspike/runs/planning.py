@@ -70,18 +70,21 @@ def memory_of(parts: Experiment) -> Memory:
     on_device = parts.backend.name == "cuda"
     real, replicas = config.dtype.value, config.replicas
     sizes = [(layer.n_received, layer.n_neurons) for layer in network.layers]
-    weights_of = [layer.n_pre * layer.n_post for layer in network.layers]
     n_optimiser = len(parts.recipe.optimizer.STATE)
     options = {"n_replica": replicas, "dtype": real, "state_arrays": n_optimiser}
-    options |= {"trained": parts.trained, "weights_of": weights_of}
-    options |= {"backend": "cuda" if on_device else "cpu"}
-    if on_device:
+    options |= {"trained": parts.trained, "backend": "cuda" if on_device else "cpu"}
+    own = [(layer.n_pre, layer.n_post) for layer in network.layers]
+    if on_device:  # where a patch is one more sample
         options |= {"on_chip": not parts.substrate.ideal}
+        options |= {"places": [layer.n_neurons // layer.n_post for layer in network.layers]}
+    else:
+        options |= {"weights_of": [n_pre * n_post for n_pre, n_post in own]}
     shared = not (on_device and parts.substrate.doing("arrive"))
-    step = memory.plan(sizes, parts.rule.presented, **options)
+    planned = own if on_device else sizes
+    step = memory.plan(planned, parts.rule.presented, **options)
     longest = max(len(split.labels) for split in parts.dataset.splits.values())
     n_chunk = min(longest, parts.rule.evaluation_batch_size)
-    forward = memory.plan(sizes, n_chunk, training=False, shared_input=shared, **options)
+    forward = memory.plan(planned, n_chunk, training=False, shared_input=shared, **options)
     item = 8 if real == "float64" else 4
     n_samples = {name: len(split.labels) for name, split in parts.dataset.splits.items()}
     data = sum(n_samples.values()) * sizes[0][0] * item

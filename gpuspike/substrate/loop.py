@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import ConfigError, ShapeError
-from gpuspike.kernels import Kernels, LayerState, host, with_bias
+from gpuspike.kernels import Kernels, LayerState, host
+from gpuspike.kernels.bias import with_bias
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.network import passes
 from gpuspike.network.constants import TRAINED

@@ -93,7 +93,9 @@ class DeviceStep:
         self._bumping = bumping
         self._host = training_state(Parameters.of(learnt), descent, bumping)
         self._twins: dict[str, tuple[Labelled, Labelled]] = {}
-        plain = rule.keeps_inputs and not isinstance(network, OnChip)  # a chip may have them in another order
+        # A chip may have them in another order, and a convolution sorts its patches.
+        plain = rule.keeps_inputs and not isinstance(network, OnChip)
+        plain = plain and network.layers[0].convolution is None
         sorted_here = network.layers[1 if plain else 0 :]
         self._graphs = (
             graph
@@ -181,8 +183,9 @@ class DeviceStep:
         with self._lane.entered():
             if self._batches is None:
                 t_in, full = data.received.t_in, self._rule.presented
-                # Times that no noise moves are sorted once.
-                known = self._network.kernels.spike_order(t_in) if self._rule.keeps_inputs else None
+                # Times that no noise moves are sorted once; of a convolution the times of patches would be.
+                same = self._rule.keeps_inputs and self._network.layers[0].convolution is None
+                known = self._network.kernels.spike_order(t_in) if same else None
                 self._batches = cuda_step.Batches(
                     t_in, known, data.labels, self._place(order), self._clock, self._seeds, full
                 )
@@ -277,8 +280,9 @@ class DeviceStep:
         grads = network.backward(weights, states, t_out_grad, active=at.active, max_weight_grad=rule.limit)
         self._descend(weights, grads.weights)
         for number, first in enumerate(self._first):
+            n_places = network.layers[number].n_out // network.layers[number].n_post
             targeted = self._bumping.targeted
-            cuda_step.bump(weights[number], number, first, targeted, at.layer, at.size, self._silent)
+            cuda_step.bump(weights[number], number, first, n_places, targeted, at, self._silent)
         network.after_step(weights)
 
     def _descend(self, weights: list[Any], grads: list[Any]) -> None:

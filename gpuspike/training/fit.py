@@ -17,7 +17,7 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.registry import Registry, one_of
-from gpuspike.substrate import Chip, EmulatedChip, OnChip
+from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
@@ -221,9 +221,11 @@ class Recipe:
         return Schedule(_given(self.learning_rate), self.schedule, self.step_size, self.gamma, length)
 
 
-def _refuse_on_device(chip: Chip) -> None:
+def _refuse_on_device(machine: OnChip) -> None:
     """Refuses chips that answer from the host, or do there what no device knows; raises BackendError."""
-    alone = chip.substrate.host_only if isinstance(chip, EmulatedChip) else f"a {type(chip).__name__}"
+    chip, alone = machine.chip, f"a {type(machine.chip).__name__}"
+    if isinstance(chip, EmulatedChip):
+        alone = chip.substrate.host_only(convolves=machine.network.convolves)
     if alone:
         raise BackendError(f"{alone} has no device step: it needs backend=cpu")
 
@@ -311,7 +313,7 @@ def step_kind(
                 "training.silence=waking has no device step: take bumping or none, or backend=cpu"
             )
         if isinstance(trained, OnChip):
-            _refuse_on_device(trained.chip)
+            _refuse_on_device(trained)
         refuse_without_text(loss, optimizer)
         return StepKind("device")
     reason = why_by_pieces(trained, loss, optimizer, rule, n_replica, constants, wakes=wakes)

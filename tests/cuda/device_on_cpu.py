@@ -52,6 +52,7 @@ ELEMENTWISE = [
     *(src.mixed_kernel(lifted) for lifted in (False, True)),
     src.sum_kernel(),
     *(src.normals_kernel(jitter) for jitter in (False, True)),
+    *src.MAPS,
     *step_src.ALL,
     *(kernel for name in LOSSES for kernel in loss_kernels(LOSSES[name]())),
     *(kernel for name in OPTIMIZERS for kernel in optimizer_kernels(OPTIMIZERS[name]())),

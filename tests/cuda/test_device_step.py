@@ -204,7 +204,7 @@ def test_bumping_and_figures_are_those_of_the_cpu(
                 cuda_step.count_silent(t, counts, first)
             cuda_step.judge(at, counts, *given, 0.25)
             for number, first in enumerate((0, 37)):
-                cuda_step.bump(ours[number], number, first, targeted, at.layer, at.size, counts)
+                cuda_step.bump(ours[number], number, first, 1, targeted, at, counts)
         np.testing.assert_array_equal(np.asarray(at.layer), bumping.layer)
         np.testing.assert_array_equal(np.asarray(at.size), bumping.size)
         np.testing.assert_array_equal(np.asarray(at.active), ~bumped | (not replaces))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from device_on_cpu import fake
 
-from gpuspike.kernels import cuda, reference, with_bias
+from gpuspike.kernels import cuda, reference
+from gpuspike.kernels.bias import with_bias
 from gpuspike.rng import Purpose
 
 pytestmark = pytest.mark.usefixtures("cupy")

@@ -8,7 +8,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.kernels import Array, LayerState, Trial, layerwise, with_bias
+from gpuspike.kernels import Array, LayerState, Trial, layerwise
+from gpuspike.kernels.bias import with_bias as with_bias
+from gpuspike.kernels.bias import without_bias as without_bias
 from gpuspike.kernels.constants import regime
 from gpuspike.kernels.cpu import backward as _backward
 from gpuspike.kernels.cpu import compiler as _compiler

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from gpuspike.backend import thread_count
 from gpuspike.errors import DtypeError, ShapeError
-from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial, with_bias
+from gpuspike.kernels import SAME_TICK, Array, LayerState, Trial
+from gpuspike.kernels.bias import with_bias
 from gpuspike.kernels.constants import GROUPS_FROM
 from gpuspike.kernels.cpu.arrays import address, cube, in_vectors, named
 from gpuspike.kernels.cpu.compiler import njit

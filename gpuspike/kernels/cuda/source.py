@@ -18,7 +18,7 @@ from gpuspike.kernels.constants import MIXED
 
 OPTIONS = ("--std=c++17",)
 
-FILES = ("lif.cuh", "forward.cu", "ttfs.cu", "step.cu")
+FILES = ("lif.cuh", "forward.cu", "ttfs.cu", "convolution.cu", "step.cu")
 
 
 @cache
@@ -99,6 +99,42 @@ def sum_kernel() -> Elementwise:
         "T total",
         "T sum = T(0); for (int n = 0; n < n_parts; ++n) sum += parts[n * size + i]; total = sum",
     )
+
+
+_IMAGE = ("rows", "columns", "channels", "kernel", "stride", "padding", "grid_rows", "grid_columns", "n_bias")
+_IMAGE_SIZES, _IMAGE_PASSED = ", ".join(f"int32 {name}" for name in _IMAGE), f"{{{', '.join(_IMAGE)}}}"
+_WINDOWS = "int32 grid_rows, int32 grid_columns, int32 n_maps, int32 pool"
+
+PATCHES = Elementwise(
+    "gpuspike_patches",
+    f"{_IMAGE_SIZES}, float64 around, raw T t_in",
+    "raw T patches",
+    f"gpuspike::take_patch<T>(i, {_IMAGE_PASSED}, around, &t_in[0], &patches[0])",
+)
+
+GATHERED = Elementwise(
+    "gpuspike_gathered",
+    f"{_IMAGE_SIZES}, raw T of_patches",
+    "raw T out",
+    f"gpuspike::gather_patches<T>(i, {_IMAGE_PASSED}, &of_patches[0], &out[0])",
+)
+
+HEARD = Elementwise(
+    "gpuspike_heard",
+    f"{_WINDOWS}, raw T t_cross",
+    "raw T t_out",
+    "gpuspike::hear<T>(i, {grid_rows, grid_columns, n_maps, pool}, &t_cross[0], &t_out[0])",
+)
+
+SPREAD = Elementwise(
+    "gpuspike_spread",
+    f"{_WINDOWS}, raw T t_cross, raw T of_heard",
+    "raw T out",
+    "gpuspike::spread<T>(i, {grid_rows, grid_columns, n_maps, pool}, &t_cross[0], &of_heard[0], &out[0])",
+)
+
+MAPS = (PATCHES, GATHERED, HEARD, SPREAD)
+"""What convolutional layers need beside the kernels of any layer."""
 
 
 def normals_kernel(jitter: bool) -> Elementwise:

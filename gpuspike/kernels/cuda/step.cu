@@ -247,14 +247,18 @@ __global__ void __launch_bounds__(STEP_THREADS) judge(
 }
 
 // A weight's bump, if its layer is the bumped one; one thread a weight.
-//   n_pre, n_post: of the layer `number`;  targeted: 0 or 1;  first, n_all, silent: as above.
+//   n_pre, n_post: of the layer `number`, and n_places at which its neurons share their weights;  targeted: 0 or 1.
+//   first, n_all, silent: as above.
 template <typename Real>
 GPUSPIKE_INLINE void bump(
-    Index i, int number, int n_pre, int n_post, int targeted, int first, int n_all, const Index* layer,
+    Index i, int number, int n_pre, int n_post, int n_places, int targeted, int first, int n_all, const Index* layer,
     const double* size, const int* silent, Real* weights) {
     const Index r = i / (Index(n_pre) * n_post);
     if (layer[r] != number) return;
-    if (!targeted || silent[r * n_all + first + i % n_post] > 0) weights[i] += Real(size[r]);
+    const int* own = silent + r * n_all + first + i % n_post;
+    bool wanted = !targeted;
+    for (int place = 0; !wanted && place < n_places; ++place) wanted = own[Index(place) * n_post] > 0;
+    if (wanted) weights[i] += Real(size[r]);
 }
 
 }  // namespace gpuspike

@@ -318,19 +318,19 @@ def judge(at: Judgement, silent: Array, labels: Array, t_out: Array, losses: Arr
 
 
 def bump(
-    weights: Array, number: int, first: int, targeted: bool, layer: Array, size: Array, silent: Array
+    weights: Array, number: int, first: int, n_places: int, targeted: bool, at: Judgement, silent: Array
 ) -> None:
     """Raises the weights (n_replica, n_pre, n_post) of layer `number` where it is the one to be bumped.
 
     Args:
-        first: the layer's first neuron in `silent`.
+        first: the layer's first neuron in `silent`;  n_places: at which its neurons share their weights.
         targeted: only weights onto neurons that were silent in some sample.
-        layer, size, silent: as for `judge`.
+        at, silent: as for `judge`.
     """
     _, n_pre, n_post = weights.shape
     check(weights.dtype, {"weights": (weights, weights.shape)})
     elementwise(step_src.BUMP)(
-        number, n_pre, n_post, int(targeted), first, silent.shape[1], layer, size, silent, weights,
+        number, n_pre, n_post, n_places, int(targeted), first, silent.shape[1], at.layer, at.size, silent, weights,
         size=weights.size,
     )  # fmt: skip
 

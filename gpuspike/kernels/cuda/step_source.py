@@ -60,11 +60,12 @@ CUT = Elementwise(
 
 BUMP = Elementwise(
     "gpuspike_bump",
-    "int32 number, int32 n_pre, int32 n_post, int32 targeted, int32 first, int32 n_all, raw int64 layer, "
-    "raw float64 size, raw int32 silent",
+    "int32 number, int32 n_pre, int32 n_post, int32 n_places, int32 targeted, int32 first, int32 n_all, "
+    "raw int64 layer, raw float64 size, raw int32 silent",
     "raw T weights",
     """gpuspike::bump<T>(
-        i, number, n_pre, n_post, targeted, first, n_all, &layer[0], &size[0], &silent[0], &weights[0])""",
+        i, number, n_pre, n_post, n_places, targeted, first, n_all, &layer[0], &size[0], &silent[0],
+        &weights[0])""",
 )
 
 ALL = (TAKE, TAKE_WARPED, JITTER, NORMALS, APPEND, CUT, BUMP)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike import rng
-from gpuspike.kernels import with_bias
+from gpuspike.kernels.bias import with_bias, without_bias
 from gpuspike.rng import Purpose
 
-__all__ = ["count_silent", "descend", "jitter", "normals", "place", "score", "with_bias"]
+__all__ = ["count_silent", "descend", "jitter", "normals", "place", "score", "with_bias", "without_bias"]
 
 
 def jitter(
@@ -71,8 +71,3 @@ def count_silent(t_out: NDArray[Any]) -> NDArray[np.int64]:
 def place(array: NDArray[Any]) -> NDArray[Any]:
     """See `kernels.Kernels.place`."""
     return array
-
-
-def without_bias(t_in_grad: NDArray[Any], n_spikes: int) -> NDArray[Any]:
-    """The gradients of the first `n_spikes` input times, contiguous."""
-    return t_in_grad[:, :, :n_spikes].copy()
