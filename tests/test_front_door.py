@@ -375,7 +375,7 @@ def test_a_network_survives_files_pickles_and_copies(tmp_path: Path) -> None:
 
 def test_files_that_hold_no_network_are_refused(tmp_path: Path) -> None:
     net = trained()
-    with pytest.raises(DataError, match="no checkpoint at"):
+    with pytest.raises(DataError, match=r"none.npz, which does not exist"):
         gs.load(tmp_path / "none.npz")
     arrays, header = net.__getstate__()
     checkpoint.save(tmp_path / "other.npz", arrays | {"weights_1": np.ones(3)}, header, keep_previous=False)

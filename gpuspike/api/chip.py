@@ -144,6 +144,8 @@ class Chip:
         Raises:
             DataError: no such file, or another content.
         """
+        if not Path(path).exists():
+            raise DataError(f"path must be a chip's file, got {path}, which does not exist")
         arrays, header = checkpoint.load(Path(path))
         if header.get("kind") != "chip":
             raise DataError(f"{path} must hold a chip, got a {header.get('kind', 'checkpoint of a run')}")
