@@ -57,6 +57,7 @@ def fit(
         "device", or "piecewise", slower, for what neither has: `step_reason` says why.
 
     Warns:
+        UserWarning: a value was given that nothing reads, since another one has it so.
         RuntimeWarning: every step was bumped, in vain; what to change.
 
     Raises:
@@ -69,7 +70,9 @@ def fit(
     if not (on_epoch is None or callable(on_epoch)):
         raise ConfigError(f"on_epoch must be a function of a record, got {on_epoch!r:.80}")
     net.check()
-    recipe = (Recipe() if recipe is None else recipe).changed(**values)
+    recipe = (Recipe() if recipe is None else recipe).having(values)
+    for text in recipe.unread(values):
+        warnings.warn(text, stacklevel=2)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     recipe = recipe.suited(net.neuron)
     n_epochs = whole("epochs", recipe.epochs, 1)

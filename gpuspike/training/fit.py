@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.registry import Registry, one_of
 from gpuspike.substrate import Chip, EmulatedChip, OnChip
+from gpuspike.training import when_read
 from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
@@ -109,9 +111,26 @@ class Recipe:
     def changed(self, **values: Any) -> Recipe:
         """The same with other values, those of its loss and optimiser among them: changed(xi=0.1).
 
+        Warns:
+            UserWarning: a value that nothing reads, since another one of the recipe has it so.
+
         Raises:
             ConfigError: a value that neither of them knows, or that both do.
         """
+        result = self.having(values)
+        for text in result.unread(values):
+            warnings.warn(text, stacklevel=2)
+        return result
+
+    def unread(self, names: Iterable[str]) -> list[str]:
+        """Of some values those that nothing reads, and why, each in a line."""
+        return [
+            f"{name} is read with {decides}={' or '.join(map(repr, wanted))}, got {got!r}"
+            for name, decides, wanted, got in when_read.unread(names, vars(self))
+        ]
+
+    def having(self, values: Mapping[str, Any]) -> Recipe:
+        """As `changed`, which warns of what nothing reads."""
         own = {item.name for item in fields(Recipe)}
         given = {name: value for name, value in values.items() if name in own}
         for name in ("loss", "optimizer"):  # one that goes by its name and is there already stays as it is
