@@ -72,8 +72,6 @@ class Chip:
         config = _plain(read_substrate(path))
         if config["new_chip"] != NewChip.run.value:
             raise ConfigError(f"{path}: a Chip is one piece of silicon, got new_chip={config['new_chip']}")
-        if isinstance(most := values.get("weight_max"), (int, float)):
-            values["weight_max"] = [most]
         for one, other in (("weight_bits", "weight_lsb"), ("weight_lsb", "weight_bits")):
             if values.get(one) and other not in values:
                 config[other] = 0
