@@ -14,6 +14,7 @@ from gpuspike.api.checks import class_labels, spike_times, whole
 from gpuspike.api.decide import require_network
 from gpuspike.api.history import History
 from gpuspike.api.network import Network
+from gpuspike.datasets.splits import unlikely
 from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.substrate import EmulatedChip
 from gpuspike.training.evaluation import Labelled
@@ -57,7 +58,8 @@ def fit(
         "device", or "piecewise", slower, for what neither has: `step_reason` says why.
 
     Warns:
-        UserWarning: a value was given that nothing reads, since another one has it so.
+        UserWarning: a value was given that nothing reads, since another one has it so; spikes that are not
+            there, or that come so late that another unit was meant perhaps.
         RuntimeWarning: every step was bumped, in vain; what to change.
 
     Raises:
@@ -79,6 +81,8 @@ def fit(
     for name in ("batch_size", "evaluation_batch_size", "trials"):
         whole(name, getattr(recipe, name), 1)
     train = _labelled(net, "t_in", "labels", (t_in, labels), sort=recipe.input_noise == 0.0)
+    if strange := unlikely(np.asarray(t_in), net.tau_syn):
+        warnings.warn(f"{strange}; tau_syn of the network is {net.tau_syn:g}", stacklevel=2)
     examined = None
     if validation is not None:
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
