@@ -17,8 +17,9 @@ from gpuspike.api.network import Network
 from gpuspike.datasets.splits import unlikely
 from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.substrate import EmulatedChip
+from gpuspike.training import when_read
 from gpuspike.training.evaluation import Labelled
-from gpuspike.training.fit import Recipe, make_trainer
+from gpuspike.training.fit import Recipe, make_trainer, with_values
 from gpuspike.training.trainer import EpochRecord
 
 Array = NDArray[Any]
@@ -72,8 +73,8 @@ def fit(
     if not (on_epoch is None or callable(on_epoch)):
         raise ConfigError(f"on_epoch must be a function of a record, got {on_epoch!r:.80}")
     net.check()
-    recipe = (Recipe() if recipe is None else recipe).having(values)
-    for text in recipe.unread(values):
+    recipe = with_values(Recipe() if recipe is None else recipe, values)
+    for text in when_read.notes(values, vars(recipe)):
         warnings.warn(text, stacklevel=2)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     recipe = recipe.suited(net.neuron)

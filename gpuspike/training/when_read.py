@@ -32,3 +32,11 @@ def unread(
             decides, wanted = READ_WITH[name]
             if (got := values[decides]) not in wanted:
                 yield name, decides, wanted, got
+
+
+def notes(names: Iterable[str], values: Mapping[str, Any]) -> list[str]:
+    """What `unread` finds, each in a line of Python's words; arguments as for it."""
+    return [
+        f"{name} is read with {decides}={' or '.join(map(repr, wanted))}, got {got!r}"
+        for name, decides, wanted, got in unread(names, values)
+    ]
