@@ -118,8 +118,13 @@ def _check_header(name: str, stream: IO[bytes], size: int) -> None:
     if version not in read:
         raise DataError(f"{name} is of the unknown format {version}")
     shape, _, dtype = read[version](stream)
+    if dtype.hasobject:
+        told = name.removesuffix(".npy")
+        raise DataError(
+            f"{told} must hold numbers or texts, got an array of objects: {told}.astype(...) makes some"
+        )
     expected = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
-    if not dtype.hasobject and expected != size - stream.tell():
+    if expected != size - stream.tell():
         raise DataError(f"{name} must hold {expected} bytes, {shape} {dtype}, got {size - stream.tell()}")
 
 

@@ -3,9 +3,9 @@
     python scripts/first_device.py [--out FOLDER] [--minutes N] [--part NAME ...] [--again] [--page FILE]
 
 Each part is a command with a time limit of its own. What came of it stands in FOLDER/first_device.json as
-soon as it is known, its output beside that. A call begins no part whose limit goes beyond its minutes; the same
-command, called again, goes on with what is left, trainings too, until nothing is. --again begins with failed
-parts once more, --page writes what was measured into a page of the documentation, between its two marks.
+soon as it is known, its output beside that. A call begins no part whose limit goes beyond its minutes; the
+same command, called again, goes on with what is left, trainings too, until nothing is. --again begins with
+failed parts once more, --page writes what was measured into a page of the documentation, between two marks.
 
 Needs no installation of the package: the repository is put before everything else that Python would import.
 The status is 0 when all has passed, 1 where a part has failed, 3 where some are left, 2 without a device.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,23 @@ from gpuspike.report.figures.chips import tradeoff
 from gpuspike.report.figures.run import save
 from gpuspike.report.run_page import readable
 
+USUAL = "training.alpha"
+"""What is drawn against, where it is among several that vary."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folders", nargs="+", type=Path, help="of a sweep, or of its runs")
-    parser.add_argument("--parameter", default="training.alpha", help="key of the configuration")
+    parser.add_argument("--parameter", help=f"key of the configuration; left out: what varies, or {USUAL}")
     parser.add_argument("--output", type=Path, help="folder of the figure")
     given = parser.parse_args(arguments)
     try:
-        runs = read(given.folders, given.parameter)
+        parameter = given.parameter or swept(given.folders)
+        runs = read(given.folders, parameter)
         output = given.output or given.folders[0]
         output.mkdir(parents=True, exist_ok=True)
-        paths = save(tradeoff(runs, given.parameter), output, "tradeoff")
+        paths = save(tradeoff(runs, parameter), output, "tradeoff")
         (output / "tradeoff.json").write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         print(f"tradeoff.py: error: {error}", file=sys.stderr)
@@ -42,20 +46,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for run in runs:
         accuracy, time = run["accuracy"][0], run["time_s"] and run["time_s"][0]
         told = f"accuracy {readable(accuracy, '%')}, decided after {readable(time, 's')}"
-        print(f"{given.parameter} {run['value']:g}: {told}, energy {readable(run['energy_J'], 'J')}")
+        print(f"{parameter} {run['value']:g}: {told}, energy {readable(run['energy_J'], 'J')}")
     print(*paths, sep="\n")
     return 0
+
+
+def swept(folders: Sequence[Path]) -> str:
+    """The one number that runs in or below the folders differ in; `USUAL` where it is among several.
+
+    Raises:
+        ValueError: several others, or none.
+    """
+    found = _varying(folders)
+    if USUAL in found or len(found) == 1:
+        return USUAL if USUAL in found else found[0]
+    got = f"{', '.join(found)}: --parameter takes one of them" if found else "none"
+    raise ValueError(f"the runs must differ in one number of their config.yaml, got {got}")
+
+
+def _runs(folders: Sequence[Path]) -> list[Path]:
+    """The summary.json of every run; raises ValueError for fewer than two."""
+    found = sorted({path for folder in folders for path in folder.rglob("summary.json")})
+    if len(found) < 2:
+        raise ValueError(f"a trade-off needs two runs or more, got {len(found)} below {_names(folders)}")
+    return found
+
+
+def _varying(folders: Sequence[Path]) -> list[str]:
+    """Keys of numbers in which the configurations of the runs differ, but for their seeds."""
+    found = _runs(folders)
+    texts = [(path.parent / "config.yaml").read_text(encoding="utf-8") for path in found]
+    configs = [dict(_flat(yaml.safe_load(text))) for text in texts]
+    keys = [key for key in configs[0] if key not in ("seed", "chip_seed")]
+    numbers = [key for key in keys if all(_is_number(config.get(key)) for config in configs)]
+    return [key for key in numbers if len({config[key] for config in configs}) > 1]
+
+
+def _flat(values: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read(folders: Sequence[Path], parameter: str) -> list[dict[str, Any]]:
     """What `tradeoff` draws, of every run in or below the folders.
 
     Raises:
-        ValueError: fewer than two runs, runs on different chips, or a parameter that is no number.
+        ValueError: fewer than two runs, runs on different chips, or a parameter that is no number or the same
+            in all of them.
     """
-    found = sorted({path for folder in folders for path in folder.rglob("summary.json")})
-    if len(found) < 2:
-        raise ValueError(f"a trade-off needs two runs or more, got {len(found)} below {_names(folders)}")
+    found = _runs(folders)
     runs, chips = [], set()
     for path in found:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -74,6 +120,10 @@ def read(folders: Sequence[Path], parameter: str) -> list[dict[str, Any]]:
                 "energy_stopping_J": chip["until_decision"]["energy_J"],
             }
         )
+    if len({run["value"] for run in runs}) < 2:
+        varied = ", ".join(_varying(folders)) or "nothing"
+        got = f"{runs[0]['value']:g} in all of them"
+        raise ValueError(f"{parameter} must vary between the runs, got {got}; what varies is {varied}")
     if len(chips) > 1:
         raise ValueError(f"the runs must be priced as on one chip, got {', '.join(sorted(chips))}")
     return runs
@@ -83,7 +133,7 @@ def _value(path: Path, parameter: str) -> float:
     value: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key in parameter.split("."):
         value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise ValueError(f"{parameter} must be a number in {path}, got {value!r}")
     return float(value)
 

@@ -862,6 +862,15 @@ def test_values_with_dashes_are_refused(argument: str, words: str) -> None:
             ["training.xi_per_noise=9"],
             "training.xi_per_noise is read with training.match_noise=true, got false",
         ),
+        (
+            ["start=there", "model.weight_mean=[9,9]"],
+            "model.weight_mean is of networks that are drawn, and start=",
+        ),
+        (["start=there", "model.fires=null"], "model.fires is of networks that are drawn, and start="),
+        (
+            ["substrate=bss2", "substrate.gradient=ideal", "substrate.new_chip=step"],
+            "substrate.new_chip=step is of a training on chips, and with substrate.gradient=ideal tr",
+        ),
         (["optimizer=sgd", "optimizer.beta1=0.5"], "optimizer.beta1 is read by adam, adamw, not by the"),
         (["training.loss=time_mse", "training.xi=0.3"], "training.xi is read by ttfs_cross_entropy, not by"),
         (["training.xi=0.3", "dataset.n_train=500", "training.max_silent=[1,1]"], None),

@@ -345,6 +345,13 @@ def test_what_cannot_be_priced_is_refused(
         gs.price_spikes(spikes, **more)
 
 
+def test_an_energy_that_is_not_known_says_why() -> None:
+    assert ": no energy, since no price is known for " in repr(gs.price_spikes(tensors(), prices="loihi2"))
+    told = repr(gs.price_spikes(tensors(), prices="brainscales2"))
+    assert "unknown J" not in told
+    assert "tau_syn, in time steps, would tell it" in told
+
+
 def test_a_network_that_never_decides_says_so() -> None:
     net = gs.Network([2, 3, 2], seed=0)
     for weights in net.parameters.weights:

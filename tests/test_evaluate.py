@@ -416,6 +416,26 @@ def test_the_trade_off_of_two_runs_is_drawn(
     assert (tmp_path / "sweep" / "tradeoff.png").stat().st_size > 0
 
 
+def vary(folder: Path, line: str, other: str) -> None:
+    """Another value in a run's configuration."""
+    text = (folder / "config.yaml").read_text()
+    assert line in text
+    (folder / "config.yaml").write_text(text.replace(line, other, 1))
+
+
+def test_the_trade_off_is_against_what_was_swept(
+    folder: Path, tmp_path: Path, tradeoff_script: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "sweep" / "1"))
+    shutil.copytree(folder, tmp_path / "sweep" / "0")
+    vary(other, "batch_size: ", "batch_size: 1")
+    vary(other, "\nseed: 0", "\nseed: 7")
+    assert tradeoff_script.main([str(tmp_path / "sweep")]) == 0
+    told = capsys.readouterr().out
+    assert told.count("training.batch_size ") == 2
+    assert "alpha" not in told
+
+
 def test_the_trade_off_refuses_what_it_cannot_draw(
     folder: Path, tmp_path: Path, tradeoff_script: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -424,15 +444,25 @@ def test_the_trade_off_refuses_what_it_cannot_draw(
         ([str(folder)], "needs two runs or more, got 1 below"),
         ([str(folder), str(other), "--parameter", "training.loss"], "training.loss must be a number in"),
         ([str(folder), str(other), "--parameter", "nothing"], "nothing must be a number in"),
+        ([str(folder), str(other)], "the runs must differ in one number of their config.yaml, got none"),
     ):
         assert tradeoff_script.main(arguments) == 2
         error = capsys.readouterr().err
         assert words in error
         assert error.count("\n") == 1
+    vary(other, "batch_size: ", "batch_size: 1")
+    arguments = [str(folder), str(other), "--parameter", "training.alpha"]
+    assert tradeoff_script.main(arguments) == 2
+    told = "must vary between the runs, got 0.005 in all of them; what varies is training.batch_size"
+    assert told in capsys.readouterr().err
+    vary(other, "learning_rate: ", "learning_rate: 1")
+    assert tradeoff_script.main([str(folder), str(other)]) == 2
+    keys = "got optimizer.learning_rate, training.batch_size: --parameter takes one of them"
+    assert keys in capsys.readouterr().err
     summary = json.loads((other / "summary.json").read_text())
     summary["chip"]["prices"] = "loihi"
     (other / "summary.json").write_text(json.dumps(summary))
-    assert tradeoff_script.main([str(folder), str(other)]) == 2
+    assert tradeoff_script.main([str(folder), str(other), "--parameter", "training.batch_size"]) == 2
     assert "one chip, got brainscales2, loihi" in capsys.readouterr().err
 
 

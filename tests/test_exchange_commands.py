@@ -125,10 +125,10 @@ def test_bad_input_of_the_nir_commands_is_refused(capsys: pytest.CaptureFixture[
         ),
         ("export", ["net.npz", "x.nir", "time_unit=ms", "dialect=norse"], "dialect must be one of strict"),
         ("export", ["net.npz", "x.nir", "time_unit=ms", "dialct=strict"], "dialct"),
-        ("export", ["none.npz", "x.nir", "time_unit=ms"], "no checkpoint at none.npz"),
+        ("export", ["none.npz", "x.nir", "time_unit=ms"], "got none.npz, which does not exist"),
         ("export", ["net.npz", "no/x.nir", "time_unit=ms"], "cannot write no/x.nir"),
         ("export", ["net.npz", "x.nir", "--time_unit=ms"], "values are given without dashes: time_unit=ms"),
-        ("import", ["net.nir", "x.npz", "time_unit=s"], "net.nir was written with time_unit 0.001, got 1.0"),
+        ("import", ["net.nir", "x.npz", "time_unit=s"], "net.nir was written with time_unit=ms, got s"),
         ("import", ["text.nir", "x.npz", "time_unit=s"], "text.nir is not a readable NIR file"),
         (
             "import",
@@ -152,6 +152,33 @@ def test_bad_input_of_the_nir_commands_is_refused(capsys: pytest.CaptureFixture[
         assert message in refused(capsys, name, *arguments), arguments
     assert not Path("x").exists()
     assert not Path("x.npz").exists()
+
+
+def test_an_import_writes_over_networks_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("nir", reason="needs the nir package")
+    gs.export_nir(make(), "net.nir", time_unit="ms")
+    np.savez("data.npz", train_times=np.ones((2, 3)))
+    gs.Network([4, 8, 3], backend="cpu").on(gs.Chip(gain_std=0.1)).chip.save("chip.npz")  # type: ignore[union-attr]
+    Path("text.npz").write_text("text")
+    for name in ("data.npz", "chip.npz", "text.npz"):
+        before = Path(name).read_bytes()
+        told = refused(capsys, "import", "net.nir", name, "time_unit=ms")
+        assert (
+            f"{name} is there already and is no network's file: it would be lost; take another name" in told
+        )
+        assert Path(name).read_bytes() == before
+    Path("own.npz").touch()
+    for _ in range(2):
+        run("import", "net.nir", "own.npz", "time_unit=ms")
+    assert gs.load("own.npz").sizes == (4, 8, 3)
+
+
+def test_values_that_the_file_of_a_network_has_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("nir", reason="needs the nir package")
+    gs.export_nir(make(), "net.nir", time_unit="ms")
+    given = ["net.nir", "x", "time_unit=ms", *SMALL, "model.threshold=3", "model.hidden=[7]"]
+    assert "the network's file has model.threshold, model.hidden itself" in refused(capsys, "import", *given)
+    assert not Path("x").exists()
 
 
 def test_help_and_configurations_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,6 +219,21 @@ def test_spikes_of_a_file_are_priced(here: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.count("One classification") == 2
 
 
+def test_an_answer_writes_over_nothing_but_json(capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("spikes.npz", **recording())
+    Path("notes.txt").write_text("mine")
+    for name, words in (
+        ("./spikes.npz", "answer must be another file than what is read, got spikes.npz"),
+        ("notes.txt", "notes.txt is there already and is not a JSON file: it would be lost"),
+    ):
+        before = Path(name).read_bytes()
+        assert words in refused(capsys, "price", "spikes.npz", "prices=loihi", f"answer={name}")
+        assert Path(name).read_bytes() == before
+    for _ in range(2):
+        run("price", "spikes.npz", "prices=loihi", "answer=cost.json")
+    assert json.loads(Path("cost.json").read_text())["spikes"] == "spikes.npz"
+
+
 def test_lists_of_events_and_all_chips(capsys: pytest.CaptureFixture[str]) -> None:
     events = {}
     for k, n in enumerate((4, 2)):
@@ -224,6 +266,7 @@ def test_bad_input_of_the_price_command_is_refused(capsys: pytest.CaptureFixture
     Path("single.npz.npy").rename("single.npz")
     Path("text.npz").write_text("text")
     np.savez("other.npz", **recording(images=np.ones(3)))
+    np.savez("foreign.npz", images=np.ones(3), y=np.ones(3))
     np.savez("gap.npz", **{k: v for k, v in recording().items() if k != "spikes_1"})
     np.savez("some.npz", **recording(weights_0=np.ones((8, 5))))
     np.savez("twice.npz", **recording(time_0=np.ones(3)))
@@ -234,6 +277,8 @@ def test_bad_input_of_the_price_command_is_refused(capsys: pytest.CaptureFixture
         (["text.npz"], "text.npz is not a readable .npz file"),
         (["single.npz"], "it holds a single array"),
         (["other.npz"], "arrays are spikes_0, weights_0 and so on, and labels, got images"),
+        (["foreign.npz"], "got images, y; spikes_0 and spikes_1, at least, must be there"),
+        (["foreign.npz", "synapses=x.nir"], "got images, y; spikes_NODE of each node must be there"),
         (["gap.npz"], "spikes must be those of populations 0, 1, 2 and so on, got 0, 2"),
         (["some.npz"], "must have weights or targets of all of 0, 1, got 0"),
         (["twice.npz"], "spikes_0 must be alone, got spikes, time"),

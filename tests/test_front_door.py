@@ -253,6 +253,29 @@ def test_a_chip_answers_and_the_network_is_left_alone() -> None:
     assert same_weights(on.on(None), on)
 
 
+@pytest.mark.parametrize(
+    ("chip", "told"),
+    [
+        (gs.Chip(), "Chip('ideal', seed=0)"),
+        (gs.Chip(weight_max=2, weight_bits=4), "Chip('ideal', seed=0, weight_max=[2.0], weight_bits=4)"),
+        (gs.Chip("bss2", seed=3), "Chip('bss2', seed=3)"),
+        (gs.Chip("bss2", max_fan_in=0), "Chip('bss2', seed=0, max_fan_in=0)"),
+    ],
+)
+def test_a_chip_says_what_it_has_of_its_own(chip: gs.Chip, told: str) -> None:
+    assert repr(chip) == told
+    assert eval(told, {"Chip": gs.Chip}).values == chip.values
+    drawn = gs.Network([2, 3], backend="cpu").on(chip).chip
+    assert repr(drawn) == (f"{told[:-1]}, drawn)" if drawn is not None and drawn.drawn else told)
+
+
+def test_a_chip_of_ones_own_file_has_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\nprices: loihi\ngain_std: 0.1\n")
+    assert repr(gs.Chip(tmp_path / "mine.yaml")) == "Chip('mine', seed=0)"
+    with pytest.raises(DataError, match=r"path must be a chip's file, got .*, which does not exist"):
+        gs.Chip.load(tmp_path / "none.npz")
+
+
 def test_what_is_no_chip_is_refused() -> None:
     net = gs.Network([4, 5, 3])
     with pytest.raises(ConfigError, match=r"got str; did you mean gs\.Chip\('bss2'\)\?"):
@@ -375,7 +398,7 @@ def test_a_network_survives_files_pickles_and_copies(tmp_path: Path) -> None:
 
 def test_files_that_hold_no_network_are_refused(tmp_path: Path) -> None:
     net = trained()
-    with pytest.raises(DataError, match="no checkpoint at"):
+    with pytest.raises(DataError, match=r"none.npz, which does not exist"):
         gs.load(tmp_path / "none.npz")
     arrays, header = net.__getstate__()
     checkpoint.save(tmp_path / "other.npz", arrays | {"weights_1": np.ones(3)}, header, keep_previous=False)

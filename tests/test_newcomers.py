@@ -39,6 +39,46 @@ def test_a_space_too_many_is_told(given: str, meant: str) -> None:
     assert refusal(*arguments, "seed=-1") == f"2 mistakes: (1) {words}; (2) seed must be at least 0, got -1"
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("model.hidden=7", "model.hidden must be a list of integers, got 7; did you mean model.hidden=[7]?"),
+        ("model.hidden=abc", "model.hidden must be a list of integers, got abc"),
+        ("model.hidden=7.5", "model.hidden must be a list of integers, got 7.5"),
+        (
+            "model.trained=threshold",
+            "model.trained must be a list of texts, got threshold; did you mean model.trained=[threshold]?",
+        ),
+        (
+            "substrate.weight_max=abc",
+            "substrate.weight_max must be a number, or a list of numbers, one a layer, got 'abc'",
+        ),
+        (
+            "substrate.weight_max=null",
+            "substrate.weight_max must be a number, or a list of numbers, one a layer, got nothing",
+        ),
+        (
+            "substrate.weight_max=1,2",
+            "substrate.weight_max must be one value, got 1,2; did you mean substrate.weight_max=[1,2]?",
+        ),
+    ],
+)
+def test_a_list_is_suggested_of_what_it_takes(given: str, words: str) -> None:
+    assert refusal(given) == words
+
+
+def test_one_largest_weight_is_that_of_all_layers(tmp_path: Path) -> None:
+    for given, values in (("2", [2.0]), ("[2]", [2.0]), ("[1,2.5]", [1.0, 2.5]), ("[]", [])):
+        (job,) = jobs([f"substrate.weight_max={given}"], multirun=False)
+        assert job.config.substrate.weight_max == values
+        assert all(type(value) is float for value in values)
+    own = tmp_path / "substrate" / "mine.yaml"
+    own.parent.mkdir()
+    own.write_text("name: mine\nprices: loihi\nweight_max: 2\n")
+    (job,) = jobs([f"hydra.searchpath=[file://{tmp_path}]", "substrate=mine"], multirun=False)
+    assert job.config.substrate.weight_max == read_substrate(own).weight_max == [2.0]
+
+
 def test_an_empty_value_before_another_pair_is_one() -> None:
     assert refusal("seed=", "replicas=2") == "seed must be an integer, got nothing"
 

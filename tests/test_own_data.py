@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from gpuspike.cli.train import train
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.schema import conf_folder, jobs, read_config
 from gpuspike.datasets import load_arrays
+from gpuspike.datasets.splits import unlikely
 from gpuspike.errors import ConfigError, DataError
 from gpuspike.runs.evaluate import evaluate
 from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.runs.progress import say_what_runs
 from gpuspike.store.identity import fingerprint
 
 SIZES = {"train": 6, "validation": 3, "test": 4}
@@ -102,6 +106,18 @@ def changed(**values: Any) -> dict[str, Any]:
         (arrays("times") | {"test_times": np.full((4, 5), np.nan)}, "must not hold NaN or -inf"),
         (arrays("pixels") | {"test_pixels": np.ones((4, 5))}, "must be uint8, got float64"),
         (changed(train_values=np.array([{}] * 6)), "is not a readable .npz file"),
+        (
+            changed(train_labels=np.array(["a"] * 6, dtype=object)),
+            "train_labels must hold numbers or texts, got an array of objects: train_labels.astype(...)",
+        ),
+        (
+            changed(train_labels=np.array(list("abcabc"))),
+            "<U1: np.unique(all_labels, return_inverse=True) gives class_names and numbers",
+        ),
+        (
+            arrays("times") | {"train_times": np.full((6, 5), np.inf)},
+            "must hold spikes, got inf alone, which is none",
+        ),
     ],
 )
 def test_a_file_that_is_not_like_that_is_refused(found: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -109,6 +125,38 @@ def test_a_file_that_is_not_like_that_is_refused(found: dict[str, Any], words: s
         load_arrays(write(tmp_path, found), 6, 3, 4)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit", "words"),
+    [
+        (1.0, 1.0, ""),
+        (1000.0, 1.0, "half of the training spikes come after 1e+03 tau_syn: are the times in another unit?"),
+        (1000.0, 100.0, ""),
+        (np.inf, 1.0, "no training sample has a spike: none tells its class"),
+    ],
+)
+def test_times_of_another_unit_are_told(factor: float, unit: float, words: str) -> None:
+    times = np.ones((4, 3)) * factor
+    times[0, 0] = np.inf
+    assert unlikely(times, unit) == words
+    net = gs.Network([3, 2], neuron=gs.LIF(tau_mem=unit, tau_syn=unit), backend="cpu")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        gs.fit(net, times, np.array([0, 1, 0, 1]), epochs=1, silence="none")
+    assert [str(note.message).partition("; tau_syn")[0] for note in told] == ([words] if words else [])
+
+
+def test_a_run_on_times_of_another_unit_says_so(tmp_path: Path) -> None:
+    found = arrays("times")
+    for path, factor, expected in (("fits.npz", 1.0, 0), ("late.npz", 1e3, 1)):
+        late = {key: array * factor for key, array in found.items() if key.endswith("_times")}
+        np.savez(tmp_path / path, **found | late)  # type: ignore[arg-type]
+        given = ["experiment=own", f"dataset.path={tmp_path / path}", "training.batch_size=2", "backend=cpu"]
+        (job,) = jobs(given, multirun=False)
+        screen = Console(file=io.StringIO(), width=300)
+        say_what_runs(build(job.config), "own", tmp_path, screen)
+        assert screen.file.getvalue().count("; those of a file are of tau_syn") == expected  # type: ignore[attr-defined]
 
 
 def test_more_samples_than_there_are_are_refused(tmp_path: Path) -> None:

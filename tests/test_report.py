@@ -213,6 +213,15 @@ def test_energy_that_is_the_trial_s_is_told_so_beside_what_tells_networks_apart(
     assert ["circuits joined for a neuron, by layer", "7 3"] in page.rows
 
 
+def test_a_distorted_ideal_chip_is_one(tmp_path: Path) -> None:
+    emulated = {"name": "ideal with gain_std=0.1"}
+    for chip in (CHIP | {"substrate": "ideal"}, {}):  # as older runs have it, and without an account
+        _, page = write(tmp_path, "yin_yang", summary(chip=chip, substrate=emulated), [record()], "")
+        assert "No chip was emulated" not in page.text
+    _, page = write(tmp_path, "yin_yang", summary(chip=CHIP, substrate={"name": "ideal"}), [record()], "")
+    assert "No chip was emulated" in page.text
+
+
 def test_the_headline_says_what_its_numbers_rest_on(tmp_path: Path) -> None:
     chip = CHIP | {"energy_per_classification_J": None, "time_evidence": "stated"}
     values = summary(chip=chip, substrate={"name": "bss2"})

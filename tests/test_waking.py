@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from gpuspike.training.losses import TTFSCrossEntropy
 from gpuspike.training.optimizers import Adam
 from gpuspike.training.step import TrainingRule
 from gpuspike.training.waking import Waking
+from gpuspike.training.when_read import READ_WITH
 
 BACKENDS = ("reference", "cpu")
 RNG = np.random.default_rng(5)
@@ -163,6 +165,38 @@ def test_values_that_cannot_be_are_refused() -> None:
 def test_none_wakes_nobody() -> None:
     bumping = Recipe(silence="none", bump_value=0.1).make_bumping(2, 1)
     assert bumping.choose(np.ones((2, 1))).tolist() == [-1]
+
+
+def test_a_value_that_nothing_reads_is_warned_of() -> None:
+    rng = np.random.default_rng(0)
+    t_in, labels = rng.uniform(0.0, 2.0, (20, 4)), np.arange(20) % 3
+    for value, words in (
+        ({"waking": 50.0}, "waking is read with silence='waking', got 'bumping'"),
+        ({"gamma": 0.5}, "gamma is read with schedule='step', got 'constant'"),
+        ({"step_size": 5}, "step_size is read with schedule='step', got 'constant'"),
+        ({"xi_per_noise": 2.0}, "xi_per_noise is read with match_noise=True, got False"),
+        (
+            {"silence": "waking", "bump_targeted": False},
+            "bump_targeted is read with silence='bumping', got 'w",
+        ),
+        (
+            {"silence": "none", "max_silent": [1, 1]},
+            "max_silent is read with silence='bumping' or 'waking', g",
+        ),
+    ):
+        with pytest.warns(UserWarning, match=words) as told:
+            gs.fit(gs.Network([4, 5, 3], backend="cpu"), t_in, labels, epochs=1, **value)
+        assert [note.filename for note in told] == [__file__]
+        with pytest.warns(UserWarning, match=words):
+            gs.Recipe().changed(**value)
+    assert gs.Recipe(waking=50.0).changed(epochs=3).waking == 50.0  # which was not given here
+    assert gs.Recipe(silence="waking").changed(waking=50.0).waking == 50.0
+
+
+def test_the_table_of_what_is_read_names_values_that_there_are() -> None:
+    known = {item.name for item in fields(gs.Recipe)}
+    for name, (decides, _) in READ_WITH.items():
+        assert {name, decides} <= known | {"xi_per_noise"}
 
 
 def test_a_network_in_python_is_woken_and_matched_to_its_chip() -> None:

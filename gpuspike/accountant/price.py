@@ -107,6 +107,8 @@ class Cost:
         when = "never decided" if undecided else f"decided after {_told(mean, 's')}"
         right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %, "
         energy = f"{_told(self.energy_per_classification_J, 'J')} a classification"
+        if self.refused:
+            energy = f"no energy, since {self.refused.removeprefix(f'{self.name}: ')}"
         chips, why = self.summary["chips_needed"], self.summary["does_not_fit"]
         room = f" does not hold it, {why}" if why else f", {chips} chips" if (chips or 1) > 1 else ""
         return (

@@ -60,10 +60,7 @@ class Chip:
         path = Path(kind)
         if path.suffix not in (".yaml", ".yml"):
             path = folder / f"{one_of('chip', str(kind), sorted(f.stem for f in folder.glob('*.yaml')))}.yaml"
-        asked_of_a_run = {field.name for field in fields(SubstrateConfig)} - {
-            f.name for f in fields(Substrate)
-        }
-        known = [f.name for f in fields(substrate_config()) if f.name not in asked_of_a_run]
+        known = _keys()
         for name in values:
             one_of("value of a chip", name, known)
         values = {name: plain(value) for name, value in values.items()}
@@ -72,8 +69,6 @@ class Chip:
         config = _plain(read_substrate(path))
         if config["new_chip"] != NewChip.run.value:
             raise ConfigError(f"{path}: a Chip is one piece of silicon, got new_chip={config['new_chip']}")
-        if isinstance(most := values.get("weight_max"), (int, float)):
-            values["weight_max"] = [most]
         for one, other in (("weight_bits", "weight_lsb"), ("weight_lsb", "weight_bits")):
             if values.get(one) and other not in values:
                 config[other] = 0
@@ -144,13 +139,31 @@ class Chip:
         Raises:
             DataError: no such file, or another content.
         """
+        if not Path(path).exists():
+            raise DataError(f"path must be a chip's file, got {path}, which does not exist")
         arrays, header = checkpoint.load(Path(path))
         if header.get("kind") != "chip":
             raise DataError(f"{path} must hold a chip, got a {header.get('kind', 'checkpoint of a run')}")
         return cls.of(header["values"], header["seed"], arrays)
 
     def __repr__(self) -> str:
-        return f"Chip({self.name!r}, seed={self.seed}{', drawn' if self.drawn else ''})"
+        own = "".join(f", {name}={value!r}" for name, value in self._changed().items())
+        return f"Chip({self.name!r}, seed={self.seed}{own}{', drawn' if self.drawn else ''})"
+
+    def _changed(self) -> dict[str, Any]:
+        """Values that are not those of the preset of its name; none where that is a file of a user's own."""
+        path = conf_folder() / "substrate" / f"{self.name}.yaml"
+        if not path.is_file():
+            return {}
+        usual = _plain(read_substrate(path))
+        both = [name for name in _keys() if name in self.values]  # not those of a distortion registered since
+        return {name: self.values[name] for name in both if self.values[name] != usual[name]}
+
+
+def _keys() -> list[str]:
+    """What a chip is made of: all of a configuration's but what is asked of a run."""
+    of_a_run = {field.name for field in fields(SubstrateConfig)} - {f.name for f in fields(Substrate)}
+    return [f.name for f in fields(substrate_config()) if f.name not in of_a_run]
 
 
 def _plain(config: SubstrateConfig) -> dict[str, Any]:

@@ -51,6 +51,10 @@ def load(path: str | Path, *, backend: str | None = None) -> Network:
     path = Path(path)
     if path.is_dir():
         return _of_run(path, backend)
+    if not path.exists():
+        raise DataError(
+            f"path must be a network's file or the folder of a run, got {path}, which does not exist"
+        )
     arrays, header = checkpoint.load(path)
     if header.get("kind") != "network":
         kind = header.get("kind", "checkpoint of a run: load its folder")

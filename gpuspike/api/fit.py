@@ -14,10 +14,12 @@ from gpuspike.api.checks import class_labels, spike_times, whole
 from gpuspike.api.decide import require_network
 from gpuspike.api.history import History
 from gpuspike.api.network import Network
+from gpuspike.datasets.splits import unlikely
 from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.substrate import EmulatedChip
+from gpuspike.training import when_read
 from gpuspike.training.evaluation import Labelled
-from gpuspike.training.fit import Recipe, make_trainer
+from gpuspike.training.fit import Recipe, make_trainer, with_values
 from gpuspike.training.trainer import EpochRecord
 
 Array = NDArray[Any]
@@ -57,6 +59,8 @@ def fit(
         "device", or "piecewise", slower, for what neither has: `step_reason` says why.
 
     Warns:
+        UserWarning: a value was given that nothing reads, since another one has it so; spikes that are not
+            there, or that come so late that another unit was meant perhaps.
         RuntimeWarning: every step was bumped, in vain; what to change.
 
     Raises:
@@ -69,13 +73,17 @@ def fit(
     if not (on_epoch is None or callable(on_epoch)):
         raise ConfigError(f"on_epoch must be a function of a record, got {on_epoch!r:.80}")
     net.check()
-    recipe = (Recipe() if recipe is None else recipe).changed(**values)
+    recipe = with_values(Recipe() if recipe is None else recipe, values)
+    for text in when_read.notes(values, vars(recipe)):
+        warnings.warn(text, stacklevel=2)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     recipe = recipe.suited(net.neuron)
     n_epochs = whole("epochs", recipe.epochs, 1)
     for name in ("batch_size", "evaluation_batch_size", "trials"):
         whole(name, getattr(recipe, name), 1)
     train = _labelled(net, "t_in", "labels", (t_in, labels), sort=recipe.input_noise == 0.0)
+    if strange := unlikely(np.asarray(t_in), net.tau_syn):
+        warnings.warn(f"{strange}; tau_syn of the network is {net.tau_syn:g}", stacklevel=2)
     examined = None
     if validation is not None:
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:

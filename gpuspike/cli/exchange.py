@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from gpuspike.cli.train import refuse_dashes
 from gpuspike.config.composition import register
 from gpuspike.config.exchange import ExportConfig, ImportConfig, asked, keyed, schema_name, unit
 from gpuspike.config.files import conf_folder
-from gpuspike.errors import ConfigError, OutputError
+from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.screen import Screen
 
 T = TypeVar("T")
@@ -137,15 +138,31 @@ def _keep(path: Path, begins: bytes, kind: str) -> None:
         raise OutputError(f"{path} is there already and is not {kind}: it would be lost; take another name")
 
 
+def _keep_all_but_networks(path: Path) -> None:
+    """Refuses to write over what is no network's file, data for example; raises OutputError."""
+    from gpuspike.store import checkpoint
+
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with suppress(DataError):
+        if checkpoint.load(path)[1].get("kind") == "network":
+            return
+    raise OutputError(
+        f"{path} is there already and is no network's file: it would be lost; take another name"
+    )
+
+
 def _import(config: ImportConfig, rest: list[str], console: Console) -> None:
     from gpuspike.api.nir import import_nir
+    from gpuspike.runs.adopt import refuse_own
 
     target = Path(config.to)
     if target.suffix == ".npz" and rest:
         raise ConfigError(f"values of gpuspike-train are for a run's folder, not for {target}, got {rest[0]}")
+    refuse_own(rest)
     time_unit, model_unit = unit("time_unit", config.time_unit), unit("model_unit", config.model_unit)
     assert time_unit is not None
-    _keep(target, b"PK", "an .npz file")
+    _keep_all_but_networks(target)
     net = import_nir(
         config.file,
         time_unit=time_unit,

@@ -13,6 +13,7 @@ from gpuspike.cli.exchange import carry_out
 from gpuspike.config.evaluate import as_lists
 from gpuspike.config.exchange import PriceConfig
 from gpuspike.errors import ConfigError, DataError, OutputError
+from gpuspike.reading import text_of
 from gpuspike.strangers import unpack
 
 HELP = """gpuspike-price tells what chips would need for the spikes of any simulator.
@@ -33,6 +34,7 @@ answer      a JSON file for all figures
 --cfg job shows all values; -m sweeps. See docs/exchange.md."""
 
 _NAME = re.compile(r"(?P<kind>spikes|sample|neuron|time|n_neurons|weights|targets)_(?P<of>.+)")
+_OF_SPIKES = re.compile(r"(spikes|sample|neuron|time)_")
 
 
 def price() -> None:
@@ -49,6 +51,8 @@ def _price(config: PriceConfig, rest: list[str], console: Console) -> None:
     del rest
     if not config.prices:
         raise ConfigError("prices must name at least one chip, got none")
+    if config.answer:
+        _keep(Path(config.answer), Path(config.spikes), Path(config.synapses))
     spikes, synapses, labels = read_recording(Path(config.spikes), config.synapses)
     costs = [
         price_spikes(
@@ -86,6 +90,21 @@ def _price(config: PriceConfig, rest: list[str], console: Console) -> None:
         console.print(f"answer   {config.answer}", soft_wrap=True)
 
 
+def _keep(answer: Path, *read: Path) -> None:
+    """Refuses an answer in the place of what is read, or of a file that is no JSON; raises OutputError."""
+    if not answer.is_file():
+        return
+    if any(path.is_file() and answer.samefile(path) for path in read):
+        raise OutputError(f"answer must be another file than what is read, got {answer}")
+    try:
+        text = text_of(answer)
+        json.loads(text or "{}")
+    except ValueError:
+        raise OutputError(
+            f"{answer} is there already and is not a JSON file: it would be lost; take another name"
+        ) from None
+
+
 def read_recording(path: Path, synapses: str) -> tuple[Any, Any, Any]:
     """Spikes, synapses and labels of an .npz file, as `gpuspike.price_spikes` takes them.
 
@@ -107,10 +126,14 @@ def read_recording(path: Path, synapses: str) -> tuple[Any, Any, Any]:
         raise DataError(f"{path} is not a readable .npz file: {reason}") from None
     labels = arrays.pop("labels", None)
     found: dict[str, dict[str, Any]] = {}
+    if others := [name for name in arrays if not _NAME.fullmatch(name)]:
+        needed = "spikes_NODE of each node" if synapses else "spikes_0 and spikes_1, at least,"
+        lacking = "" if any(map(_OF_SPIKES.match, arrays)) else f"; {needed} must be there"
+        got = ", ".join(others)
+        raise DataError(f"{path}: arrays are spikes_0, weights_0 and so on, and labels, got {got}{lacking}")
     for name, array in arrays.items():
         match = _NAME.fullmatch(name)
-        if match is None:
-            raise DataError(f"{path}: arrays are spikes_0, weights_0 and so on, and labels, got {name}")
+        assert match is not None
         found.setdefault(match["of"], {})[match["kind"]] = array
     links = {of: own.pop(kind) for of, own in found.items() for kind in ("weights", "targets") if kind in own}
     spikes = {of: _spikes(path, of, own) for of, own in found.items() if own}

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpuspike import plugins
 from gpuspike.config.files import conf_folder, read_yaml  # noqa: F401 (others take it from here)
-from gpuspike.config.hints import GROUPS, dotted, explained, named, nested, one_line
+from gpuspike.config.hints import GROUPS, dotted, explained, listed, named, nested, one_line
 from gpuspike.config.pairs import parsed
 from gpuspike.errors import ConfigError, GpuspikeError, errors_of, together
 
@@ -69,6 +69,7 @@ def typed(cfg: Any, schema: type[T]) -> T:
     except OmegaConfBaseException as error:
         raise ConfigError(explained(error, schema)) from None
     assert isinstance(config, schema)
+    listed(config)
     if wrong := [ConfigError(text) for text in nested(config)]:
         raise together(wrong)
     return config

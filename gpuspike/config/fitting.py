@@ -19,6 +19,7 @@ from gpuspike.errors import GpuspikeError
 from gpuspike.network.plan import idle, read_plan
 from gpuspike.registry import Registry
 from gpuspike.substrate.spec import Substrate, keys
+from gpuspike.training import when_read
 from gpuspike.training.augmentation import WARPS
 
 OWN = "own"
@@ -140,6 +141,11 @@ def aimless(config: Any) -> list[str]:
     if training.match_noise and (why := _noiseless(substrate)):
         notes.append(f"training.match_noise=true has no noise to match: {why}")
     if not without_chip(substrate):
+        if substrate.gradient.value == "ideal" and substrate.new_chip.value == "step":
+            notes.append(
+                "substrate.new_chip=step is of a training on chips, and with substrate.gradient=ideal "
+                "training is without a chip"
+            )
         return notes
     for key, value in (("gradient", "exact"), ("new_chip", "step")):
         if getattr(substrate, key).value == value:
@@ -168,22 +174,26 @@ def _noiseless(substrate: Any) -> str:
 
 def unread(overrides: Sequence[str], config: Any) -> list[str]:
     """What was typed and nothing reads, since another value has it so."""
-    training, kind = config.training, config.optimizer.schedule.value
-    silence = training.silence.value
-    bumps = ("bump_value", "bump_exponential", "bump_targeted", "bump_replaces_step")
-    why: dict[str, str] = {} if kind == "step" else dict.fromkeys(
-        ("optimizer.step_size", "optimizer.gamma"), f"optimizer.schedule=step, got {kind}"
-    )  # fmt: skip
-    if silence != "waking":
-        why["training.waking"] = f"training.silence=waking, got {silence}"
-    if silence != "bumping":
-        why |= dict.fromkeys((f"training.{key}" for key in bumps), f"training.silence=bumping, got {silence}")
-    if silence == "none":
-        why["training.max_silent"] = "training.silence=bumping or waking, got none"
-    if not training.match_noise:
-        why["training.xi_per_noise"] = "training.match_noise=true, got false"
-    typed = dict.fromkeys(text.lstrip("+").partition("=")[0] for text in overrides)
-    return [f"{key} is read with {why[key]}" for key in typed if key in why]
+    notes = []
+    for key in dict.fromkeys(text.lstrip("+").partition("=")[0] for text in overrides):
+        group, _, name = key.partition(".")
+        if group in ("training", "optimizer"):
+            values = {key: getattr(v, "value", v) for key, v in vars(getattr(config, group)).items()}
+            for _, decides, wanted, got in when_read.unread([name], values):
+                meant = " or ".join(map(_typed, wanted))
+                notes.append(f"{key} is read with {group}.{decides}={meant}, got {_typed(got)}")
+        if key in _DRAWN and config.start is not None:
+            notes.append(f"{key} is of networks that are drawn, and start={config.start} has its own")
+    return notes
+
+
+_DRAWN = ("model.weight_mean", "model.weight_std", "model.fires", "model.spikes_at")
+"""Values of networks in the beginning, unless a run begins with those of another one."""
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def undelayed(overrides: Sequence[str], delays: str) -> list[str]:

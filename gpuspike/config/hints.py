@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigTypeError, OmegaConfBaseException, Validation
 
 from gpuspike.config.files import conf_folder, read_yaml
 from gpuspike.errors import ConfigError
+from gpuspike.kinds import is_number
 from gpuspike.registry import initials
 
 GROUPS = ("experiment", "dataset", "model", "optimizer", "training", "substrate", "tracking")
@@ -73,7 +74,7 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
         if (expected := _expected(schema, full)) and (equals or (found := _VALUE.search(words))):
             got = value if equals else found["value"]  # type: ignore[index]
             hint = ""
-            if found := _NO_LIST.search(words):
+            if (found := _NO_LIST.search(words)) and _fits(found["value"], expected):
                 hint = f"; did you mean {found['key']}=[{found['value']}]?"
             elif "number" in expected and "list" not in expected and got.lower() in _INFINITY:
                 hint = f"; did you mean {full}=inf?"
@@ -155,6 +156,7 @@ def _types(schema: Any) -> dict[str, Any]:
         made = None if item.default_factory is MISSING else item.default_factory()
         if is_dataclass(made):
             inner = typing.get_type_hints(type(made))
+            inner |= {each.name: list[float] for each in fields(made) if ONE_OR_MANY in each.metadata}
             found |= {f"{item.name}.{each.name}": inner[each.name] for each in fields(made)}
         else:
             found[item.name] = hints[item.name]
@@ -171,6 +173,18 @@ _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "tex
 _SECONDS = re.compile(r"[-+\d.]+(e[-+]?\d+)? ?[munp\u00b5\u03bc]?s")
 _INFINITY = ("infty", "infinite", "infinity", "oo", "\u221e")
 """What is typed for what YAML calls .inf and Hydra inf."""
+
+_NUMBERS = {"a list of integers": int, "a list of numbers": float}
+
+
+def _fits(value: str, expected: str) -> bool:
+    """Whether a list of a value is what is expected, as far as that is told by its text."""
+    try:
+        _NUMBERS.get(expected.removesuffix(" or null"), str)(value)
+    except ValueError:
+        return False
+    return True
+
 
 _MANY = {int: "integers", float: "numbers", str: "texts", bool: "true or false", Any: "values"}
 
@@ -199,13 +213,33 @@ def texts(values: Mapping[str, Any], schema: type[Any]) -> Iterable[str]:
             yield f"{key} must be {_words(hints[key])}, got {value!r}"
 
 
+ONE_OR_MANY = "one or many"
+"""In the metadata of a field: it takes a number, for one of it, or a list of numbers."""
+
+
+def listed(config: Any) -> None:
+    """Makes one number a list of it where a list of numbers is taken, and whole numbers floats there."""
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            listed(value)
+        elif ONE_OR_MANY in item.metadata:
+            many = value if isinstance(value, list) else [value]
+            if all(is_number(each) for each in many):
+                setattr(config, item.name, [float(each) for each in many])
+
+
 def nested(config: Any, place: str = "") -> Iterable[str]:
-    """What is wrong with lists of numbers or texts that have lists in them, which OmegaConf lets through."""
+    """What is wrong with lists that hold something else than they should, which OmegaConf lets through."""
     hints = typing.get_type_hints(type(config))
     for item in fields(config):
         value, hint = getattr(config, item.name), hints[item.name]
         if is_dataclass(value):
             yield from nested(value, f"{place}{item.name}.")
+        elif ONE_OR_MANY in item.metadata:
+            if not isinstance(value, list) or not all(is_number(each) for each in value):
+                got = "nothing" if value is None else repr(value)
+                yield f"{place}{item.name} must be a number, or a list of numbers, one a layer, got {got}"
         elif (
             isinstance(value, list)
             and hint is not Any

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gpuspike.config.files import conf_folder, read_yaml
-from gpuspike.config.hints import one_line
+from gpuspike.config.hints import ONE_OR_MANY, one_line
 from gpuspike.errors import ConfigError
 from gpuspike.registry import Registry, one_of
 
@@ -56,11 +56,14 @@ def _group(base: Any, kind: str, parts: tuple[tuple[str, Any], ...], left_out: t
                     f"the value {item.name} of the {kind} {name} must have another name: the {kind} {first} "
                     f"has it with the default {_default(known)!r}, not {_default(item)!r}"
                 )
-    own = [
-        (name, hint, field(default=item.default) if item.default is not MISSING
-         else field(default_factory=item.default_factory))  # type: ignore[arg-type]
-        for name, (_, hint, item) in found.items()
-    ]  # fmt: skip
+    own = []
+    for name, (_, hint, item) in found.items():
+        # OmegaConf has no type for a number or a list of them.
+        hint, about = (Any, {ONE_OR_MANY: True}) if hint == tuple[float, ...] else (hint, {})
+        if item.default is not MISSING:
+            own.append((name, hint, field(default=item.default, metadata=about)))
+        else:
+            own.append((name, hint, field(default_factory=item.default_factory, metadata=about)))  # type: ignore[arg-type]
     for name, hint, value in own:
         try:
             OmegaConf.structured(make_dataclass("Value", [(name, hint, value)]))

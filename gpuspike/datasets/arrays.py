@@ -152,6 +152,8 @@ def _split(
         elif labels.ndim == 2 and len(labels) == len(samples) and labels.shape[1] > 1 and small:
             ones = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
             hint = f": {name}_labels.argmax(axis=1) does" if ones else ""
+        elif labels.shape == samples.shape[:1] and labels.dtype.kind in "US":
+            hint = ": np.unique(all_labels, return_inverse=True) gives class_names and numbers"
         raise DataError(
             f"{name}_labels in {path} must be {samples.shape[:1]} integers, got {labels.shape} "
             f"{labels.dtype}{hint}"
@@ -177,6 +179,8 @@ def _split(
         if np.isnan(samples).any() or (samples == -np.inf).any():
             raise DataError(f"{name}_times in {path} must not hold NaN or -inf; no spike is +inf")
         latest = float(samples.max(where=np.isfinite(samples), initial=0.0))
+        if name == "train" and not np.isfinite(samples).any():
+            raise DataError(f"train_times in {path} must hold spikes, got inf alone, which is none")
         if latest > MOST_TIME:
             raise DataError(
                 f"{name}_times in {path} must be at most {MOST_TIME:g} tau_syn, or inf, got {latest:g}"

@@ -80,6 +80,26 @@ class Dataset:
         return self.train.features.shape[1]
 
 
+LATE = 20.0
+"""Synaptic time constants after which hardly anybody's spikes begin."""
+
+
+def unlikely(times: NDArray[Any], tau_syn: float = 1.0) -> str:
+    """What may be wrong with a training's spike times, in words; "" where nothing is.
+
+    Args:
+        times: (n_samples, n_inputs), inf = no spike;  tau_syn: in their unit.
+    """
+    first = times[:1000]
+    known = first[np.isfinite(first)]
+    if not known.size:
+        return "" if np.isfinite(times).any() else "no training sample has a spike: none tells its class"
+    middle = float(np.median(known)) / tau_syn
+    if middle <= LATE:
+        return ""
+    return f"half of the training spikes come after {middle:.3g} tau_syn: are the times in another unit?"
+
+
 def check_sizes(n_train: int, n_validation: int, n_test: int) -> None:
     """Refuses a split without samples.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gpuspike.errors import DataError, OutputError
 from gpuspike.exchange import dialects
 from gpuspike.exchange.chain import Layer, chain
 from gpuspike.exchange.graph import library, read
-from gpuspike.exchange.units import Scale
+from gpuspike.exchange.units import Scale, as_given
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -80,7 +81,9 @@ def _agree(metadata: Mapping[str, Any], key: str, given: Any, place: str) -> Non
     """Refuses what contradicts a file's own words; a file need not have any."""
     said = metadata.get(key)
     if said is not None and said != given:
-        raise DataError(f"{place} was written with {key.removeprefix('gpuspike_')} {said}, got {given}")
+        before, now = (as_given(float(v)) if isinstance(v, Real) else v for v in (said, given))
+        name = key.removeprefix("gpuspike_")
+        raise DataError(f"{place} was written with {name}={before}, got {now}")
 
 
 def _plain(

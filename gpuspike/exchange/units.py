@@ -28,6 +28,11 @@ def seconds(name: str, unit: Unit | None) -> float:
     return float(unit)
 
 
+def as_given(unit: float) -> str:
+    """A unit as users give it: its name, or a number of seconds."""
+    return next((name for name, known in SECONDS.items() if known == unit), repr(unit))
+
+
 @dataclass(frozen=True)
 class Scale:
     """Between a network and a file.

@@ -245,11 +245,14 @@ def _accuracy(summary: Mapping[str, Any]) -> str:
     return table(rows, ["replica", *splits], style="accuracy numbers")
 
 
-def _chip(chip: Mapping[str, Any]) -> str:
+def _chip(summary: Mapping[str, Any]) -> str:
     """The chip's figures, then every number behind them with its evidence."""
+    chip = section(summary, "chip")
+    # What was emulated: chip["substrate"] of older runs has the preset's name alone, however distorted.
+    emulated = section(summary, "substrate").get("name") or chip.get("substrate")
     if chip.get("name") is None:
-        return IDEAL
-    text = (PRICED if chip.get("substrate") == "ideal" else "") + table(_chip_rows(chip))
+        return IDEAL if emulated in (None, "ideal") else ""
+    text = (PRICED if emulated == "ideal" else "") + table(_chip_rows(chip))
     numbers = section(chip, "numbers")
     if not numbers:
         return text
@@ -355,7 +358,7 @@ def write_report(
         summary: what summary.json holds; accuracies in 0..1.
         records: one an epoch; the last of them tells how the run ended.
     """
-    run, chip, path = section(summary, "run"), section(summary, "chip"), Path(folder, "report.html")
+    run, path = section(summary, "run"), Path(folder, "report.html")
     notice = "The run was interrupted: these are the numbers it had reached by then."
     made = [
         (name, value) for name, value in section(summary, "provenance").items() if value not in (None, [])
@@ -365,7 +368,7 @@ def write_report(
         "Figures": ("" if section(summary, "provenance").get("replicas") in (None, 1) else FIRST)
         + _figures(Path(folder, "figures"), path),
         "Substrate": table(_substrate_rows(summary)) if _substrate_rows(summary) else "",
-        "Chip": _chip(chip),
+        "Chip": _chip(summary),
         "Last epoch": _ending(records),
         "Provenance": table(made),
         "Configuration": f"<details><summary>config.yaml</summary><pre>{escape(config_yaml)}</pre></details>",

@@ -21,6 +21,19 @@ from gpuspike.store.run_folder import CHECKPOINT, check_folder, claim
 
 Array = NDArray[Any]
 
+_OF_FILE = (
+    "hidden", "layers", "bias_times", "weight_mean", "weight_std", "fires", "spikes_at", "tau_mem", "tau_syn",
+    "threshold", "leak", "capacitance", "trained", "delays",
+)  # fmt: skip
+"""Values of a model that a network from elsewhere has itself."""
+
+
+def refuse_own(overrides: Sequence[str]) -> None:
+    """Refuses values that a file of a network says itself; raises ConfigError."""
+    keys = [text.lstrip("+").partition("=")[0] for text in overrides]
+    if own := [key for key in dict.fromkeys(keys) if key in {f"model.{name}" for name in _OF_FILE}]:
+        raise ConfigError(f"the network's file has {', '.join(own)} itself: leave out what is typed of it")
+
 
 def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]) -> Config:
     """A run's configuration with another network in it; data, training and chip stay.
@@ -60,6 +73,8 @@ def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]
         bias_times=[[time / tau_syn for time in layer.bias_times] for layer in layers],
         weight_mean=[float(w.mean()) for w in weights],
         weight_std=[float(w.std()) for w in weights],
+        fires=None,
+        spikes_at=None,
         tau_mem=float(neuron.tau_mem),
         tau_syn=tau_syn,
         threshold=float(neuron.threshold),

@@ -76,7 +76,7 @@ def on_chip(parts: Experiment, measured: Measured, prices: Prices) -> dict[str, 
         "emulator_energy_ratio" say how many times the chip's time and energy a sample took here.
     """
     chip = account(measured.activity, prices, parts.dataset.class_names)
-    chip["substrate"] = parts.config.substrate.name
+    chip["substrate"] = chip_label(parts.config.substrate)
     joules = measured.speed["inference_J_per_sample"]
     chip["emulator_time_ratio"] = _ratio(
         1.0 / measured.speed["inference_samples_per_s"], chip["seconds_per_sample"]

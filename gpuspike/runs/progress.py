@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from gpuspike.datasets.splits import unlikely
 from gpuspike.errors import OutputError
 from gpuspike.runs.experiment import Experiment
 from gpuspike.screen import LINE, clean, warn
@@ -37,6 +38,8 @@ def say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Con
     if names := parts.dataset.untaught:
         which = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         warn(f"no training sample is of class {which}: nothing teaches such an answer", console)
+    if parts.dataset.spike_times and (strange := unlikely(parts.dataset.train.features)):
+        warn(f"{strange}; those of a file are of tau_syn", console)
 
 
 def say_step(kind: StepKind, console: Console) -> None:

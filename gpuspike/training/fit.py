@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
 from gpuspike.registry import Registry, one_of
 from gpuspike.substrate import EmulatedChip, OnChip
+from gpuspike.training import when_read
 from gpuspike.training.augmentation import RandomShift, RandomWarp
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
@@ -109,27 +111,16 @@ class Recipe:
     def changed(self, **values: Any) -> Recipe:
         """The same with other values, those of its loss and optimiser among them: changed(xi=0.1).
 
+        Warns:
+            UserWarning: a value that nothing reads, since another one of the recipe has it so.
+
         Raises:
             ConfigError: a value that neither of them knows, or that both do.
         """
-        own = {item.name for item in fields(Recipe)}
-        given = {name: value for name, value in values.items() if name in own}
-        for name in ("loss", "optimizer"):  # one that goes by its name and is there already stays as it is
-            if isinstance(asked := given.get(name), str) and asked == leaf_name(getattr(self, name)):
-                del given[name]
-        result = replace(self, **given)
-        loss, optimizer = leaf_values(result.loss), leaf_values(result.optimizer)
-        for name in values.keys() - own:
-            one_of("value of a recipe", name, sorted(own | loss.keys() | optimizer.keys()))
-            if name in loss and name in optimizer:
-                raise ConfigError(
-                    f"both {result.loss!r} and {result.optimizer!r} have the value {name}: give one whole"
-                )
-        return replace(
-            result,
-            loss=replace(result.loss, **{n: values[n] for n in loss if n in values}),
-            optimizer=replace(result.optimizer, **{n: values[n] for n in optimizer if n in values}),
-        )
+        result = with_values(self, values)
+        for text in when_read.notes(values, vars(result)):
+            warnings.warn(text, stacklevel=2)
+        return result
 
     def plain(self) -> dict[str, Any]:
         """Its values as numbers, texts and lists, for a file."""
@@ -219,6 +210,28 @@ class Recipe:
         """
         length = max(self.epochs, 1)  # what is less has been refused by its own name
         return Schedule(_given(self.learning_rate), self.schedule, self.step_size, self.gamma, length)
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """`Recipe.changed`, without its warnings."""
+    own = {item.name for item in fields(Recipe)}
+    given = {name: value for name, value in values.items() if name in own}
+    for name in ("loss", "optimizer"):  # one that goes by its name and is there already stays as it is
+        if isinstance(asked := given.get(name), str) and asked == leaf_name(getattr(recipe, name)):
+            del given[name]
+    result = replace(recipe, **given)
+    loss, optimizer = leaf_values(result.loss), leaf_values(result.optimizer)
+    for name in values.keys() - own:
+        one_of("value of a recipe", name, sorted(own | loss.keys() | optimizer.keys()))
+        if name in loss and name in optimizer:
+            raise ConfigError(
+                f"both {result.loss!r} and {result.optimizer!r} have the value {name}: give one whole"
+            )
+    return replace(
+        result,
+        loss=replace(result.loss, **{n: values[n] for n in loss if n in values}),
+        optimizer=replace(result.optimizer, **{n: values[n] for n in optimizer if n in values}),
+    )
 
 
 def _refuse_on_device(machine: OnChip) -> None:
