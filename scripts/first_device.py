@@ -1,4 +1,4 @@
-"""The first hour on a CUDA device, in calls of a few minutes: tests, benchmark, accuracy, sanitizers, profile.
+"""The first hour on a CUDA device, in calls of minutes: tests, benchmark, accuracy, sanitizers, profile.
 
     python scripts/first_device.py [--out FOLDER] [--minutes N] [--part NAME ...] [--again] [--page FILE]
 

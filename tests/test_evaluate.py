@@ -266,6 +266,12 @@ def test_many_chips_are_told_by_mean_spread_and_figure(
         (["backend=gpu"], ["gpu", "auto", "cuda", "cpu", "reference"]),
         (["name=../x"], ["name must be that of a file", "'../x'"]),
         (["name=.."], ["name must be that of a file", "'..'"]),
+        (["dataset=mnist"], ["dataset is no key, dataset.path is, got dataset=mnist"]),
+        (
+            ["dataset.n_test=9"],
+            ["there is no key dataset.n_test; valid keys: path; dataset is the run's own"],
+        ),
+        (["dataset.path=x.npz"], ["dataset.path=x.npz is where data of one's own are", "is on yin_yang"]),
         (["run=nowhere"], ["no run at nowhere, which does not exist"]),
         (["run="], ["run must be the folder of a finished run"]),
         (["-m", "split=test,tst"], ["tst"]),

@@ -17,6 +17,7 @@ from gpuspike.config.need import NeedConfig, question
 from gpuspike.config.schema import Config, from_values, jobs, read_config
 from gpuspike.errors import ConfigError, GpuspikeError, together
 from gpuspike.screen import Screen
+from gpuspike.store import own_data
 from gpuspike.store.identity import to_values
 from gpuspike.substrate.axes import names
 
@@ -36,7 +37,8 @@ seeds       most seeds of a value
 resolution  a border is known when the value that is too much is so many times the one that is not
 map         a map of two distortions; values=[[2,3,4],[1,2,3]] gives their values
 folder      where all of it is kept; the same command goes on there, and what is known is not computed again
-KEY         any value of gpuspike-train: experiment=yin_yang_best; with run=: backend, chip_seed
+KEY         any value of gpuspike-train: experiment=yin_yang_best; with run=: backend, chip_seed,
+            and dataset.path, where data of your own are now, if they have moved since the run
 
 See docs/need.md."""
 
@@ -113,14 +115,20 @@ def _mistakes_of(others: Sequence[str], check: Callable[[Config], None]) -> list
 
 def _of_run(folder: Path, others: Sequence[str]) -> Config:
     """A run's configuration, with what the command line may change."""
-    values = to_values(read_config(folder / "config.yaml")) | {"devices": None}
+    run = read_config(folder / "config.yaml")
+    values, moved = to_values(run) | {"devices": None}, {}
+    may = (*WITH_RUN, *own_data.keys(run))
     for text in others:
         key, _, value = text.partition("=")
+        if key not in may:
+            raise ConfigError(f"run={folder} has its own values, but for {', '.join(may)}; got {text}")
         if key not in WITH_RUN:
-            raise ConfigError(f"run={folder} has its own values, but for {', '.join(WITH_RUN)}; got {text}")
-        if key != "plugin":
+            moved[key.removeprefix("dataset.")] = value.strip("'\"")
+        elif key != "plugin":
             values[key] = value
-    return from_values(values)
+    config = own_data.at(from_values(values), moved, folder)
+    own_data.require(config, folder)
+    return config
 
 
 def _need(arguments: Sequence[str]) -> None:

@@ -93,6 +93,7 @@ chips      evaluate every network on so many chips, from chip_seed on, and tell 
 backend    auto, cuda, cpu or reference
 name       of the answer, FOLDER/evaluations/NAME.json; left out: a name for each question
 plugin     files with parts of your own that the run used: plugin=my_parts.py
+dataset.path   where data of your own are now, if they have moved since the run
 
 --cfg job shows all values; -m sweeps. Nothing is trained."""
 
@@ -200,7 +201,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
     from gpuspike.runs.experiment import build
     from gpuspike.runs.sweep import check_sweep
     from gpuspike.runs.values import check_values
-    from gpuspike.store import resume
+    from gpuspike.store import own_data, resume
     from gpuspike.store.run_folder import check_folder, check_writable, existing, locked
 
     before = existing(Path())
@@ -220,7 +221,9 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
                 raise ConfigError(f"resume must be the folder of a run, got {job.config.resume}, {why}")
             check_writable(Path(job.config.resume))
             with locked(Path(job.config.resume)):
-                build(resume.read(Path(job.config.resume), job.config, job.overrides).config)
+                stopped = resume.read(Path(job.config.resume), job.config, job.overrides)
+                own_data.refuse_others(stopped.config, stopped.data, Path(job.config.resume))
+                build(stopped.config)
             continue
         build(job.config)
         check_sweep(job.folder) if job.sweep else check_folder(job.folder)

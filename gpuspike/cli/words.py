@@ -17,7 +17,8 @@ HEAD = """gpuspike-train trains a network of neurons that speak once, and writes
     gpuspike-train -m optimizer.learning_rate=0.002,0.005,0.01  # a sweep: a job for each value
 
 Any value can be given as KEY=VALUE, any group as GROUP=NAME; both are listed below. resume=FOLDER goes on
-with a stopped run. --cfg job prints the values of a run and starts nothing, --hydra-help tells other flags.
+with a stopped run, dataset.path=FILE beside it where data of your own have moved. --cfg job prints the values
+of a run and starts nothing, --hydra-help tells other flags.
 
 Experiments, each experiment=NAME:
 """

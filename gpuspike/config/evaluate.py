@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 from gpuspike.config.composition import composed, register, typed
 from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import BackendName
+from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError, together
 
 SCHEMA = "evaluate_schema"
@@ -22,6 +23,20 @@ class SplitName(enum.Enum):
     train = "train"
     validation = "validation"
     test = "test"
+
+
+@dataclass
+class DataConfig:
+    """Where the run's data are now, if they have moved; `data_config` adds the files of other data sets."""
+
+    path: str = ""  # "": where the run says
+
+
+def data_config() -> DataConfig:
+    """The same with the files of all data sets registered by now."""
+    names = dict.fromkeys(name for part in DATASETS for name in DATASETS[part].files if name != "path")
+    own = [(name, str, field(default="")) for name in names]
+    return make_dataclass("DataConfig", own, bases=(DataConfig,))()
 
 
 @dataclass
@@ -37,6 +52,7 @@ class EvaluateConfig:
     backend: BackendName = BackendName.auto
     name: str = ""
     plugin: list[str] = field(default_factory=list)
+    dataset: DataConfig = field(default_factory=data_config)
 
 
 def evaluations(overrides: Sequence[str], multirun: bool) -> list[EvaluateConfig]:

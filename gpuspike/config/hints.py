@@ -67,6 +67,9 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
                 "file of yours has all of them, substrate=FILE.yaml"
             )
         return f"{found['key']} must be {expected}, which has no keys here, got {text or found[0]}"
+    if equals and "is not a subclass of" in words:  # elsewhere a group
+        keys = ", ".join(name for name in dotted(schema) if name.startswith(f"{key}."))
+        return f"{key} is no key, {keys} is, got {text}{_other_group(key, value, schema)}"
     if found := _MISSING.search(words):
         return f"{found['key']} must be given, got none"
     if isinstance(cause, (ValidationError, ConfigTypeError)):
@@ -130,7 +133,7 @@ def not_of(text: str, own: Mapping[str, str], schema: Any) -> ConfigError | None
 
 def _experiment(kind: Any) -> list[str]:
     """The group that is no key of a run's configuration, and comes first on its command line."""
-    return ["experiment"] if "dataset" in {item.name for item in fields(kind)} else []
+    return ["experiment"] if "model" in {item.name for item in fields(kind)} else []
 
 
 def dotted(schema: Any) -> list[str]:
@@ -254,11 +257,11 @@ def _other_group(key: str, value: str, schema: Any) -> str:
     """The group that was meant perhaps, alone or before one of its keys."""
     first, dot, rest = key.partition(".")
     own = {item.name for item in fields(schema)}
-    if (elsewhere := _ELSEWHERE.get(key)) and "dataset" in own:
+    if (elsewhere := _ELSEWHERE.get(key)) and "model" in own:
         return f"; {key} is {elsewhere}'s"
-    if "run" in own and first in GROUPS and first not in own:
+    if "run" in own and first in GROUPS:
         return f"; {first} is the run's own, gpuspike-train trains another"
-    if "dataset" not in own:
+    if "model" not in own:
         return ""
     for group in difflib.get_close_matches(first, GROUPS, 1):
         if (not dot and value in {*options(group)} | {""}) or (not dot and first != group):

@@ -375,6 +375,8 @@ def _job(cfg: DictConfig, multirun: bool, also: checks.Check | None) -> Job:
     task = list(cfg.hydra.overrides.task)
     notes += [*fitting.twice(task), *fitting.unread(task, config)]
     notes += fitting.undelayed(task, config.model.delays)
-    own: dict[str, Any] = {"optimizer": (OPTIMIZERS, config.optimizer.name)}
-    own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
+    own: dict[str, Any] = {}
+    if config.resume is None:  # else the run has parts of its own
+        own = {"optimizer": (OPTIMIZERS, config.optimizer.name)}
+        own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
     return Job(config, experiment_name(config), folder, task, sweeps, notes + fitting.unused(task, **own))

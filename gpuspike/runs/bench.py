@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
-from gpuspike.config.schema import Config, NewChip, substrate_config
+from gpuspike.config.schema import Config, NewChip, read_config, substrate_config
 from gpuspike.errors import DataError, OutputError
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
@@ -27,7 +27,7 @@ from gpuspike.runs.population import accuracies
 from gpuspike.runs.progress import TimeLeft
 from gpuspike.runs.rehearsal import prepare_kernels
 from gpuspike.screen import clean
-from gpuspike.store import checkpoint
+from gpuspike.store import checkpoint, own_data
 from gpuspike.store.identity import fingerprint
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, replace_text
 from gpuspike.training.evaluation import Labelled, evaluate
@@ -75,6 +75,9 @@ class Bench:
         run: the finished run's folder, for `Training.RUN`.
         together: seeds that train at once; changes nothing but time and memory.
 
+    Attributes:
+        note: what has become of the run's data since it began, "" where they are as they were.
+
     Raises:
         GpuspikeError: a run that cannot be read.
     """
@@ -91,7 +94,7 @@ class Bench:
     ) -> None:
         self.config, self.training, self.console = config, training, console
         self._folder, self._run, self._together = folder, run, together
-        self._weights = ""
+        self._weights = self.note = ""
         if run is not None:
             self._finished(build(config, to_train=False))
             self._weights = hashlib.sha256((run / CHECKPOINT).read_bytes()).hexdigest()
@@ -187,7 +190,8 @@ class Bench:
     def _finished(self, parts: Experiment) -> Parameters:
         assert self._run is not None
         place = self._run / CHECKPOINT
-        arrays, _ = checkpoint.load(place)
+        arrays, header = checkpoint.load(place)
+        self.note = own_data.change(parts.config, own_data.kept(header), read_config(self._run / CONFIG))
         return _parameters(arrays, parts, f"{place} does not belong to {CONFIG} beside it")
 
     def _without_a_chip(self, config: Config, first: int) -> Parameters:

@@ -102,7 +102,7 @@ def run_id(config: Config, folder: Path) -> str:
     The folder's own name may be as plain as a job's number, so the one around it counts as well.
     """
     place = "/".join(folder.absolute().parts[-2:])
-    return hashlib.sha256(f"{fingerprint(config, FREE)} {place}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{fingerprint(config, FREE, data=False)} {place}".encode()).hexdigest()[:16]
 
 
 def epoch_figures(line: Mapping[str, Any]) -> dict[str, float]:

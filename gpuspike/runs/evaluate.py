@@ -37,7 +37,7 @@ from gpuspike.runs.progress import plain
 from gpuspike.runs.run import prepare_kernels
 from gpuspike.runs.values import checked_substrate
 from gpuspike.screen import LINE, warn
-from gpuspike.store import checkpoint
+from gpuspike.store import checkpoint, own_data
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import refuse_links
 from gpuspike.strangers import write_new
@@ -56,7 +56,8 @@ class Prepared:
         machine: what answers: the network, or its chips.
         epoch: after which the weights were kept.
         question: what is asked of the run, as JSON knows it.
-    answer: where the result goes.
+        answer: where the result goes.
+        note: what has become of the run's data since it began, "" where they are as they were.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class Prepared:
     prices: list[Prices]
     question: dict[str, Any]
     answer: Path
+    note: str
 
 
 def prepare(config: EvaluateConfig) -> Prepared:
@@ -77,7 +79,9 @@ def prepare(config: EvaluateConfig) -> Prepared:
     """
     folder = Path(config.run)
     prices = [read_prices(find(name, conf_folder() / "prices")) for name in dict.fromkeys(config.prices)]
-    trained = read_config(folder / "config.yaml")
+    first = read_config(folder / "config.yaml")
+    trained = own_data.at(first, vars(config.dataset), folder)
+    own_data.require(trained, folder)
     trained.backend, trained.devices = config.backend, None
     same_chip = not config.substrate and config.chip_seed is None
     if config.substrate:
@@ -100,12 +104,15 @@ def prepare(config: EvaluateConfig) -> Prepared:
     layers, dtype = parts.network.layers, trained.dtype.value
     learnt = Parameters.from_arrays(arrays, layers, trained.replicas, dtype, place, parts.trained)
     parts, machine = parts.having(learnt, machine)
+    note = own_data.change(trained, own_data.kept(header), first)
     question = _question(config)
+    if note:  # what is asked of other data is another question
+        question["data"] = own_data.entries(trained)
     refuse_links(folder)
     answer = _place(config, question)
     _check_writable(answer)
     epoch = int(header.get("epoch", 0))
-    return Prepared(folder, parts, machine, learnt.weights, epoch, prices, question, answer)
+    return Prepared(folder, parts, machine, learnt.weights, epoch, prices, question, answer, note)
 
 
 def _question(config: EvaluateConfig) -> dict[str, Any]:
@@ -159,6 +166,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """
     prepared, split = prepare(config), config.split.value
     parts = prepared.parts
+    if prepared.note:
+        warn(prepared.note, console)
 
     def rehearse() -> None:
         if prepared.machine is not parts.network:

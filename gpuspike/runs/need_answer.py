@@ -49,6 +49,8 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
     run = Path(asked.run) if asked.run else None
     check_writable(folder)
     bench = Bench(config, training, folder, console, run=run, together=asked.replicas)
+    if bench.note:
+        warn(bench.note, console)
     axes = [axis(name) for name in asked.distortion]
     bench.check({})
     for one in axes:  # what no chip of the kind can have is refused before any work

@@ -33,7 +33,7 @@ from gpuspike.runs.progress import (
 from gpuspike.runs.rehearsal import StopRequest, prepare_kernels
 from gpuspike.runs.tracking import Tracking
 from gpuspike.screen import LINE, discreet, warn
-from gpuspike.store import checkpoint, resume
+from gpuspike.store import checkpoint, own_data, resume
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.resume import Stopped
@@ -113,6 +113,7 @@ def go_on(
     """
     with locked(folder), _readable(folder):
         stopped = resume.read(folder, asked, overrides, begun)
+        own_data.refuse_others(stopped.config, stopped.data, folder)
         parts = build(stopped.config)
         with Tracking(stopped.config, console, watch) as tracking:
             return _run(parts, stopped.experiment, folder, console, stopped.overrides, tracking, stopped)
@@ -155,6 +156,7 @@ def _run(
         "chip_seeds": parts.chip_seeds,
         "gpuspike": provenance["gpuspike"],
         "git": provenance["git"],
+        own_data.DATA: own_data.digests(config),
         "resumed": [],
         "date": began,
     }
@@ -209,7 +211,7 @@ def _run(
 
 def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, console: Console) -> None:
     """Takes over a stopped run, and says what its user should know."""
-    warnings = [stopped.damaged] if stopped.damaged else []
+    warnings = [text for text in (stopped.damaged, stopped.doubt) if text]
     if stopped.code not in (None, code):
         warnings.append(
             f"begun with another gpuspike, {stopped.code}, now {code}: results may differ from either's"

@@ -19,6 +19,7 @@ from gpuspike.config.schema import Job
 from gpuspike.errors import ConfigError, DivergedError, GpuspikeError, OutputError
 from gpuspike.runs.sweep import run_once
 from gpuspike.screen import LINE, discreet
+from gpuspike.store import own_data
 from gpuspike.store.identity import flat, to_values, within
 
 if TYPE_CHECKING:
@@ -263,6 +264,9 @@ def _refuse_others(study: optuna.Study, search: Search, job: Job, *, finished: b
     """
     apart = ("name", "resume", "tracking", "backend", *search.parameters)
     values = {name: str(value) for name, value in flat(to_values(job.config)) if not within(name, apart)}
+    values |= {
+        f"dataset.{name} with the content": held for name, held in own_data.digests(job.config).items()
+    }
     before = study.user_attrs.get(_VALUES)
     if before is None or not finished:
         study.set_user_attr(_VALUES, values)

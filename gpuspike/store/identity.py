@@ -13,7 +13,7 @@ from typing import Any
 
 from gpuspike.config.parts import own_defaults
 from gpuspike.config.schema import Config, ModelConfig, TrainingConfig
-from gpuspike.datasets import DATASETS
+from gpuspike.datasets import DATASETS, content
 from gpuspike.training.augmentation import WARPS
 
 
@@ -68,11 +68,16 @@ _ALWAYS = {f"{group}.{name}" for group, names in _FIRST.items() for name in name
 """Values of parts that count whatever they are: by them, sweeps that were begun before know their jobs."""
 
 
-def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "tracking")) -> str:
+def fingerprint(
+    config: Config, leave_out: Sequence[str] = ("name", "resume", "tracking"), *, data: bool = True
+) -> str:
     """16 hexadecimal digits that two configurations share if they agree in all but what is left out.
 
     Values that parts declare do not count where they are left as they are: one more part in the package, or
     in a plug-in, then changes no run's name. Nor do the devices that share the replicas.
+
+    Args:
+        data: files of a user's own count by what they hold, too: other content gives other results.
     """
     unset = {name: _plain(value) for name, value in own_defaults(config).items() if name not in _ALWAYS}
     unset |= {"plugin": [], "model.trained": [], "model.layers": []}
@@ -89,6 +94,9 @@ def fingerprint(config: Config, leave_out: Sequence[str] = ("name", "resume", "t
     }
     for name in ("substrate.prices", *(f"dataset.{file}" for file in DATASETS[config.dataset.name].files)):
         values[name] = _from_here(values[name])
+    if data:
+        held = content.digests(config.dataset.name, vars(config.dataset))
+        values |= {f"dataset.{name}@": digest for name, digest in held.items()}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

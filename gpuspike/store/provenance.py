@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from gpuspike.config.schema import Config
+from gpuspike.store import own_data
 
 
 def provenance_of(config: Config) -> dict[str, Any]:
-    """Versions of the code and of what it stands on, and the seeds of a run."""
-    return provenance(config.seed, config.replicas, config.plugin)
+    """Versions of the code and of what it stands on, seeds of a run, and its data if they are a user's."""
+    made = provenance(config.seed, config.replicas, config.plugin)
+    return made | ({"data": data} if (data := own_data.entries(config)) else {})
 
 
 def provenance(seed: int, replicas: int, plugins: Sequence[str] = ()) -> dict[str, Any]:

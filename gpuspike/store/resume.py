@@ -14,7 +14,7 @@ from gpuspike.config.files import latest_within
 from gpuspike.config.schema import Config, from_values, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.reading import text_of
-from gpuspike.store import checkpoint
+from gpuspike.store import checkpoint, own_data
 from gpuspike.store.identity import differences, within
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, refuse_links, replace_text
 
@@ -36,6 +36,8 @@ class Stopped:
         code: version and commit of what made the checkpoint, None without one.
         damaged: why the newest checkpoint is not the one in use, None if it is.
         date: when it was begun, None where that is not known;  wall_s: what it has taken so far.
+        data: digests of the files of a user's own that it is on; none where none were kept.
+        doubt: why these may hold other data now, "" where that is known.
     """
 
     config: Config
@@ -49,6 +51,8 @@ class Stopped:
     damaged: str | None
     date: str | None
     wall_s: float
+    data: dict[str, str]
+    doubt: str
 
 
 def read(
@@ -83,6 +87,7 @@ def read(
         record = header.get("record")
         if record is not None and record["epoch"] != epoch:
             raise ValueError(f"epoch is {epoch} and {record['epoch']}")
+        first, data = config, own_data.kept(header)
         name, given = str(header.get("experiment", begun[0])), list(header.get("overrides", begun[1]))
         resumed = [int(number) for number in header.get("resumed", ())]
         date, wall_s = header.get("date"), float(header.get("wall_s", 0.0))
@@ -99,7 +104,10 @@ def read(
         config = _changed(config, asked, overrides, folder)
     records = _records(folder / METRICS, epoch, record)
     config = replace(config, resume=None)
-    return Stopped(config, name, given, epoch, arrays, records, resumed, code, damaged, date, wall_s)
+    doubt = own_data.change(config, {}, first) if header and not data else ""
+    return Stopped(
+        config, name, given, epoch, arrays, records, resumed, code, damaged, date, wall_s, data, doubt
+    )
 
 
 def prepare(stopped: Stopped, folder: Path) -> None:
@@ -142,9 +150,14 @@ def _records(path: Path, epoch: int, last: Mapping[str, Any] | None) -> list[dic
     return records
 
 
+def _free(kept: Config) -> tuple[str, ...]:
+    """Keys that a run may change: files of a user's own may have moved, what they hold is looked at."""
+    return (*FREE, *own_data.keys(kept))
+
+
 def _edited(kept: Config, written: Config, folder: Path) -> Config:
     """What config.yaml says: where it differs from the checkpoint, somebody has changed it since."""
-    for name, (old, new) in differences(kept, written, FREE).items():
+    for name, (old, new) in differences(kept, written, _free(kept)).items():
         raise ConfigError(
             f"{folder / CONFIG} says {name}={new}, but the checkpoint beside it was made with {old}"
         )
@@ -159,14 +172,15 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
             f"resume={folder} goes on with that run's networks, start={asked.start} begins another run with "
             "others: give one of them"
         )
-    changes = differences(kept, asked, FREE)
+    free = _free(kept)
+    changes = differences(kept, asked, free)
     for key, text in zip(keys, overrides, strict=True):
         for name, (old, new) in changes.items():
             if key == "experiment" or within(name, (key,)):
                 there, here = ("null" if value is None else value for value in (old, new))
                 raise ConfigError(
                     f"resume goes on with the configuration of {folder}: {text} would make {name} {here}, "
-                    f"which is {there} there; only {', '.join(FREE[1:])} may change"
+                    f"which is {there} there; only {', '.join(free[1:])} may change"
                 )
     result = kept
     if "training.epochs" in keys:
@@ -177,6 +191,8 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
         result = replace(result, backend=asked.backend)
     if "devices" in keys:
         result = replace(result, devices=asked.devices)
+    moved = [name for name in own_data.files_of(kept) if f"dataset.{name}" in keys]
+    result = own_data.at(result, {name: getattr(asked.dataset, name) for name in moved}, folder)
     if any(key.split(".")[0] == "tracking" for key in keys):
         result = replace(result, tracking=asked.tracking)
     return result

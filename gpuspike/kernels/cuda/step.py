@@ -330,8 +330,8 @@ def bump(
     _, n_pre, n_post = weights.shape
     check(weights.dtype, {"weights": (weights, weights.shape)})
     elementwise(step_src.BUMP)(
-        number, n_pre, n_post, n_places, int(targeted), first, silent.shape[1], at.layer, at.size, silent, weights,
-        size=weights.size,
+        number, n_pre, n_post, n_places, int(targeted), first, silent.shape[1], at.layer, at.size, silent,
+        weights, size=weights.size,
     )  # fmt: skip
 
 
