@@ -4,8 +4,8 @@
 
 Each part is a command with a time limit of its own. What came of it stands in FOLDER/first_device.json as
 soon as it is known, its output beside that. A call begins no part whose limit goes beyond its minutes; the
-same command, called again, goes on with what is left, trainings too, until nothing is. --again begins with
-failed parts once more, --page writes what was measured into a page of the documentation, between two marks.
+same command, called again, goes on with what is left, trainings too, until nothing is. --again does what has
+not passed once more, --page writes what was measured into a page of the documentation, between two marks.
 
 Needs no installation of the package: the repository is put before everything else that Python would import.
 The status is 0 when all has passed, 1 where a part has failed, 3 where some are left, 2 without a device.
@@ -40,7 +40,7 @@ class Part:
     """One thing to be done.
 
     Attributes:
-        command: from the folder of the report.
+        command: in the repository's root, given the folder of the report.
         minutes: after which it is ended.
         tool: a program that it needs; without it the part is left out.
         resumes: what an ended one has done is not lost: it is begun again without --again.
@@ -95,7 +95,7 @@ def _sanitized(tool: str) -> Part:
 def _training(experiment: str, minutes: float, *values: str) -> Part:
     def command(out: Path) -> list[str]:
         folder = out / experiment
-        if (folder / "checkpoint.npz").is_file():
+        if (folder / "config.yaml").is_file():
             given = [f"resume={folder}"]
         else:
             given = [f"experiment={experiment}", "backend=cuda", f"hydra.run.dir={folder}", *values]
@@ -180,13 +180,14 @@ def work(out: Path, minutes: float, wanted: Sequence[str], again: bool) -> dict[
     """Does what is left, as far as the minutes go; returns what is known of each part."""
     report = out / "first_device.json"
     known: dict[str, dict[str, Any]] = json.loads(report.read_text()) if report.is_file() else {}
-    deadline = time.monotonic() + 60.0 * minutes
+    deadline, begun = time.monotonic() + 60.0 * minutes, False
     for part in PARTS:
         if (wanted and part.name not in wanted) or not is_left(part, known.get(part.name, {}), again):
             continue
-        if time.monotonic() + 60.0 * part.minutes > deadline:
+        if begun and time.monotonic() + 60.0 * part.minutes > deadline:  # each call does something
             print(f"{part.name:20} left: it may take {part.minutes:g} minutes", flush=True)
             continue
+        begun = True
         print(f"{part.name:20} ", end="", flush=True)
         known[part.name] = found = run(part, out, known.get(part.name, {}))
         partial = report.with_suffix(".tmp")
@@ -233,9 +234,10 @@ def accuracy(out: Path, name: str) -> str:
     try:
         told = json.loads((out / name / "summary.json").read_text(encoding="utf-8"))
         reached, speed = told["accuracy"]["test"]["mean"], told["emulator"]["train_samples_per_s"]
+        ended = told["run"]["interrupted"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return f"{name} {100 * reached:.2f} %, {speed:,.0f} samples/s"
+    return "" if ended else f"{name} {100 * reached:.2f} %, {speed:,.0f} samples/s"
 
 
 def written(out: Path, known: dict[str, dict[str, Any]]) -> str:
@@ -302,13 +304,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left = [part.name for part in parts if is_left(part, known.get(part.name, {}), False)]
     failed = [part.name for part in parts if known.get(part.name, {}).get("state") in ("failed", "ended")]
     print(f"{out / 'first_device.json'}")
+    if failed:
+        print(f"failed: {', '.join(failed)}; their output is in {out}, --again does them once more")
     if left:
         print(f"left: {', '.join(left)}; the same command goes on")
-        return 3
-    if failed:
-        print(f"failed: {', '.join(failed)}; their output is in {out}, --again begins with them once more")
-    return 1 if failed else 0
+    return 3 if left else 1 if failed else 0
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended with its caller
     sys.exit(main())

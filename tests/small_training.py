@@ -23,6 +23,7 @@ from gpuspike.training.optimizers import SGD, Adam, Descent, Optimizer
 from gpuspike.training.schedule import Schedule
 from gpuspike.training.step import TrainingRule
 from gpuspike.training.trainer import EpochRecord, Trainer
+from gpuspike.training.waking import Waking
 
 Array = NDArray[Any]
 
@@ -48,6 +49,7 @@ class Setup:
     n_train: int = 70
     batch_size: int = 16
     hidden: int | Maps = 12
+    waking: float = 0.0
 
     def network(self) -> Architecture:
         image = None if isinstance(self.hidden, int) else (3, 3, 1)
@@ -71,6 +73,9 @@ class Setup:
             shift = RandomWarp(3, np.linspace(2.0, 0.1, 256), max_shift=self.shift, **dict(self.warp))
         rule = TrainingRule(self.batch_size, 33, 0.2, self.bump_replaces_step, self.input_noise, shift)
         bumping = Bumping(self.max_silent, 0.002, len(self.seeds))
+        if self.waking:
+            bumping = Waking(self.max_silent, 0.002, len(self.seeds), strength=self.waking)
+            bumping.watch(network.layers)
         parts = network, parameters, loss, descent
         step = None
         if self.backend == "cuda":
@@ -123,6 +128,9 @@ VARIANTS = {
     "shifts and noise, squares": Setup(shift=2, input_noise=0.2, loss=TimeMSE()),
     "warps": Setup(shift=1, warp=(("max_turn", 20.0), ("elastic", 0.3), ("mirror", True))),
     "one batch": Setup(batch_size=70),
-    "maps": Setup(hidden=Maps(4, 2, padding=1, pad_time=2.0, pool=2), bias=((0.9,), (0.4,)), shift=1),
 }
 each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.keys())
+
+# On a CPU maps go piecewise.
+MAPS = Setup(hidden=Maps(4, 2, padding=1, pad_time=2.0, pool=2), bias=((0.9,), (0.4,)), shift=1)
+each_on_a_device = pytest.mark.parametrize("setup", [*VARIANTS.values(), MAPS], ids=[*VARIANTS, "maps"])

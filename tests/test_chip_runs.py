@@ -184,7 +184,6 @@ def test_times_are_in_tau_syn_and_values_are_repeated() -> None:
         (["substrate.gradient=none"], "gradient"),
         (["substrate.new_chip=never"], "new_chip"),
         (["substrate.gain=0.1"], "gain_std"),
-        (["substrate.weight_max=2"], "weight_max"),
         (["chip_seed=-1"], "chip_seed must be at least 0, got -1"),
         ([f"chip_seed={2**32}"], r"chip_seed \+ replicas must stay below 2\*\*32, got chip_seed="),
         (["model.input_repeats=0"], "model.input_repeats must be at least 1, got 0"),

@@ -160,11 +160,15 @@ def test_an_import_writes_over_networks_alone(here: Path, capsys: pytest.Capture
     np.savez("data.npz", train_times=np.ones((2, 3)))
     gs.Network([4, 8, 3], backend="cpu").on(gs.Chip(gain_std=0.1)).chip.save("chip.npz")  # type: ignore[union-attr]
     Path("text.npz").write_text("text")
-    for name in ("data.npz", "chip.npz", "text.npz"):
+    trained = gs.Network([4, 8, 3], backend="cpu")
+    gs.fit(trained, np.ones((4, 4)), [0, 1, 2, 0], epochs=1)
+    trained.save("trained.npz")
+    for name in ("data.npz", "chip.npz", "text.npz", "trained.npz"):
         before = Path(name).read_bytes()
         told = refused(capsys, "import", "net.nir", name, "time_unit=ms")
         assert (
-            f"{name} is there already and is no network's file: it would be lost; take another name" in told
+            f"{name} is there already and is no untrained network's file: it would be lost; take another name"
+            in told
         )
         assert Path(name).read_bytes() == before
     Path("own.npz").touch()
@@ -177,8 +181,11 @@ def test_values_that_the_file_of_a_network_has_are_refused(capsys: pytest.Captur
     pytest.importorskip("nir", reason="needs the nir package")
     gs.export_nir(make(), "net.nir", time_unit="ms")
     given = ["net.nir", "x", "time_unit=ms", *SMALL, "model.threshold=3", "model.hidden=[7]"]
-    assert "the network's file has model.threshold, model.hidden itself" in refused(capsys, "import", *given)
+    told = refused(capsys, "import", *given)
+    assert "the network's file says model.hidden=[8] itself, got [7]" in told
+    assert "the network's file says model.threshold=1.0 itself, got 3.0" in told
     assert not Path("x").exists()
+    run("import", "net.nir", "x", "time_unit=ms", *SMALL, "model.threshold=1", "model.hidden=[8]")
 
 
 def test_help_and_configurations_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,9 +229,11 @@ def test_spikes_of_a_file_are_priced(here: Path, capsys: pytest.CaptureFixture[s
 def test_an_answer_writes_over_nothing_but_json(capsys: pytest.CaptureFixture[str]) -> None:
     np.savez("spikes.npz", **recording())
     Path("notes.txt").write_text("mine")
+    Path("other.json").write_text('{"spikes": 3}')
     for name, words in (
         ("./spikes.npz", "answer must be another file than what is read, got spikes.npz"),
-        ("notes.txt", "notes.txt is there already and is not a JSON file: it would be lost"),
+        ("notes.txt", "notes.txt is there already, and no answer of gpuspike-price: it would be lost"),
+        ("other.json", "other.json is there already, and no answer of gpuspike-price: it would be lost"),
     ):
         before = Path(name).read_bytes()
         assert words in refused(capsys, "price", "spikes.npz", "prices=loihi", f"answer={name}")

@@ -102,7 +102,7 @@ def test_a_training_is_resumed_where_it_has_left_something(script: ModuleType, t
     begun = training.command(tmp_path)
     assert begun[3:] == ["experiment=mnist_best", "backend=cuda", f"hydra.run.dir={tmp_path / 'mnist_best'}"]
     (tmp_path / "mnist_best").mkdir()
-    (tmp_path / "mnist_best" / "checkpoint.npz").touch()
+    (tmp_path / "mnist_best" / "config.yaml").touch()
     assert training.command(tmp_path)[3:] == [f"resume={tmp_path / 'mnist_best'}"]
 
 
@@ -124,7 +124,11 @@ def test_the_page_gets_what_was_measured(
     page = tmp_path / "page.md"
     page.write_text(f"before\n\n{script.BEGIN}\n\nold\n\n{script.END}\n\nafter\n")
     (tmp_path / "mnist_best").mkdir()
-    told = {"accuracy": {"test": {"mean": 0.987}}, "emulator": {"train_samples_per_s": 1234567.0}}
+    told = {
+        "accuracy": {"test": {"mean": 0.987}},
+        "emulator": {"train_samples_per_s": 1234567.0},
+        "run": {"interrupted": False},
+    }
     (tmp_path / "mnist_best" / "summary.json").write_text(json.dumps(told))
     (tmp_path / "benchmark.md").write_text("| a |\n")
     given = ["--out", str(tmp_path), "--page", str(page), "--part", "installed"]

@@ -11,7 +11,7 @@ import pytest
 import test_per_neuron
 import test_trials
 from numpy.typing import NDArray
-from small_training import Setup, assert_close_runs, assert_same_runs, each_variant
+from small_training import Setup, assert_close_runs, assert_same_runs, each_on_a_device
 from test_kernels import (
     TOLERANCE,
     assert_close,
@@ -246,13 +246,13 @@ def test_rows_are_sorted_as_numpy_does(cupy: Any, n: int, dtype: Any) -> None:
     np.testing.assert_array_equal(order, np.argsort(times, axis=-1, kind="stable"))
 
 
-@each_variant
+@each_on_a_device
 def test_training_is_the_cpu_s_to_rounding(cupy: Any, setup: Setup) -> None:
     ours, theirs = setup.trained(), replace(setup, backend="cpu").trained()
     assert_close_runs(ours, theirs, 1e-3 if setup.input_noise else 1e-7)  # the noise is drawn in float32
 
 
-@each_variant
+@each_on_a_device
 @each_dtype
 def test_training_gives_the_same_bits_twice_with_a_graph_and_without(
     cupy: Any, setup: Setup, dtype: Any
@@ -267,7 +267,7 @@ def test_training_gives_the_same_bits_twice_with_a_graph_and_without(
             assert_same_runs(first, other, r, r)
 
 
-@each_variant
+@each_on_a_device
 def test_a_replica_is_the_run_of_its_seed_alone(cupy: Any, setup: Setup) -> None:
     together = setup.trained()
     for r, seed in enumerate(setup.seeds):

@@ -51,11 +51,11 @@ def test_a_space_too_many_is_told(given: str, meant: str) -> None:
         ),
         (
             "substrate.weight_max=abc",
-            "substrate.weight_max must be a number, or a list of numbers, one a layer, got 'abc'",
+            "substrate.weight_max must be a number or a list of numbers, got 'abc'",
         ),
         (
             "substrate.weight_max=null",
-            "substrate.weight_max must be a number, or a list of numbers, one a layer, got nothing",
+            "substrate.weight_max must be a number or a list of numbers, got nothing",
         ),
         (
             "substrate.weight_max=1,2",

@@ -22,7 +22,7 @@ from gpuspike.training.losses import TTFSCrossEntropy
 from gpuspike.training.optimizers import Adam
 from gpuspike.training.step import TrainingRule
 from gpuspike.training.waking import Waking
-from gpuspike.training.when_read import READ_WITH
+from gpuspike.training.when_read import READ_WITH, unread
 
 BACKENDS = ("reference", "cpu")
 RNG = np.random.default_rng(5)
@@ -156,8 +156,12 @@ def test_values_that_cannot_be_are_refused() -> None:
         Recipe(silence="sleep", bump_value=0.1).make_bumping(2, 1)
     network = Architecture.build((3, 2), ((),), LIF(), load("cpu"))
     parts = network, TTFSCrossEntropy(), Adam(), TrainingRule(10, 10), 2
-    with pytest.raises(BackendError, match=r"training\.silence=waking has no device step"):
-        step_kind(*parts, on_device=True, wakes=True)
+    assert step_kind(*parts, on_device=True, wakes=True).name == "device"
+    chip = EmulatedChip(Substrate("x", spike_jitter=0.1), network.layers, network.kernels, [0])
+    with pytest.raises(
+        BackendError, match=r"training\.silence=waking on an emulated chip has no device step"
+    ):
+        step_kind(OnChip(network, chip), *parts[1:], on_device=True, wakes=True)
     *parts, _, _ = parts
     assert step_kind(*parts, TrainingRule(10, 10, trials=2), 2, on_device=True).name == "device"
 
@@ -272,3 +276,8 @@ def test_who_is_dead_on_one_chip_is_not_woken_for_it_on_the_next() -> None:
     states = fresh.forward(weights, received, Moment(epoch=0, batch=1))
     pushes = waking.pushes(network.layers, states, np.zeros((1, 5), np.int64), fresh.dead_maps)
     assert pushes[0] is None
+
+
+def test_a_value_of_a_part_of_one_s_own_may_have_any_name() -> None:
+    values = {"gamma": 3.0, "loss": "focal"}  # of the training, beside which no schedule stands
+    assert list(unread(["gamma", "waking", "xi"], values)) == []

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError, extent
 from gpuspike.kernels.limits import check_times
 from gpuspike.kinds import is_number
-from gpuspike.network.plan import Plan, idle, read_plan
+from gpuspike.network.plan import Maps, Plan, idle, read_plan
+from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
 
@@ -169,6 +170,12 @@ def read_sizes(sizes: Sequence[Any]) -> tuple[int, tuple[int, int, int] | None, 
     for note in idle(plan):
         warnings.warn(note, stacklevel=4)
     return whole("a layer's size", first, 1), image, plan
+
+
+def unlike_maps(layers: Plan, neurons: Sequence[LIF]) -> str:
+    """What no device knows, in words: maps whose constants differ; "" without such."""
+    apart = any(isinstance(one, Maps) and not own.uniform for one, own in zip(layers, neurons, strict=True))
+    return "a convolution whose maps have constants of their own" if apart else ""
 
 
 def by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]) -> list[float]:

@@ -131,7 +131,7 @@ class Network:
         self.dtype = checks.working_type(dtype)
         for times in bias:
             check_times("bias_times", np.array(times, np.float64), dtype=self.dtype)
-        self._host_only = trained_on_host(trained)
+        self._host_only = trained_on_host(trained) or checks.unlike_maps(layers, neurons)
         self._told_sizes = [n_in if image is None else list(image), *told_plan(layers)]
         self._asked, self.backend = backend, select(backend, host_only=self._host_only)
         thread_count()  # refuses a number of threads that means nothing

@@ -139,27 +139,26 @@ def _keep(path: Path, begins: bytes, kind: str) -> None:
 
 
 def _keep_all_but_networks(path: Path) -> None:
-    """Refuses to write over what is no network's file, data for example; raises OutputError."""
+    """Refuses to write over what no import has written, data or a trained network; raises OutputError."""
     from gpuspike.store import checkpoint
 
     if not path.is_file() or path.stat().st_size == 0:
         return
     with suppress(DataError):
-        if checkpoint.load(path)[1].get("kind") == "network":
+        header = checkpoint.load(path)[1]
+        if header.get("kind") == "network" and not header.get("epoch"):
             return
     raise OutputError(
-        f"{path} is there already and is no network's file: it would be lost; take another name"
+        f"{path} is there already and is no untrained network's file: it would be lost; take another name"
     )
 
 
 def _import(config: ImportConfig, rest: list[str], console: Console) -> None:
     from gpuspike.api.nir import import_nir
-    from gpuspike.runs.adopt import refuse_own
 
     target = Path(config.to)
     if target.suffix == ".npz" and rest:
         raise ConfigError(f"values of gpuspike-train are for a run's folder, not for {target}, got {rest[0]}")
-    refuse_own(rest)
     time_unit, model_unit = unit("time_unit", config.time_unit), unit("model_unit", config.model_unit)
     assert time_unit is not None
     _keep_all_but_networks(target)
@@ -184,11 +183,13 @@ def _import(config: ImportConfig, rest: list[str], console: Console) -> None:
 
 def _to_folder(net: Any, rest: list[str], folder: Path) -> None:
     from gpuspike.config.schema import jobs
-    from gpuspike.runs.adopt import adopt, configured
+    from gpuspike.runs.adopt import adopt, configured, refuse_own
 
     (job,) = jobs(rest, multirun=False)
     layers, weights = net.architecture.layers, net.parameters.weights
-    adopt(configured(job.config, layers, weights), layers, weights, folder, job.experiment)
+    config = configured(job.config, layers, weights)
+    refuse_own(rest, job.config, config)
+    adopt(config, layers, weights, folder, job.experiment)
 
 
 def _say(console: Console, head: str, text: str) -> None:

@@ -91,18 +91,24 @@ def _price(config: PriceConfig, rest: list[str], console: Console) -> None:
 
 
 def _keep(answer: Path, *read: Path) -> None:
-    """Refuses an answer in the place of what is read, or of a file that is no JSON; raises OutputError."""
+    """Refuses an answer in the place of what is read, or of another file; raises OutputError."""
     if not answer.is_file():
         return
     if any(path.is_file() and answer.samefile(path) for path in read):
         raise OutputError(f"answer must be another file than what is read, got {answer}")
     try:
         text = text_of(answer)
-        json.loads(text or "{}")
+        found = json.loads(text) if text else dict.fromkeys(_OWN)
     except ValueError:
+        found = None
+    if not isinstance(found, dict) or not found.keys() >= _OWN:
         raise OutputError(
-            f"{answer} is there already and is not a JSON file: it would be lost; take another name"
-        ) from None
+            f"{answer} is there already, and no answer of gpuspike-price: it would be lost; take another name"
+        )
+
+
+_OWN = {"spikes", "chips", "anytime", "neurobench"}
+"""What an answer has."""
 
 
 def read_recording(path: Path, synapses: str) -> tuple[Any, Any, Any]:

@@ -227,9 +227,17 @@ def listed(config: Any) -> None:
         if is_dataclass(value):
             listed(value)
         elif ONE_OR_MANY in item.metadata:
-            many = value if isinstance(value, list) else [value]
+            many = [_number(each) for each in (value if isinstance(value, list) else [value])]
             if all(is_number(each) for each in many):
                 setattr(config, item.name, [float(each) for each in many])
+
+
+def _number(value: Any) -> Any:
+    """A text that is a number as one: a run's own configuration has inf as such."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def nested(config: Any, place: str = "") -> Iterable[str]:
@@ -242,7 +250,7 @@ def nested(config: Any, place: str = "") -> Iterable[str]:
         elif ONE_OR_MANY in item.metadata:
             if not isinstance(value, list) or not all(is_number(each) for each in value):
                 got = "nothing" if value is None else repr(value)
-                yield f"{place}{item.name} must be a number, or a list of numbers, one a layer, got {got}"
+                yield f"{place}{item.name} must be a number or a list of numbers, got {got}"
         elif (
             isinstance(value, list)
             and hint is not Any

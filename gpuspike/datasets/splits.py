@@ -71,8 +71,8 @@ class Dataset:
     @property
     def untaught(self) -> list[str]:
         """Names of classes without a training sample."""
-        count = np.bincount(self.train.labels, minlength=len(self.class_names))
-        return [name for name, own in zip(self.class_names, count, strict=True) if not own]
+        taught = set(np.unique(self.train.labels).tolist())
+        return [name for number, name in enumerate(self.class_names) if number not in taught]
 
     @property
     def n_features(self) -> int:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.config.schema import Config, Dtype, from_values, to_yaml
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, together
 from gpuspike.network.layers import Layer
 from gpuspike.runs.experiment import build, new_trainer
-from gpuspike.store import checkpoint
+from gpuspike.store import checkpoint, own_data
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import CHECKPOINT, check_folder, claim
@@ -28,11 +28,21 @@ _OF_FILE = (
 """Values of a model that a network from elsewhere has itself."""
 
 
-def refuse_own(overrides: Sequence[str]) -> None:
-    """Refuses values that a file of a network says itself; raises ConfigError."""
-    keys = [text.lstrip("+").partition("=")[0] for text in overrides]
-    if own := [key for key in dict.fromkeys(keys) if key in {f"model.{name}" for name in _OF_FILE}]:
-        raise ConfigError(f"the network's file has {', '.join(own)} itself: leave out what is typed of it")
+def refuse_own(overrides: Sequence[str], asked: Config, config: Config) -> None:
+    """Refuses values that a file of a network says otherwise; raises ConfigError.
+
+    Args:
+        asked: what was typed, composed;  config: with the network in it.
+    """
+    typed = {text.lstrip("+").partition("=")[0].removeprefix("model.") for text in overrides}
+    each = [(name, getattr(asked.model, name), getattr(config.model, name)) for name in _OF_FILE]
+    wrong = [
+        ConfigError(f"the network's file says model.{name}={own} itself, got {given}")
+        for name, given, own in each
+        if name in typed and given is not None and given != own
+    ]
+    if wrong:
+        raise together(wrong)
 
 
 def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]) -> Config:
@@ -123,6 +133,7 @@ def adopt(config: Config, layers: Sequence[Layer], weights: Sequence[Array], fol
         "git": provenance["git"],
         "resumed": [],
         "epoch": 0,
+        own_data.DATA: own_data.digests(config),
     }
     claim(folder, to_yaml(config))
     checkpoint.save(folder / CHECKPOINT, arrays, header, keep_previous=False)

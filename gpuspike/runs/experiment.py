@@ -185,7 +185,8 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> 
     n_train, n_validation = (len(dataset.splits[name].labels) for name in ("train", "validation"))
     labelled = first.n_received * item + 8
     augment = augmentation_of(config, dataset)
-    order = 0 if augment is not None or config.training.input_noise else 8 * first.n_received
+    changed = augment is not None or config.training.input_noise or first.convolution is not None
+    order = 0 if changed else 8 * first.n_received
     answered = config.replicas * (last.n_out + 1) * item
     shuffled = 8 * config.replicas * config.training.trials
     ahead = drawn_bytes(augment, config, n_train) if isinstance(augment, RandomWarp) else 0
@@ -267,11 +268,12 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     prices = read_prices(find(config.substrate.prices, conf_folder() / "prices"))
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     substrate = checked_substrate(config)
+    maps = any(isinstance(one, Maps) for one in read_plan(model.layers))
     backend = select(
         config.backend.value,
         host_only=trained_on_host(learnt(model.trained, model.delays))
-        or substrate.host_only(convolves=any(isinstance(one, Maps) for one in read_plan(model.layers)))
-        or (host_steps(training) if to_train else ""),
+        or substrate.host_only(convolves=maps)
+        or (host_steps(config, maps=maps, ideal=substrate.ideal) if to_train else ""),
         devices=devices_of(config),
         most=config.replicas,
     )

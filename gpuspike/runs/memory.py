@@ -138,8 +138,12 @@ def plan(
         free = LayerParameters.sizes(n_replica, n_pre, n_post, trained)
         learnt = weights + sum(math.prod(shape) for shape in free.values()) * real
         arrays[name + "weights"] = learnt
-        arrays[name + "input times"] = inputs * real
-        arrays[name + "order"] = inputs * ORDER_BYTES
+        patches = 0
+        if places and places[number - 1] > 1:  # gathered and sorted by a pass, and again by the one back
+            patches = inputs * (real + ORDER_BYTES)
+        else:
+            arrays[name + "input times"] = inputs * real
+            arrays[name + "order"] = inputs * ORDER_BYTES
         arrays[name + "output times and slopes"] = 2 * outputs * real
         if on_chip:
             arrays[name + "trials"] = 3 * outputs * real
@@ -148,7 +152,7 @@ def plan(
                 # A copy of the times, a key for the row, and as much again with the order for a merge.
                 passing[name + "sort"] = inputs * (2 * real + 3 * ORDER_BYTES)
             sample = n_in_replicas * n_pre * cuda_source.event_bytes(real)
-            passing[name + "forward"] = min(n_samples * sample, max(cuda.WORKSPACE, sample))
+            passing[name + "forward"] = patches + min(n_samples * sample, max(cuda.WORKSPACE, sample))
         if training:
             arrays[name + "weights' gradient"] = learnt
             arrays[name + "optimiser"] = state_arrays * learnt
@@ -160,7 +164,7 @@ def plan(
                 down = n_replica * n_samples * n_pre * real + (weights if backend != "cuda" else 0)
             # On the CPU one job takes all layers back, so that the factors of all are there at once.
             held = passing if backend == "cuda" else arrays
-            held[name + "backward"] = factors + down + (parts * weights if parts > 1 else 0)
+            held[name + "backward"] = patches + factors + down + (parts * weights if parts > 1 else 0)
             if backend != "cuda" and number == 1 and n_pre >= GROUPS_FROM:  # inputs that spike together
                 arrays[name + "groups"] = n_replica * n_batch * n_pre * (real + GROUP_BYTES) + weights
     return Plan(arrays, passing)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gpuspike.config.choices import GradientName
 from gpuspike.config.schema import Config, SilenceName, TrainingConfig
 from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.datasets.splits import Dataset
@@ -17,6 +18,7 @@ from gpuspike.training.fit import Recipe, leaf_values
 from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss
 from gpuspike.training.optimizers import OPTIMIZERS, Optimizer
+from gpuspike.training.waking import on_host_alone
 
 L = TypeVar("L", bound=Leaf)
 
@@ -53,9 +55,15 @@ def warps(training: TrainingConfig) -> bool:
     return any(getattr(training, key) for key in WARPS)
 
 
-def host_steps(training: TrainingConfig) -> str:
-    """What a device's step cannot of a training, in words; "" where there is nothing."""
-    return "silence=waking" if training.silence is SilenceName.waking else ""
+def host_steps(config: Config, *, maps: bool, ideal: bool) -> str:
+    """What a device's step cannot of a training, in words; "" where there is nothing.
+
+    Args:
+        maps: neurons share weights;  ideal: the chip distorts nothing.
+    """
+    if config.training.silence is not SilenceName.waking:
+        return ""
+    return on_host_alone(maps, not ideal and config.substrate.gradient is not GradientName.ideal)
 
 
 def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWarp | None:

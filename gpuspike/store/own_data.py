@@ -85,10 +85,9 @@ def change(config: Config, before: Mapping[str, str], first: Config | None = Non
     now = digests(config)
     for name in files_of(config):
         path, old, new = getattr(config.dataset, name), before.get(name), now.get(name)
-        if old and new and old != new:
-            return (
-                f"dataset.{name}={path} has changed since the run began: its content was {old}, and is {new}"
-            )
+        if old and old != new:
+            words = f"its content was {old}, and is {new}" if new else "it is no file now"
+            return f"dataset.{name}={path} has changed since the run began: {words}"
         if not old and first is not None and path != getattr(first.dataset, name):
             return f"dataset.{name}={path} may be other data than the run's, which has kept no digest of them"
     return ""

@@ -24,7 +24,7 @@ def provenance_of(config: Config) -> dict[str, Any]:
 def provenance(seed: int, replicas: int, plugins: Sequence[str] = ()) -> dict[str, Any]:
     """Versions of the code and of what it stands on, and the seeds."""
     return {
-        "gpuspike": metadata.version("gpuspike"),
+        "gpuspike": _own_version(),
         "git": git_revision(),
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -34,6 +34,14 @@ def provenance(seed: int, replicas: int, plugins: Sequence[str] = ()) -> dict[st
         "seed": seed,
         "replicas": replicas,
     }
+
+
+def _own_version() -> str:
+    """The package's version; that of a checkout is not known where nothing is installed."""
+    try:
+        return metadata.version("gpuspike")
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _cupy_version() -> str | None:

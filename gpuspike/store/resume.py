@@ -104,7 +104,7 @@ def read(
         config = _changed(config, asked, overrides, folder)
     records = _records(folder / METRICS, epoch, record)
     config = replace(config, resume=None)
-    doubt = own_data.change(config, {}, first) if header and not data else ""
+    doubt = own_data.change(config, data, first) if header else ""
     return Stopped(
         config, name, given, epoch, arrays, records, resumed, code, damaged, date, wall_s, data, doubt
     )

@@ -153,5 +153,5 @@ class BumpWatch:
         return (
             f"all of the last {steps} steps{of} were bumped in vain: "
             f"{which if share > limit else 'one layer or another is silent'}. Larger weights do not bring "
-            f"back lost spikes: allow more, or on a CPU take silence=waking (docs/silence.md)"
+            f"back lost spikes: allow more, or take silence=waking (docs/silence.md)"
         )

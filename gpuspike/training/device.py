@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import BackendError, DataError
-from gpuspike.kernels import host
+from gpuspike.kernels import LayerState, host
 from gpuspike.kernels.cuda import call as cuda_call
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda import step_source as step_src
+from gpuspike.kernels.cuda import waking as cuda_waking
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
@@ -28,6 +29,7 @@ from gpuspike.training.evaluation import Evaluation, Labelled, begun
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import Descent, Optimizer
 from gpuspike.training.step import StepKind, TrainingRule, training_state
+from gpuspike.training.waking import Waking
 
 Array = NDArray[Any]
 
@@ -127,7 +129,7 @@ class DeviceStep:
             self._silent = place(np.zeros((n_replica, sum(sizes)), np.int32))
             self._judgement = cuda_step.Judgement(
                 ends=place(np.cumsum(sizes).astype(np.int32)),
-                max_silent=place(np.array(bumping.max_silent, np.float64)),
+                max_silent=place(np.array(bumping.bumped_above, np.float64)),
                 dead=place(self._dead(n_replica)),
                 value=bumping.value,
                 most=bumping.most,
@@ -277,6 +279,8 @@ class DeviceStep:
             cuda_step.count_silent(state.t_out, self._silent, first)
         share = n_batch / batches.order.shape[1]
         cuda_step.judge(at, self._silent, labels, states[-1].t_out, losses, share)
+        if isinstance(self._bumping, Waking):
+            states = self._wake(self._bumping, weights, states, labels, n_batch)
         grads = network.backward(weights, states, t_out_grad, active=at.active, max_weight_grad=rule.limit)
         self._descend(weights, grads.weights)
         for number, first in enumerate(self._first):
@@ -284,6 +288,20 @@ class DeviceStep:
             targeted = self._bumping.targeted
             cuda_step.bump(weights[number], number, first, n_places, targeted, at, self._silent)
         network.after_step(weights)
+
+    def _wake(
+        self, rule: Waking, weights: list[Any], states: list[LayerState], labels: Any, n_batch: int
+    ) -> list[LayerState]:
+        """The answers as the gradient is to see them, by whom the last batch has found silent."""
+        found, shares = [], self._named("bump_share")
+        for number, (layer, state) in enumerate(zip(self._network.layers, states, strict=True)):
+            is_last = number + 1 == len(states)
+            numbers = {"strength": rule.strength, "limit": rule.max_silent[number], "is_last": is_last}
+            found.append(
+                cuda_waking.woken(state, weights[number], layer.neuron, labels, shares[number], **numbers)
+            )
+            cuda_waking.follow(shares[number], self._silent, self._first[number], n_batch)
+        return found
 
     def _descend(self, weights: list[Any], grads: list[Any]) -> None:
         kept = [self._named(f"optimizer_{name}") for name in self._optimizer.STATE]

@@ -62,6 +62,13 @@ class Waking(Bumping):
         self.end = end
         self.share = [np.zeros((self.n_replica, layer.n_post)) for layer in layers]
 
+    def of_replicas(self, part: slice) -> Waking:
+        """See `Bumping.of_replicas`."""
+        own = super().of_replicas(part)
+        assert isinstance(own, Waking)
+        own.share = [share[part] for share in self.share]
+        return own
+
     def state(self) -> dict[str, Array]:
         """See `Bumping.state`."""
         return super().state() | {f"bump_share_{number}": share for number, share in enumerate(self.share)}
@@ -129,3 +136,13 @@ class Waking(Bumping):
             if own is not None:  # a map of dead neurons alone is not silent
                 n -= n_samples * own.reshape(len(own), -1, share.shape[1]).sum(axis=1)
             share[...] = np.count_nonzero(silent, axis=1) / np.maximum(n, 1)
+
+
+def on_host_alone(maps: bool, chip: bool) -> str:
+    """What of waking no device knows, in words; "" where it knows it.
+
+    Args:
+        maps: neurons share weights;  chip: they are trained on an emulated chip.
+    """
+    on = [name for name, is_there in (("of a convolution", maps), ("on an emulated chip", chip)) if is_there]
+    return f"training.silence=waking {' '.join(on)}" if on else ""

@@ -28,10 +28,10 @@ def unread(
         names: of the values that were given;  values: of the recipe, by name.
     """
     for name in dict.fromkeys(names):
-        if name in READ_WITH:
-            decides, wanted = READ_WITH[name]
-            if (got := values[decides]) not in wanted:
-                yield name, decides, wanted, got
+        decides, wanted = READ_WITH.get(name, ("", ()))
+        # A part of a user's own may have a value of such a name.
+        if decides in values and (got := values[decides]) not in wanted:
+            yield name, decides, wanted, got
 
 
 def notes(names: Iterable[str], values: Mapping[str, Any]) -> list[str]:

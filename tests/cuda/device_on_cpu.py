@@ -53,6 +53,8 @@ ELEMENTWISE = [
     src.sum_kernel(),
     *(src.normals_kernel(jitter) for jitter in (False, True)),
     *src.MAPS,
+    src.WAKE,
+    src.SHARE,
     *step_src.ALL,
     *(kernel for name in LOSSES for kernel in loss_kernels(LOSSES[name]())),
     *(kernel for name in OPTIMIZERS for kernel in optimizer_kernels(OPTIMIZERS[name]())),

@@ -18,7 +18,7 @@ from gpuspike.kernels.constants import MIXED
 
 OPTIONS = ("--std=c++17",)
 
-FILES = ("lif.cuh", "forward.cu", "ttfs.cu", "convolution.cu", "step.cu")
+FILES = ("lif.cuh", "forward.cu", "ttfs.cu", "convolution.cu", "waking.cu", "step.cu")
 
 
 @cache
@@ -135,6 +135,26 @@ SPREAD = Elementwise(
 
 MAPS = (PATCHES, GATHERED, HEARD, SPREAD)
 """What convolutional layers need beside the kernels of any layer."""
+
+
+WAKE = Elementwise(
+    "gpuspike_wake",
+    "int32 n_in_replicas, int32 n_batch, int32 n_pre, int32 n_post, int32 is_last, int32 mixed, "
+    f"{_TAUS}, float64 strength, float64 limit, raw float64 taus, raw float64 spans, raw float64 share, "
+    "raw int64 labels, raw T t_in, raw int64 order, raw T weights, raw T t_out, raw T slope",
+    "raw T seen, raw T pull",
+    f"""gpuspike::wake<T>(
+        i, n_in_replicas, n_batch, n_pre, n_post, is_last, mixed, {_MEMBRANE}, strength, limit, &taus[0],
+        &spans[0], &share[0], &labels[0], &t_in[0], &order[0], &weights[0], &t_out[0], &slope[0], &seen[0],
+        &pull[0])""",
+)
+
+SHARE = Elementwise(
+    "gpuspike_share",
+    "int32 n_post, int32 first, int32 n_all, int32 n_batch, raw int32 silent",
+    "float64 share",
+    "share = double(silent[i / n_post * n_all + first + i % n_post]) / n_batch",
+)
 
 
 def normals_kernel(jitter: bool) -> Elementwise:

@@ -161,8 +161,10 @@ __global__ void __launch_bounds__(SAMPLE_THREADS) gradient_terms(
         const Membrane<double> m =
             REGIME == MIXED ? membrane(taus[2 * (r * n_post + j)], taus[2 * (r * n_post + j) + 1]) : shared;
         const double spike = t_out[n];
-        const bool heard = slope[n] > Real(0) && spike < infinity<double>() && t_out_grad[n] != Real(0);
-        const double scale = heard ? double(t_out_grad[n]) / (double(slope[n]) * capacitance) : 0.0;
+        const bool pulled = slope[n] < Real(0);  // towards the threshold, see `wake`: as a spike of gradient 1 would be
+        const double grad = pulled ? 1.0 : double(t_out_grad[n]), rising = pulled ? -double(slope[n]) : double(slope[n]);
+        const bool heard = rising > 0.0 && spike < infinity<double>() && grad != 0.0;
+        const double scale = heard ? grad / (rising * capacitance) : 0.0;
         Factors f = {-scale, 0.0, scale, 0.0};
         if (!w.wide && heard) f = factors<REGIME>(spike - w.anchor, scale, m);
         const double peak = peak_delay<REGIME>(m), size = scale < 0.0 ? -scale : scale;
