@@ -31,6 +31,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- measured on a device, by scripts/first_device.py -->", "<!-- end of what was measured -->"
+PATIENCE = 20.0
+"""Seconds in which an ended training may keep its last epoch."""
 TAIL = 40
 """Lines of a part's output that are kept in the report."""
 
@@ -153,7 +155,7 @@ def run(part: Part, out: Path, known: dict[str, Any]) -> dict[str, Any]:
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as ended:
             os.killpg(process.pid, signal.SIGINT if part.resumes else signal.SIGKILL)
             try:
-                process.wait(20.0)  # a training keeps its last epoch
+                process.wait(PATIENCE)  # a training keeps its last epoch
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

@@ -101,7 +101,14 @@ def test_the_yardstick_is_no_excuse() -> None:
         assert least.t_in.shape[1] < 4
 
 
-@pytest.mark.parametrize("name", sorted(fuzz.FAMILIES))
+LONG = ("delayed", "own")
+"""Families whose kernels take longest to compile."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in sorted(fuzz.FAMILIES)],
+)
 def test_a_short_fuzz_leaves_nothing_unexplained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = fuzz.argparse.Namespace(seed=1, device=False, exact=5)
     tally = fuzz.run(name, 0, 1, 1500, options)

@@ -282,7 +282,7 @@ def test_a_network_decides_remembers_and_is_drawn(kinds: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("kinds", "substrate"),
     [
-        ("axonal", "ideal"),
+        pytest.param("axonal", "ideal", marks=pytest.mark.slow),
         ("dendritic+synaptic", "bss2"),
         pytest.param("axonal", "bss2", marks=pytest.mark.slow),
         pytest.param("dendritic+synaptic", "ideal", marks=pytest.mark.slow),

@@ -134,6 +134,7 @@ def test_the_loss_s_gradient_is_its_own(folder: Path, name: str) -> None:
         assert grad[tuple(place)] == pytest.approx((up - down) / 2e-6, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_optimiser_is_trained_with_and_stopped_and_gone_on_with(folder: Path) -> None:
     asked = ["plugin=signs.py", "optimizer=signs", "optimizer.memory=0.95", "optimizer.learning_rate=0.002"]
     few = ["dataset.n_train=1000", "training.batch_size=50"]

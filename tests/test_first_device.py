@@ -71,6 +71,7 @@ def test_what_is_done_is_not_done_again_and_what_failed_is_told(
 def test_a_part_is_ended_after_its_minutes_and_a_training_goes_on(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(script, "PATIENCE", 1.0)
     sleeps = "import time; print('begun', flush=True); time.sleep(600)"
     parts = [
         part(script, "slow", sleeps, 0.02),

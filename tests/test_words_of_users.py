@@ -98,6 +98,7 @@ def test_a_run_ends_well_in_any_encoding(tmp_path: Path, encoding: str) -> None:
     assert "test accuracy" in said
 
 
+@pytest.mark.slow
 def test_a_sweep_in_another_encoding_counts_its_jobs_as_finished(tmp_path: Path) -> None:
     code, out, err = run(
         tmp_path, "-m", *SMALL, "seed=0,1", "hydra.sweep.dir='[old]'", PYTHONIOENCODING="ascii"
