@@ -151,3 +151,14 @@ def test_chips_that_answer_alike_are_said_to() -> None:
         "chips 5 to 7, each with the networks of 2 replicas",
         "these chips answer alike: one is enough",
     ]
+
+
+def test_an_interval_of_shares_lies_among_shares() -> None:
+    assert population.mean_interval(np.array([0.1, 0.9])) == [0.0, 1.0]
+
+
+def test_what_several_counts_reach_is_told_of_the_most_chips() -> None:
+    told = population.yields(np.array([[0.5, 0.5, 0.5, 0.8, 0.2]]))
+    lines = population_lines(told | {"first_seed": 0})
+    assert sum("reach 50.00 %" in line for line in lines) == 1
+    assert any(line.strip().startswith("4 of 5 reach 50.00 %") for line in lines)

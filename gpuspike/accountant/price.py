@@ -111,6 +111,8 @@ class Cost:
             energy = f"no energy, since {self.refused.removeprefix(f'{self.name}: ')}"
         chips, why = self.summary["chips_needed"], self.summary["does_not_fit"]
         room = f" does not hold it, {why}" if why else f", {chips} chips" if (chips or 1) > 1 else ""
+        if (why or "").endswith("is not known"):
+            room = ", room for it unknown"
         return (
             f"Cost({self.name}{room}: {right}{energy}{'' if self.refused else f' ({self.evidence})'}, "
             f"{when}, {_told(self.seconds_per_sample, 's')} a sample)"

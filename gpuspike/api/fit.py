@@ -76,6 +76,8 @@ def fit(
     recipe = with_values(Recipe() if recipe is None else recipe, values)
     for text in when_read.notes(values, vars(recipe)):
         warnings.warn(text, stacklevel=2)
+    if values.get("match_noise") and not _noise(net):
+        warnings.warn("match_noise has no noise to match: no chip makes spike times uncertain", stacklevel=2)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     recipe = recipe.suited(net.neuron)
     n_epochs = whole("epochs", recipe.epochs, 1)

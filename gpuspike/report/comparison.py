@@ -72,7 +72,7 @@ def comparison(
     ]
     notes += [
         f"{chip['name']}: {readable(chip['undecided_share'], '%')} without a decision within its trial, "
-        "counted as wrong; latency is of the others"
+        f"{_undecided(chip)}; latency is of the others"
         for chip in chips
         if (chip["undecided_share"] or 0.0) >= NOTED
     ]
@@ -87,6 +87,13 @@ def comparison(
         notes.append(f"{width} columns have no room for {', '.join(left_out)}: the answer's file has all")
     notes += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
     return table, notes
+
+
+def _undecided(chip: Mapping[str, Any]) -> str:
+    """What an accuracy makes of samples without a decision."""
+    if chip.get("undecided_are_wrong", True):
+        return "counted as wrong"
+    return "which the mean over all chips takes as they are decided later"
 
 
 def _table(network: str, shown: Sequence[str], ours: Sequence[Row], theirs: Sequence[Row]) -> Table:

@@ -81,7 +81,10 @@ def _reached(population: Mapping[str, Any]) -> list[tuple[int, float, str]]:
         interval = intervals.get(share)  # which older answers do not have
         told = "" if interval is None else f"{100 * interval[0]:.1f} % to {100 * interval[1]:.1f} %"
         reached[math.ceil(float(share) * n_chips)] = value, told
-    return sorted(((count, *told) for count, told in reached.items()), reverse=True)
+    most: dict[float, tuple[int, float, str]] = {}  # of what several counts reach, the most chips
+    for count, (value, told) in sorted(reached.items(), reverse=True):
+        most.setdefault(value, (count, value, told))
+    return list(most.values())
 
 
 def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -> Path:

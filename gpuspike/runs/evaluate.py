@@ -216,7 +216,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             "accuracy": {"mean": float(reached.mean()), "per_replica": reached.mean(axis=1).tolist()},
         }
         for chip in answer["chips"].values():
-            chip["accuracy"] = answer["accuracy"]["mean"]
+            chip |= {"accuracy": answer["accuracy"]["mean"], "undecided_are_wrong": False}
         figure = {f"{prepared.answer.stem}_yield": lambda: chip_plots.yields(reached, band(reached.shape[1]))}
         for name, reason in drawn(figure, prepared.answer.parent).items():
             warn(f"no figure {name}, the rest of the answer is there: {reason}", console)

@@ -113,11 +113,11 @@ def band(n_chips: int) -> Array:
 
 
 def mean_interval(values: Array, confidence: float = 0.95) -> list[float] | None:
-    """Where the mean of what some numbers are a sample of lies, after Student; None for a single number."""
+    """Where the mean of what some shares are a sample of lies, after Student; None for a single one."""
     if len(values) < 2:
         return None
     reach = student(len(values) - 1, confidence) * values.std(ddof=1) / np.sqrt(len(values))
-    return [float(values.mean() - reach), float(values.mean() + reach)]
+    return [max(0.0, float(values.mean() - reach)), min(1.0, float(values.mean() + reach))]
 
 
 def student(freedom: int, confidence: float = 0.95) -> float:
