@@ -80,7 +80,7 @@ def test_only_images_are_changed(key: str) -> None:
 
     (job,) = jobs([f"training.{key}=1"], False)
     with pytest.raises(
-        ConfigError, match=rf"training\.{key} needs square images of pixels, got dataset\.name=yin_yang"
+        ConfigError, match=rf"training\.{key}=.* needs square images of pixels, got dataset\.name=yin_yang"
     ):
         build(job.config)
 
@@ -195,7 +195,7 @@ def test_a_replica_is_warped_as_alone_and_each_batch_anew() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"max_shift": 9}, "the largest shift must be between 0 and 8 pixels, got 9"),
+        ({"max_shift": 9}, "max_shift must be between 0 and 8 pixels, got 9"),
         ({"max_turn": -1.0}, "max_turn must be between 0 and 180, got -1.0"),
         ({"max_zoom": 1.0}, "max_zoom must be between 0 and 0.9, got 1.0"),
         ({"max_shear": np.nan}, "max_shear must be between 0 and 1, got nan"),

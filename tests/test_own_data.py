@@ -192,7 +192,9 @@ def test_images_of_ones_own_are_shifted_if_they_are_square(
         assert augment is not None
         assert augment.side == 3
         return
-    with pytest.raises(ConfigError, match=r"max_shift needs square images of pixels, got dataset\.name=npz"):
+    with pytest.raises(
+        ConfigError, match=r"max_shift=. needs square images of pixels, got dataset\.name=npz"
+    ):
         build(job.config)
 
 

@@ -81,7 +81,7 @@ def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWar
     got = getattr(training, asked[0])
     if rows != columns or dataset.train.features.dtype != np.uint8:
         raise ConfigError(
-            f"training.{asked[0]} needs square images of pixels, got dataset.name={data.name} and {got}"
+            f"training.{asked[0]}={got} needs square images of pixels, got dataset.name={data.name}"
         )
     if config.model.input_repeats > 1:
         raise ConfigError(

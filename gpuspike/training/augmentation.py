@@ -39,9 +39,7 @@ class RandomShift:
 
     def __post_init__(self) -> None:
         if not 0 < self.most < self.side:
-            raise ValueRangeError(
-                f"the largest shift must be between 1 and {self.side - 1} pixels, got {self.most}"
-            )
+            raise ValueRangeError(f"max_shift must be between 1 and {self.side - 1} pixels, got {self.most}")
 
     def draw(self, n_batch: int, streams: Iterable[np.random.Generator]) -> NDArray[np.int64]:
         """Where each image is cut out of a canvas that has `most` more pixels on each side.
@@ -111,7 +109,7 @@ class RandomWarp:
     def __post_init__(self) -> None:
         if not 0 <= self.max_shift < self.side:
             raise ValueRangeError(
-                f"the largest shift must be between 0 and {self.side - 1} pixels, got {self.max_shift}"
+                f"max_shift must be between 0 and {self.side - 1} pixels, got {self.max_shift}"
             )
         bounds = {"max_turn": 180.0, "max_zoom": 0.9, "max_shear": 1.0, "elastic": float(self.side)}
         for name, bound in bounds.items():
