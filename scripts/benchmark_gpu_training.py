@@ -1,9 +1,10 @@
 """How fast a device makes whole training steps; `benchmark_gpu.py` runs this and prints its table.
 
-A case is `experiment=mnist` on random images: all of a step (the batch taken, noise, sorting, forward, loss,
-backward, Adam, bumping) and the shuffle of the epoch, timed by the trainer's own clock, which waits for the
-device once an epoch. A bumped batch makes its step here too. The yardstick, where PyTorch with CUDA is
-installed, is a ReLU network of the same layers, batch and optimiser in its eager mode, in the same run.
+A case is an experiment on random images, `mnist` unless it says another: all of a step (the batch taken,
+noise, sorting, forward, loss, backward, Adam, bumping) and the shuffle of the epoch, timed by the trainer's
+own clock, which waits for the device once an epoch. A bumped batch makes its step here too. The yardstick,
+where PyTorch with CUDA is installed, is a ReLU network of the same layers, batch and optimiser in its eager
+mode, in the same run; a convolution has none.
 
 Columns:
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
+import math
 import statistics
 import tempfile
 import time
@@ -45,13 +47,14 @@ class Case:
     """What is timed.
 
     Attributes:
-        overrides: of `experiment=mnist`.
+        overrides: of the experiment.
         target: microseconds of a step.
     """
 
     name: str
     overrides: tuple[str, ...] = ()
     target: float | None = None
+    experiment: str = "mnist"
 
 
 CASES = (
@@ -59,12 +62,13 @@ CASES = (
     Case("train 784-350-10, batch 80, graph", (), 150.0),
     Case("train 784-350-10, batch 80, 64 replicas, graph", ("replicas=64",)),
     Case("train 784-350-10, batch 10,000, graph", ("training.batch_size=10000",)),
+    Case("train convolutions of 16 and 32 maps, batch 100, graph", experiment="mnist_conv"),
 )
 
 
 def measure(case: Case, repeats: int) -> dict[str, Any]:
     """One row, by column; None where something was not measured."""
-    base = ["experiment=mnist", "dataset=npz", "backend=cuda", "training.epochs=1000000"]
+    base = [f"experiment={case.experiment}", "dataset=npz", "backend=cuda", "training.epochs=1000000"]
     base += [
         "training.bump_replaces_step=false",
         "dataset.n_validation=10",
@@ -80,7 +84,8 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         rng = np.random.default_rng(0)
         arrays: dict[str, Any] = {}
         for split, n_samples in (("train", n_steps * batch), ("validation", 10), ("test", 10)):
-            arrays[f"{split}_pixels"] = rng.integers(256, size=(n_samples, INPUTS), dtype=np.uint8)
+            size = n_samples, math.isqrt(INPUTS), math.isqrt(INPUTS)
+            arrays[f"{split}_pixels"] = rng.integers(256, size=size, dtype=np.uint8)
             arrays[f"{split}_labels"] = np.arange(n_samples) % 10
         np.savez(file, **arrays)
         (job,) = jobs([*base, f"dataset.n_train={n_steps * batch}"], False)
@@ -95,7 +100,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
     seconds = [next(records).train_seconds / n_steps for _ in range(2 + repeats)][2:]
     step = statistics.median(seconds)
     layers = [INPUTS, *(layer.n_out for layer in parts.network.layers)]
-    peer = relu_step(layers, batch, repeats * n_steps)
+    peer = None if parts.network.convolves else relu_step(layers, batch, repeats * n_steps)
     return {
         "case": case.name,
         "step us": 1e6 * step,

@@ -56,7 +56,21 @@ def test_every_kind_of_case_is_measured(
     steps = [
         replace(case, overrides=(*case.overrides, "model.hidden=[4]", "training.batch_size=6"))
         for case in script.training.CASES
-        if "replicas" not in case.name
+        if "replicas" not in case.name and case.experiment == "mnist"
+    ]
+    small_maps = ("[{conv: 2, kernel: 2}, {dense: 10}]", "[[]]", "[0.3,0.1]", "[0.6,0.2]", "[0.5,0.05]")
+    keys = (
+        "model.layers",
+        "model.bias_times",
+        "model.weight_mean",
+        "model.weight_std",
+        "training.max_silent",
+    )
+    maps = [f"{key}={value}" for key, value in zip(keys, small_maps, strict=True)]
+    steps += [
+        replace(case, overrides=(*maps, "training.batch_size=6"))
+        for case in script.training.CASES
+        if case.experiment == "mnist_conv"
     ]
     monkeypatch.setattr(script.training, "CASES", steps)
     file, page = tmp_path / "gpu.json", tmp_path / "gpu.md"
