@@ -37,7 +37,8 @@ def network(**options: Any) -> gs.Network:
 
 
 NUMPY_S = {
-    "epochs": np.int64(1), "batch_size": np.int64(10), "trials": np.int32(2), "bump_targeted": np.True_,
+    "epochs": np.int64(1), "batch_size": np.int64(10), "trials": np.int32(2), "input_noise": np.float32(0.1),
+    "bump_targeted": np.True_,
     "learning_rate": np.float32(0.01), "xi": np.float32(0.1), "beta1": np.float32(0.8),
     "max_silent": np.array([0.3, 0.1]),
 }  # fmt: skip

@@ -23,6 +23,7 @@ def train_loss(**values: Any) -> Any:
     return gs.fit(net, *data.train, epochs=2, batch_size=40, **values).train_loss
 
 
+@pytest.mark.filterwarnings("ignore:trials=3 presents each sample 3 times alike")
 def test_trials_without_noise_are_one_under_the_guard_of_gradients() -> None:
     limit = {"max_weight_grad": 0.01}
     np.testing.assert_allclose(train_loss(trials=3, **limit), train_loss(**limit), rtol=1e-9)

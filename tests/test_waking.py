@@ -281,3 +281,14 @@ def test_who_is_dead_on_one_chip_is_not_woken_for_it_on_the_next() -> None:
 def test_a_value_of_a_part_of_one_s_own_may_have_any_name() -> None:
     values = {"gamma": 3.0, "loss": "focal"}  # of the training, beside which no schedule stands
     assert list(unread(["gamma", "waking", "xi"], values)) == []
+
+
+def test_what_is_asked_of_a_chip_s_noise_without_any_is_warned_of() -> None:
+    net = gs.Network([4, 5, 3], backend="cpu", weight_mean=1.0)
+    t_in, labels = np.random.default_rng(0).random((6, 4)), [0, 1, 2, 0, 1, 2]
+    with pytest.warns(UserWarning, match="match_noise has no noise to match"):
+        gs.fit(net, t_in, labels, epochs=1, match_noise=True)
+    with pytest.warns(UserWarning, match="trials=2 presents each sample 2 times alike"):
+        gs.fit(net, t_in, labels, epochs=1, trials=2)
+    gs.fit(net, t_in, labels, epochs=1, trials=2, input_noise=0.1)
+    gs.fit(net.on(gs.Chip(spike_jitter=0.1)), t_in, labels, epochs=1, trials=2, match_noise=True)

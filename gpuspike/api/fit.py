@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from gpuspike.api.history import History
 from gpuspike.api.network import Network
 from gpuspike.datasets.splits import unlikely
 from gpuspike.errors import ConfigError, ShapeError
-from gpuspike.substrate import EmulatedChip
+from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training import when_read
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe, make_trainer, with_values
@@ -74,15 +74,13 @@ def fit(
         raise ConfigError(f"on_epoch must be a function of a record, got {on_epoch!r:.80}")
     net.check()
     recipe = with_values(Recipe() if recipe is None else recipe, values)
-    for text in when_read.notes(values, vars(recipe)):
-        warnings.warn(text, stacklevel=2)
-    if values.get("match_noise") and not _noise(net):
-        warnings.warn("match_noise has no noise to match: no chip makes spike times uncertain", stacklevel=2)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     recipe = recipe.suited(net.neuron)
     n_epochs = whole("epochs", recipe.epochs, 1)
     for name in ("batch_size", "evaluation_batch_size", "trials"):
         whole(name, getattr(recipe, name), 1)
+    for text in [*when_read.notes(values, vars(recipe)), *_aimless(net, recipe, values)]:
+        warnings.warn(text, stacklevel=2)
     train = _labelled(net, "t_in", "labels", (t_in, labels), sort=recipe.input_noise == 0.0)
     if strange := unlikely(np.asarray(t_in), net.tau_syn):
         warnings.warn(f"{strange}; tau_syn of the network is {net.tau_syn:g}", stacklevel=2)
@@ -128,6 +126,20 @@ def fit(
         history = History.of_records(records, len(learnt), net.replicas, trainer.step.kind)
         net.history = before + history
     return history
+
+
+def _aimless(net: Network, recipe: Recipe, values: Mapping[str, Any]) -> list[str]:
+    """What was asked of a chip's randomness where there is none."""
+    notes = []
+    if values.get("match_noise") and not _noise(net):
+        notes.append("match_noise has no noise to match: no chip makes spike times uncertain")
+    chip = isinstance(net.machine, OnChip) and net.gradient != "ideal"
+    if "trials" in values and recipe.trials > 1 and not (chip or recipe.input_noise):
+        notes.append(
+            f"trials={recipe.trials} presents each sample {recipe.trials} times alike: nothing is random "
+            "without a chip or input_noise"
+        )
+    return notes
 
 
 def _noise(net: Network) -> float:
