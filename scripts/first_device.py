@@ -65,24 +65,18 @@ def _called(module: str, name: str, *arguments: str) -> list[str]:
 
 
 def _tests(*more: str) -> list[str]:
-    return [
-        "-m",
-        "pytest",
-        "-m",
-        "gpu",
-        "--require-gpu",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *more,
-        str(ROOT / "tests" / "test_gpu.py"),
+    asked = ["-m", "gpu", "--require-gpu", "-q", "-p", "no:cacheprovider", *more]
+    return ["-m", "pytest", *asked, str(ROOT / "tests" / "test_gpu.py")]
+
+
+SHORT = " or ".join(
+    [
+        "float32", "same_bits", "rows_are_sorted", "parameters_of_their_own", "public_functions",
+        "slopes_at_the_crossing", "the_documented_numbers",
+        "(training_is and (adam or sgd or noise or warps or maps or waking))",
     ]
-
-
-SHORT = (
-    "float32 or same_bits or rows_are_sorted or parameters_of_their_own or (training_is and (adam or maps))"
-)
-"""Tests that a sanitizer, some 50 times slower, is done with in minutes; every kernel is in one of them."""
+)  # fmt: skip
+"""Tests that between them launch kernels of each kind: a sanitizer is some 50 times slower."""
 
 
 def _sanitized(tool: str) -> Part:
@@ -166,6 +160,7 @@ def run(part: Part, out: Path, known: dict[str, Any]) -> dict[str, Any]:
     return {
         "state": state,
         "status": status,
+        "date": time.strftime("%Y-%m-%d"),
         "seconds": known.get("seconds", 0.0) * part.resumes + time.monotonic() - start,
         "command": shlex.join(command),
         "tail": log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:],
@@ -207,16 +202,7 @@ def work(out: Path, minutes: float, wanted: Sequence[str], again: bool) -> dict[
 
 def installed() -> dict[str, Any]:
     """Versions of what a device's figures hang on."""
-    names = (
-        "gpuspike",
-        "cupy-cuda13x",
-        "cupy-cuda12x",
-        "numpy",
-        "numba",
-        "torch",
-        "jax",
-        "nvidia-cuda-nvrtc",
-    )
+    names = ("gpuspike", "cupy-cuda13x", "cupy-cuda12x", "numpy", "numba", "torch", "jax")
     found: dict[str, Any] = {"python": sys.version.split()[0]}
     for name in names:
         try:
@@ -249,7 +235,8 @@ def written(out: Path, known: dict[str, dict[str, Any]]) -> str:
     reached = "; ".join(filter(None, (accuracy(out, name) for name in trained)))
     there = "\n".join(f"    {line}" for line in known.get("installed", {}).get("tail", []))
     table = out / "benchmark.md"
-    parts = [f"Measured on {time.strftime('%Y-%m-%d')}:", there, f"Parts: {states}."]
+    dates = " and ".join(sorted({one["date"] for one in known.values() if "date" in one}))
+    parts = [f"Measured on {dates}:", there, f"Parts: {states}."]
     parts += [f"Test accuracy, one seed: {reached}."] if reached else []
     parts += [table.read_text(encoding="utf-8").strip()] if table.is_file() else []
     return "\n\n".join(parts)

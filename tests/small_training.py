@@ -131,6 +131,12 @@ VARIANTS = {
 }
 each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.keys())
 
-# On a CPU maps go piecewise.
+# What a CPU does piecewise, and without bumps.
 MAPS = Setup(hidden=Maps(4, 2, padding=1, pad_time=2.0, pool=2), bias=((0.9,), (0.4,)), shift=1)
-each_on_a_device = pytest.mark.parametrize("setup", [*VARIANTS.values(), MAPS], ids=[*VARIANTS, "maps"])
+WAKING = Setup(waking=4.0, max_silent=(0.2, 0.1), bump_replaces_step=False)
+each_bumped_on_a_device = pytest.mark.parametrize(
+    "setup", [*VARIANTS.values(), MAPS], ids=[*VARIANTS, "maps"]
+)
+each_on_a_device = pytest.mark.parametrize(
+    "setup", [*VARIANTS.values(), MAPS, WAKING], ids=[*VARIANTS, "maps", "waking"]
+)

@@ -37,6 +37,10 @@ class Fit:
     circuits: tuple[int, ...] | None = None
 
 
+UNKNOWN = "its capacity.neurons is not known"
+"""The reason where nobody can tell whether a network fits."""
+
+
 def fit(prices: Prices, n_neurons: Sequence[int], fan_ins: Sequence[int]) -> Fit:
     """Counts the chips and cores that a network takes, as if it were packed without loss.
 
@@ -49,7 +53,7 @@ def fit(prices: Prices, n_neurons: Sequence[int], fan_ins: Sequence[int]) -> Fit
     cores = None if core_neurons is None else tuple(math.ceil(n / core_neurons) for n in on_chip)
     neurons, fan_in = prices.number_of("neurons"), prices.number_of("fan_in")
     if neurons is None:
-        return Fit(None, None, cores, "its capacity.neurons is not known")
+        return Fit(None, None, cores, UNKNOWN)
     circuits = [1] * len(on_chip)
     if fan_in is not None:
         rows = [n * (prices.number_of("rows_per_weight") or 1) for n in fan_ins]

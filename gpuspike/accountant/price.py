@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gpuspike.accountant.account import account
+from gpuspike.accountant.account import UNKNOWN, account
 from gpuspike.accountant.activity import Activity, Counter
 from gpuspike.accountant.anytime import anytime
 from gpuspike.accountant.neurobench import neurobench
@@ -109,14 +109,18 @@ class Cost:
         energy = f"{_told(self.energy_per_classification_J, 'J')} a classification"
         if self.refused:
             energy = f"no energy, since {self.refused.removeprefix(f'{self.name}: ')}"
-        chips, why = self.summary["chips_needed"], self.summary["does_not_fit"]
-        room = f" does not hold it, {why}" if why else f", {chips} chips" if (chips or 1) > 1 else ""
-        if (why or "").endswith("is not known"):
-            room = ", room for it unknown"
+        grade = "" if self.refused else f" ({self.evidence})"
         return (
-            f"Cost({self.name}{room}: {right}{energy}{'' if self.refused else f' ({self.evidence})'}, "
-            f"{when}, {_told(self.seconds_per_sample, 's')} a sample)"
+            f"Cost({self.name}{self._room()}: {right}{energy}{grade}, {when}, "
+            f"{_told(self.seconds_per_sample, 's')} a sample)"
         )
+
+    def _room(self) -> str:
+        """Of how many chips it is, or why of none."""
+        chips, why = self.summary["chips_needed"], self.summary["does_not_fit"]
+        if why:
+            return ", room for it unknown" if why == UNKNOWN else f" does not hold it, {why}"
+        return f", {chips} chips" if (chips or 1) > 1 else ""
 
 
 def cost_of(activity: Activity, prices: Prices, class_names: Sequence[str]) -> Cost:

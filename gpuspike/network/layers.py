@@ -110,6 +110,11 @@ class Layer:
         return self.n_out if self.convolution is None else self.convolution.n_neurons
 
     @property
+    def n_places(self) -> int:
+        """Positions at which its neurons share their weights; 1: nowhere."""
+        return 1 if self.convolution is None else self.convolution.n_positions
+
+    @property
     def fan_out(self) -> NDArray[np.int64]:
         """(n_received,) neurons that each input and bias spike reaches."""
         if self.convolution is None:

@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from gpuspike.accountant.account import UNKNOWN
 from gpuspike.report.run_page import NONE, readable
 from gpuspike.screen import Screen, clean
 
@@ -166,4 +167,4 @@ def _short(value: Any, unit: str = "") -> str:
 def of_room(chip: Mapping[str, Any]) -> str:
     """Why a network does not fit a chip, or that nobody can tell; "" where it fits."""
     reason = chip["does_not_fit"] or ""
-    return f"whether the network fits is unknown, {reason}" if reason.endswith("is not known") else reason
+    return f"whether the network fits is unknown, {reason}" if reason == UNKNOWN else reason

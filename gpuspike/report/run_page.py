@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Column, Table
 from rich.text import Text
 
+from gpuspike.accountant.account import UNKNOWN
 from gpuspike.report.page import NONE, is_number, picture, readable, section, table, write_page
 from gpuspike.screen import clean
 
@@ -123,7 +124,7 @@ def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
     values = {**chip, "energy_until_decision_J": section(chip, "until_decision").get("energy_J")}
     if max(chip.get("circuits_per_neuron") or (1,)) > 1:
         values["joined"] = " ".join(map(str, chip["circuits_per_neuron"]))
-    if str(values.get("does_not_fit") or "").endswith("is not known"):
+    if values.get("does_not_fit") == UNKNOWN:
         values["fit_unknown"] = f"unknown: {values.pop('does_not_fit')}"
     if chip.get("undecided_share"):
         values["within"] = chip.get("accuracy")

@@ -239,7 +239,7 @@ def _evaluated_together(
             cuda_graph.free_memory(device),
             chip_bytes=chip_bytes_on_device(share, network, substrate),
             on_chip=not substrate.ideal,
-            places=[layer.n_neurons // layer.n_post for layer in network.layers],
+            places=[layer.n_places for layer in network.layers],
             shared_input=not substrate.doing("arrive"),
             training=training,
             trials=config.training.trials,

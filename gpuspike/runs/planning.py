@@ -76,7 +76,7 @@ def memory_of(parts: Experiment) -> Memory:
     own = [(layer.n_pre, layer.n_post) for layer in network.layers]
     if on_device:  # where a patch is one more sample
         options |= {"on_chip": not parts.substrate.ideal}
-        options |= {"places": [layer.n_neurons // layer.n_post for layer in network.layers]}
+        options |= {"places": [layer.n_places for layer in network.layers]}
     else:
         options |= {"weights_of": [n_pre * n_post for n_pre, n_post in own]}
     shared = not (on_device and parts.substrate.doing("arrive"))

@@ -284,9 +284,9 @@ class DeviceStep:
         grads = network.backward(weights, states, t_out_grad, active=at.active, max_weight_grad=rule.limit)
         self._descend(weights, grads.weights)
         for number, first in enumerate(self._first):
-            n_places = network.layers[number].n_out // network.layers[number].n_post
+            heard = network.layers[number].n_out // network.layers[number].n_post  # places of each map
             targeted = self._bumping.targeted
-            cuda_step.bump(weights[number], number, first, n_places, targeted, at, self._silent)
+            cuda_step.bump(weights[number], number, first, heard, targeted, at, self._silent)
         network.after_step(weights)
 
     def _wake(

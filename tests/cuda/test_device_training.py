@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from device_on_cpu import OutOfMemoryError, closed, default_pool, device
-from small_training import Setup, assert_close_runs, assert_same_runs, each_on_a_device
+from small_training import Setup, assert_close_runs, assert_same_runs, each_bumped_on_a_device
 
 from gpuspike.errors import DataError
 from gpuspike.kernels.cuda import graph as cuda_graph
@@ -23,7 +23,7 @@ from gpuspike.training.optimizers import SGD
 pytestmark = pytest.mark.usefixtures("cupy")
 
 
-@each_on_a_device
+@each_bumped_on_a_device
 def test_training_on_the_device_is_training_on_the_cpu(setup: Setup) -> None:
     ours, theirs = setup.trained(), replace(setup, backend="cpu").trained()
     # The noise is drawn in float32.
@@ -38,7 +38,7 @@ def test_in_float32_it_is_the_same_to_rounding() -> None:
     assert_close_runs(setup.trained(1), replace(setup, backend="cpu").trained(1), 2e-4)
 
 
-@each_on_a_device
+@each_bumped_on_a_device
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_graph_gives_the_bits_of_its_kernels_launched_one_by_one(setup: Setup, dtype: Any) -> None:
     setup = replace(setup, dtype=dtype)
@@ -53,7 +53,7 @@ def test_a_graph_gives_the_bits_of_its_kernels_launched_one_by_one(setup: Setup,
         assert_same_runs(replayed, one_by_one, r, r)
 
 
-@each_on_a_device
+@each_bumped_on_a_device
 def test_a_replica_is_the_run_of_its_seed_alone(setup: Setup) -> None:
     together = setup.trained(2)
     for r, seed in enumerate(setup.seeds):

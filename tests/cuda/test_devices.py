@@ -78,8 +78,9 @@ def figures(summary: dict[str, Any]) -> Any:
         [*MESSY, "chip_seed=7"],
         [*MESSY, "substrate.gradient=exact"],
         [*MESSY, "substrate.new_chip=step", "substrate.population=3"],
+        ["training.silence=waking", "training.waking=5", "training.max_silent=[0.1,0.05]"],
     ],
-    ids=["ideal", "noise", "chip", "exact", "fresh"],
+    ids=["ideal", "noise", "chip", "exact", "fresh", "waking"],
 )
 @pytest.mark.usefixtures("two")
 def test_two_devices_have_the_bits_of_one(given: list[str], tmp_path: Path) -> None:
