@@ -59,12 +59,14 @@ class Case:
     Attributes:
         overrides: of the experiment.
         target: microseconds of a step.
+        inputs: pixels of an image; 0: INPUTS.
     """
 
     name: str
     overrides: tuple[str, ...] = ()
     target: float | None = None
     experiment: str = "mnist"
+    inputs: int = 0
 
 
 CASES = (
@@ -73,11 +75,29 @@ CASES = (
     Case("train 784-350-10, batch 80, 64 replicas, graph", ("replicas=64",)),
     Case("train 784-350-10, batch 10,000, graph", ("training.batch_size=10000",)),
     Case("train convolutions of 16 and 32 maps, batch 100, graph", experiment="mnist_conv"),
+    Case("train 256-246-10, batch 50, graph", ("substrate=ideal",), experiment="mnist16_bss2", inputs=256),
+    Case("train 256-246-10 on BrainScaleS-2, batch 50, graph", experiment="mnist16_bss2", inputs=256),
 )
 
 
-def measure(case: Case, repeats: int) -> dict[str, Any]:
-    """One row, by column; None where something was not measured."""
+@dataclass(frozen=True)
+class Prepared:
+    """A case's trainer and data.
+
+    Attributes:
+        n_steps: of an epoch.
+    """
+
+    trainer: Trainer
+    train: Labelled
+    validation: Labelled
+    batch: int
+    replicas: int
+    n_steps: int
+
+
+def prepare(case: Case, most_steps: int, least_steps: int = 2) -> Prepared:
+    """A case on random images."""
     base = [f"experiment={case.experiment}", "dataset=npz", "backend=cuda", "training.epochs=1000000"]
     base += [
         "training.bump_replaces_step=false",
@@ -85,39 +105,45 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         "dataset.n_test=10",
         *case.overrides,
     ]
+    side = math.isqrt(case.inputs or INPUTS)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "images.npz")
         base += [f"dataset.path={file}"]
         (job,) = jobs([*base, "dataset.n_train=1000000"], False)
         batch = job.config.training.batch_size
-        n_steps = max(2, min(STEPS, LEAST_SAMPLES // batch))
+        n_steps = max(least_steps, min(most_steps, LEAST_SAMPLES // batch))
         rng = np.random.default_rng(0)
         arrays: dict[str, Any] = {}
         for split, n_samples in (("train", n_steps * batch), ("validation", 10), ("test", 10)):
-            size = n_samples, math.isqrt(INPUTS), math.isqrt(INPUTS)
-            arrays[f"{split}_pixels"] = rng.integers(256, size=size, dtype=np.uint8)
+            arrays[f"{split}_pixels"] = rng.integers(256, size=(n_samples, side, side), dtype=np.uint8)
             arrays[f"{split}_labels"] = np.arange(n_samples) % 10
         np.savez(file, **arrays)
         (job,) = jobs([*base, f"dataset.n_train={n_steps * batch}"], False)
-        before = free_memory()
         parts = build(job.config)
-    trainer = new_trainer(parts)
     train, validation = (
         Labelled(parts.receive(split.features), split.labels)
         for split in (parts.dataset.train, parts.dataset.splits["validation"])
     )
-    records = trainer.train(train, validation, 2 + repeats)
+    return Prepared(new_trainer(parts), train, validation, batch, job.config.replicas, n_steps)
+
+
+def measure(case: Case, repeats: int) -> dict[str, Any]:
+    """One row, by column; None where something was not measured."""
+    before = free_memory()
+    made = prepare(case, STEPS)
+    trainer, batch, n_steps = made.trainer, made.batch, made.n_steps
+    records = trainer.train(made.train, made.validation, 2 + repeats)
     seconds = [next(records).train_seconds / n_steps for _ in range(2 + repeats)][2:]
     step = statistics.median(seconds)
     memory = (before - free_memory()) / (1 << 20)  # before PyTorch takes its own
-    on_device = device_seconds(trainer, train, batch, repeats)
+    on_device = device_seconds(trainer, made.train, batch, repeats)
     return {
         "case": case.name,
         "step us": 1e6 * step,
         "device us": None if on_device is None else 1e6 * on_device,
-        "samples/s": job.config.replicas * batch / step,
+        "samples/s": made.replicas * batch / step,
         "device MiB": memory,
-        **yardstick.columns(parts.network.layers, batch, n_steps, repeats),
+        **yardstick.columns(trainer.network.layers, batch, n_steps, repeats),
         "target us": case.target,
     }
 
