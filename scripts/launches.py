@@ -126,7 +126,7 @@ class _Module:
         pass
 
     def get_function(self, name: str) -> Any:
-        return lambda grid, block, arguments: _note(name, int(grid[0]), int(block[0]), arguments)
+        return lambda grid, block, arguments, **_: _note(name, int(grid[0]), int(block[0]), arguments)
 
 
 class _Scope:
