@@ -1,6 +1,7 @@
 """How fast the CUDA kernels are, held against what the device's multiply-add units and memory could do.
 
-    python scripts/benchmark_gpu.py [--case SUBSTRING] [--repeats N] [--json FILE] [--markdown FILE]
+    python scripts/benchmark_gpu.py [--case SUBSTRING] [--only kernels|steps] [--repeats N] [--json FILE]
+        [--markdown FILE]
 
 Needs a CUDA device; without one it says why and does nothing. Columns and activities are those of
 `scripts/benchmark.py`. The limits are measured on the device, in the same run: chains of multiply-adds that
@@ -13,7 +14,8 @@ Kinds beside those of the CPU's benchmark:
                  the second layer, the weights' gradient of the first. Loss and optimiser are not in it
 
 Whole training steps, kernel by kernel and as a CUDA graph, have a table of their own: see
-`benchmark_gpu_training.py`.
+`benchmark_gpu_training.py`. Where NVIDIA's compiler and disassembler are installed and the device is one that
+`predicted.py` knows, what that predicts is put beside what was measured.
 
 `peak MiB` is what the memory pool held, inputs and outputs included. A network's spikes are those of its
 first layer.
@@ -24,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -37,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # where the other benchmark is, 
 
 import benchmark
 import benchmark_gpu_training as training
+import beside
 from benchmark import EARLY, LATE, SILENT, Case, Measurement
 
 from gpuspike import backend
@@ -157,12 +161,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="How fast the CUDA kernels are, against the device's limits."
     )
     parser.add_argument("--case", default="", help="only the cases whose name holds this text")
+    parser.add_argument("--only", choices=("kernels", "steps"), help="kernels alone, or training steps alone")
     parser.add_argument("--repeats", type=int, default=20, help="timed calls of each case")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there, too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
     options = parser.parse_args(arguments)
-    cases = [case for case in CASES if options.case in case.name]
-    trained = [case for case in training.CASES if options.case in case.name]
+    cases = [case for case in CASES if options.case in case.name and options.only != "steps"]
+    trained = [case for case in training.CASES if options.case in case.name and options.only != "kernels"]
     if not (cases or trained) or options.repeats < 1:
         names = "\n  ".join(case.name for case in (*CASES, *training.CASES))
         parser.error(f"--repeats must be at least 1 and --case a part of one of these names:\n  {names}")
@@ -176,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measurements = [measure(cupy, case, options.repeats) for case in cases]
     rows = [benchmark.row(m, speed[m.case.dtype] / 2.0) for m in measurements]
     steps = [training.measure(case, options.repeats) for case in trained]
+    told = beside.predicted(backend.device_name(), options.case)
+    taken: dict[str, float | None] = {m.case.name: 1e6 * statistics.median(m.seconds) for m in measurements}
+    taken |= {row["case"]: row["device us"] for row in steps}
     report = {
         "machine": f"device: {backend.device_name()}",
         "threads": "all",
@@ -190,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for m, r in zip(measurements, rows, strict=True)
         ],
         "training": training.report(trained, steps),
+        "predicted_us": told,
     }
     console = Console(highlight=False, width=160)
     console.print(f"{backend.device_name()}; {bandwidth / 1e9:.0f} GB/s read and written by a copy")
@@ -201,8 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(benchmark.table(rows))
     if steps:
         console.print(training.table(steps))
+    if told:
+        console.print(beside.table(taken, told))
     if options.markdown is not None:
-        text = benchmark.markdown(report) + ("\n" + training.markdown(steps) if steps else "")
+        parts = [benchmark.markdown(report) if rows else "", training.markdown(steps) if steps else ""]
+        parts += [beside.markdown(taken, told) if told else ""]
+        text = "\n".join(filter(None, parts))
         options.markdown.write_text(text, encoding="utf-8")
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

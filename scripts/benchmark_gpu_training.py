@@ -1,29 +1,32 @@
 """How fast a device makes whole training steps; `benchmark_gpu.py` runs this and prints its table.
 
 A case is an experiment on random images, `mnist` unless it says another: all of a step (the batch taken,
-noise, sorting, forward, loss, backward, Adam, bumping) and the shuffle of the epoch, timed by the trainer's
-own clock, which waits for the device once an epoch. A bumped batch makes its step here too. The yardstick,
-where PyTorch with CUDA is installed, is a ReLU network of the same layers, batch and optimiser in its eager
-mode, in the same run; a convolution has none.
+noise, sorting, forward, loss, backward, Adam, bumping). A bumped batch makes its step here too. The
+yardstick, where PyTorch with CUDA is installed, is a ReLU network of the same layers, convolutions too, the
+same batch and optimiser, of one replica, in the same run: see `yardstick.py`.
 
 Columns:
 
-    step us         median over the epochs of the mean time of a step
-    samples/s       samples over that time, of all replicas
+    step us         by the trainer's own clock, which waits for the device once an epoch, with the shuffle of
+                    the epoch: median over the epochs of the mean time of a step
+    device us       between events of the device around the queued steps of an epoch, the median likewise:
+                    what PyTorch's columns are to be put beside, and what a prediction is of
+    samples/s       samples over the first time, of all replicas
     device MiB      what the device's free memory shrank by: data, weights, pools, graph
-    PyTorch us      of the ReLU network, one replica
+    PyTorch us      of the ReLU network, between events around queued steps, in its eager mode
+    compiled us     the same, network and loss compiled by torch.compile
+    graph us        the same, the whole step as one CUDA graph
     target us       what a case is meant to take at most, where there is such a number
+
+A way of PyTorch's that fails leaves its column empty; what it said is printed once.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import itertools
 import math
 import statistics
+import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,11 +35,18 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+import yardstick
+
 from gpuspike import backend
+from gpuspike.backend import cupy_module
 from gpuspike.config.schema import jobs
 from gpuspike.kernels.cuda.graph import free_memory
 from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.training.device import DeviceStep
 from gpuspike.training.evaluation import Labelled
+from gpuspike.training.trainer import Trainer
 
 INPUTS, STEPS, LEAST_SAMPLES = 784, 100, 8_000
 """Pixels of an image; most steps of an epoch; samples that these steps need not exceed."""
@@ -49,12 +59,14 @@ class Case:
     Attributes:
         overrides: of the experiment.
         target: microseconds of a step.
+        inputs: pixels of an image; 0: INPUTS.
     """
 
     name: str
     overrides: tuple[str, ...] = ()
     target: float | None = None
     experiment: str = "mnist"
+    inputs: int = 0
 
 
 CASES = (
@@ -63,11 +75,29 @@ CASES = (
     Case("train 784-350-10, batch 80, 64 replicas, graph", ("replicas=64",)),
     Case("train 784-350-10, batch 10,000, graph", ("training.batch_size=10000",)),
     Case("train convolutions of 16 and 32 maps, batch 100, graph", experiment="mnist_conv"),
+    Case("train 256-246-10, batch 50, graph", ("substrate=ideal",), experiment="mnist16_bss2", inputs=256),
+    Case("train 256-246-10 on BrainScaleS-2, batch 50, graph", experiment="mnist16_bss2", inputs=256),
 )
 
 
-def measure(case: Case, repeats: int) -> dict[str, Any]:
-    """One row, by column; None where something was not measured."""
+@dataclass(frozen=True)
+class Prepared:
+    """A case's trainer and data.
+
+    Attributes:
+        n_steps: of an epoch.
+    """
+
+    trainer: Trainer
+    train: Labelled
+    validation: Labelled
+    batch: int
+    replicas: int
+    n_steps: int
+
+
+def prepare(case: Case, most_steps: int, least_steps: int = 2) -> Prepared:
+    """A case on random images."""
     base = [f"experiment={case.experiment}", "dataset=npz", "backend=cuda", "training.epochs=1000000"]
     base += [
         "training.bump_replaces_step=false",
@@ -75,76 +105,73 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         "dataset.n_test=10",
         *case.overrides,
     ]
+    side = math.isqrt(case.inputs or INPUTS)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "images.npz")
         base += [f"dataset.path={file}"]
         (job,) = jobs([*base, "dataset.n_train=1000000"], False)
         batch = job.config.training.batch_size
-        n_steps = max(2, min(STEPS, LEAST_SAMPLES // batch))
+        n_steps = max(least_steps, min(most_steps, LEAST_SAMPLES // batch))
         rng = np.random.default_rng(0)
         arrays: dict[str, Any] = {}
         for split, n_samples in (("train", n_steps * batch), ("validation", 10), ("test", 10)):
-            size = n_samples, math.isqrt(INPUTS), math.isqrt(INPUTS)
-            arrays[f"{split}_pixels"] = rng.integers(256, size=size, dtype=np.uint8)
+            arrays[f"{split}_pixels"] = rng.integers(256, size=(n_samples, side, side), dtype=np.uint8)
             arrays[f"{split}_labels"] = np.arange(n_samples) % 10
         np.savez(file, **arrays)
         (job,) = jobs([*base, f"dataset.n_train={n_steps * batch}"], False)
-        before = free_memory()
         parts = build(job.config)
-    trainer = new_trainer(parts)
     train, validation = (
         Labelled(parts.receive(split.features), split.labels)
         for split in (parts.dataset.train, parts.dataset.splits["validation"])
     )
-    records = trainer.train(train, validation, 2 + repeats)
+    return Prepared(new_trainer(parts), train, validation, batch, job.config.replicas, n_steps)
+
+
+def measure(case: Case, repeats: int) -> dict[str, Any]:
+    """One row, by column; None where something was not measured."""
+    before = free_memory()
+    made = prepare(case, STEPS)
+    trainer, batch, n_steps = made.trainer, made.batch, made.n_steps
+    records = trainer.train(made.train, made.validation, 2 + repeats)
     seconds = [next(records).train_seconds / n_steps for _ in range(2 + repeats)][2:]
     step = statistics.median(seconds)
-    layers = [INPUTS, *(layer.n_out for layer in parts.network.layers)]
-    peer = None if parts.network.convolves else relu_step(layers, batch, repeats * n_steps)
+    memory = (before - free_memory()) / (1 << 20)  # before PyTorch takes its own
+    on_device = device_seconds(trainer, made.train, batch, repeats)
     return {
         "case": case.name,
         "step us": 1e6 * step,
-        "samples/s": job.config.replicas * batch / step,
-        "device MiB": (before - free_memory()) / (1 << 20),
-        "PyTorch us": None if peer is None else 1e6 * peer,
+        "device us": None if on_device is None else 1e6 * on_device,
+        "samples/s": made.replicas * batch / step,
+        "device MiB": memory,
+        **yardstick.columns(trainer.network.layers, batch, n_steps, repeats),
         "target us": case.target,
     }
 
 
-def relu_step(layers: Sequence[int], batch: int, n_steps: int) -> float | None:
-    """Seconds of a training step of a ReLU network; None without PyTorch for this device."""
-    if importlib.util.find_spec("torch") is None:
+def device_seconds(trainer: Trainer, train: Labelled, batch: int, repeats: int) -> float | None:
+    """Of a step, between events around an epoch's; None where several devices share the replicas."""
+    step = trainer.step
+    if not isinstance(step, DeviceStep):
         return None
-    torch: Any = importlib.import_module("torch")
-    if not torch.cuda.is_available():
-        return None
-    parts: list[Any] = []
-    for n_in, n_out in itertools.pairwise(layers):
-        parts += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
-    network = torch.nn.Sequential(*parts[:-1]).cuda()
-    optimizer = torch.optim.Adam(network.parameters())
-    loss = torch.nn.CrossEntropyLoss()
-    inputs = torch.rand(10 * batch, layers[0], device="cuda")
-    labels = torch.randint(layers[-1], (10 * batch,), device="cuda")
-    order = torch.randperm(10 * batch, device="cuda")
-
-    def steps(count: int) -> None:
-        for number in range(count):
-            samples = order[number % 10 * batch : (number % 10 + 1) * batch]
-            optimizer.zero_grad()
-            loss(network(inputs[samples]), labels[samples]).backward()
-            optimizer.step()
-        torch.cuda.synchronize()
-
-    steps(20)
-    start = time.perf_counter()
-    steps(n_steps)
-    return (time.perf_counter() - start) / n_steps
+    cuda, n_train, n_steps = cupy_module().cuda, len(train), len(train) // batch
+    order, found = np.tile(np.arange(n_train), (len(trainer.weights[0]), 1)), []
+    for _ in range(repeats):
+        start, end = cuda.Event(), cuda.Event()
+        step.begin(train, order, trainer.epoch, 1e-3)
+        with step.lane.entered():
+            start.record()
+        for number in range(n_steps):
+            step.batch(number)
+        with step.lane.entered():
+            end.record()
+        step.lane.wait()
+        found.append(1e-3 * cuda.get_elapsed_time(start, end) / n_steps)
+    return statistics.median(found)
 
 
 FORMATS = {
-    "case": "{}", "step us": "{:.1f}", "samples/s": "{:,.0f}", "device MiB": "{:.0f}", "PyTorch us": "{:.1f}",
-    "target us": "{:.0f}",
+    "case": "{}", "step us": "{:.1f}", "device us": "{:.1f}", "samples/s": "{:,.0f}", "device MiB": "{:.0f}",
+    **dict.fromkeys(yardstick.WAYS, "{:.1f}"), "target us": "{:.0f}",
 }  # fmt: skip
 
 

@@ -100,13 +100,23 @@ def _training(experiment: str, minutes: float, *values: str) -> Part:
     return Part(f"train {experiment}", command, minutes, resumes=True)
 
 
-BENCHMARK, TABLE = str(ROOT / "scripts" / "benchmark_gpu.py"), "{out}/benchmark.md"
+BENCHMARK = str(ROOT / "scripts" / "benchmark_gpu.py")
+
+
+def _benchmark(name: str, only: str) -> Part:
+    files = "--json", f"{{out}}/{name}.json", "--markdown", f"{{out}}/{name}.md"
+    return Part(name, _python(BENCHMARK, "--only", only, *files), 7.0)
+
+
+TABLES = ("benchmark", "steps")
+"""Parts whose tables the page shows."""
 
 PARTS = (
     Part("installed", _python(str(Path(__file__).resolve()), "--installed"), 1.0),
     Part("doctor", _python(*_called("gpuspike.cli.doctor", "doctor")), 2.0),
     Part("tests", _python(*_tests()), 7.0),
-    Part("benchmark", _python(BENCHMARK, "--json", "{out}/benchmark.json", "--markdown", TABLE), 7.0),
+    _benchmark("benchmark", "kernels"),
+    _benchmark("steps", "steps"),  # PyTorch's compiler takes its time
     _training("mnist_best", 5.0),
     _training("mnist16_bss2", 5.0),
     _training("mnist_conv", 7.0),
@@ -234,11 +244,11 @@ def written(out: Path, known: dict[str, dict[str, Any]]) -> str:
     trained = [part.name.removeprefix("train ") for part in PARTS if part.name.startswith("train ")]
     reached = "; ".join(filter(None, (accuracy(out, name) for name in trained)))
     there = "\n".join(f"    {line}" for line in known.get("installed", {}).get("tail", []))
-    table = out / "benchmark.md"
+    tables = [out / f"{name}.md" for name in TABLES]
     dates = " and ".join(sorted({one["date"] for one in known.values() if "date" in one}))
     parts = [f"Measured on {dates}:", there, f"Parts: {states}."]
     parts += [f"Test accuracy, one seed: {reached}."] if reached else []
-    parts += [table.read_text(encoding="utf-8").strip()] if table.is_file() else []
+    parts += [table.read_text(encoding="utf-8").strip() for table in tables if table.is_file()]
     return "\n\n".join(parts)
 
 

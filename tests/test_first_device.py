@@ -119,9 +119,8 @@ def test_every_command_is_one(script: ModuleType, tmp_path: Path) -> None:
 def test_the_page_gets_what_was_measured(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        script, "PARTS", (part(script, "installed", "print('devices: one')"), script.PARTS[4])
-    )
+    (training,) = [one for one in script.PARTS if one.name == "train mnist_best"]
+    monkeypatch.setattr(script, "PARTS", (part(script, "installed", "print('devices: one')"), training))
     page = tmp_path / "page.md"
     page.write_text(f"before\n\n{script.BEGIN}\n\nold\n\n{script.END}\n\nafter\n")
     (tmp_path / "mnist_best").mkdir()
@@ -132,13 +131,14 @@ def test_the_page_gets_what_was_measured(
     }
     (tmp_path / "mnist_best" / "summary.json").write_text(json.dumps(told))
     (tmp_path / "benchmark.md").write_text("| a |\n")
+    (tmp_path / "steps.md").write_text("| PyTorch us |\n")
     given = ["--out", str(tmp_path), "--page", str(page), "--part", "installed"]
     assert script.main(given) == 0
     text = page.read_text()
     assert "old" not in text
     assert "    devices: one" in text
     assert "mnist_best 98.70 %, 1,234,567 samples/s" in text
-    assert "| a |" in text
+    assert "| a |\n\n| PyTorch us |" in text
     assert text.startswith("before\n")
     assert text.endswith("\n\nafter\n")
     page.write_text("no marks")

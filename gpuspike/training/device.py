@@ -143,6 +143,11 @@ class DeviceStep:
             )
         self._lane.wait()
 
+    @property
+    def lane(self) -> cuda_graph.Lane:
+        """Where its work runs, and where events that time it are recorded."""
+        return self._lane
+
     def _place(self, array: Array) -> Any:
         return self._network.kernels.place(array)
 

@@ -52,7 +52,7 @@ def test_every_kind_of_case_is_measured(
     monkeypatch.setattr(script, "CASES", small)
     monkeypatch.setattr(script.training, "INPUTS", 9)
     monkeypatch.setattr(script.training, "STEPS", 3)
-    monkeypatch.setattr(script.training, "relu_step", lambda *_: None)
+    monkeypatch.setattr(script.training.yardstick, "torch_module", lambda: None)
     steps = [
         replace(case, overrides=(*case.overrides, "model.hidden=[4]", "training.batch_size=6"))
         for case in script.training.CASES
@@ -82,12 +82,6 @@ def test_every_kind_of_case_is_measured(
     assert all(case.name in said and case.name in written for case in (*small, *steps))
     for case in report["training"]:
         assert case["columns"]["step us"] > 0.0
-        assert case["columns"]["PyTorch us"] is None
+        assert case["columns"]["device us"] > 0.0
+        assert all(case["columns"][column] is None for column in script.training.yardstick.WAYS)
     assert " - |" in written
-
-
-def test_the_yardstick_is_not_measured_without_pytorch(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script.training.importlib.util, "find_spec", lambda _: None)
-    assert script.training.relu_step([4, 3, 2], 5, 1) is None
