@@ -13,7 +13,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike import plugins
-from gpuspike.api.network import Network, revived
+from gpuspike.api.kept import revived
+from gpuspike.api.network import Network
 from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import Config
 from gpuspike.errors import DataError

@@ -100,7 +100,7 @@ def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Net
         replicas=first.replicas or 1,
         neuron=first.neuron,
         delays=first.delays,
-        delay_rule=first.delay_rule,
+        delay_rule=first.delay_rule if first.delays else None,
         dtype=learnt[0]["weights"].dtype,
         backend=backend,
     )
