@@ -162,6 +162,7 @@ def _run(
         "gpuspike": provenance["gpuspike"],
         "git": provenance["git"],
         own_data.DATA: own_data.digests(config),
+        resume.IMAGE: parts.dataset.image_shape,
         "resumed": [],
         "date": began,
     }
