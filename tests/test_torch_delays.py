@@ -338,4 +338,4 @@ def test_a_rule_of_delays_without_delays_is_noted_in_a_layer_too() -> None:
     ) as told:
         layer = gst.FirstSpikes(4, 3, delay_rule=gs.DelayRule(scale=2.0))
     assert [note.filename for note in told] == [__file__]
-    gst.network_of(torch.nn.Sequential(layer))  # says nothing
+    gst.layers_of(gst.network_of(torch.nn.Sequential(layer)))  # says nothing
