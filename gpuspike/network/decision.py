@@ -90,21 +90,19 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together:
 
 def _by_job(machine: Machine, weights: Sequence[Array]) -> Present | None:
     """By the kernels, in one job, where they have one for this network."""
-    job: Any = getattr(machine.kernels, "decide", None)
+    kernels: Any = machine.kernels
     neurons = [layer.neuron for layer in machine.layers]
-    alike = all(
-        n.shares_taus and layer.delays is None and layer.convolution is None
-        for n, layer in zip(neurons, machine.layers, strict=True)
-    )
-    if not isinstance(machine, Architecture) or job is None or not alike:
+    plain = all(layer.delays is None and layer.convolution is None for layer in machine.layers)
+    if not isinstance(machine, Architecture) or not hasattr(kernels, "decide") or not plain:
         return None
-    bias_times = [layer.bias_times for layer in machine.layers]
+    if not kernels.decides(weights, neurons):
+        return None
+    bias_times, there = [layer.bias_times for layer in machine.layers], [kernels.place(w) for w in weights]
 
     def present(given: Array, until: float, first: int) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
         del first
-        classes, times, met = job(
-            with_bias(given[None], bias_times[0])[0], weights, neurons, bias_times, until
-        )
+        t_in = kernels.place(with_bias(given[None], bias_times[0])[0])
+        classes, times, met = kernels.decide(t_in, there, neurons, bias_times, until)
         return classes, times, met.sum(axis=(0, 1))
 
     return present

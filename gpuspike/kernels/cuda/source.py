@@ -18,7 +18,7 @@ from gpuspike.kernels.constants import MIXED
 
 OPTIONS = ("--std=c++17",)
 
-FILES = ("lif.cuh", "forward.cu", "ttfs.cu", "convolution.cu", "waking.cu", "step.cu")
+FILES = ("lif.cuh", "forward.cu", "ttfs.cu", "convolution.cu", "waking.cu", "step.cu", "deciding.cu")
 
 
 @cache
@@ -189,6 +189,7 @@ def block_kernels(dtype: np.dtype[Any], regime: int) -> dict[str, str]:
         generic = {name: f"gpuspike::{name}<{real}>" for name in ("sort_row", "count_silent", "judge")}
         return generic | {"draw_corners": "gpuspike::draw_corners"}
     names = ("gradient_terms", "weights_gradient", "times_gradient")
+    names += () if regime == MIXED else ("first_decisions",)
     kernels = {name: f"gpuspike::{name}<{real}, {regime}>" for name in names}
     for factor in dict.fromkeys(("double", real)) if regime != MIXED else ():
         kernels[f"sample_windows_{factor}"] = f"gpuspike::sample_windows<{real}, {factor}, {regime}>"
