@@ -191,3 +191,13 @@ static inline unsigned __ballot_sync(unsigned, bool mine) {
 static inline int __ffs(int bits) {
     return __builtin_ffs(bits);
 }
+
+static inline int __popc(unsigned bits) {
+    return __builtin_popcount(bits);
+}
+
+static inline int atomicAdd(int* at, int more) {
+    const int before = *at;
+    *at += more;
+    return before;
+}

@@ -21,24 +21,11 @@ __device__ inline char* told_room() {
 #endif
 }
 
-// How many of the sorted times are before t; up to it, if `with`.
-template <typename Real>
-__device__ int count_before(const Real* times, int n, double t, bool with) {
-    int low = 0;
-    while (low < n) {
-        const int middle = low + (n - low) / 2;
-        const double here = times[middle];
-        if (here < t || (with && here == t)) low = middle + 1;
-        else n = middle;
-    }
-    return low;
-}
-
 // A layer's neurons through events from `begin` to `end`; a warp has the same tiles each time.
 //   fresh: nothing was kept yet;  spikes, sums: what is kept of each neuron.
 template <typename Real, int REGIME, int PER_THREAD>
 __device__ __forceinline__ void pass_by(
-    int begin, int end, int n_pre, int n_post, bool fresh, double drive, const Membrane<double>& m, const Real* weights,
+    int begin, int end, int n_events, int n_post, bool fresh, double drive, const Membrane<double>& m, const Real* weights,
     const Real* times, const int* rows, const int* ends, const Event<Real>* events, const Carry<Real>* carries,
     Real* spikes, Sums<Real>* sums) {
     const Membrane<Real> near = {Real(m.slow), Real(m.fast), Real(m.rate)};
@@ -67,9 +54,9 @@ __device__ __forceinline__ void pass_by(
             for (int n = 0; n < PER_THREAD; ++n) {
                 if (k > 0) own.sums[n].move(carries[k]);
             }
-            walk<Real, REGIME>(own, k, stop, n_pre, Real(drive), near, weight_at, times, rows, events);
+            walk<Real, REGIME>(own, k, stop, n_events, Real(drive), near, weight_at, times, rows, events);
         }
-        look_again<Real, REGIME>(own, n_pre, LANES, 0, j, drive, m, weights, times, rows);
+        look_again<Real, REGIME>(own, n_events, LANES, 0, j, drive, m, weights, times, rows);
 #pragma unroll
         for (int n = 0; n < PER_THREAD; ++n) {
             const int neuron = j + n * LANES;
@@ -100,13 +87,13 @@ struct Place {
 // A sample's decision; block x is (replica, sample).
 //   n_inputs: of the first layer, without its bias spikes, which t_in (n_samples, n_pre) has.
 //   most, padded: events of a layer at most, and that number filled up to a power of two;  n_all: neurons of all layers.
-//   until: the first layer takes events up to here first, and the others only where these do not decide.
+//   before: the first layer takes events before this time first, and the others only where these do not decide.
 //   places: of each layer a Place;  constants: its Membrane, drive and reach.
 //   bias: times of all layers behind the first;  weights: of all layers (n_replica, n_pre, n_post), and 64 numbers behind.
 //   told: (n_replica, n_samples, 3) class or -1, input spikes presented, pair-events met;  decided_at: when, or inf.
 template <typename Real, int REGIME>
 __global__ void __launch_bounds__(MOST_DECIDING, sizeof(Real) == 4 ? 3 : 2) first_decisions(
-    int n_samples, int n_layer, int n_inputs, int most, int padded, int n_all, double until, const Index* places,
+    int n_samples, int n_layer, int n_inputs, int most, int padded, int n_all, double before, const Index* places,
     const double* constants, const Real* bias, const Real* t_in, const Real* weights, Index* told, Real* decided_at) {
     Event<Real>* events = reinterpret_cast<Event<Real>*>(told_room());
     Carry<Real>* carries = reinterpret_cast<Carry<Real>*>(events + most);
@@ -117,11 +104,11 @@ __global__ void __launch_bounds__(MOST_DECIDING, sizeof(Real) == 4 ? 3 : 2) firs
     int* ends = rows + padded;
     int* begins = ends + most;  // of each layer, the first event that it has not taken
     __shared__ double known_to;  // the horizon of the layer that comes
-    __shared__ Real first_spike;
-    __shared__ int winner;
+    __shared__ Real first_spike, of_warps[MOST_DECIDING / LANES];
+    __shared__ int winner, n_kept;
 
     // The second time, all that there is.
-    for (bool fresh = true, all = !(until < infinity<double>());; fresh = false, all = true) {
+    for (bool fresh = true, all = !(before < infinity<double>());; fresh = false, all = true) {
         for (int layer = 0; layer < n_layer; ++layer) {
             const Place at(places + Place::NUMBERS * layer);
             const double* c = constants + 5 * layer;
@@ -130,33 +117,48 @@ __global__ void __launch_bounds__(MOST_DECIDING, sizeof(Real) == 4 ? 3 : 2) firs
             const int n_pre = at.n_received + at.n_bias;
             const Real* received =
                 layer == 0 ? t_in + Index(blockIdx.x % n_samples) * n_pre : spikes + at.first_neuron - at.n_received;
-            int filled = 1;
-            while (filled < n_pre) filled *= 2;
+            if (threadIdx.x == 0) n_kept = 0;
             __syncthreads();  // all are through the layer before
-            const double horizon = layer == 0 ? infinity<double>() : known_to;
-            for (int k = threadIdx.x; k < filled; k += blockDim.x) {
+            // The spikes before the horizon, in any order; and when the first input behind it comes.
+            const double horizon = layer > 0 ? known_to : all ? infinity<double>() : before;
+            Real behind = infinity<Real>();
+            for (int first = 0; first < n_pre; first += blockDim.x) {
+                const int k = first + int(threadIdx.x);
                 Real t = infinity<Real>();
                 if (k < at.n_received) t = received[k];
                 else if (k < n_pre) t = bias[at.first_bias + k - at.n_received];
-                times[k] = t < infinity<Real>() ? t : infinity<Real>();
-                rows[k] = k;
+                const bool kept = double(t) < horizon;
+                const unsigned votes = __ballot_sync(ALL_LANES, kept), lane = threadIdx.x % LANES;
+                int place = lane == 0 ? atomicAdd(&n_kept, __popc(votes)) : 0;
+                place = __shfl_sync(ALL_LANES, place, 0) + __popc(votes & ((1u << lane) - 1u));
+                if (kept) times[place] = t, rows[place] = k;
+                else if (layer == 0) behind = smaller(t, behind);
+            }
+            for (int half = LANES / 2; half > 0; half /= 2) {
+                behind = smaller(behind, __shfl_xor_sync(ALL_LANES, behind, half));
+            }
+            if (threadIdx.x % LANES == 0) of_warps[threadIdx.x / LANES] = behind;
+            __syncthreads();
+            for (int warp = 0; warp < int(blockDim.x) / LANES; ++warp) behind = smaller(behind, of_warps[warp]);
+            const int n_known = n_kept, n = n_known + (behind < infinity<Real>()), begin = fresh ? 0 : begins[layer];
+            int filled = 1;
+            while (filled < n_known) filled *= 2;
+            for (int k = n_known + int(threadIdx.x); k < filled || k < n; k += blockDim.x) {
+                times[k] = k < n ? behind : infinity<Real>();
+                rows[k] = 0;
             }
             sort_block(filled, times, rows);
             __syncthreads();
-            const int n_known = count_before(times, n_pre, horizon, false), begin = fresh ? 0 : begins[layer];
-            int end = n_known;
-            if (layer == 0 && !all) end = count_before(times, n_pre, until, true);
-            if (horizon < infinity<double>() && n_known > 0) end = n_known - 1;
+            const int end = layer > 0 && horizon < infinity<double>() && n_known > 0 ? n_known - 1 : n_known;
             const Sorted<Real> sorted = {times, nullptr, c[4] * m.fast};
             for (int k = threadIdx.x; k < end; k += blockDim.x) {
                 rows[k] *= at.n_post;
                 if (k < begin) continue;
-                prepare<Real, REGIME>(k, n_pre, begin, sorted, m, drive, ends + k, events + k, carries + k);
+                prepare<Real, REGIME>(k, n, begin, sorted, m, drive, ends + k, events + k, carries + k);
             }
             __syncthreads();
             if (threadIdx.x == 0) {
-                const bool some_left = end < (layer == 0 ? n_pre : n_known);
-                known_to = some_left ? double(times[end]) : horizon;
+                known_to = layer == 0 ? double(behind) : end < n_known ? double(times[end]) : horizon;
                 begins[layer] = end;
             }
             const Real* own = weights + at.first_weight + blockIdx.x / n_samples * n_pre * at.n_post;
@@ -164,11 +166,11 @@ __global__ void __launch_bounds__(MOST_DECIDING, sizeof(Real) == 4 ? 3 : 2) firs
             Sums<Real>* own_sums = sums + at.first_neuron;
             if (at.per_thread == 1) {
                 pass_by<Real, REGIME, 1>(
-                    begin, end, n_pre, at.n_post, fresh, drive, m, own, times, rows, ends, events, carries, own_spikes,
+                    begin, end, n, at.n_post, fresh, drive, m, own, times, rows, ends, events, carries, own_spikes,
                     own_sums);
             } else {
                 pass_by<Real, REGIME, 2>(
-                    begin, end, n_pre, at.n_post, fresh, drive, m, own, times, rows, ends, events, carries, own_spikes,
+                    begin, end, n, at.n_post, fresh, drive, m, own, times, rows, ends, events, carries, own_spikes,
                     own_sums);
             }
         }
@@ -197,7 +199,7 @@ __global__ void __launch_bounds__(MOST_DECIDING, sizeof(Real) == 4 ? 3 : 2) firs
         const Real* given = t_in + Index(blockIdx.x % n_samples) * n_first;
         for (int k = n_inputs; k < n_first; ++k) {  // the first layer's bias spikes are no input
             const double t = given[k];
-            presented -= t < infinity<double>() && (all || t <= until);
+            presented -= t < infinity<double>() && (all || t < before);
         }
         Index pairs = 0;
         for (int layer = 0; layer < n_layer; ++layer) pairs += begins[layer] * places[Place::NUMBERS * layer + 2];

@@ -120,7 +120,7 @@ def launch(
         (call.n_replica * call.n_batch,), (src.LANES * min(tiles, MOST_WARPS),),
         (
             *map(np.int32, (call.n_batch, len(weights), t_in.shape[1] - len(bias_times[0]), *shape[:3])),
-            np.float64(until), constant(places, np.int64, lasting=True),
+            np.float64(np.nextafter(until, np.inf)), constant(places, np.int64, lasting=True),
             constant(numbers, np.float64, lasting=True), constant(bias or [0.0], call.dtype, lasting=True),
             t_in, everything, told, decided_at,
         ),
