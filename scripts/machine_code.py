@@ -71,9 +71,9 @@ CASES = (
     _forward(FLOAT, 2, 16, lifted=True),
     _forward(DOUBLE, 1, 8),
     _forward(DOUBLE, 2, 8),
-    Case("decisions, float32, 1 a thread", src.block_kernels(FLOAT, EQUAL)["first_decisions"], 16, 48),
     Case("weights gradient, float32", src.block_kernels(FLOAT, EQUAL)["weights_gradient"], 128, 128),
     Case("input times' gradient, float32", src.block_kernels(FLOAT, EQUAL)["times_gradient"], 256, 512),
+    Case("decisions, float32, 2 a thread", src.block_kernels(FLOAT, EQUAL)["first_decisions"], 16, 48),
 )
 
 KINDS = {"loads": r"LDG?\b", "shared": r"LDS\b"}

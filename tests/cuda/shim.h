@@ -167,6 +167,10 @@ static inline void __syncthreads() {
     shim::wait(shim::AT_BLOCK_BARRIER);
 }
 
+static inline void __syncwarp() {
+    shim::wait(shim::AT_VOTE);
+}
+
 template <typename T>
 static inline T __shfl_sync(unsigned, T value, int lane) {
     return shim::of_lane(value, unsigned(lane));

@@ -138,12 +138,15 @@ GPUSPIKE_INLINE void take_warped(
 inline constexpr int MOST_SORTED = 2048;  // inputs of a row that shared memory holds
 
 // Sorts `padded` spikes in shared memory, a power of two, with the numbers of their inputs: by time, ties by number. All
-// threads of a block call it together, and must wait for each other before they look. A bitonic sort.
+// threads of a block call it together, and must wait for each other before they look. A bitonic sort. Pairs that are 32 or
+// fewer apart are within 64 spikes that a warp has to itself, and need not wait for the others.
 template <typename Real>
 __device__ void sort_block(int padded, Real* times, int* inputs) {
+    int before = padded;
     for (int size = 2; size <= padded; size *= 2) {
-        for (int stride = size / 2; stride > 0; stride /= 2) {
-            __syncthreads();
+        for (int stride = size / 2; stride > 0; before = stride, stride /= 2) {
+            if (stride > LANES || before > LANES || size == 2) __syncthreads();
+            else __syncwarp();
             for (int n = threadIdx.x; n < padded / 2; n += blockDim.x) {
                 const int low = 2 * n - (n & (stride - 1)), high = low + stride;
                 const Real a = times[low], b = times[high];
