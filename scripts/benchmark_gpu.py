@@ -8,7 +8,7 @@ do nothing else, and a copy. Times are the device's own (events), the median of 
 
 Kinds beside those of the CPU's benchmark:
 
-    inference    decisions of a network 256-246-10, in one launch from arrays on the device, without a horizon;
+    inference    decisions of a network 256-246-10 in one launch, of arrays on the device, without a horizon:
                  pairs are those of both layers
     step         the kernels of a training step of 784-350-10: sort, forward, sort, forward, both gradients of
                  the second layer, the weights' gradient of the first. Loss and optimiser are not in it
@@ -136,7 +136,9 @@ def measure(cupy: Any, case: Case, repeats: int) -> Measurement:
             "forward": lambda: kernels.forward(t_in, order, weights, unit),
             "weights gradient": lambda: backward(t_in, weights, activity, ones, False),
             "both gradients": lambda: backward(t_in, weights, activity, ones, True),
-            "inference": lambda: deciding.launch(t_in[0], [weights, second], [neuron] * 2, [()] * 2, math.inf),
+            "inference": lambda: deciding.launch(
+                t_in[0], [weights, second], [neuron] * 2, [()] * 2, math.inf
+            ),
             "step": step,
         }[case.kind]
         call()

@@ -67,8 +67,12 @@ FORWARD = [
     for per_thread in (1, src.NEURONS_A_THREAD)
     for lifted in (False, True)
 ]
+DECISIONS = [
+    src.decision_instance(np.dtype(dtype), regime) for dtype in ("float32", "float64") for regime in range(4)
+]
 INSTANCES = [
     *FORWARD,
+    *DECISIONS,
     *dict.fromkeys(
         name
         for dtype in ("float32", "float64")
@@ -678,7 +682,7 @@ def installed(library: Path) -> Iterator[ModuleType]:
 
     before = sys.modules.get("cupy")
     cupy = sys.modules["cupy"] = module(library)
-    names = ("elementwise", "block_kernel", "forward_kernel", "_module", "on_device")
+    names = ("elementwise", "block_kernel", "forward_kernel", "decision_kernel", "_module", "on_device")
     caches = [getattr(cuda_call, name) for name in names]
     device.pool = default_pool
     device.reset()

@@ -55,7 +55,7 @@ def test_every_instance_compiles_without_a_warning_and_no_register_spills(arch: 
     assert len(resources) == len(INSTANCES) + len(DTYPES) * len(device_on_cpu.ELEMENTWISE)
     assert {name: used for name, used in resources.items() if used[1]} == {}  # spilled bytes
     hot = {name: used for name, used in resources.items() if any(part in name for part in HOT)}
-    assert len(hot) == len(device_on_cpu.FORWARD) + 2 * (2 + 2 * 5 + 4)
+    assert len(hot) == len(device_on_cpu.FORWARD) + len(device_on_cpu.DECISIONS) + 2 * (2 + 2 * 5)
     assert {name: used for name, used in hot.items() if used[0]} == {}  # bytes of stack
     # Enough for three blocks of a forward pass on a multiprocessor: each warp has 16 loads on their way.
     forward = {name: used for name, used in hot.items() if "first_spikesIf" in name}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpuspike.backend import cupy_module
 from gpuspike.kernels.constants import MIXED
 from gpuspike.kernels.cuda import source as src
-from gpuspike.kernels.cuda.call import Array, Call, block_kernel, check, constant
+from gpuspike.kernels.cuda.call import Array, Call, check, constant, decision_kernel
 from gpuspike.kernels.unit import times, unit
 from gpuspike.neuron import LIF
 
@@ -116,7 +116,7 @@ def launch(
     numbers = [(c.tau_slow, c.tau_fast, c.rate, c.drive, c.reach) for c in constants]
     bias = [time for late in bias_times[1:] for time in late]
     tiles = max(-(-place[2] // (src.LANES * place[3])) for place in places)
-    block_kernel("first_decisions", call.dtype, units[0].regime)(
+    decision_kernel(call.dtype, units[0].regime)(
         (call.n_replica * call.n_batch,), (src.LANES * min(tiles, MOST_WARPS),),
         (
             *map(np.int32, (call.n_batch, len(weights), t_in.shape[1] - len(bias_times[0]), *shape[:3])),

@@ -178,6 +178,11 @@ def forward_instance(dtype: np.dtype[Any], regime: int, per_thread: int, lifted:
     return f"gpuspike::first_spikes<{_real(dtype)}, {regime}, {per_thread}, {str(lifted).lower()}>"
 
 
+def decision_instance(dtype: np.dtype[Any], regime: int) -> str:
+    """The kernel of decisions of a network of one such regime."""
+    return f"gpuspike::first_decisions<{_real(dtype)}, {regime}>"
+
+
 NO_REGIME = -1
 """Stands for the regime of kernels that know no neurons."""
 
@@ -189,7 +194,6 @@ def block_kernels(dtype: np.dtype[Any], regime: int) -> dict[str, str]:
         generic = {name: f"gpuspike::{name}<{real}>" for name in ("sort_row", "count_silent", "judge")}
         return generic | {"draw_corners": "gpuspike::draw_corners"}
     names = ("gradient_terms", "weights_gradient", "times_gradient")
-    names += () if regime == MIXED else ("first_decisions",)
     kernels = {name: f"gpuspike::{name}<{real}, {regime}>" for name in names}
     for factor in dict.fromkeys(("double", real)) if regime != MIXED else ():
         kernels[f"sample_windows_{factor}"] = f"gpuspike::sample_windows<{real}, {factor}, {regime}>"
