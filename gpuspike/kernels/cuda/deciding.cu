@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(MOST_DECIDING, sizeof(Real) == 4 ? 3 : 2) firs
             if (threadIdx.x == 0) first_spike = best, winner = first;
         }
         __syncthreads();
-        // A spike behind the horizon may not be the first.
+        // No spike is known behind the horizon; at it, a lower class may spike as well.
         if (!all && !(double(first_spike) < known_to)) continue;
         if (threadIdx.x != 0) return;
         int presented = begins[0];
