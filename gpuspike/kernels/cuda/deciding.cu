@@ -35,34 +35,25 @@ __device__ __forceinline__ void pass_by(
     for (int tile = warp; tile * LANES * PER_THREAD < n_post; tile += n_warps) {
         const int j = tile * LANES * PER_THREAD + lane;
         Neurons<Real, PER_THREAD> own;
-        own.silent = 0;
+        own.going = 0;
 #pragma unroll
         for (int n = 0; n < PER_THREAD; ++n) {
             const int neuron = j + n * LANES;
             const bool here = neuron < n_post, again = here && !fresh;
-            own.spike[n] = again ? spikes[neuron] : infinity<Real>();
-            const bool may = here && !(own.spike[n] < infinity<Real>());
-            own.sums[n] = again ? sums[neuron] : Sums<Real>{Real(0), Real(0)};
-            if (!may) own.sums[n] = {Real(0), infinity<Real>()};
-            own.high[n] = Real(1), own.rising[n] = Real(0), own.flat[n] = -1;
-            if (may) own.silent |= 1u << n;
+            const Real known = again ? spikes[neuron] : infinity<Real>();
+            const Sums<Real> from = again ? sums[neuron] : Sums<Real>{Real(0), Real(0)};
+            own.begin(n, here && !(known < infinity<Real>()), from, Real(1), known);
         }
         const Real* weight_at = whole(weights + j);
-        for (int k = begin, stop; own.silent && k < end; k = stop) {
-            stop = smaller(ends[k], end);
-#pragma unroll
-            for (int n = 0; n < PER_THREAD; ++n) {
-                if (k > 0) own.sums[n].move(carries[k]);
-            }
-            walk<Real, REGIME>(own, k, stop, n_events, Real(drive), near, weight_at, times, rows, events);
-        }
+        meet<Real, REGIME>(
+            own, begin, end, n_events, Real(drive), near, weight_at, times, rows, ends, events, carries);
         look_again<Real, REGIME>(own, n_events, LANES, 0, j, drive, m, weights, times, rows);
 #pragma unroll
         for (int n = 0; n < PER_THREAD; ++n) {
             const int neuron = j + n * LANES;
             if (neuron >= n_post) continue;
             spikes[neuron] = own.spike[n];
-            sums[neuron] = own.sums[n];
+            sums[neuron] = own.held[n];
         }
     }
 }

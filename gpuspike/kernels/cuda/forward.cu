@@ -169,23 +169,32 @@ __device__ void load(
     }
 }
 
-// The neurons of a thread on their way through a sample's events. One that spikes no more has a sum that no test passes.
+// The neurons of a thread on their way through a sample's events. One that goes on no more has a sum that no test passes.
 template <typename Real, int PER_THREAD>
 struct Neurons {
     Sums<Real> sums[PER_THREAD];
+    Sums<Real> held[PER_THREAD];  // where it came near the threshold, or where events ended
+    int at[PER_THREAD];           // the event behind which it may cross, or -1
+    unsigned going;               // a bit for each
     Real high[PER_THREAD], spike[PER_THREAD], rising[PER_THREAD];
     int flat[PER_THREAD];  // the event behind which a crossing is too flat for float32, or -1
-    unsigned silent;       // a bit for each
+
+    __device__ void begin(int n, bool may, const Sums<Real>& from, Real level, Real known) {
+        sums[n] = may ? from : Sums<Real>{Real(0), infinity<Real>()};
+        held[n] = from;
+        at[n] = flat[n] = -1;
+        high[n] = level, spike[n] = known, rising[n] = Real(0);
+        if (may) going |= 1u << n;
+    }
 };
 
-// Through events from `begin` to `end`, which one anchor serves.
-//   n_pre: of the sample, whose times, events and rows these are;  weight_at: the thread's first neuron.
-template <typename Real, int REGIME, int PER_THREAD>
+// Through events from `begin` to `end`, which one anchor serves. A neuron that may cross is held there.
+template <typename Real, int PER_THREAD>
 __device__ __forceinline__ void walk(
-    Neurons<Real, PER_THREAD>& own, int begin, int end, int n_pre, Real drive, const Membrane<Real>& near,
-    const Real* weight_at, const Real* time_at, const int* row_at, const Event<Real>* event_at) {
+    Neurons<Real, PER_THREAD>& own, int begin, int end, const Real* weight_at, const int* row_at,
+    const Event<Real>* event_at) {
     constexpr int AT_ONCE = LOADED / int(sizeof(Real)) / PER_THREAD;
-    for (int k = begin; own.silent && k < end; k += AT_ONCE) {
+    for (int k = begin; own.going && k < end; k += AT_ONCE) {
         Event<Real> event[AT_ONCE];
         Real weight[AT_ONCE][PER_THREAD];
         if (end - k >= AT_ONCE) {
@@ -207,52 +216,89 @@ __device__ __forceinline__ void walk(
         }
         if (crosses) {
             // Once more, event by event: which one is it?
-            unsigned crossing;
-            int last = -1;
-            do {
-                const int from = last + 1;
-                Real growth = Real(1), moment = Real(0);
-                crossing = 0;
 #pragma unroll
-                for (int a = 0; a < AT_ONCE; ++a) {
-                    if (a < from || crossing) continue;
-                    last = a, growth = event[a].growth, moment = event[a].moment;
+            for (int a = 0; a < AT_ONCE; ++a) {
 #pragma unroll
-                    for (int n = 0; n < PER_THREAD; ++n) {
-                        own.sums[n].add(weight[a][n], event[a]);
-                        if (own.sums[n].may_cross(event[a], own.high[n])) crossing |= 1u << n;
-                    }
+                for (int n = 0; n < PER_THREAD; ++n) {
+                    own.sums[n].add(weight[a][n], event[a]);
+                    if (!own.sums[n].may_cross(event[a], own.high[n])) continue;
+                    own.held[n] = own.sums[n];
+                    own.at[n] = k + a;
+                    own.sums[n].q = infinity<Real>();
+                    own.going &= ~(1u << n);
                 }
-                if (!crossing) break;
-                const Real at = time_at[k + last];
-                const Real room = (k + last + 1 < n_pre ? time_at[k + last + 1] : infinity<Real>()) - at;
-#pragma unroll 1
-                for (int n = 0; n < PER_THREAD; ++n) {  // the solution is there once
-                    if (!(crossing >> n & 1u)) continue;
-                    Sums<Real> these = own.sums[0];
-                    Real level = own.high[0] * drive;
-#pragma unroll
-                    for (int other = 1; other < PER_THREAD; ++other) {
-                        if (other == n) these = own.sums[other], level = own.high[other] * drive;
-                    }
-                    const Start<Real> from_here = start(these, growth, moment / growth, level, near);
-                    const Crossing<Real> found = solve<Real, REGIME>(from_here, room, near);
-                    if (!(found.delay < infinity<Real>())) continue;
-                    own.silent &= ~(1u << n);
-#pragma unroll
-                    for (int other = 0; other < PER_THREAD; ++other) {
-                        if (other != n) continue;
-                        own.sums[other].q = infinity<Real>();
-                        own.spike[other] = at + found.delay;
-                        own.rising[other] = found.slope;
-                        if (found.slope * near.fast < Real(FLAT)) own.flat[other] = k + last;
-                    }
-                }
-            } while (own.silent);
+            }
         } else {
 #pragma unroll
             for (int n = 0; n < PER_THREAD; ++n) own.sums[n] = ahead[n];
         }
+    }
+}
+
+// Solves for neurons that are held. The first one that does not cross goes on, by itself: the others stay where they are.
+// Returns the event that it goes on from, or -1.
+template <typename Real, int REGIME, int PER_THREAD>
+__device__ __forceinline__ int settle(
+    Neurons<Real, PER_THREAD>& own, int n_pre, Real drive, const Membrane<Real>& near, const Real* time_at,
+    const Event<Real>* event_at) {
+#pragma unroll 1
+    for (int n = 0; n < PER_THREAD; ++n) {  // the solution is there once
+        Sums<Real> these = own.held[0];
+        Real level = own.high[0] * drive;
+        int last = own.at[0];
+#pragma unroll
+        for (int other = 1; other < PER_THREAD; ++other) {
+            if (other == n) these = own.held[other], level = own.high[other] * drive, last = own.at[other];
+        }
+        if (last < 0) continue;
+        const Real growth = event_at[last].growth, moment = event_at[last].moment, at = time_at[last];
+        const Real room = (last + 1 < n_pre ? time_at[last + 1] : infinity<Real>()) - at;
+        const Start<Real> from_here = start(these, growth, moment / growth, level, near);
+        const Crossing<Real> found = solve<Real, REGIME>(from_here, room, near);
+        const bool crosses = found.delay < infinity<Real>();
+#pragma unroll
+        for (int other = 0; other < PER_THREAD; ++other) {
+            if (other != n) continue;
+            own.at[other] = -1;
+            if (crosses) {
+                own.spike[other] = at + found.delay;
+                own.rising[other] = found.slope;
+                if (found.slope * near.fast < Real(FLAT)) own.flat[other] = last;
+            } else {
+                own.sums[other] = these;
+                own.going |= 1u << other;
+            }
+        }
+        if (!crosses) return last + 1;
+    }
+    return -1;
+}
+
+// Neurons through events from `begin` to `end`, until each has spiked or has met them all. Solutions wait until all
+// neurons of the thread need one, so that lanes of a warp find theirs together; one of a hundred goes on after it.
+//   n_pre: of the sample, whose times, events and so on these are;  weight_at: the thread's first neuron.
+template <typename Real, int REGIME, int PER_THREAD>
+__device__ __forceinline__ void meet(
+    Neurons<Real, PER_THREAD>& own, int begin, int end, int n_pre, Real drive, const Membrane<Real>& near,
+    const Real* weight_at, const Real* time_at, const int* row_at, const int* end_at, const Event<Real>* event_at,
+    const Carry<Real>* carry_at) {
+    for (int from = begin; from >= 0; from = settle<Real, REGIME>(own, n_pre, drive, near, time_at, event_at)) {
+        for (int first = begin, next; own.going && first < end && time_at[first] < infinity<Real>(); first = next) {
+            next = smaller(end_at[first], end);
+            if (next <= from) continue;
+#pragma unroll
+            for (int n = 0; n < PER_THREAD; ++n) {
+                if (first > 0 && first >= from) own.sums[n].move(carry_at[first]);
+            }
+            walk(own, first < from ? from : first, next, weight_at, row_at, event_at);
+        }
+#pragma unroll
+        for (int n = 0; n < PER_THREAD; ++n) {
+            if (!(own.going >> n & 1u)) continue;
+            own.held[n] = own.sums[n];
+            own.sums[n].q = infinity<Real>();
+        }
+        own.going = 0;
     }
 }
 
@@ -313,26 +359,15 @@ __global__ void __launch_bounds__(FORWARD_THREADS, 2) first_spikes(
     const Real* time_at = times + row;
 
     Neurons<Real, PER_THREAD> own;
-    own.silent = 0;
+    own.going = 0;
 #pragma unroll
     for (int n = 0; n < PER_THREAD; ++n) {
         const Real factor = LIFTED && r < n_replica ? lift[out + n * apart] : Real(1);
         const bool may = r < n_replica && factor > Real(0);
-        own.high[n] = may ? factor : Real(1);
-        own.sums[n] = {Real(0), may ? Real(0) : infinity<Real>()};
-        own.spike[n] = may ? infinity<Real>() : Real(0);
-        own.rising[n] = Real(0);
-        own.flat[n] = -1;
-        if (may) own.silent |= 1u << n;
+        own.begin(n, may, {Real(0), Real(0)}, may ? factor : Real(1), may ? infinity<Real>() : Real(0));
     }
-    for (int first = 0, end = 0; own.silent && first < n_pre && time_at[first] < infinity<Real>(); first = end) {
-        end = ends[row + first];
-#pragma unroll
-        for (int n = 0; n < PER_THREAD; ++n) {
-            if (first > 0) own.sums[n].move(carry_at[first]);
-        }
-        walk<Real, REGIME>(own, first, end, n_pre, Real(drive), near, weight_at, time_at, row_at, event_at);
-    }
+    meet<Real, REGIME>(
+        own, 0, n_pre, n_pre, Real(drive), near, weight_at, time_at, row_at, ends + row, event_at, carry_at);
     look_again<Real, REGIME>(own, n_pre, apart, row, column, drive, m, weights, times, rows);
     if (r >= n_replica) return;
 #pragma unroll
