@@ -48,7 +48,7 @@ class Decisions(NamedTuple):
 
 
 Present = Callable[[Array, float, int], tuple[NDArray[np.int64], Array, NDArray[np.int64]]]
-"""Presents (n, n_inputs) samples until a time, and again, whole, those not decided by then.
+"""Presents (n, n_inputs) samples until a time, and on, or again, whole, those not decided by then.
 
 It is told the first one's number. Returns (n_replica, n) classes and times, and the spikes presented and
 pair-events met.
@@ -60,7 +60,7 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together:
 
     A neuron's spike at T depends on what comes before T alone. So whatever spikes in an output neuron until a
     time h is known when inputs are presented until h, and a sample whose first output spike comes by then is
-    decided. The others are presented again, whole. The time h is one by which nearly all samples of a small
+    decided. The others are presented again, whole, or go on where a job keeps their sums. The time h is one by which nearly all samples of a small
     part are decided, chosen so that the fewest input spikes are presented; it changes speed alone.
 
     On a chip, and where spikes take time between neurons, samples are presented whole: what is delayed may be
