@@ -60,8 +60,9 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together:
 
     A neuron's spike at T depends on what comes before T alone. So whatever spikes in an output neuron until a
     time h is known when inputs are presented until h, and a sample whose first output spike comes by then is
-    decided. The others are presented again, whole, or go on where a job keeps their sums. The time h is one by which nearly all samples of a small
-    part are decided, chosen so that the fewest input spikes are presented; it changes speed alone.
+    decided. The others are presented again, whole, or go on where a job kept their sums. The time h is one
+    by which nearly all samples of a small part are decided, chosen so that the fewest input spikes are
+    presented; it changes speed alone.
 
     On a chip, and where spikes take time between neurons, samples are presented whole: what is delayed may be
     heard after what came later. So they are where neurons share weights.

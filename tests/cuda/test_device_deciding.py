@@ -40,7 +40,7 @@ class Net:
         sizes: tuple[int, ...],
         neuron: LIF,
         dtype: Any,
-        n_samples: int = 6,
+        n_samples: int = 5,
         bias: tuple[tuple[float, ...], ...] | None = None,
         window: float = 3.0,
         replicas: int = 2,
@@ -103,7 +103,7 @@ def test_decisions_are_those_of_the_device_s_own_pass(neuron: LIF, dtype: Any) -
     net = Net((33, 70, 31, 5), neuron, dtype, bias=((0.9,), (1.5, 0.2), (math.inf, 2.0)))
     _, times, _ = net.passed()
     some = float(np.quantile(times[np.isfinite(times)], 0.6))
-    assert net.check(some, float(np.nextafter(some, 0.0)), 0.0, 0.9, 5.0) < 0.99
+    assert net.check(some, 0.0, 0.9) < 0.99
 
 
 SIZES = {
@@ -135,7 +135,7 @@ def test_any_number_of_samples_and_replicas(n_samples: int) -> None:
 @pytest.mark.parametrize("window", [30.0, 10_000.0])
 def test_a_window_of_many_anchors_goes_on_in_the_middle_of_one(window: float, dtype: Any) -> None:
     net = Net((40, 33, 4), NEURONS["non-leaky"], dtype, 4, window=window)
-    net.check(*(share * window for share in (0.1, 0.31, 0.32, 0.5)))
+    net.check(*(share * window for share in (0.1, 0.32, 0.5)))
 
 
 def test_thresholds_of_their_own() -> None:
@@ -154,13 +154,13 @@ def test_flat_crossings_are_looked_at_again() -> None:
     net.weights[0][:] = math.e * (1.0 + 1e-5 * np.linspace(-1.0, 1.0, 70))
     net.weights[0][:, 1] = 1e-3
     net.weights[1][:] = np.linspace(0.05, 0.2, 4)
-    net.check(0.5, 0.9, 1.4, 1.5, 1.6)
+    net.check(0.5, 1.4)
 
 
 @each_neuron
 @each_dtype
 def test_the_cpu_decides_alike(neuron: LIF, dtype: Any) -> None:
-    net, exact = Net((33, 70, 5), neuron, dtype, 40, bias=((0.9,), (1.5,))), dtype == np.float64
+    net, exact = Net((33, 70, 5), neuron, dtype, 20, bias=((0.9,), (1.5,))), dtype == np.float64
     tolerance = TOLERANCE["spike time, tau_syn" if exact else "float32 spike time, tau_syn"]
     theirs, ours = net.decided(1.5, load("cpu"), np.asarray), net.decided(1.5)
     np.testing.assert_array_equal(np.isfinite(ours[1]), np.isfinite(theirs[1]))
@@ -197,7 +197,7 @@ def test_what_a_block_cannot_take_is_passed_as_before() -> None:
         np.testing.assert_array_equal(classes, np.where(np.isfinite(times), t_out.argmin(axis=1), -1))
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_network_decides_in_one_launch_a_part(replicas: int) -> None:
     bias = [[0.9], [0.9]]
     nets = [
@@ -206,7 +206,7 @@ def test_a_network_decides_in_one_launch_a_part(replicas: int) -> None:
         )
         for name in ("cuda", "cpu")
     ]
-    t_in = np.random.default_rng(1).uniform(0.0, 3.0, (260, 5))
+    t_in = np.random.default_rng(1).uniform(0.0, 3.0, (210, 5))
     device.launches.clear()
     found = decisions(nets[0].machine, nets[0].parameters.weights, t_in)
     assert [name for name in device.launches if "gpuspike" in name] == [
