@@ -175,6 +175,15 @@ def test_the_cpu_decides_alike(neuron: LIF, dtype: Any) -> None:
         np.testing.assert_array_equal(got, wanted)
 
 
+def use_all() -> None:
+    """A little of everything, for who watches memory."""
+    for neuron in NEURONS.values():
+        for dtype in (np.float32, np.float64):
+            for sizes in SIZES.values():
+                if sizes[0] < 1000:
+                    Net(sizes, neuron, dtype, 2).check(0.9)
+
+
 def test_what_a_block_cannot_take_is_passed_as_before() -> None:
     rng = np.random.default_rng(0)
     equal, double = NEURONS["equal"], LIF(2.0, 1.0)
