@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-DEVICES = {"H200": "H200", "H100": "H100"}
-"""Models by what a device's name has in it: multiprocessors and clock are those of the SXM boards."""
+DEVICES = {"NVIDIA H200": "H200", "NVIDIA H100 80GB HBM3": "H100"}
+"""Models by a device's whole name: multiprocessors, clock and memory are those of the SXM boards alone."""
 
 PATIENCE = 120.0
 """Seconds for a prediction: compiling and disassembling takes some ten."""
@@ -24,7 +24,7 @@ def predicted(device: str, case: str = "") -> dict[str, float]:
 
     A process of its own computes them: it puts another CuPy in the place of the one that measures.
     """
-    model = next((model for word, model in DEVICES.items() if word in device), None)
+    model = DEVICES.get(device)
     if model is None:
         return {}
     script = str(Path(__file__).with_name("predicted.py"))

@@ -125,7 +125,7 @@ def seconds(work: Work, n_bytes: float, device: Device) -> dict[str, float]:
 
 # --- hot loops ----------------------------------------------------------
 
-AGAIN = 90.0, 250.0
+AGAIN = 130.0, 300.0
 """ASSUMED: instructions of a round in which a neuron comes near its threshold, whose events are looked at
 once more, and the clocks that a warp alone takes for them."""
 
@@ -170,17 +170,19 @@ def _decisions(launch: Launch, counted: Counted, spiking: Spiking, device: Devic
     n_inputs, n_neurons, warps = launch.numbers[2], launch.numbers[5], launch.block // 32
     loop, events, at_once = counted(launch.name), n_inputs + n_neurons, 8
     found = spiking(n_inputs, n_neurons, 64, at_once)
-    tiles = math.ceil(
-        n_neurons / 64 / warps
-    )  # one after the other by a warp; outputs are counted as hidden ones
+    tiles = math.ceil(n_neurons / 64 / warps)  # one after the other by a warp
     rounds = found.rounds * math.ceil(n_inputs / at_once)
     a_round = loop.instructions * at_once * 2
     crossing = [found.asked * again + solved for again, solved in zip(AGAIN, SOLVED, strict=True)]
+    # Of the few classes behind, one warp meets all spikes, and the others wait for it.
+    last = math.ceil(n_neurons / at_once)
     # Sorting and preparing events of both layers: read off the machine code, an event of one warp.
     before = 32.0 * events / warps
     loads = tiles * rounds * loop.loads * at_once * 2
     chain = tiles * (rounds * (device.near + a_round) + crossing[1]) + 2 * before + 150 * device.wait
+    chain += last * (device.near + a_round / 2) + crossing[1]
     instructions = tiles * (rounds * a_round + crossing[0]) + before
+    instructions += (last * a_round / 2 + crossing[0]) / warps
     return Work(launch.grid, warps, instructions, loads, chain, loop.registers)
 
 

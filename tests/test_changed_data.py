@@ -302,6 +302,16 @@ def ask(folder: Path, path: str = "", **given: Any) -> tuple[dict[str, Any], str
     )
 
 
+def test_data_of_another_width_are_told_from_a_wrong_checkpoint(stopped: Path, tmp_path: Path) -> None:
+    wide, rng = tmp_path / "wide.npz", np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split in ("train", "validation", "test"):
+        arrays |= {f"{split}_values": rng.random((40, 6)), f"{split}_labels": np.arange(40) % 2}
+    np.savez(wide, **arrays)
+    with pytest.raises(DataError, match=r"dataset.path=.*wide.npz must have the 4 inputs of .*, got 6"):
+        ask(stopped, str(wide))
+
+
 def test_an_evaluation_on_other_content_says_so_and_replaces_no_answer(stopped: Path, data: Path) -> None:
     first, told = ask(stopped)
     assert "dataset.path" not in told

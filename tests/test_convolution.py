@@ -419,9 +419,10 @@ def test_what_cannot_have_it_refuses_it_by_name(tmp_path: Any) -> None:
 def test_the_accountant_counts_a_synapse_for_each_use_of_a_weight() -> None:
     layer = Convolution((4, 4, 1), 2, 3)
     reached = layer.reached(np.full(9, 2))
-    assert reached.reshape(4, 4).tolist() == [[2, 4, 4, 2], [4, 8, 8, 4], [4, 8, 8, 4], [2, 4, 4, 2]]
+    assert reached[:-1].reshape(4, 4).tolist() == [[2, 4, 4, 2], [4, 8, 8, 4], [4, 8, 8, 4], [2, 4, 4, 2]]
     architecture = Architecture.build([16, Maps(2, 3), 2], [(), ()], gs.LIF(), load("cpu"), (4, 4, 1))
     assert [own.n_neurons for own in architecture.layers] == [8, 2]
+    assert reached[-1] == 0 == layer.border
     assert architecture.layers[0].fan_out.sum() == 4 * 9 * 2
 
 
@@ -497,3 +498,20 @@ def test_a_neuron_of_a_convolution_has_the_inputs_of_a_patch_on_a_chip(
     cost = gs.price(gs.Network([(28, 28), *sizes]), r.random((2, 784)), np.arange(2))
     assert (cost.summary["chips_needed"], cost.summary["circuits_per_neuron"]) == (chips, circuits)
     assert cost.energy_per_classification_J == pytest.approx(chips * 8.4e-6)
+
+
+def test_a_padding_that_spikes_is_priced_as_a_border_of_inputs() -> None:
+    padded = gs.Network([(6, 6), {"conv": 4, "kernel": 3, "padding": 1, "pad_time": 2.0}, 3], seed=0)
+    bordered = gs.Network([(8, 8), {"conv": 4, "kernel": 3}, 3], seed=0)
+    t_in = np.random.default_rng(0).uniform(0.1, 1.9, (5, 6, 6))
+    around = np.pad(t_in, ((0, 0), (1, 1), (1, 1)), constant_values=2.0)
+    labels = np.arange(5) % 3
+    costs = [
+        gs.price(net, times.reshape(5, -1), labels, "truenorth")
+        for net, times in ((padded, t_in), (bordered, around))
+    ]
+    assert np.array_equal(padded(t_in.reshape(5, -1)), bordered(around.reshape(5, -1)))
+    assert costs[0].energy_per_classification_J == pytest.approx(
+        costs[1].energy_per_classification_J, rel=1e-12
+    )
+    assert padded.architecture.layers[0].convolution.border == 8 * 8 - 6 * 6  # type: ignore[union-attr]

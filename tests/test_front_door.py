@@ -15,11 +15,21 @@ import pytest
 from numpy.typing import NDArray
 
 import gpuspike as gs
+from gpuspike.api import files
+from gpuspike.api.kept import ALONE
 from gpuspike.cli.train import train
 from gpuspike.config.composition import typed
 from gpuspike.config.schema import dataset_config, dataset_values, jobs
 from gpuspike.datasets import DATASETS
-from gpuspike.errors import BackendError, ConfigError, DataError, DtypeError, ShapeError, ValueRangeError
+from gpuspike.errors import (
+    BackendError,
+    ConfigError,
+    DataError,
+    DtypeError,
+    OutputError,
+    ShapeError,
+    ValueRangeError,
+)
 from gpuspike.kernels import first_spikes
 from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.runs.measure import measure, on_chip
@@ -605,3 +615,46 @@ def test_importing_is_light() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for room in ("api", "config", "training", "network", "store", "runs"):
         assert f"gpuspike.{room}" not in answer.stdout
+
+
+def test_what_no_recipe_has_of_a_run_is_told_when_it_goes_on(run_folder: Path, tmp_path: Path) -> None:
+    given = ["experiment=mnist", "substrate=bss2", "substrate.new_chip=step", "training.max_shift=2"]
+    (job,) = jobs(given, multirun=False)
+    assert files._alone(job.config) == ["training.max_shift=2", "substrate.new_chip=step"]
+    assert ALONE not in gs.load(run_folder).provenance
+    data, net = gs.dataset(run_folder), gs.load(run_folder)
+    net.provenance[ALONE] = files._alone(job.config)
+    net.save(tmp_path / "net.npz")
+    told = "gs.fit does not go on with training.max_shift=2, substrate.new_chip=step of the run"
+    with pytest.warns(UserWarning, match=told):
+        gs.fit(gs.load(tmp_path / "net.npz"), *data.train, recipe=net.recipe, epochs=1)
+
+
+def test_nothing_else_is_written_over(tmp_path: Path) -> None:
+    net, data = gs.Network([4, 3, 2]), tmp_path / "digits.npz"
+    np.savez(data, train_times=np.zeros((2, 4)))
+    before = data.read_bytes()
+    on_chip = net.on(gs.Chip("bss2"))
+    assert on_chip.chip is not None
+    for save in (net.save, on_chip.chip.save):
+        with pytest.raises(
+            OutputError, match=r"digits.npz is there already and holds no (network|chip): it would"
+        ):
+            save(data)
+    assert data.read_bytes() == before
+    for _ in range(2):  # a network over a network
+        net.save(tmp_path / "net.npz")
+    with pytest.raises(OutputError, match="holds no chip"):
+        on_chip.chip.save(tmp_path / "net.npz")
+
+
+def test_no_nir_file_is_written_over_data(tmp_path: Path) -> None:
+    pytest.importorskip("nir")
+    data = tmp_path / "digits.npz"
+    np.savez(data, train_times=np.zeros((2, 4)))
+    before = data.read_bytes()
+    with pytest.raises(OutputError, match="is not a NIR file: it would be lost"):
+        gs.export_nir(gs.Network([4, 3, 2]), data, time_unit="s")
+    with pytest.raises(OutputError, match="is not a NIR file: it would be lost"):
+        gs.write_nir_spikes(data, {"input": np.zeros((2, 4))}, time_unit="s")
+    assert data.read_bytes() == before

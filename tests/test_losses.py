@@ -300,3 +300,16 @@ def test_the_decision_runs_over_the_last_axis_of_any_shape() -> None:
     assert decisions.shape == t_out.shape[:-1]
     for place in np.ndindex(*decisions.shape):
         assert decisions[place] == decide(t_out[place])
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: TimeMSE(t_correct=3.0, t_wrong=1.0), "t_correct must be before t_wrong, got t_correct=3.0"),
+        (lambda: TimeMSE(t_correct=1.0, t_wrong=1.0), "t_correct must be before t_wrong"),
+        (lambda: ShiftInvariant(distance=-1.0), "distance must be positive and finite, got -1.0"),
+    ],
+)
+def test_no_loss_teaches_the_wrong_neuron_to_come_first(make: Any, told: str) -> None:
+    with pytest.raises(ValueRangeError, match=told):
+        make()

@@ -30,7 +30,7 @@ class Counts:
 
     Attributes:
         spikes: (n_layer + 1, ...) of the inputs, of each hidden layer and of the outputs.
-        bias_spikes: (n_layer, ...) that each layer received.
+        bias_spikes: (n_layer, ...) that each layer received, those of a padding that spikes among them.
         events: (n_layer, ...) synaptic events: each spike as often as it has a target, that is, a weight
             other than 0; bias spikes included.
         bias_events: (n_layer, ...) those of bias spikes alone.
@@ -112,7 +112,13 @@ class Counter:
         self._ends = np.array([trial * tau_syn for trial in self._trials], dtype)
         self._steps_per_unit = dtype.type(STEPS_PER_TAU / tau_syn)
         self._n_step = int(np.ceil(self._trials[-1] * STEPS_PER_TAU)) + 1
-        sizes = [*(layer.n_received for layer in layers), layers[-1].n_out]
+        # A padding that spikes is one more input, as often as it has places.
+        self._border = [
+            0 if (maps := layer.convolution) is None or maps.pad_time == np.inf else maps.border
+            for layer in layers
+        ]
+        received = [layer.n_received + (n > 0) for layer, n in zip(layers, self._border, strict=True)]
+        sizes = [*received, layers[-1].n_out]
         # Of windows the earliest spike alone goes on; the others are spikes for all that.
         self._pooled = [k for k, layer in enumerate(layers) if layer.n_neurons != layer.n_out]
         sizes += [layers[k].n_neurons for k in self._pooled]
@@ -134,7 +140,12 @@ class Counter:
         kernels, t_out = _kernels(), states[-1].t_out
         t_decision = np.empty(t_out.shape[:2], t_out.dtype)
         kernels.earliest(t_out, t_decision)
-        times = [*(state.t_in for state in states), t_out, *(states[k].seen for k in self._pooled)]
+        times = [state.t_in for state in states]
+        for k, layer in enumerate(self._layers):
+            if self._border[k] and (maps := layer.convolution) is not None:
+                around = np.full((*times[k].shape[:2], 1), maps.pad_time, times[k].dtype)
+                times[k] = np.concatenate([times[k], around], axis=2)
+        times += [t_out, *(states[k].seen for k in self._pooled)]
         grid = first, STRIDE, self._steps_per_unit
         for spikes, totals, course in zip(times, self._totals, self._course, strict=True):
             kernels.count(spikes, t_decision, self._ends, totals, *grid, course)
@@ -170,11 +181,14 @@ class Counter:
         )
 
     def _fan_outs(self) -> list[Array]:
-        """For each layer (n_replica, n_received): targets of each input, at all positions of a weight."""
+        """For each layer (n_replica, n_received): targets of each input, at all positions of a weight.
+
+        Those of a padding that spikes, all its places together, stand last.
+        """
         targets = [np.count_nonzero(weights, axis=2) for weights in self._weights]
         return [
-            own if layer.convolution is None else layer.convolution.reached(own)
-            for own, layer in zip(targets, self._layers, strict=True)
+            own if (maps := layer.convolution) is None else maps.reached(own)[:, : layer.n_received + (n > 0)]
+            for own, layer, n in zip(targets, self._layers, self._border, strict=True)
         ]
 
     def _means(self, totals: Sequence[Array], n_samples: int) -> Counts:
@@ -192,6 +206,8 @@ class Counter:
             n_in = self._layers[number].n_in
             reached = (total * fan_outs[number][:, None]).mean(axis=0, dtype=np.float64) / n_samples
             own.append(mean[:, :n_in].sum(axis=1))
+            if self._border[number]:
+                mean[:, -1] *= self._border[number]
             bias.append(mean[:, n_in:].sum(axis=1))
             events.append(reached.sum(axis=1))
             bias_events.append(reached[:, n_in:].sum(axis=1))

@@ -128,7 +128,7 @@ class Chip:
 
         Raises:
             ConfigError: it has not been drawn yet.
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or something else than a chip would be lost.
         """
         if not self.drawn:
             raise ConfigError(

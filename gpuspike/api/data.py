@@ -122,7 +122,7 @@ def _look(folder: Path, run: Config, config: Any) -> None:
     now = replace(run, dataset=config)
     if not own_data.files_of(now):
         return
-    own_data.require(now, folder, "{name}=FILE says where they are now")
+    own_data.require(now, folder, lambda name: f"{name}=FILE says where they are now")
     kept = {}
     with suppress(FileNotFoundError, DataError):  # a run that was stopped before it kept anything
         kept = own_data.kept(checkpoint.recover(folder / CHECKPOINT)[1])

@@ -13,13 +13,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike import plugins
-from gpuspike.api.kept import revived
+from gpuspike.api.kept import ALONE, revived
 from gpuspike.api.network import Network
 from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import Config
 from gpuspike.errors import DataError
 from gpuspike.network.delays import learnt
-from gpuspike.network.plan import read_plan, timed, told_plan
+from gpuspike.network.plan import Maps, read_plan, timed, told_plan
 from gpuspike.reading import text_of
 from gpuspike.runs.experiment import dataset_of
 from gpuspike.runs.recipes import recipe_of
@@ -27,6 +27,7 @@ from gpuspike.runs.values import delay_rule_of, substrate_of
 from gpuspike.store import checkpoint, own_data, resume
 from gpuspike.store.resume import Stopped
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, SUMMARY
+from gpuspike.training.augmentation import CHANGES
 
 Array = NDArray[Any]
 
@@ -37,7 +38,8 @@ def load(path: str | Path, *, backend: str | None = None) -> Network:
     That of a run stands on the run's chip if it had one. It has the run's weights, seeds, optimiser and
     history; `net.recipe` is the run's training, `net.provenance` what it was made with, and
     `gs.dataset(folder)` gives the samples as the run saw them. What a command adds to a recipe, shifted
-    images and a new chip for each step, is not part of it. Nothing in the folder changes.
+    images, frozen weights and a new chip for each step, is not part of it: `gs.fit` warns of what it does not
+    go on with. Nothing in the folder changes.
 
     Args:
         path: of an .npz file, or of a run's folder.
@@ -83,6 +85,9 @@ def _of_run(folder: Path, backend: str | None) -> Network:
         sizes = _sizes(arrays, stopped, folder)
     except (KeyError, IndexError) as error:
         raise DataError(f"{place} does not belong to its configuration: {error!r}") from None
+    provenance = _provenance(folder, config, stopped.code)
+    if alone := _alone(config):
+        provenance[ALONE] = alone
     lines = [{**line, "silent_fraction": line["silent_fraction"]} for line in stopped.records]
     return revived(
         arrays | _history(lines, config),
@@ -103,23 +108,29 @@ def _of_run(folder: Path, backend: str | None) -> Network:
             "step": "",
             "chip": _chip(config),
             "gradient": config.substrate.gradient.value,
-            "provenance": _provenance(folder, config, stopped.code),
+            "provenance": provenance,
         },
         place,
     )
 
 
 def _sizes(arrays: dict[str, Array], stopped: Stopped, folder: Path) -> list[Any]:
-    """As `gs.Network` takes them; a run of before images were kept is asked for its data set's."""
+    """As `gs.Network` takes them; a convolutional run of before images were kept asks its data set."""
     config, model, shape = stopped.config, stopped.config.model, stopped.image
-    if not model.layers:
+    layers = timed(read_plan(model.layers), model.tau_syn) if model.layers else []
+    if not any(isinstance(layer, Maps) for layer in layers):
         n_in = arrays["weights_0"].shape[1] - len(model.bias_times[0])
-        return [n_in, *model.hidden, arrays[f"weights_{len(model.hidden)}"].shape[2]]
+        hidden = [*model.hidden, arrays[f"weights_{len(model.hidden)}"].shape[2]]
+        return [n_in, *(told_plan(layers) if layers else hidden)]
     if shape is None:
-        way = f"dataset.{{name}} in {folder / CONFIG} says where they are now, for the size of their images"
+
+        def way(name: str) -> str:
+            return (
+                f"dataset.{name} in {folder / CONFIG} says where they are now, for the size of their images"
+            )
+
         own_data.require(config, folder, way)
         shape = dataset_of(config.dataset).image_shape
-    layers = timed(read_plan(model.layers), model.tau_syn)
     return [[*(shape or ()), model.input_repeats], *told_plan(layers)]
 
 
@@ -136,6 +147,15 @@ def _chip(config: Config) -> dict[str, Any] | None:
     values = asdict(config.substrate) | {"new_chip": "run", "population": 0}
     plain = {name: v.value if isinstance(v, enum.Enum) else v for name, v in values.items()}
     return {"values": plain, "seed": config.seed if config.chip_seed is None else config.chip_seed}
+
+
+def _alone(config: Config) -> list[str]:
+    """Values of a run that `gs.fit` has nothing for, as they are typed."""
+    values = {f"training.{name}": getattr(config.training, name) for name in CHANGES}
+    values |= {"model.frozen": config.model.frozen}
+    told = [f"{key}={str(value).lower()}" for key, value in values.items() if value]
+    new = substrate_of(config.substrate, 1.0).ideal or config.substrate.new_chip.value == "run"
+    return told if new else [*told, f"substrate.new_chip={config.substrate.new_chip.value}"]
 
 
 def _provenance(folder: Path, config: Config, code: list[Any] | None) -> dict[str, Any]:

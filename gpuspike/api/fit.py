@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpuspike.api.checks import class_labels, spike_times, whole
 from gpuspike.api.decide import require_network
 from gpuspike.api.history import History
+from gpuspike.api.kept import ALONE
 from gpuspike.api.network import Network
 from gpuspike.datasets.splits import unlikely
 from gpuspike.errors import ConfigError, ShapeError
@@ -59,8 +60,9 @@ def fit(
         "device", or "piecewise", slower, for what neither has: `step_reason` says why.
 
     Warns:
-        UserWarning: a value was given that nothing reads, since another one has it so; spikes that are not
-            there, or that come so late that another unit was meant perhaps.
+        UserWarning: a value was given that nothing reads, since another one has it so; what the run did that
+            this network comes from, and no recipe has; spikes that are not there, or that come so late that
+            another unit was meant perhaps.
         RuntimeWarning: every step was bumped, in vain; what to change.
 
     Raises:
@@ -79,7 +81,10 @@ def fit(
     n_epochs = whole("epochs", recipe.epochs, 1)
     for name in ("batch_size", "evaluation_batch_size", "trials"):
         whole(name, getattr(recipe, name), 1)
-    for text in [*when_read.notes(values, vars(recipe)), *_aimless(net, recipe, values)]:
+    notes = [*when_read.notes(values, vars(recipe)), *_aimless(net, recipe, values)]
+    if alone := net.provenance.get(ALONE):
+        notes.append(f"gs.fit does not go on with {', '.join(alone)} of the run that this network comes from")
+    for text in notes:
         warnings.warn(text, stacklevel=2)
     train = _labelled(net, "t_in", "labels", (t_in, labels), sort=recipe.input_noise == 0.0)
     if strange := unlikely(np.asarray(t_in), net.tau_syn):

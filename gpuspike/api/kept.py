@@ -18,6 +18,9 @@ from gpuspike.training.fit import Recipe
 
 Array = NDArray[Any]
 
+ALONE = "commands_alone"
+"""Of a network's provenance: values of its run that `gs.fit` has nothing for."""
+
 
 def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) -> Network:
     """A network out of what `Network.save` writes.

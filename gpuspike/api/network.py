@@ -324,7 +324,7 @@ class Network:
         """Writes the network to an .npz file: parameters, chip, history, and what further training needs.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or something else than a network would be lost.
             ValueRangeError: weights that nobody could read again, NaN for example.
         """
         from gpuspike.store.provenance import provenance

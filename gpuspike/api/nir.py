@@ -118,7 +118,7 @@ def export_nir(
             several replicas.
         ValueRangeError: an unknown unit or replica.
         BackendError: the nir package is not installed.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or one of another kind would be lost.
     """
     require_network(net)
     net.check()

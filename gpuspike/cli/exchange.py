@@ -109,11 +109,12 @@ def carry_out(
 def _export(config: ExportConfig, rest: list[str], console: Console) -> None:
     from gpuspike.api.files import load
     from gpuspike.api.nir import export_nir
+    from gpuspike.exchange.graph import keep_others
 
     del rest
     time_unit, model_unit = unit("time_unit", config.time_unit), unit("model_unit", config.model_unit)
     assert time_unit is not None
-    _keep(Path(config.file), b"\x89HDF", "a NIR file")
+    keep_others(Path(config.file))
     net = load(config.run, backend="cpu")
     notes = export_nir(
         net,
@@ -126,16 +127,6 @@ def _export(config: ExportConfig, rest: list[str], console: Console) -> None:
     _say(console, "file", config.file)
     for note in notes:
         _say(console, "note", note)
-
-
-def _keep(path: Path, begins: bytes, kind: str) -> None:
-    """Refuses to write over a file of another kind; raises OutputError."""
-    if not path.is_file():
-        return
-    with open(path, "rb") as file:
-        found = file.read(len(begins))
-    if found not in (begins, b""):
-        raise OutputError(f"{path} is there already and is not {kind}: it would be lost; take another name")
 
 
 def _keep_all_but_networks(path: Path) -> None:

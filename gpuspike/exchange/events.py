@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuspike.errors import DataError, OutputError, ShapeError, ValueRangeError
-from gpuspike.exchange.graph import library
+from gpuspike.exchange.graph import keep_others, library
 from gpuspike.exchange.units import Unit, seconds
 from gpuspike.kinds import is_number
 
@@ -32,8 +32,9 @@ def write_nir_spikes(
     Raises:
         BackendError: the nir package is not installed.
         ShapeError, ValueRangeError: what was expected and what was got.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or one of another kind would be lost.
     """
+    keep_others(Path(path))
     nir, unit = library(), seconds("time_unit", time_unit)
     if t_max is not None and not (is_number(t_max) and 0.0 <= t_max < np.inf):
         raise ValueRangeError(f"t_max must be 0 or more and finite, got {t_max!r}")

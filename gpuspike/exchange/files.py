@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpuspike.errors import DataError, OutputError
 from gpuspike.exchange import dialects
 from gpuspike.exchange.chain import Layer, chain
-from gpuspike.exchange.graph import library, read
+from gpuspike.exchange.graph import keep_others, library, read
 from gpuspike.exchange.units import Scale, as_given
 from gpuspike.neuron import LIF
 
@@ -135,8 +135,9 @@ def write_layers(path: Path, layers: Sequence[PlainLayer], dialect: str, scale: 
 
     Raises:
         ConfigError: neurons that the dialect has no words for.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or one of another kind would be lost.
     """
+    keep_others(path)
     nir = library()
     graph = nir_graph(layers, dialect, scale)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import BackendError, DataError
+from gpuspike.errors import BackendError, DataError, OutputError
 
 Array = NDArray[Any]
 
 MOST_BYTES = 1 << 31
 """Of one array, in a file or unrolled: a larger one is a mistake, or meant to fill the memory."""
+
+_BEGINS = b"\x89HDF"
+"""A NIR file, and any other of HDF5."""
 
 DEEPEST = 50
 """Graphs within graphs."""
@@ -273,3 +276,19 @@ def _door(content: Mapping[str, Any], name: str, kind: str, place: str) -> str:
     if len(found) != 1:
         raise DataError(f"{place}: the graph {name!r} must have one {kind}, got {len(found)}")
     return f"{name}.{found[0]}"
+
+
+def keep_others(path: Path) -> None:
+    """Refuses to write over a file that is not a NIR file.
+
+    Raises:
+        OutputError: it would be lost.
+    """
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        found = file.read(len(_BEGINS))
+    if found not in (_BEGINS, b""):
+        raise OutputError(
+            f"{path} is there already and is not a NIR file: it would be lost; take another name"
+        )

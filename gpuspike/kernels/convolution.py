@@ -146,8 +146,14 @@ class Convolution:
         sums[:, :, self.n_in :] = 0.0
         return sums[:, :, :-1]
 
+    @property
+    def border(self) -> int:
+        """Inputs of the padding."""
+        rows, columns, channels = self.shape
+        return ((rows + 2 * self.padding) * (columns + 2 * self.padding) - rows * columns) * channels
+
     def reached(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(..., n_in + n_bias) synapses that an input's spikes meet at all positions.
+        """(..., n_in + n_bias + 1) synapses that an input meets at all positions, and those of all padding.
 
         Args:
             targets: (..., n_pre) maps that it reaches from each place in a patch.
@@ -158,7 +164,7 @@ class Convolution:
         for k in range(sources.shape[1]):
             times = np.bincount(sources[:, k], minlength=n_received + 1)
             sums += times * targets[..., k, None]
-        return sums[..., :-1]
+        return sums
 
     def unrolled(self, weights: Array) -> Array:
         """(n_replica, n_in + n_bias, n_neurons) weights of neurons that share none; padding is silent."""

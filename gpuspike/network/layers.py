@@ -119,7 +119,7 @@ class Layer:
         """(n_received,) neurons that each input and bias spike reaches."""
         if self.convolution is None:
             return np.full(self.n_received, self.n_out)
-        return self.convolution.reached(np.full(self.n_pre, self.n_post))
+        return self.convolution.reached(np.full(self.n_pre, self.n_post))[:-1]
 
     def of_replica(self, replica: int) -> Layer:
         """The layer of one replica, for weights of its own."""

@@ -191,6 +191,8 @@ class Bench:
         assert self._run is not None
         place = self._run / CHECKPOINT
         arrays, header = checkpoint.load(place)
+        layer, image = parts.network.layers[0], parts.dataset.image_shape
+        own_data.refuse_other_inputs(parts.config, layer, image, (arrays, header), self._run)
         self.note = own_data.change(parts.config, own_data.kept(header), read_config(self._run / CONFIG))
         return _parameters(arrays, parts, f"{place} does not belong to {CONFIG} beside it")
 

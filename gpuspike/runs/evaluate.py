@@ -101,6 +101,8 @@ def prepare(config: EvaluateConfig) -> Prepared:
         raise ConfigError(
             f"chip_seed={config.chip_seed} needs a substrate that is not ideal, substrate=bss2 for example"
         )
+    first_layer, image = parts.network.layers[0], parts.dataset.image_shape
+    own_data.refuse_other_inputs(trained, first_layer, image, (arrays, header), folder)
     place = f"{folder / 'checkpoint.npz'} does not belong to config.yaml beside it"
     layers, dtype = parts.network.layers, trained.dtype.value
     learnt = Parameters.from_arrays(arrays, layers, trained.replicas, dtype, place, parts.trained)
@@ -169,7 +171,12 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     parts = prepared.parts
     if prepared.note:
         warn(prepared.note, console)
-    lost = other_unit(parts.substrate, parts.network.layers, prepared.weights)
+    lost = other_unit(
+        parts.substrate,
+        parts.network.layers,
+        prepared.weights,
+        where=" in a file of a chip, substrate=FILE.yaml,",
+    )
     if lost and config.substrate:  # the run's own has been trained on
         warn(lost, console)
 

@@ -45,11 +45,14 @@ def save(
     Args:
         arrays: by name, `header` excepted.
         header: JSON values.
-        keep_previous: False for a file of a user's own, which has no one before.
+        keep_previous: False for a file of a user's own, which has no one before: only its kind is written
+            over.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or something else would be lost.
     """
+    if not keep_previous:
+        _keep(path, header.get("kind", "checkpoint"))
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise ValueError(f"{name} holds objects, which would have to be pickled")
@@ -72,6 +75,16 @@ def save(
         if not isinstance(error, OSError):
             raise
         raise OutputError(f"cannot write the checkpoint {path}: {error.strerror or error}") from None
+
+
+def _keep(path: Path, kind: str) -> None:
+    """Refuses to write over a file of another kind."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with suppress(DataError):
+        if load(path)[1].get("kind", "checkpoint") == kind:
+            return
+    raise OutputError(f"{path} is there already and holds no {kind}: it would be lost; take another name")
 
 
 def _rotate(partial: Path, path: Path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from gpuspike.config.schema import Config
 from gpuspike.datasets import DATASETS, content
 from gpuspike.errors import ConfigError, DataError
+from gpuspike.network.layers import Layer
+
+Checkpoint = tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]
+"""What `checkpoint.load` returns."""
 
 DATA = "data"
 """Of a checkpoint's header: digests of the files, by the value of the data set that is their path."""
@@ -60,7 +66,11 @@ def at(config: Config, given: Mapping[str, str], run: Path) -> Config:
     return replace(config, dataset=replace(config.dataset, **absolute))
 
 
-def require(config: Config, run: Path, told: str = "dataset.{name}=FILE says where they are now") -> None:
+def _elsewhere(name: str) -> str:
+    return f"dataset.{name}=FILE says where they are now"
+
+
+def require(config: Config, run: Path, told: Callable[[str], str] = _elsewhere) -> None:
     """Makes sure that a run's files are there.
 
     Args:
@@ -72,9 +82,7 @@ def require(config: Config, run: Path, told: str = "dataset.{name}=FILE says whe
     for name in files_of(config):
         path = getattr(config.dataset, name)
         if path and not Path(path).exists():
-            raise DataError(
-                f"the data of {run} must be at {path}, where nothing is: {told.format(name=name)}"
-            )
+            raise DataError(f"the data of {run} must be at {path}, where nothing is: {told(name)}")
 
 
 def change(config: Config, before: Mapping[str, str], first: Config | None = None) -> str:
@@ -104,3 +112,29 @@ def refuse_others(config: Config, before: Mapping[str, str], run: Path) -> None:
     require(config, run)
     if words := change(config, before):
         raise DataError(f"{words}; a run goes on with the data that it began with, others are for a new one")
+
+
+def refuse_other_inputs(
+    config: Config, layer: Layer, image: tuple[int, ...] | None, checkpoint: Checkpoint, run: Path
+) -> None:
+    """Refuses data that the networks of a run have other inputs than.
+
+    Args:
+        layer: the first one of a network for these data;  image: (rows, columns) of these, or None.
+        checkpoint: the run's arrays and header.
+
+    Raises:
+        DataError: how many these are, and those.
+    """
+    arrays, header = checkpoint
+    files = ", ".join(f"dataset.{name}={getattr(config.dataset, name)}" for name in files_of(config))
+    there = tuple(header.get("image") or ())
+    if layer.convolution is None and "weights_0" in arrays:
+        n_there = arrays["weights_0"].shape[1] - len(layer.bias_times)
+        if n_there != layer.n_in:
+            raise DataError(
+                f"{files or 'the data'} must have the {n_there} inputs of {run}, got {layer.n_in}"
+            )
+    elif there and image and there != tuple(image):
+        sizes = ["x".join(map(str, size)) for size in (there, image)]
+        raise DataError(f"{files or 'the data'} must have images of {sizes[0]} as {run} has, got {sizes[1]}")

@@ -25,6 +25,7 @@ def other_unit(
     weights: Sequence[Array],
     own: Collection[str] = (),
     group: str = "",
+    where: str = "",
 ) -> str:
     """What a chip loses of weights since they are in another unit than its range, in words; "" where little.
 
@@ -34,7 +35,7 @@ def other_unit(
     Args:
         weights: (n_replica, n_pre, n_post) of each layer.
         own: values of the chip that were given for this network.
-        group: before the names of values, "substrate." where they are typed.
+        group: before the names of values, "substrate." where they are typed;  where: behind them, where else they go.
     """
     values = {
         "weight_max": getattr(substrate, "weight_max", ()),
@@ -57,8 +58,9 @@ def other_unit(
     words = f"{substrate.name} {'; it '.join(told)}: there C (threshold - leak)/tau_syn is 1, here "
     if len(shown) > 1:
         return f"{words}{', '.join(shown)} by layer"
-    fits = " and ".join(f"{group}{name}={_scaled(value, units[0])}" for name, value in known.items())
-    return f"{words}{next(iter(shown))}; {fits} fit{'' if len(known) > 1 else 's'} it"
+    scaled = {name: _scaled(value, units[0]) for name, value in known.items() if name not in own}
+    fits = " and ".join(f"{group}{name}={value}" for name, value in scaled.items())
+    return f"{words}{next(iter(shown))}; {fits}{where} fit{'' if len(scaled) > 1 else 's'} it"
 
 
 def _lost(substrate: Substrate, weights: Sequence[Array]) -> tuple[float, float]:

@@ -44,7 +44,7 @@ constexpr size_t STACK = 256 << 10;
 constexpr unsigned WARP = 32;
 
 // What a launch tells the size of, and behind it what nobody may write to.
-constexpr size_t ROOM = 48 << 10, GUARD = 4 << 10;
+constexpr size_t ROOM = (48 << 10) - 128, GUARD = 4 << 10;
 alignas(16) static char room[ROOM + GUARD];
 
 enum State { READY, AT_BLOCK_BARRIER, AT_SHUFFLE, AT_VOTE, FINISHED };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,13 @@ def test_every_instance_compiles_without_a_warning_and_no_register_spills(arch: 
     resources = compiled.resources
     assert len(resources) == len(INSTANCES) + len(DTYPES) * len(device_on_cpu.ELEMENTWISE)
     assert {name: used for name, used in resources.items() if used[1]} == {}  # spilled bytes
+    own = [
+        int(re.search(r"(\d+) bytes smem", part)[1])  # type: ignore[index]
+        for part in compiled.log.split("Compiling entry function '")
+        if "first_decisions" in part.split("'")[0]
+    ]
+    assert own
+    assert max(own) + deciding.ROOM <= 48 << 10  # what a block gets without being asked for more
     hot = {name: used for name, used in resources.items() if any(part in name for part in HOT)}
     assert len(hot) == len(device_on_cpu.FORWARD) + len(device_on_cpu.DECISIONS) + 2 * (2 + 2 * 5)
     assert {name: used for name, used in hot.items() if used[0]} == {}  # bytes of stack

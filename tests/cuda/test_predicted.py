@@ -63,7 +63,6 @@ def test_every_case_of_the_benchmark_has_a_row(
     assert not [row for row in rows if row.unknown and not row.bound.startswith("no model of ")]
     of = {row.case: row for row in rows}
     assert of[CHIP.name].target == 2.0 * of[ideal].predicted
-    assert of[CHIP.name].met
     forward = next(row for row in rows if row.case.startswith("forward 784->350 x 10000 float32"))
     assert forward.target == pytest.approx(2744.0)
     page = predicted.markdown(rows).splitlines()

@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(MOST_DECIDING, sizeof(Real) == 4 ? 3 : 2) firs
                 known_to = layer == 0 ? double(behind) : end < n_known ? double(times[end]) : horizon;
                 begins[layer] = end;
             }
-            const Real* own = weights + at.first_weight + blockIdx.x / n_samples * n_pre * at.n_post;
+            const Real* own = weights + at.first_weight + Index(blockIdx.x / n_samples) * n_pre * at.n_post;
             Real* own_spikes = spikes + at.first_neuron;
             Sums<Real>* own_sums = sums + at.first_neuron;
             if (at.per_thread == 1) {

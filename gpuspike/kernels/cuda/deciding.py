@@ -18,8 +18,8 @@ from gpuspike.neuron import LIF
 MOST_WARPS = 4
 """Of a block, as in `deciding.cu`."""
 
-ROOM = 48 << 10
-"""Bytes of shared memory that every device gives a block."""
+ROOM = (48 << 10) - 128
+"""Bytes of shared memory that every device gives a block, less what the kernel has beside them."""
 
 
 class Shape(NamedTuple):

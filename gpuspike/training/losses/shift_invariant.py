@@ -41,9 +41,7 @@ class ShiftInvariant(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(tau_syn=self.tau_syn, silent_penalty=self.silent_penalty)
-        if not math.isfinite(self.distance):
-            raise ValueRangeError(f"distance must be finite, got {self.distance!r}")
+        require_positive(tau_syn=self.tau_syn, silent_penalty=self.silent_penalty, distance=self.distance)
 
     def numbers(self) -> ShiftInvariantNumbers:
         """See `Leaf.numbers`."""

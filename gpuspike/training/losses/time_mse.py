@@ -45,6 +45,10 @@ class TimeMSE(Loss):
             raise ValueRangeError(
                 f"target times must be finite, got t_correct={self.t_correct!r}, t_wrong={self.t_wrong!r}"
             )
+        if not self.t_correct < self.t_wrong:  # the first spike is the answer
+            raise ValueRangeError(
+                f"t_correct must be before t_wrong, got t_correct={self.t_correct!r}, t_wrong={self.t_wrong!r}"
+            )
 
     def numbers(self) -> TimeMSENumbers:
         """See `Leaf.numbers`."""
