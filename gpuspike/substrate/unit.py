@@ -35,7 +35,8 @@ def other_unit(
     Args:
         weights: (n_replica, n_pre, n_post) of each layer.
         own: values of the chip that were given for this network.
-        group: before the names of values, "substrate." where they are typed;  where: behind them, where else they go.
+        group: before the names of values, "substrate." where they are typed.
+        where: behind them, where else they go.
     """
     values = {
         "weight_max": getattr(substrate, "weight_max", ()),
