@@ -74,10 +74,10 @@ SAME_TICK = 1e-3
 
 def seen(times: Array, grid: float, end: float) -> Array:
     """Spike times as they are seen: at the next multiple of a grid, if it is not 0; behind the end never."""
-    xp, dtype = array_module(times=times), times.dtype
+    dtype = times.dtype
     if grid > 0.0:
-        times = xp.ceil(times.astype(np.float64) / grid - SAME_TICK) * grid
-    return xp.where(times > end, np.inf, times).astype(dtype, copy=False)
+        times = np.ceil(times.astype(np.float64) / grid - SAME_TICK) * grid
+    return np.where(times > end, np.inf, times).astype(dtype, copy=False)
 
 
 class Kernels(Protocol):

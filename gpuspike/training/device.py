@@ -271,6 +271,7 @@ class DeviceStep:
         network, rule, at, batches = self._network, self._rule, self._judgement, self._batches
         assert batches is not None
         weights = self._named("weights")
+        network = network.during(weights) if isinstance(network, OnChip) else network
         if self._warp is None:
             t_in, order, labels = cuda_step.take(batches, n_batch, self._shift)
         else:

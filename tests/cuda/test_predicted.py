@@ -103,7 +103,7 @@ def test_what_is_noted_is_what_is_launched(cupy: Any) -> None:
     task = predicted._training_task(small)
     found = [one.name for one in task.launches]
     assert task.twice in [case.name for case in training.CASES]
-    assert len(found) == 70  # as the page says
+    assert len(found) == 37  # as the page says
     assert found == [name.removesuffix("_float64") for name in expected]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
+from gpuspike.kernels.waiting import computed
 from gpuspike.network.layers import Layer
 from gpuspike.substrate.silicon import Clock, Silicon, Trials
 
@@ -65,6 +66,15 @@ class Distortion:
         """Its keys that are on."""
         on = (f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
         return ", ".join(f"substrate.{key}" for key in on)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the package's: a user's is given a device's arrays as they are."""
+        return type(self).__module__.startswith("gpuspike.")
+
+    def given(self, array: Array) -> Array:
+        """The array as the distortion is given it: only the package's get one that is computed later."""
+        return array if self.own else computed("before", array)
 
     def does(self, hook: str) -> bool:
         """Whether it has something to do there."""
