@@ -60,12 +60,14 @@ class Trial(NamedTuple):
         delay: of the same shape, added to the times of spikes, none of which comes before 0 by it; inf: lost.
         grid: spikes are seen at the next multiple of it; 0: when they come.
         end: spikes behind it are not seen.
+        slopes: whether anybody asks for the membranes' slopes; else they may be in any unit.
     """
 
     lift: Array | None = None
     delay: Array | None = None
     grid: float = 0.0
     end: float = math.inf
+    slopes: bool = True
 
 
 SAME_TICK = 1e-3

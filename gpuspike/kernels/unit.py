@@ -115,6 +115,8 @@ class AnyNeurons:
             computed("weights", self._times(w, one.per_drive)) for w, one in zip(weights, units, strict=True)
         ]
         states = self._kernels.forward(t_in, order, weights, units, bias_times, trials)
+        if trials is not None and not any(trial.slopes for trial in trials):
+            return states
         return [
             s._replace(slope=self._times(s.slope, one.span)) for s, one in zip(states, units, strict=True)
         ]

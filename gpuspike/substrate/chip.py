@@ -49,10 +49,16 @@ class Chip(Protocol):
 
 
 class Programmed(NamedTuple):
-    """Weights of each layer on a chip: as they are programmed, and what they come to; see `programming`."""
+    """Weights of each layer on a chip, for one step; see `programming`.
+
+    Attributes:
+        held: as they are programmed;  come: what they come to.
+        slopes: whether the step's gradient needs the slopes of the chip's membranes.
+    """
 
     held: list[Array]
     come: list[Array]
+    slopes: bool = True
 
 
 class EmulatedChip:
@@ -169,10 +175,10 @@ class EmulatedChip:
         later = self._dice.later
         return [self.substrate.programmed(later(w), number) for number, w in enumerate(weights)]
 
-    def programming(self, weights: Sequence[Array]) -> Programmed:
+    def programming(self, weights: Sequence[Array], *, slopes: bool = True) -> Programmed:
         """Weights as they are for one step, of a device computed with whatever needs them first."""
         held = [kept(w) for w in self._held(weights)]
-        return Programmed(held, [kept(w) for w in self._come(held)])
+        return Programmed(held, [kept(w) for w in self._come(held)], slopes)
 
     def limit(self, weights: Sequence[Array]) -> None:
         """Keeps weights in range; see `Chip.limit`."""
@@ -260,10 +266,16 @@ class EmulatedChip:
         quiet = self.substrate.clock == Clock() and not any(map(self.substrate.doing, ("lift", "delay")))
         if not quiet or any(silicon.always_on is not None for silicon in self._silicon):
             trials = [self._trial(silicon, n_batch, dtype, moment) for silicon in self._silicon]
-        come = self.programming(weights).come if programmed is None else programmed.come
+        known = self.programming(weights) if programmed is None else programmed
+        come = known.come
+        if trials is not None and not known.slopes:
+            trials = [trial._replace(slopes=False) for trial in trials]
         delays, convolutions = self.delays, self.convolutions
         if any(own is not None for own in (*delays, *convolutions)):
             come = [computed("weights", w) for w in come]
+            for number, trial in enumerate(trials or ()):
+                if trials is not None and trial.delay is not None:
+                    trials[number] = trial._replace(delay=computed("delay", trial.delay))
         return passes.forward(
             self._kernels,
             received,
@@ -315,7 +327,9 @@ class EmulatedChip:
         """Input spikes (n_chip, n_batch, n_pre) after what happens to them on their way."""
         n_in, shape = self._layers[0].n_in, (len(self.seeds), *t_in.shape[1:])
         waits = (
-            self._dice.on_device and n_in == shape[2] and all(distortion.own for distortion in on_their_way)
+            self._dice.on_device
+            and n_in == shape[2]
+            and all(distortion.packaged for distortion in on_their_way)
         )
         if waits:
             t_in = inputs = self._dice.later(t_in, shape)
@@ -337,7 +351,7 @@ class EmulatedChip:
         trials = Trials(self._dice, moment, silicon.number, like, silicon.neuron)
         later = self._dice.later
         for distortion in self.substrate.doing("lift"):
-            own = distortion.lift(trials if distortion.own else replace(trials, plain=True))
+            own = distortion.lift(trials if distortion.packaged else replace(trials, plain=True))
             _refuse_nan(distortion, "lift", own)
             lift = own if lift is None else later(lift) + own
         if lift is not None or silicon.always_on is not None:
@@ -351,7 +365,7 @@ class EmulatedChip:
                 lift = later(lift)
                 lift += base
         for distortion in self.substrate.doing("delay"):
-            if distortion.own:
+            if distortion.packaged:
                 delay = distortion.delay(None if delay is None else later(delay), trials)
             else:
                 before = None if delay is None else computed("before", delay)
@@ -375,7 +389,7 @@ def _refuse_nan(distortion: Distortion, hook: str, array: Array | None) -> None:
     Raises:
         ValueRangeError: by the distortion's name.
     """
-    if distortion.own or array is None or array_module(array=array) is not np:
+    if distortion.packaged or array is None or array_module(array=array) is not np:
         return
     if count := int(np.isnan(array).sum()):
         name = type(distortion).__name__

@@ -152,7 +152,8 @@ class OnChip:
         if not isinstance(self.chip, EmulatedChip):
             return self
         own = copy(self)
-        own._programmed = self.chip.programming(weights)
+        # The nominal gradient has slopes of the nominal membranes.
+        own._programmed = self.chip.programming(weights, slopes=self.exact is not None)
         return own
 
     def backward(

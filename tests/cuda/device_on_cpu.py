@@ -39,8 +39,9 @@ def optimizer_kernels(optimizer: Optimizer) -> list[src.Elementwise]:
     if not optimizer.device:
         return []
     rates = step_src.rates_kernel(type(optimizer), tuple(vars(optimizer)))
-    step = step_src.descent_kernel(type(optimizer), optimizer.numbers()._fields)
-    return [step] if rates is None else [rates, step]
+    numbers = optimizer.numbers()._fields
+    steps = [step_src.update_kernel(type(optimizer), numbers, n + 1) for n in range(step_src.LAYERS_AT_ONCE)]
+    return steps if rates is None else [rates, *steps]
 
 
 PACKAGE = Path(gpuspike.__file__).parent

@@ -181,7 +181,7 @@ class Own(Distortion):
     scope: ClassVar[str] = TRIAL
     device: ClassVar[bool] = True
 
-    own: ClassVar[bool] = False  # as of a file that is not the package's
+    packaged: ClassVar[bool] = False  # as of a file that is not the package's
     strange: float = value(0.0)
 
     def program(self, weights: Any, layer: int) -> Any:
