@@ -9,7 +9,8 @@ do nothing else, and a copy. Times are the device's own (events), the median of 
 
 Kinds beside those of the CPU's benchmark:
 
-    inference    sort, forward, sort, forward of a network 256-246-10; pairs are those of both layers
+    inference    decisions of a network 256-246-10 in one launch, of arrays on the device, without a horizon:
+                 pairs are those of both layers
     step         the kernels of a training step of 784-350-10: sort, forward, sort, forward, both gradients of
                  the second layer, the weights' gradient of the first. Loss and optimiser are not in it
 
@@ -45,6 +46,7 @@ from benchmark import EARLY, LATE, SILENT, Case, Measurement
 
 from gpuspike import backend
 from gpuspike.kernels import cuda
+from gpuspike.kernels.cuda import deciding
 from gpuspike.kernels.unit import unit as unit_of
 
 CASES = [
@@ -138,7 +140,9 @@ def measure(cupy: Any, case: Case, repeats: int) -> Measurement:
             "forward": lambda: kernels.forward(t_in, order, weights, unit),
             "weights gradient": lambda: backward(t_in, weights, activity, ones, False),
             "both gradients": lambda: backward(t_in, weights, activity, ones, True),
-            "inference": network,
+            "inference": lambda: deciding.launch(
+                t_in[0], [weights, second], [neuron] * 2, [()] * 2, math.inf
+            ),
             "step": step,
         }[case.kind]
         call()

@@ -125,9 +125,13 @@ def seconds(work: Work, n_bytes: float, device: Device) -> dict[str, float]:
 
 # --- hot loops ----------------------------------------------------------
 
-SLOW = 450.0, 1300.0
-"""ASSUMED: instructions of a round in which a neuron spikes, its events once more and a solution by Newton's
-method, and the clocks that a warp alone takes for them."""
+AGAIN = 90.0, 250.0
+"""ASSUMED: instructions of a round in which a neuron comes near its threshold, whose events are looked at
+once more, and the clocks that a warp alone takes for them."""
+
+SOLVED = 900.0, 2600.0
+"""ASSUMED, likewise: solutions by Newton's method, of all neurons of a warp together, and once more for the
+few that do not cross."""
 
 Counted = Callable[[str], Loop]
 """A loop by an instance's name."""
@@ -156,10 +160,28 @@ def _forward(launch: Launch, counted: Counted, spiking: Spiking, device: Device)
     a_round = loop.instructions * events * per_thread
     asked = found.asked * max(1.0, 32 / width)  # narrow tiles: a warp has some of several samples
     weights = device.near + cold(launch.block // 32, events) * (device.far - device.near)
-    chain = rounds * (device.far + weights + a_round) + asked * SLOW[1]
-    instructions = rounds * a_round + asked * SLOW[0]
+    chain = rounds * (device.far + weights + a_round) + asked * AGAIN[1] + SOLVED[1]
+    instructions = rounds * a_round + asked * AGAIN[0] + SOLVED[0]
     loads = rounds * loop.loads * events * per_thread
     return Work(launch.grid, launch.block // 32, instructions, loads, chain, loop.registers)
+
+
+def _decisions(launch: Launch, counted: Counted, spiking: Spiking, device: Device) -> Work:
+    n_inputs, n_neurons, warps = launch.numbers[2], launch.numbers[5], launch.block // 32
+    loop, events, at_once = counted(launch.name), n_inputs + n_neurons, 8
+    found = spiking(n_inputs, n_neurons, 64, at_once)
+    tiles = math.ceil(
+        n_neurons / 64 / warps
+    )  # one after the other by a warp; outputs are counted as hidden ones
+    rounds = found.rounds * math.ceil(n_inputs / at_once)
+    a_round = loop.instructions * at_once * 2
+    crossing = [found.asked * again + solved for again, solved in zip(AGAIN, SOLVED, strict=True)]
+    # Sorting and preparing events of both layers: read off the machine code, an event of one warp.
+    before = 32.0 * events / warps
+    loads = tiles * rounds * loop.loads * at_once * 2
+    chain = tiles * (rounds * (device.near + a_round) + crossing[1]) + 2 * before + 150 * device.wait
+    instructions = tiles * (rounds * a_round + crossing[0]) + before
+    return Work(launch.grid, warps, instructions, loads, chain, loop.registers)
 
 
 def _tiled(launch: Launch, counted: Counted, rounds: int, pairs: int, waits: int, device: Device) -> Work:
@@ -184,6 +206,7 @@ def _times_gradient(launch: Launch, counted: Counted, _: Spiking, device: Device
 
 HOT: dict[str, Callable[[Launch, Counted, Spiking, Device], Work]] = {
     "first_spikes": _forward,
+    "first_decisions": _decisions,
     "weights_gradient": _weights_gradient,
     "times_gradient": _times_gradient,
 }

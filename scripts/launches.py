@@ -96,6 +96,8 @@ class Array(np.ndarray):
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
     return value.view(np.ndarray) if isinstance(value, Array) else value
 
 
@@ -190,7 +192,14 @@ def noted() -> Iterator[tuple[ModuleType, list[Launch]]]:
     before, cupy = sys.modules.get("cupy"), _module()
     caches = [
         getattr(cuda_call, name)
-        for name in ("elementwise", "block_kernel", "forward_kernel", "_module", "on_device")
+        for name in (
+            "elementwise",
+            "block_kernel",
+            "forward_kernel",
+            "decision_kernel",
+            "_module",
+            "on_device",
+        )
     ]
     sys.modules["cupy"] = cupy
     backend._first.clear()

@@ -74,6 +74,7 @@ CASES = (
     _forward(DOUBLE, 2, 8),
     Case("weights gradient, float32", src.block_kernels(FLOAT, EQUAL)["weights_gradient"], 128, 128),
     Case("input times' gradient, float32", src.block_kernels(FLOAT, EQUAL)["times_gradient"], 256, 512),
+    Case("decisions, float32, 2 a thread", src.decision_instance(FLOAT, EQUAL), 16, 48),
 )
 
 KINDS = {"loads": r"LDG?\b", "shared": r"LDS\b"}

@@ -159,8 +159,9 @@ def counted(instance: str) -> Loop:
 @cache
 def _counted(instance: str) -> Loop:
     wide, itemsize = "double" in instance, 8 if "double" in instance else 4
-    pairs = 64 // itemsize if "first_spikes" in instance else 128 if "weights" in instance else 256
-    adds = pairs * (3 if "first_spikes" in instance else 1 if "weights" in instance else 2)
+    meets = "first_spikes" in instance or "first_decisions" in instance
+    pairs = 64 // itemsize if meets else 128 if "weights" in instance else 256
+    adds = pairs * (3 if meets else 1 if "weights" in instance else 2)
     text, registers = machine_code.machine_code(instance, ARCH)
     loop = machine_code.hot_loop(text, adds, "DFMA" if wide else "FFMA")
     # What each thread loads for itself takes as many clocks as 128 bytes pass; one address for all, one.

@@ -104,7 +104,11 @@ NETWORKS = (
         # Its neurons average over hundreds of inputs: a jitter of 0.05 gives 97.0 % (validation), and with
         # the usual 2.5 96.6, one of 0.1 95.0 and 94.0
         ["training.xi_per_noise=1.7"],
-        {"weight_range": (0.1, 0.2, 0.3, 0.5, 1.0)},  # from 1 on it loses nothing
+        {
+            "weight_range": (0.1, 0.2, 0.3, 0.5, 1.0),  # from 1 on it loses nothing
+            "mismatch": (0.05, 0.1, 0.2),  # neurons with time constants of their own take their time
+            "spike_jitter": (0.02, 0.05, 0.1, 0.2),
+        },
     ),
 )
 ATLAS = (

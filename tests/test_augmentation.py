@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuspike.datasets.encoding import pixel_latency
-from gpuspike.errors import ConfigError, ValueRangeError
+from gpuspike.errors import ConfigError, Mistakes, ValueRangeError
 from gpuspike.training.augmentation import RandomShift, RandomWarp
 
 SIDE, MOST, BLACK = 5, 2, 2.0
@@ -205,3 +206,41 @@ def test_a_replica_is_warped_as_alone_and_each_batch_anew() -> None:
 def test_an_impossible_warp_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueRangeError, match=words):
         RandomWarp(SIZE, TIMES[False], **given)
+
+
+def test_all_that_is_wrong_with_changes_of_images_is_told_at_once(tmp_path: Path) -> None:
+    from gpuspike.config.schema import jobs
+    from gpuspike.runs.experiment import build
+    from gpuspike.runs.values import check_values
+
+    wild = ["training.max_shift=28", "training.max_turn=-5", "training.elastic=29", "optimizer.gamma=2"]
+    with pytest.raises(Mistakes) as told:
+        jobs(
+            ["experiment=mnist", *wild, "optimizer.schedule=step", "model.input_repeats=2"],
+            False,
+            check_values,
+        )
+    assert [str(error) for error in told.value.errors] == [
+        "optimizer.gamma must lie in (0, 1], got 2.0",
+        "training.max_shift must be between 0 and 27 pixels, got 28",
+        "training.max_turn must be between 0 and 180, got -5.0",
+        "training.elastic must be between 0 and 28, got 29.0",
+        "training.max_shift=28, training.max_turn=-5.0, training.elastic=29.0 move inputs that are pixels, "
+        "got model.input_repeats=2",
+    ]
+    arrays: dict[str, Any] = {}
+    for split in ("train", "validation", "test"):
+        arrays[f"{split}_values"] = np.full((20, 3), 0.5)
+        arrays[f"{split}_labels"] = np.arange(20) % 2
+    np.savez(tmp_path / "mine.npz", **arrays)
+    own = ["experiment=own", f"dataset.path={tmp_path / 'mine.npz'}", "training.batch_size=10"]
+    (job,) = jobs([*own, "training.max_shift=50", "training.mirror=true"], False, check_values)
+    with pytest.raises(ConfigError) as alone:  # a file tells only when it is read whether it holds images
+        build(job.config)
+    assert str(alone.value) == (
+        "training.max_shift=50, training.mirror=True need square images of pixels, got dataset.name=npz"
+    )
+    with pytest.raises(
+        Mistakes, match=r"^2 mistakes: .*max_turn .*; .*max_zoom must be between 0 and 0\.9, got"
+    ):
+        RandomWarp(SIDE, TIMES[False], max_turn=181.0, max_zoom=float("nan"))

@@ -26,8 +26,10 @@ from gpuspike.datasets import content
 from gpuspike.errors import ConfigError, DataError
 from gpuspike.runs import run as runs
 from gpuspike.runs import tune
+from gpuspike.runs.adopt import adopt
 from gpuspike.runs.bench import Bench, Training
 from gpuspike.runs.evaluate import evaluate
+from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.runs.progress import MetricsFile
 from gpuspike.runs.sweep import run_once
 from gpuspike.store import checkpoint, resume
@@ -310,6 +312,53 @@ def test_an_evaluation_on_other_content_says_so_and_replaces_no_answer(stopped: 
     assert other["provenance"]["data"] == other["question"]["data"] != first["provenance"]["data"]
     assert len(list((stopped / "evaluations").glob("*.json"))) == 2
     assert "dataset.path" not in ask(of_before(stopped))[1]
+
+
+def test_a_run_whose_file_has_moved_opens_in_python(stopped: Path, data: Path, tmp_path: Path) -> None:
+    before = gs.dataset(stopped)
+    new = shutil.move(data, tmp_path / "new.npz")
+    assert gs.load(stopped).epoch == 2
+    with pytest.raises(DataError) as told:
+        gs.dataset(stopped)
+    words = "where nothing is: path=FILE says where they are now"
+    assert str(told.value) == f"the data of {stopped} must be at {data}, {words}"
+    np.testing.assert_array_equal(gs.dataset(stopped, path=str(new)).test.t_in, before.test.t_in)
+    write(new, 1)
+    changed = rf"^path={new} has changed since the run began: its content was \w+, and is \w+$"
+    with pytest.warns(UserWarning, match=changed) as note:
+        gs.dataset(stopped, path=str(new))
+    assert note[0].filename == __file__
+    with pytest.raises(DataError, match=r"^path must be an \.npz file, got 'gone\.npz', which is not there$"):
+        gs.dataset("npz", path="gone.npz")
+
+
+def test_a_convolutional_run_opens_without_its_data(tmp_path: Path) -> None:
+    path, rng = tmp_path / "mine.npz", np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split in ("train", "validation", "test"):
+        arrays[f"{split}_pixels"] = rng.integers(0, 256, (20, 6, 8)).astype(np.uint8)
+        arrays[f"{split}_labels"] = np.arange(20) % 2
+    np.savez(path, **arrays)
+    layers = "model.layers=[{conv: 2, kernel: 3},{pool: 2},{dense: 2}]"
+    config = config_of(path, layers, "model.hidden=[]", "model.bias_times=[[0.9]]")
+    parts = build(config)
+    trainer = new_trainer(parts)
+    adopt(config, parts.network.layers, trainer.weights, tmp_path / "run", "own")
+    shutil.move(path, tmp_path / "new.npz")
+    opened = gs.load(tmp_path / "run")
+    assert opened.architecture.sizes == parts.network.sizes
+    arrays, header = checkpoint.load(tmp_path / "run" / "checkpoint.npz")
+    assert header.pop("image") == [6, 8]
+    del header["format"]  # as of a version that kept no size
+    checkpoint.save(tmp_path / "run" / "checkpoint.npz", arrays, header, keep_previous=False)
+    with pytest.raises(DataError) as told:
+        gs.load(tmp_path / "run")
+    place = f"the data of {tmp_path / 'run'} must be at {path}, where nothing is: dataset.path in "
+    ends = f"{tmp_path / 'run' / 'config.yaml'} says where they are now, for the size of their images"
+    assert str(told.value) == place + ends
+    text = (tmp_path / "run" / "config.yaml").read_text()
+    (tmp_path / "run" / "config.yaml").write_text(text.replace(str(path), str(tmp_path / "new.npz")))
+    assert gs.load(tmp_path / "run").architecture.sizes == parts.network.sizes
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -453,3 +453,14 @@ def test_devices_and_endless_membranes_are_refused_by_name(monkeypatch: pytest.M
             np.ones((3, 2)),
             np.zeros(3, int),
         )
+
+
+def test_a_rule_of_delays_without_delays_is_noted(tmp_path: Path) -> None:
+    words = r"delay_rule is read with delays, and delays='none' has none"
+    with pytest.warns(UserWarning, match=words) as told:
+        net = gs.Network([4, 3], delay_rule=gs.DelayRule(scale=2.0))
+    assert told[0].filename == __file__
+    net.save(tmp_path / "net.npz")
+    assert gs.load(tmp_path / "net.npz").architecture.delay_rule == gs.DelayRule(scale=2.0)
+    with pytest.raises(ConfigError, match=r"delay_rule must be a gs\.DelayRule, got 'clipped'"):
+        gs.Network([4, 3], delay_rule="clipped")  # type: ignore[arg-type]

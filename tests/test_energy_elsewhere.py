@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -359,3 +360,11 @@ def test_a_network_that_never_decides_says_so() -> None:
     t_in = np.ones((4, 2))
     for prices in ("brainscales2", "digital_45nm"):
         assert ", never decided, " in repr(gs.price(net, t_in, np.zeros(4, np.int64), prices=prices))
+
+
+def test_a_price_says_which_share_never_decides() -> None:
+    net = gs.Network([2, 2], seed=0)
+    net.parameters.weights[0][...] = 5.0
+    t_in = np.array([[1.0, 1.0], [np.inf, np.inf], [1.0, 1.0], [np.inf, np.inf]])
+    told = repr(gs.price(net, t_in, np.zeros(4, np.int64), prices="brainscales2"))
+    assert re.search(r", decided after [\d.e-]+ s, 50 % never, ", told)

@@ -20,7 +20,7 @@ from rich.console import Console
 from gpuspike.cli import train as cli
 from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
 from gpuspike.config.schema import conf_folder, jobs
-from gpuspike.report.comparison import comparison, published
+from gpuspike.report.comparison import comparison, of_undecided, published
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures.run import save
 from gpuspike.runs import evaluate as evaluation
@@ -356,6 +356,22 @@ def test_published_rows_stand_below_ours_with_their_evidence(folder: Path) -> No
     assert "[7] Göltz 2021, in Cramer et al., PNAS 2022, table 2" in notes
     assert sum("reported," in line for line in lines) == 4, "DYNAP-SE and three published rows"
     assert any("DYNAP-SE: a neuron has 121 inputs, the chip's have 64" in note for note in notes)
+
+
+def of_latency(share: float, p50: float | None, **more: Any) -> str:
+    quantiles = None if p50 is None and share < 1.0 else {"p50": p50}
+    return of_undecided({"undecided_share": share, "time_to_decision_s": quantiles, **more})
+
+
+def test_what_is_said_of_samples_without_a_decision_holds() -> None:
+    assert of_latency(0.001, 1e-6) == ""
+    known = "25.00 % without a decision within its trial, counted as wrong"
+    assert of_latency(0.25, 1e-6) == f"{known}; latency is of the others"
+    assert of_latency(0.25, None) == known, "a chip whose times are not known"
+    none = "no sample has a decision within its trial, all counted as wrong; so there is no latency"
+    assert of_latency(1.0, None) == none
+    later = "which the mean over all chips takes as they are decided later; so there is no latency"
+    assert of_latency(1.0, None, undecided_are_wrong=False).endswith(later)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])

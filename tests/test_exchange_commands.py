@@ -188,6 +188,32 @@ def test_values_that_the_file_of_a_network_has_are_refused(capsys: pytest.Captur
     run("import", "net.nir", "x", "time_unit=ms", *SMALL, "model.threshold=1", "model.hidden=[8]")
 
 
+def test_what_an_import_does_not_read_is_noted_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("nir", reason="needs the nir package")
+    gs.export_nir(make(), "net.nir", time_unit="ms")
+    given = ["net.nir", "x", "time_unit=ms", *SMALL]
+    run("import", *given, "model=mnist", "training.waking=2", "model.delay_scale=2", "seed=1", "seed=2")
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note ")]
+    rest = "alone: the network's file says the rest"
+    assert f"note     model=mnist is read for model.input_repeats=1 and model.frozen=false {rest}" in told
+    assert "note     training.waking is read with training.silence=waking, got bumping" in told
+    assert "note     model.delay_scale=2.0 is of delays, and model.delays=none has none" in told
+    assert "note     seed is given 2 times: the last, 2, counts" in told
+    given[1] = "y"
+    run("import", *given)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("note ")] == [
+        "note     its neurons speak once, whatever the file says of a reset"
+    ]
+    given[1] = "z"
+    told = refused(capsys, "import", *given, "start=x", "hydra.run.dir=elsewhere")
+    assert "start is of a run that begins with other networks than the file's, got start=x" in told
+    assert (
+        "the run's folder is given as a word, after the network's file, got hydra.run.dir=elsewhere" in told
+    )
+    assert "resume is of a run that begins with other" in refused(capsys, "import", *given, "resume=x")
+    assert not Path("z").exists()
+
+
 def test_help_and_configurations_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("export", "import", "price"):
         run(name, "--help")

@@ -233,6 +233,29 @@ def test_a_large_step_stays_within_half_a_gibibyte(cupy: Any) -> None:
         assert pool.total_bytes() < 0.5 * (1 << 30)
 
 
+# --- decisions ----------------------------------------------------------
+
+
+@each_dtype
+@pytest.mark.parametrize("ratio", [1.0, 2.0, math.inf, 3.7])
+def test_decisions_of_one_launch_are_those_of_a_full_pass(cupy: Any, dtype: Any, ratio: float) -> None:
+    neurons, bias = [plain(ratio)] * 3, [[], [0.9], [1.5, 0.2]]
+    rng = np.random.default_rng(0)
+    t_in = np.round(rng.uniform(0.0, 3.0, (500, 129)), 2).astype(dtype)
+    t_in[rng.random(t_in.shape) < 0.2] = np.inf
+    sizes, height = [(129, 246), (247, 33), (35, 10)], plain(ratio).kernel_peak[1]
+    weights = [(rng.normal(3.0, 5.0, (2, *size)) / (size[0] * height)).astype(dtype) for size in sizes]
+    there = [cupy.asarray(w) for w in weights]
+    assert cuda.decides(weights, neurons)
+    t_out = load("cuda").forward(cupy.asarray(t_in[None]), None, there, neurons, bias)[-1].t_out.get()
+    expected = np.where(np.isfinite(t_out.min(axis=2)), t_out.argmin(axis=2), -1)
+    assert (expected >= 0).mean() > 0.5
+    for until in (0.5, 1.2, 2.0, math.inf):
+        classes, times, _ = cuda.decide(cupy.asarray(t_in), there, neurons, bias, until)
+        np.testing.assert_array_equal(classes, expected)
+        assert_same_bits(times, t_out.min(axis=2))
+
+
 # --- training ----------------------------------------------------------
 
 

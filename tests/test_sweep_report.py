@@ -319,3 +319,39 @@ def test_the_folder_of_a_run_is_refused_with_what_there_is_to_do(tmp_path: Path)
     (tmp_path / "0" / "report.html").unlink()
     with pytest.raises(DataError, match=r"gpuspike-train resume=.* goes on with it"):
         read_sweep(tmp_path / "0")
+
+
+def made(folder: Path, name: str, **provenance: Any) -> None:
+    """A job that was made with this."""
+    summary = job(folder, name)
+    (folder / name / "summary.json").write_text(json.dumps(summary | {"provenance": provenance}))
+
+
+def test_jobs_of_changed_data_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = {"gpuspike": "1.0", "git": "a"}
+    for number in range(10):
+        made(tmp_path, str(number), data=["/my <data>.npz@00", "/other.npz@00"], plugins=["p.py@1"], **usual)
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", str(tmp_path)])
+    cli_report.report()
+    assert "not the same" not in capsys.readouterr().out + (tmp_path / "sweep.html").read_text()
+    made(
+        tmp_path,
+        "10",
+        data=["/my <data>.npz@11", "/third.npz@22"],
+        plugins=["p.py@1"],
+        gpuspike="1.1",
+        git=None,
+    )
+    made(tmp_path, "11", data="?", plugins=None)
+    cli_report.report()
+    told = " ".join(capsys.readouterr().out.split())
+    words = "the content of /my <data>.npz was not the same for all jobs: "
+    which = "00 for 0, 1, 2, 3, 4, 5, 6, 7 and 2 more; 11 for 10"
+    assert f"warning {words}{which}. Compare their accuracies with care" in told
+    assert "warning gpuspike was not the same for all jobs: 1.0 at a for 0, " in told
+    assert told.count("warning") == 2
+    page = (tmp_path / "sweep.html").read_text()
+    assert page.count('<p class="notice">') == 2
+    assert "the content of /my &lt;data&gt;.npz was not the same" in page

@@ -330,3 +330,12 @@ def test_delays_of_synapses_on_a_device_are_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(delayed, "device_of", lambda _: torch.device("cuda:0"))
     with pytest.raises(BackendError, match="delays of synapses are computed on the CPU only, got cuda:0"):
         gst.first_spikes(T, W, gs.LIF(), delays=D)
+
+
+def test_a_rule_of_delays_without_delays_is_noted_in_a_layer_too() -> None:
+    with pytest.warns(
+        UserWarning, match="delay_rule is read with delays, and delays='none' has none"
+    ) as told:
+        layer = gst.FirstSpikes(4, 3, delay_rule=gs.DelayRule(scale=2.0))
+    assert [note.filename for note in told] == [__file__]
+    gst.layers_of(gst.network_of(torch.nn.Sequential(layer)))  # says nothing

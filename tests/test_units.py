@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+import io
+import warnings
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+from rich.console import Console
+
+import gpuspike as gs
+from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.schema import jobs
+from gpuspike.runs import evaluate, run
+from gpuspike.runs.adopt import adopt
 from gpuspike.runs.experiment import build, new_trainer
 
 
@@ -21,3 +32,95 @@ def test_a_network_in_another_unit_of_time_is_the_same_network() -> None:
     assert np.isfinite(outputs[0]).any()
     np.testing.assert_array_equal(outputs[1], 2.0 * outputs[0])
     np.testing.assert_array_equal(losses[1], losses[0])
+
+
+def in_seconds(scale: float) -> gs.Network:
+    """A network whose unit of time is another."""
+    bias, neuron = [[0.9 * scale], [0.9 * scale]], gs.LIF(scale, scale)
+    return gs.Network([4, 12, 3], bias, neuron=neuron, weight_mean=0.8 / scale, weight_std=0.3 / scale)
+
+
+def notes_of(net: gs.Network, chip: gs.Chip | None, **given: str) -> list[str]:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        net.on(chip, **given)
+    assert all(note.filename == __file__ for note in told)
+    return [str(note.message) for note in told]
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        (
+            0.01,
+            r"bss2 clips \d+ % of the network's weights, and 0 % if they were in its unit: there C .* is 1, "
+            r"here 100; weight_max=210 and weight_lsb=3\.333 fit it",
+        ),
+        (
+            100.0,
+            r"bss2 rounds to 0 \d+ % of .*, here 0\.01; weight_max=0\.021 and weight_lsb=0\.0003333 fit it",
+        ),
+    ],
+)
+def test_weights_in_another_unit_than_a_chip_s_range_are_noted(
+    scale: float, words: str, tmp_path: Path
+) -> None:
+    net = in_seconds(scale)
+    with pytest.warns(UserWarning, match=words):
+        on_chip = net.on(gs.Chip("bss2"))
+    on_chip.save(tmp_path / "net.npz")
+    gs.load(tmp_path / "net.npz")  # has been told
+    assert notes_of(net, gs.Chip("bss2", weight_max=2.1 / scale, weight_lsb=1 / 30 / scale)) == []
+    assert (
+        notes_of(net, gs.Chip("bss2", weight_max=[0.1 / scale] * 2, weight_lsb=0.01 / scale)) == []
+    )  # as is wished
+
+
+def test_weights_that_a_chip_clips_in_its_own_unit_are_not_noted() -> None:
+    assert notes_of(in_seconds(1.0), gs.Chip("bss2", weight_max=0.1)) == []
+    assert notes_of(in_seconds(1.01), gs.Chip("bss2")) == []
+    mixed = gs.Network([4, 12, 3], neuron=[gs.LIF(0.01, 0.01), gs.LIF(0.02, 0.02)])
+    assert notes_of(mixed, gs.Chip("bss2"))[0].endswith(", here 100, 50 by layer")
+
+
+def test_a_run_says_that_its_chip_has_weights_in_another_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ["model.tau_syn=0.01", "model.tau_mem=0.01", "substrate.max_neurons=0"]
+    words = "there C (threshold - leak)/tau_syn is 1, here 100; "
+
+    def enough(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for module in (run, evaluate):
+        monkeypatch.setattr(module, "prepare_kernels", enough)
+
+    def told(*given: str) -> str:
+        console, overrides = Console(file=io.StringIO(), width=500), [*other, *given]
+        (job,) = jobs(overrides, multirun=False)
+        with pytest.raises(KeyboardInterrupt):
+            run.run(job.config, "yin_yang", tmp_path / "run", console, overrides)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    assert f"{words}substrate.weight_max=210 and substrate.weight_lsb=3.333 fit it" in told("substrate=bss2")
+    own = ["substrate=bss2", "substrate.weight_max=210", "substrate.weight_lsb=3.333"]
+    assert words not in told(*own) + told()
+
+    (job,) = jobs(other, multirun=False)
+    parts = build(job.config)
+    weights = new_trainer(parts).weights
+    adopt(job.config, parts.network.layers, weights, tmp_path / "kept", "yin_yang")
+    for substrate, noted in (("bss2", True), ("", False)):
+        console = Console(file=io.StringIO(), width=500)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.evaluate(
+                EvaluateConfig(str(tmp_path / "kept"), prices=["odin"], substrate=substrate), console
+            )
+        assert (words in console.file.getvalue()) == noted  # type: ignore[attr-defined]
+
+
+def test_a_gradient_of_a_chip_is_noted_where_there_is_none() -> None:
+    net = in_seconds(1.0)
+    assert notes_of(net, None, gradient="exact") == ["gradient='exact' is of a chip, got no chip"]
+    (note,) = notes_of(net, gs.Chip("ideal"), gradient="exact")
+    assert note == "gradient='exact' is of a chip, got Chip('ideal', seed=0), which distorts nothing"

@@ -37,6 +37,9 @@ class Fit:
     circuits: tuple[int, ...] | None = None
 
 
+NOTED = 0.005
+"""Share of samples without a decision from which on it is noted."""
+
 UNKNOWN = "its capacity.neurons is not known"
 """The reason where nobody can tell whether a network fits."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gpuspike.accountant.account import UNKNOWN, account
+from gpuspike.accountant.account import NOTED, UNKNOWN, account
 from gpuspike.accountant.activity import Activity, Counter
 from gpuspike.accountant.anytime import anytime
 from gpuspike.accountant.neurobench import neurobench
@@ -103,8 +103,9 @@ class Cost:
 
     def __repr__(self) -> str:
         mean = None if self.time_to_decision_s is None else self.time_to_decision_s["mean"]
-        undecided = self.summary["undecided_share"] == 1.0
-        when = "never decided" if undecided else f"decided after {_told(mean, 's')}"
+        undecided = self.summary["undecided_share"]
+        when = "never decided" if undecided == 1.0 else f"decided after {_told(mean, 's')}"
+        when += f", {100 * undecided:.3g} % never" if NOTED <= undecided < 1.0 else ""
         right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %, "
         energy = f"{_told(self.energy_per_classification_J, 'J')} a classification"
         if self.refused:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from gpuspike.errors import DtypeError, ShapeError, ValueRangeError, extent
+from gpuspike.errors import ConfigError, DtypeError, ShapeError, ValueRangeError, extent
 from gpuspike.kernels.limits import check_times
 from gpuspike.kinds import is_number
+from gpuspike.network.delays import DelayRule, kinds_of
 from gpuspike.network.plan import Maps, Plan, idle, read_plan
 from gpuspike.neuron import LIF
 
@@ -176,6 +177,22 @@ def unlike_maps(layers: Plan, neurons: Sequence[LIF]) -> str:
     """What no device knows, in words: maps whose constants differ; "" without such."""
     apart = any(isinstance(one, Maps) and not own.uniform for one, own in zip(layers, neurons, strict=True))
     return "a convolution whose maps have constants of their own" if apart else ""
+
+
+def delay_rule(given: DelayRule | None, delays: str | Sequence[str]) -> DelayRule:
+    """The rule of delays, the usual one where none is given.
+
+    Warns:
+        UserWarning: one is given, and there are no delays; in the name of who calls the caller.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if not isinstance(given, DelayRule | None):
+        raise ConfigError(f"delay_rule must be a gs.DelayRule, got {given!r}")
+    if given is not None and not kinds_of(delays):
+        warnings.warn(f"delay_rule is read with delays, and delays={delays!r} has none", stacklevel=3)
+    return DelayRule() if given is None else given
 
 
 def by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]) -> list[float]:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -24,9 +24,14 @@ from gpuspike.runs.values import substrate_of
 from gpuspike.store import checkpoint
 from gpuspike.strangers import no_interpolation
 from gpuspike.substrate import EmulatedChip, Substrate
+from gpuspike.substrate.unit import other_unit
+
+if TYPE_CHECKING:
+    from gpuspike.api.network import Network
 
 Array = NDArray[Any]
 
+GRADIENTS = ("nominal", "exact", "ideal")
 MOST_SEED = 2**32 - 1
 
 
@@ -147,10 +152,10 @@ class Chip:
         return cls.of(header["values"], header["seed"], arrays)
 
     def __repr__(self) -> str:
-        own = "".join(f", {name}={value!r}" for name, value in self._changed().items())
+        own = "".join(f", {name}={value!r}" for name, value in self.changed().items())
         return f"Chip({self.name!r}, seed={self.seed}{own}{', drawn' if self.drawn else ''})"
 
-    def _changed(self) -> dict[str, Any]:
+    def changed(self) -> dict[str, Any]:
         """Values that are not those of the preset of its name; none where that is a file of a user's own."""
         path = conf_folder() / "substrate" / f"{self.name}.yaml"
         if not path.is_file():
@@ -170,8 +175,20 @@ def _plain(config: SubstrateConfig) -> dict[str, Any]:
     return {name: v.value if isinstance(v, enum.Enum) else v for name, v in asdict(config).items()}
 
 
-def refuse_other(chip: Any) -> None:
-    """Refuses what is neither a chip nor None; raises ConfigError."""
+def refuse_other(chip: Any, gradient: str) -> None:
+    """Refuses what is neither a chip nor None, and an unknown gradient; raises ConfigError."""
     if chip is not None and not isinstance(chip, Chip):
         meant = f"; did you mean gs.Chip({chip!r})?" if isinstance(chip, (str, Path)) else ""
         raise ConfigError(f"chip must be a gs.Chip, or None for none, got {type(chip).__name__}{meant}")
+    if gradient not in GRADIENTS:
+        raise ConfigError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+
+
+def unsuited(net: Network, chip: Chip | None, gradient: str) -> list[str]:
+    """What may not be meant of a network that has come onto a chip."""
+    substrate = None if chip is None else chip.substrate(net.tau_syn)
+    if chip is None or substrate is None or substrate.ideal:
+        without = "no chip" if chip is None else f"{chip!r}, which distorts nothing"
+        return [f"gradient={gradient!r} is of a chip, got {without}"] if gradient == "exact" else []
+    note = other_unit(substrate, net.architecture.layers, net.parameters.weights, chip.changed())
+    return [note] if note else []

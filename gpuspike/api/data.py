@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +15,14 @@ from gpuspike.config.checks import check_sizes
 from gpuspike.config.composition import typed
 from gpuspike.config.fitting import unused
 from gpuspike.config.hints import texts
-from gpuspike.config.schema import dataset_config, dataset_values, read_config
+from gpuspike.config.schema import Config, dataset_config, dataset_values, read_config
 from gpuspike.datasets import DATASETS
-from gpuspike.errors import ConfigError, DtypeError
+from gpuspike.errors import ConfigError, DataError, DtypeError
 from gpuspike.kinds import plain
 from gpuspike.registry import one_of
 from gpuspike.runs.experiment import dataset_of, encoded
+from gpuspike.store import checkpoint, own_data
+from gpuspike.store.run_folder import CHECKPOINT
 
 
 class Spikes(NamedTuple):
@@ -65,15 +69,19 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
         values: in place of the data set's own, as conf/dataset has them: n_train=1000, t_late=1.5. In
             tau_syn.
 
+    Warns:
+        UserWarning: files of a run's data hold other data than when it began.
+
     Raises:
         ConfigError: an unknown data set or value.
-        DataError: files that are missing or damaged.
+        DataError: files that are missing or damaged. path=FILE says where those of a run have gone.
         ValueRangeError: a split without samples, or times that cannot be.
     """
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise DtypeError(f"dtype must be float32 or float64, got {dtype!r}")
     kind = type(dataset_config())
     unit, repeats = 1.0, 1
+    run = None
     if Path(name).is_dir():
         run = read_config(Path(name) / "config.yaml")
         unit, repeats = run.model.tau_syn, run.model.input_repeats
@@ -93,6 +101,8 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
     if strange := unused([f"dataset.{key}" for key in values], dataset=(DATASETS, config.name)):
         raise ConfigError("; ".join(strange))
     check_sizes(config)
+    if run is not None:
+        _look(Path(name), run, config)
     found = dataset_of(config)
 
     def split(part: Any) -> Spikes:
@@ -101,3 +111,20 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
         return Spikes(times, part.labels)
 
     return Data(found.name, split(found.train), split(found.validation), split(found.test), found.class_names)
+
+
+def _look(folder: Path, run: Config, config: Any) -> None:
+    """Makes sure that the files of a run's data are there, and warns where they hold others.
+
+    Args:
+        config: of the data set, with the values that were given.
+    """
+    now = replace(run, dataset=config)
+    if not own_data.files_of(now):
+        return
+    own_data.require(now, folder, "{name}=FILE says where they are now")
+    kept = {}
+    with suppress(FileNotFoundError, DataError):  # a run that was stopped before it kept anything
+        kept = own_data.kept(checkpoint.recover(folder / CHECKPOINT)[1])
+    if words := own_data.change(now, kept, run):
+        warnings.warn(words.removeprefix("dataset."), stacklevel=3)

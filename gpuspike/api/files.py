@@ -13,7 +13,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike import plugins
-from gpuspike.api.network import Network, revived
+from gpuspike.api.kept import revived
+from gpuspike.api.network import Network
 from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import Config
 from gpuspike.errors import DataError
@@ -23,7 +24,8 @@ from gpuspike.reading import text_of
 from gpuspike.runs.experiment import dataset_of
 from gpuspike.runs.recipes import recipe_of
 from gpuspike.runs.values import delay_rule_of, substrate_of
-from gpuspike.store import checkpoint, resume
+from gpuspike.store import checkpoint, own_data, resume
+from gpuspike.store.resume import Stopped
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, SUMMARY
 
 Array = NDArray[Any]
@@ -78,7 +80,7 @@ def _of_run(folder: Path, backend: str | None) -> Network:
     config, arrays, model = stopped.config, dict(stopped.arrays), stopped.config.model
     place = str(folder / CHECKPOINT)
     try:
-        sizes = _sizes(arrays, config)
+        sizes = _sizes(arrays, stopped, folder)
     except (KeyError, IndexError) as error:
         raise DataError(f"{place} does not belong to its configuration: {error!r}") from None
     lines = [{**line, "silent_fraction": line["silent_fraction"]} for line in stopped.records]
@@ -107,13 +109,16 @@ def _of_run(folder: Path, backend: str | None) -> Network:
     )
 
 
-def _sizes(arrays: dict[str, Array], config: Config) -> list[Any]:
-    """As `gs.Network` takes them; of an image as many rows as the data set's own has."""
-    model = config.model
+def _sizes(arrays: dict[str, Array], stopped: Stopped, folder: Path) -> list[Any]:
+    """As `gs.Network` takes them; a run of before images were kept is asked for its data set's."""
+    config, model, shape = stopped.config, stopped.config.model, stopped.image
     if not model.layers:
         n_in = arrays["weights_0"].shape[1] - len(model.bias_times[0])
         return [n_in, *model.hidden, arrays[f"weights_{len(model.hidden)}"].shape[2]]
-    shape = dataset_of(config.dataset).image_shape
+    if shape is None:
+        way = f"dataset.{{name}} in {folder / CONFIG} says where they are now, for the size of their images"
+        own_data.require(config, folder, way)
+        shape = dataset_of(config.dataset).image_shape
     layers = timed(read_plan(model.layers), model.tau_syn)
     return [[*(shape or ()), model.input_repeats], *told_plan(layers)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from gpuspike.api import checks
 from gpuspike.api.history import History
 from gpuspike.api.neurons import by_layer as neurons_by_layer
-from gpuspike.api.neurons import of_told, told
+from gpuspike.api.neurons import told
 from gpuspike.backend import select, thread_count
-from gpuspike.errors import ConfigError, DataError, ValueRangeError
+from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import host, load
 from gpuspike.kernels.limits import check_times, largest_sum
 from gpuspike.network.decision import decisions
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-GRADIENTS = ("nominal", "exact", "ideal")
 TOGETHER = 1000
 """Samples of a forward pass: no answer depends on it."""
 
@@ -77,6 +77,9 @@ class Network:
         ValueRangeError: sizes, times, a seed or deviations that mean nothing.
         DtypeError: another dtype.
         BackendError: a backend that is not there.
+
+    Warns:
+        UserWarning: a value that nothing reads.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Network:
         delays: str | Sequence[str] = "none",
         delay_rule: DelayRule | None = None,
     ) -> None:
-        trained, rule = learnt(trained, delays), DelayRule() if delay_rule is None else delay_rule
+        trained, rule = learnt(trained, delays), checks.delay_rule(delay_rule, delays)
         neuron = LIF() if neuron is None else neuron
         self._build(sizes, bias_times, seed, replicas, neuron, dtype, backend, trained, rule)
         layers = self._architecture.layers
@@ -120,8 +123,6 @@ class Network:
         trained: Sequence[str],
         delay_rule: DelayRule,
     ) -> None:
-        if not isinstance(delay_rule, DelayRule):
-            raise ConfigError(f"delay_rule must be a gs.DelayRule, got {delay_rule!r}")
         n_in, image, layers = checks.read_sizes(sizes)
         self.seeds = checks.seeds(seed, replicas)
         bias_times = [[]] * len(layers) if bias_times is None else bias_times
@@ -278,15 +279,24 @@ class Network:
                 equations, as with hardware in the loop; "exact": the chip's own parameters; "ideal": nothing
                 of the chip, which answers in evaluations only.
 
+        Warns:
+            UserWarning: the chip's range of weights is of another unit than the network; a value that nothing
+                reads.
+
         Raises:
             ConfigError: a network that has no room on the chip, or an unknown gradient.
             BackendError: the network is on a device, which does not know all that the chip does.
         """
-        from gpuspike.api.chip import refuse_other
+        from gpuspike.api.chip import refuse_other, unsuited
 
-        refuse_other(chip)
-        if gradient not in GRADIENTS:
-            raise ConfigError(f"gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+        refuse_other(chip, gradient)
+        net = self.placed(chip, gradient)
+        for note in unsuited(net, chip, gradient):
+            warnings.warn(note, stacklevel=2)
+        return net
+
+    def placed(self, chip: Chip | None, gradient: str) -> Network:
+        """See `on`, which says what may not be meant."""
         self.check()
         net = self._copy()
         net.chip, net.gradient = None, "nominal"
@@ -350,6 +360,8 @@ class Network:
         }
 
     def __setstate__(self, state: tuple[Mapping[str, Array], Mapping[str, Any]]) -> None:
+        from gpuspike.api.kept import revived
+
         self.__dict__.update(revived(*state, "a pickled network").__dict__)
 
     def __repr__(self) -> str:
@@ -360,41 +372,3 @@ class Network:
             f"Network({sizes}{replicas}, seed {self.seeds[0]}, {self.dtype}, {self.backend.name}, "
             f"{self.epoch} epochs){under}"
         )
-
-
-def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) -> Network:
-    """A network out of what `Network.save` writes.
-
-    Raises:
-        DataError: another content.
-    """
-    net = Network.__new__(Network)
-    try:
-        net._build(
-            header["sizes"],
-            header["bias_times"],
-            header["seed"],
-            header["replicas"],
-            of_told(header["neuron"]),
-            header["dtype"],
-            header["backend"],
-            trained := header.get("trained", ()),
-            DelayRule(**header.get("delay_rule", {})),
-        )
-        layers = net._architecture.layers
-        net.parameters = Parameters.from_arrays(arrays, layers, net.replicas, net.dtype, place, trained)
-        told: Any = {name: arrays[f"history_{name}"] for name in History.names()}
-        told |= {"step": header["step"], "step_reason": header.get("step_reason")}
-        net.epoch, net.history = int(header["epoch"]), History(**told)
-        net.recipe = None if header["recipe"] is None else Recipe.of_plain(header["recipe"])
-        net.provenance = dict(header["provenance"])
-        chip = header["chip"]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{place} holds no network of this version: {error!r}") from None
-    net.state = {n: a for n, a in arrays.items() if n.startswith(("optimizer_", "bump_"))}
-    if chip is None:
-        return net
-    from gpuspike.api.chip import Chip
-
-    drawn = {n.removeprefix("chip_"): a for n, a in arrays.items() if n.startswith("chip_")}
-    return net.on(Chip.of(chip["values"], chip["seed"], drawn), gradient=header["gradient"])

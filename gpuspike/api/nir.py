@@ -76,7 +76,7 @@ def import_nir(
         dtype=dtype,
         backend=backend,
         delays=kinds,
-        delay_rule=rule,
+        delay_rule=rule if kinds else None,
     )
     made = []
     for layer in layers:

@@ -175,21 +175,23 @@ def _import(config: ImportConfig, rest: list[str], console: Console) -> None:
     if target.suffix == ".npz":
         net.save(target)
     else:
-        _to_folder(net, rest, target)
+        _to_folder(net, rest, target, console)
     _say(console, "network", repr(net))
     _say(console, "written", str(target))
     _say(console, "note", "its neurons speak once, whatever the file says of a reset")
 
 
-def _to_folder(net: Any, rest: list[str], folder: Path) -> None:
-    from gpuspike.config.schema import jobs
-    from gpuspike.runs.adopt import adopt, configured, refuse_own
+def _to_folder(net: Any, rest: list[str], folder: Path, console: Console) -> None:
+    from gpuspike.config.schema import jobs, notes_of
+    from gpuspike.runs.adopt import adopt, configured, notes_of_group, refuse_own
 
     (job,) = jobs(rest, multirun=False)
     layers, weights = net.architecture.layers, net.parameters.weights
     config = configured(job.config, layers, weights)
     refuse_own(rest, job.config, config)
     adopt(config, layers, weights, folder, job.experiment)
+    for note in [*notes_of_group(rest, config), *notes_of(config, rest)]:
+        _say(console, "note", note)
 
 
 def _say(console: Console, head: str, text: str) -> None:

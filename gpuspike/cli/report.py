@@ -12,7 +12,8 @@ from rich.console import Console
 from gpuspike.cli.command import command
 from gpuspike.errors import ConfigError
 from gpuspike.report.sweep_page import sweep_table, write_sweep_report
-from gpuspike.screen import Screen, line
+from gpuspike.report.sweep_results import unlike
+from gpuspike.screen import Screen, line, warn
 from gpuspike.store.run_folder import in_use
 from gpuspike.store.sweep_folder import FINISHED, JobResult, jobs_expected
 
@@ -55,6 +56,8 @@ def report() -> None:
         for job in jobs:
             if job.state != FINISHED:
                 console.print(f"      {line(job.name)}: {job.state}, {job.note}", soft_wrap=True)
+        for text in unlike(jobs):
+            warn(text, console)
         if any(job.state == FINISHED for job in jobs):
             console.print(sweep_table(jobs, width=console.width))
 

@@ -27,7 +27,7 @@ from gpuspike.config.files import conf_folder, not_a_run
 from gpuspike.config.hints import dotted, options
 from gpuspike.config.schema import Job, experiment_name, jobs, to_config
 from gpuspike.errors import ConfigError, DataError, GpuspikeError
-from gpuspike.screen import Screen, line, open_streams
+from gpuspike.screen import Screen, line, open_streams, warn
 
 
 def train() -> None:
@@ -286,11 +286,14 @@ def tell(name: str, asked: Sequence[Job]) -> None:
 def _show_sweep(folder: Path) -> None:
     """The best jobs of a sweep and the way to its page; nothing where no job has left anything."""
     from gpuspike.report.sweep_page import sweep_table, write_sweep_report
+    from gpuspike.report.sweep_results import unlike
     from gpuspike.store.sweep_folder import FINISHED, jobs_expected
 
     with suppress(DataError):
         path, found = write_sweep_report(folder)
         console = Screen()
+        for text in unlike(found):
+            warn(text, console)
         if any(job.state == FINISHED for job in found):
             console.print(sweep_table(found, jobs_expected(folder), console.width))
         console.print(f"page     {path}", soft_wrap=True, highlight=False)

@@ -20,7 +20,7 @@ from gpuspike.network.plan import idle, read_plan
 from gpuspike.registry import Registry
 from gpuspike.substrate.spec import Substrate, keys
 from gpuspike.training import when_read
-from gpuspike.training.augmentation import WARPS
+from gpuspike.training.augmentation import CHANGES
 
 OWN = "own"
 """The experiment for data of one's own."""
@@ -152,7 +152,7 @@ def aimless(config: Any) -> list[str]:
             notes.append(f"substrate.{key}={value} {OF_A_CHIP}{substrate.name} has none")
     if config.chip_seed is not None:
         notes.append(f"chip_seed={config.chip_seed} {OF_A_CHIP}{config.substrate.name} has none")
-    random = ("input_noise", "max_shift", *WARPS)
+    random = ("input_noise", *CHANGES)
     if training.trials <= 1 or any(getattr(training, name) for name in random):
         return notes
     return [

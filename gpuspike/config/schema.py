@@ -371,12 +371,16 @@ def _job(cfg: DictConfig, multirun: bool, also: checks.Check | None) -> Job:
             f"substrate={config.substrate.name} names no prices: time and energy are told as if it were "
             f"{USUAL_PRICES}; substrate.prices=NAME, or a file of yours, takes others"
         )
-    notes += fitting.aimless(config)
     task = list(cfg.hydra.overrides.task)
-    notes += [*fitting.twice(task), *fitting.unread(task, config)]
+    return Job(config, experiment_name(config), folder, task, sweeps, notes + notes_of(config, task))
+
+
+def notes_of(config: Config, task: Sequence[str]) -> list[str]:
+    """What nothing reads of a configuration, and of what was typed for it."""
+    notes = [*fitting.aimless(config), *fitting.twice(task), *fitting.unread(task, config)]
     notes += fitting.undelayed(task, config.model.delays)
     own: dict[str, Any] = {}
     if config.resume is None:  # else the run has parts of its own
         own = {"optimizer": (OPTIMIZERS, config.optimizer.name)}
         own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
-    return Job(config, experiment_name(config), folder, task, sweeps, notes + fitting.unused(task, **own))
+    return notes + fitting.unused(task, **own)

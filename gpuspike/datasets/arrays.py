@@ -46,7 +46,7 @@ class Npz(Samples):
     def load(self) -> Dataset:
         """See `load_arrays`."""
         if not self.path:
-            raise ConfigError("dataset=npz needs dataset.path, an .npz file, got none")
+            raise ConfigError("path must be an .npz file, got none")
         return load_arrays(Path(self.path), self.n_train, self.n_validation, self.n_test)
 
 
@@ -65,7 +65,7 @@ def load_arrays(
     """
     check_sizes(*(1 if size is None else size for size in (n_train, n_validation, n_test)))
     if not path.exists():
-        raise DataError(f"dataset.path must be an .npz file, got {str(path)!r}, which is not there")
+        raise DataError(f"path must be an .npz file, got {str(path)!r}, which is not there")
     arrays = read_npz(path)
     found = [kind for kind in KINDS if f"train_{kind}" in arrays]
     if len(found) != 1:
@@ -162,7 +162,7 @@ def _split(
     if size == 0:
         raise DataError(f"{name}_{kind} in {path} must hold a sample at least, got none")
     if len(samples) < size:
-        raise DataError(f"dataset.n_{name} must not exceed the {len(samples)} samples of {path}, got {size}")
+        raise DataError(f"n_{name} must not exceed the {len(samples)} samples of {path}, got {size}")
     samples, labels = samples[:size].reshape(size, -1), labels[:size]
     if labels.min() < 0 or labels.max() >= n_classes:
         named = f", since class_names has {n_classes}" if "class_names" in arrays else ""

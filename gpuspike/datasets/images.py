@@ -13,8 +13,8 @@ from platformdirs import user_cache_path
 
 from gpuspike.datasets.files import IdxFile, Source, obtain, place
 from gpuspike.datasets.samples import Samples
-from gpuspike.datasets.splits import Dataset, Split, check_sizes
-from gpuspike.errors import DataError, ValueRangeError
+from gpuspike.datasets.splits import Dataset, Split
+from gpuspike.errors import DataError, ValueRangeError, together
 
 IMAGE_SIZES = (28, 16)
 """Pixels a side."""
@@ -34,6 +34,11 @@ class Images(Samples):
     image_size: int = 28
 
     source: ClassVar[Source]
+
+    @property
+    def image_side(self) -> int | None:
+        """See `Samples.image_side`."""
+        return self.image_size if self.image_size in IMAGE_SIZES else None
 
     def load(self) -> Dataset:
         """See `load_images`."""
@@ -77,17 +82,21 @@ def load_images(
         ValueRangeError: another size, or splits without samples or with more than there are.
         DataError: which file or folder, what is wrong, and what to do.
     """
-    if size not in IMAGE_SIZES:
-        raise ValueRangeError(f"image_size must be one of {', '.join(map(str, IMAGE_SIZES))}, got {size}")
-    check_sizes(n_train, n_validation, n_test)
     first = source.train_images.shape[0] - source.n_validation
+    wrong: list[str] = []
+    if size not in IMAGE_SIZES:
+        wrong.append(f"image_size must be one of {', '.join(map(str, IMAGE_SIZES))}, got {size}")
     for name, wanted, held in (
         ("n_train", n_train, first),
         ("n_validation", n_validation, source.n_validation),
         ("n_test", n_test, source.test_images.shape[0]),
     ):
-        if wanted > held:
-            raise ValueRangeError(f"{name} must be at most {held}, all that {source.name} has, got {wanted}")
+        if wanted < 1:
+            wrong.append(f"{name} must be at least 1, got {wanted}")
+        elif wanted > held:
+            wrong.append(f"{name} must be at most {held}, all that {source.name} has, got {wanted}")
+    if wrong:
+        raise together(map(ValueRangeError, wrong))
     folder = cache or user_cache_path("gpuspike") / "datasets"
     images = _images(source, source.train_images, size, folder)
     labels = _labels(source, source.train_labels, folder)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpuspike.datasets.samples import Samples
 from gpuspike.datasets.splits import Dataset, Split, check_sizes
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import ValueRangeError, together
 
 WINDOW = 2.0
 """Of a pattern, in tau_syn."""
@@ -41,6 +41,11 @@ class Patterns(Samples):
     lost: float = 0.1
     pattern_seed: int = 0
 
+    @property
+    def image_side(self) -> int:
+        """See `Samples.image_side`."""
+        return 0
+
     def load(self) -> Dataset:
         """The samples, spike times in tau_syn, inf = lost.
 
@@ -48,14 +53,17 @@ class Patterns(Samples):
             ValueRangeError: a value that no pattern can have.
         """
         check_sizes(self.n_train, self.n_validation, self.n_test)
-        for name, least in (("n_inputs", 1), ("n_patterns", 2), ("pattern_seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueRangeError(f"dataset.{name} must be at least {least}, got {getattr(self, name)}")
-        if not (0.0 <= self.jitter < np.inf and 0.0 <= self.lost < 1.0):
-            raise ValueRangeError(
-                "dataset.jitter must be finite and 0 or more, and dataset.lost at least 0 and below 1, got "
-                f"{self.jitter} and {self.lost}"
-            )
+        least = (("n_inputs", 1), ("n_patterns", 2), ("pattern_seed", 0))
+        values: list[tuple[str, float, bool, str]] = [
+            (name, getattr(self, name), getattr(self, name) >= low, f"at least {low}") for name, low in least
+        ]
+        values += [
+            ("jitter", self.jitter, 0.0 <= self.jitter < np.inf, "finite and 0 or more"),
+            ("lost", self.lost, 0.0 <= self.lost < 1.0, "at least 0 and below 1"),
+        ]
+        wrong = [f"{name} must be {words}, got {got}" for name, got, right, words in values if not right]
+        if wrong:
+            raise together(map(ValueRangeError, wrong))
         own, *others = np.random.SeedSequence(self.pattern_seed).spawn(4)
         patterns = np.random.default_rng(own).uniform(0.0, WINDOW, (self.n_patterns, self.n_inputs))
         sizes = (self.n_train, self.n_validation, self.n_test)

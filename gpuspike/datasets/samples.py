@@ -35,6 +35,11 @@ class Samples(ABC):
     files: ClassVar[tuple[str, ...]] = ()
     """Values that are paths: a run keeps them as they hold in any folder."""
 
+    @property
+    def image_side(self) -> int | None:
+        """Pixels a side of samples that are square images; 0: they are none, None: loading them tells."""
+        return None
+
     @abstractmethod
     def load(self) -> Dataset:
         """The samples.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import ValueRangeError, together
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,6 @@ def check_sizes(n_train: int, n_validation: int, n_test: int) -> None:
     Raises:
         ValueRangeError: the split's name, what was expected and what was got.
     """
-    for name, size in (("n_train", n_train), ("n_validation", n_validation), ("n_test", n_test)):
-        if size < 1:
-            raise ValueRangeError(f"{name} must be at least 1, got {size}")
+    sizes = {"n_train": n_train, "n_validation": n_validation, "n_test": n_test}
+    if wrong := [f"{name} must be at least 1, got {size}" for name, size in sizes.items() if size < 1]:
+        raise together(map(ValueRangeError, wrong))

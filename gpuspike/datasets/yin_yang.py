@@ -85,6 +85,11 @@ class YinYang(Samples):
     n_validation: int = 1000
     n_test: int = 1000
 
+    @property
+    def image_side(self) -> int:
+        """See `Samples.image_side`."""
+        return 0
+
     def load(self) -> Dataset:
         """See `yin_yang`."""
         return yin_yang(self.n_train, self.n_validation, self.n_test)

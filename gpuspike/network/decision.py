@@ -48,7 +48,7 @@ class Decisions(NamedTuple):
 
 
 Present = Callable[[Array, float, int], tuple[NDArray[np.int64], Array, NDArray[np.int64]]]
-"""Presents (n, n_inputs) samples until a time, and again, whole, those not decided by then.
+"""Presents (n, n_inputs) samples until a time, and on, or again, whole, those not decided by then.
 
 It is told the first one's number. Returns (n_replica, n) classes and times, and the spikes presented and
 pair-events met.
@@ -60,8 +60,9 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together:
 
     A neuron's spike at T depends on what comes before T alone. So whatever spikes in an output neuron until a
     time h is known when inputs are presented until h, and a sample whose first output spike comes by then is
-    decided. The others are presented again, whole. The time h is one by which nearly all samples of a small
-    part are decided, chosen so that the fewest input spikes are presented; it changes speed alone.
+    decided. The others are presented again, whole, or go on where a job kept their sums. The time h is one
+    by which nearly all samples of a small part are decided, chosen so that the fewest input spikes are
+    presented; it changes speed alone.
 
     On a chip, and where spikes take time between neurons, samples are presented whole: what is delayed may be
     heard after what came later. So they are where neurons share weights.
@@ -90,21 +91,19 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together:
 
 def _by_job(machine: Machine, weights: Sequence[Array]) -> Present | None:
     """By the kernels, in one job, where they have one for this network."""
-    job: Any = getattr(machine.kernels, "decide", None)
+    kernels: Any = machine.kernels
     neurons = [layer.neuron for layer in machine.layers]
-    alike = all(
-        n.shares_taus and layer.delays is None and layer.convolution is None
-        for n, layer in zip(neurons, machine.layers, strict=True)
-    )
-    if not isinstance(machine, Architecture) or job is None or not alike:
+    plain = all(layer.delays is None and layer.convolution is None for layer in machine.layers)
+    if not isinstance(machine, Architecture) or not hasattr(kernels, "decide") or not plain:
         return None
-    bias_times = [layer.bias_times for layer in machine.layers]
+    if not kernels.decides(weights, neurons):
+        return None
+    bias_times, there = [layer.bias_times for layer in machine.layers], [kernels.place(w) for w in weights]
 
     def present(given: Array, until: float, first: int) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
         del first
-        classes, times, met = job(
-            with_bias(given[None], bias_times[0])[0], weights, neurons, bias_times, until
-        )
+        t_in = kernels.place(with_bias(given[None], bias_times[0])[0])
+        classes, times, met = kernels.decide(t_in, there, neurons, bias_times, until)
         return classes, times, met.sum(axis=(0, 1))
 
     return present

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from gpuspike.accountant.account import UNKNOWN
+from gpuspike.accountant.account import NOTED, UNKNOWN
 from gpuspike.report.run_page import NONE, readable
 from gpuspike.screen import Screen, clean
 
@@ -20,9 +20,6 @@ ASSUMED = ("assumption", "reported, unchecked")
 """Grades of a chip's times that are marked."""
 
 MARKED = "*: the chip's time scale is an assumption, or unchecked"
-
-NOTED = 0.005
-"""Share of samples without a decision from which on it is noted."""
 
 COLUMNS = ("accuracy", "energy", "evidence", "stopping", "latency", "1/s")
 """Beside the chip's name, as they stand in a table."""
@@ -71,12 +68,7 @@ def comparison(
         *(chip["refused"] for chip in chips if chip["refused"]),
         *(f"{chip['name']}: {room}" for chip in chips if (room := of_room(chip)) and not chip["refused"]),
     ]
-    notes += [
-        f"{chip['name']}: {readable(chip['undecided_share'], '%')} without a decision within its trial, "
-        f"{_undecided(chip)}; latency is of the others"
-        for chip in chips
-        if (chip["undecided_share"] or 0.0) >= NOTED
-    ]
+    notes += [f"{chip['name']}: {without}" for chip in chips if (without := of_undecided(chip))]
     notes += [
         f"{chip['name']}: at least {chip['chips_needed']} chips"
         for chip in chips
@@ -90,11 +82,18 @@ def comparison(
     return table, notes
 
 
-def _undecided(chip: Mapping[str, Any]) -> str:
-    """What an accuracy makes of samples without a decision."""
-    if chip.get("undecided_are_wrong", True):
-        return "counted as wrong"
-    return "which the mean over all chips takes as they are decided later"
+def of_undecided(chip: Mapping[str, Any]) -> str:
+    """Which share of the samples has no decision, and what accuracy and latency make of them; "" if few."""
+    share, latency = chip["undecided_share"] or 0.0, chip["time_to_decision_s"]
+    if share < NOTED:
+        return ""
+    wrong = "all counted as wrong" if share == 1.0 else "counted as wrong"
+    if not chip.get("undecided_are_wrong", True):
+        wrong = "which the mean over all chips takes as they are decided later"
+    timed = "; latency is of the others" if latency is not None and latency["p50"] is not None else ""
+    timed = "; so there is no latency" if share == 1.0 else timed
+    which = "no sample has" if share == 1.0 else f"{readable(share, '%')} without"
+    return f"{which} a decision within its trial, {wrong}{timed}"
 
 
 def _table(network: str, shown: Sequence[str], ours: Sequence[Row], theirs: Sequence[Row]) -> Table:

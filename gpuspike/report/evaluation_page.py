@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gpuspike.report.comparison import MARKED, of_chip, of_room, time_mark
+from gpuspike.report.comparison import MARKED, of_chip, of_room, of_undecided, time_mark
 from gpuspike.report.page import picture, readable, section, table, write_page
 
 
@@ -160,8 +160,8 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _chips(answer: Mapping[str, Any]) -> str:
     rows: list[Sequence[Any]] = []
     for chip in answer["chips"].values():
-        note = (chip["refused"] or of_room(chip)).removeprefix(f"{chip['name']}: ")
-        rows.append((*of_chip(chip), note))
+        told = (chip["refused"] or of_room(chip)).removeprefix(f"{chip['name']}: ")
+        rows.append((*of_chip(chip), "; ".join(filter(None, (told, of_undecided(chip))))))
     head = [
         "chip",
         "accuracy",

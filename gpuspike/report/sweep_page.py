@@ -20,7 +20,17 @@ from gpuspike.errors import OutputError
 from gpuspike.report.figures.scatter import Point, scatter
 from gpuspike.report.figures.swept import against, heat_map
 from gpuspike.report.page import NONE, is_number, readable, section, write_page
-from gpuspike.report.sweep_results import SEEDS, Outcome, Typed, accuracy, outcomes, ranking, spread, swept
+from gpuspike.report.sweep_results import (
+    SEEDS,
+    Outcome,
+    Typed,
+    accuracy,
+    outcomes,
+    ranking,
+    spread,
+    swept,
+    unlike,
+)
 from gpuspike.screen import Screen
 from gpuspike.store.sweep_folder import FINISHED, JobResult, jobs_expected, read_sweep
 
@@ -134,6 +144,7 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
     columns = _columns(folder, jobs, values)
     body = f"""<h1>{escape(name)}</h1>
 <p class="soft">{escape(_summary(jobs, jobs_expected(folder)))}</p>
+{"".join(f'<p class="notice">{escape(text)}.</p>' for text in unlike(jobs))}
 {_best(folder, best, values)}
 {_swept(jobs, values, found, best)}
 {_scatters(jobs, values)}

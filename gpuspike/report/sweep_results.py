@@ -16,6 +16,9 @@ from gpuspike.store.sweep_folder import FINISHED, JobResult, differences
 SEEDS = ("seed", "chip_seed")
 """Keys whose values are repetitions of the same, and pooled."""
 
+MOST_NAMES = 8
+"""Jobs that a sentence names."""
+
 _NO_VALUES = ("-", "hydra.", "hydra/", "plugin", "name", "tracking")
 """What begins an override that says nothing of what is computed."""
 
@@ -109,6 +112,37 @@ def ranking(jobs: Sequence[JobResult]) -> list[JobResult]:
         return (-1.0 if validation is None else validation), (test or 0.0)
 
     return sorted(known, key=merit, reverse=True)
+
+
+def unlike(jobs: Sequence[JobResult]) -> list[str]:
+    """What jobs are not alike in though no value says so, in sentences: files that have changed, the code."""
+    files: dict[str, dict[str, list[str]]] = {}
+    codes: dict[str, list[str]] = {}
+    for job in jobs:
+        made = section(job.summary, "provenance")
+        for key in ("data", "plugins"):
+            entries = made.get(key)
+            pairs = [str(entry).rpartition("@") for entry in entries] if isinstance(entries, list) else []
+            for path, at, digest in pairs:
+                if at:
+                    files.setdefault(path, {}).setdefault(digest, []).append(job.name)
+        if made.get("gpuspike"):
+            commit = f" at {made['git']}" if made.get("git") else ""
+            codes.setdefault(f"{made['gpuspike']}{commit}", []).append(job.name)
+    each = [*((f"the content of {path}", found) for path, found in files.items()), ("gpuspike", codes)]
+    return [_unlike(what, found) for what, found in each if len(found) > 1]
+
+
+def _unlike(what: str, found: Mapping[str, Sequence[str]]) -> str:
+    """What jobs have which of, by name."""
+    which = "; ".join(f"{own} for {_named(names)}" for own, names in found.items())
+    return f"{what} was not the same for all jobs: {which}. Compare their accuracies with care"
+
+
+def _named(names: Sequence[str]) -> str:
+    """Some jobs by name, few of many."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def outcomes(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> list[Outcome]:

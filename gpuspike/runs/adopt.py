@@ -14,7 +14,7 @@ from gpuspike.config.schema import Config, Dtype, from_values, to_yaml
 from gpuspike.errors import ConfigError, together
 from gpuspike.network.layers import Layer
 from gpuspike.runs.experiment import build, new_trainer
-from gpuspike.store import checkpoint, own_data
+from gpuspike.store import checkpoint, own_data, resume
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import CHECKPOINT, check_folder, claim
@@ -27,6 +27,9 @@ _OF_FILE = (
 )  # fmt: skip
 """Values of a model that a network from elsewhere has itself."""
 
+_READ = ("input_repeats", "frozen")
+"""Those that it has not; there are no delays."""
+
 
 def refuse_own(overrides: Sequence[str], asked: Config, config: Config) -> None:
     """Refuses values that a file of a network says otherwise; raises ConfigError.
@@ -34,15 +37,37 @@ def refuse_own(overrides: Sequence[str], asked: Config, config: Config) -> None:
     Args:
         asked: what was typed, composed;  config: with the network in it.
     """
-    typed = {text.lstrip("+").partition("=")[0].removeprefix("model.") for text in overrides}
+    keys = [text.lstrip("+").partition("=")[0] for text in overrides]
+    typed = {key.removeprefix("model.") for key in keys}
     each = [(name, getattr(asked.model, name), getattr(config.model, name)) for name in _OF_FILE]
     wrong = [
         ConfigError(f"the network's file says model.{name}={own} itself, got {given}")
         for name, given, own in each
         if name in typed and given is not None and given != own
     ]
+    wrong += [
+        ConfigError(f"{key} is of a run that begins with other networks than the file's, got {text}")
+        for key, text in zip(keys, overrides, strict=True)
+        if key in ("start", "resume")
+    ]
+    wrong += [
+        ConfigError(f"the run's folder is given as a word, after the network's file, got {text}")
+        for key, text in zip(keys, overrides, strict=True)
+        if key in ("hydra.run.dir", "hydra.sweep.dir")
+    ]
     if wrong:
         raise together(wrong)
+
+
+def notes_of_group(overrides: Sequence[str], config: Config) -> list[str]:
+    """What a group for the model, where one was typed, is read for.
+
+    Args:
+        config: with the network in it.
+    """
+    left = " and ".join(f"model.{key}={str(getattr(config.model, key)).lower()}" for key in _READ)
+    typed = [text for text in overrides if text.lstrip("+").startswith("model=")]
+    return [f"{text} is read for {left} alone: the network's file says the rest" for text in typed]
 
 
 def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]) -> Config:
@@ -134,6 +159,7 @@ def adopt(config: Config, layers: Sequence[Layer], weights: Sequence[Array], fol
         "resumed": [],
         "epoch": 0,
         own_data.DATA: own_data.digests(config),
+        resume.IMAGE: parts.dataset.image_shape,
     }
     claim(folder, to_yaml(config))
     checkpoint.save(folder / CHECKPOINT, arrays, header, keep_previous=False)

@@ -42,6 +42,7 @@ from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import refuse_links
 from gpuspike.strangers import write_new
 from gpuspike.substrate import EmulatedChip, OnChip
+from gpuspike.substrate.unit import other_unit
 from gpuspike.training.evaluation import Labelled
 
 Array = NDArray[Any]
@@ -168,6 +169,9 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     parts = prepared.parts
     if prepared.note:
         warn(prepared.note, console)
+    lost = other_unit(parts.substrate, parts.network.layers, prepared.weights)
+    if lost and config.substrate:  # the run's own has been trained on
+        warn(lost, console)
 
     def rehearse() -> None:
         if prepared.machine is not parts.network:

@@ -277,7 +277,8 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         devices=devices_of(config),
         most=config.replicas,
     )
-    dataset = dataset_of(config.dataset)
+    with by_keys("dataset", [item.name for item in fields(config.dataset)]):
+        dataset = dataset_of(config.dataset)
     config = _with_sizes(config, dataset)
     bias_times = [[time * model.tau_syn for time in times] for times in model.bias_times]
     thread_count()

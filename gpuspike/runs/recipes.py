@@ -12,8 +12,8 @@ from gpuspike.config.choices import GradientName
 from gpuspike.config.schema import Config, SilenceName, TrainingConfig
 from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.datasets.splits import Dataset
-from gpuspike.errors import ConfigError
-from gpuspike.training.augmentation import WARPS, RandomShift, RandomWarp
+from gpuspike.errors import ConfigError, GpuspikeError, together
+from gpuspike.training.augmentation import CHANGES, WARPS, RandomShift, RandomWarp, out_of_range
 from gpuspike.training.fit import Recipe, leaf_values
 from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss
@@ -66,28 +66,38 @@ def host_steps(config: Config, *, maps: bool, ideal: bool) -> str:
     return on_host_alone(maps, not ideal and config.substrate.gradient is not GradientName.ideal)
 
 
-def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWarp | None:
-    """How training images are changed, None for not at all.
+def check_augmentation(config: Config, side: int | None) -> None:
+    """Refuses changes of training images that cannot be, all at once.
+
+    Args:
+        side: pixels a side of the samples; 0: they are no square images, None: that is not known.
 
     Raises:
-        ConfigError: the samples are not square images of pixels.
+        ConfigError: samples that are no square images of pixels, or inputs that are not theirs alone.
         ValueRangeError: a change that is too large, or negative.
     """
+    training, repeats = config.training, config.model.input_repeats
+    asked = {key: getattr(training, key) for key in CHANGES if getattr(training, key)}
+    wrong: list[GpuspikeError] = [*out_of_range(asked, side or None)]
+    given, several = ", ".join(f"training.{key}={value}" for key, value in asked.items()), len(asked) > 1
+    if asked and side == 0:
+        needs = f"{'need' if several else 'needs'} square images of pixels"
+        wrong.append(ConfigError(f"{given} {needs}, got dataset.name={config.dataset.name}"))
+    if asked and repeats > 1:
+        moves = f"{'move' if several else 'moves'} inputs that are pixels"
+        wrong.append(ConfigError(f"{given} {moves}, got model.input_repeats={repeats}"))
+    if wrong:
+        raise together(wrong)
+
+
+def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWarp | None:
+    """How training images are changed, None for not at all; raises as `check_augmentation`."""
     data, training, unit = config.dataset, config.training, config.model.tau_syn
-    asked = [key for key in ("max_shift", *WARPS) if getattr(training, key)]
-    if not asked:
+    rows, columns = dataset.image_shape or (0, 0)
+    pixels = rows == columns and dataset.train.features.dtype == np.uint8
+    check_augmentation(config, rows if pixels else 0)
+    if not any(getattr(training, key) for key in CHANGES):
         return None
-    rows, columns = dataset.image_shape or (0, 1)
-    got = getattr(training, asked[0])
-    if rows != columns or dataset.train.features.dtype != np.uint8:
-        raise ConfigError(
-            f"training.{asked[0]}={got} needs square images of pixels, got dataset.name={data.name}"
-        )
-    if config.model.input_repeats > 1:
-        raise ConfigError(
-            f"training.{asked[0]} moves inputs that are pixels, got model.input_repeats="
-            f"{config.model.input_repeats}"
-        )
     early, late, silent = data.t_early * unit, data.t_late * unit, data.silent_black
     if not warps(training):
         return RandomShift(rows, training.max_shift, np.inf if silent else late)

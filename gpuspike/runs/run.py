@@ -48,6 +48,7 @@ from gpuspike.store.run_folder import (
     release,
     replace_text,
 )
+from gpuspike.substrate.unit import other_unit
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.trainer import Trainer
 
@@ -148,6 +149,10 @@ def _run(
     say_what_runs(parts, experiment, folder, console)
     trainer = new_trainer(parts)
     say_step(trainer.step.kind, console)
+    typed = [text.lstrip("+").partition("=")[0].removeprefix("substrate.") for text in overrides]
+    lost = other_unit(parts.substrate, parts.network.layers, trainer.weights, typed, "substrate.")
+    if lost and stopped is None:
+        warn(lost, console)
     book: dict[str, Any] = {
         "experiment": experiment,
         "overrides": [discreet(text) for text in overrides],
@@ -157,6 +162,7 @@ def _run(
         "gpuspike": provenance["gpuspike"],
         "git": provenance["git"],
         own_data.DATA: own_data.digests(config),
+        resume.IMAGE: parts.dataset.image_shape,
         "resumed": [],
         "date": began,
     }

@@ -11,14 +11,17 @@ import numpy as np
 from gpuspike.accountant import find, read_prices
 from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import Config, SubstrateConfig, conf_folder
+from gpuspike.datasets import DATASETS
+from gpuspike.datasets import samples as data_sets
 from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.errors import ConfigError, GpuspikeError, check_all, of_group, of_key
 from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.parameters import trained_on_host
 from gpuspike.neuron import LIF
 from gpuspike.runs import dashboards as trackers
-from gpuspike.runs.recipes import frame_of, loss_of, optimizer_of
+from gpuspike.runs.recipes import check_augmentation, frame_of, loss_of, optimizer_of
 from gpuspike.substrate import Substrate
+from gpuspike.training.augmentation import CHANGES
 from gpuspike.training.losses import LOSSES
 from gpuspike.training.optimizers import OPTIMIZERS
 
@@ -138,6 +141,11 @@ def check_values(config: Config) -> None:
         with by_keys("training", rule):
             frame_of(config).make_rule(1.0)
 
+    def augmentation() -> None:
+        if data.name in DATASETS:
+            with by_keys("training", CHANGES):
+                check_augmentation(config, data_sets.named(data.name, vars(data)).image_side)
+
     check_all(
         [
             prices,
@@ -154,6 +162,7 @@ def check_values(config: Config) -> None:
             schedule,
             bumping,
             step,
+            augmentation,
             lambda: trackers.check(config),
         ]
     )

@@ -60,8 +60,11 @@ def at(config: Config, given: Mapping[str, str], run: Path) -> Config:
     return replace(config, dataset=replace(config.dataset, **absolute))
 
 
-def require(config: Config, run: Path) -> None:
+def require(config: Config, run: Path, told: str = "dataset.{name}=FILE says where they are now") -> None:
     """Makes sure that a run's files are there.
+
+    Args:
+        told: the way out, of a value's name.
 
     Raises:
         DataError: which is not, and the way out.
@@ -70,8 +73,7 @@ def require(config: Config, run: Path) -> None:
         path = getattr(config.dataset, name)
         if path and not Path(path).exists():
             raise DataError(
-                f"the data of {run} must be at {path}, where nothing is: dataset.{name}=FILE says where they "
-                "are now"
+                f"the data of {run} must be at {path}, where nothing is: {told.format(name=name)}"
             )
 
 

@@ -21,6 +21,9 @@ from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, refuse_links,
 FREE = ("resume", "name", "backend", "devices", "tracking", "training.epochs", "training.cuda_graph")
 """Keys that a resumed run may change: none of them says what is computed, except for how long."""
 
+IMAGE = "image"
+"""Of a checkpoint's header: (rows, columns) of its samples, None where they are no images."""
+
 
 @dataclass(frozen=True)
 class Stopped:
@@ -38,6 +41,7 @@ class Stopped:
         date: when it was begun, None where that is not known;  wall_s: what it has taken so far.
         data: digests of the files of a user's own that it is on; none where none were kept.
         doubt: why these may hold other data now, "" where that is known.
+        image: (rows, columns) of its samples; None where they are no images, or none were kept.
     """
 
     config: Config
@@ -53,6 +57,7 @@ class Stopped:
     wall_s: float
     data: dict[str, str]
     doubt: str
+    image: tuple[int, ...] | None
 
 
 def read(
@@ -91,6 +96,7 @@ def read(
         name, given = str(header.get("experiment", begun[0])), list(header.get("overrides", begun[1]))
         resumed = [int(number) for number in header.get("resumed", ())]
         date, wall_s = header.get("date"), float(header.get("wall_s", 0.0))
+        image = tuple(map(int, header.get(IMAGE) or ())) or None
         code = None
         if header:
             code = [header.get("gpuspike"), header.get("git"), *header["config"].get("plugin", [])]
@@ -106,7 +112,7 @@ def read(
     config = replace(config, resume=None)
     doubt = own_data.change(config, data, first) if header else ""
     return Stopped(
-        config, name, given, epoch, arrays, records, resumed, code, damaged, date, wall_s, data, doubt
+        config, name, given, epoch, arrays, records, resumed, code, damaged, date, wall_s, data, doubt, image
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gpuspike.api import checks
 from gpuspike.api.network import Network
 from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.network.delays import DelayRule, kinds_of
@@ -86,7 +87,7 @@ class FirstSpikes(SpikingLayer):
         self.weights: Tensor
         self.n_in, self.n_out = n_in, n_out
         self._take(bias_times, neuron, replicas, (weight_mean, weight_std), max_weight_grad)
-        self.delays, self.delay_rule = kinds_of(delays), delay_rule or DelayRule()
+        self.delays, self.delay_rule = kinds_of(delays), checks.delay_rule(delay_rule, delays)
         dtype = real(dtype)
         for name, drawn in self._drawn().items():
             placed = drawn.to(device=device or torch.get_default_device(), dtype=dtype)
@@ -112,7 +113,7 @@ class FirstSpikes(SpikingLayer):
             weight_mean=mean,
             weight_std=std,
             delays=self.delays,
-            delay_rule=self.delay_rule,
+            delay_rule=self.delay_rule if self.delays else None,
         )
         drawn = net.parameters[0].arrays()
         return {name: told(array, self.replicas) for name, array in drawn.items()}

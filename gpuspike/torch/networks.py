@@ -36,7 +36,7 @@ def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequenti
             "max_weight_grad": max_weight_grad,
         }
         if (maps := layer.convolution) is None:
-            options |= {"delays": delays, "delay_rule": net.architecture.delay_rule}
+            options |= {"delays": delays, "delay_rule": net.architecture.delay_rule if delays else None}
             module: Spiking = FirstSpikes(layer.n_in, layer.n_out, layer.bias_times, **options)
         elif delays:
             raise ConfigError(f"convolutions of PyTorch learn no delays, got {'+'.join(delays)}")
@@ -100,7 +100,7 @@ def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Net
         replicas=first.replicas or 1,
         neuron=first.neuron,
         delays=first.delays,
-        delay_rule=first.delay_rule,
+        delay_rule=first.delay_rule if first.delays else None,
         dtype=learnt[0]["weights"].dtype,
         backend=backend,
     )

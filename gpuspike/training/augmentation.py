@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import ValueRangeError, together
 from gpuspike.rng import Purpose, restart, stream
 
 Array = NDArray[Any]
@@ -19,8 +19,26 @@ KNOTS = 7
 """Control points a side of an elastic field: four intervals of a cubic spline."""
 WARPS = ("max_turn", "max_zoom", "max_shear", "elastic", "mirror")
 """Values of a `RandomWarp`, and of a training, that change images by more than a shift."""
+CHANGES = ("max_shift", *WARPS)
+"""Those that change images at all."""
 N_AFFINE = 6
 """Numbers of an image's affine map, before those of its elastic field."""
+
+
+def out_of_range(changes: Mapping[str, Any], side: int | None = None) -> Iterator[ValueRangeError]:
+    """What is too large of changes, or negative.
+
+    Args:
+        changes: values of `CHANGES`, by name;  side: pixels a side of the images, None where not known.
+    """
+    bounds = {"max_shift": np.inf if side is None else side - 1, "max_turn": 180.0, "max_zoom": 0.9}
+    bounds |= {"max_shear": 1.0, "elastic": np.inf if side is None else side}
+    for name, bound in bounds.items():
+        got = changes.get(name, 0)
+        if not 0.0 <= got <= bound:
+            wanted = "0 or more" if bound == np.inf else f"between 0 and {bound:g}"
+            pixels = " pixels" if name == "max_shift" else ""
+            yield ValueRangeError(f"{name} must be {wanted}{pixels}, got {got!r}")
 
 
 @dataclass(frozen=True)
@@ -107,14 +125,8 @@ class RandomWarp:
     """(side, KNOTS) share of each control point in a pixel's row or column; (side, 0) without a field."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_shift < self.side:
-            raise ValueRangeError(
-                f"max_shift must be between 0 and {self.side - 1} pixels, got {self.max_shift}"
-            )
-        bounds = {"max_turn": 180.0, "max_zoom": 0.9, "max_shear": 1.0, "elastic": float(self.side)}
-        for name, bound in bounds.items():
-            if not 0.0 <= getattr(self, name) <= bound:
-                raise ValueRangeError(f"{name} must be between 0 and {bound:g}, got {getattr(self, name)!r}")
+        if wrong := list(out_of_range(vars(self), self.side)):
+            raise together(wrong)
         object.__setattr__(self, "basis", _spline(self.side)[:, : KNOTS if self.elastic else 0])
 
     def scale(self) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ValueRangeError
+from gpuspike.errors import ValueRangeError, together
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.training.augmentation import RandomShift, RandomWarp
@@ -60,13 +60,17 @@ class TrainingRule:
         return self.augment is None and self.input_noise == 0.0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "evaluation_batch_size", "trials"):
-            if getattr(self, name) < 1:
-                raise ValueRangeError(f"{name} must be at least 1, got {getattr(self, name)}")
+        wrong = [
+            f"{name} must be at least 1, got {getattr(self, name)}"
+            for name in ("batch_size", "evaluation_batch_size", "trials")
+            if getattr(self, name) < 1
+        ]
         if not self.max_weight_grad > 0.0:
-            raise ValueRangeError(f"max_weight_grad must be positive, got {self.max_weight_grad!r}")
+            wrong.append(f"max_weight_grad must be positive, got {self.max_weight_grad!r}")
         if not 0.0 <= self.input_noise < float("inf"):
-            raise ValueRangeError(f"input_noise must be 0 or more, got {self.input_noise!r}")
+            wrong.append(f"input_noise must be 0 or more, got {self.input_noise!r}")
+        if wrong:
+            raise together(map(ValueRangeError, wrong))
 
 
 class StepKind(NamedTuple):

@@ -68,8 +68,12 @@ FORWARD = [
     for per_thread in (1, src.NEURONS_A_THREAD)
     for lifted in (False, True)
 ]
+DECISIONS = [
+    src.decision_instance(np.dtype(dtype), regime) for dtype in ("float32", "float64") for regime in range(4)
+]
 INSTANCES = [
     *FORWARD,
+    *DECISIONS,
     *dict.fromkeys(
         name
         for dtype in ("float32", "float64")
@@ -122,8 +126,9 @@ def translation_unit(kernels: Sequence[src.Elementwise], instances: Sequence[str
     for dtype in ("float32", "float64"):
         parts += [elementwise_code(kernel, dtype) for kernel in kernels]
     parts += [
-        f'extern "C" int {symbol(instance)}(unsigned grid, unsigned block, void** args, const char* codes) '
-        f"{{ return shim::launch({instance}, grid, block, args, codes); }}\n"
+        f'extern "C" int {symbol(instance)}(unsigned grid, unsigned block, unsigned shared, '
+        "void** args, const char* codes) "
+        f"{{ return shim::launch({instance}, grid, block, shared, args, codes); }}\n"
         for instance in instances
     ]
     return "\n".join(parts)
@@ -612,7 +617,9 @@ class FakeRawModule:
         assert name in self.names
         function = getattr(_library, symbol(name))
 
-        def launch(grid: tuple[int], block: tuple[int], args: tuple[Any, ...]) -> None:
+        def launch(
+            grid: tuple[int], block: tuple[int], args: tuple[Any, ...], *, shared_mem: int = 0
+        ) -> None:
             codes, values, arrays = "", [], []
             for arg in args:
                 if isinstance(arg, FakeArray):
@@ -630,9 +637,11 @@ class FakeRawModule:
 
             def run() -> None:
                 pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-                answer = function(grid[0], block[0], pointers, ctypes.c_char_p(codes.encode()))
+                told = ctypes.c_char_p(codes.encode())
+                answer = function(grid[0], block[0], shared_mem, pointers, told)
                 assert answer != 1, f"{name} was called with {codes}, which are not its arguments' types"
                 assert answer != 2, f"some threads of {name} met a barrier that others did not"
+                assert answer != 3, f"{name} needs more shared memory than {shared_mem} bytes"
 
             device.launch(name, run, arrays, _ready)
 
@@ -736,7 +745,7 @@ def installed(library: Path) -> Iterator[ModuleType]:
 
     before = sys.modules.get("cupy")
     cupy = sys.modules["cupy"] = module(library)
-    names = ("elementwise", "block_kernel", "forward_kernel", "_module", "on_device")
+    names = ("elementwise", "block_kernel", "forward_kernel", "decision_kernel", "_module", "on_device")
     caches = [getattr(cuda_call, name) for name in names]
     device.pool = default_pool
     device.reset()

@@ -5,6 +5,7 @@
 #pragma once
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 #include <ucontext.h>
 
 #include <functional>
@@ -41,6 +42,10 @@ namespace shim {
 constexpr size_t STACK = 256 << 10;
 
 constexpr unsigned WARP = 32;
+
+// What a launch tells the size of, and behind it what nobody may write to.
+constexpr size_t ROOM = 48 << 10, GUARD = 4 << 10;
+alignas(16) static char room[ROOM + GUARD];
 
 enum State { READY, AT_BLOCK_BARRIER, AT_SHUFFLE, AT_VOTE, FINISHED };
 
@@ -132,29 +137,38 @@ constexpr char code() {
 }
 
 template <typename... A, size_t... I>
-int launch(void (*kernel)(A...), unsigned grid, unsigned block, void** args, const char* codes,
+int launch(void (*kernel)(A...), unsigned grid, unsigned block, unsigned shared, void** args, const char* codes,
            std::index_sequence<I...>) {
     const char expected[] = {code<A>()..., 0};
     for (size_t n = 0; n <= sizeof...(A); ++n) {
         if (expected[n] != codes[n]) return 1;
     }
+    if (shared > ROOM) return 3;
+    memset(room, 0xff, sizeof room);
     entry = [=] { kernel(*static_cast<A*>(args[I])...); };
     blockDim.x = block;
     for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x) {
         if (!run_block(block)) return 2;
     }
+    for (size_t n = shared; n < sizeof room; ++n) {
+        if (room[n] != char(0xff)) return 3;
+    }
     return 0;
 }
 
 template <typename... A>
-int launch(void (*kernel)(A...), unsigned grid, unsigned block, void** args, const char* codes) {
-    return launch(kernel, grid, block, args, codes, std::index_sequence_for<A...>());
+int launch(void (*kernel)(A...), unsigned grid, unsigned block, unsigned shared, void** args, const char* codes) {
+    return launch(kernel, grid, block, shared, args, codes, std::index_sequence_for<A...>());
 }
 
 }  // namespace shim
 
 static inline void __syncthreads() {
     shim::wait(shim::AT_BLOCK_BARRIER);
+}
+
+static inline void __syncwarp() {
+    shim::wait(shim::AT_VOTE);
 }
 
 template <typename T>
@@ -180,4 +194,14 @@ static inline unsigned __ballot_sync(unsigned, bool mine) {
 
 static inline int __ffs(int bits) {
     return __builtin_ffs(bits);
+}
+
+static inline int __popc(unsigned bits) {
+    return __builtin_popcount(bits);
+}
+
+static inline int atomicAdd(int* at, int more) {
+    const int before = *at;
+    *at += more;
+    return before;
 }

@@ -12,10 +12,11 @@ import nvrtc
 import pytest
 
 from gpuspike.kernels import cuda
+from gpuspike.kernels.cuda import deciding
 from gpuspike.kernels.cuda import source as src
 
 DTYPES = ("float32", "float64")
-HOT = ("first_spike", "weights_gradient", "times_gradient")
+HOT = ("first_spike", "first_decisions", "weights_gradient", "times_gradient")
 INSTANCES = device_on_cpu.INSTANCES
 
 pytestmark = pytest.mark.skipif(
@@ -54,14 +55,14 @@ def test_every_instance_compiles_without_a_warning_and_no_register_spills(arch: 
     assert len(resources) == len(INSTANCES) + len(DTYPES) * len(device_on_cpu.ELEMENTWISE)
     assert {name: used for name, used in resources.items() if used[1]} == {}  # spilled bytes
     hot = {name: used for name, used in resources.items() if any(part in name for part in HOT)}
-    assert len(hot) == len(device_on_cpu.FORWARD) + 2 * (2 + 2 * 5)
+    assert len(hot) == len(device_on_cpu.FORWARD) + len(device_on_cpu.DECISIONS) + 2 * (2 + 2 * 5)
     assert {name: used for name, used in hot.items() if used[0]} == {}  # bytes of stack
-    # Enough for three blocks of a forward pass on a multiprocessor: each warp has 16 loads on their way.
+    # Enough for four blocks of a forward pass on a multiprocessor: each warp has 16 loads on their way.
     forward = {name: used for name, used in hot.items() if "first_spikesIf" in name}
     assert len(forward) == len(device_on_cpu.FORWARD) // 2
-    assert max(used[2] for used in forward.values()) <= 65536 // (3 * cuda.FORWARD_THREADS)
-    many = {used[2] for name, used in forward.items() if f"ELi{src.NEURONS_A_THREAD}E" in name}
-    assert 0 < max(many) <= 65536 // (4 * cuda.FORWARD_THREADS)  # there, a device is full
+    assert 0 < max(used[2] for used in forward.values()) <= 65536 // (4 * cuda.FORWARD_THREADS)
+    decided = [used[2] for name, used in hot.items() if "first_decisionsIf" in name]
+    assert 0 < max(decided) <= 65536 // (3 * src.LANES * deciding.MOST_WARPS)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -46,9 +46,12 @@ __global__ void warps(int* out) {
     const unsigned odd = __ballot_sync(0xffffffffu, lane % 2 == 1);
     out[threadIdx.x] = sum + __shfl_sync(0xffffffffu, lane, 7) + (odd == 0xaaaaaaaau ? 1000 : 0);
 }
+__global__ void behind(int* out) {
+    out[threadIdx.x] = shim::room[threadIdx.x] = 1;  // the launch tells of 64 bytes
+}
 extern "C" int run(int which, void** args) {
-    void (*kernels[])(int*) = {neighbours, some_leave, some_lanes_leave, warps};
-    return shim::launch(kernels[which], 1, 96, args, "i");
+    void (*kernels[])(int*) = {neighbours, some_leave, some_lanes_leave, warps, behind};
+    return shim::launch(kernels[which], 1, 96, 64, args, "i");
 }
 """
 
@@ -96,3 +99,7 @@ def test_the_lanes_of_a_warp_see_each_other(run: Any) -> None:
     assert status == 0
     sums = np.arange(N_THREADS).reshape(3, 32).sum(axis=1)
     np.testing.assert_array_equal(out, np.repeat(sums, 32) + 7 + 1000)
+
+
+def test_more_shared_memory_than_was_told_of_is_told(run: Any) -> None:
+    assert run(4)[0] == 3

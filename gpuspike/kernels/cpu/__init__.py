@@ -120,6 +120,12 @@ forward, slopes, crossing_slopes = _neurons.forward, _neurons.slopes, _neurons.c
 backward = _neurons.backward
 
 
+def decides(weights: Sequence[Array], neurons: Sequence[LIF]) -> bool:
+    """Whether `decide` takes a network: the neurons of each layer share their time constants."""
+    del weights
+    return all(neuron.shares_taus for neuron in neurons)
+
+
 def decide(
     t_in: Array,
     weights: Sequence[Array],

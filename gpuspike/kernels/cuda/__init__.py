@@ -21,6 +21,8 @@ from gpuspike.kernels.cuda import lazy, update
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda.call import Array, Call, block_kernel, check, elementwise, forward_kernel
+from gpuspike.kernels.cuda.deciding import decide as decide
+from gpuspike.kernels.cuda.deciding import decides as decides
 from gpuspike.kernels.unit import Unit
 from gpuspike.rng import LAYER_BLOCKS
 

@@ -190,6 +190,13 @@ def forward_kernel(dtype: np.dtype[Any], regime: int, per_thread: int, lifted: b
 
 
 @cache
+def decision_kernel(dtype: np.dtype[Any], regime: int) -> Any:
+    """See `cuda.source.decision_instance`; compiled by itself: no training needs it."""
+    name = src.decision_instance(dtype, regime)
+    return _compiled((name,)).get_function(name)
+
+
+@cache
 def _module(dtype: np.dtype[Any], regime: int) -> Any:
     return _compiled(tuple(src.block_kernels(dtype, regime).values()))
 

@@ -13,10 +13,10 @@ typedef long long Index;
 template <typename Real>
 struct Sorted {
     const Real* times;
-    const Index* order;
+    const Index* order;  // none where they lie in it
     double width;  // of the cells into which time is cut from the first spike on; each cell has one anchor
 
-    GPUSPIKE_INLINE double operator()(int k) const { return times[order[k]]; }
+    GPUSPIKE_INLINE double operator()(int k) const { return times[order == nullptr ? k : order[k]]; }
     GPUSPIKE_INLINE double cell(int k) const {
         const double first = (*this)(0), t = (*this)(k);
         return t < infinity<double>() ? floor((t - first) / width) : t;
@@ -36,9 +36,29 @@ struct Sorted {
     }
 };
 
-// What all neurons of a sample need of one event; one thread an event. MIXED needs times and rows only.
+// What all neurons of a sample need of one event at a finite time.
+//   end: for the first event of each anchor, the first event behind it; else not written, nor is `by`. `first_asked`: an
+//   event whose sums go on from the event before, which is to have both in any case.
+template <typename Real, int REGIME>
+GPUSPIKE_INLINE void prepare(
+    int k, int n_pre, int first_asked, const Sorted<Real>& sorted, const Membrane<double>& m, double drive, int* end,
+    Event<Real>* coefficients, Carry<Real>* by) {
+    const double t = sorted(k), cell = sorted.cell(k);
+    const int first = cell == 0.0 ? 0 : sorted.first_in(cell, false, 0, k);
+    const double anchor = sorted(first), next = k + 1 < n_pre ? sorted(k + 1) : infinity<double>();
+    *coefficients = event<Real, REGIME>(t - anchor, next - anchor, next == t, drive, m);
+    if (first != k && k != first_asked) return;
+    *end = sorted.first_in(cell, true, k + 1, n_pre);
+    if (first != k) {
+        *by = {Real(1), Real(1), Real(0)};  // the anchor stays
+    } else if (k > 0) {
+        const int before = sorted.first_in(sorted.cell(k - 1), false, 0, k - 1);
+        *by = carry<Real, REGIME>(anchor - sorted(before), m);
+    }
+}
+
+// The same for samples of a batch; one thread an event. MIXED needs times and rows only.
 //   rows: where the input's row of weights begins.
-//   ends: for the first event of each anchor, the first event behind it; not written for other events, nor is carry.
 template <typename Real, int REGIME>
 GPUSPIKE_INLINE void prepare_event(
     Index i, int n_batch, int n_pre, int n_post, int first_sample, int n_samples, Membrane<double> m, double drive,
@@ -53,17 +73,7 @@ GPUSPIKE_INLINE void prepare_event(
     rows[i] = int(order[source + k]) * n_post;
     if constexpr (REGIME != MIXED) {
         if (!(t < infinity<double>())) return;
-        const double cell = sorted.cell(k);
-        const int first = cell == 0.0 ? 0 : sorted.first_in(cell, false, 0, k);
-        const double anchor = sorted(first), next = k + 1 < n_pre ? sorted(k + 1) : infinity<double>();
-        events[i] = event<Real, REGIME>(t - anchor, next - anchor, next == t, drive, m);
-        if (first == k) {
-            ends[i] = sorted.first_in(cell, true, k + 1, n_pre);
-            if (k > 0) {
-                const int before = sorted.first_in(sorted.cell(k - 1), false, 0, k - 1);
-                carries[i] = carry<Real, REGIME>(anchor - sorted(before), m);
-            }
-        }
+        prepare<Real, REGIME>(k, n_pre, 0, sorted, m, drive, ends + i, events + i, carries + i);
     }
 }
 
@@ -159,6 +169,167 @@ __device__ void load(
     }
 }
 
+// The neurons of a thread on their way through a sample's events. One that goes on no more has a sum that no test passes.
+template <typename Real, int PER_THREAD>
+struct Neurons {
+    Sums<Real> sums[PER_THREAD];
+    Sums<Real> held[PER_THREAD];  // where it came near the threshold, or where events ended
+    int at[PER_THREAD];           // the event behind which it may cross, or -1
+    unsigned going;               // a bit for each
+    Real high[PER_THREAD], spike[PER_THREAD], rising[PER_THREAD];
+    int flat[PER_THREAD];  // the event behind which a crossing is too flat for float32, or -1
+
+    __device__ void begin(int n, bool may, const Sums<Real>& from, Real level, Real known) {
+        sums[n] = may ? from : Sums<Real>{Real(0), infinity<Real>()};
+        held[n] = from;
+        at[n] = flat[n] = -1;
+        high[n] = level, spike[n] = known, rising[n] = Real(0);
+        if (may) going |= 1u << n;
+    }
+};
+
+// Through events from `begin` to `end`, which one anchor serves. A neuron that may cross is held there.
+template <typename Real, int PER_THREAD>
+__device__ __forceinline__ void walk(
+    Neurons<Real, PER_THREAD>& own, int begin, int end, const Real* weight_at, const int* row_at,
+    const Event<Real>* event_at) {
+    constexpr int AT_ONCE = LOADED / int(sizeof(Real)) / PER_THREAD;
+    for (int k = begin; own.going && k < end; k += AT_ONCE) {
+        Event<Real> event[AT_ONCE];
+        Real weight[AT_ONCE][PER_THREAD];
+        if (end - k >= AT_ONCE) {
+            load<true>(AT_ONCE, event_at + k, row_at + k, weight_at, event, weight);
+        } else {
+            load<false>(end - k, event_at + k, row_at + k, weight_at, event, weight);
+        }
+        bool crosses = false;
+        Sums<Real> ahead[PER_THREAD];
+#pragma unroll
+        for (int n = 0; n < PER_THREAD; ++n) ahead[n] = own.sums[n];
+#pragma unroll
+        for (int a = 0; a < AT_ONCE; ++a) {
+#pragma unroll
+            for (int n = 0; n < PER_THREAD; ++n) {
+                ahead[n].add(weight[a][n], event[a]);
+                crosses |= ahead[n].may_cross(event[a], own.high[n]);
+            }
+        }
+        if (crosses) {
+            // Once more, event by event: which one is it?
+#pragma unroll
+            for (int a = 0; a < AT_ONCE; ++a) {
+#pragma unroll
+                for (int n = 0; n < PER_THREAD; ++n) {
+                    own.sums[n].add(weight[a][n], event[a]);
+                    if (!own.sums[n].may_cross(event[a], own.high[n])) continue;
+                    own.held[n] = own.sums[n];
+                    own.at[n] = k + a;
+                    own.sums[n].q = infinity<Real>();
+                    own.going &= ~(1u << n);
+                }
+            }
+        } else {
+#pragma unroll
+            for (int n = 0; n < PER_THREAD; ++n) own.sums[n] = ahead[n];
+        }
+    }
+}
+
+// Solves for neurons that are held. The first one that does not cross goes on, by itself: the others stay where they are.
+// Returns the event that it goes on from, or -1.
+template <typename Real, int REGIME, int PER_THREAD>
+__device__ __forceinline__ int settle(
+    Neurons<Real, PER_THREAD>& own, int n_pre, Real drive, const Membrane<Real>& near, const Real* time_at,
+    const Event<Real>* event_at) {
+#pragma unroll 1
+    for (int n = 0; n < PER_THREAD; ++n) {  // the solution is there once
+        Sums<Real> these = own.held[0];
+        Real level = own.high[0] * drive;
+        int last = own.at[0];
+#pragma unroll
+        for (int other = 1; other < PER_THREAD; ++other) {
+            if (other == n) these = own.held[other], level = own.high[other] * drive, last = own.at[other];
+        }
+        if (last < 0) continue;
+        const Real growth = event_at[last].growth, moment = event_at[last].moment, at = time_at[last];
+        const Real room = (last + 1 < n_pre ? time_at[last + 1] : infinity<Real>()) - at;
+        const Start<Real> from_here = start(these, growth, moment / growth, level, near);
+        const Crossing<Real> found = solve<Real, REGIME>(from_here, room, near);
+        const bool crosses = found.delay < infinity<Real>();
+#pragma unroll
+        for (int other = 0; other < PER_THREAD; ++other) {
+            if (other != n) continue;
+            own.at[other] = -1;
+            if (crosses) {
+                own.spike[other] = at + found.delay;
+                own.rising[other] = found.slope;
+                if (found.slope * near.fast < Real(FLAT)) own.flat[other] = last;
+            } else {
+                own.sums[other] = these;
+                own.going |= 1u << other;
+            }
+        }
+        if (!crosses) return last + 1;
+    }
+    return -1;
+}
+
+// Neurons through events from `begin` to `end`, until each has spiked or has met them all. Solutions wait until all
+// neurons of the thread need one, so that lanes of a warp find theirs together; one of a hundred goes on after it.
+//   n_pre: of the sample, whose times, events and so on these are;  weight_at: the thread's first neuron.
+template <typename Real, int REGIME, int PER_THREAD>
+__device__ __forceinline__ void meet(
+    Neurons<Real, PER_THREAD>& own, int begin, int end, int n_pre, Real drive, const Membrane<Real>& near,
+    const Real* weight_at, const Real* time_at, const int* row_at, const int* end_at, const Event<Real>* event_at,
+    const Carry<Real>* carry_at) {
+    for (int from = begin; from >= 0; from = settle<Real, REGIME>(own, n_pre, drive, near, time_at, event_at)) {
+        for (int first = begin, next; own.going && first < end && time_at[first] < infinity<Real>(); first = next) {
+            next = smaller(end_at[first], end);
+            if (next <= from) continue;
+#pragma unroll
+            for (int n = 0; n < PER_THREAD; ++n) {
+                if (first > 0 && first >= from) own.sums[n].move(carry_at[first]);
+            }
+            walk(own, first < from ? from : first, next, weight_at, row_at, event_at);
+        }
+#pragma unroll
+        for (int n = 0; n < PER_THREAD; ++n) {
+            if (!(own.going >> n & 1u)) continue;
+            own.held[n] = own.sums[n];
+            own.sums[n].q = infinity<Real>();
+        }
+        own.going = 0;
+    }
+}
+
+// Crossings too flat for float32, solved again by all lanes of a warp, which call this together.
+//   apart: between a thread's neurons;  row, column: where its sample's events and its first neuron's weights begin.
+template <typename Real, int REGIME, int PER_THREAD>
+__device__ __forceinline__ void look_again(
+    Neurons<Real, PER_THREAD>& own, int n_pre, int apart, Index row, Index column, double drive,
+    const Membrane<double>& m, const Real* weights, const Real* times, const int* rows) {
+    if constexpr (sizeof(Real) == 4) {
+#pragma unroll
+        for (int n = 0; n < PER_THREAD; ++n) {
+            for (unsigned asking = __ballot_sync(ALL_LANES, own.flat[n] >= 0); asking; asking &= asking - 1) {
+                const int lane = __ffs(int(asking)) - 1, last = __shfl_sync(ALL_LANES, own.flat[n], lane);
+                const double level = double(__shfl_sync(ALL_LANES, own.high[n], lane)) * drive;
+                const Index its_row = __shfl_sync(ALL_LANES, row, lane);
+                const Index its_column = __shfl_sync(ALL_LANES, column, lane) + n * apart;
+                const Real at = times[its_row + last];
+                const Real room = (last + 1 < n_pre ? times[its_row + last + 1] : infinity<Real>()) - at;
+                const Crossing<double> again = solve_together<Real, REGIME>(
+                    last, room, level, m, weights + its_column, times + its_row, rows + its_row);
+                // Else float32 has the last word on whether there is a spike.
+                if (int(threadIdx.x) % LANES == lane && again.delay < infinity<double>()) {
+                    own.spike[n] = at + Real(again.delay);
+                    own.rising[n] = Real(again.slope);
+                }
+            }
+        }
+    }
+}
+
 // First spikes of neurons that share their time constants. A thread has PER_THREAD neurons of a (replica, sample),
 // `width` apart; `width` neighbouring neurons of a sample are neighbouring threads, and all samples meet one such tile of
 // neurons before the next: its weights stay in the cache. The last tile reaches back where it would reach beyond the
@@ -173,7 +344,6 @@ __global__ void __launch_bounds__(FORWARD_THREADS, 2) first_spikes(
     Real* t_out, Real* slope) {
     const Membrane<double> m = {tau_slow, tau_fast, rate};
     const Membrane<Real> near = {Real(m.slow), Real(m.fast), Real(m.rate)};
-    constexpr int AT_ONCE = LOADED / int(sizeof(Real)) / PER_THREAD;
     const int apart = PER_THREAD == 1 ? 0 : LANES;  // `width` where it matters, as known when compiling
     const Index i = Index(blockIdx.x) * FORWARD_THREADS + threadIdx.x;
     const int wide = width * PER_THREAD, n_tiles = (n_post + wide - 1) / wide;
@@ -188,125 +358,24 @@ __global__ void __launch_bounds__(FORWARD_THREADS, 2) first_spikes(
     const int* row_at = whole(rows + row);
     const Real* time_at = times + row;
 
-    // A neuron that spikes no more has a sum that no test passes.
-    Sums<Real> sums[PER_THREAD];
-    Real high[PER_THREAD], spike[PER_THREAD], rising[PER_THREAD];
-    int flat[PER_THREAD];  // the event behind which a crossing is too flat for float32, or -1
-    unsigned silent = 0;
+    Neurons<Real, PER_THREAD> own;
+    own.going = 0;
 #pragma unroll
     for (int n = 0; n < PER_THREAD; ++n) {
         const Real factor = LIFTED && r < n_replica ? lift[out + n * apart] : Real(1);
         const bool may = r < n_replica && factor > Real(0);
-        high[n] = may ? factor : Real(1);
-        sums[n] = {Real(0), may ? Real(0) : infinity<Real>()};
-        spike[n] = may ? infinity<Real>() : Real(0);
-        rising[n] = Real(0);
-        flat[n] = -1;
-        if (may) silent |= 1u << n;
+        own.begin(n, may, {Real(0), Real(0)}, may ? factor : Real(1), may ? infinity<Real>() : Real(0));
     }
-    for (int first = 0, end = 0; silent && first < n_pre && time_at[first] < infinity<Real>(); first = end) {
-        end = ends[row + first];
-#pragma unroll
-        for (int n = 0; n < PER_THREAD; ++n) {
-            if (first > 0) sums[n].move(carry_at[first]);
-        }
-        for (int k = first; silent && k < end; k += AT_ONCE) {
-            Event<Real> event[AT_ONCE];
-            Real weight[AT_ONCE][PER_THREAD];
-            if (end - k >= AT_ONCE) {
-                load<true>(AT_ONCE, event_at + k, row_at + k, weight_at, event, weight);
-            } else {
-                load<false>(end - k, event_at + k, row_at + k, weight_at, event, weight);
-            }
-            bool crosses = false;
-            Sums<Real> ahead[PER_THREAD];
-#pragma unroll
-            for (int n = 0; n < PER_THREAD; ++n) ahead[n] = sums[n];
-#pragma unroll
-            for (int a = 0; a < AT_ONCE; ++a) {
-#pragma unroll
-                for (int n = 0; n < PER_THREAD; ++n) {
-                    ahead[n].add(weight[a][n], event[a]);
-                    crosses |= ahead[n].may_cross(event[a], high[n]);
-                }
-            }
-            if (crosses) {
-                // Once more, event by event: which one is it?
-                unsigned crossing;
-                int last = -1;
-                do {
-                    const int from = last + 1;
-                    Real growth = Real(1), moment = Real(0);
-                    crossing = 0;
-#pragma unroll
-                    for (int a = 0; a < AT_ONCE; ++a) {
-                        if (a < from || crossing) continue;
-                        last = a, growth = event[a].growth, moment = event[a].moment;
-#pragma unroll
-                        for (int n = 0; n < PER_THREAD; ++n) {
-                            sums[n].add(weight[a][n], event[a]);
-                            if (sums[n].may_cross(event[a], high[n])) crossing |= 1u << n;
-                        }
-                    }
-                    if (!crossing) break;
-                    const Real at = time_at[k + last];
-                    const Real room = (k + last + 1 < n_pre ? time_at[k + last + 1] : infinity<Real>()) - at;
-#pragma unroll 1
-                    for (int n = 0; n < PER_THREAD; ++n) {  // the solution is there once
-                        if (!(crossing >> n & 1u)) continue;
-                        Sums<Real> own = sums[0];
-                        Real level = high[0] * Real(drive);
-#pragma unroll
-                        for (int other = 1; other < PER_THREAD; ++other) {
-                            if (other == n) own = sums[other], level = high[other] * Real(drive);
-                        }
-                        const Start<Real> from_here = start(own, growth, moment / growth, level, near);
-                        const Crossing<Real> found = solve<Real, REGIME>(from_here, room, near);
-                        if (!(found.delay < infinity<Real>())) continue;
-                        silent &= ~(1u << n);
-#pragma unroll
-                        for (int other = 0; other < PER_THREAD; ++other) {
-                            if (other != n) continue;
-                            sums[other].q = infinity<Real>();
-                            spike[other] = at + found.delay;
-                            rising[other] = found.slope;
-                            if (found.slope * near.fast < Real(FLAT)) flat[other] = k + last;
-                        }
-                    }
-                } while (silent);
-            } else {
-#pragma unroll
-                for (int n = 0; n < PER_THREAD; ++n) sums[n] = ahead[n];
-            }
-        }
-    }
-    if constexpr (sizeof(Real) == 4) {
-#pragma unroll
-        for (int n = 0; n < PER_THREAD; ++n) {
-            for (unsigned asking = __ballot_sync(ALL_LANES, flat[n] >= 0); asking; asking &= asking - 1) {
-                const int lane = __ffs(int(asking)) - 1, last = __shfl_sync(ALL_LANES, flat[n], lane);
-                const double level = double(__shfl_sync(ALL_LANES, high[n], lane)) * drive;
-                const Index its_row = __shfl_sync(ALL_LANES, row, lane);
-                const Index its_column = __shfl_sync(ALL_LANES, column, lane) + n * apart;
-                const Real at = times[its_row + last];
-                const Real room = (last + 1 < n_pre ? times[its_row + last + 1] : infinity<Real>()) - at;
-                const Crossing<double> again = solve_together<Real, REGIME>(
-                    last, room, level, m, weights + its_column, times + its_row, rows + its_row);
-                // Else float32 has the last word on whether there is a spike.
-                if (int(threadIdx.x) % LANES == lane && again.delay < infinity<double>()) {
-                    spike[n] = at + Real(again.delay);
-                    rising[n] = Real(again.slope);
-                }
-            }
-        }
-    }
+    meet<Real, REGIME>(
+        own, 0, n_pre, n_pre, Real(drive), near, weight_at, time_at, row_at, ends + row, event_at, carry_at);
+    look_again<Real, REGIME>(own, n_pre, apart, row, column, drive, m, weights, times, rows);
     if (r >= n_replica) return;
 #pragma unroll
     for (int n = 0; n < PER_THREAD; ++n) {
-        t_out[out + n * apart] = spike[n];
+        t_out[out + n * apart] = own.spike[n];
         // Where the potential only touches the threshold, the slope is rounding: no gradient.
-        const bool steep = rising[n] * near.fast > Real(tangent);
-        slope[out + n * apart] = steep ? rising[n] * (high[n] * Real(span)) : Real(0);
+        const bool steep = own.rising[n] * near.fast > Real(tangent);
+        slope[out + n * apart] = steep ? own.rising[n] * (own.high[n] * Real(span)) : Real(0);
     }
 }
 

@@ -21,7 +21,7 @@ OPTIONS = ("--std=c++17",)
 DRAWS = "draws.cuh"
 """Of which kernels that are written as the program runs are made, see `cuda.lazy`."""
 
-FILES = (DRAWS, "lif.cuh", "forward.cu", "ttfs.cu", "convolution.cu", "waking.cu", "step.cu")
+FILES = (DRAWS, "lif.cuh", "forward.cu", "ttfs.cu", "convolution.cu", "waking.cu", "step.cu", "deciding.cu")
 
 
 @cache
@@ -193,6 +193,11 @@ def _real(dtype: np.dtype[Any]) -> str:
 def forward_instance(dtype: np.dtype[Any], regime: int, per_thread: int, lifted: bool) -> str:
     """The kernel of first spikes of neurons that share their time constants, so many of them a thread."""
     return f"gpuspike::first_spikes<{_real(dtype)}, {regime}, {per_thread}, {str(lifted).lower()}>"
+
+
+def decision_instance(dtype: np.dtype[Any], regime: int) -> str:
+    """The kernel of decisions of a network of one such regime."""
+    return f"gpuspike::first_decisions<{_real(dtype)}, {regime}>"
 
 
 NO_REGIME = -1

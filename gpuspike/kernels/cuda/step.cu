@@ -145,21 +145,16 @@ GPUSPIKE_INLINE void take_warped(
 
 inline constexpr int MOST_SORTED = 2048;  // inputs of a row that shared memory holds
 
-// The order of a row's spikes by time, ties by number; block x is the row. A bitonic sort of the row filled up to
-// `padded` inputs, a power of two.
+// Sorts `padded` spikes in shared memory, a power of two, with the numbers of their inputs: by time, ties by number. All
+// threads of a block call it together, and must wait for each other before they look. A bitonic sort. Pairs that are 32 or
+// fewer apart are within 64 spikes that a warp has to itself, and need not wait for the others.
 template <typename Real>
-__global__ void __launch_bounds__(256) sort_row(int n_pre, int padded, const Real* t_in, Index* order) {
-    __shared__ Real times[MOST_SORTED];
-    __shared__ int inputs[MOST_SORTED];
-    const Index row = Index(blockIdx.x) * n_pre;
-    for (int k = threadIdx.x; k < padded; k += blockDim.x) {
-        const Real t = k < n_pre ? t_in[row + k] : infinity<Real>();
-        times[k] = t < infinity<Real>() ? t : infinity<Real>();  // NaN would leave no order
-        inputs[k] = k;
-    }
+__device__ void sort_block(int padded, Real* times, int* inputs) {
+    int before = padded;
     for (int size = 2; size <= padded; size *= 2) {
-        for (int stride = size / 2; stride > 0; stride /= 2) {
-            __syncthreads();
+        for (int stride = size / 2; stride > 0; before = stride, stride /= 2) {
+            if (stride > LANES || before > LANES || size == 2) __syncthreads();
+            else __syncwarp();
             for (int n = threadIdx.x; n < padded / 2; n += blockDim.x) {
                 const int low = 2 * n - (n & (stride - 1)), high = low + stride;
                 const Real a = times[low], b = times[high];
@@ -171,6 +166,20 @@ __global__ void __launch_bounds__(256) sort_row(int n_pre, int padded, const Rea
             }
         }
     }
+}
+
+// The order of a row's spikes by time, ties by number; block x is the row, filled up to `padded` inputs.
+template <typename Real>
+__global__ void __launch_bounds__(256) sort_row(int n_pre, int padded, const Real* t_in, Index* order) {
+    __shared__ Real times[MOST_SORTED];
+    __shared__ int inputs[MOST_SORTED];
+    const Index row = Index(blockIdx.x) * n_pre;
+    for (int k = threadIdx.x; k < padded; k += blockDim.x) {
+        const Real t = k < n_pre ? t_in[row + k] : infinity<Real>();
+        times[k] = t < infinity<Real>() ? t : infinity<Real>();  // NaN would leave no order
+        inputs[k] = k;
+    }
+    sort_block(padded, times, inputs);
     __syncthreads();
     for (int k = threadIdx.x; k < n_pre; k += blockDim.x) order[row + k] = inputs[k];
 }

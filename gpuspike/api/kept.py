@@ -1,0 +1,55 @@
+"""A network as files hold it: arrays and a header, which become a network again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpuspike.api.chip import Chip
+from gpuspike.api.history import History
+from gpuspike.api.network import Network
+from gpuspike.api.neurons import of_told
+from gpuspike.errors import DataError
+from gpuspike.network.delays import DelayRule
+from gpuspike.network.parameters import Parameters
+from gpuspike.training.fit import Recipe
+
+Array = NDArray[Any]
+
+
+def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) -> Network:
+    """A network out of what `Network.save` writes.
+
+    Raises:
+        DataError: another content.
+    """
+    net = Network.__new__(Network)
+    try:
+        net._build(
+            header["sizes"],
+            header["bias_times"],
+            header["seed"],
+            header["replicas"],
+            of_told(header["neuron"]),
+            header["dtype"],
+            header["backend"],
+            trained := header.get("trained", ()),
+            DelayRule(**header.get("delay_rule", {})),
+        )
+        layers = net._architecture.layers
+        net.parameters = Parameters.from_arrays(arrays, layers, net.replicas, net.dtype, place, trained)
+        told: Any = {name: arrays[f"history_{name}"] for name in History.names()}
+        told |= {"step": header["step"], "step_reason": header.get("step_reason")}
+        net.epoch, net.history = int(header["epoch"]), History(**told)
+        net.recipe = None if header["recipe"] is None else Recipe.of_plain(header["recipe"])
+        net.provenance = dict(header["provenance"])
+        chip = header["chip"]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{place} holds no network of this version: {error!r}") from None
+    net.state = {n: a for n, a in arrays.items() if n.startswith(("optimizer_", "bump_"))}
+    if chip is None:
+        return net
+    drawn = {n.removeprefix("chip_"): a for n, a in arrays.items() if n.startswith("chip_")}
+    return net.placed(Chip.of(chip["values"], chip["seed"], drawn), header["gradient"])
