@@ -344,7 +344,7 @@ def array_module(**arrays: Any) -> ModuleType:
     for name, array in arrays.items():
         if isinstance(array, np.ma.MaskedArray):
             raise DtypeError(f"{name} must not be masked: no spike is inf, got a MaskedArray")
-        if cupy is not None and isinstance(array, cupy.ndarray):
+        if cupy is not None and (isinstance(array, cupy.ndarray) or hasattr(array, "computed_later")):
             modules[name] = cupy
         elif isinstance(array, np.ndarray):
             modules[name] = np

@@ -24,7 +24,7 @@ def predicted(device: str, case: str = "") -> dict[str, float]:
 
     A process of its own computes them: it puts another CuPy in the place of the one that measures.
     """
-    model = DEVICES.get(device)
+    model = DEVICES.get(device.partition(" (")[0])
     if model is None:
         return {}
     script = str(Path(__file__).with_name("predicted.py"))

@@ -271,11 +271,12 @@ BLOCKS: dict[str, Callable[[Launch, Device], Work]] = {
 }
 
 THREADS = {
-    "take_warped": (900, 20, 4), "take": (120, 6, 3), "jitter_now": (350, 9, 2), "normals_now": (350, 5, 2),
+    "take_warped": (900, 20, 4), "take": (450, 9, 3), "jitter_now": (350, 9, 2), "normals_now": (350, 5, 2),
     "prepare": (260, 10, 3), "append": (60, 3, 1), "cut": (60, 3, 1), "loss": (900, 60, 12),
-    "rates": (200, 5, 2), "descent": (60, 8, 2), "bump": (60, 3, 2), "patches": (150, 2, 1),
+    "rates": (200, 5, 2), "update": (130, 11, 3), "patches": (150, 2, 1),
     "heard": (120, 5, 1), "gathered": (900, 25, 7), "spread": (150, 6, 2), "wake": (600, 30, 30),
-    "share": (40, 2, 1), "cupy": (40, 3, 1),
+    "share": (40, 2, 1), "cupy": (40, 3, 1), "chip_weights": (100, 4, 2), "chip_inputs": (100, 3, 2),
+    "chip": (450, 5, 2),
 }  # fmt: skip
 """Of elementwise kernels: a thread's instructions, its loads, and how many of these wait for another."""
 

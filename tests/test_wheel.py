@@ -19,6 +19,7 @@ def test_the_device_code_and_the_configuration_are_in_the_wheel(tmp_path: Path) 
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
+        "kernels/cuda/draws.cuh",
         "kernels/cuda/lif.cuh",
         "kernels/cuda/step.cu",
         "kernels/cuda/forward.cu",

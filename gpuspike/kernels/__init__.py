@@ -60,12 +60,14 @@ class Trial(NamedTuple):
         delay: of the same shape, added to the times of spikes, none of which comes before 0 by it; inf: lost.
         grid: spikes are seen at the next multiple of it; 0: when they come.
         end: spikes behind it are not seen.
+        slopes: whether anybody asks for the membranes' slopes; else they may be in any unit.
     """
 
     lift: Array | None = None
     delay: Array | None = None
     grid: float = 0.0
     end: float = math.inf
+    slopes: bool = True
 
 
 SAME_TICK = 1e-3
@@ -74,10 +76,10 @@ SAME_TICK = 1e-3
 
 def seen(times: Array, grid: float, end: float) -> Array:
     """Spike times as they are seen: at the next multiple of a grid, if it is not 0; behind the end never."""
-    xp, dtype = array_module(times=times), times.dtype
+    dtype = times.dtype
     if grid > 0.0:
-        times = xp.ceil(times.astype(np.float64) / grid - SAME_TICK) * grid
-    return xp.where(times > end, np.inf, times).astype(dtype, copy=False)
+        times = np.ceil(times.astype(np.float64) / grid - SAME_TICK) * grid
+    return np.where(times > end, np.inf, times).astype(dtype, copy=False)
 
 
 class Kernels(Protocol):

@@ -12,6 +12,7 @@ from gpuspike.kernels import Array, LayerState, Trial
 from gpuspike.kernels.convolution import ConvolutionKernels
 from gpuspike.kernels.reference import draws as reference_step
 from gpuspike.kernels.trials import check_trial, heard
+from gpuspike.kernels.waiting import computed
 
 
 class LayerKernels(Protocol):
@@ -124,9 +125,14 @@ class Stack:
             n_replica, _, n_post = layer_weights.shape
             check_trial(trial, (n_replica, t_in.shape[1], n_post), layer_weights.dtype)
             t_cross, slope = self._layer.forward(t_in, order, layer_weights, neuron, trial.lift)
-            t_out = heard(t_cross, trial) if trials else t_cross
+            t_out = computed("heard", heard(self._later(t_cross), trial)) if trials else t_cross
             states.append(LayerState(t_in, order, t_out, t_cross, slope))
         return states
+
+    def _later(self, array: Array) -> Array:
+        """The array, of a device as one with which arithmetic waits; see `cuda.lazy`."""
+        later = getattr(self._layer, "later", None)
+        return array if later is None else later(array)
 
     def backward(
         self,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpuspike.backend import array_module
 from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import Array, Trial, seen
@@ -24,9 +26,8 @@ def check_trial(trial: Trial, shape: tuple[int, ...], dtype: Any) -> None:
 
 def heard(t_cross: Array, trial: Trial) -> Array:
     """A layer's spikes as whoever listens gets them."""
-    given = {} if trial.delay is None else {"delay": trial.delay}
-    xp = array_module(t_cross=t_cross, **given)
     times = t_cross
     if trial.delay is not None:
-        times = xp.maximum(times + trial.delay, xp.minimum(times, 0.0))
+        array_module(t_cross=t_cross, delay=trial.delay)  # which must be of one kind
+        times = np.maximum(times + trial.delay, np.minimum(times, 0.0))
     return seen(times, trial.grid, trial.end)

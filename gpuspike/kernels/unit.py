@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.kernels import Array, LayerState, Trial
 from gpuspike.kernels.constants import MIXED, Constants, constants, regime
+from gpuspike.kernels.waiting import computed
 from gpuspike.neuron import LIF
 
 
@@ -110,8 +111,12 @@ class AnyNeurons:
     ) -> list[LayerState]:
         """See `Kernels.forward`."""
         units = [unit(neuron, w) for neuron, w in zip(neurons, weights, strict=True)]
-        weights = [self._times(w, one.per_drive) for w, one in zip(weights, units, strict=True)]
+        weights = [
+            computed("weights", self._times(w, one.per_drive)) for w, one in zip(weights, units, strict=True)
+        ]
         states = self._kernels.forward(t_in, order, weights, units, bias_times, trials)
+        if trials is not None and not any(trial.slopes for trial in trials):
+            return states
         return [
             s._replace(slope=self._times(s.slope, one.span)) for s, one in zip(states, units, strict=True)
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from gpuspike.backend import array_module
 from gpuspike.errors import ConfigError, DataError, ValueRangeError
 from gpuspike.kernels import Kernels, LayerState, Trial, seen
 from gpuspike.kernels.convolution import Convolution
+from gpuspike.kernels.waiting import computed, kept
 from gpuspike.network import passes
 from gpuspike.network.delays import Delays
 from gpuspike.network.layers import Layer, LayerInput, Moment
@@ -45,6 +46,19 @@ class Chip(Protocol):
             received: (n_replica or 1, n_batch, n_pre) input spikes, the first layer's bias spikes at the end.
         """
         ...
+
+
+class Programmed(NamedTuple):
+    """Weights of each layer on a chip, for one step; see `programming`.
+
+    Attributes:
+        held: as they are programmed;  come: what they come to.
+        slopes: whether the step's gradient needs the slopes of the chip's membranes.
+    """
+
+    held: list[Array]
+    come: list[Array]
+    slopes: bool = True
 
 
 class EmulatedChip:
@@ -154,7 +168,17 @@ class EmulatedChip:
 
     def program(self, weights: Sequence[Array]) -> list[Array]:
         """Weights as the chip can hold them; see `Chip.program`."""
-        return [self.substrate.programmed(w, number) for number, w in enumerate(weights)]
+        return [computed("weights", held) for held in self._held(weights)]
+
+    def _held(self, weights: Sequence[Array]) -> list[Array]:
+        """The same, of a device computed later."""
+        later = self._dice.later
+        return [self.substrate.programmed(later(w), number) for number, w in enumerate(weights)]
+
+    def programming(self, weights: Sequence[Array], *, slopes: bool = True) -> Programmed:
+        """Weights as they are for one step, of a device computed with whatever needs them first."""
+        held = [kept(w) for w in self._held(weights)]
+        return Programmed(held, [kept(w) for w in self._come(held)], slopes)
 
     def limit(self, weights: Sequence[Array]) -> None:
         """Keeps weights in range; see `Chip.limit`."""
@@ -166,6 +190,10 @@ class EmulatedChip:
 
     def come(self, held: Sequence[Array]) -> list[Array]:
         """What programmed weights come to."""
+        return [computed("weights", come) for come in self._come([self._dice.later(w) for w in held])]
+
+    def _come(self, held: Sequence[Array]) -> list[Array]:
+        """The same, of a device computed later."""
         return [silicon.effective(w) for silicon, w in zip(self._silicon, held, strict=True)]
 
     def pull_back(self, grads: Sequence[Array]) -> list[Array]:
@@ -218,28 +246,45 @@ class EmulatedChip:
             tuple(seen(np.array(layer.bias_times, np.float64), grid, last).tolist()) for layer in self._layers
         ]
 
-    def states(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[LayerState]:
+    def states(
+        self,
+        weights: Sequence[Array],
+        received: LayerInput,
+        moment: Moment,
+        programmed: Programmed | None = None,
+    ) -> list[LayerState]:
         """What happens on the chip, its membranes' own crossings included.
 
         Args:
             weights: as the trainer has them, (n_chip, n_pre, n_post) of each layer.
             received: (n_chip or 1, n_batch, n_pre) input spikes.
             moment: address of the trials' randomness.
+            programmed: what `programming` makes of the weights, where somebody else needs it too.
         """
         received = self._arriving(received, moment)
         n_batch, dtype, trials = received.t_in.shape[1], weights[0].dtype, None
         quiet = self.substrate.clock == Clock() and not any(map(self.substrate.doing, ("lift", "delay")))
         if not quiet or any(silicon.always_on is not None for silicon in self._silicon):
             trials = [self._trial(silicon, n_batch, dtype, moment) for silicon in self._silicon]
+        known = self.programming(weights) if programmed is None else programmed
+        come = known.come
+        if trials is not None and not known.slopes:
+            trials = [trial._replace(slopes=False) for trial in trials]
+        delays, convolutions = self.delays, self.convolutions
+        if any(own is not None for own in (*delays, *convolutions)):
+            come = [computed("weights", w) for w in come]
+            for number, trial in enumerate(trials or ()):
+                if trials is not None and trial.delay is not None:
+                    trials[number] = trial._replace(delay=computed("delay", trial.delay))
         return passes.forward(
             self._kernels,
             received,
-            self.effective(weights),
+            come,
             self.neurons,
-            self.delays,
+            delays,
             self.bias_times(),  # those of the first layer are in the input already
             trials,
-            self.convolutions,
+            convolutions,
         )
 
     def __call__(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[Array]:
@@ -269,30 +314,46 @@ class EmulatedChip:
 
     def _arriving(self, received: LayerInput, moment: Moment) -> LayerInput:
         """Input spikes as they arrive at the chip."""
-        layer, t_in, clock = self._layers[0], received.t_in, self.substrate.clock
+        t_in, clock = received.t_in, self.substrate.clock
         if on_their_way := self.substrate.doing("arrive"):  # each chip has its own
-            alone = len(t_in) < len(self.seeds)
-            t_in = array_module(t_in=t_in).repeat(t_in, len(self.seeds), axis=0) if alone else t_in.copy()
-            inputs = t_in[:, :, : layer.n_in]
-            like = np.empty(inputs.shape, t_in.dtype)  # of the host: only its shape and type are asked for
-            trials = Trials(self._dice, moment, 0, like, self._silicon[0].neuron)
-            for distortion in on_their_way:
-                distortion.arrive(inputs, trials)
-                _refuse_nan(distortion, "arrive", inputs)
+            t_in = self._underway(t_in, on_their_way, moment)
         ends = clock.last < np.inf  # which a device is not asked whether it changes anything
         if clock.grid > 0.0 or (ends and (self._dice.on_device or _ends_some(t_in, clock.last))):
-            t_in = seen(t_in, clock.grid, clock.last)
+            t_in = seen(self._dice.later(t_in), clock.grid, clock.last)
+        t_in = computed("inputs", t_in)
         return received if t_in is received.t_in else LayerInput(t_in, None)
+
+    def _underway(self, t_in: Array, on_their_way: Sequence[Distortion], moment: Moment) -> Array:
+        """Input spikes (n_chip, n_batch, n_pre) after what happens to them on their way."""
+        n_in, shape = self._layers[0].n_in, (len(self.seeds), *t_in.shape[1:])
+        waits = (
+            self._dice.on_device
+            and n_in == shape[2]
+            and all(distortion.packaged for distortion in on_their_way)
+        )
+        if waits:
+            t_in = inputs = self._dice.later(t_in, shape)
+        else:  # bias spikes are behind the inputs, which change where they are
+            alone = len(t_in) < len(self.seeds)
+            t_in = array_module(t_in=t_in).repeat(t_in, len(self.seeds), axis=0) if alone else t_in.copy()
+            inputs = t_in[:, :, :n_in]
+        like = np.empty(inputs.shape, t_in.dtype)  # of the host: only its shape and type are asked for
+        trials = Trials(self._dice, moment, 0, like, self._silicon[0].neuron, plain=not waits)
+        for distortion in on_their_way:
+            distortion.arrive(inputs, trials)
+            _refuse_nan(distortion, "arrive", inputs)
+        return t_in
 
     def _trial(self, silicon: Silicon, n_batch: int, dtype: Any, moment: Moment) -> Trial:
         """What the trials of a batch draw for one layer."""
         clock, lift, delay = self.substrate.clock, None, None
         like = np.empty((len(self.seeds), n_batch, silicon.layer.n_out), dtype)
         trials = Trials(self._dice, moment, silicon.number, like, silicon.neuron)
+        later = self._dice.later
         for distortion in self.substrate.doing("lift"):
-            own = distortion.lift(trials)
+            own = distortion.lift(trials if distortion.packaged else replace(trials, plain=True))
             _refuse_nan(distortion, "lift", own)
-            lift = own if lift is None else lift + own
+            lift = own if lift is None else later(lift) + own
         if lift is not None or silicon.always_on is not None:
             base = self._dice.constant(self._base(silicon, like.dtype)[:, None])
             if lift is None:
@@ -300,12 +361,17 @@ class EmulatedChip:
                 lift = lift.copy() if self._dice.on_device else lift
             else:
                 for fixed in silicon.fixed:
-                    lift = np.where(fixed[:, None], 0.0, lift).astype(like.dtype, copy=False)
+                    lift = np.where(later(fixed[:, None]), 0.0, lift).astype(like.dtype, copy=False)
+                lift = later(lift)
                 lift += base
         for distortion in self.substrate.doing("delay"):
-            delay = distortion.delay(delay, trials)
+            if distortion.packaged:
+                delay = distortion.delay(None if delay is None else later(delay), trials)
+            else:
+                before = None if delay is None else computed("before", delay)
+                delay = distortion.delay(before, replace(trials, plain=True))
             _refuse_nan(distortion, "delay", delay)
-        return Trial(lift, delay, clock.grid, clock.last)
+        return Trial(lift if lift is None else computed("lift", lift), delay, clock.grid, clock.last)
 
 
 def _ends_some(t_in: Array, last: float) -> bool:
@@ -323,7 +389,8 @@ def _refuse_nan(distortion: Distortion, hook: str, array: Array | None) -> None:
     Raises:
         ValueRangeError: by the distortion's name.
     """
-    own = not type(distortion).__module__.startswith("gpuspike.")
-    if own and isinstance(array, np.ndarray) and (count := int(np.isnan(array).sum())):
+    if distortion.packaged or array is None or array_module(array=array) is not np:
+        return
+    if count := int(np.isnan(array).sum()):
         name = type(distortion).__name__
         raise ValueRangeError(f"{hook} of the distortion {name} must make numbers or inf, got {count} NaN")

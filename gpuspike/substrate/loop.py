@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, host
 from gpuspike.kernels.bias import with_bias
 from gpuspike.kernels.convolution import Convolution
+from gpuspike.kernels.waiting import computed
 from gpuspike.network import passes
 from gpuspike.network.constants import TRAINED
 from gpuspike.network.delays import Delays
@@ -19,7 +21,7 @@ from gpuspike.network.layers import EVALUATION, Layer, LayerInput, Moment
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
-from gpuspike.substrate.chip import Chip, EmulatedChip
+from gpuspike.substrate.chip import Chip, EmulatedChip, Programmed
 
 Array = NDArray[Any]
 
@@ -62,6 +64,7 @@ class OnChip:
             raise ConfigError(f"a convolution is trained on emulated chips, got a {type(chip).__name__}")
         self.network, self.chip, self.gradient, self.fresh = network, chip, gradient, fresh
         self._renewed: Moment | None = None  # what the chip is that of
+        self._programmed: Programmed | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -117,7 +120,7 @@ class OnChip:
         moment = moment or Moment()
         self.renew(moment)
         if isinstance(self.chip, EmulatedChip):
-            return self.chip.states(weights, received, moment)
+            return self.chip.states(weights, received, moment, self._programmed)
         states: list[LayerState] = []
         t_in, order = received.t_in, np.empty(0, np.int64)
         for number, t_out in enumerate(self.chip(weights, received, moment)):
@@ -139,6 +142,19 @@ class OnChip:
         if self.fresh is None or moment.epoch == EVALUATION or moment == self._renewed:
             return
         self.chip, self._renewed = self.fresh(moment), moment
+
+    def during(self, weights: Sequence[Array]) -> OnChip:
+        """The same for one step, from its forward pass to its gradient: the chip is programmed once.
+
+        Args:
+            weights: the trainer's, which do not change before the gradient is known.
+        """
+        if not isinstance(self.chip, EmulatedChip):
+            return self
+        own = copy(self)
+        # The nominal gradient has slopes of the nominal membranes.
+        own._programmed = self.chip.programming(weights, slopes=self.exact is not None)
+        return own
 
     def backward(
         self,
@@ -232,9 +248,13 @@ class OnChip:
 
     def believed(self, weights: Sequence[Array]) -> tuple[list[Array], list[LIF]]:
         """The weights and the neurons of every layer that the gradient is taken of."""
-        if self.exact is not None:
-            return self.exact.effective(weights), self.exact.neurons
-        return self.chip.program(weights), [layer.neuron for layer in self.layers]
+        exact, known, neurons = self.exact, self._programmed, [layer.neuron for layer in self.layers]
+        if known is not None:
+            wanted = known.held if exact is None else known.come
+            return [computed("weights", w) for w in wanted], neurons if exact is None else exact.neurons
+        if exact is not None:
+            return exact.effective(weights), exact.neurons
+        return self.chip.program(weights), neurons
 
     def programmed(self, weights: Sequence[Array]) -> tuple[list[Array], list[Array]]:
         """The weights that an emulated chip answers with, and those that the gradient is taken of.

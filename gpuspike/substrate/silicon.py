@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpuspike.backend import array_module
 from gpuspike.kernels import SAME_TICK, Kernels
 from gpuspike.kernels.convolution import Convolution
+from gpuspike.kernels.waiting import computed
 from gpuspike.network.delays import Delays
 from gpuspike.network.layers import Layer, Moment
 from gpuspike.network.unshared import each, together
@@ -77,6 +78,15 @@ class Dice:
         kernels: Any = self._kernels
         return kernels.constant(values, values.dtype) if self.on_device else values
 
+    def later(self, array: Array, shape: tuple[int, ...] | None = None) -> Array:
+        """The array; of a device as one with which arithmetic waits, to be one kernel; see `kernels.waiting`.
+
+        Args:
+            shape: that it is repeated to, on a device.
+        """
+        kernels: Any = self._kernels
+        return array if array_module(array=array) is np else kernels.later(array, shape)
+
     @property
     def on_device(self) -> bool:
         """Whether trials are computed on a device."""
@@ -87,7 +97,9 @@ class Dice:
         purpose, seeds = TRIAL_KINDS.get(kind, Purpose.OWN_TRIALS), self.seeds
         if purpose is Purpose.OWN_TRIALS:  # a purpose has 8 bits: what tells kinds apart is the seed
             seeds = tuple(digest(f"{kind} {seed}") >> 1 for seed in seeds)  # a device takes 63 bits
-        return self._kernels.normals(like, seeds, purpose, layer, *moment)
+        kernels: Any = self._kernels
+        draw = kernels.normals_later if self.on_device else kernels.normals
+        return draw(like, seeds, purpose, layer, *moment)
 
 
 @dataclass
@@ -168,15 +180,15 @@ class Silicon:
     def effective(self, held: Array) -> Array:
         """What programmed weights come to; of a convolution neuron by neuron, where they differ."""
         if self.convolution is not None and not self._alike:
-            held = each(self.convolution, held)
+            held = each(self.convolution, computed("weights", held))
         come = held
         if self.error is not None:
             come = (come + self.beside(come, "error")).astype(held.dtype, copy=False)
         if self.gain is not None:
             come = (come * self.beside(come, "gain")).astype(held.dtype, copy=False)
         if self.stuck is not None:
-            stuck, xp = self.beside(held, "stuck"), array_module(held=held)
-            come = xp.where(xp.isnan(stuck), come, stuck).astype(held.dtype, copy=False)
+            stuck = self.dice.later(self.beside(held, "stuck"))
+            come = np.where(np.isnan(stuck), come, stuck).astype(held.dtype, copy=False)
         return come
 
     def beside(self, array: Array, name: str) -> Array:
@@ -214,7 +226,8 @@ class Silicon:
     def pull_back(self, grad: Array) -> Array:
         """The gradient of effective weights as that of the programmed ones."""
         if self.gain is not None or self.stuck is not None:
-            grad = (grad * self.beside(grad, self._factor)).astype(grad.dtype)
+            grad = (self.dice.later(grad) * self.beside(grad, self._factor)).astype(grad.dtype)
+            grad = computed("pull", grad)
         return grad if self.convolution is None else together(self.convolution, grad)
 
     @property
@@ -275,6 +288,7 @@ class Trials:
         number: of the layer.
         like: (n_chip, n_batch, n) an empty array on the host, of the type of the spike times.
         neuron: the layer's.
+        plain: for a distortion that is not the package's: a device's numbers are there, none computed later.
     """
 
     dice: Dice
@@ -282,10 +296,12 @@ class Trials:
     number: int
     like: Array
     neuron: LIF
+    plain: bool = False
 
     def normals(self, kind: str) -> Array:
         """A normal number for each neuron, or input, in each trial; see `Dice` for the kind."""
-        return self.dice.normals(kind, self.like, self.number, self.moment)
+        drawn = self.dice.normals(kind, self.like, self.number, self.moment)
+        return computed("normals", drawn) if self.plain else drawn
 
     def constant(self, values: Array) -> Array:
         """A few numbers of the chips, where trials are computed."""

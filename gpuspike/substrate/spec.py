@@ -153,7 +153,7 @@ class Substrate:
     def programmed(self, weights: Array, layer: int) -> Array:
         """A layer's weights as the chip can hold them: clipped, then rounded; or the same array."""
         for distortion in self._on:
-            weights = distortion.program(weights, layer)
+            weights = distortion.program(distortion.as_given(weights), layer)
         return weights
 
     def check_window(self, window: float, unit: float) -> None:

@@ -5,6 +5,7 @@ Where each step has a chip of its own, the host draws it, and the step runs kern
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from gpuspike.kernels.cuda import call as cuda_call
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda import step_source as step_src
+from gpuspike.kernels.cuda import update as cuda_update
 from gpuspike.kernels.cuda import waking as cuda_waking
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Machine
@@ -117,6 +119,8 @@ class DeviceStep:
         if isinstance(shift, RandomShift):
             purpose = int(Purpose.AUGMENTATION)
             self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, purpose)
+        noise = (network.layers[0].n_in, rule.input_noise, int(Purpose.INPUT_NOISE))
+        self._noise = cuda_step.Noise(*noise) if rule.input_noise else cuda_step.Noise()
         n_replica, place = len(seeds), self._place
         with self._lane.entered():
             for machine in (network, self._examined):
@@ -271,28 +275,21 @@ class DeviceStep:
         network, rule, at, batches = self._network, self._rule, self._judgement, self._batches
         assert batches is not None
         weights = self._named("weights")
+        network = network.during(weights) if isinstance(network, OnChip) else network
         if self._warp is None:
-            t_in, order, labels = cuda_step.take(batches, n_batch, self._shift)
+            t_in, order, labels = cuda_step.take(batches, n_batch, self._shift, self._noise)
         else:
             order, (t_in, labels) = None, cuda_step.take_warped(batches, n_batch, self._warp)
-        if rule.input_noise:
-            n_in, purpose = network.layers[0].n_in, Purpose.INPUT_NOISE
-            cuda_step.jitter_now(t_in, n_in, rule.input_noise, self._seeds, purpose, self._clock)
+            cuda_step.jitter_now(t_in, self._noise, self._seeds, self._clock)
         states = network.forward(weights, LayerInput(t_in, order), moment)
         losses, t_out_grad = self._loss(states[-1].t_out, labels)
-        for state, first in zip(states, self._first, strict=True):
-            cuda_step.count_silent(state.t_out, self._silent, first)
+        cuda_step.count_all([state.t_out for state in states], self._silent)
         share = n_batch / batches.order.shape[1]
         cuda_step.judge(at, self._silent, labels, states[-1].t_out, losses, share)
         if isinstance(self._bumping, Waking):
             states = self._wake(self._bumping, weights, states, labels, n_batch)
         grads = network.backward(weights, states, t_out_grad, active=at.active, max_weight_grad=rule.limit)
-        self._descend(weights, grads.weights)
-        for number, first in enumerate(self._first):
-            heard = network.layers[number].n_out // network.layers[number].n_post  # places of each map
-            targeted = self._bumping.targeted
-            cuda_step.bump(weights[number], number, first, heard, targeted, at, self._silent)
-        network.after_step(weights)
+        self._descend(weights, grads.weights, network)
 
     def _wake(
         self, rule: Waking, weights: list[Any], states: list[LayerState], labels: Any, n_batch: int
@@ -308,12 +305,21 @@ class DeviceStep:
             cuda_waking.follow(shares[number], self._silent, self._first[number], n_batch)
         return found
 
-    def _descend(self, weights: list[Any], grads: list[Any]) -> None:
+    def _descend(self, weights: list[Any], grads: list[Any], machine: Machine) -> None:
+        """The optimiser's step, the bumps, and what `Machine.after_step` does, which is a chip's range."""
+        chip = machine.chip if isinstance(machine, OnChip) else None
+        most = [
+            chip.substrate.most(n) if isinstance(chip, EmulatedChip) else math.inf
+            for n in range(len(weights))
+        ]
+        places = [layer.n_out // layer.n_post for layer in machine.layers]  # of each map
+        at, targeted = self._judgement, self._bumping.targeted
+        bumps = cuda_update.Bumps(at.layer, at.size, self._silent, self._first, places, most, targeted)
         kept = [self._named(f"optimizer_{name}") for name in self._optimizer.STATE]
         states = [[arrays[number] for arrays in kept] for number in range(len(weights))]
         steps = self._arrays.get("optimizer_steps")
-        rate, active = self._learning_rate, self._judgement.active
-        cuda_step.descend_active(self._optimizer, weights, grads, states, steps, rate, active)
+        rate = self._learning_rate
+        cuda_update.descend_active(self._optimizer, weights, grads, states, steps, rate, at.active, bumps)
 
     def figures(self) -> Array:
         """See `step.Step.figures`; waits for the device."""

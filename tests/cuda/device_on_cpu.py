@@ -39,8 +39,9 @@ def optimizer_kernels(optimizer: Optimizer) -> list[src.Elementwise]:
     if not optimizer.device:
         return []
     rates = step_src.rates_kernel(type(optimizer), tuple(vars(optimizer)))
-    step = step_src.descent_kernel(type(optimizer), optimizer.numbers()._fields)
-    return [step] if rates is None else [rates, step]
+    numbers = optimizer.numbers()._fields
+    steps = [step_src.update_kernel(type(optimizer), numbers, n + 1) for n in range(step_src.LAYERS_AT_ONCE)]
+    return steps if rates is None else [rates, *steps]
 
 
 PACKAGE = Path(gpuspike.__file__).parent
@@ -89,6 +90,11 @@ def parameters(text: str) -> list[tuple[bool, str, str]]:
     return [(part[0] == "raw", part[-2], part[-1]) for part in words]
 
 
+def is_array(kernel: src.Elementwise, raw: bool, name: str) -> bool:
+    """Whether an input is an array; in texts that are not written as the program runs, all others are raw."""
+    return raw or (kernel.written and name.startswith("x"))
+
+
 def elementwise_code(kernel: src.Elementwise, dtype: str) -> str:
     """A loop over `i` around the operation, as CuPy writes one, for plain pointers."""
     arguments, inside = ["long long shim_size"], ""
@@ -97,11 +103,11 @@ def elementwise_code(kernel: src.Elementwise, dtype: str) -> str:
             c_type = C_TYPES[dtype if kind == "T" else kind]
             if raw:
                 arguments.append(f"{const}{c_type}* {name}")
-            elif const:
+            elif const and not is_array(kernel, raw, name):
                 arguments.append(f"{c_type} {name}")
             else:
-                arguments.append(f"{c_type}* shim_{name}")
-                inside += f"{c_type}& {name} = shim_{name}[i]; "
+                arguments.append(f"{const}{c_type}* shim_{name}")
+                inside += f"{const}{c_type}& {name} = shim_{name}[i]; "
     return (
         f'extern "C" void {kernel.name}_{dtype}({", ".join(arguments)}) {{\n'
         f"  [[maybe_unused]] typedef {C_TYPES[dtype]} T;\n"
@@ -126,6 +132,27 @@ def translation_unit(kernels: Sequence[src.Elementwise], instances: Sequence[str
         for instance in instances
     ]
     return "\n".join(parts)
+
+
+SMALL_SHIM = """#include <cmath>
+#define __host__
+#define __device__
+#define __forceinline__ inline
+using namespace std;
+"""
+"""All that a kernel needs that is written as the program runs: it has no threads that meet."""
+
+
+def built_now(folder: Path, kernel: src.Elementwise) -> Any:
+    """The library of a kernel that the program has written."""
+    text = SMALL_SHIM + kernel.preamble + elementwise_code(kernel, "float32")
+    library = folder / f"{kernel.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
+    if not library.exists():
+        own = folder / f"{library.stem}-{os.getpid()}"
+        command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-x", "c++"]
+        subprocess.run([*command, "-", "-o", str(own)], check=True, input=text.encode())
+        own.replace(library)
+    return ctypes.CDLL(str(library))
 
 
 def build(
@@ -512,11 +539,47 @@ _ready: set[str] = set()
 class FakeElementwiseKernel:
     def __init__(self, in_params: str, out_params: str, operation: str, name: str, **other: Any) -> None:
         assert set(other) == {"preamble", "options"}
-        assert other["preamble"] == src.source()
-        self.kernel = src.Elementwise(name, in_params, out_params, operation)
+        written = other["preamble"] != src.source()
+        self.kernel = src.Elementwise(name, in_params, out_params, operation, written)
+        assert other["preamble"] == self.kernel.preamble
+        if written and self.kernel not in _kernels:
+            _kernels[self.kernel] = built_now(Path(_library._name).parent, self.kernel)
         assert self.kernel in _kernels
 
+    def _written(self, args: tuple[Any, ...]) -> None:
+        """Launches a kernel whose arrays are broadcast, as CuPy does it: of any strides."""
+        wanted = [*parameters(self.kernel.in_params), *parameters(self.kernel.out_params)]
+        n_in = len(parameters(self.kernel.in_params))
+        shape = args[n_in].shape
+        arrays = [arg for arg in args if isinstance(arg, FakeArray)]
+        for number, (arg, (raw, kind, name)) in enumerate(zip(args, wanted, strict=True)):
+            assert isinstance(arg, FakeArray) == (number >= n_in or is_array(self.kernel, raw, name)), name
+            assert not isinstance(arg, FakeArray) or arg.dtype.name == kind, name
+            assert number < n_in or arg.shape == shape, name
+        function = getattr(_kernels[self.kernel], f"{self.kernel.name}_float32")
+
+        def run() -> None:
+            passed: list[Any] = [ctypes.c_longlong(int(np.prod(shape)))]
+            there = []
+            for number, (arg, (raw, kind, _)) in enumerate(zip(args, wanted, strict=True)):
+                if not isinstance(arg, FakeArray):
+                    make = {"int32": ctypes.c_int, "int64": ctypes.c_longlong, "float64": ctypes.c_double}
+                    passed.append(make[kind](arg))
+                    continue
+                plainly = np.asarray(arg)
+                spread = plainly if raw or number >= n_in else np.broadcast_to(plainly, shape)
+                there.append(np.array(spread, order="C"))  # of its own: outputs may lie apart
+                passed.append(ctypes.c_void_p(there[-1].ctypes.data))
+            function(*passed)
+            for arg, array in zip(args[n_in:], there[-len(args[n_in:]) :], strict=True):
+                np.copyto(np.asarray(arg), array)
+
+        device.launch(self.kernel.name, run, arrays, _ready)
+
     def __call__(self, *args: Any, size: int | None = None) -> None:
+        if self.kernel.written:
+            self._written(args)
+            return
         wanted = [*parameters(self.kernel.in_params), *parameters(self.kernel.out_params)]
         n_in = len(parameters(self.kernel.in_params))
         assert len(args) == len(wanted), f"{self.kernel.name} takes {len(wanted)} arguments, got {len(args)}"

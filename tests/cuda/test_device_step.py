@@ -15,10 +15,12 @@ from gpuspike.kernels import LayerState, cuda, load
 from gpuspike.kernels.cuda import source as cuda_source
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda.call import block_kernel
+from gpuspike.kernels.cuda.update import Bumps, descend_active
 from gpuspike.rng import Purpose, stream
 from gpuspike.training.augmentation import RandomShift, RandomWarp, drawn
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.losses import decide
+from gpuspike.training.optimizers import SGD
 
 pytestmark = pytest.mark.usefixtures("cupy")
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -179,7 +181,8 @@ def test_bumping_and_figures_are_those_of_the_cpu(
         fake(bumping.size.copy()), fake(np.ones(n_replica, np.bool_)), fake(np.zeros((5, n_replica))),
         fake(np.array([4, 0])),
     )  # fmt: skip
-    totals, seen = np.zeros((5, n_replica)), []
+    totals, seen, most = np.zeros((5, n_replica)), [], 1.0
+    still, rate = [fake(np.zeros_like(w)) for w in weights], fake(np.ones(1))
     for step in range(12):
         silent = [(0.5, 0.1, 0.1), (0.5, 0.5, 0.1)] if step % 4 == 0 else [(0.1, 0.1, 0.5), (0.5, 0.1, 0.5)]
         outputs = [
@@ -193,6 +196,7 @@ def test_bumping_and_figures_are_those_of_the_cpu(
         fractions = np.array([np.isinf(t).mean(axis=(1, 2)) for t in outputs])
         chosen = bumping.choose(fractions - np.array(dead))
         bumping.apply(weights, [LayerState(t, t, t, t, t) for t in outputs], chosen)
+        np.clip(weights[1], -most, most, out=weights[1])
         bumped = chosen != NO_LAYER
         accuracy = (decide(outputs[-1]) == labels).mean(axis=1)
         totals += 0.25 * np.vstack([losses.mean(axis=1), accuracy, bumped, fractions])
@@ -200,11 +204,10 @@ def test_bumping_and_figures_are_those_of_the_cpu(
         given = [fake(array) for array in (labels, outputs[1], losses)]
         layers, counts = [fake(t) for t in outputs], fake(np.full((n_replica, 41), 77, np.int32))
         with closed():
-            for t, first in zip(layers, (0, 37), strict=True):
-                cuda_step.count_silent(t, counts, first)
+            cuda_step.count_all(layers, counts)
             cuda_step.judge(at, counts, *given, 0.25)
-            for number, first in enumerate((0, 37)):
-                cuda_step.bump(ours[number], number, first, 1, targeted, at, counts)
+            bumps = Bumps(at.layer, at.size, counts, (0, 37), (1, 1), (np.inf, most), targeted)
+            descend_active(SGD(0.0), ours, still, [still[:1], still[1:]], None, rate, at.active, bumps)
         np.testing.assert_array_equal(np.asarray(at.layer), bumping.layer)
         np.testing.assert_array_equal(np.asarray(at.size), bumping.size)
         np.testing.assert_array_equal(np.asarray(at.active), ~bumped | (not replaces))
@@ -217,4 +220,4 @@ def test_bumping_and_figures_are_those_of_the_cpu(
 def test_jitter_behind_the_inputs_is_refused() -> None:
     of = batches(1, 5, 4, 2, [3], np.float32)
     with pytest.raises(ShapeError, match="jitter needs at most 4 inputs, got 5"):
-        cuda_step.jitter_now(fake(np.zeros((1, 2, 4))), 5, 0.1, of.seeds, Purpose.INPUT_NOISE, of.clock)
+        cuda_step.jitter_now(fake(np.zeros((1, 2, 4))), cuda_step.Noise(5, 0.1), of.seeds, of.clock)

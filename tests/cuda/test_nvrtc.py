@@ -91,13 +91,13 @@ def cupy_code(kernel: src.Elementwise, dtype: str) -> str:
     if not hasattr(maker, "_get_elementwise_kernel_code"):
         pytest.skip("this CuPy writes kernels in a way of its own")
     built = cupy.ElementwiseKernel(
-        kernel.in_params, kernel.out_params, kernel.operation, kernel.name, preamble=src.source()
+        kernel.in_params, kernel.out_params, kernel.operation, kernel.name, preamble=kernel.preamble
     )
     array, scalar, indexer = 1, 3, 2
     infos = []
     for text in (kernel.in_params, kernel.out_params):
-        for raw, kind, _ in device_on_cpu.parameters(text):
-            is_array = raw or text is kernel.out_params
+        for raw, kind, name in device_on_cpu.parameters(text):
+            is_array = text is kernel.out_params or device_on_cpu.is_array(kernel, raw, name)
             kind = np.dtype(dtype if kind == "T" else kind).type
             infos.append(
                 maker._ArgInfo(array, cupy.ndarray, kind, 1, True, True)
@@ -107,13 +107,18 @@ def cupy_code(kernel: src.Elementwise, dtype: str) -> str:
     infos.append(maker._ArgInfo(indexer, object, None, 1, True, True))
     types = maker._TypeMap((("T", np.dtype(dtype).type),))
     return maker._get_elementwise_kernel_code(
-        tuple(infos), types, built.params, kernel.operation, kernel.name, src.source(), "", "", src.OPTIONS
+        tuple(infos), types, built.params, kernel.operation, kernel.name, kernel.preamble, "", "", src.OPTIONS
     )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kernel", device_on_cpu.ELEMENTWISE, ids=lambda kernel: kernel.name)
 def test_what_cupy_writes_around_an_operation_compiles_silently(kernel: src.Elementwise, dtype: str) -> None:
+    cupy_code_compiles(kernel, dtype)
+
+
+def cupy_code_compiles(kernel: src.Elementwise, dtype: str) -> None:
+    """Makes sure of that, for one device."""
     code = cupy_code(kernel, dtype)
     cupy = importlib.import_module("cupy")
     headers = Path(cupy.__file__).parent / "_core" / "include"

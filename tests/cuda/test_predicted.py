@@ -72,14 +72,14 @@ def test_every_case_of_the_benchmark_has_a_row(
 
 
 def test_a_step_launches_what_the_page_says(step: predicted.Task) -> None:
-    assert len(step.launches) == 22
+    assert len(step.launches) == 17
     assert step.target == 110.0
     (first, second) = [one for one in step.launches if "first_spikes" in one.name]
     assert (first.grid, first.block) == (220, 128)  # 80 samples of 11 tiles, four warps a block
     assert second.numbers[3:6] == (80, 350, 10)
     row = predicted.predict(step, H100, loop)
     assert sum(row.parts.values()) == pytest.approx(row.predicted)
-    assert row.parts["launches"] == pytest.approx(22 * 2.0)
+    assert row.parts["launches"] == pytest.approx(17 * 2.0)
 
 
 def test_what_is_noted_is_what_is_launched(cupy: Any) -> None:
@@ -102,7 +102,7 @@ def test_what_is_noted_is_what_is_launched(cupy: Any) -> None:
     task = predicted._training_task(small)
     found = [one.name for one in task.launches]
     assert task.twice in [case.name for case in training.CASES]
-    assert len(found) == 70  # as the page says
+    assert len(found) == 29  # as the page says
     assert found == [name.removesuffix("_float64") for name in expected]
 
 

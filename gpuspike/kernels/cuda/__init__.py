@@ -17,6 +17,7 @@ import numpy as np
 from gpuspike.backend import cupy_module
 from gpuspike.errors import ShapeError
 from gpuspike.kernels.constants import MIXED
+from gpuspike.kernels.cuda import lazy, update
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda.call import Array, Call, block_kernel, check, elementwise, forward_kernel
@@ -26,8 +27,9 @@ from gpuspike.kernels.unit import Unit
 from gpuspike.rng import LAYER_BLOCKS
 
 spike_order, with_bias, without_bias = cuda_step.spike_order, cuda_step.with_bias, cuda_step.without_bias
-score, descend, count_silent = cuda_step.score, cuda_step.descend, cuda_step.count_silent
+score, count_silent, descend = cuda_step.score, cuda_step.count_silent, update.descend
 place, constant = cuda_step.place, cuda_step.constant
+later, normals_later = lazy.later, lazy.normals
 
 WORKSPACE = 128 << 20
 """Bytes that the events of a forward pass may take; a larger batch passes through in such parts."""

@@ -170,7 +170,7 @@ def elementwise(kernel: src.Elementwise) -> Any:
         kernel.out_params,
         kernel.operation,
         kernel.name,
-        preamble=src.source(),
+        preamble=kernel.preamble,
         options=src.OPTIONS,
     )
 

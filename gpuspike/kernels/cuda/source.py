@@ -18,24 +18,41 @@ from gpuspike.kernels.constants import MIXED
 
 OPTIONS = ("--std=c++17",)
 
-FILES = ("lif.cuh", "forward.cu", "ttfs.cu", "convolution.cu", "waking.cu", "step.cu", "deciding.cu")
+DRAWS = "draws.cuh"
+"""Of which kernels that are written as the program runs are made, see `cuda.lazy`."""
+
+FILES = (DRAWS, "lif.cuh", "forward.cu", "ttfs.cu", "convolution.cu", "waking.cu", "step.cu", "deciding.cu")
 
 
 @cache
 def source() -> str:
     """Text of all device code."""
-    folder = Path(__file__).parent
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in FILES)
+    return "\n".join(map(_text, FILES))
+
+
+@cache
+def _text(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Elementwise:
-    """Arguments of a CuPy ElementwiseKernel; `operation` runs once for every `i`."""
+    """Arguments of a CuPy ElementwiseKernel; `operation` runs once for every `i`.
+
+    Attributes:
+        written: while the program runs, by `cuda.lazy`: it calls functions of `DRAWS` alone.
+    """
 
     name: str
     in_params: str
     out_params: str
     operation: str
+    written: bool = False
+
+    @property
+    def preamble(self) -> str:
+        """The text that it is compiled with."""
+        return _text(DRAWS) if self.written else source()
 
 
 _SIZES = "int32 n_in_replicas, int32 n_batch, int32 n_pre, int32 n_post, int32 first_sample, int32 n_samples"

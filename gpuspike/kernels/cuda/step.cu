@@ -63,10 +63,11 @@ __global__ void __launch_bounds__(STEP_THREADS) draw_corners(
 //   order: (n_replica, n_presented) of the epoch;  full: presentations in a full batch, of which this one may have fewer.
 //   side: pixels a side where images are shifted, by corners - most; else 0. background: time of pixels from outside.
 //   known: whether the order that sorts the data's rows goes along, from data_sorted to sorted.
+//   n_noisy: inputs that jitter by std, at an address as of `normal_block`.
 template <typename Real>
 GPUSPIKE_INLINE void take_input(
     Index i, int n_presented, int full, int n_batch, int n_pre, int side, int most, double background, int known,
-    const Index* clock, const Index* order, const int* corners, const Real* data, const Index* data_sorted,
+    int n_noisy, double std, Index first_block, const Index* seeds, const Index* clock, const Index* order, const int* corners, const Real* data, const Index* data_sorted,
     const Index* data_labels, Real* t_in, Index* sorted, Index* labels) {
     const int k = int(i % n_pre);
     const Index row = i / n_pre, r = row / n_batch, b = row % n_batch;
@@ -79,7 +80,14 @@ GPUSPIKE_INLINE void take_input(
         const int x = k % side + corners[(2 * r + 1) * n_batch + b] - most;
         from = y >= 0 && y < side && x >= 0 && x < side ? y * side + x : -1;
     }
-    t_in[i] = from < 0 ? Real(background) : data[sample * n_pre + from];
+    const Real t = from < 0 ? Real(background) : data[sample * n_pre + from];
+    if (k >= n_noisy) {
+        t_in[i] = t;
+        return;
+    }
+    Real noisy = Real(std) * normal_at<Real>(row * n_noisy + k, n_batch, n_noisy, seeds, first_block, 0, clock[0], clock[1]);
+    noisy += t;
+    t_in[i] = noisy < Real(0) ? -noisy : noisy;
 }
 
 // The same where images are warped, see training/augmentation.py, RandomWarp.
@@ -178,15 +186,20 @@ __global__ void __launch_bounds__(256) sort_row(int n_pre, int padded, const Rea
 
 // --- figures and bumping ----------------------------------------------------------------------------------------
 
-// Samples in which each neuron is silent. A block is 32 neurons of a replica, with four warps for the samples.
-//   silent: (n_replica, n_all), this layer's neurons from `first` on.
+// Samples in which each neuron is silent, of one layer and of another one behind it, which may have no neurons. A block
+// is 32 neurons of a replica, with four warps for the samples.
+//   silent: (n_replica, n_all), the neurons of the first layer from `first` on.
 template <typename Real>
 __global__ void __launch_bounds__(STEP_THREADS) count_silent(
-    int n_batch, int n_post, int first, int n_all, const Real* t_out, int* silent) {
+    int n_batch, int n_one, int n_other, int first, int n_all, const Real* one, const Real* other, int* silent) {
     constexpr int WIDTH = 32, LANES = STEP_THREADS / WIDTH;
     __shared__ int counts[LANES][WIDTH];
-    const int tiles = (n_post + WIDTH - 1) / WIDTH, x = threadIdx.x % WIDTH, lane = threadIdx.x / WIDTH;
-    const int j = int(blockIdx.x % tiles) * WIDTH + x;
+    const int before = (n_one + WIDTH - 1) / WIDTH, tiles = before + (n_other + WIDTH - 1) / WIDTH;
+    const int tile = int(blockIdx.x % tiles), x = threadIdx.x % WIDTH, lane = threadIdx.x / WIDTH;
+    const bool is_one = tile < before;
+    const int n_post = is_one ? n_one : n_other, j = (is_one ? tile : tile - before) * WIDTH + x;
+    const Real* t_out = is_one ? one : other;
+    if (!is_one) first += n_one;
     const Index r = blockIdx.x / tiles;
     int count = 0;
     for (int b = lane; j < n_post && b < n_batch; b += LANES) {
@@ -268,6 +281,13 @@ GPUSPIKE_INLINE void bump(
     bool wanted = !targeted;
     for (int place = 0; !wanted && place < n_places; ++place) wanted = own[Index(place) * n_post] > 0;
     if (wanted) weights[i] += Real(size[r]);
+}
+
+// What a chip can hold of a weight, as NumPy clips it.
+template <typename Real>
+GPUSPIKE_INLINE void limit(Real& weight, double most) {
+    if (!(most < infinity<double>())) return;
+    weight = weight < -Real(most) ? -Real(most) : weight > Real(most) ? Real(most) : weight;
 }
 
 }  // namespace gpuspike

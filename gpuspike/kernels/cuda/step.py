@@ -7,7 +7,6 @@ that a step can be captured as a CUDA graph; only rows longer than MOST_SORTED a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,8 +133,15 @@ class Batches(NamedTuple):
     full: int
 
 
-def take(batches: Batches, n_batch: int, shift: Shift) -> tuple[Array, Array | None, Array]:
-    """Input times (n_replica, n_batch, n_pre), what sorts them if known, and labels of the clock's batch."""
+def take(
+    batches: Batches, n_batch: int, shift: Shift, noise: Noise | None = None
+) -> tuple[Array, Array | None, Array]:
+    """Input times (n_replica, n_batch, n_pre), what sorts them if known, and labels of the clock's batch.
+
+    Raises:
+        ShapeError: more inputs to jitter than there are.
+    """
+    noise = Noise() if noise is None else noise
     cupy = cupy_module()
     _, n_train, n_pre = batches.t_in.shape
     n_replica, n_presented = batches.order.shape
@@ -159,9 +165,11 @@ def take(batches: Batches, n_batch: int, shift: Shift) -> tuple[Array, Array | N
     if known:
         check(np.int64, {"sorted": (batches.sorted, batches.t_in.shape)})
     labels = cupy.empty((n_replica, n_batch), np.int64)
+    _check_noise(noise, n_pre)
     elementwise(step_src.TAKE)(
         n_presented, batches.full, n_batch, n_pre, shift.side, shift.most, shift.background, int(known),
-        batches.clock, batches.order, corners, batches.t_in, batches.sorted if known else order,
+        noise.n if noise.std else 0, noise.std, noise.purpose << 24, batches.seeds, batches.clock,
+        batches.order, corners, batches.t_in, batches.sorted if known else order,
         batches.labels, t_in, order, labels, size=t_in.size,
     )  # fmt: skip
     return t_in, order if known else None, labels
@@ -193,17 +201,33 @@ def take_warped(batches: Batches, n_batch: int, warp: Warp) -> tuple[Array, Arra
     return t_in, labels
 
 
-def jitter_now(times: Array, n_jittered: int, std: float, seeds: Array, purpose: int, clock: Array) -> None:
+class Noise(NamedTuple):
+    """Jitter of input times, as `kernels.Kernels.jitter` has it; std 0: none.
+
+    Attributes:
+        n: inputs that jitter;  purpose: of its address.
+    """
+
+    n: int = 0
+    std: float = 0.0
+    purpose: int = 0
+
+
+def _check_noise(noise: Noise, n_pre: int) -> None:
+    if not 0 <= noise.n <= n_pre:
+        raise ShapeError(f"jitter needs at most {n_pre} inputs, got {noise.n}")
+
+
+def jitter_now(times: Array, noise: Noise, seeds: Array, clock: Array) -> None:
     """Jitter of the clock's batch, in place; see `kernels.Kernels.jitter`."""
     n_replica, n_batch, n_pre = times.shape
     check(times.dtype, {"times": (times, times.shape)})
-    if not 0 <= n_jittered <= n_pre:
-        raise ShapeError(f"jitter needs at most {n_pre} inputs, got {n_jittered}")
+    _check_noise(noise, n_pre)
     check(np.int64, {"seeds": (seeds, (n_replica,)), "clock": (clock, (2,))})
-    size = n_replica * n_batch * -(-n_jittered // 4)
+    size = n_replica * n_batch * -(-noise.n // 4) if noise.std else 0
     if size:
         elementwise(step_src.JITTER)(
-            n_batch, n_pre, n_jittered, std, seeds, int(purpose) << 24, clock, times, size=size
+            n_batch, n_pre, noise.n, noise.std, seeds, noise.purpose << 24, clock, times, size=size
         )
 
 
@@ -242,22 +266,32 @@ def score(loss: Any, t_out: Array, labels: Array) -> tuple[Array, Array]:
 # --- figures and bumping ----------------------------------------------------------
 
 
-def count_silent(t_out: Array, silent: Array | None = None, first: int = 0) -> Array:
-    """(n_replica, n_post) samples in which each neuron is silent; see `kernels.Kernels.count_silent`.
-
-    Args:
-        silent: (n_replica, n_all), where the counts go from neuron `first` on; new unless given.
-    """
-    n_replica, n_batch, n_post = t_out.shape
-    counts: Any = cupy_module().empty((n_replica, n_post), np.int32) if silent is None else silent
-    check(t_out.dtype, {"t_out": (t_out, t_out.shape)})
-    check(np.int32, {"silent": (counts, (n_replica, counts.shape[1]))})
-    if t_out.size:
-        block_kernel("count_silent", t_out.dtype, src.NO_REGIME)(
-            (n_replica * -(-n_post // COUNTED),), (STEP_THREADS,),
-            (*map(np.int32, (n_batch, n_post, first, counts.shape[1])), t_out, counts),
-        )  # fmt: skip
+def count_silent(t_out: Array) -> Array:
+    """(n_replica, n_post) samples in which each neuron is silent; see `kernels.Kernels.count_silent`."""
+    counts = cupy_module().empty(t_out.shape[::2], np.int32)
+    count_all([t_out], counts)
     return counts
+
+
+def count_all(outs: Sequence[Array], silent: Array) -> None:
+    """The same of several layers, two at a time, one behind the other in `silent`, (n_replica, n_all)."""
+    n_replica, n_batch, _ = outs[0].shape
+    check(np.int32, {"silent": (silent, (n_replica, sum(t_out.shape[2] for t_out in outs)))})
+    first = 0
+    for number in range(0, len(outs), 2):
+        one, other = outs[number], outs[number + 1] if number + 1 < len(outs) else None
+        n_one, n_other = one.shape[2], 0 if other is None else other.shape[2]
+        for t_out in (one,) if other is None else (one, other):
+            check(outs[0].dtype, {"t_out": (t_out, (n_replica, n_batch, t_out.shape[2]))})
+        if n_replica * n_batch * (n_one + n_other):
+            block_kernel("count_silent", one.dtype, src.NO_REGIME)(
+                (n_replica * (-(-n_one // COUNTED) - (-n_other // COUNTED)),), (STEP_THREADS,),
+                (
+                    *map(np.int32, (n_batch, n_one, n_other, first, silent.shape[1])), one,
+                    one if other is None else other, silent,
+                ),
+            )  # fmt: skip
+        first += n_one + n_other
 
 
 class Judgement(NamedTuple):
@@ -315,86 +349,3 @@ def judge(at: Judgement, silent: Array, labels: Array, t_out: Array, losses: Arr
             at.totals, at.clock,
         ),
     )  # fmt: skip
-
-
-def bump(
-    weights: Array, number: int, first: int, n_places: int, targeted: bool, at: Judgement, silent: Array
-) -> None:
-    """Raises the weights (n_replica, n_pre, n_post) of layer `number` where it is the one to be bumped.
-
-    Args:
-        first: the layer's first neuron in `silent`;  n_places: at which its neurons share their weights.
-        targeted: only weights onto neurons that were silent in some sample.
-        at, silent: as for `judge`.
-    """
-    _, n_pre, n_post = weights.shape
-    check(weights.dtype, {"weights": (weights, weights.shape)})
-    elementwise(step_src.BUMP)(
-        number, n_pre, n_post, n_places, int(targeted), first, silent.shape[1], at.layer, at.size, silent,
-        weights, size=weights.size,
-    )  # fmt: skip
-
-
-# --- the optimiser ----------------------------------------------------------
-
-
-def descend(
-    optimizer: Any, rates: Sequence[float], weights: Array, grad: Array, state: Sequence[Array]
-) -> None:
-    """One step on one replica's arrays, in place; see `kernels.Kernels.descend`.
-
-    Raises:
-        BackendError: an optimiser that has no device text.
-    """
-    there = [cupy_module().asarray(np.array([rate], np.float64)) for rate in rates]
-    _descend(optimizer, weights.size, constant([True], np.bool_), there, weights, grad, state)
-
-
-def descend_active(
-    optimizer: Any,
-    weights: Sequence[Array],
-    grads: Sequence[Array],
-    states: Sequence[Sequence[Array]],
-    steps: Array | None,
-    learning_rate: Array,
-    active: Array,
-) -> None:
-    """One step of the active replicas, in place; see `gpuspike.training.optimizers.Optimizer`.
-
-    Args:
-        weights, grads: of each layer (n_replica, n_pre, n_post);  states: of each layer the arrays of STATE.
-        steps: (n_replica,) int64, counted on where active; None where the optimiser does not count.
-        learning_rate: (1,) float64;  active: (n_replica,).
-
-    Raises:
-        BackendError: an optimiser that has no device text.
-    """
-    n_replica, rates = len(active), [learning_rate]
-    check(np.bool_, {"active": (active, (n_replica,))})
-    check(np.float64, {"learning_rate": (learning_rate, (1,))})
-    check(np.int64, {} if steps is None else {"steps": (steps, (n_replica,))})
-    values = {name: float(value) for name, value in vars(optimizer).items() if isinstance(value, Real)}
-    kernel = step_src.rates_kernel(type(optimizer), tuple(values))
-    if kernel is not None:
-        rates = [cupy_module().empty(n_replica, np.float64) for _ in optimizer.RATES]
-        counted = () if steps is None else (steps,)
-        elementwise(kernel)(*values.values(), learning_rate, active, *counted, *rates)
-    for w, grad, state in zip(weights, grads, states, strict=True):
-        _descend(optimizer, w.size // n_replica, active, rates, w, grad, state)
-
-
-def _descend(
-    optimizer: Any,
-    n_weights: int,
-    active: Array,
-    rates: Sequence[Array],
-    weights: Array,
-    grad: Array,
-    state: Sequence[Array],
-) -> None:
-    numbers = optimizer.numbers()
-    kernel = step_src.descent_kernel(type(optimizer), numbers._fields)
-    arrays = {"weights": weights, "grad": grad, **dict(zip(optimizer.STATE, state, strict=True))}
-    check(weights.dtype, {name: (array, weights.shape) for name, array in arrays.items()})
-    if weights.size:
-        elementwise(kernel)(n_weights, *numbers, active, *rates, grad, weights, *state)

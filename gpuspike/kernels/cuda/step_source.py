@@ -12,12 +12,14 @@ from gpuspike.kernels.cuda.source import Elementwise
 TAKE = Elementwise(
     "gpuspike_take",
     "int32 n_presented, int32 full, int32 n_batch, int32 n_pre, int32 side, int32 most, float64 background, "
-    "int32 known, raw int64 clock, raw int64 order, raw int32 corners, raw T data, raw int64 data_sorted, "
+    "int32 known, int32 n_noisy, float64 std, int64 first_block, raw int64 seeds, raw int64 clock, "
+    "raw int64 order, raw int32 corners, raw T data, raw int64 data_sorted, "
     "raw int64 data_labels",
     "raw T t_in, raw int64 sorted, raw int64 labels",
     """gpuspike::take_input<T>(
-        i, n_presented, full, n_batch, n_pre, side, most, background, known, &clock[0], &order[0],
-        &corners[0], &data[0], &data_sorted[0], &data_labels[0], &t_in[0], &sorted[0], &labels[0])""",
+        i, n_presented, full, n_batch, n_pre, side, most, background, known, n_noisy, std, first_block,
+        &seeds[0], &clock[0], &order[0], &corners[0], &data[0], &data_sorted[0], &data_labels[0], &t_in[0],
+        &sorted[0], &labels[0])""",
 )
 
 TAKE_WARPED = Elementwise(
@@ -58,17 +60,7 @@ CUT = Elementwise(
     "first = all[i / n_first * n_all + i % n_first]",
 )
 
-BUMP = Elementwise(
-    "gpuspike_bump",
-    "int32 number, int32 n_pre, int32 n_post, int32 n_places, int32 targeted, int32 first, int32 n_all, "
-    "raw int64 layer, raw float64 size, raw int32 silent",
-    "raw T weights",
-    """gpuspike::bump<T>(
-        i, number, n_pre, n_post, n_places, targeted, first, n_all, &layer[0], &size[0], &silent[0],
-        &weights[0])""",
-)
-
-ALL = (TAKE, TAKE_WARPED, JITTER, NORMALS, APPEND, CUT, BUMP)
+ALL = (TAKE, TAKE_WARPED, JITTER, NORMALS, APPEND, CUT)
 
 
 # --- leaves: a loss or an optimiser, of which these files know no more than it says -------------------------
@@ -149,28 +141,61 @@ def rates_kernel(leaf: type[Any], values: tuple[str, ...]) -> Elementwise | None
     )
 
 
+LAYERS_AT_ONCE = 2
+"""Layers that one launch updates."""
+
+
 @cache
-def descent_kernel(leaf: type[Any], numbers: tuple[str, ...]) -> Elementwise:
-    """An optimiser's step by its text, one thread a weight; see `gpuspike.training.optimizers.Optimizer`.
+def update_kernel(leaf: type[Any], numbers: tuple[str, ...], n_layers: int) -> Elementwise:
+    """All that a step does to the weights of some layers, one behind the other, one thread a weight.
+
+    The optimiser's step by its text, see `gpuspike.training.optimizers.Optimizer`; a bump; and what a chip
+    can hold of it.
 
     Args:
-        numbers: names of what it is told.
+        numbers: names of what the optimiser is told.
 
     Raises:
         BackendError: it has no device text.
     """
     replica = "[r]" if _own_rates(leaf) else "[0]"
     rates = "".join(f"raw float64 told_{name}, " for name in leaf.RATES)
+    sizes = "n_pre", "n_post", "n_places", "first"
+    arrays = "weight", *leaf.STATE
+    in_params = (
+        f"{_told(numbers)}raw bool active, {rates}int32 number, int32 targeted, int32 n_all, "
+        "raw int64 layer, raw float64 size, raw int32 silent"
+    )
+    branches, out_params = [], []
+    for n in range(n_layers):
+        in_params += f", int64 end_{n}, {''.join(f'int32 {name}_{n}, ' for name in sizes)}float64 most_{n}"
+        in_params += f", raw T grads_{n}"
+        out_params += [f"raw T all_{name}_{n}" for name in arrays]
+        given = [f"number + {n}", *(f"{name}_{n}" for name in (*sizes, "most"))]
+        given += [f"&{name}_{n}[0]" for name in ("grads", *(f"all_{name}" for name in arrays))]
+        begin = f" - end_{n - 1}" if n else ""
+        branches.append(f"if (i < end_{n}) update(i{begin}, {', '.join(given)});")
+    pointers = ", ".join(f"T* all_{name}" for name in arrays)
+    entries = " ".join(f"[[maybe_unused]] T& {name} = all_{name}[at];" for name in arrays)
     return Elementwise(
-        f"gpuspike_descent_{leaf.__name__}",
-        f"int64 n_weights, {_told(numbers)}raw bool active, {rates}raw T grads",
-        ", ".join(f"T {name}" for name in ("weight", *leaf.STATE)),
+        f"gpuspike_update_{leaf.__name__}_{n_layers}",
+        in_params,
+        ", ".join(out_params),
         f"""using namespace gpuspike;
-        const long long r = i / n_weights;
-        if (active[r]) {{
-            {_known("T", numbers)}
-            {_known("T", leaf.RATES, replica)}
-            const T grad = grads[i];
-            {device_text("optimiser", leaf)}
-        }}""",
+        const auto update = [&](long long at, int own, {"".join(f"int {name}, " for name in sizes)}
+                                double most, const T* grads, {pointers}) {{
+            const long long r = at / (static_cast<long long>(n_pre) * n_post);
+            if (active[r]) {{
+                {entries}
+                const T grad = grads[at];
+                {_known("T", leaf.RATES, replica)}
+                {_known("T", numbers)}
+                {device_text("optimiser", leaf)}
+            }}
+            bump<T>(
+                at, own, n_pre, n_post, n_places, targeted, first, n_all, &layer[0], &size[0], &silent[0],
+                all_weight);
+            limit(all_weight[at], most);
+        }};
+        {" else ".join(branches)}""",
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
+from gpuspike.kernels.waiting import computed
 from gpuspike.network.layers import Layer
 from gpuspike.substrate.silicon import Clock, Silicon, Trials
 
@@ -49,7 +50,9 @@ class Distortion:
             piecewise step, which goes through all hooks.
         device: whether its hooks take a device's arrays as they take NumPy's: `program`, `arrive`, `lift` and
             `delay` with NumPy's functions, which CuPy answers, and without a look at a value; what they add
-            of their own is `trials.constant(array)`. A chip with another one is trained on by the CPU.
+            of their own is `trials.constant(array)`. A chip with another one is trained on by the CPU. The
+            package's own are given arrays there that are computed later, see `kernels.cuda.lazy`, to be one
+            kernel together; they keep to the operations that those know.
     """
 
     scope: ClassVar[str]
@@ -65,6 +68,15 @@ class Distortion:
         """Its keys that are on."""
         on = (f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default)
         return ", ".join(f"substrate.{key}" for key in on)
+
+    @property
+    def packaged(self) -> bool:
+        """Whether it is the package's: a user's is given a device's arrays as they are."""
+        return type(self).__module__.startswith("gpuspike.")
+
+    def as_given(self, array: Array) -> Array:
+        """The array as the distortion is given it: only the package's get one that is computed later."""
+        return array if self.packaged else computed("before", array)
 
     def does(self, hook: str) -> bool:
         """Whether it has something to do there."""

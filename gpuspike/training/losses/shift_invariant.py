@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.errors import ValueRangeError
 from gpuspike.training.losses.base import Array, Loss, require_positive
 
 

@@ -47,7 +47,8 @@ class TimeMSE(Loss):
             )
         if not self.t_correct < self.t_wrong:  # the first spike is the answer
             raise ValueRangeError(
-                f"t_correct must be before t_wrong, got t_correct={self.t_correct!r}, t_wrong={self.t_wrong!r}"
+                "t_correct must be before t_wrong, "
+                f"got t_correct={self.t_correct!r}, t_wrong={self.t_wrong!r}"
             )
 
     def numbers(self) -> TimeMSENumbers:
