@@ -21,6 +21,7 @@ from gpuspike.cli import train as cli
 from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
 from gpuspike.config.schema import conf_folder, jobs
 from gpuspike.report.comparison import comparison, of_undecided, published
+from gpuspike.report.evaluation_page import write_evaluation_page
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures.run import save
 from gpuspike.runs import evaluate as evaluation
@@ -389,6 +390,16 @@ def test_no_table_is_cut_where_the_evidence_stands(folder: Path, width: int) -> 
         assert word in text, word
     assert ("latency" in text) == (width >= 80)
     assert (f"{width} columns have no room for" in " ".join(notes)) == (width < 80)
+
+
+def test_the_page_has_the_notes_of_the_terminal(folder: Path) -> None:
+    screen = Console(file=io.StringIO(), width=200)
+    answer = evaluation.evaluate(EvaluateConfig(run=str(folder), prices=["odin"], name="x"), screen)
+    answer["chips"]["odin"]["chips_needed"] = 2
+    _, notes = comparison("5-120-3", list(answer["chips"].values()))
+    assert "ODIN: at least 2 chips" in notes
+    page = write_evaluation_page(folder / "evaluations" / "x.json", answer, "5-120-3").read_text()
+    assert "at least 2 chips</td>" in page
 
 
 def test_what_is_published_and_was_not_read_names_no_source() -> None:

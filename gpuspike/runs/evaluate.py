@@ -146,6 +146,7 @@ def _place(config: EvaluateConfig, question: dict[str, Any]) -> Path:
         few = len(config.prices) <= 3
         named = "+".join(dict.fromkeys(Path(name).stem for name in config.prices))
         parts.append(named if few else f"{len(config.prices)}prices")
+    parts += ["other_data"] if "data" in question else []  # the plain name is for the run's own
     path = folder / f"{'_'.join(parts)}.json"
     with suppress(OSError, ValueError, AttributeError, RecursionError):  # not an answer: replaced
         there = json.loads(text_of(path)).get("question", question)
@@ -167,11 +168,12 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """
     prepared, split = prepare(config), config.split.value
     parts = prepared.parts
-    if prepared.note:
-        warn(prepared.note, console)
-    lost = other_unit(parts.substrate, parts.network.layers, prepared.weights)
-    if lost and config.substrate:  # the run's own has been trained on
-        warn(lost, console)
+    notes = [prepared.note]
+    if config.substrate:  # the run's own has been trained on
+        notes.append(other_unit(parts.substrate, parts.network.layers, prepared.weights))
+    notes = [note for note in notes if note]
+    for note in notes:
+        warn(note, console)
 
     def rehearse() -> None:
         if prepared.machine is not parts.network:
@@ -191,6 +193,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             "run": str(prepared.folder),
             "epoch": prepared.epoch,
             "question": prepared.question,
+            "notes": notes,
             "split": split,
             "substrate": {
                 "name": chip_label(parts.config.substrate),
