@@ -290,6 +290,19 @@ def test_bad_input_is_refused_in_one_line(
     assert all(word in line for word in words), line
 
 
+def test_a_chip_without_room_is_widened_as_it_is_advised(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chip = tmp_path / "small.yaml"
+    chip.write_text("name: small\nprices: odin\nmax_neurons: 9\nmax_synapses: 100\nspike_jitter: 0.01\n")
+    line = refused(monkeypatch, capsys, folder, f"run={folder}", f"substrate={chip}")
+    way = "substrate=FILE.yaml with max_neurons: 0, max_synapses: 0 in the chip's file"
+    assert line.endswith(f"; {way} emulates a chip with room for it\n")
+    chip.write_text("name: small\nprices: odin\nmax_neurons: 0\nmax_synapses: 0\nspike_jitter: 0.01\n")
+    command(monkeypatch, f"run={folder}", f"substrate={chip}", "prices=odin")
+    assert "on small: test accuracy" in capsys.readouterr().out
+
+
 def test_no_run_at_all_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

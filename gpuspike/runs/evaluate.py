@@ -42,6 +42,7 @@ from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import refuse_links
 from gpuspike.strangers import write_new
 from gpuspike.substrate import EmulatedChip, OnChip
+from gpuspike.substrate.spec import NoRoom
 from gpuspike.substrate.unit import other_unit
 from gpuspike.training.evaluation import Labelled
 
@@ -91,7 +92,11 @@ def prepare(config: EvaluateConfig) -> Prepared:
     if config.chip_seed is not None:
         trained.chip_seed = config.chip_seed
     arrays, header = checkpoint.load(folder / "checkpoint.npz")
-    parts = build(trained, to_train=False)
+    try:
+        parts = build(trained, to_train=False)
+    except NoRoom as error:  # a chip is changed in its file here
+        zeros = ", ".join(f"{name}: 0" for name in error.limits)
+        raise error.by(f"substrate=FILE.yaml with {zeros} in the chip's file") from None
     machine = parts.on_chip(parts.chip_seeds)
     if same_chip and isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip):
         machine.chip.take({name[5:]: array for name, array in arrays.items() if name.startswith("chip_")})
