@@ -320,7 +320,12 @@ def test_an_evaluation_on_other_content_says_so_and_replaces_no_answer(stopped: 
     other, told = ask(stopped)
     assert f"warning  dataset.path={data} has changed since the run began: its content was " in told
     assert other["provenance"]["data"] == other["question"]["data"] != first["provenance"]["data"]
-    assert len(list((stopped / "evaluations").glob("*.json"))) == 2
+    (note,) = other["notes"]
+    assert note.startswith(f"dataset.path={data} has changed since the run began: its content was ")
+    assert first["notes"] == []
+    place = stopped / "evaluations"
+    assert f'<p class="notice">{note}</p>' in (place / "test_odin_other_data.html").read_text()
+    assert {path.stem for path in place.glob("*.json")} == {"test_odin", "test_odin_other_data"}
     assert "dataset.path" not in ask(of_before(stopped))[1]
 
 

@@ -21,6 +21,7 @@ from gpuspike.cli import train as cli
 from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
 from gpuspike.config.schema import conf_folder, jobs
 from gpuspike.report.comparison import comparison, of_undecided, published
+from gpuspike.report.evaluation_page import write_evaluation_page
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures.run import save
 from gpuspike.runs import evaluate as evaluation
@@ -289,6 +290,19 @@ def test_bad_input_is_refused_in_one_line(
     assert all(word in line for word in words), line
 
 
+def test_a_chip_without_room_is_widened_as_it_is_advised(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chip = tmp_path / "small.yaml"
+    chip.write_text("name: small\nprices: odin\nmax_neurons: 9\nmax_synapses: 100\nspike_jitter: 0.01\n")
+    line = refused(monkeypatch, capsys, folder, f"run={folder}", f"substrate={chip}")
+    way = "substrate=FILE.yaml with max_neurons: 0, max_synapses: 0 in the chip's file"
+    assert line.endswith(f"; {way} emulates a chip with room for it\n")
+    chip.write_text("name: small\nprices: odin\nmax_neurons: 0\nmax_synapses: 0\nspike_jitter: 0.01\n")
+    command(monkeypatch, f"run={folder}", f"substrate={chip}", "prices=odin")
+    assert "on small: test accuracy" in capsys.readouterr().out
+
+
 def test_no_run_at_all_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -389,6 +403,16 @@ def test_no_table_is_cut_where_the_evidence_stands(folder: Path, width: int) -> 
         assert word in text, word
     assert ("latency" in text) == (width >= 80)
     assert (f"{width} columns have no room for" in " ".join(notes)) == (width < 80)
+
+
+def test_the_page_has_the_notes_of_the_terminal(folder: Path) -> None:
+    screen = Console(file=io.StringIO(), width=200)
+    answer = evaluation.evaluate(EvaluateConfig(run=str(folder), prices=["odin"], name="x"), screen)
+    answer["chips"]["odin"]["chips_needed"] = 2
+    _, notes = comparison("5-120-3", list(answer["chips"].values()))
+    assert "ODIN: at least 2 chips" in notes
+    page = write_evaluation_page(folder / "evaluations" / "x.json", answer, "5-120-3").read_text()
+    assert "at least 2 chips</td>" in page
 
 
 def test_what_is_published_and_was_not_read_names_no_source() -> None:

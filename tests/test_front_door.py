@@ -279,6 +279,18 @@ def test_a_chip_says_what_it_has_of_its_own(chip: gs.Chip, told: str) -> None:
     assert repr(drawn) == (f"{told[:-1]}, drawn)" if drawn is not None and drawn.drawn else told)
 
 
+def test_a_chip_without_room_tells_the_one_that_has_it(tmp_path: Path) -> None:
+    net = gs.Network([300, 3], backend="cpu")
+    with pytest.raises(ConfigError) as caught:
+        net.on(gs.Chip("bss2"))
+    wide = "gs.Chip('bss2', seed=0, max_fan_in=0, max_neurons=0, max_synapses=0)"
+    assert str(caught.value).endswith(f"; {wide} emulates a chip with room for it")
+    assert net.on(eval(wide, {"gs": gs})).chip is not None
+    (tmp_path / "mine.yaml").write_text("name: mine\nprices: loihi\nmax_neurons: 2\n")
+    with pytest.raises(ConfigError, match=r"; gs\.Chip\(FILE, max_neurons=0\) emulates"):
+        net.on(gs.Chip(tmp_path / "mine.yaml"))
+
+
 def test_a_chip_of_ones_own_file_has_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\nprices: loihi\ngain_std: 0.1\n")
     assert repr(gs.Chip(tmp_path / "mine.yaml")) == "Chip('mine', seed=0)"

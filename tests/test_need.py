@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from rich.console import Console
+from test_distortions import borrow
 
 from gpuspike import plugins
 from gpuspike.cli.need import read
@@ -39,7 +42,9 @@ from gpuspike.runs.need import (
     search,
 )
 from gpuspike.runs.need_answer import answer
+from gpuspike.substrate import distortions
 from gpuspike.substrate.axes import NAMED, Axis, axis, names
+from gpuspike.substrate.silicon import Trials
 from gpuspike.substrate.spec import Substrate, keys
 
 SIZES = ["dataset.n_train=300", "dataset.n_validation=60", "dataset.n_test=80", "model.hidden=[20]"]
@@ -92,6 +97,27 @@ def test_directions_come_from_the_leaves() -> None:
     assert less == {"weight_bits", "weight_range", "trial_end", "delay_max"}
     assert axis("delay_max").label == r"delay max ($\tau_{syn}$)"
     assert set(NAMED) <= set(names())
+
+
+def test_a_share_is_searched_up_to_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = {name for name in names() if axis(name).ends == (0.0, 1.0)}
+    assert shares == {"stuck_synapses", "dead_synapses", "dead_neurons", "lost_inputs", "lost_spikes"}
+    assert axis("gain_std").ends == (0.0, math.inf)
+    assert axis("weight_bits").ends == (2, 24)
+
+    @dataclass(frozen=True)
+    class Swapped(distortions.Distortion):
+        scope: ClassVar[str] = distortions.SPIKE
+        swapped: float = distortions.share()
+        swapped_far: float = distortions.value(0.0, ends=(1.0, 3.0))
+
+        def arrive(self, times: Any, trials: Trials) -> None:
+            times += self.swapped + self.swapped_far
+
+    borrow(monkeypatch)
+    distortions.DISTORTIONS.add("swapped", Swapped)
+    assert axis("swapped").ends == (0.0, 1.0)
+    assert (axis("swapped_far").ends, axis("swapped_far").start) == ((1.0, 3.0), 1.0)
 
 
 def test_an_unknown_axis_is_refused() -> None:
@@ -189,7 +215,7 @@ class Known:
 
     @staticmethod
     def _value(changes: Mapping[str, Any]) -> float | None:
-        for key in ("spike_jitter", "weight_bits"):
+        for key in ("spike_jitter", "weight_bits", "lost_inputs"):
             if key in changes:
                 return float(changes[key]) or None
         return changes["weight_max"][0] if changes.get("weight_max") else None
@@ -200,6 +226,14 @@ ASKED = Question(accuracy=0.9, replicas=5, seeds=20, resolution=1.1, split="test
 
 def found(bench: Any, name: str, asked: Question = ASKED) -> Border:
     return search(bench, axis(name), asked, lambda *_: None)
+
+
+def test_the_search_for_a_share_ends_at_1() -> None:
+    border = found(Known(lambda value: 0.95, most=1.0), "lost_inputs")
+    assert [point.value for point in border.points] == [0.1, 0.2, 0.4, 0.8, 1.0]
+    assert (border.enough, border.too_much) == (1.0, None)
+    border = found(Known(lambda value: 0.95 if value is None or value < 1.0 else 0.1), "lost_inputs")
+    assert max(point.value or 0.0 for point in border.points) == border.too_much == 1.0
 
 
 @pytest.mark.parametrize("at", [0.003, 0.05, 0.1, 0.37, 5.0])

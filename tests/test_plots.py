@@ -22,6 +22,7 @@ from gpuspike.report.figures import histograms
 from gpuspike.report.figures import images as image_plots
 from gpuspike.report.figures import run as plots
 from gpuspike.report.figures import samples as raster_plots
+from gpuspike.report.figures.silence import silence
 
 
 @pytest.fixture(autouse=True)
@@ -390,7 +391,8 @@ def test_the_raster_has_a_panel_a_sample_and_a_mark_a_spike(
     (outputs,) = figure.axes[0].collections
     assert len(outputs.get_offsets()) == n_class - 1
     first = int(np.argmin(samples[0][3]))
-    expected = names[0] if first == 0 else f"{names[0]}, not {names[first]}"
+    line = ",\n" if n_sample > 1 else ", "  # panels side by side have no room for both on one
+    expected = names[0] if first == 0 else f"{names[0]}{line}not {names[first]}"
     assert figure.axes[0].get_title() == expected
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
         "input\n(7)", "hidden 1\n(40)", "hidden 2\n(30)", f"output\n({n_class})",
@@ -402,3 +404,56 @@ def test_the_raster_of_a_silent_sample() -> None:
     figure = raster_plots.spike_raster([silent], [2], YIN_YANG_CLASSES)
     figure.canvas.draw()
     assert figure.axes[0].get_title() == "dot, none"
+
+
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat")
+FASHION += ("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+LONG_NAMES = {
+    "fashion": FASHION,
+    "fifteen": tuple(f"letters_fiftee{k}" for k in range(10)),
+    "twenty-nine": ("a class of twenty-nine letters", *(f"digit {k}" for k in range(1, 10))),
+    "three": ("a class of twenty-nine letters", "yang", "dot"),
+}
+
+
+def of_names(names: tuple[str, ...]) -> dict[str, Any]:
+    """Each figure that names classes."""
+    rng, n = np.random.default_rng(0), len(names)
+    labels = np.arange(20 * n) % n
+    t_out = rng.gamma(3.0, 0.5, (len(labels), n)) + 0.3
+    answers, clock = t_out.argmin(axis=1), np.linspace(0, 3, 9)
+    images, shares = np.zeros((len(labels), 8, 6)), [rng.random((n, 120))]
+    spikes = [[rng.random(48), t_out[k]] for k in range(min(2 * n, 10))]
+    grid = np.stack(np.meshgrid(*2 * [np.linspace(0, 1, 5)]), -1)
+    plane_of = grid, np.zeros((5, 5)), t_out[:, :2], labels, answers, 0.5
+    trace = [np.zeros((9, n))], t_out[:1], t_out[0], 1.0
+    return {
+        "sheet": image_plots.misclassified(images, labels, answers, t_out, names),
+        "confusion": image_plots.confusion_matrix(labels, answers, names),
+        "silence": silence(shares, names, [{k: k for k in range(1, 13)}]),
+        "raster": raster_plots.spike_raster(spikes, list(labels[: len(spikes)]), names),
+        "histograms": histograms.spike_time_histograms(t_out, labels, names),
+        "membranes": plots.membrane_traces(clock, *trace, names, 0),
+        "plane": plots.plane(*plane_of, names),
+    }
+
+
+@pytest.mark.parametrize("case", LONG_NAMES)
+def test_names_of_classes_stay_within_the_figure_and_apart(case: str, tmp_path: Path) -> None:
+    for name, figure in of_names(LONG_NAMES[case]).items():
+        plots.save(figure, tmp_path, name)
+        figure.canvas.draw()
+        paper, drawn = figure.bbox, figure.canvas.get_renderer()
+        titles = [each for axes in figure.axes for each in (axes.title, axes._left_title) if each.get_text()]
+        notes = [text for axes in figure.axes for text in axes.texts] if name == "sheet" else []
+        boxes = [text.get_window_extent(drawn) for text in (*titles, *notes)]
+        assert not any(one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k]), name
+        boxes += [legend.get_window_extent(drawn) for legend in figure.legends]
+        if name in ("confusion", "silence"):
+            axes = figure.axes[0]
+            ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
+            boxes += [each.get_window_extent(drawn) for each in ticks]
+        for box in boxes:
+            assert min(box.x0, box.y0, paper.x1 - box.x1, paper.y1 - box.y1) > -2, (name, box)
+        for axes in figure.axes:
+            assert not axes.images or min(axes.bbox.width, axes.bbox.height) > 0.3 * figure.dpi, name

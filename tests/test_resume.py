@@ -124,8 +124,13 @@ def test_a_resumed_run_ends_with_the_bits_of_one_never_stopped(
 def test_a_run_can_be_made_longer_and_equals_one_that_was_as_long_from_the_start(
     tmp_path: Path, never_stopped: Callable[..., Path]
 ) -> None:
-    runs.run(small("training.epochs=4"), "test", tmp_path / "run", quiet())
-    runs.go_on(tmp_path / "run", quiet(), small(), [f"training.epochs={EPOCHS}"])
+    given = ["training.epochs=4", "seed=0"]
+    runs.run(small("training.epochs=4"), "test", tmp_path / "run", quiet(), given)
+    asked = [f"resume={tmp_path / 'run'}", f"training.epochs={EPOCHS}"]
+    summary = runs.go_on(tmp_path / "run", quiet(), small(), asked)
+    assert summary["run"]["overrides"] == [f"training.epochs={EPOCHS}", "seed=0"]
+    command = f"gpuspike-train training.epochs={EPOCHS} seed=0<"
+    assert command in (tmp_path / "run" / "report.html").read_text()
     assert_same(tmp_path / "run", never_stopped())
     assert f"epochs: {EPOCHS}" in (tmp_path / "run" / "config.yaml").read_text()
     assert not (tmp_path / "run" / "checkpoint.unreadable.npz").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -521,6 +522,7 @@ def test_a_network_that_does_not_fit_is_told_what_is_missing(values: dict[str, A
     with pytest.raises(ConfigError) as caught:
         spec.check_fit(layers)
     assert str(caught.value) == message
+    assert str(pickle.loads(pickle.dumps(caught.value))) == message
 
 
 SHARES = [name for name in WIDTHS if name.startswith(("dead", "stuck", "lost"))]

@@ -137,7 +137,7 @@ def test_words_are_shown_as_they_are_in_every_figure(tmp_path: Path) -> None:
     }
     assert drawn(figures, tmp_path) == {}
     assert len(list(tmp_path.glob("*.png"))) == len(figures)
-    assert plots.as_text("x" * 100) == "x" * 37 + "..."
+    assert plots.as_text("x" * 100 + "end", 10) == "xxxxxx…end"
 
 
 def test_a_figure_that_cannot_be_made_is_told_and_costs_no_other(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from gpuspike.runs.values import substrate_of
 from gpuspike.store import checkpoint
 from gpuspike.strangers import no_interpolation
 from gpuspike.substrate import EmulatedChip, Substrate
+from gpuspike.substrate.spec import NoRoom
 from gpuspike.substrate.unit import other_unit
 
 if TYPE_CHECKING:
@@ -113,7 +114,12 @@ class Chip:
             ShapeError: a piece of silicon that was drawn for another network.
         """
         substrate = self.substrate(tau_syn)
-        substrate.check_fit(layers)
+        try:
+            substrate.check_fit(layers)
+        except NoRoom as error:
+            wider = Chip.of(self.values | dict.fromkeys(error.limits, 0), self.seed, {})
+            zeros = ", ".join(f"{name}=0" for name in error.limits)
+            raise error.by(f"gs.{wider!r}" if wider.changed() else f"gs.Chip(FILE, {zeros})") from None
         seeds = [(self.seed + r) % (MOST_SEED + 1) for r in range(n_replica)]
         chip = EmulatedChip(substrate, layers, kernels, seeds)
         if self.drawn:

@@ -65,14 +65,7 @@ def comparison(
     notes = [
         "energy: of a whole trial; stopping: if the chip stopped at the decision; latency: median time to the"
         " decision",
-        *(chip["refused"] for chip in chips if chip["refused"]),
-        *(f"{chip['name']}: {room}" for chip in chips if (room := of_room(chip)) and not chip["refused"]),
-    ]
-    notes += [f"{chip['name']}: {without}" for chip in chips if (without := of_undecided(chip))]
-    notes += [
-        f"{chip['name']}: at least {chip['chips_needed']} chips"
-        for chip in chips
-        if (chip["chips_needed"] or 0) > 1
+        *(f"{chip['name']}: {note}" for of_one in NOTES for chip in chips if (note := of_one(chip))),
     ]
     if any(time_mark(chip) for chip in chips):
         notes.append(MARKED)
@@ -167,3 +160,18 @@ def of_room(chip: Mapping[str, Any]) -> str:
     """Why a network does not fit a chip, or that nobody can tell; "" where it fits."""
     reason = chip["does_not_fit"] or ""
     return f"whether the network fits is unknown, {reason}" if reason == UNKNOWN else reason
+
+
+def _of_refusal(chip: Mapping[str, Any]) -> str:
+    """Why there is no energy, or no room."""
+    return (chip["refused"] or of_room(chip)).removeprefix(f"{chip['name']}: ")
+
+
+def _of_count(chip: Mapping[str, Any]) -> str:
+    """That one chip is not enough; "" where it is."""
+    needed = chip["chips_needed"] or 0
+    return f"at least {needed} chips" if needed > 1 else ""
+
+
+NOTES = (_of_refusal, of_undecided, _of_count)
+"""What is said of a chip beside its row, "" where there is nothing to say."""

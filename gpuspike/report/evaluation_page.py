@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gpuspike.report.comparison import MARKED, of_chip, of_room, of_undecided, time_mark
+from gpuspike.report.comparison import MARKED, NOTES, of_chip, time_mark
 from gpuspike.report.page import picture, readable, section, table, write_page
 
 
@@ -99,6 +99,7 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
     body = [
         f"<h1>{escape(network)}: {escape(headline(answer))}</h1>",
         table(_facts(answer)),
+        *(f'<p class="notice">{escape(note)}</p>' for note in answer.get("notes", ())),
     ]
     if population:
         tiles = (
@@ -160,8 +161,7 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _chips(answer: Mapping[str, Any]) -> str:
     rows: list[Sequence[Any]] = []
     for chip in answer["chips"].values():
-        told = (chip["refused"] or of_room(chip)).removeprefix(f"{chip['name']}: ")
-        rows.append((*of_chip(chip), "; ".join(filter(None, (told, of_undecided(chip))))))
+        rows.append((*of_chip(chip), "; ".join(filter(None, (of_one(chip) for of_one in NOTES)))))
     head = [
         "chip",
         "accuracy",

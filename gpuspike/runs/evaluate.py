@@ -42,6 +42,7 @@ from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import refuse_links
 from gpuspike.strangers import write_new
 from gpuspike.substrate import EmulatedChip, OnChip
+from gpuspike.substrate.spec import NoRoom
 from gpuspike.substrate.unit import other_unit
 from gpuspike.training.evaluation import Labelled
 
@@ -91,7 +92,11 @@ def prepare(config: EvaluateConfig) -> Prepared:
     if config.chip_seed is not None:
         trained.chip_seed = config.chip_seed
     arrays, header = checkpoint.load(folder / "checkpoint.npz")
-    parts = build(trained, to_train=False)
+    try:
+        parts = build(trained, to_train=False)
+    except NoRoom as error:  # a chip is changed in its file here
+        zeros = ", ".join(f"{name}: 0" for name in error.limits)
+        raise error.by(f"substrate=FILE.yaml with {zeros} in the chip's file") from None
     machine = parts.on_chip(parts.chip_seeds)
     if same_chip and isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip):
         machine.chip.take({name[5:]: array for name, array in arrays.items() if name.startswith("chip_")})
@@ -148,6 +153,7 @@ def _place(config: EvaluateConfig, question: dict[str, Any]) -> Path:
         few = len(config.prices) <= 3
         named = "+".join(dict.fromkeys(Path(name).stem for name in config.prices))
         parts.append(named if few else f"{len(config.prices)}prices")
+    parts += ["other_data"] if "data" in question else []  # the plain name is for the run's own
     path = folder / f"{'_'.join(parts)}.json"
     with suppress(OSError, ValueError, AttributeError, RecursionError):  # not an answer: replaced
         there = json.loads(text_of(path)).get("question", question)
@@ -169,16 +175,13 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """
     prepared, split = prepare(config), config.split.value
     parts = prepared.parts
-    if prepared.note:
-        warn(prepared.note, console)
-    lost = other_unit(
-        parts.substrate,
-        parts.network.layers,
-        prepared.weights,
-        where=" in a file of a chip, substrate=FILE.yaml,",
-    )
-    if lost and config.substrate:  # the run's own has been trained on
-        warn(lost, console)
+    notes = [prepared.note]
+    if config.substrate:  # the run's own has been trained on
+        where = " in a file of a chip, substrate=FILE.yaml,"
+        notes.append(other_unit(parts.substrate, parts.network.layers, prepared.weights, where=where))
+    notes = [note for note in notes if note]
+    for note in notes:
+        warn(note, console)
 
     def rehearse() -> None:
         if prepared.machine is not parts.network:
@@ -198,6 +201,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             "run": str(prepared.folder),
             "epoch": prepared.epoch,
             "question": prepared.question,
+            "notes": notes,
             "split": split,
             "substrate": {
                 "name": chip_label(parts.config.substrate),

@@ -31,7 +31,7 @@ class Stopped:
 
     Attributes:
         config: what to go on with.
-        experiment, overrides: as it was started with.
+        experiment, overrides: as it was started with, with what has changed since in its place.
         epoch: epochs done; 0 if it was stopped before its first checkpoint.
         arrays: its state, None without a checkpoint.
         records: metrics of the epochs done.
@@ -110,6 +110,7 @@ def read(
         config = _changed(config, asked, overrides, folder)
     records = _records(folder / METRICS, epoch, record)
     config = replace(config, resume=None)
+    given = _again(given, overrides, first, config)
     doubt = own_data.change(config, data, first) if header else ""
     return Stopped(
         config, name, given, epoch, arrays, records, resumed, code, damaged, date, wall_s, data, doubt, image
@@ -170,9 +171,14 @@ def _edited(kept: Config, written: Config, folder: Path) -> Config:
     return _longer(kept, written.training.epochs, written)
 
 
+def _key(text: str) -> str:
+    """Which one an override sets."""
+    return text.split("=", 1)[0].strip().lstrip("+~").split("@")[0]
+
+
 def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path) -> Config:
     """The kept configuration with what the command line may change."""
-    keys = [text.split("=", 1)[0].strip().lstrip("+~").split("@")[0] for text in overrides]
+    keys = [_key(text) for text in overrides]
     if "start" in keys and asked.start is not None and asked.start != kept.start:
         raise ConfigError(
             f"resume={folder} goes on with that run's networks, start={asked.start} begins another run with "
@@ -202,6 +208,19 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
     if any(key.split(".")[0] == "tracking" for key in keys):
         result = replace(result, tracking=asked.tracking)
     return result
+
+
+def _again(given: Sequence[str], typed: Sequence[str], first: Config, config: Config) -> list[str]:
+    """What makes the run as it is now: overrides that it was started with, and what has changed since."""
+    told = list(given)
+    changes = differences(first, config, ("resume",))
+    texts = {_key(text): text for text in typed if any(within(name, (_key(text),)) for name in changes)}
+    if "training.epochs" in changes:  # which config.yaml may say, too
+        texts["training.epochs"] = f"training.epochs={config.training.epochs}"
+    for key, text in texts.items():
+        told = [text if _key(old) == key else old for old in told]
+        told += [] if text in told else [text]
+    return list(dict.fromkeys(told))
 
 
 def _longer(kept: Config, epochs: int, others: Config) -> Config:

@@ -29,7 +29,8 @@ class Axis:
         grid: values of a map, unless others are given.
         needs: keys that have to be on, and what they are where they are not.
         instead: keys that say the same otherwise, which it switches off.
-        ends: the least and the largest value that are tried, where they are known.
+        ends: the least and the largest value that are tried, where they are known; where its key tells
+            them, `axis` takes those.
     """
 
     name: str
@@ -83,7 +84,7 @@ NAMED = {
             instead=("weight_lsb",), ends=BITS,
         ),
         Axis("weight_lsb", {"weight_lsb": 1.0}, "step of the weights", instead=("weight_bits",)),
-        Axis("stuck_synapses", {"stuck_synapses": 1.0}, "stuck synapses", needs=_RANGE, ends=(0.0, 1.0)),
+        Axis("stuck_synapses", {"stuck_synapses": 1.0}, "stuck synapses", needs=_RANGE),
         Axis("tau_ratio", {"tau_mem_shift": 1.0}, r"error of $\tau_{mem}$ ($\tau_{syn}$)"),
         Axis(
             "tau_spread", {"tau_mem_std": 1.0, "tau_syn_std": 1.0}, r"spread of both $\tau$ ($\tau_{syn}$)"
@@ -96,7 +97,7 @@ NAMED = {
         ),
         Axis("spike_jitter", {"spike_jitter": 1.0}, r"spike jitter ($\tau_{syn}$)"),
         Axis("time_grid", {"time_grid": 1.0}, r"time step ($\tau_{syn}$)"),
-        Axis("dead_neurons", {"dead_neurons": 1.0}, "dead hidden neurons", ends=(0.0, 1.0)),
+        Axis("dead_neurons", {"dead_neurons": 1.0}, "dead hidden neurons"),
         Axis(
             "trial_end", {"trial_end": 1.0}, r"end of the trial ($\tau_{syn}$)",
             less_is_worse=True, start=4.0, grid=(2.0, 3.0, 4.0, 6.0, 8.0),
@@ -116,16 +117,20 @@ def axis(name: str) -> Axis:
         ConfigError: there is none.
     """
     own = name.removeprefix("-")
+    leaves = {key: f for key, _, f in keys()}
     if own == "weight_max":  # the key, which is what weight_range sets
         found = replace(NAMED["weight_range"], name=own)
     elif own not in NAMED:
-        leaf = {key: f for key, _, f in keys()}[one_of("distortion", own, names())]
+        leaf = leaves[one_of("distortion", own, names())]
         less = bool(leaf.metadata.get("less_is_worse"))
         label = own.replace("_", " ") + (_TAU if leaf.metadata.get("time") else "")
         found = Axis(own, {own: 1.0}, label, less, start=2.0 if less else 0.1)
         found = replace(found, grid=(0.5, 1.0, 2.0, 4.0)) if less else found
     else:
         found = NAMED[own]
+    if len(found.parts) == 1 and (ends := leaves[next(iter(found.parts))].metadata.get("ends")):
+        start = min(max(found.start, ends[0]), ends[1])
+        found = replace(found, ends=ends, start=start)
     if not name.startswith("-"):
         return found
     if found.whole or found.less_is_worse:

@@ -35,6 +35,29 @@ _OTHERS: tuple[str, ...] = (
 """Keys of a substrate that are no distortion's."""
 
 
+class NoRoom(ConfigError):
+    """A network has no room on a chip; the way out is that of a training's command line.
+
+    Args:
+        lacking: what is missing.
+        limits: keys that are limits of the chip, and at 0 none.
+        way: what has them at 0; None: their keys do.
+    """
+
+    def __init__(self, lacking: str, limits: Sequence[str], way: str | None = None) -> None:
+        way = " ".join(f"substrate.{name}=0" for name in limits) if way is None else way
+        super().__init__(f"{lacking}; {way} emulates a chip with room for it")
+        self.lacking, self.limits, self.way = lacking, list(limits), way
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process may have raised it."""
+        return NoRoom, (self.lacking, self.limits, self.way)
+
+    def by(self, way: str) -> NoRoom:
+        """The same with another way out."""
+        return NoRoom(self.lacking, self.limits, way)
+
+
 @dataclass(frozen=True)
 class Substrate:
     """What a kind of chip does to a network: `Substrate(name="mine", weight_max=(2.0,), spike_jitter=0.01)`.
@@ -172,7 +195,8 @@ class Substrate:
             trained: what is learnt beside weights, see `delays.learnt`.
 
         Raises:
-            ConfigError: what is missing, and how many chips would have it.
+            NoRoom: what is missing, and how many chips would have it.
+            ConfigError: what no chip can have.
         """
         for distortion in self._on:
             distortion.check_fit(layers)
@@ -198,12 +222,8 @@ class Substrate:
                     f"as many as {-(-needed // most)} chips have: {needed - most} too many"
                 )
         if lacking:
-            zeros = " ".join(
-                f"substrate.{f.name}=0"
-                for f in fields(Substrate)
-                if f.name.startswith("max_") and getattr(self, f.name)
-            )
-            raise ConfigError(f"{'; '.join(lacking)}; {zeros} emulates a chip with room for it")
+            limits = [f.name for f in fields(Substrate) if f.name.startswith("max_")]
+            raise NoRoom("; ".join(lacking), [name for name in limits if getattr(self, name)])
 
 
 def keys() -> Iterator[tuple[str, Any, Field[Any]]]:

@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpuspike.report.figures.run import (
+    BESIDE,
     BLUE,
+    LONGEST,
     TIME_UNITS,
     Floats,
-    as_text,
+    as_texts,
     lazy_matplotlib,
+    legend_height,
     legend_of_classes,
     look_of,
     new_figure,
@@ -41,11 +44,12 @@ def spike_time_histograms(
         t_out: (m, n_class) spike times in `unit`; inf is a silent neuron.
         labels: (m,) class of each sample.
     """
-    class_names = [as_text(name) for name in class_names]
     times, truth, n_class = np.asarray(t_out, dtype=float), np.asarray(labels), len(class_names)
     few = n_class <= MOST_PANELS
+    names = as_texts(class_names, LONGEST if few else BESIDE)
     bins = np.histogram_bin_edges(times[np.isfinite(times)], bins=60)
-    figure = new_figure(height=0.75 + (1.15 if few else 0.42) * n_class)
+    height = 0.75 + (1.15 if few else 0.42) * n_class
+    figure = new_figure(height + (legend_height(class_names) if few else 0))
     panels = figure.subplots(n_class, 1, sharex=True, sharey=few, squeeze=False)[:, 0]
     for label, axes in enumerate(panels):
         own = times[truth == label]
@@ -61,13 +65,13 @@ def spike_time_histograms(
         note += f"others {silent.sum() - silent[label]} of {len(own) * (n_class - 1)}"
         axes.annotate(note, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=6 if few else 5)
         if few:
-            axes.set_title(class_names[label], loc="left", fontweight="bold", pad=2)
+            axes.set_title(names[label], loc="left", fontweight="bold", pad=2)
             axes.yaxis.set_major_locator(lazy_matplotlib().ticker.MaxNLocator(integer=True, nbins=3))
         else:
             axes.set_yticks([])
             axes.spines["left"].set_visible(False)
             axes.tick_params(axis="x", length=2.5 if label == n_class - 1 else 0)
-            axes.set_ylabel(class_names[label], rotation=0, ha="right", va="center", fontweight="bold")
+            axes.set_ylabel(names[label], rotation=0, ha="right", va="center", fontweight="bold")
     for axes in panels[: 1 if few else n_class]:  # few share one height, which all have drawn by now
         axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     panels[0].set_xlim(bins[0], bins[-1])

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpuspike.report.figures.run import TIME_UNITS, as_text, new_figure, styled
+from gpuspike.report.figures.run import BESIDE, TIME_UNITS, as_texts, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS, MOST_ROWS = 6, 6
 """Images of the sheet."""
+SHORT, WIDE_COLUMNS, LONGEST_THERE = 5, 4, 12
+"""Letters of a name that fit under one of so many; else how many images stand side by side, and letters."""
 
 MOST_FILTERS = 64
 
@@ -28,7 +30,7 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Seq
         predictions: (m,) classes answered; -1 undecided, which gets a column of its own where there are any.
         class_names: of the classes.
     """
-    class_names = [as_text(name) for name in class_names]
+    class_names = as_texts(class_names, BESIDE)
     truth, answer, n_class = np.asarray(labels), np.asarray(predictions), len(class_names)
     counts = np.zeros((n_class, n_class + 1), np.int64)
     np.add.at(counts, (truth, np.where(answer < 0, n_class, answer)), 1)
@@ -46,14 +48,16 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Seq
             colour = "white" if share[row, column] > 0.4 else "black"
             axes.text(column, row, f"{count}", ha="center", va="center", fontsize=5.5, color=colour)
     longest = max(map(len, answers))
-    axes.set_xticks(range(len(answers)), answers, rotation=0 if longest <= 4 else 60)
+    turned = {} if longest <= 4 else {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(answers)), answers, **turned)
     axes.set_yticks(range(n_class), class_names)
     axes.tick_params(length=0)
     axes.set(xlabel="answer", ylabel="class")
     for spine in axes.spines.values():
         spine.set_visible(False)
     accuracy = 100 * (1 - wrong / max(len(truth), 1))
-    axes.set_title(f"accuracy {accuracy:.2f} %, {wrong} of {len(truth)} misclassified")
+    line = "\n" if longest > 7 else " "  # beside long names the matrix is narrower than the title
+    axes.set_title(f"accuracy {accuracy:.2f} %,{line}{wrong} of {len(truth)} misclassified")
     return figure
 
 
@@ -104,13 +108,19 @@ def misclassified(
         t_out: (m, n_class) output spike times in `unit`; inf is a silent neuron.
         class_names: of the classes.
     """
-    class_names = [as_text(name) for name in class_names]
+    class_names = as_texts(class_names, LONGEST_THERE)
+    columns = COLUMNS if max(map(len, class_names), default=0) <= SHORT else WIDE_COLUMNS
     truth, pictures, times = np.asarray(labels), np.asarray(images), np.asarray(t_out, dtype=float)
     wrong = np.flatnonzero(truth != np.asarray(predictions))
-    shown = wrong[: COLUMNS * MOST_ROWS]
-    n_row = max(-(-len(shown) // COLUMNS), 1)
-    figure = new_figure(height=0.35 + 0.88 * n_row)
-    panels = figure.subplots(n_row, COLUMNS, squeeze=False)
+    shown = wrong[: columns * MOST_ROWS]
+    n_row = max(-(-len(shown) // columns), 1)
+    # Places of their own, in inches: no name takes an image its room.
+    side, words, top = 3.3 / columns, 0.33, 0.24
+    figure = new_figure(height := top + (side + words) * n_row)
+    figure.set_layout_engine("none")
+    places = {"left": 0.02, "right": 0.98, "top": 1 - (top + 0.12) / height, "bottom": 0.21 / height}
+    places |= {"wspace": 0.1, "hspace": words / side}
+    panels = figure.subplots(n_row, columns, squeeze=False, gridspec_kw=places)
     for panel in panels.flat:
         panel.set_axis_off()
     for panel, sample in zip(panels.flat, shown, strict=False):
@@ -121,7 +131,6 @@ def misclassified(
         note = "\n".join(f"{name}: {time:.3f}" for name, time in spikes) or "no spike"
         panel.text(0.5, -0.04, note, transform=panel.transAxes, ha="center", va="top", fontsize=5)
     name = TIME_UNITS.get(unit, unit)
-    figure.suptitle(
-        f"{len(shown)} of {len(wrong)} misclassified; the two earliest spikes ({name})", fontsize=7
-    )
+    told = f"{len(shown)} of {len(wrong)} misclassified; the two earliest spikes ({name})"
+    figure.suptitle(told, fontsize=7, y=1 - 0.04 / height, va="top")
     return figure

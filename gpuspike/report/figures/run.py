@@ -33,8 +33,12 @@ PALETTE = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, GREY)
 
 TIME_UNITS = {"tau_syn": r"$\tau_{syn}$", "tau_mem": r"$\tau_{mem}$"}
 MAX_HIDDEN_TRACES = 30
-LONGEST = 40
-"""Characters of a name that a figure shows."""
+LONGEST, IN_LEGEND, BESIDE = 40, 20, 16
+"""Letters of a name that a figure shows: at most, in a legend, and beside a panel."""
+
+LEGEND_ROOM = 62
+"""Letters of a legend that stand side by side; what a column takes beside its own is `LEGEND_MARK`."""
+LEGEND_MARK = 6
 
 STYLE: dict[str, Any] = {
     **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 7.5),
@@ -116,10 +120,15 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     return pdf, png
 
 
-def as_text(words: str) -> str:
-    """A user's words for a figure: no mathematics, nothing that a legend would leave out, not endless."""
+def as_text(words: str, longest: int = LONGEST) -> str:
+    """A user's words for a figure: no mathematics, nothing that a legend would leave out, not endless.
+
+    Args:
+        longest: letters; of more, the first two thirds and the last ones stay, in which names often differ.
+    """
     words = clean(words.encode("utf-8", "replace").decode())
-    words = words if len(words) <= LONGEST else words[: LONGEST - 3] + "..."
+    if len(words) > longest:
+        words = f"{words[: longest - 1 - longest // 3]}…{words[-(longest // 3) :]}"
     return (" " if words.startswith("_") else "") + words.replace("$", r"\$")
 
 
@@ -129,12 +138,36 @@ def look_of(index: int) -> dict[str, Any]:
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": style}
 
 
+def as_texts(names: Sequence[str], longest: int = LONGEST) -> list[str]:
+    """Names of classes, each as `as_text`."""
+    return [as_text(name, longest) for name in names]
+
+
+def legend_of(figure: Figure, handles: Sequence[Any], **look: Any) -> None:
+    """A legend that is read row by row, of up to five columns as the names have room."""
+    names = [handle.get_label() for handle in handles]
+    columns = _columns(names)
+    by_column = [handle for column in range(columns) for handle in handles[column::columns]]
+    figure.legend(handles=by_column, ncols=columns, **look)
+
+
+def _columns(names: Sequence[str]) -> int:
+    def takes(count: int) -> int:
+        return sum(LEGEND_MARK + max(map(len, names[k::count]), default=0) for k in range(count))
+
+    return next((count for count in (5, 4, 3, 2) if takes(count) <= LEGEND_ROOM), 1)
+
+
+def legend_height(names: Sequence[str]) -> float:
+    """Inches that a legend of classes takes beyond its first two rows."""
+    return 0.14 * max(-(-len(names) // _columns(as_texts(names, IN_LEGEND))) - 2, 0)
+
+
 def legend_of_classes(figure: Figure, class_names: Sequence[str]) -> None:
-    """One line a class, above the panels, read row by row."""
-    line, place = lazy_matplotlib().lines.Line2D, {"loc": "outside upper center", "ncols": 5}
-    handles = [line([], [], label=name, **look_of(k)) for k, name in enumerate(class_names)]
-    by_column = [handle for column in range(5) for handle in handles[column::5]]
-    figure.legend(handles=by_column, title="output neuron", **place)
+    """One line a class, above the panels."""
+    line, names = lazy_matplotlib().lines.Line2D, as_texts(class_names, IN_LEGEND)
+    handles = [line([], [], label=name, **look_of(k)) for k, name in enumerate(names)]
+    legend_of(figure, handles, title="output neuron", loc="outside upper center")
 
 
 def _over_replicas(rows: Sequence[Any]) -> Floats:
@@ -239,7 +272,7 @@ def plane(
         borders: arcs (x, y, diameter, first and last angle in degrees) to draw.
         disc: show the answers within the circle of diameter 1 only.
     """
-    mpl, class_names = lazy_matplotlib(), [as_text(name) for name in class_names]
+    mpl, class_names = lazy_matplotlib(), as_texts(class_names, IN_LEGEND)
     grid, answered = np.asarray(grid_xy, dtype=float), np.asarray(grid_class, dtype=int)
     samples, truth = np.asarray(samples_xy, dtype=float).reshape(-1, 2), np.asarray(labels)
     wrong = truth != np.asarray(predictions)
@@ -263,7 +296,8 @@ def plane(
     axes.scatter(*samples[wrong].T, s=6 * size, label="misclassified", **ring)
     if -1 in answered:
         axes.scatter([], [], s=25, marker="s", color="0.88", label="undecided")
-    figure.legend(loc="outside lower center", ncols=5, handletextpad=0.2, columnspacing=0.8)
+    place = {"loc": "outside lower center", "handletextpad": 0.2, "columnspacing": 0.8}
+    legend_of(figure, axes.get_legend_handles_labels()[0], **place)
     axes.set_title(f"accuracy {100 * accuracy:.1f} %, {wrong.sum()} of {len(truth)} misclassified")
     return figure
 
@@ -292,10 +326,10 @@ def membrane_traces(
         threshold: potential at which a neuron spikes.
         label: true class of the sample.
     """
-    class_names = [as_text(name) for name in class_names]
     clock, inputs = np.asarray(times, dtype=float), np.asarray(t_in, dtype=float)
     n_layer, ends = len(membranes), [*inputs[np.isfinite(inputs)]]
-    figure, pad = new_figure(height=1.25 * (n_layer + 1)), 0.03 * (clock[-1] - clock[0])
+    height, pad = 1.25 * (n_layer + 1) + legend_height(class_names), 0.03 * (clock[-1] - clock[0])
+    figure = new_figure(height)
     raster, *panels = figure.subplots(n_layer + 1, sharex=True, height_ratios=[0.4] + [1] * n_layer)
     mark = float(np.clip(60 / max(len(inputs), 1), 1.5, 8))
     raster.plot(inputs, np.arange(len(inputs)), "|", color="0.2", ms=mark, mew=0.7)
@@ -330,8 +364,10 @@ def membrane_traces(
     panels[-1].set_xlim(clock[0], min(clock[-1], max(ends, default=clock[-1]) + pad))
     panels[-1].set_xlabel(f"time ({TIME_UNITS.get(unit, unit)})")
     answer = np.asarray(spikes[-1], dtype=float)
-    first = class_names[int(answer.argmin())] if np.isfinite(answer).any() else "none"
-    raster.set_title(f"sample of class {class_names[label]}, first spike: {first}", loc="left")
+    names = as_texts(class_names, IN_LEGEND)
+    first = names[int(answer.argmin())] if np.isfinite(answer).any() else "none"
+    told = f"sample of class {names[label]}, first spike: {first}"
+    raster.set_title(told if len(told) <= 44 else told.replace(", first spike", ",\nfirst spike"), loc="left")
     legend_of_classes(figure, class_names)
     figure.align_ylabels()
     return figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.report.figures.run import as_text, lazy_matplotlib, new_figure, styled
+from gpuspike.report.figures.run import BESIDE, as_texts, lazy_matplotlib, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,8 +19,8 @@ PANELS = 5
 NO_SAMPLE = "#f3d9c4"
 """Colour of a class that no sample is of."""
 
-NAMED = 20
-"""Classes that are named one by one."""
+NAMED, SHORT = 20, 8
+"""Classes that are named one by one; letters of a name that leave a title its line."""
 
 
 def silent_since(records: Sequence[Mapping[str, Any]], replica: int = 0) -> list[dict[int, int]]:
@@ -66,8 +66,11 @@ def silence(
         never: of each layer as `silent_since` tells; empty where nobody knows.
     """
     shares = shares[:PANELS]
-    n_class = len(class_names)
-    figure = new_figure(height=0.5 + len(shares) * (0.65 + 0.055 * min(n_class, NAMED)))
+    n_class, names = len(class_names), as_texts(class_names, BESIDE)
+    # Beside long names a title has less room.
+    narrow = n_class <= NAMED and max(map(len, names), default=0) > SHORT
+    height = 0.65 + 0.055 * min(n_class, NAMED) + (0.12 if narrow else 0)
+    figure = new_figure(height=0.5 + len(shares) * height)
     panels: Any = np.atleast_1d(figure.subplots(len(shares), 1)) if shares else []
     for number, (axes, share) in enumerate(zip(panels, shares, strict=True)):
         order = np.argsort(np.nanmean(share, axis=0), kind="stable")
@@ -77,11 +80,11 @@ def silence(
         axes.set_facecolor(NO_SAMPLE)
         title = f"hidden {number + 1}"
         if number < len(never):
-            title += ": " + in_words(never[number], share.shape[1])
-        axes.set_title(title, loc="left", pad=3)
+            title += (":\n" if narrow else ": ") + in_words(never[number], share.shape[1])
+        axes.set_title(title, loc="left", pad=3, fontsize=6.5 if narrow else None)
         axes.set_xticks([])
         if n_class <= NAMED:
-            axes.set_yticks(range(n_class), [as_text(name) for name in class_names])
+            axes.set_yticks(range(n_class), names)
         else:
             axes.yaxis.set_major_locator(lazy_matplotlib().ticker.MaxNLocator(integer=True))
             axes.set_ylabel("class")

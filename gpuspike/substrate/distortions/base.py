@@ -146,8 +146,12 @@ def _spread(name: str, value: float) -> None:
         raise ValueRangeError(f"substrate.{name} must be 0 or more and finite, got {value!r}")
 
 
+SHARES = (0.0, 1.0)
+"""The least and the largest."""
+
+
 def _share(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
+    if not SHARES[0] <= value <= SHARES[1]:
         raise ValueRangeError(f"substrate.{name} must be a share from 0 to 1, got {value!r}")
 
 
@@ -162,6 +166,7 @@ def value(
     time: bool = False,
     rule: Callable[[str, Any], None] | None = None,
     less_is_worse: bool = False,
+    ends: tuple[float, float] | None = None,
 ) -> Any:
     """A value: off at its default.
 
@@ -169,10 +174,10 @@ def value(
         time: given in tau_syn by users; distortions see it in the model's unit.
         rule: called with name and value, raises ValueRangeError.
         less_is_worse: the network suffers as the value falls, as that of a range; for a search of its border.
+        ends: the least and the largest value that such a search tries.
     """
-    return dataclasses.field(
-        default=default, metadata={"time": time, "rule": rule, "less_is_worse": less_is_worse}
-    )
+    told = {"time": time, "rule": rule, "less_is_worse": less_is_worse, "ends": ends}
+    return dataclasses.field(default=default, metadata=told)
 
 
 def spread(*, time: bool = False) -> Any:
@@ -182,7 +187,7 @@ def spread(*, time: bool = False) -> Any:
 
 def share() -> Any:
     """A probability; off at 0."""
-    return value(0.0, rule=_share)
+    return value(0.0, rule=_share, ends=SHARES)
 
 
 def shift(*, time: bool = False) -> Any:
