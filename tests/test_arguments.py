@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import gpuspike as gs
-from gpuspike.cli import exchange, tune
+from gpuspike.cli import tune
+from gpuspike.config import hints
+from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.schema import jobs
 from gpuspike.errors import (
     ConfigError,
@@ -25,6 +27,7 @@ from gpuspike.errors import (
     ValueRangeError,
 )
 from gpuspike.exchange import events
+from gpuspike.exchange.graph import keep_others
 from gpuspike.substrate.axes import axis
 from gpuspike.substrate.distortions import DISTORTIONS, TRIAL, Distortion, share
 
@@ -362,6 +365,15 @@ def test_no_file_of_another_kind_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(
         OutputError, match=r"mine.npz is there already and is not a NIR file: it would be lost"
     ):
-        exchange._keep(mine, b"\x89HDF", "a NIR file")
-    exchange._keep(mine, b"PK", "an .npz file")
-    exchange._keep(tmp_path / "new.nir", b"\x89HDF", "a NIR file")
+        keep_others(mine)
+    mine.write_bytes(b"\x89HDF mine")
+    keep_others(mine)
+    keep_others(tmp_path / "new.nir")
+
+
+@pytest.mark.parametrize(
+    "words", ["Could not override 'dataset'. No match in the defaults list.", "str is not a subclass of"]
+)
+def test_a_group_of_trainings_is_told_the_same_whatever_hydra_says(words: str) -> None:
+    told = hints.explained(Exception(words), EvaluateConfig, "dataset=mnist")
+    assert told.startswith("dataset is no key, dataset.path is, got dataset=mnist")

@@ -670,3 +670,9 @@ def test_no_nir_file_is_written_over_data(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is not a NIR file: it would be lost"):
         gs.write_nir_spikes(data, {"input": np.zeros((2, 4))}, time_unit="s")
     assert data.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [3, None])
+def test_what_is_no_name_of_a_data_set_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigError, match=f"name must be that of a data set, or a run's folder, got {name}"):
+        gs.dataset(name)

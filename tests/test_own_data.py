@@ -104,7 +104,10 @@ def changed(**values: Any) -> dict[str, Any]:
         (changed(validation_values=np.full((3, 5), 2.0)), "must lie in [0, 1], got 2"),
         (changed(validation_values=np.full((3, 5), np.nan)), "must lie in [0, 1], got 15 NaN"),
         (arrays("times") | {"test_times": np.full((4, 5), np.nan)}, "must not hold NaN or -inf"),
-        (arrays("pixels") | {"test_pixels": np.ones((4, 5))}, "must be uint8, got float64"),
+        (
+            arrays("pixels") | {"test_pixels": np.ones((4, 5))},
+            "must be uint8, levels from 0 to 255, got float64",
+        ),
         (changed(train_values=np.array([{}] * 6)), "is not a readable .npz file"),
         (
             changed(train_labels=np.array(["a"] * 6, dtype=object)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +80,8 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
     """
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise DtypeError(f"dtype must be float32 or float64, got {dtype!r}")
+    if not isinstance(name, str | PathLike):
+        raise ConfigError(f"name must be that of a data set, or a run's folder, got {name!r:.80}")
     kind = type(dataset_config())
     unit, repeats = 1.0, 1
     run = None

@@ -55,7 +55,11 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
         valid = ", ".join([*_experiment(kind), *(item.name for item in fields(kind))])
         hint = (_other_group(key, value, schema) if equals else "") or _other_key(found["key"], place, schema)
         return f"there is no key {place}; valid keys: {valid}{hint}"
-    if found := _NO_GROUP.search(words):  # there are such files, but no such group of a run
+    found = _NO_GROUP.search(words)  # there are such files, but no such group of a run
+    group = found["key"] if found else key if equals and "is not a subclass of" in words else ""
+    if keys := ", ".join(name for name in dotted(schema) if group and name.startswith(f"{group}.")):
+        return f"{group} is no key, {keys} is, got {text or group}{_other_group(group, value, schema)}"
+    if found:
         hint = _other_group(found["key"], value, schema) or _other_key(found["key"], found["key"], schema)
         valid = ", ".join([*_experiment(schema), *(item.name for item in fields(schema))])
         return f"there is no key {found['key']}; valid keys: {valid}{hint}"
@@ -67,9 +71,6 @@ def explained(error: Exception, schema: type[Any], text: str = "") -> str:
                 "file of yours has all of them, substrate=FILE.yaml"
             )
         return f"{found['key']} must be {expected}, which has no keys here, got {text or found[0]}"
-    if equals and "is not a subclass of" in words:  # elsewhere a group
-        keys = ", ".join(name for name in dotted(schema) if name.startswith(f"{key}."))
-        return f"{key} is no key, {keys} is, got {text}{_other_group(key, value, schema)}"
     if found := _MISSING.search(words):
         return f"{found['key']} must be given, got none"
     if isinstance(cause, (ValidationError, ConfigTypeError)):

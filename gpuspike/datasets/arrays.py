@@ -140,9 +140,11 @@ def _split(
         raise DataError(
             f"{name}_{kind} in {path} must be (n_samples, n_inputs) or (n_samples, n_rows, n_columns), "
             f"alike in all splits, got {samples.shape}"
+            + "; images with channels go as n_inputs, or as their mean"
+            * (samples.ndim == 4)
         )
     if samples.dtype.kind != "f" if kind != "pixels" else samples.dtype != np.uint8:
-        wanted = "uint8" if kind == "pixels" else "floats"
+        wanted = "uint8, levels from 0 to 255" if kind == "pixels" else "floats"
         raise DataError(f"{name}_{kind} in {path} must be {wanted}, got {samples.dtype}")
     if labels.shape != samples.shape[:1] or labels.dtype.kind not in "iu":
         hint, numbers = "", labels.dtype.kind in "fiub"

@@ -94,6 +94,8 @@ def read(
             raise ValueError(f"epoch is {epoch} and {record['epoch']}")
         first, data = config, own_data.kept(header)
         name, given = str(header.get("experiment", begun[0])), list(header.get("overrides", begun[1]))
+        if strange := [one for one in given if not isinstance(one, str)]:
+            raise TypeError(f"overrides must be texts, got {strange[0]!r:.80}")
         resumed = [int(number) for number in header.get("resumed", ())]
         date, wall_s = header.get("date"), float(header.get("wall_s", 0.0))
         image = tuple(map(int, header.get(IMAGE) or ())) or None

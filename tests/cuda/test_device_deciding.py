@@ -235,3 +235,9 @@ def test_arrays_that_a_kernel_would_read_wrongly_are_refused() -> None:
     there = [fake(net.weights[0]), fake(net.weights[1].astype(np.float64))]
     with pytest.raises(DtypeError, match=r"weights\[1\] must be float32, got float64"):
         deciding.launch(fake(net.t_in), there, net.neurons, net.bias, 1.0)
+
+
+@pytest.mark.parametrize(("n_hidden", "fits"), [(661, True), (662, False), (672, False)])
+def test_what_the_kernel_has_of_its_own_is_room_too(n_hidden: int, fits: bool) -> None:
+    weights = [np.empty((1, 1024, n_hidden), np.float32), np.empty((1, n_hidden, 10), np.float32)]
+    assert deciding.decides(weights, [LIF(), LIF()]) == fits

@@ -54,7 +54,7 @@ class Weights(Distortion):
         if self.weight_bits and self.weight_lsb:
             raise ValueRangeError(
                 "substrate.weight_bits and substrate.weight_lsb both set the grid: one of them must be 0, "
-                f"got {self.weight_bits} and {self.weight_lsb!r}"
+                f"got {self.weight_bits} and {self.weight_lsb!r}; with substrate.weight_lsb=0 bits do"
             )
         if self.weight_bits and not self.weight_max:
             raise ValueRangeError("substrate.weight_bits needs a range, substrate.weight_max, got none")
