@@ -190,27 +190,14 @@ def _module() -> ModuleType:
 def noted() -> Iterator[tuple[ModuleType, list[Launch]]]:
     """A CuPy, in the place of any other, and what has been launched on it."""
     before, cupy = sys.modules.get("cupy"), _module()
-    caches = [
-        getattr(cuda_call, name)
-        for name in (
-            "elementwise",
-            "block_kernel",
-            "forward_kernel",
-            "decision_kernel",
-            "_module",
-            "on_device",
-        )
-    ]
     sys.modules["cupy"] = cupy
     backend._first.clear()
     _noted.clear()
     try:
-        for cached in caches:
-            cached.cache_clear()
+        cuda_call.forget()
         yield cupy, _noted
     finally:
-        for cached in caches:
-            cached.cache_clear()
+        cuda_call.forget()
         if before is None:
             del sys.modules["cupy"]
         else:

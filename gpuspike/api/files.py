@@ -154,8 +154,9 @@ def _alone(config: Config) -> list[str]:
     values = {f"training.{name}": getattr(config.training, name) for name in CHANGES}
     values |= {"model.frozen": config.model.frozen}
     told = [f"{key}={str(value).lower()}" for key, value in values.items() if value]
-    new = substrate_of(config.substrate, 1.0).ideal or config.substrate.new_chip.value == "run"
-    return told if new else [*told, f"substrate.new_chip={config.substrate.new_chip.value}"]
+    if config.substrate.new_chip.value != "run" and not substrate_of(config.substrate, 1.0).ideal:
+        told.append(f"substrate.new_chip={config.substrate.new_chip.value}")
+    return told
 
 
 def _provenance(folder: Path, config: Config, code: list[Any] | None) -> dict[str, Any]:

@@ -133,9 +133,14 @@ def _all_of(jobs: Sequence[Callable[[], T]]) -> list[T]:
     return made
 
 
+def key_of(override: str) -> str:
+    """Which key or group an override sets: training.epochs of +training.epochs=3."""
+    return override.split("=", 1)[0].strip().lstrip("+~").split("@")[0]
+
+
 def _rank(override: str) -> int:
     """Where an override comes, by what its meaning hangs on: folders that are searched, groups, values."""
-    key = override.lstrip("+~").split("=")[0].split("@")[0]
+    key = key_of(override)
     if key.startswith("hydra."):
         return 0
     return 1 if "." not in key and (conf_folder() / key).is_dir() else 2

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.config.composition import key_of
 from gpuspike.config.schema import Config, Dtype, from_values, to_yaml
 from gpuspike.errors import ConfigError, together
 from gpuspike.network.layers import Layer
@@ -37,7 +38,7 @@ def refuse_own(overrides: Sequence[str], asked: Config, config: Config) -> None:
     Args:
         asked: what was typed, composed;  config: with the network in it.
     """
-    keys = [text.lstrip("+").partition("=")[0] for text in overrides]
+    keys = [key_of(text) for text in overrides]
     typed = {key.removeprefix("model.") for key in keys}
     each = [(name, getattr(asked.model, name), getattr(config.model, name)) for name in _OF_FILE]
     wrong = [

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from gpuspike import plugins
 from gpuspike.accountant import neurobench
+from gpuspike.config.composition import key_of
 from gpuspike.config.schema import Config, ScheduleName, to_yaml
 from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters
@@ -149,7 +150,7 @@ def _run(
     say_what_runs(parts, experiment, folder, console)
     trainer = new_trainer(parts)
     say_step(trainer.step.kind, console)
-    typed = [text.lstrip("+").partition("=")[0].removeprefix("substrate.") for text in overrides]
+    typed = [key_of(text).removeprefix("substrate.") for text in overrides]
     lost = other_unit(parts.substrate, parts.network.layers, trainer.weights, typed, "substrate.")
     if lost and stopped is None:
         warn(lost, console)

@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from gpuspike.config.composition import key_of
 from gpuspike.config.files import latest_within
 from gpuspike.config.schema import Config, from_values, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
@@ -173,14 +174,9 @@ def _edited(kept: Config, written: Config, folder: Path) -> Config:
     return _longer(kept, written.training.epochs, written)
 
 
-def _key(text: str) -> str:
-    """Which one an override sets."""
-    return text.split("=", 1)[0].strip().lstrip("+~").split("@")[0]
-
-
 def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path) -> Config:
     """The kept configuration with what the command line may change."""
-    keys = [_key(text) for text in overrides]
+    keys = [key_of(text) for text in overrides]
     if "start" in keys and asked.start is not None and asked.start != kept.start:
         raise ConfigError(
             f"resume={folder} goes on with that run's networks, start={asked.start} begins another run with "
@@ -216,11 +212,11 @@ def _again(given: Sequence[str], typed: Sequence[str], first: Config, config: Co
     """What makes the run as it is now: overrides that it was started with, and what has changed since."""
     told = list(given)
     changes = differences(first, config, ("resume",))
-    texts = {_key(text): text for text in typed if any(within(name, (_key(text),)) for name in changes)}
+    texts = {key_of(text): text for text in typed if any(within(name, (key_of(text),)) for name in changes)}
     if "training.epochs" in changes:  # which config.yaml may say, too
         texts["training.epochs"] = f"training.epochs={config.training.epochs}"
     for key, text in texts.items():
-        told = [text if _key(old) == key else old for old in told]
+        told = [text if key_of(old) == key else old for old in told]
         told += [] if text in told else [text]
     return list(dict.fromkeys(told))
 

@@ -745,18 +745,14 @@ def installed(library: Path) -> Iterator[ModuleType]:
 
     before = sys.modules.get("cupy")
     cupy = sys.modules["cupy"] = module(library)
-    names = ("elementwise", "block_kernel", "forward_kernel", "decision_kernel", "_module", "on_device")
-    caches = [getattr(cuda_call, name) for name in names]
     device.pool = default_pool
     device.reset()
     backend._first.clear()
     try:
-        for cached in caches:
-            cached.cache_clear()
+        cuda_call.forget()
         yield cupy
     finally:
-        for cached in caches:
-            cached.cache_clear()
+        cuda_call.forget()
         if before is None:
             del sys.modules["cupy"]
         else:

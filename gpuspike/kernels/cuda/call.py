@@ -203,3 +203,9 @@ def _module(dtype: np.dtype[Any], regime: int) -> Any:
 
 def _compiled(names: tuple[str, ...]) -> Any:
     return cupy_module().RawModule(code=src.source(), options=src.OPTIONS, name_expressions=names)
+
+
+def forget() -> None:
+    """Forgets kernels that were compiled and numbers that lie on a device: another CuPy has none of them."""
+    for cached in (elementwise, block_kernel, forward_kernel, decision_kernel, _module, on_device):
+        cached.cache_clear()
