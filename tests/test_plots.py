@@ -413,6 +413,8 @@ LONG_NAMES = {
     "fifteen": tuple(f"letters_fiftee{k}" for k in range(10)),
     "twenty-nine": ("a class of twenty-nine letters", *(f"digit {k}" for k in range(1, 10))),
     "three": ("a class of twenty-nine letters", "yang", "dot"),
+    "wide": (*(f"{k}WWWWWWWWW" for k in range(5)), *(f"{k}" + "\u5f35\u6587\u5b57" * 4 for k in range(5))),
+    "three, wide": tuple(f"{k}{'W' * 30}" for k in range(3)),
 }
 
 
@@ -438,8 +440,11 @@ def of_names(names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("case", LONG_NAMES)
+@pytest.mark.parametrize(
+    "case", [*list(LONG_NAMES)[:-1], pytest.param("three, wide", marks=pytest.mark.slow)]
+)
 def test_names_of_classes_stay_within_the_figure_and_apart(case: str, tmp_path: Path) -> None:
+    warnings.filterwarnings("ignore", plots.NO_GLYPH, UserWarning)
     for name, figure in of_names(LONG_NAMES[case]).items():
         plots.save(figure, tmp_path, name)
         figure.canvas.draw()

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from gpuspike.report.figures import chips, histograms, images, samples
 from gpuspike.report.figures import run as plots
+from gpuspike.report.figures.names import as_text, letters
 from gpuspike.runs.drawing import drawn
 from gpuspike.screen import Screen, clean, line
 
@@ -137,7 +138,15 @@ def test_words_are_shown_as_they_are_in_every_figure(tmp_path: Path) -> None:
     }
     assert drawn(figures, tmp_path) == {}
     assert len(list(tmp_path.glob("*.png"))) == len(figures)
-    assert plots.as_text("x" * 100 + "end", 10) == "xxxxxx…end"
+
+
+def test_a_name_is_as_long_as_it_is_drawn() -> None:
+    assert as_text("x" * 100 + "end", 10) == "xxxxx…nd"
+    assert letters("abcdefghijklmnopqrstuvwxyz") == pytest.approx(26, rel=0.02)
+    for wide in ("W" * 31, "\u5f35" * 31):
+        assert letters(wide) > 1.5 * len(wide)
+        assert 8 < letters(as_text(wide, 10)) <= 10
+    assert as_text("i" * 15, 10) == "i" * 15
 
 
 def test_a_figure_that_cannot_be_made_is_told_and_costs_no_other(tmp_path: Path) -> None:

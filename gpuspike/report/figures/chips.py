@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.report.figures.run import (
-    BLUE,
-    GREEN,
-    GREY,
-    VERMILION,
-    as_text,
-    lazy_matplotlib,
-    new_figure,
-    styled,
-)
+from gpuspike.report.figures.library import lazy_matplotlib
+from gpuspike.report.figures.names import as_text
+from gpuspike.report.figures.run import BLUE, GREEN, GREY, VERMILION, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

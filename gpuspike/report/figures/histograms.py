@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gpuspike.report.figures.library import lazy_matplotlib
+from gpuspike.report.figures.names import BESIDE, LONGEST, as_texts
 from gpuspike.report.figures.run import (
-    BESIDE,
     BLUE,
-    LONGEST,
     TIME_UNITS,
     Floats,
-    as_texts,
-    lazy_matplotlib,
     legend_height,
     legend_of_classes,
     look_of,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpuspike.report.figures.run import BESIDE, TIME_UNITS, as_texts, new_figure, styled
+from gpuspike.report.figures.names import BESIDE, as_texts, letters
+from gpuspike.report.figures.run import TIME_UNITS, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 COLUMNS, MOST_ROWS = 6, 6
 """Images of the sheet."""
 SHORT, WIDE_COLUMNS, LONGEST_THERE = 5, 4, 12
-"""Letters of a name that fit under one of so many; else how many images stand side by side, and letters."""
+"""`letters` of a name that fit under one of so many; else how many images stand side by side, and letters."""
 
 MOST_FILTERS = 64
 
@@ -47,7 +48,7 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Seq
         if count:
             colour = "white" if share[row, column] > 0.4 else "black"
             axes.text(column, row, f"{count}", ha="center", va="center", fontsize=5.5, color=colour)
-    longest = max(map(len, answers))
+    longest = max(map(letters, answers))
     turned = {} if longest <= 4 else {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(answers)), answers, **turned)
     axes.set_yticks(range(n_class), class_names)
@@ -109,7 +110,7 @@ def misclassified(
         class_names: of the classes.
     """
     class_names = as_texts(class_names, LONGEST_THERE)
-    columns = COLUMNS if max(map(len, class_names), default=0) <= SHORT else WIDE_COLUMNS
+    columns = COLUMNS if max(map(letters, class_names), default=0) <= SHORT else WIDE_COLUMNS
     truth, pictures, times = np.asarray(labels), np.asarray(images), np.asarray(t_out, dtype=float)
     wrong = np.flatnonzero(truth != np.asarray(predictions))
     shown = wrong[: columns * MOST_ROWS]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.report.figures.run import BLUE, GREY, VERMILION, lazy_matplotlib, new_figure, styled
+from gpuspike.report.figures.library import lazy_matplotlib
+from gpuspike.report.figures.run import BLUE, GREY, VERMILION, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import os
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpuspike.screen import clean
+from gpuspike.report.figures.library import lazy_matplotlib
+from gpuspike.report.figures.names import IN_LEGEND, NO_GLYPH, as_texts, letters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,11 +32,8 @@ PALETTE = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, GREY)
 
 TIME_UNITS = {"tau_syn": r"$\tau_{syn}$", "tau_mem": r"$\tau_{mem}$"}
 MAX_HIDDEN_TRACES = 30
-LONGEST, IN_LEGEND, BESIDE = 40, 20, 16
-"""Letters of a name that a figure shows: at most, in a legend, and beside a panel."""
-
 LEGEND_ROOM = 62
-"""Letters of a legend that stand side by side; what a column takes beside its own is `LEGEND_MARK`."""
+"""`letters` of a legend that stand side by side; what a column takes beside its own is `LEGEND_MARK`."""
 LEGEND_MARK = 6
 
 STYLE: dict[str, Any] = {
@@ -57,23 +53,6 @@ STYLE: dict[str, Any] = {
     # Type 42 keeps the text in a PDF selectable, which journals ask for.
     "pdf.fonttype": 42,
 }
-
-
-def lazy_matplotlib() -> Any:
-    """Matplotlib with its figure (and so lines, patches, tickers) and Agg, without pyplot."""
-    if "matplotlib" not in sys.modules and (asked := os.environ.pop("MPLBACKEND", None)) is not None:
-        # One that there is not would end the import, and is nothing to figures that have their own.
-        try:
-            import matplotlib
-
-            with contextlib.suppress(ValueError):
-                matplotlib.rcParams["backend"] = asked
-        finally:
-            os.environ["MPLBACKEND"] = asked
-    import matplotlib.backends.backend_agg
-    import matplotlib.figure
-
-    return matplotlib
 
 
 @contextlib.contextmanager
@@ -96,7 +75,7 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     pdf, png = Path(folder, f"{name}.pdf"), Path(folder, f"{name}.png")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a script that the font lacks
+            warnings.filterwarnings("ignore", NO_GLYPH, UserWarning)
             # The first layout does not know the ticks yet; without a date, equal numbers give equal files.
             if figure.axes and (layout := figure.get_layout_engine()) is not None:
                 layout.execute(figure)
@@ -120,27 +99,10 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     return pdf, png
 
 
-def as_text(words: str, longest: int = LONGEST) -> str:
-    """A user's words for a figure: no mathematics, nothing that a legend would leave out, not endless.
-
-    Args:
-        longest: letters; of more, the first two thirds and the last ones stay, in which names often differ.
-    """
-    words = clean(words.encode("utf-8", "replace").decode())
-    if len(words) > longest:
-        words = f"{words[: longest - 1 - longest // 3]}…{words[-(longest // 3) :]}"
-    return (" " if words.startswith("_") else "") + words.replace("$", r"\$")
-
-
 def look_of(index: int) -> dict[str, Any]:
     """Colour of class `index`, and a dashed line from where the palette starts over."""
     style = ("-", "--", ":")[index // len(PALETTE) % 3]
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": style}
-
-
-def as_texts(names: Sequence[str], longest: int = LONGEST) -> list[str]:
-    """Names of classes, each as `as_text`."""
-    return [as_text(name, longest) for name in names]
 
 
 def legend_of(figure: Figure, handles: Sequence[Any], **look: Any) -> None:
@@ -152,8 +114,8 @@ def legend_of(figure: Figure, handles: Sequence[Any], **look: Any) -> None:
 
 
 def _columns(names: Sequence[str]) -> int:
-    def takes(count: int) -> int:
-        return sum(LEGEND_MARK + max(map(len, names[k::count]), default=0) for k in range(count))
+    def takes(count: int) -> float:
+        return sum(LEGEND_MARK + max(map(letters, names[k::count]), default=0) for k in range(count))
 
     return next((count for count in (5, 4, 3, 2) if takes(count) <= LEGEND_ROOM), 1)
 
@@ -367,7 +329,9 @@ def membrane_traces(
     names = as_texts(class_names, IN_LEGEND)
     first = names[int(answer.argmin())] if np.isfinite(answer).any() else "none"
     told = f"sample of class {names[label]}, first spike: {first}"
-    raster.set_title(told if len(told) <= 44 else told.replace(", first spike", ",\nfirst spike"), loc="left")
+    raster.set_title(
+        told if letters(told) <= 44 else told.replace(", first spike", ",\nfirst spike"), loc="left"
+    )
     legend_of_classes(figure, class_names)
     figure.align_ylabels()
     return figure

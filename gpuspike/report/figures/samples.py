@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpuspike.report.figures.run import LONGEST, PALETTE, TIME_UNITS, as_texts, new_figure, styled
+from gpuspike.report.figures.names import LONGEST, as_texts, letters
+from gpuspike.report.figures.run import PALETTE, TIME_UNITS, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +38,7 @@ def spike_raster(
         labels: true class of each sample.
         class_names: of the classes, which are the output neurons.
     """
-    columns = COLUMNS if max(map(len, class_names)) <= SHORT else FEWER
+    columns = COLUMNS if max(map(letters, class_names)) <= SHORT else FEWER
     n_column = min(columns, len(class_names), len(labels))
     n_row = -(-len(labels) // n_column)
     figure = new_figure(height=0.45 + (2.2 if n_row == 1 else 1.65) * n_row)
@@ -93,7 +94,7 @@ def _titles(
         first = int(times.argmin())
         other = "none" if not np.isfinite(times[first]) else "" if first == label else f"not {names[first]}"
         told.append([names[label], *filter(None, (other,))])
-    narrow = any(WIDTHS[0] * len(", ".join(words)) > room for words in told)
+    narrow = any(WIDTHS[0] * letters(", ".join(words)) > room for words in told)
     return [(",\n" if narrow else ", ").join(words) for words in told]
 
 

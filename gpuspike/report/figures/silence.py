@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.report.figures.run import BESIDE, as_texts, lazy_matplotlib, new_figure, styled
+from gpuspike.report.figures.library import lazy_matplotlib
+from gpuspike.report.figures.names import BESIDE, as_texts, letters
+from gpuspike.report.figures.run import new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +70,7 @@ def silence(
     shares = shares[:PANELS]
     n_class, names = len(class_names), as_texts(class_names, BESIDE)
     # Beside long names a title has less room.
-    narrow = n_class <= NAMED and max(map(len, names), default=0) > SHORT
+    narrow = n_class <= NAMED and max(map(letters, names), default=0) > SHORT
     height = 0.65 + 0.055 * min(n_class, NAMED) + (0.12 if narrow else 0)
     figure = new_figure(height=0.5 + len(shares) * height)
     panels: Any = np.atleast_1d(figure.subplots(len(shares), 1)) if shares else []
