@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,14 +16,9 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def script() -> Any:
+def script(load_script: Callable[[str], ModuleType]) -> Any:
     """scripts/ablation.py."""
-    spec = importlib.util.spec_from_file_location("ablation", ROOT / "scripts" / "ablation.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("ablation")
 
 
 def test_each_case_is_a_run(script: Any) -> None:

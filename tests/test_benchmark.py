@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,23 +13,13 @@ import pytest
 
 from gpuspike.kernels import first_spikes
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
-
 
 @pytest.fixture(scope="module")
-def benchmark() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("gpuspike_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-        module.COPY_BYTES = 1 << 16
-        module.STEPS = 1 << 10
-        yield module
-    finally:
-        del sys.modules[spec.name]
+def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    module = load_script("benchmark")
+    module.COPY_BYTES = 1 << 16
+    module.STEPS = 1 << 10
+    return module
 
 
 def test_the_smallest_case_fills_every_column(

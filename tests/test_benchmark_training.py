@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,23 +13,15 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark_training.py"
 
 
 @pytest.fixture
-def benchmark() -> Iterator[ModuleType]:
+def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
     """The script on Yin-Yang, which needs no files, and few samples."""
-    spec = importlib.util.spec_from_file_location("gpuspike_benchmark_training", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-        module.N_SAMPLES, module.STEPS = 900, 3
-        module.CASES = (
-            module.Case("train yin_yang", ("experiment=yin_yang",), True, 1_000),
-            module.Case("classify yin_yang", ("experiment=yin_yang",), False),
-        )
-        yield module
-    finally:
-        del sys.modules[spec.name]
+    module = load_script("benchmark_training")
+    module.N_SAMPLES, module.STEPS = 900, 3
+    module.CASES = (
+        module.Case("train yin_yang", ("experiment=yin_yang",), True, 1_000),
+        module.Case("classify yin_yang", ("experiment=yin_yang",), False),
+    )
+    return module
 
 
 def test_every_case_fills_its_row(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -437,14 +437,8 @@ def test_the_anytime_figure_draws_lines_bands_and_no_energy(name: str, folder: P
 
 
 @pytest.fixture(scope="module")
-def tradeoff_script() -> types.ModuleType:
-    path = Path(__file__).parents[1] / "scripts" / "tradeoff.py"
-    spec = importlib.util.spec_from_file_location("tradeoff", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tradeoff_script(load_script: Callable[[str], types.ModuleType]) -> types.ModuleType:
+    return load_script("tradeoff")
 
 
 def test_the_trade_off_of_two_runs_is_drawn(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -14,8 +13,6 @@ import pytest
 from test_python_page import blocks, run
 
 import gpuspike as gs
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(("extra", "library"), [("torch", "PyTorch"), ("jax", "JAX")])
@@ -59,15 +56,10 @@ def test_what_the_page_shows_in_jax_runs() -> None:
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
+def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
     """scripts/benchmark_frameworks.py."""
     pytest.importorskip("torch", reason="needs the extra torch: no PyTorch to be found")
-    spec = importlib.util.spec_from_file_location("frameworks", ROOT / "scripts/benchmark_frameworks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmark_frameworks")
 
 
 def test_calls_are_timed(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

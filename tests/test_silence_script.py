@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,13 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def silence() -> ModuleType:
-    found = importlib.util.spec_from_file_location("silence_script", ROOT / "scripts" / "silence.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+def silence(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("silence")
 
 
 def test_each_case_has_a_folder_of_its_own(silence: ModuleType) -> None:

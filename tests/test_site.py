@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,14 +31,9 @@ Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
-def hooks() -> ModuleType:
+def hooks(load_script: Callable[[str], ModuleType]) -> ModuleType:
     """scripts/site_hooks.py."""
-    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "scripts" / "site_hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("site_hooks")
 
 
 @pytest.fixture(scope="module")

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "torture.py"
-
 
 @pytest.fixture(scope="module")
-def torture() -> ModuleType:
-    found = importlib.util.spec_from_file_location("torture", SCRIPT)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules["torture"] = module
-    found.loader.exec_module(module)
-    return module
+def torture(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("torture")
 
 
 @pytest.mark.slow
