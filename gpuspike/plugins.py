@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuspike import registry
-from gpuspike.errors import ConfigError
+from gpuspike.errors import ConfigError, together
 
 KEY = "plugin"
 """Of the configuration, and of the command line."""
@@ -135,16 +135,23 @@ def given(arguments: Sequence[str]) -> list[str]:
         The arguments, in which the files stand as a configuration has them: a list, with digests.
 
     Raises:
-        ConfigError: as `load`.
+        ConfigError: as `load`, of all files that cannot be used.
     """
-    result = []
+    result, wrong = [], []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if key != KEY or not equals:
             result.append(argument)
             continue
-        entries = [load(name).entry.replace('"', r"\"") for name in _names(value)]
+        entries = []
+        for name in _names(value):
+            try:
+                entries.append(load(name).entry.replace('"', r"\""))
+            except ConfigError as error:
+                wrong.append(error)
         result.append(KEY + "=[" + ",".join(f'"{entry}"' for entry in entries) + "]")
+    if wrong:
+        raise together(wrong)
     return result
 
 
@@ -158,25 +165,32 @@ def require(entries: Iterable[Any]) -> list[str]:
         The entries of the files that were given.
 
     Raises:
-        NotGivenError: how to give the file, or that another version of it was given.
+        NotGivenError: which files are missing or of another version, and how to give all of them.
     """
-    result = []
+    found, lacking, asked, others = [], [], [], False
     for entry in entries:
         name, digest = _split(str(entry))
         same = [plugin for plugin in loaded() if Path(plugin.path).name == Path(name).name]
         fitting = [plugin for plugin in loaded() if plugin.digest == digest]
         fitting += [plugin for plugin in same if plugin.any_version]
         if fitting:
-            result.append(fitting[0].entry)
-            continue
-        if same:
-            raise NotGivenError(
-                f"the run used the plug-in {name} with the digest {digest}, got {same[-1].digest}; "
-                f"{KEY}={same[-1].path}@{ANY} takes this one all the same"
-            )
-        about = f" (digest {digest})" if digest else ""
-        raise NotGivenError(f"the run used the plug-in {name}{about}: give it with {KEY}={name}")
-    return result
+            found.append(fitting[0].entry)
+            asked.append(fitting[0].path + (f"@{ANY}" if fitting[0].digest != digest else ""))
+        elif same:
+            lacking.append(f"{name} with the digest {digest}, got {same[-1].digest}")
+            asked.append(f"{same[-1].path}@{ANY}")
+            others = True
+        else:
+            lacking.append(name + (f" (digest {digest})" if digest else ""))
+            asked.append(name)
+    if lacking:
+        one = len(lacking) == 1
+        told = f"the run used the plug-in{'' if one else 's'} {', '.join(lacking)}"
+        files = asked[0] if len(asked) == 1 else f"[{','.join(asked)}]"
+        if others:
+            raise NotGivenError(f"{told}; {KEY}={files} takes {'this one' if one else 'these'} all the same")
+        raise NotGivenError(f"{told}: give {'it' if one else 'them'} with {KEY}={files}")
+    return found
 
 
 def _split(entry: str) -> tuple[str, str | None]:

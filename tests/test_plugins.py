@@ -326,6 +326,34 @@ def test_another_version_is_refused_unless_it_is_asked_for(folder: Path) -> None
     assert from_values(values).plugin == [f"sides.py@{new}"]
 
 
+def test_all_files_that_cannot_be_used_are_told_at_once(folder: Path) -> None:
+    (folder / "wrong.py").write_text("raise ValueError('no')\n")
+    message = (
+        r"^3 mistakes: \(1\) cannot read the plug-in a\.py: No such file or directory; \(2\) cannot use the "
+        r"plug-in wrong\.py: ValueError: no, line 1; \(3\) cannot read the plug-in b\.py: No such"
+    )
+    with pytest.raises(ConfigError, match=message):
+        plugins.given(["plugin=[a.py,sides.py,wrong.py]", "plugin=b.py"])
+
+
+def test_all_files_that_a_run_used_are_told_at_once(folder: Path) -> None:
+    digest, other = plugins.load("sides.py").digest, "0123456789abcdef"
+    wanted = [f"a.py@{other}", f"sides.py@{digest}", "b.py"]
+    told = rf"^the run used the plug-ins a\.py \(digest {other}\), "
+    way = r"b\.py: give them with plugin=\[a\.py,sides\.py,b\.py\]$"
+    with pytest.raises(plugins.NotGivenError, match=told + way):
+        plugins.require(wanted)
+    wanted[1] = f"sides.py@{other}"
+    told += rf"sides\.py with the digest {other}, got {digest}, "
+    way = r"b\.py; plugin=\[a\.py,sides\.py@any,b\.py\] takes these all the same$"
+    with pytest.raises(plugins.NotGivenError, match=told + way):
+        plugins.require(wanted)
+    told = r"^the run used the plug-in b\.py: give it with plugin=\[sides\.py@any,b\.py\]$"
+    plugins.load("sides.py@any")
+    with pytest.raises(plugins.NotGivenError, match=told):
+        plugins.require(wanted[1:])
+
+
 # ---- commands
 
 
