@@ -322,7 +322,7 @@ def test_the_gradient_on_a_chip_is_chosen() -> None:
 
 def test_a_piece_of_silicon_is_saved(tmp_path: Path) -> None:
     net, (t_in, _) = trained(), make_data()
-    on = net.on(gs.Chip("bss2", seed=17, gain_std=0.1, weight_bits=5))
+    on = net.on(gs.Chip("bss2", seed=17, gain_std=0.1, weight_bits=5, weight_lsb=0))
     assert on.chip is not None
     on.chip.save(tmp_path / "chip.npz")
     chip = gs.Chip.load(tmp_path / "chip.npz")
@@ -340,7 +340,10 @@ def test_a_chip_of_a_file_and_of_values(tmp_path: Path) -> None:
     chip = gs.Chip(file, weight_max=2.0)
     assert chip.substrate(0.5).spike_jitter == pytest.approx(0.01), "times are in tau_syn"
     assert chip.substrate(1.0).weight_max == (2.0,)
-    assert gs.Chip("bss2", weight_bits=4).values["weight_lsb"] == 0
+    both = "weight_bits and substrate.weight_lsb both set the grid: one of them must be 0, got 4 and 0.0333"
+    with pytest.raises(ValueRangeError, match=both):
+        gs.Chip("bss2", weight_bits=4)
+    assert gs.Chip("bss2", weight_bits=4, weight_lsb=0).values["weight_bits"] == 4
 
 
 # ---- prices

@@ -460,12 +460,14 @@ def test_an_imported_network_is_put_on_a_chip_priced_and_trained(tmp_path: Path)
     t_in, labels = samples(), np.arange(40) % 3
     lif = cuba(tau_mem=rng.uniform(1.0, 3.0, 3), r=rng.uniform(1.0, 2.0, 3))
     net = load(graph(simple(lif=lif)), capacitance=1.0)
-    on_chip = net.on(gs.Chip("bss2", seed=3, tau_mem_std=1.0, weight_bits=6, weight_max=3.0))
+    on_chip = net.on(gs.Chip("bss2", seed=3, tau_mem_std=1.0, weight_bits=6, weight_lsb=0, weight_max=3.0))
     assert on_chip(t_in).shape == (40, 3)
     cost = gs.price(on_chip, t_in, labels, prices="loihi")
     assert cost.energy_per_classification_J is not None
     assert gs.fit(on_chip, t_in, labels, epochs=2, batch_size=10).step == "piecewise"
-    in_the_loop = net.on(gs.Chip("bss2", seed=3, weight_bits=6, weight_max=3.0), gradient="exact")
+    in_the_loop = net.on(
+        gs.Chip("bss2", seed=3, weight_bits=6, weight_lsb=0, weight_max=3.0), gradient="exact"
+    )
     assert gs.fit(in_the_loop, t_in, labels, epochs=2, batch_size=10).step == "piecewise"
     assert gs.fit(net, t_in, labels, epochs=2, batch_size=10).step == "piecewise"
     uniform = load(graph())

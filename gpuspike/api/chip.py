@@ -42,8 +42,8 @@ class Chip:
     Args:
         kind: name of a preset, such as "bss2" (docs/substrates.md has them all), or path of a YAML file.
         seed: of the first replica's chip; that of replica r is seed + r.
-        values: of `gpuspike.substrate.Substrate`, in place of the preset's: weight_bits=4, which takes the
-            place of a weight_lsb too, and the other way round. Times in tau_syn.
+        values: of `gpuspike.substrate.Substrate`, in place of the preset's, of which the others stay:
+            weight_bits=4 needs weight_lsb=0 beside it where the preset has a step. Times in tau_syn.
 
     Attributes:
         name: of the kind.
@@ -53,7 +53,7 @@ class Chip:
 
     Raises:
         ConfigError: an unknown kind or value.
-        ValueRangeError: a value that means nothing.
+        ValueRangeError: a value that means nothing, or two that contradict each other.
     """
 
     def __init__(self, kind: str | Path = "ideal", *, seed: int = 0, **values: Any) -> None:
@@ -75,9 +75,6 @@ class Chip:
         config = _plain(read_substrate(path))
         if config["new_chip"] != NewChip.run.value:
             raise ConfigError(f"{path}: a Chip is one piece of silicon, got new_chip={config['new_chip']}")
-        for one, other in (("weight_bits", "weight_lsb"), ("weight_lsb", "weight_bits")):
-            if values.get(one) and other not in values:
-                config[other] = 0
         self._set(_plain(typed(config | values, type(substrate_config()))), seed, {})
 
     def _set(self, values: Mapping[str, Any], seed: int, drawn: Mapping[str, Array]) -> None:
