@@ -480,6 +480,22 @@ def test_layers_are_checked_against_the_data(overrides: list[str], words: str) -
         build(config)
 
 
+def test_a_network_that_ends_with_maps_has_no_classes() -> None:
+    net, t_in = gs.Network([(4, 4), {"conv": 2, "kernel": 2}, {"pool": 3}], backend="cpu"), np.zeros((3, 16))
+    assert net(t_in).shape == (3, 2), "spikes, as of a layer"
+    labels = np.zeros(3, int)
+    for asks in (
+        lambda: gs.decide(net, t_in),
+        lambda: net.accuracy(t_in, labels),
+        lambda: gs.price(net, t_in, labels),
+        lambda: gs.fit(net, t_in, labels, epochs=1),
+    ):
+        with pytest.raises(
+            ConfigError, match="must end with a dense layer of one neuron a class, got a conv"
+        ):
+            asks()
+
+
 @pytest.mark.parametrize(
     ("sizes", "chips", "circuits"),
     [

@@ -14,7 +14,8 @@ from gpuspike.errors import ConfigError, DtypeError, ShapeError, ValueRangeError
 from gpuspike.kernels.limits import check_times
 from gpuspike.kinds import is_number
 from gpuspike.network.delays import DelayRule, kinds_of
-from gpuspike.network.plan import Maps, Plan, idle, read_plan
+from gpuspike.network.layers import Layer
+from gpuspike.network.plan import NO_CLASSES, Maps, Plan, idle, read_plan
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -75,6 +76,17 @@ def class_labels(name: str, labels: ArrayLike, n_samples: int, n_classes: int) -
             f"{extent(array)}{hint}"
         )
     return array.astype(np.int64)
+
+
+def n_classes(layers: Sequence[Layer]) -> int:
+    """Neurons of the last layer, of which each stands for a class.
+
+    Raises:
+        ConfigError: they are those of maps.
+    """
+    if layers[-1].convolution is not None:
+        raise ConfigError(f"layers of a network that answers {NO_CLASSES}")
+    return layers[-1].n_out
 
 
 def _array(name: str, values: ArrayLike) -> Array:

@@ -35,9 +35,11 @@ def decide(net: Network, t_in: ArrayLike) -> tuple[NDArray[np.int64], Array]:
         inf there. With a first axis of replicas where there are.
 
     Raises:
+        ConfigError: a network that ends with a convolution, whose neurons are no classes.
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
     require_network(net)
+    checks.n_classes(net.architecture.layers)
     t_in = checks.spike_times("t_in", t_in, net.sizes[0], net.dtype)
     found = decisions(net.machine, net.parameters.weights, t_in)
     return (found.classes, found.times) if net.replicas > 1 else (found.classes[0], found.times[0])

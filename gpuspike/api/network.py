@@ -231,10 +231,12 @@ class Network:
         """Share of samples whose label's neuron spikes first; (n_replica,) where there are replicas.
 
         Raises:
+            ConfigError: the network ends with a convolution.
             ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
         """
         t_in = checks.spike_times("t_in", t_in, self.sizes[0], self.dtype)
-        labels = checks.class_labels("labels", labels, len(t_in), self.sizes[-1])
+        classes = checks.n_classes(self._architecture.layers)
+        labels = checks.class_labels("labels", labels, len(t_in), classes)
         found = decisions(self.machine, self.parameters.weights, t_in)
         right = (self._told(found.classes) == labels).mean(axis=-1)
         return right if self.replicas > 1 else float(right)

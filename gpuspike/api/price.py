@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from gpuspike.accountant import find, read_prices
 from gpuspike.accountant.price import Cost, cost_of, observe
 from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
-from gpuspike.api.checks import class_labels, spike_times, whole
+from gpuspike.api.checks import class_labels, n_classes, spike_times, whole
 from gpuspike.api.decide import require_network
 from gpuspike.api.network import Network
 from gpuspike.config.files import conf_folder
@@ -44,7 +44,7 @@ def price(
         class_names: of the output neurons; None: their numbers.
 
     Raises:
-        ConfigError: unknown prices.
+        ConfigError: unknown prices, or a network that ends with a convolution.
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
     require_network(net)
@@ -56,8 +56,9 @@ def price(
         raise ValueRangeError(f"t_in must be 0 or later, when a trial begins, got {float(t_in.min())}")
     if first := min((t for layer in net.architecture.layers for t in layer.bias_times if t < 0.0), default=0):
         raise ValueRangeError(f"bias_times must be 0 or later, when a trial begins, got {first}")
-    known = class_labels("labels", labels, len(t_in), net.sizes[-1])
-    names = _names(class_names, net.sizes[-1])
+    classes = n_classes(net.architecture.layers)
+    known = class_labels("labels", labels, len(t_in), classes)
+    names = _names(class_names, classes)
     recipe = net.recipe or Recipe()
     observed = observe(
         net.machine,

@@ -49,6 +49,10 @@ Plan = list[int | Maps]
 """Layers after the inputs: how many neurons, or what maps."""
 
 
+NO_CLASSES = "must end with a dense layer of one neuron a class, got a conv; {dense: 10} behind it has ten"
+"""What is said of layers whose last neurons are those of maps, where classes are asked for."""
+
+
 def read_plan(entries: Sequence[Any]) -> Plan:
     """Layers after the inputs, from numbers of neurons or from entries that read like a network.
 
