@@ -601,6 +601,13 @@ def test_the_direction_of_a_distortion_that_has_none_is_refused(tmp_path: Path) 
         ask(tmp_path, "accuracy=0.5", "distortion=-spike_jitter")
 
 
+@pytest.mark.parametrize("name", ["lost_inputs", "dead_neurons", "stuck_synapses"])
+def test_a_negative_share_is_refused_with_the_question(name: str) -> None:
+    told = f"{name} has no negative numbers: it lies from 0 to 1, got distortion=-{name}; did you mean {name}"
+    with pytest.raises(ConfigError, match=told):
+        question(["accuracy=0.5", f"distortion=-{name}"])
+
+
 def test_a_search_that_is_stopped_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -128,13 +128,15 @@ def axis(name: str) -> Axis:
         found = replace(found, grid=(0.5, 1.0, 2.0, 4.0)) if less else found
     else:
         found = NAMED[own]
-    if len(found.parts) == 1 and (ends := leaves[next(iter(found.parts))].metadata.get("ends")):
+    ends = leaves[next(iter(found.parts))].metadata.get("ends") if len(found.parts) == 1 else None
+    if ends:
         start = min(max(found.start, ends[0]), ends[1])
         found = replace(found, ends=ends, start=start)
     if not name.startswith("-"):
         return found
-    if found.whole or found.less_is_worse:
-        raise ConfigError(f"{own} has no negative numbers, got distortion={name}; did you mean {own}?")
+    if found.whole or found.less_is_worse or (ends and ends[0] >= 0.0):
+        lies = f": it lies from {ends[0]:g} to {ends[1]:g}" if ends else ""
+        raise ConfigError(f"{own} has no negative numbers{lies}, got distortion={name}; did you mean {own}?")
     parts = {key: -factor for key, factor in found.parts.items()}
     return replace(found, name=name, parts=parts, label=f"-{found.label}")
 
