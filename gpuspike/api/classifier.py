@@ -23,6 +23,9 @@ Array = NDArray[Any]
 
 ENCODINGS = ("latency", "times")
 
+BATCH = 50
+"""Samples a step, unless others are asked for."""
+
 
 class _Estimator:
     """What of scikit-learn's protocol a classifier needs, where scikit-learn is not installed."""
@@ -95,7 +98,7 @@ class FirstSpikeClassifier(_Bases):
         hidden: Sequence[int] | int = (100,),
         *,
         epochs: int = 100,
-        batch_size: int = 50,
+        batch_size: int = BATCH,
         learning_rate: float | None = None,
         xi: float = 0.05,
         encoding: str = "latency",
@@ -153,9 +156,11 @@ class FirstSpikeClassifier(_Bases):
             dtype=self.dtype,
             backend=self.backend,
         )
-        recipe = Recipe(
-            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate
-        ).changed(xi=self.xi)
+        # Nobody is told of few samples who has not asked for more.
+        batch_size = min(BATCH, len(t_in)) if self.batch_size == BATCH else self.batch_size
+        recipe = Recipe(epochs=self.epochs, batch_size=batch_size, learning_rate=self.learning_rate).changed(
+            xi=self.xi
+        )
         self.history_ = fit(self.network_, t_in, labels.astype(np.int64).ravel(), recipe=recipe)
         return self
 

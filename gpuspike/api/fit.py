@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpuspike.api.checks import class_labels, spike_times, whole
+from gpuspike.api.checks import class_labels, n_classes, spike_times, whole
 from gpuspike.api.decide import require_network
 from gpuspike.api.history import History
 from gpuspike.api.kept import ALONE
 from gpuspike.api.network import Network
-from gpuspike.datasets.splits import unlikely
+from gpuspike.backend import ORACLE
+from gpuspike.datasets.splits import too_few, unlikely
 from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training import when_read
@@ -62,11 +63,13 @@ def fit(
     Warns:
         UserWarning: a value was given that nothing reads, since another one has it so; what the run did that
             this network comes from, and no recipe has; spikes that are not there, or that come so late that
-            another unit was meant perhaps.
+            another unit was meant perhaps; a batch that was asked for and is of more samples than there are;
+            backend="reference", which is slow.
         RuntimeWarning: every step was bumped, in vain; what to change.
 
     Raises:
-        ConfigError: a value that the recipe does not know, or that cannot be used.
+        ConfigError: a value that the recipe does not know, or that cannot be used; a network that ends with a
+            convolution, whose neurons are no classes.
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
     require_network(net)
@@ -84,9 +87,15 @@ def fit(
     notes = [*when_read.notes(values, vars(recipe)), *_aimless(net, recipe, values)]
     if alone := net.provenance.get(ALONE):
         notes.append(f"gs.fit does not go on with {', '.join(alone)} of the run that this network comes from")
+    if net.backend.name == "reference":
+        notes.append(ORACLE)
     for text in notes:
         warnings.warn(text, stacklevel=2)
     train = _labelled(net, "t_in", "labels", (t_in, labels), sort=recipe.input_noise == 0.0)
+    asked = "batch_size" in values or recipe.batch_size != Recipe.batch_size
+    if asked and recipe.batch_size > len(train):
+        words = too_few(len(train), recipe.batch_size)
+        warnings.warn(f"batch_size {words}: each step takes all of them", stacklevel=2)
     if strange := unlikely(np.asarray(t_in), net.tau_syn):
         warnings.warn(f"{strange}; tau_syn of the network is {net.tau_syn:g}", stacklevel=2)
     examined = None
@@ -157,6 +166,6 @@ def _noise(net: Network) -> float:
 
 def _labelled(net: Network, times: str, labels: str, samples: Samples, *, sort: bool = False) -> Labelled:
     t_in = spike_times(times, samples[0], net.sizes[0], net.dtype)
-    known = class_labels(labels, samples[1], len(t_in), net.sizes[-1])
+    known = class_labels(labels, samples[1], len(t_in), n_classes(net.architecture.layers))
     received = net.architecture.receive(t_in[None], sort=sort and net.backend.name != "cuda")
     return Labelled(received, known)

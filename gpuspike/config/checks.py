@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from gpuspike.config.hints import named
 from gpuspike.datasets import DATASETS
+from gpuspike.datasets.splits import too_few
 from gpuspike.errors import ConfigError, GpuspikeError, errors_of, of_key, together
-from gpuspike.network.plan import Maps, read_plan
+from gpuspike.network.plan import NO_CLASSES, Maps, read_plan
 from gpuspike.training.losses import LOSSES
 from gpuspike.training.optimizers import OPTIMIZERS
 
@@ -171,7 +172,7 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
             yield ConfigError(f"model.layers: {error}")
             return
         if isinstance(plan[-1], Maps):
-            yield ConfigError("model.layers must end with a dense layer of one neuron a class, got a conv")
+            yield ConfigError(f"model.layers {NO_CLASSES}")
     yield from _lengths(config)
 
 
@@ -234,9 +235,8 @@ def _no_size(name: str, split: str) -> Iterator[GpuspikeError]:
 
 def batch_too_large(config: Config, n_train: int) -> ConfigError:
     """What is wrong with a batch of more samples than there are."""
-    got = config.training.batch_size
-    words = f"must not exceed the {n_train} training samples, got {got} with dataset.n_train={n_train}"
-    return ConfigError(f"training.batch_size {words}")
+    words = too_few(n_train, config.training.batch_size)
+    return ConfigError(f"training.batch_size {words} with dataset.n_train={n_train}")
 
 
 def _lengths(config: Config) -> Iterator[GpuspikeError]:

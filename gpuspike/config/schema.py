@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from gpuspike import plugins
+from gpuspike.backend import ORACLE
 from gpuspike.config import checks, fitting
 from gpuspike.config.choices import (
     BackendName,
@@ -371,13 +372,15 @@ def _job(cfg: DictConfig, multirun: bool, also: checks.Check | None) -> Job:
             f"substrate={config.substrate.name} names no prices: time and energy are told as if it were "
             f"{USUAL_PRICES}; substrate.prices=NAME, or a file of yours, takes others"
         )
+    if config.backend is BackendName.reference:
+        notes.append(ORACLE)
     task = list(cfg.hydra.overrides.task)
     return Job(config, experiment_name(config), folder, task, sweeps, notes + notes_of(config, task))
 
 
 def notes_of(config: Config, task: Sequence[str]) -> list[str]:
     """What nothing reads of a configuration, and of what was typed for it."""
-    notes = [*fitting.aimless(config), *fitting.twice(task), *fitting.unread(task, config)]
+    notes = [*fitting.aimless(config), *fitting.unread(task, config)]
     notes += fitting.undelayed(task, config.model.delays)
     own: dict[str, Any] = {}
     if config.resume is None:  # else the run has parts of its own

@@ -100,6 +100,11 @@ def unlikely(times: NDArray[Any], tau_syn: float = 1.0) -> str:
     return f"half of the training spikes come after {middle:.3g} tau_syn: are the times in another unit?"
 
 
+def too_few(n_train: int, batch_size: int) -> str:
+    """What is said of a batch of more samples than there are, in words that follow its name."""
+    return f"must not exceed the {n_train} training samples, got {batch_size}"
+
+
 def check_sizes(n_train: int, n_validation: int, n_test: int) -> None:
     """Refuses a split without samples.
 
