@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 import gpuspike as gs
+from gpuspike.backend import ORACLE
 from gpuspike.cli import tune
+from gpuspike.cli.command import command
 from gpuspike.config import hints
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.schema import jobs
@@ -92,7 +95,7 @@ def test_a_network_is_loaded_from_a_path_only() -> None:
 def test_chips_and_data_sets_take_numpy_s_numbers() -> None:
     for std in np.linspace(0.0, 0.2, 3):
         assert gs.Chip(gain_std=std).values["gain_std"] == std
-    chip = gs.Chip("bss2", weight_bits=np.int64(4), weight_max=np.float32(1.0), seed=np.int64(3))
+    chip = gs.Chip("generic_digital", weight_bits=np.int64(4), weight_max=np.float32(1.0), seed=np.int64(3))
     assert (chip.values["weight_bits"], chip.values["weight_max"]) == (4, [1.0])
     assert gs.Chip("bss2", weight_max=np.array([1.0, 2.0])).values["weight_max"] == [1.0, 2.0]
     data = gs.dataset("yin_yang", n_train=np.int64(100), t_late=np.float64(1.5))
@@ -281,7 +284,6 @@ def test_whole_numbers_are_numbers_in_lists_of_lists() -> None:
 @pytest.mark.parametrize(
     ("given", "note"),
     [
-        (["training.epochs=2", "training.epochs=3"], "training.epochs is given 2 times: the last, 3, counts"),
         (["substrate.new_chip=step"], "substrate.new_chip=step is of a chip, and substrate=ideal has none"),
         (["substrate.gradient=exact"], "substrate.gradient=exact is of a chip, and substrate=ideal has none"),
         (["model.delay_scale=2"], "model.delay_scale=2.0 is of delays, and model.delays=none has none"),
@@ -293,6 +295,60 @@ def test_whole_numbers_are_numbers_in_lists_of_lists() -> None:
 )
 def test_what_is_not_read_is_said(given: list[str], note: str | None) -> None:
     assert list(jobs(given, False)[0].notes) == ([] if note is None else [note])
+
+
+@pytest.mark.parametrize(
+    ("given", "notes"),
+    [
+        (["training.xi=5", "training.xi=10"], ["training.xi is given twice; the last, 10, counts"]),
+        (["seed=1", "model=own", "+seed=2", "seed=3"], ["seed is given 3 times; the last, 3, counts"]),
+        (["-m", "seed=1,2", "seed=3,4"], ["seed is given twice; the last, 3,4, counts"]),
+        (["hydra/launcher=basic", "hydra/launcher=parallel", "hydra.run.dir=a", "hydra.sweep.dir=a"],
+         ["hydra/launcher is given twice; the last, parallel, counts"]),
+        (["-m", "seed=1,2", "model.tau_mem=2", "model=own", "training.epochs=2"], []),
+        (["~name", "+name=x", "outputs/a=1/x", "outputs/a=1/y", "--cfg=job", "--cfg=job"], []),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_keys_that_are_given_twice_are_noted_by_every_command(
+    given: list[str], notes: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpuspike-any", *given])
+    with command("gpuspike-any", "it"):
+        pass
+    assert capsys.readouterr().err.splitlines() == [f"gpuspike-any: note: {note}" for note in notes]
+
+
+def test_of_a_key_given_twice_the_last_counts() -> None:
+    (job,) = jobs(
+        ["training.epochs=5", "experiment=mnist", "training.epochs=10", "experiment=yin_yang"], False
+    )
+    assert (job.config.training.epochs, job.experiment) == (10, "yin_yang")
+    assert len(jobs(["seed=1,2", "seed=3"], True)) == 2
+
+
+def test_a_training_by_the_oracle_is_noted() -> None:
+    (job,) = jobs(["backend=reference"], False)
+    assert list(job.notes) == [ORACLE]
+    net = gs.Network([4, 3], backend="reference")
+    with pytest.warns(UserWarning, match=r"backend=reference is the oracle.*100 times slower.*backend=auto"):
+        gs.fit(net, T_IN, LABELS, epochs=1)
+
+
+def test_a_batch_of_more_samples_than_there_are_is_noted_in_the_same_words() -> None:
+    words = "batch_size must not exceed the 20 training samples, got 21"
+    with pytest.raises(ConfigError, match=rf"training\.{words} with dataset\.n_train=20"):
+        jobs(["dataset.n_train=20", "training.batch_size=21"], False)
+    for asked in ({"batch_size": 21}, {"recipe": gs.Recipe(batch_size=21)}):
+        with pytest.warns(UserWarning, match=f"^{words}: each step takes all of them$"):
+            gs.fit(network(), T_IN, LABELS, epochs=1, **asked)
+    with warnings.catch_warnings():  # of what nobody has asked for
+        warnings.simplefilter("error")
+        gs.fit(network(), T_IN, LABELS, epochs=1)
+        gs.fit(network(), T_IN, LABELS, epochs=1, batch_size=20)
+        gs.FirstSpikeClassifier(3, epochs=1).fit(T_IN, LABELS)
+    with pytest.warns(UserWarning, match="batch_size must not exceed the 20 training samples, got 60"):
+        gs.FirstSpikeClassifier(3, epochs=1, batch_size=60).fit(T_IN, LABELS)
 
 
 def test_a_search_takes_no_value_for_what_it_searches() -> None:

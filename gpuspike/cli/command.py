@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpuspike import plugins, screen
 from gpuspike.config.hints import one_line
+from gpuspike.config.keys import twice
 from gpuspike.errors import ConfigError, GpuspikeError, OutputError
 
 BAD_INPUT = 2
@@ -24,10 +25,14 @@ INTERRUPTED = 130
 def command(name: str, what: str) -> Iterator[None]:
     """Ends the program as a command does: 2 and one line for what cannot be, 130 for Ctrl-C.
 
+    Keys that are given twice are noted first.
+
     Args:
         what: may not fit into memory: "the run".
     """
     screen.open_streams()
+    for note in twice(sys.argv[1:]):
+        print(f"{name}: note: {screen.line(note)}", file=sys.stderr)
     if "--version" in sys.argv[1:]:
         print(f"{name} {metadata.version('gpuspike')}")
         sys.exit(0)

@@ -18,6 +18,7 @@ from gpuspike.cli.train import refuse_dashes
 from gpuspike.config.composition import register
 from gpuspike.config.exchange import ExportConfig, ImportConfig, asked, keyed, schema_name, unit
 from gpuspike.config.files import conf_folder
+from gpuspike.config.keys import key_of
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.screen import Screen
 
@@ -100,7 +101,7 @@ def carry_out(
             hydra.main(version_base="1.3", config_path=folder, config_name=name)(lambda _: None)()
             return
         values = [a for a in arguments if not a.startswith("-")]
-        rest = [a for a in values if a.lstrip("+~").split("=")[0].split(".")[0] not in own] if others else []
+        rest = [a for a in values if key_of(a).split(".")[0] not in own] if others else []
         configs = asked([a for a in values if a not in rest], bool(flags), name, schema)
         for config in configs:
             work(config, rest, Screen())

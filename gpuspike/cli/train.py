@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from gpuspike import plugins
 from gpuspike.backend import take_turns
 from gpuspike.cli.command import command, refuse, too_large
-from gpuspike.cli.words import flags_first, help_head, named_by_time, pinned, placed
+from gpuspike.cli.words import FLAGS, flags_first, help_head, named_by_time, pinned, placed
 from gpuspike.config import schema
 from gpuspike.config.composition import register
 from gpuspike.config.files import conf_folder, not_a_run
@@ -122,16 +122,6 @@ def evaluate() -> None:
             prepare(config)
         for config in configs:
             evaluate(config, Screen())
-
-
-FLAGS = [
-    f"--{name}"
-    for name in (
-        "help hydra-help version cfg resolve package run multirun shell-completion config-path config-name "
-        "config-dir experimental-rerun info"
-    ).split()
-]
-"""Hydra's, which it takes for any beginning of them that no other has."""
 
 
 def refuse_dashes(arguments: Sequence[str], schema: type[Any]) -> None:

@@ -20,6 +20,7 @@ from gpuspike import plugins
 from gpuspike.cli.command import command
 from gpuspike.config.files import conf_folder
 from gpuspike.config.hints import explained, not_of
+from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, Job, jobs
 from gpuspike.errors import ConfigError, together
 from gpuspike.screen import LINE, Screen
@@ -64,7 +65,7 @@ def _tune(arguments: Sequence[str]) -> None:
     search, others = read(plugins.given(arguments))
     tuning.check(search)
     for text in others:
-        if (key := text.lstrip("+~").partition("=")[0]) in search.parameters:
+        if (key := key_of(text)) in search.parameters:
             raise ConfigError(f"{key} is searched by tune.parameters, so that no trial would have {text}")
     folder = Path(search.folder or f"outputs/tune/{search.name}")
 
@@ -97,7 +98,7 @@ def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
     for text in arguments:
         if text.startswith("-") or "=" not in text:
             raise ConfigError(f"gpuspike-tune takes KEY=VALUE, got {text}")
-        if text.lstrip("+~").startswith(("hydra.", "hydra/")):
+        if key_of(text).startswith(("hydra.", "hydra/")):
             raise ConfigError(f"gpuspike-tune has folders of its own, set tune.folder instead of {text}")
         mine = {item.name: f"tune.{item.name}" for item in fields(Search)}
         if text not in ours and (error := not_of(text, mine, Config)):
@@ -186,5 +187,5 @@ def _show(study: optuna.Study, overrides: Sequence[str], console: Console) -> No
     console.print(table)
     if complete:
         both = [*overrides, *overrides_of(complete[0])]
-        last = {text.split("=", 1)[0]: text for text in both}  # of a key given twice
+        last = {key_of(text): text for text in both}  # of a key given twice
         console.print(f"gpuspike-train {shlex.join(last.values())}", soft_wrap=True)

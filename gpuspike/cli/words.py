@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra._internal.utils import get_args_parser
+
 from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import parts_of
 
@@ -58,8 +60,11 @@ def _first_words(text: str) -> str:
     return first if len(first) <= LONGEST else first[:LONGEST].rpartition(" ")[0] + " ..."
 
 
-_WITH_A_VALUE = ("--config-dir", "--config-path", "--config-name", "--package", "--cfg")
-_SHORT = ("-cd", "-cp", "-cn", "-p", "-c")
+_OPTIONS = {flag: each.nargs for each in get_args_parser()._actions for flag in each.option_strings}
+FLAGS = [flag for flag in _OPTIONS if flag.startswith("--")]
+"""Hydra's, which it takes for any beginning of them that no other has."""
+
+_WITH_A_VALUE = [flag for flag, count in _OPTIONS.items() if count is None]
 """Of Hydra's flags those that take a value behind a space."""
 
 
@@ -73,7 +78,7 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
             continue
         flags.append(text)
         long = text.startswith("--") and "=" not in text
-        takes = text in _SHORT or (long and any(flag.startswith(text) for flag in _WITH_A_VALUE))
+        takes = text in _WITH_A_VALUE or (long and any(flag.startswith(text) for flag in _WITH_A_VALUE))
         if rest and (takes or (text == "--info" and "=" not in rest[0])):
             flags.append(rest.pop(0))
     return [*flags, *values]

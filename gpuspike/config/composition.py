@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gpuspike import plugins
 from gpuspike.config.files import conf_folder, read_yaml  # noqa: F401 (others take it from here)
 from gpuspike.config.hints import GROUPS, dotted, explained, listed, named, nested, one_line
+from gpuspike.config.keys import key_of
 from gpuspike.config.pairs import parsed
 from gpuspike.errors import ConfigError, GpuspikeError, errors_of, together
 
@@ -133,11 +134,6 @@ def _all_of(jobs: Sequence[Callable[[], T]]) -> list[T]:
     return made
 
 
-def key_of(override: str) -> str:
-    """Which key or group an override sets: training.epochs of +training.epochs=3."""
-    return override.split("=", 1)[0].strip().lstrip("+~").split("@")[0]
-
-
 def _rank(override: str) -> int:
     """Where an override comes, by what its meaning hangs on: folders that are searched, groups, values."""
     key = key_of(override)
@@ -189,7 +185,7 @@ _REFUSED = (HydraException, OmegaConfBaseException, ValueError, TypeError, Attri
 def _certain(error: GpuspikeError, good: Sequence[str], schema: type[Any]) -> bool:
     """Whether a mistake is one whatever the refused ones were meant to be: of given values alone."""
     about = named(str(error), schema)
-    return bool(about) and about <= {text.lstrip("+").partition("=")[0] for text in good}
+    return bool(about) and about <= set(map(key_of, good))
 
 
 def _own_sweep(name: str, read: Sequence[Override], multirun: bool) -> list[str]:

@@ -15,6 +15,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from gpuspike.config.files import conf_folder
+from gpuspike.config.keys import key_of
 from gpuspike.errors import GpuspikeError
 from gpuspike.network.plan import idle, read_plan
 from gpuspike.registry import Registry
@@ -175,7 +176,7 @@ def _noiseless(substrate: Any) -> str:
 def unread(overrides: Sequence[str], config: Any) -> list[str]:
     """What was typed and nothing reads, since another value has it so."""
     notes = []
-    for key in dict.fromkeys(text.lstrip("+").partition("=")[0] for text in overrides):
+    for key in dict.fromkeys(map(key_of, overrides)):
         group, _, name = key.partition(".")
         if group in ("training", "optimizer"):
             values = {key: getattr(v, "value", v) for key, v in vars(getattr(config, group)).items()}
@@ -200,18 +201,8 @@ def undelayed(overrides: Sequence[str], delays: str) -> list[str]:
     """What was typed of a chip's delays where the network has none."""
     if delays not in ("", "none"):
         return []
-    typed = [text.lstrip("+") for text in overrides if text.lstrip("+").startswith("substrate.delay_")]
+    typed = [text.lstrip("+") for text in overrides if key_of(text).startswith("substrate.delay_")]
     return [f"{text} is of delays, and model.delays={delays} has none" for text in typed]
-
-
-def twice(overrides: Sequence[str]) -> list[str]:
-    """Keys that were typed more than once, of which Hydra takes the last."""
-    keys = [text.lstrip("+").partition("=")[0] for text in overrides]
-    last = {key: text.partition("=")[2] for key, text in zip(keys, overrides, strict=True)}
-    often = {key: value for key, value in last.items() if keys.count(key) > 1}
-    return [
-        f"{key} is given {keys.count(key)} times: the last, {value}, counts" for key, value in often.items()
-    ]
 
 
 def unused(overrides: Sequence[str], **chosen: tuple[Registry[Any], str]) -> list[str]:
@@ -222,7 +213,7 @@ def unused(overrides: Sequence[str], **chosen: tuple[Registry[Any], str]) -> lis
         chosen: of each group its parts, and the name of the chosen one.
     """
     notes = []
-    for key in dict.fromkeys(text.lstrip("+").partition("=")[0] for text in overrides):
+    for key in dict.fromkeys(map(key_of, overrides)):
         group, _, name = key.partition(".")
         if group not in chosen:
             continue

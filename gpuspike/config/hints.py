@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException, ValidationError
 
 from gpuspike.config.files import conf_folder, read_yaml
+from gpuspike.config.keys import key_of
 from gpuspike.errors import ConfigError
 from gpuspike.kinds import is_number
 from gpuspike.registry import initials
@@ -119,10 +120,10 @@ def not_of(text: str, own: Mapping[str, str], schema: Any) -> ConfigError | None
         text: KEY=VALUE.
         own: keys of the command that are no run's, by what a user may type.
     """
-    key = text.lstrip("+~").partition("=")[0]
+    key = key_of(text)
     first = key.partition(".")[0]
     known = {*GROUPS, "hydra", *(item.name for item in fields(schema))}
-    if first in known or first.partition("/")[0] in known or first.partition("@")[0] in known:
+    if first in known or first.partition("/")[0] in known:
         return None
     mine = list(dict.fromkeys(own.values()))
     close = difflib.get_close_matches(key, own, 1, 0.75)

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from gpuspike.config.keys import key_of
 from gpuspike.errors import ConfigError
 
 FOLDERS = {"config": "resume", "evaluate": "run"}
@@ -42,7 +43,7 @@ def parsed(
                 )
             )
             continue
-        key, equals, value = text.lstrip("+").partition("=")
+        key, (_, equals, value) = key_of(text), text.partition("=")
         if equals and key in ("hydra.launcher", "hydra.sweeper"):
             wrong.append(
                 ConfigError(f"{key} is a group, given as {key.replace('.', '/')}={value}, got {text}")

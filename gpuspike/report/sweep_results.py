@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuspike.config.keys import key_of
 from gpuspike.report.page import NONE, is_number, section
 from gpuspike.store.sweep_folder import FINISHED, JobResult, differences
 
@@ -68,7 +69,7 @@ def _given(job: JobResult) -> dict[str, str]:
     """Overrides of a job by key."""
     texts = section(job.summary, "run").get("overrides")
     texts = [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
-    pairs = ((key.lstrip("+"), value) for key, equals, value in (t.partition("=") for t in texts) if equals)
+    pairs = ((key_of(text), text.partition("=")[2]) for text in texts if "=" in text)
     return {key: value for key, value in pairs if not key.startswith(_NO_VALUES)}
 
 

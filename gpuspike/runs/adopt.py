@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.config.composition import key_of
+from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, Dtype, from_values, to_yaml
 from gpuspike.errors import ConfigError, together
 from gpuspike.network.layers import Layer
@@ -67,7 +67,7 @@ def notes_of_group(overrides: Sequence[str], config: Config) -> list[str]:
         config: with the network in it.
     """
     left = " and ".join(f"model.{key}={str(getattr(config.model, key)).lower()}" for key in _READ)
-    typed = [text for text in overrides if text.lstrip("+").startswith("model=")]
+    typed = [text for text in overrides if key_of(text) == "model"]
     return [f"{text} is read for {left} alone: the network's file says the rest" for text in typed]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, TrackerName, TrackingMode, to_yaml
 from gpuspike.errors import ConfigError
 from gpuspike.screen import discreet
@@ -153,7 +154,7 @@ def final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
 def compared(config: Config, summary: Mapping[str, Any]) -> dict[str, float | str | bool]:
     """Values of the configuration by dotted name: those of `COMPARED`, and those that were typed."""
     values = dict(flat(to_values(config)))
-    typed = [text.lstrip("+").partition("=")[0] for text in summary["run"].get("overrides", ())]
+    typed = [key_of(text) for text in summary["run"].get("overrides", ())]
     names = [name for name in dict.fromkeys((*COMPARED, *typed)) if values.get(name) is not None]
     names = [name for name in names if not within(name, ("resume", "tracking"))]
     return {

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from gpuspike import plugins
 from gpuspike.accountant import neurobench
-from gpuspike.config.composition import key_of
+from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, ScheduleName, to_yaml
 from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters

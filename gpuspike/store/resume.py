@@ -10,8 +10,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gpuspike.config.composition import key_of
 from gpuspike.config.files import latest_within
+from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, from_values, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.reading import text_of
