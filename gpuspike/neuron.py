@@ -256,3 +256,9 @@ def _refuse(name: str, expected: str, value: Parameter, test: Any) -> None:
 
 def _where(at: tuple[Any, ...]) -> str:
     return f" at {tuple(int(n) for n in at)}" if at else ""
+
+
+def weight_unit(neuron: LIF) -> float:
+    """C (threshold - leak)/tau_fast of neurons; of those with numbers of their own the mean."""
+    fast = np.minimum(np.asarray(neuron.tau_mem), np.asarray(neuron.tau_syn))
+    return float(neuron.drive) / neuron.tau_fast if neuron.uniform else float((neuron.drive / fast).mean())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -41,27 +42,45 @@ def yaml_text(path: Path) -> str:
     return text
 
 
+@dataclass
+class _Open:
+    """A mapping or a list of a YAML text that has begun."""
+
+    anchor: str | None
+    before: int  # values when it began
+    keys: set[str] | None  # of a mapping, None of a list
+    at_key: bool = True
+
+
 def _look_at_yaml(text: str) -> None:
     """Goes through the text's marks without making anything of them."""
     import yaml
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     sizes: dict[str, int] = {}
-    opened: list[tuple[str | None, int]] = []
+    opened: list[_Open] = []
     count = 0
     for event in yaml.parse(text, Loader=loader):
-        if isinstance(event, yaml.AliasEvent):
-            count += sizes.get(event.anchor, 1)
-        elif isinstance(event, yaml.NodeEvent):
-            count += 1
+        if isinstance(event, yaml.NodeEvent):
+            count += sizes.get(event.anchor, 1) if isinstance(event, yaml.AliasEvent) else 1
+            if opened and (keys := opened[-1].keys) is not None:
+                if opened[-1].at_key and isinstance(event, yaml.ScalarEvent):
+                    if event.value in keys and event.value != "<<":
+                        raise DataError(
+                            f"line {event.start_mark.line + 1}: found duplicate key {event.value}, "
+                            "of which only the last would count"
+                        )
+                    keys.add(event.value)
+                opened[-1].at_key = not opened[-1].at_key
             if isinstance(event, yaml.CollectionStartEvent):
-                opened.append((event.anchor, count))
+                mapping = isinstance(event, yaml.MappingStartEvent)
+                opened.append(_Open(event.anchor, count, set() if mapping else None))
                 if len(opened) > MOST_DEEP:
                     raise DataError(f"a YAML file is at most {MOST_DEEP} levels deep, got more")
         elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, before = opened.pop()
-            if anchor is not None:
-                sizes[anchor] = count - before + 1
+            ended = opened.pop()
+            if ended.anchor is not None:
+                sizes[ended.anchor] = count - ended.before + 1
         if count > MOST_NODES:
             raise DataError(f"a YAML file unfolds to {MOST_NODES} values at most, got more")
 

@@ -31,6 +31,7 @@ from gpuspike.errors import (
     ValueRangeError,
 )
 from gpuspike.kernels import first_spikes
+from gpuspike.runs.adopt import adopt
 from gpuspike.runs.experiment import build, new_trainer
 from gpuspike.runs.measure import measure, on_chip
 from gpuspike.store import checkpoint
@@ -398,6 +399,26 @@ def test_prices_of_one_s_own(tmp_path: Path) -> None:
     assert gs.price(make(), *make_data(), prices=own).summary["prices"] == "own"
 
 
+def test_a_network_is_priced_as_its_chip_or_its_run(tmp_path: Path) -> None:
+    net, data = make(), make_data()
+
+    def priced(net: gs.Network) -> str:
+        return gs.price(net, *data).summary["prices"]
+
+    assert priced(net) == "brainscales2"
+    assert [priced(net.on(gs.Chip(kind))) for kind in ("loihi", "generic_digital")] == [
+        "loihi",
+        "digital_45nm",
+    ]
+    assert gs.price(net.on(gs.Chip("loihi")), *data, prices="odin").summary["prices"] == "odin"
+    (job,) = jobs(["substrate.prices=odin"], multirun=False)
+    parts = build(job.config)
+    adopt(job.config, parts.network.layers, new_trainer(parts).weights, tmp_path / "run", "yin_yang")
+    (again := gs.load(tmp_path / "run")).save(tmp_path / "net.npz")
+    assert priced(again) == priced(gs.load(tmp_path / "net.npz")) == "odin"
+    assert priced(again.on(gs.Chip("bss2"))) == "brainscales2"
+
+
 # ---- files
 
 
@@ -466,7 +487,7 @@ def test_a_run_s_folder_opens_as_a_network(run_folder: Path) -> None:
     assert cost.time_to_decision_s["mean"] == pytest.approx(  # type: ignore[index]
         summary["chip"]["time_to_decision_s"]["mean"]
     )
-    assert net.provenance == summary["provenance"]
+    assert net.provenance == summary["provenance"] | {"prices": "brainscales2"}
     assert net.chip is not None
     assert (net.chip.name, net.chip.seed) == ("bss2", 17)
     assert list(net.history.epoch) == [1, 2]

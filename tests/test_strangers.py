@@ -139,6 +139,7 @@ def spoilt(place: str, value: Any) -> str:
         ("a: " + "9" * 5000, "cannot read the prices"),
         ("a: " + "x" * (1 << 20), "1048576 bytes at most"),
         ("a: 2020-99-99", "cannot read the prices"),
+        ("name: a\nterms:\n  spikes: {a: 1}\n  spikes: {a: 2}", "line 4: found duplicate key spikes"),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -572,6 +572,22 @@ def test_a_model_s_network_goes_on_a_chip_and_is_priced_and_trained() -> None:
     assert net.epoch == 1
 
 
+def test_what_stands_beside_the_layers_is_not_left_out_of_a_network_silently() -> None:
+    class Late(torch.nn.Module):
+        def forward(self, t: torch.Tensor) -> torch.Tensor:
+            return t + 1.0
+
+    first, last = model_of()
+    harmless = torch.nn.ModuleDict({"net": torch.nn.Sequential(first, torch.nn.Dropout(), last)})
+    harmless["loss"] = gst.TTFSCrossEntropy()
+    assert gst.network_of(harmless, backend="cpu").sizes == (4, 20, 3)
+    deep = torch.nn.Sequential(torch.nn.Sequential(first, Late()), torch.nn.ReLU(), last)
+    with pytest.raises(
+        ConfigError, match=r"alone, got model\.0\.1 \(Late\), model\.1 \(ReLU\) beside them; network_of\("
+    ):
+        gst.network_of(deep)
+
+
 def test_learnt_thresholds_come_along() -> None:
     net = gs.Network([4, 6, 2], trained=["threshold"], backend="cpu")
     net.parameters[0].free["threshold"][:] = np.linspace(-0.3, 0.3, 6)

@@ -17,6 +17,8 @@ from gpuspike.config.schema import jobs
 from gpuspike.runs import evaluate, run
 from gpuspike.runs.adopt import adopt
 from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.training.optimizers import SGD, Adam
+from gpuspike.training.optimizers.adamw import AdamW
 
 
 def test_a_network_in_another_unit_of_time_is_the_same_network() -> None:
@@ -32,6 +34,44 @@ def test_a_network_in_another_unit_of_time_is_the_same_network() -> None:
     assert np.isfinite(outputs[0]).any()
     np.testing.assert_array_equal(outputs[1], 2.0 * outputs[0])
     np.testing.assert_array_equal(losses[1], losses[0])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "delays"), [(Adam(), ()), (AdamW(weight_decay=0.1), ("axonal",)), (SGD(), ())]
+)
+def test_a_training_in_another_unit_is_the_same_training(optimizer: Any, delays: tuple[str, ...]) -> None:
+    # A power of two, so that every number is the same but for its exponent.
+    rng = np.random.default_rng(0)
+    t_in, labels = rng.uniform(0.0, 2.0, (60, 4)), rng.integers(0, 3, 60)
+    nets = []
+    for unit in (1.0, 2.0**-30):
+        net = gs.Network(
+            [4, 12, 3], [[0.9 * unit], [0.9 * unit]], neuron=gs.LIF(unit, unit), delays=delays, backend="cpu"
+        )
+        gs.fit(net, unit * t_in, labels, epochs=3, batch_size=20, optimizer=optimizer)
+        nets.append(net)
+    one, other = (net.parameters.arrays() for net in nets)
+    for name, array in one.items():
+        scale = 2.0**30 if name.startswith("weights_") else 1.0
+        np.testing.assert_array_equal(other[name], scale * array)
+
+
+def test_what_suits_weights_of_another_unit_is_told() -> None:
+    def notes(*given: str) -> str:
+        return " ".join(jobs([*given], multirun=False)[0].notes)
+
+    slow = ["model.tau_syn=10", "model.tau_mem=10"]
+    words = "in units of C (threshold - leak)/tau_fast = 0.1, and what they are drawn and trained with is"
+    told = notes(*slow)
+    assert words in told
+    assert told.endswith(
+        "in their unit: optimizer.learning_rate=0.0005 training.bump_value=5e-05 training.max_weight_grad=2 "
+        "model.weight_mean=[0.15,0.05] model.weight_std=[0.08,0.08]"
+    )
+    advised = told.partition("in their unit: ")[2].split()
+    assert words not in notes(*slow, *advised) + notes() + notes("model.tau_mem=inf", "model.tau_syn=2")
+    own = notes("experiment=own", "dataset=yin_yang", *slow, "training.max_weight_grad=inf", "optimizer=sgd")
+    assert own.endswith("in their unit: optimizer.learning_rate=0.0001 training.bump_value=5e-05")
 
 
 def in_seconds(scale: float) -> gs.Network:

@@ -191,8 +191,8 @@ def unlike_maps(layers: Plan, neurons: Sequence[LIF]) -> str:
     return "a convolution whose maps have constants of their own" if apart else ""
 
 
-def delay_rule(given: DelayRule | None, delays: str | Sequence[str]) -> DelayRule:
-    """The rule of delays, the usual one where none is given.
+def delay_rule(given: DelayRule | None, delays: str | Sequence[str]) -> DelayRule | None:
+    """The rule of delays, if one is given.
 
     Warns:
         UserWarning: one is given, and there are no delays; in the name of who calls the caller.
@@ -204,7 +204,12 @@ def delay_rule(given: DelayRule | None, delays: str | Sequence[str]) -> DelayRul
         raise ConfigError(f"delay_rule must be a gs.DelayRule, got {given!r}")
     if given is not None and not kinds_of(delays):
         warnings.warn(f"delay_rule is read with delays, and delays={delays!r} has none", stacklevel=3)
-    return DelayRule() if given is None else given
+    return given
+
+
+def usual_delays(neuron: LIF) -> DelayRule:
+    """The rule of delays where none is given: up to tau_syn, or the mean of those of neurons."""
+    return DelayRule().timed(float(np.mean(neuron.tau_syn)))
 
 
 def by_layer(name: str, given: float | Sequence[float] | None, rule: list[float]) -> list[float]:

@@ -47,7 +47,7 @@ class Chip:
 
     Attributes:
         name: of the kind.
-        prices: the name of what `gs.price` takes for it.
+        prices: what `gs.price` takes for it unless told otherwise, a name or a file.
         values: all values of the kind.
         drawn: arrays of the piece of silicon, once it is under a network.
 

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike import plugins
-from gpuspike.api.kept import ALONE, revived
+from gpuspike.api.kept import ALONE, PRICES, revived
 from gpuspike.api.network import Network
 from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import Config
@@ -86,6 +86,7 @@ def _of_run(folder: Path, backend: str | None) -> Network:
     except (KeyError, IndexError) as error:
         raise DataError(f"{place} does not belong to its configuration: {error!r}") from None
     provenance = _provenance(folder, config, stopped.code)
+    provenance[PRICES] = config.substrate.prices
     if alone := _alone(config):
         provenance[ALONE] = alone
     lines = [{**line, "silent_fraction": line["silent_fraction"]} for line in stopped.records]

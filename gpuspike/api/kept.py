@@ -20,6 +20,8 @@ Array = NDArray[Any]
 
 ALONE = "commands_alone"
 """Of a network's provenance: values of its run that `gs.fit` has nothing for."""
+PRICES = "prices"
+"""Of a network's provenance: what its run was priced with."""
 
 
 def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) -> Network:

@@ -64,7 +64,7 @@ class Network:
             `gpuspike.network.constants.TRAINED`: "threshold", "tau_mem", "tau_syn".
         delays: that it learns: "axonal" (one an input), "dendritic" (one a neuron), "synaptic" (one a weight)
             or a sum of them, "axonal+dendritic". Constants and delays are trained piecewise, on a CPU.
-        delay_rule: range and form of the delays, in the network's unit of time; None: `DelayRule()`, up to 1.
+        delay_rule: range and form of the delays, in the network's unit of time; None: up to tau_syn.
 
     Attributes:
         parameters: what it has learnt; `parameters.weights` are (n_replica, n_pre, n_post) each.
@@ -101,7 +101,7 @@ class Network:
         trained, rule = learnt(trained, delays), checks.delay_rule(delay_rule, delays)
         neuron = LIF() if neuron is None else neuron
         self._build(sizes, bias_times, seed, replicas, neuron, dtype, backend, trained, rule)
-        layers = self._architecture.layers
+        layers, rule = self._architecture.layers, self._architecture.delay_rule
         suited_means, suited_stds = from_fan_in(layers)
         means = checks.by_layer("weight_mean", weight_mean, suited_means)
         stds = checks.by_layer("weight_std", weight_std, suited_stds)
@@ -121,7 +121,7 @@ class Network:
         dtype: DTypeLike,
         backend: str,
         trained: Sequence[str],
-        delay_rule: DelayRule,
+        delay_rule: DelayRule | None,
     ) -> None:
         n_in, image, layers = checks.read_sizes(sizes)
         self.seeds = checks.seeds(seed, replicas)
@@ -139,7 +139,8 @@ class Network:
         built = Architecture.build([n_in, *layers], bias, neurons, load(self.backend.name), image)
         for layer in built.layers:
             largest_sum(layer.neuron, self.dtype)  # refuses neurons that the dtype has no room for
-        self._architecture = replace(built, delay_rule=delay_rule)
+        rule = checks.usual_delays(built.layers[0].neuron) if delay_rule is None else delay_rule
+        self._architecture = replace(built, delay_rule=rule)
         self.chip: Chip | None = None
         self.gradient = "nominal"
         self._machine: Machine = self._architecture

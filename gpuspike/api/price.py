@@ -15,7 +15,9 @@ from gpuspike.accountant.price import Cost, cost_of, observe
 from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
 from gpuspike.api.checks import class_labels, n_classes, spike_times, whole
 from gpuspike.api.decide import require_network
+from gpuspike.api.kept import PRICES
 from gpuspike.api.network import Network
+from gpuspike.config.choices import USUAL_PRICES
 from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.exchange.populations import populations
@@ -30,17 +32,18 @@ def price(
     net: Network,
     t_in: ArrayLike,
     labels: ArrayLike,
-    prices: str | Path = "brainscales2",
+    prices: str | Path | None = None,
     *,
     class_names: Sequence[str] | None = None,
 ) -> Cost:
     """Counts what a network does on some samples, and what these counts would cost on a chip.
 
     Args:
-        net: also one that answers on an emulated chip; the prices need not be of the same chip.
+        net: also one that answers on an emulated chip; the prices may be another chip's.
         t_in: (n_samples, n_inputs) spike times, inf = no spike.
         labels: (n_samples,) integers from 0.
-        prices: name of a chip's prices (docs/accounting.md has them all), or path of a YAML file.
+        prices: name of a chip's prices (docs/accounting.md has them all), or path of a YAML file; None: those
+            of the chip under the network, without one of the run that it was loaded from, else USUAL_PRICES.
         class_names: of the output neurons; None: their numbers.
 
     Raises:
@@ -48,6 +51,9 @@ def price(
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
     require_network(net)
+    if prices is None:
+        own = net.provenance.get(PRICES) if net.chip is None else net.chip.prices
+        prices = own or USUAL_PRICES
     if not isinstance(prices, (str, Path)):
         raise ConfigError(f"prices must be one chip's, each chip has its own call, got {prices!r}")
     chip = read_prices(find(str(prices), conf_folder() / "prices"))

@@ -66,3 +66,7 @@ class TrackingMode(enum.Enum):
 
     online = "online"
     offline = "offline"
+
+
+USUAL_PRICES = "brainscales2"
+"""What a chip is priced as that names no prices of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,10 +19,12 @@ from gpuspike.config.files import conf_folder
 from gpuspike.config.keys import key_of
 from gpuspike.errors import GpuspikeError
 from gpuspike.network.plan import idle, read_plan
+from gpuspike.neuron import LIF, weight_unit
 from gpuspike.registry import Registry
 from gpuspike.substrate.spec import Substrate, keys
 from gpuspike.training import when_read
 from gpuspike.training.augmentation import CHANGES
+from gpuspike.training.optimizers import OPTIMIZERS
 
 OWN = "own"
 """The experiment for data of one's own."""
@@ -186,6 +189,43 @@ def unread(overrides: Sequence[str], config: Any) -> list[str]:
         if key in _DRAWN and config.start is not None:
             notes.append(f"{key} is of networks that are drawn, and start={config.start} has its own")
     return notes
+
+
+OTHER_UNIT = 3.0
+"""The factor from which on another unit of the weights is noted."""
+
+
+def other_unit(overrides: Sequence[str], config: Any) -> list[str]:
+    """What suits a training where the neurons that were typed put its weights in another unit."""
+    typed = {text.lstrip("+").partition("=")[0] for text in overrides}
+    model, training, rate = config.model, config.training, "optimizer.learning_rate"
+    constants = [item.name for item in fields(LIF)]
+    if typed.isdisjoint(f"model.{name}" for name in constants):
+        return []
+    unit = weight_unit(LIF(*(getattr(model, name) for name in constants)))
+    if 1.0 / OTHER_UNIT < unit < OTHER_UNIT:
+        return []
+    values: dict[str, float | list[float]] = {
+        rate: config.optimizer.learning_rate * unit ** OPTIMIZERS[config.optimizer.name].RATE_UNITS,
+        "training.bump_value": training.bump_value * unit,
+        "training.max_weight_grad": training.max_weight_grad / unit,
+    }
+    for name in ("weight_mean", "weight_std"):
+        if config.start is None and model.fires is None and (own := getattr(model, name)) is not None:
+            values[f"model.{name}"] = [value * unit for value in own]
+    told = " ".join(
+        f"{key}=[{','.join(f'{each:.4g}' for each in value)}]"
+        if isinstance(value, list)
+        else f"{key}={value:.4g}"
+        for key, value in values.items()
+        if key not in typed and value != math.inf
+    )
+    if not told:
+        return []
+    return [
+        f"weights of these neurons are in units of C (threshold - leak)/tau_fast = {unit:.4g}, and what they "
+        f"are drawn and trained with is meant for 1; as much in their unit: {told}"
+    ]
 
 
 _DRAWN = ("model.weight_mean", "model.weight_std", "model.fires", "model.spikes_at")

@@ -21,6 +21,7 @@ from gpuspike import plugins
 from gpuspike.backend import ORACLE
 from gpuspike.config import checks, fitting
 from gpuspike.config.choices import (
+    USUAL_PRICES,
     BackendName,
     Dtype,
     GradientName,
@@ -41,9 +42,6 @@ from gpuspike.strangers import no_interpolation
 from gpuspike.substrate.distortions import DISTORTIONS
 from gpuspike.training.losses import LOSSES, Loss
 from gpuspike.training.optimizers import OPTIMIZERS, Optimizer
-
-USUAL_PRICES = "brainscales2"
-"""What a chip is priced as that names no prices of its own."""
 
 ENCODING = {"t_early": 0.15, "t_late": 2.0}
 """Times of a data set that has no YAML file, in tau_syn."""
@@ -386,4 +384,5 @@ def notes_of(config: Config, task: Sequence[str]) -> list[str]:
     if config.resume is None:  # else the run has parts of its own
         own = {"optimizer": (OPTIMIZERS, config.optimizer.name)}
         own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
+        notes += fitting.other_unit(task, config)
     return notes + fitting.unused(task, **own)

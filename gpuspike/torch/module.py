@@ -52,7 +52,7 @@ class FirstSpikes(SpikingLayer):
             knows.
         delays: that it learns: "axonal" (one an input, bias spikes too), "dendritic" (one a neuron),
             "synaptic" (one a weight) or a sum of them, "axonal+dendritic".
-        delay_rule: their range and form, in the unit of the times; None: `gs.DelayRule()`, up to 1.
+        delay_rule: their range and form, in the unit of the times; None: up to tau_syn.
         replicas: independent layers side by side; None: one, and no axis for it.
         weight_mean, weight_std: of the initial weights, in place of the rule.
         max_weight_grad: limit of |dL/dw| for one (sample, neuron), see `gs.first_spikes_vjp`.
@@ -87,7 +87,8 @@ class FirstSpikes(SpikingLayer):
         self.weights: Tensor
         self.n_in, self.n_out = n_in, n_out
         self._take(bias_times, neuron, replicas, (weight_mean, weight_std), max_weight_grad)
-        self.delays, self.delay_rule = kinds_of(delays), checks.delay_rule(delay_rule, delays)
+        self.delays, rule = kinds_of(delays), checks.delay_rule(delay_rule, delays)
+        self.delay_rule = checks.usual_delays(self.neuron) if rule is None else rule
         dtype = real(dtype)
         for name, drawn in self._drawn().items():
             placed = drawn.to(device=device or torch.get_default_device(), dtype=dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.network.delays import DELAYS
 from gpuspike.network.parameters import LayerParameters, Parameters
 from gpuspike.torch.convolution import FirstSpikesConv2d, Spiking
+from gpuspike.torch.losses import FirstSpikeLoss
 from gpuspike.torch.module import FirstSpikes, told
 
 
@@ -49,23 +51,47 @@ def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequenti
     return modules
 
 
+_HARMLESS = (
+    *(nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.loss._Loss, FirstSpikeLoss),
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),  # when a network answers
+)
+"""What leaves the times of spikes as they are, or does not stand between layers."""
+
+
+def _beside(model: nn.Module, name: str = "model") -> Iterator[tuple[str, nn.Module]]:
+    """What neither is a layer nor holds one, and may change spike times: its name, and itself."""
+    if isinstance(model, (FirstSpikes, FirstSpikesConv2d, *_HARMLESS)):
+        return
+    if not any(isinstance(module, Spiking) for module in model.modules()):
+        yield name, model
+    else:
+        for own, module in model.named_children():
+            yield from _beside(module, f"{name}.{own}")
+
+
 def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Network:
     """The `gs.Network` of a model's layers, in the model's order, with copies of their weights.
 
-    It can be put on a chip, priced, saved, and trained on; what lies between the layers is not part of it.
+    It can be put on a chip, priced, saved, and trained on. What a `forward` of one's own does between the
+    layers cannot be seen here and is not part of it.
 
     Args:
         backend, seed: of the network.
 
     Raises:
-        ConfigError: no `FirstSpikes` in the model, or layers that differ in neuron, delays, replicas or
-            dtype.
+        ConfigError: no `FirstSpikes` in the model, modules beside them that may change spike times, or
+            layers that differ in neuron, delays, replicas or dtype.
         ShapeError: layers of which one does not fit the next.
         ValueRangeError: neurons with constants of their own.
     """
     layers = [module for module in model.modules() if isinstance(module, Spiking)]
     if not layers:
         raise ConfigError(f"a model must have layers of FirstSpikes, got {type(model).__name__} without")
+    if strange := [f"{name} ({type(module).__name__})" for name, module in _beside(model)]:
+        raise ConfigError(
+            f"a network has layers of FirstSpikes alone, got {', '.join(strange)} beside them; "
+            "network_of(torch.nn.Sequential(...)) of the layers leaves them out"
+        )
     first = layers[0]
     for number, (before, layer) in enumerate(pairwise(layers), start=1):
         if layer.n_in != before.n_out:

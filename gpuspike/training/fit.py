@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.errors import BackendError, ConfigError, ValueRangeError
@@ -16,7 +15,7 @@ from gpuspike.kernels import Kernels
 from gpuspike.kinds import take_kinds
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
-from gpuspike.neuron import LIF
+from gpuspike.neuron import LIF, weight_unit
 from gpuspike.registry import Registry, one_of
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training import when_read
@@ -247,12 +246,6 @@ def _end_of(machine: Machine) -> float:
     """When a trial of a machine ends, as far as that is known."""
     chip = machine.chip if isinstance(machine, OnChip) else None
     return chip.substrate.clock.last if isinstance(chip, EmulatedChip) else math.inf
-
-
-def weight_unit(neuron: LIF) -> float:
-    """C (threshold - leak)/tau_fast of neurons; of those with numbers of their own the mean."""
-    fast = np.minimum(np.asarray(neuron.tau_mem), np.asarray(neuron.tau_syn))
-    return float(neuron.drive) / neuron.tau_fast if neuron.uniform else float((neuron.drive / fast).mean())
 
 
 def leaf_values(leaf: Leaf) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -28,6 +28,9 @@ class Adam(Optimizer):
         mean   += (1 - beta1) (grad - mean)
         square += (1 - beta2) (grad^2 - square)
         weights -= rate mean/(correction sqrt(square) + epsilon)
+
+    A gradient has the inverse of a weight's unit, and so has epsilon: a training takes it in units of
+    tau_fast/(C (threshold - leak)).
 
     Source: Kingma and Ba, ICLR 2015 (arXiv 1412.6980), algorithm 1.
     """
@@ -52,6 +55,10 @@ class Adam(Optimizer):
     def numbers(self) -> AdamNumbers:
         """See `Leaf.numbers`."""
         return AdamNumbers(1.0 - self.beta1, 1.0 - self.beta2, self.epsilon)
+
+    def in_unit(self, unit: float) -> Self:
+        """See `Optimizer.in_unit`."""
+        return replace(self, epsilon=self.epsilon / unit)
 
     def rates(self, learning_rate: float, count: int) -> tuple[float, ...]:
         """The rate, and the correction of the square's root."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -27,8 +27,9 @@ class AdamWNumbers(NamedTuple):
 class AdamW(Adam):
     """Adam, after the weights have shrunk by themselves: weights -= learning_rate weight_decay weights.
 
-    Since a learning rate is in units of the weights, weight_decay is in units of 1/weights. The free numbers
-    of trained constants shrink too, towards the model's constants.
+    A learning rate is in units of the weights, so that weight_decay is in units of their inverse, in a
+    training of tau_fast/(C (threshold - leak)). The free numbers of trained constants shrink too, towards
+    the model's constants.
 
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv 1711.05101).
     """
@@ -45,6 +46,10 @@ class AdamW(Adam):
     def numbers(self) -> Any:
         """See `Leaf.numbers`."""
         return AdamWNumbers(*super().numbers(), self.weight_decay)
+
+    def in_unit(self, unit: float) -> Self:
+        """See `Optimizer.in_unit`."""
+        return replace(super().in_unit(unit), weight_decay=self.weight_decay / unit)
 
     def rates(self, learning_rate: float, count: int) -> tuple[float, ...]:
         """Adam's two, and the learning rate."""

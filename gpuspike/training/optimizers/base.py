@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,10 @@ class Optimizer(Leaf, ABC):
         """What a replica's step number `count`, from 1 on, needs besides: always as many floats."""
         return (learning_rate,)
 
+    def in_unit(self, unit: float) -> Self:
+        """The same for weights of a unit: values of its own that have one are multiplied with its powers."""
+        return self
+
     @abstractmethod
     def reference(self, rates: Sequence[float], weights: Array, grad: Array, *state: Array) -> None:
         """One step of one replica's weights of a layer and what is kept beside them, in place; in NumPy."""
@@ -78,7 +82,7 @@ class Descent:
         learnt: what it works on; a list of arrays is weights alone.
         kernels: the backend that computes it; None: the oracle does.
         unit: of the weights, C (threshold - leak)/tau_fast: a learning rate has powers of it, which the free
-            numbers of constants do not have.
+            numbers of constants do not have; values of the optimiser are in it, see `Optimizer.in_unit`.
         frozen: weights stay as they are.
     """
 
@@ -91,7 +95,8 @@ class Descent:
         *,
         frozen: bool = False,
     ) -> None:
-        self.optimizer, self._unit, self._frozen = optimizer, unit, frozen
+        self.optimizer, self._of_numbers = optimizer.in_unit(unit), optimizer
+        self._unit, self._frozen = unit, frozen
         self._kernels = kernels
         parameters = Parameters.of(learnt)
         self._kept = {
@@ -138,11 +143,13 @@ class Descent:
                 if self._frozen and name.startswith("weights_"):
                     continue
                 kept = [beside[r] for beside in self._kept[name]]
-                own = rates[r] if name.startswith("weights_") else without_unit[r]
+                weights = name.startswith("weights_")
+                formula = self.optimizer if weights else self._of_numbers
+                own = rates[r] if weights else without_unit[r]
                 if self._kernels is None:
-                    self.optimizer.reference(own, array[r], of_arrays[name][r], *kept)
+                    formula.reference(own, array[r], of_arrays[name][r], *kept)
                 else:
-                    self._kernels.descend(self.optimizer, own, array[r], of_arrays[name][r], kept)
+                    self._kernels.descend(formula, own, array[r], of_arrays[name][r], kept)
 
     def count(self, active: NDArray[np.bool_] | bool) -> None:
         """The active replicas have made a step."""
