@@ -901,14 +901,13 @@ def test_trials_that_do_not_differ_are_noted(overrides: list[str], noted: bool) 
     [
         ([], ""),
         (["training.max_turn=3"], ""),
-        (["training.silence=waking"], "training.silence=waking of a convolution on an emulated chip"),
-        (["training.silence=waking", "substrate.gradient=ideal"], "training.silence=waking of a convolution"),
+        (["training.silence=waking"], "training.silence=waking of a convolution"),
     ],
 )
 def test_what_a_device_s_step_cannot_is_named(overrides: list[str], words: str) -> None:
     (job,) = jobs(overrides, multirun=False)
-    assert host_steps(job.config, maps=True, ideal=False) == words
-    assert host_steps(job.config, maps=False, ideal=True) == ""
+    assert host_steps(job.config, maps=True) == words
+    assert host_steps(job.config, maps=False) == ""
 
 
 @pytest.mark.parametrize(

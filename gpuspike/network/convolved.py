@@ -13,7 +13,7 @@ from gpuspike.kernels.convolution import Convolution
 from gpuspike.kernels.trials import check_trial, heard
 from gpuspike.network import unshared
 from gpuspike.network.delays import Delays
-from gpuspike.network.one_layer import Pulled, Push, answered, pull
+from gpuspike.network.one_layer import Pulled, PushedPairs, answered, pull
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -184,7 +184,7 @@ def push_maps(
     w: Array,
     neuron: LIF,
     delays: Delays | None,
-    push: Push,
+    push: PushedPairs,
     **limits: Any,
 ) -> tuple[Pulled, Any]:
     """What pulled neurons add to the gradients of a convolutional layer."""

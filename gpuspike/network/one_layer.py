@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,18 @@ class Pulled(NamedTuple):
         return Pulled(self.weights + other.weights, delays, taus)
 
 
-class Push(NamedTuple):
-    """What pulls silent neurons of a layer towards their threshold, see `training.waking`.
+class Push(Protocol):
+    """What pulls silent neurons of a layer towards their threshold, see `training.waking`."""
+
+    def applied(
+        self, kernels: Kernels, state: LayerState, w: Array, neuron: LIF, delays: Delays | None, grad: Array
+    ) -> tuple[LayerState, Array]:
+        """A layer's answer and dL/dt where pulled neurons spike at their peaks."""
+        ...
+
+
+class PushedPairs(NamedTuple):
+    """What pulls silent neurons of a layer towards their threshold, on the host.
 
     Attributes:
         wanted: (n_replica, n_batch, n_neurons) which pairs are pulled.
@@ -49,7 +59,7 @@ class Push(NamedTuple):
     def applied(
         self, kernels: Kernels, state: LayerState, w: Array, neuron: LIF, delays: Delays | None, grad: Array
     ) -> tuple[LayerState, Array]:
-        """A layer's answer and dL/dt where pulled neurons spike at their peaks."""
+        """See `Push.applied`."""
         own = delays or Delays()
         t_in = state.t_in if own.axonal is None else state.t_in + own.axonal[:, None]
         synapses = None if own.synaptic is None else own.synapses(w)

@@ -273,7 +273,7 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
         config.backend.value,
         host_only=trained_on_host(learnt(model.trained, model.delays))
         or substrate.host_only(convolves=maps)
-        or (host_steps(config, maps=maps, ideal=substrate.ideal) if to_train else ""),
+        or (host_steps(config, maps=maps) if to_train else ""),
         devices=devices_of(config),
         most=config.replicas,
     )

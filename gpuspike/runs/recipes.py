@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpuspike.config.choices import GradientName
 from gpuspike.config.schema import Config, SilenceName, TrainingConfig
 from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.datasets.splits import Dataset
@@ -55,15 +54,15 @@ def warps(training: TrainingConfig) -> bool:
     return any(getattr(training, key) for key in WARPS)
 
 
-def host_steps(config: Config, *, maps: bool, ideal: bool) -> str:
+def host_steps(config: Config, *, maps: bool) -> str:
     """What a device's step cannot of a training, in words; "" where there is nothing.
 
     Args:
-        maps: neurons share weights;  ideal: the chip distorts nothing.
+        maps: neurons share weights.
     """
     if config.training.silence is not SilenceName.waking:
         return ""
-    return on_host_alone(maps, not ideal and config.substrate.gradient is not GradientName.ideal)
+    return on_host_alone(maps)
 
 
 def check_augmentation(config: Config, side: int | None) -> None:

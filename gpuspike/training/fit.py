@@ -322,7 +322,7 @@ def step_kind(
     """
     if on_device:
         maps = any(layer.convolution is not None for layer in trained.layers)
-        if wakes and (where := on_host_alone(maps, isinstance(trained, OnChip))):
+        if wakes and (where := on_host_alone(maps)):
             raise BackendError(f"{where} has no device step: take bumping or none, or backend=cpu")
         if isinstance(trained, OnChip):
             _refuse_on_device(trained)

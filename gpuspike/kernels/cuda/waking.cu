@@ -62,18 +62,19 @@ GPUSPIKE_INLINE double highest(
 // A layer's spikes as its gradient is to see them: pulled neurons spike at their peaks, with a slope that is negative,
 // which `gradient_terms` takes for a pull; one thread a (replica, sample, neuron).
 //   share: (n_replica, n_post) of the last batch for which each neuron was silent; spans: threshold - leak of each.
+//   awake: inf of neurons that may be pulled;  t_cross, slope: of all others.
 //   is_last, mixed: 0 or 1;  taus: where mixed, of each neuron.
 template <typename Real>
 GPUSPIKE_INLINE void wake(
     Index i, int n_in_replicas, int n_batch, int n_pre, int n_post, int is_last, int mixed,
     const Membrane<double>& shared, double strength, double limit, const double* taus, const double* spans,
-    const double* share, const Index* labels, const Real* t_in, const Index* order, const Real* weights, const Real* t_out,
-    const Real* slope, Real* seen, Real* pull) {
+    const double* share, const Index* labels, const Real* t_in, const Index* order, const Real* weights, const Real* awake,
+    const Real* t_cross, const Real* slope, Real* seen, Real* pull) {
     const int j = int(i % n_post);
     const Index row = i / n_post, r = row / n_batch, b = row % n_batch, neuron = r * n_post + j;
-    seen[i] = t_out[i];
+    seen[i] = t_cross[i];
     pull[i] = slope[i];
-    if (t_out[i] < infinity<Real>()) return;
+    if (awake[i] < infinity<Real>()) return;
     double over = 1.0;
     if (is_last) {
         if (labels[row] != j) return;
