@@ -92,7 +92,7 @@ def backward(
         # The host takes maps' pulls back by themselves, a device with all else.
         maps = push if convolution is not None and isinstance(push, PushedPairs) else None
         if push is not None and maps is None:
-            state, grad = push.applied(kernels, state, w, neuron, own, grad)
+            state, grad = push.applied(kernels, state, w, neuron, own, grad, convolution)
         if convolution is None:
             pulled, grad = pull(kernels, state, w, neuron, own, grad, **limits)
         else:

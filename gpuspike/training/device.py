@@ -26,7 +26,7 @@ from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.augmentation import RandomShift, RandomWarp, drawn
-from gpuspike.training.bumping import Bumping
+from gpuspike.training.bumping import Bumping, unheard
 from gpuspike.training.evaluation import Evaluation, Labelled, begun
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import Descent, Optimizer
@@ -320,8 +320,15 @@ class DeviceStep:
             for n in range(len(weights))
         ]
         places = [layer.n_out // layer.n_post for layer in machine.layers]  # of each map
-        at, targeted = self._judgement, self._bumping.targeted
-        bumps = cuda_update.Bumps(at.layer, at.size, self._silent, self._first, places, most, targeted)
+        at, targeted, silent = self._judgement, self._bumping.targeted, self._silent
+        gone = unheard(machine.layers, machine.dead_maps)
+        if any(own is not None for own in gone):
+            shapes = [(len(at.active), layer.n_out) for layer in machine.layers]
+            masks = [
+                np.zeros(n, np.bool_) if own is None else own for own, n in zip(gone, shapes, strict=True)
+            ]
+            silent = cuda_step.spared(silent, np.concatenate(masks, axis=1))
+        bumps = cuda_update.Bumps(at.layer, at.size, silent, self._first, places, most, targeted)
         kept = [self._named(f"optimizer_{name}") for name in self._optimizer.STATE]
         states = [[arrays[number] for arrays in kept] for number in range(len(weights))]
         steps = self._arrays.get("optimizer_steps")

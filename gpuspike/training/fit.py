@@ -238,7 +238,7 @@ def _refuse_on_device(machine: OnChip) -> None:
     """Refuses chips that answer from the host, or do there what no device knows; raises BackendError."""
     chip, alone = machine.chip, f"a {type(machine.chip).__name__}"
     if isinstance(chip, EmulatedChip):
-        alone = chip.substrate.host_only(convolves=machine.network.convolves)
+        alone = chip.substrate.host_only
     if alone:
         raise BackendError(f"{alone} has no device step: it needs backend=cpu")
 
