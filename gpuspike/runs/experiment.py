@@ -33,10 +33,10 @@ from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters, trained_on_host
-from gpuspike.network.plan import Maps, Plan, read_plan, timed
+from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import memory
-from gpuspike.runs.recipes import augmentation_of, host_steps, recipe_of
+from gpuspike.runs.recipes import augmentation_of, recipe_of
 from gpuspike.runs.start import begin_with, check_start
 from gpuspike.runs.values import by_keys, check_values, checked_substrate, delay_rule_of
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
@@ -271,12 +271,9 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     prices = read_prices(find(config.substrate.prices, conf_folder() / "prices"))
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     substrate = checked_substrate(config)
-    maps = any(isinstance(one, Maps) for one in read_plan(model.layers))
     backend = select(
         config.backend.value,
-        host_only=trained_on_host(learnt(model.trained, model.delays))
-        or substrate.host_only
-        or (host_steps(config, maps=maps) if to_train else ""),
+        host_only=trained_on_host(learnt(model.trained, model.delays)) or substrate.host_only,
         devices=devices_of(config),
         most=config.replicas,
     )

@@ -131,12 +131,3 @@ class Waking(Bumping):
             if own is not None:  # a map of dead neurons alone is not silent
                 n -= n_samples * own.reshape(len(own), -1, share.shape[1]).sum(axis=1)
             share[...] = np.count_nonzero(silent, axis=1) / np.maximum(n, 1)
-
-
-def on_host_alone(maps: bool) -> str:
-    """What of waking no device knows, in words; "" where it knows it.
-
-    Args:
-        maps: neurons share weights.
-    """
-    return "training.silence=waking of a convolution" if maps else ""

@@ -179,6 +179,7 @@ SIZES = [
 TRAINED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nominal": (DISTORTED["all"], {}),
     "exact": (DISTORTED["all"], {"gradient": "exact"}),
+    "waking": (DISTORTED["all"], {"silence": "waking", "waking": 5.0, "max_silent": [0.2, 0.2, 0.0]}),
     "alike, exact": ({"spike_jitter": 0.05, "lost_spikes": 0.1}, {"gradient": "exact"}),
     "bumping the living": ({"dead_neurons": 0.3, "gain_std": 0.1}, {"max_silent": [0.05, 0.05, 0.0]}),
 }
@@ -210,7 +211,7 @@ def test_it_trains_on_a_chip_as_on_the_cpu(values: dict[str, Any], fitted: dict[
 
 
 def test_on_a_chip_a_graph_is_its_kernels_and_a_replica_its_run_alone() -> None:
-    values, fitted = TRAINED["nominal"]
+    values, fitted = TRAINED["waking"]
     together = learnt(values, fitted)
     assert "graph" in device.launches
     one_by_one = learnt(values, fitted | {"cuda_graph": False})

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from device_on_cpu import closed, device, fake
-from small_training import WAKING, Setup, assert_close_runs, assert_same_runs
+from small_training import MAPS, WAKING, Setup, assert_close_runs, assert_same_runs
 
 import gpuspike as gs
 from gpuspike.config.schema import jobs
-from gpuspike.errors import BackendError
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import waking as cuda_waking
 from gpuspike.neuron import LIF
@@ -63,6 +62,7 @@ VARIANTS = {
     "noise, no bias": replace(WAKING, input_noise=0.1, bias=((), ())),
     "shifts": replace(WAKING, shift=1),
     "one batch": replace(WAKING, batch_size=70),
+    "maps": replace(MAPS, waking=4.0, max_silent=(0.2, 0.1), bump_replaces_step=False),
 }
 each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.keys())
 
@@ -136,9 +136,3 @@ def test_a_run_that_wakes_is_on_the_device() -> None:
     parts = build(job.config)
     assert parts.backend.name == "cuda"
     assert new_trainer(parts).step.kind.name == "device"
-
-
-def test_of_a_convolution_it_needs_the_host() -> None:
-    net = gs.Network([(4, 4), {"conv": 2, "kernel": 2}, 3], backend="cuda")
-    with pytest.raises(BackendError, match=r"training\.silence=waking of a convolution has no device step"):
-        gs.fit(net, np.ones((4, 16)), [0, 1, 2, 0], epochs=1, silence="waking")
