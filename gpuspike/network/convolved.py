@@ -84,9 +84,8 @@ def _chunks(convolution: Convolution, t_in: Array, w: Array) -> list[slice]:
 
 
 def _part(array: Array, part: slice) -> Array:
-    """Some samples of an array, contiguous."""
-    found = array[:, part]
-    return found if found.shape == array.shape else np.ascontiguousarray(found)
+    """Some samples of an array, contiguous; of one on a device all, as `_chunks` has them."""
+    return array if elsewhere(array) else np.ascontiguousarray(array[:, part])
 
 
 def _joined(parts: Sequence[Array]) -> Array:
