@@ -199,7 +199,7 @@ def learnt(values: dict[str, Any], fitted: dict[str, Any], **given: Any) -> gs.N
 @pytest.mark.parametrize(
     ("values", "fitted"),
     [
-        pytest.param(*given, id=name, marks=pytest.mark.slow if "exact" in name else ())
+        pytest.param(*given, id=name, marks=pytest.mark.slow if name == "nominal" or "exact" in name else ())
         for name, given in TRAINED.items()
     ],
 )
