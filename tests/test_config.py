@@ -24,7 +24,6 @@ from gpuspike.datasets import Dataset, Split, images, samples
 from gpuspike.datasets.files import Source
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
 from gpuspike.runs.experiment import build
-from gpuspike.runs.recipes import host_steps
 from gpuspike.runs.tune import check, corners
 from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy
 from gpuspike.training.optimizers import OPTIMIZERS, SGD, Adam
@@ -894,21 +893,6 @@ def test_a_value_that_nothing_reads_is_noted(overrides: list[str], note: str | N
 def test_trials_that_do_not_differ_are_noted(overrides: list[str], noted: bool) -> None:
     (job,) = jobs(overrides, multirun=False)
     assert any("training.trials=3 presents each sample 3 times alike" in note for note in job.notes) is noted
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        ([], ""),
-        (["training.max_turn=3"], ""),
-        (["training.silence=waking"], "training.silence=waking of a convolution on an emulated chip"),
-        (["training.silence=waking", "substrate.gradient=ideal"], "training.silence=waking of a convolution"),
-    ],
-)
-def test_what_a_device_s_step_cannot_is_named(overrides: list[str], words: str) -> None:
-    (job,) = jobs(overrides, multirun=False)
-    assert host_steps(job.config, maps=True, ideal=False) == words
-    assert host_steps(job.config, maps=False, ideal=True) == ""
 
 
 @pytest.mark.parametrize(

@@ -303,8 +303,7 @@ class Network:
         self.check()
         net = self._copy()
         net.chip, net.gradient = None, "nominal"
-        shares = self._architecture.convolves
-        alone = "" if chip is None else chip.substrate(self.tau_syn).host_only(convolves=shares)
+        alone = "" if chip is None else chip.substrate(self.tau_syn).host_only
         net.backend = select(self._asked, host_only=net._host_only or alone)
         net._architecture = replace(self._architecture, kernels=load(net.backend.name))
         net._machine = net._architecture

@@ -77,6 +77,8 @@ SAME_TICK = 1e-3
 def seen(times: Array, grid: float, end: float) -> Array:
     """Spike times as they are seen: at the next multiple of a grid, if it is not 0; behind the end never."""
     dtype = times.dtype
+    if grid == 0.0 and end == math.inf:
+        return times
     if grid > 0.0:
         times = np.ceil(times.astype(np.float64) / grid - SAME_TICK) * grid
     return np.where(times > end, np.inf, times).astype(dtype, copy=False)
@@ -238,7 +240,8 @@ def on_host(states: Sequence[LayerState]) -> list[LayerState]:
             t_out = host(state.t_out)
             t_cross = t_out if state.t_cross is state.t_out else host(state.t_cross)
             order = np.empty(0, np.int64)
-            state = LayerState(host(state.t_in), order, t_out, t_cross, host(state.slope))
+            t_seen = None if state.t_seen is None else host(state.t_seen)
+            state = LayerState(host(state.t_in), order, t_out, t_cross, host(state.slope), t_seen)
         copies.append(state)
     return copies
 
@@ -251,8 +254,7 @@ def load(name: str) -> Kernels:
     if name == "reference":
         importlib.import_module("gpuspike.kernels.reference.single")
     if name != "cpu":
-        maps = importlib.import_module("gpuspike.kernels.cuda.convolution") if name == "cuda" else None
-        layers = importlib.import_module("gpuspike.kernels.layerwise").Stack(kernels, maps)
+        layers = importlib.import_module("gpuspike.kernels.layerwise").Stack(kernels)
         any_neurons = importlib.import_module("gpuspike.kernels.unit").AnyNeurons
         kernels = any_neurons(layers, kernels.constant) if name == "cuda" else layers
     return cast(Kernels, kernels)

@@ -4,10 +4,13 @@ An image is flattened row by row, pixel by pixel, the channels of a pixel side b
 channels). Each position of the kernel is a patch, whose inputs come in that same order, then the bias spikes;
 all positions share the weights (n_pre, n_maps). So a convolution is the layer of its fan-in on more samples,
 and needs no equations of its own.
+
+Arrays of a device are looked at there, by `cuda.convolution`.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.backend import array_module
 from gpuspike.errors import ValueRangeError
 from gpuspike.neuron import LIF
 
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
     from gpuspike.kernels import LayerState
 
 Array = NDArray[Any]
+
+
+def elsewhere(array: Array) -> Any:
+    """What has the functions for arrays like this one: None for one on the host, for which NumPy is there."""
+    on_host = array_module(array=array) is np
+    return None if on_host else importlib.import_module("gpuspike.kernels.cuda.convolution")
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,8 @@ class Convolution:
 
     def patches(self, t_in: Array) -> Array:
         """(n_replica, n_batch n_positions, n_pre) of (n_replica, n_batch, n_in + n_bias) spike times."""
+        if there := elsewhere(t_in):
+            return there.patches(self, t_in)
         n_replica, n_batch, n_received = t_in.shape
         sources = self.sources(n_received - self.n_in)
         around = np.full((n_replica, n_batch, 1), self.pad_time, t_in.dtype)
@@ -133,11 +145,13 @@ class Convolution:
         return taken.reshape(n_replica, n_batch * len(sources), sources.shape[1])
 
     def gathered(self, grad: Array, n_bias: int) -> Array:
-        """(n_replica, n_batch, n_in + n_bias) sums over patches, in float64; those of bias spikes are 0.
+        """(n_replica, n_batch, n_in + n_bias) sums over patches, made in float64; those of bias spikes are 0.
 
         Args:
             grad: (n_replica, n_batch n_positions, n_pre).
         """
+        if there := elsewhere(grad):
+            return there.gathered(self, grad, n_bias)
         sources = self.sources(n_bias)
         each = grad.reshape(len(grad), -1, *sources.shape)
         sums = np.zeros((*each.shape[:2], self.n_in + n_bias + 1))
@@ -187,6 +201,8 @@ class Convolution:
         """(n_replica, n_batch, n_out) earliest spikes of the windows; itself where nothing is pooled."""
         if self.pool == 1:
             return times
+        if there := elsewhere(times):
+            return there.heard(self, times)
         return np.ascontiguousarray(self.windows(times).min(axis=-1)).reshape(*times.shape[:2], self.n_out)
 
     def unheard(self, dead: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -200,8 +216,11 @@ class Convolution:
             grad: (n_replica, n_batch, n_out).
             times: (n_replica, n_batch, n_neurons), as `heard` got them; at a tie a window's first counts.
         """
+        if there := elsewhere(grad):
+            return there.spread(self, grad, times)
+        spikes, zero = np.isfinite(times), grad.dtype.type(0.0)
         if self.pool == 1:
-            return grad
+            return np.where(spikes, grad, zero)
         rows, columns, n_maps = self.out_shape
         lead, pool = grad.shape[:2], self.pool
         first = self.windows(times).argmin(axis=-1)[..., None]
@@ -212,7 +231,7 @@ class Convolution:
         image[:, :, : rows * pool, : columns * pool] = parts.reshape(
             *lead, rows * pool, columns * pool, n_maps
         )
-        return image.reshape(*lead, self.n_neurons)
+        return np.where(spikes, image.reshape(*lead, self.n_neurons), zero)
 
     def __str__(self) -> str:
         padded = f" padded by {self.padding}" if self.padding else ""

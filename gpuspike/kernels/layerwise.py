@@ -12,7 +12,7 @@ from gpuspike.kernels import Array, LayerState, Trial
 from gpuspike.kernels.convolution import ConvolutionKernels
 from gpuspike.kernels.reference import draws as reference_step
 from gpuspike.kernels.trials import check_trial, heard
-from gpuspike.kernels.waiting import computed
+from gpuspike.kernels.waiting import computed, later
 
 
 class LayerKernels(Protocol):
@@ -97,9 +97,10 @@ class Stack:
 
     spike_order: Callable[[Array], NDArray[np.int64]]
 
-    def __init__(self, layer: LayerKernels, convolution: ConvolutionKernels | None = None) -> None:
+    convolution: ConvolutionKernels | None = None  # patches are gathered
+
+    def __init__(self, layer: LayerKernels) -> None:
         self._layer = layer
-        self.convolution = convolution  # None: patches are gathered
 
     def __getattr__(self, name: str) -> Any:
         """What knows no neurons: the layer's, if it keeps its arrays elsewhere; else NumPy's."""
@@ -125,14 +126,9 @@ class Stack:
             n_replica, _, n_post = layer_weights.shape
             check_trial(trial, (n_replica, t_in.shape[1], n_post), layer_weights.dtype)
             t_cross, slope = self._layer.forward(t_in, order, layer_weights, neuron, trial.lift)
-            t_out = computed("heard", heard(self._later(t_cross), trial)) if trials else t_cross
+            t_out = computed("heard", heard(later(self._layer, t_cross), trial)) if trials else t_cross
             states.append(LayerState(t_in, order, t_out, t_cross, slope))
         return states
-
-    def _later(self, array: Array) -> Array:
-        """The array, of a device as one with which arithmetic waits; see `cuda.lazy`."""
-        later = getattr(self._layer, "later", None)
-        return array if later is None else later(array)
 
     def backward(
         self,

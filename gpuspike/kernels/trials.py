@@ -24,6 +24,23 @@ def check_trial(trial: Trial, shape: tuple[int, ...], dtype: Any) -> None:
             raise ShapeError(f"{name} must be (n_replica, n_batch, n_post) = {shape}, got {array.shape}")
 
 
+def awake(t_heard: Array, t_cross: Array, end: float, dead: Array | None) -> Array:
+    """inf of each pair whose membrane stays below the threshold while a trial lasts, else a time.
+
+    A spike that a chip loses on its way needs no larger weights.
+
+    Args:
+        t_heard, t_cross: (n_replica, n_batch, n_neurons) when spikes are heard, and membranes cross.
+        end: of the trial, which a spike behind it has missed.
+        dead: (n_replica, 1, n_neurons) of whom nothing is wanted; None: nobody.
+    """
+    times = t_heard
+    if t_cross is not t_heard:
+        in_time = t_cross if end == np.inf else np.where(t_cross.astype(np.float64) > end, np.inf, t_cross)
+        times = np.minimum(t_heard, in_time)
+    return times if dead is None else np.where(dead, 0.0, times).astype(times.dtype, copy=False)
+
+
 def heard(t_cross: Array, trial: Trial) -> Array:
     """A layer's spikes as whoever listens gets them."""
     times = t_cross

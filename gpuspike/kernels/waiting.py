@@ -17,6 +17,15 @@ def computed(label: str, array: Array) -> Array:
     return waiting.now(label) if hasattr(waiting, "computed_later") else array
 
 
+def later(kernels: Any, array: Array) -> Array:
+    """The array, of a device as one with which arithmetic waits, to be one kernel.
+
+    Args:
+        kernels: of the backend where it is.
+    """
+    return kernels.later(array) if hasattr(kernels, "later") else array
+
+
 def kept(array: Array) -> Array:
     """The array, if it is computed later one that is written down by whatever computes it first."""
     waiting: Any = array

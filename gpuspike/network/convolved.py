@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import Kernels, LayerState, Trial
-from gpuspike.kernels.convolution import Convolution
+from gpuspike.kernels.convolution import Convolution, elsewhere
 from gpuspike.kernels.trials import check_trial, heard
+from gpuspike.kernels.waiting import computed, later
 from gpuspike.network import unshared
 from gpuspike.network.delays import Delays
-from gpuspike.network.one_layer import Pulled, Push, answered, pull
+from gpuspike.network.one_layer import Pulled, PushedPairs, answered, pull
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -37,7 +38,7 @@ def convolved(
         w: (n_replica, n_pre, n_maps), or on a chip (n_replica, n_pre, n_neurons).
         trial: arrays are of all neurons; there are no delays then.
     """
-    lift = None if trial is None else trial.lift
+    w, lift = computed("weights", w), None if trial is None else trial.lift
     if lift is None and w.shape[2] == convolution.n_maps:
         state = _shared(kernels, convolution, t_in, w, neuron, delays)
     else:
@@ -47,12 +48,12 @@ def convolved(
             )
             for part in _chunks(convolution, t_in, w)
         ]
-        t_cross, slope = (np.concatenate(some, axis=1) for some in zip(*parts, strict=True))
+        t_cross, slope = (_joined(some) for some in zip(*parts, strict=True))
         state = LayerState(t_in, np.empty(0, np.int64), convolution.heard(t_cross), t_cross, slope)
     if trial is None:
         return state
     check_trial(trial, state.t_cross.shape, w.dtype)
-    t_seen = heard(state.t_cross, trial)
+    t_seen = computed("heard", heard(later(kernels, state.t_cross), trial))
     return state._replace(t_out=convolution.heard(t_seen), t_seen=t_seen)
 
 
@@ -69,16 +70,27 @@ def _shared(
         t_out.append(convolution.heard(state.t_out.reshape(flat)))
         t_cross.append(state.t_cross.reshape(flat))
         slope.append(state.slope.reshape(flat))
-    joined = (np.concatenate(parts, axis=1) for parts in (t_out, t_cross, slope))
-    return LayerState(t_in, np.empty(0, np.int64), *joined)
+    return LayerState(t_in, np.empty(0, np.int64), *map(_joined, (t_out, t_cross, slope)))
 
 
 def _chunks(convolution: Convolution, t_in: Array, w: Array) -> list[slice]:
-    """Parts of a batch whose patches, and the order of their spikes, fit into `PATCH_BYTES`."""
+    """Parts of a batch whose patches, and what sorts them, fit into `PATCH_BYTES`; on a device all of it."""
+    if elsewhere(t_in):
+        return [slice(0, t_in.shape[1])]
     n_maps = convolution.n_maps
     a_sample = len(w) * convolution.n_positions * (w.shape[1] * (2 * w.itemsize + 8) + n_maps * w.itemsize)
     n, n_batch = max(1, PATCH_BYTES // a_sample), t_in.shape[1]
     return [slice(first, min(first + n, n_batch)) for first in range(0, max(n_batch, 1), n)]
+
+
+def _part(array: Array, part: slice) -> Array:
+    """Some samples of an array, contiguous; of one on a device all, as `_chunks` has them."""
+    return array if elsewhere(array) else np.ascontiguousarray(array[:, part])
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """The whole batch again."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def pull_convolved(
@@ -108,17 +120,14 @@ def pull_convolved(
         return Pulled(of_weights), pulled
 
     def spread(part: slice) -> Array:
+        if convolution.pool == 1 and state.t_seen is None:  # those of the silent are not looked at
+            return _part(grad, part)
         # What is heard first of a window does not change with a delay that its neurons share.
-        return _spread(convolution, grad[:, part], state.seen[:, part])
+        return convolution.spread(_part(grad, part), _part(state.seen, part))
 
     return _pull_patches(
         kernels, convolution, state, w, neuron, delays, spread, taus=taus, further=further, **limits
     )
-
-
-def _spread(convolution: Convolution, grad: Array, t_seen: Array) -> Array:
-    """Gradients of what is heard as those of all neurons; what is never seen has none."""
-    return np.where(np.isfinite(t_seen), convolution.spread(grad, t_seen), grad.dtype.type(0.0))
 
 
 def _pull_unshared(
@@ -133,17 +142,18 @@ def _pull_unshared(
     **limits: Any,
 ) -> tuple[Pulled, Any]:
     """The same of neurons that share nothing, gradients of the weights for each of them."""
-    total, of_inputs = np.zeros(w.shape), []
+    total, of_inputs = None, []
     for part in _chunks(convolution, state.t_in, w):
-        t_in, *times = (a[:, part] for a in (state.t_in, state.t_cross, state.slope, state.seen))
+        t_in, *times, seen = (_part(a, part) for a in (state.t_in, state.t_cross, state.slope, state.seen))
         one = LayerState(t_in, state.order, state.t_out, *times)
-        of_neurons = _spread(convolution, grad[:, part], one.seen)
+        of_neurons = convolution.spread(_part(grad, part), seen)
         pulled, of_weights = unshared.backward(
             kernels, convolution, one, w, neuron, of_neurons, need_t_in_grad=further, **limits
         )
-        total += of_weights
+        total = of_weights if total is None else total + of_weights.astype(np.float64)
         of_inputs.append(pulled)
-    return Pulled(total.astype(w.dtype)), np.concatenate(of_inputs, axis=1) if further else None
+    assert total is not None
+    return Pulled(total.astype(w.dtype, copy=False)), _joined(of_inputs) if further else None
 
 
 def _pull_patches(
@@ -161,20 +171,21 @@ def _pull_patches(
     """The same on gathered patches, `grad` of all neurons for a part of the samples."""
     own, total, of_inputs = delays or Delays(), None, []
     for part in _chunks(convolution, state.t_in, w):
-        t_cross, slope = (a[:, part].reshape(len(w), -1, w.shape[2]) for a in (state.t_cross, state.slope))
+        by_patch = len(w), -1, w.shape[2]
+        t_cross, slope = (_part(a, part).reshape(by_patch) for a in (state.t_cross, state.slope))
         t_in = convolution.patches(state.t_in[:, part])
         if own.axonal is not None:
             t_in = t_in + own.axonal[:, None]
         t_out = t_cross if own.dendritic is None else t_cross + own.dendritic[:, None]
-        patches = LayerState(t_in, np.empty(0, np.int64), t_out, *map(np.ascontiguousarray, (t_cross, slope)))
+        patches = LayerState(t_in, np.empty(0, np.int64), t_out, t_cross, slope)
         of_neurons = grad(part).reshape(t_cross.shape)
         pulled, of_patches = pull(kernels, patches, w, neuron, delays, of_neurons, further=further, **limits)
         total = pulled if total is None else total.plus(pulled)
         if further:
             n_bias = state.t_in.shape[2] - convolution.n_in
-            of_inputs.append(convolution.gathered(of_patches, n_bias).astype(w.dtype))
+            of_inputs.append(convolution.gathered(of_patches, n_bias).astype(w.dtype, copy=False))
     assert total is not None
-    return total, np.concatenate(of_inputs, axis=1) if further else None
+    return total, _joined(of_inputs) if further else None
 
 
 def push_maps(
@@ -184,7 +195,7 @@ def push_maps(
     w: Array,
     neuron: LIF,
     delays: Delays | None,
-    push: Push,
+    push: PushedPairs,
     **limits: Any,
 ) -> tuple[Pulled, Any]:
     """What pulled neurons add to the gradients of a convolutional layer."""
@@ -217,8 +228,8 @@ def maps_as_own(
             convolution.patches(state.t_in[:, part]),
             weights,
             neuron,
-            np.ascontiguousarray(t_cross[:, part]).reshape(len(weights), -1, weights.shape[2]),
+            _part(t_cross, part).reshape(len(weights), -1, weights.shape[2]),
         ).reshape(t_cross[:, part].shape)
         for part in _chunks(convolution, state.t_in, weights)
     ]
-    return state._replace(t_cross=t_cross, slope=np.concatenate(slopes, axis=1), t_seen=None)
+    return state._replace(t_cross=t_cross, slope=_joined(slopes), t_seen=None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import Kernels, LayerState, Trial
+from gpuspike.kernels.convolution import Convolution
 from gpuspike.kernels.trials import check_trial, heard
 from gpuspike.network.delays import Delays
 from gpuspike.neuron import LIF
@@ -35,8 +36,25 @@ class Pulled(NamedTuple):
         return Pulled(self.weights + other.weights, delays, taus)
 
 
-class Push(NamedTuple):
-    """What pulls silent neurons of a layer towards their threshold, see `training.waking`.
+class Push(Protocol):
+    """What pulls silent neurons of a layer towards their threshold, see `training.waking`."""
+
+    def applied(
+        self,
+        kernels: Kernels,
+        state: LayerState,
+        w: Array,
+        neuron: LIF,
+        delays: Delays | None,
+        grad: Array,
+        convolution: Convolution | None = None,
+    ) -> tuple[LayerState, Array]:
+        """A layer's answer and dL/dt where pulled neurons spike at their peaks."""
+        ...
+
+
+class PushedPairs(NamedTuple):
+    """What pulls silent neurons of a layer towards their threshold, on the host.
 
     Attributes:
         wanted: (n_replica, n_batch, n_neurons) which pairs are pulled.
@@ -47,9 +65,17 @@ class Push(NamedTuple):
     slope: Array
 
     def applied(
-        self, kernels: Kernels, state: LayerState, w: Array, neuron: LIF, delays: Delays | None, grad: Array
+        self,
+        kernels: Kernels,
+        state: LayerState,
+        w: Array,
+        neuron: LIF,
+        delays: Delays | None,
+        grad: Array,
+        convolution: Convolution | None = None,
     ) -> tuple[LayerState, Array]:
-        """A layer's answer and dL/dt where pulled neurons spike at their peaks."""
+        """See `Push.applied`; maps are pulled by `convolved.push_maps`."""
+        assert convolution is None
         own = delays or Delays()
         t_in = state.t_in if own.axonal is None else state.t_in + own.axonal[:, None]
         synapses = None if own.synaptic is None else own.synapses(w)

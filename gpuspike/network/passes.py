@@ -13,7 +13,7 @@ from gpuspike.kernels.convolution import Convolution
 from gpuspike.network.convolved import convolved, maps_as_own, pull_convolved, push_maps
 from gpuspike.network.delays import Delays
 from gpuspike.network.layers import LayerInput
-from gpuspike.network.one_layer import Pulled, Push, answered, pull
+from gpuspike.network.one_layer import Pulled, Push, PushedPairs, answered, pull
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -89,14 +89,16 @@ def backward(
         limits |= {"taus": taus, "further": number > 0}
         convolution = convolutions[number] if convolutions else None
         push = pushes[number] if pushes else None
-        if push is not None and convolution is None:
-            state, grad = push.applied(kernels, state, w, neuron, own, grad)
+        # The host takes maps' pulls back by themselves, a device with all else.
+        maps = push if convolution is not None and isinstance(push, PushedPairs) else None
+        if push is not None and maps is None:
+            state, grad = push.applied(kernels, state, w, neuron, own, grad, convolution)
         if convolution is None:
             pulled, grad = pull(kernels, state, w, neuron, own, grad, **limits)
         else:
             pulled, grad = pull_convolved(kernels, convolution, state, w, neuron, own, grad, **limits)
-            if push is not None:
-                more, of_inputs = push_maps(kernels, convolution, state, w, neuron, own, push, **limits)
+            if maps is not None:
+                more, of_inputs = push_maps(kernels, convolution, state, w, neuron, own, maps, **limits)
                 pulled, grad = pulled.plus(more), grad if of_inputs is None else grad + of_inputs
         found.append(pulled)
     return found[::-1]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import Kernels, LayerState, Trial
-from gpuspike.kernels.convolution import Convolution
+from gpuspike.kernels.convolution import Convolution, elsewhere
 from gpuspike.network.layers import Layer
 from gpuspike.neuron import LIF
 
@@ -34,13 +34,18 @@ def unshared(layer: Layer) -> Layer:
 
 def each(convolution: Convolution, w: Array) -> Array:
     """(n_replica, n_pre, n_neurons) of weights that maps share, or that are so already."""
-    return w if w.shape[2] == convolution.n_neurons else np.tile(w, convolution.n_positions)
+    if w.shape[2] == convolution.n_neurons:
+        return w
+    n, there = convolution.n_positions, elsewhere(w)
+    return there.tiled(w, n) if there else np.tile(w, n)
 
 
 def together(convolution: Convolution, grad: Array) -> Array:
     """(n_replica, n_pre, n_maps) sums over what shares a weight, or what are such sums already."""
     if grad.shape[2] == convolution.n_maps:
         return grad
+    if there := elsewhere(grad):
+        return there.summed(grad, convolution.n_positions)
     by_position = grad.reshape(*grad.shape[:2], convolution.n_positions, convolution.n_maps)
     return by_position.sum(axis=2, dtype=np.float64).astype(grad.dtype)
 
@@ -71,7 +76,7 @@ def forward(
     (state,) = kernels.forward(
         by.patches(t_in, n_replica),
         None,
-        [by.weights(each(convolution, w))],
+        [by.split(each(convolution, w))],
         [by.neuron(neuron, n_replica)],
         [()],
         None if lift is None else [Trial(by.split(lift))],
@@ -94,29 +99,28 @@ def backward(
     """Gradients of the input times (if needed) and of each neuron's weights, (n_replica, n_pre, n_neurons).
 
     Args:
-        state: the layer's answer, `t_seen` included.
+        state: the layer's answer.
         grad: (n_replica, n_batch, n_neurons) of the times at which its spikes are seen.
         active, max_weight_grad: see `Kernels.backward`.
     """
     n_replica, by = len(w), _Positions(convolution)
     patches = by.patches(state.t_in, n_replica)
-    times = (by.split(array) for array in (state.seen, state.t_cross, state.slope))
+    t_cross, slope = by.split(state.t_cross), by.split(state.slope)
     of_patches, (of_weights,) = kernels.backward(
-        [LayerState(patches, np.empty(0, np.int64), *times)],
-        [by.weights(each(convolution, w))],
+        [LayerState(patches, np.empty(0, np.int64), t_cross, t_cross, slope)],
+        [by.split(each(convolution, w))],
         [by.neuron(neuron, n_replica)],
         by.split(grad),
-        active=np.repeat(active, convolution.n_positions),
+        active=_repeated(active, convolution.n_positions),
         max_weight_grad=max_weight_grad,
         need_t_in_grad=need_t_in_grad,
     )
-    n_pre = w.shape[1]
-    of_weights = of_weights.reshape(n_replica, convolution.n_positions, n_pre, convolution.n_maps)
-    of_weights = np.ascontiguousarray(of_weights.swapaxes(1, 2)).reshape(n_replica, n_pre, -1)
+    of_weights = by.joined(of_weights)
     if of_patches is None:
         return None, of_weights
-    n_bias = state.t_in.shape[2] - convolution.n_in
-    return convolution.gathered(by.joined(of_patches), n_bias).astype(w.dtype), of_weights
+    n_bias, image_by_image = state.t_in.shape[2] - convolution.n_in, by.joined(of_patches)
+    taken = image_by_image.reshape(n_replica, -1, w.shape[1])
+    return convolution.gathered(taken, n_bias).astype(w.dtype, copy=False), of_weights
 
 
 class _Positions:
@@ -126,28 +130,23 @@ class _Positions:
         self._convolution, self._n = convolution, convolution.n_positions
 
     def split(self, array: Array) -> Array:
-        """(n_replica n_positions, n_batch, n) of (n_replica, n_batch, n_positions n)."""
+        """(n_replica n_positions, n_batch, n) of (n_replica, n_batch, n_positions n); of weights n_pre so."""
         n_replica, n_batch, n = array.shape
-        positions = array.reshape(n_replica, n_batch, self._n, n // self._n).swapaxes(1, 2)
-        return np.ascontiguousarray(positions).reshape(-1, n_batch, n // self._n)
+        by_position = swapped(array.reshape(n_replica, n_batch, self._n, n // self._n))
+        return by_position.reshape(-1, n_batch, n // self._n)
 
     def joined(self, array: Array) -> Array:
         """The other way."""
         _, n_batch, n = array.shape
-        positions = array.reshape(-1, self._n, n_batch, n).swapaxes(1, 2)
-        return np.ascontiguousarray(positions).reshape(-1, n_batch, self._n * n)
+        return swapped(array.reshape(-1, self._n, n_batch, n)).reshape(-1, n_batch, self._n * n)
 
     def patches(self, t_in: Array, n_replica: int) -> Array:
         """(n_replica n_positions, n_batch, n_pre) what is received at each position."""
         taken = self._convolution.patches(t_in)
         found = self.split(taken.reshape(len(t_in), t_in.shape[1], -1))
-        return found if len(t_in) == n_replica else np.tile(found, (n_replica, 1, 1))
-
-    def weights(self, w: Array) -> Array:
-        """(n_replica n_positions, n_pre, n_maps) of those of all neurons."""
-        n_replica, n_pre, n_neurons = w.shape
-        positions = w.reshape(n_replica, n_pre, self._n, n_neurons // self._n).swapaxes(1, 2)
-        return np.ascontiguousarray(positions).reshape(-1, n_pre, n_neurons // self._n)
+        if len(t_in) == n_replica:
+            return found
+        return _repeated(found.reshape(1, -1), n_replica).reshape(-1, *found.shape[1:])
 
     def neuron(self, neuron: LIF, n_replica: int) -> LIF:
         """The neurons at each position."""
@@ -155,6 +154,18 @@ class _Positions:
         return _of_neurons(
             neuron, lambda value: np.broadcast_to(value, shape).reshape(n_replica * self._n, -1)
         )
+
+
+def swapped(array: Array) -> Array:
+    """(n, b, a, k) of (n, a, b, k), contiguous."""
+    there = elsewhere(array)
+    return there.swapped(array) if there else np.ascontiguousarray(array.swapaxes(1, 2))
+
+
+def _repeated(array: Array, n: int) -> Array:
+    """Each entry of the first axis n times."""
+    there = elsewhere(array)
+    return there.repeated(array, n) if there else np.repeat(array, n, axis=0)
 
 
 def _of_neurons(neuron: LIF, change: Any) -> LIF:

@@ -33,10 +33,10 @@ from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters, trained_on_host
-from gpuspike.network.plan import Maps, Plan, read_plan, timed
+from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import memory
-from gpuspike.runs.recipes import augmentation_of, host_steps, recipe_of
+from gpuspike.runs.recipes import augmentation_of, recipe_of
 from gpuspike.runs.start import begin_with, check_start
 from gpuspike.runs.values import by_keys, check_values, checked_substrate, delay_rule_of
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
@@ -204,13 +204,16 @@ def chip_bytes_on_device(config: Config, network: Architecture, substrate: Subst
     """What emulated chips keep in a device's memory: all that they may have, whatever is on.
 
     Of a synapse error, gain, stuck weight and factor of the gradient, and the weight as it is held and as it
-    comes; where each step has a chip of its own, the one that is examined stands beside it.
+    comes, of a convolution for each use of one, by position twice more, with its gradient likewise. Where
+    each step has a chip of its own, the one that is examined stands beside it.
     """
     if substrate.ideal:
         return 0
-    synapses = config.replicas * sum(layer.n_pre * layer.n_out for layer in network.layers)
-    chips = 2 if config.substrate.new_chip is NewChip.step else 1
-    return chips * synapses * (4 * 8 + 2 * np.dtype(config.dtype.value).itemsize)
+    real, n_bytes = np.dtype(config.dtype.value).itemsize, 0
+    for layer in network.layers:
+        copies = 2 if layer.convolution is None else 6
+        n_bytes += config.replicas * layer.n_pre * layer.n_neurons * (4 * 8 + copies * real)
+    return (2 if config.substrate.new_chip is NewChip.step else 1) * n_bytes
 
 
 def _evaluated_together(
@@ -268,12 +271,9 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     prices = read_prices(find(config.substrate.prices, conf_folder() / "prices"))
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     substrate = checked_substrate(config)
-    maps = any(isinstance(one, Maps) for one in read_plan(model.layers))
     backend = select(
         config.backend.value,
-        host_only=trained_on_host(learnt(model.trained, model.delays))
-        or substrate.host_only(convolves=maps)
-        or (host_steps(config, maps=maps, ideal=substrate.ideal) if to_train else ""),
+        host_only=trained_on_host(learnt(model.trained, model.delays)) or substrate.host_only,
         devices=devices_of(config),
         most=config.replicas,
     )

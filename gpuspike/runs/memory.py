@@ -141,6 +141,8 @@ def plan(
         patches = 0
         if places and places[number - 1] > 1:  # gathered and sorted by a pass, and again by the one back
             patches = inputs * (real + ORDER_BYTES)
+            if on_chip:  # positions on the replica axis: inputs, spikes and slopes are there once more
+                patches = n_replica * n_samples * n_pre * (2 * real + ORDER_BYTES) + 2 * outputs * real
         else:
             arrays[name + "input times"] = inputs * real
             arrays[name + "order"] = inputs * ORDER_BYTES

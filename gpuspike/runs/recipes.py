@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpuspike.config.choices import GradientName
-from gpuspike.config.schema import Config, SilenceName, TrainingConfig
+from gpuspike.config.schema import Config, TrainingConfig
 from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.datasets.splits import Dataset
 from gpuspike.errors import ConfigError, GpuspikeError, together
@@ -18,7 +17,6 @@ from gpuspike.training.fit import Recipe, leaf_values
 from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss
 from gpuspike.training.optimizers import OPTIMIZERS, Optimizer
-from gpuspike.training.waking import on_host_alone
 
 L = TypeVar("L", bound=Leaf)
 
@@ -53,17 +51,6 @@ def _made(leaf: type[L], values: Mapping[str, Any]) -> L:
 def warps(training: TrainingConfig) -> bool:
     """Whether training images are turned, zoomed, sheared, bent or mirrored."""
     return any(getattr(training, key) for key in WARPS)
-
-
-def host_steps(config: Config, *, maps: bool, ideal: bool) -> str:
-    """What a device's step cannot of a training, in words; "" where there is nothing.
-
-    Args:
-        maps: neurons share weights;  ideal: the chip distorts nothing.
-    """
-    if config.training.silence is not SilenceName.waking:
-        return ""
-    return on_host_alone(maps, not ideal and config.substrate.gradient is not GradientName.ideal)
 
 
 def check_augmentation(config: Config, side: int | None) -> None:

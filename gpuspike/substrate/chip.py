@@ -267,24 +267,17 @@ class EmulatedChip:
         if not quiet or any(silicon.always_on is not None for silicon in self._silicon):
             trials = [self._trial(silicon, n_batch, dtype, moment) for silicon in self._silicon]
         known = self.programming(weights) if programmed is None else programmed
-        come = known.come
         if trials is not None and not known.slopes:
             trials = [trial._replace(slopes=False) for trial in trials]
-        delays, convolutions = self.delays, self.convolutions
-        if any(own is not None for own in (*delays, *convolutions)):
-            come = [computed("weights", w) for w in come]
-            for number, trial in enumerate(trials or ()):
-                if trials is not None and trial.delay is not None:
-                    trials[number] = trial._replace(delay=computed("delay", trial.delay))
         return passes.forward(
             self._kernels,
             received,
-            come,
+            known.come,
             self.neurons,
-            delays,
+            self.delays,
             self.bias_times(),  # those of the first layer are in the input already
             trials,
-            convolutions,
+            self.convolutions,
         )
 
     def __call__(self, weights: Sequence[Array], received: LayerInput, moment: Moment) -> list[Array]:

@@ -180,7 +180,7 @@ class Silicon:
     def effective(self, held: Array) -> Array:
         """What programmed weights come to; of a convolution neuron by neuron, where they differ."""
         if self.convolution is not None and not self._alike:
-            held = each(self.convolution, computed("weights", held))
+            held = self.dice.later(each(self.convolution, computed("weights", held)))
         come = held
         if self.error is not None:
             come = (come + self.beside(come, "error")).astype(held.dtype, copy=False)

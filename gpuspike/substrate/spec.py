@@ -154,14 +154,10 @@ class Substrate:
             clock = distortion.clock(clock)
         return clock
 
-    def host_only(self, *, convolves: bool = False) -> str:
-        """What keeps the chip from a device, in words; "" where nothing does.
-
-        Args:
-            convolves: neurons of its network share weights, which on a chip they do not.
-        """
-        alone = ", ".join(str(distortion) for distortion in self._on if not distortion.device)
-        return alone or ("a convolution on an emulated chip" if convolves and not self.ideal else "")
+    @property
+    def host_only(self) -> str:
+        """What keeps the chip from a device, in words; "" where nothing does."""
+        return ", ".join(str(distortion) for distortion in self._on if not distortion.device)
 
     def most(self, layer: int) -> float:
         """Largest |weight| of a layer; inf without a limit."""

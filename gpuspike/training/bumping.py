@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import LayerState
+from gpuspike.network.layers import Layer
 
 Array = NDArray[Any]
 
@@ -112,6 +113,18 @@ class Bumping:
             silent = silent.reshape(-1, weights[number].shape[2]).any(axis=0)
             bump = self.size[r] * (silent if self.targeted else np.ones_like(silent))
             weights[number][r] += bump.astype(weights[number].dtype)
+
+
+def unheard(layers: Sequence[Layer], dead: Sequence[Array | None]) -> list[NDArray[np.bool_] | None]:
+    """(n_replica, n_out) of each convolution of whose neurons all are dead, which no bump wakes.
+
+    Args:
+        dead: of each layer (n_replica, n_neurons), or None.
+    """
+    return [
+        None if own is None or layer.convolution is None else layer.convolution.unheard(own)
+        for layer, own in zip(layers, dead, strict=True)
+    ]
 
 
 BUMPS_IN_VAIN = 100

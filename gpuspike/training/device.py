@@ -26,7 +26,7 @@ from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.augmentation import RandomShift, RandomWarp, drawn
-from gpuspike.training.bumping import Bumping
+from gpuspike.training.bumping import Bumping, unheard
 from gpuspike.training.evaluation import Evaluation, Labelled, begun
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import Descent, Optimizer
@@ -286,24 +286,31 @@ class DeviceStep:
         cuda_step.count_all([state.t_out for state in states], self._silent)
         share = n_batch / batches.order.shape[1]
         cuda_step.judge(at, self._silent, labels, states[-1].t_out, losses, share)
-        if isinstance(self._bumping, Waking):
-            states = self._wake(self._bumping, weights, states, labels, n_batch)
-        grads = network.backward(weights, states, t_out_grad, active=at.active, max_weight_grad=rule.limit)
+        pulls = self._pulls(states, labels, network.dead_maps)
+        grads = network.backward(
+            weights, states, t_out_grad, active=at.active, max_weight_grad=rule.limit, pushes=pulls
+        )
+        for pull, state, first in zip(pulls, states, self._first, strict=bool(pulls)):
+            pull.follow(state.t_out, self._silent, first)
         self._descend(weights, grads.weights, network)
 
-    def _wake(
-        self, rule: Waking, weights: list[Any], states: list[LayerState], labels: Any, n_batch: int
-    ) -> list[LayerState]:
-        """The answers as the gradient is to see them, by whom the last batch has found silent."""
-        found, shares = [], self._named("bump_share")
-        for number, (layer, state) in enumerate(zip(self._network.layers, states, strict=True)):
-            is_last = number + 1 == len(states)
-            numbers = {"strength": rule.strength, "limit": rule.max_silent[number], "is_last": is_last}
-            found.append(
-                cuda_waking.woken(state, weights[number], layer.neuron, labels, shares[number], **numbers)
+    def _pulls(
+        self, states: list[LayerState], labels: Any, dead: Sequence[Array | None]
+    ) -> list[cuda_waking.Pull]:
+        """What pulls silent neurons of each layer, as the last batch has it; none unless waking."""
+        rule = self._bumping
+        if not isinstance(rule, Waking):
+            return []
+        parts = zip(
+            states, self._network.layers, self._named("bump_share"), rule.max_silent, dead, strict=True
+        )
+        return [
+            cuda_waking.Pull.of(
+                state, rule.end, layer.neuron.span, labels, share, rule.strength, limit, state is states[-1],
+                dead=own,
             )
-            cuda_waking.follow(shares[number], self._silent, self._first[number], n_batch)
-        return found
+            for state, layer, share, limit, own in parts
+        ]  # fmt: skip
 
     def _descend(self, weights: list[Any], grads: list[Any], machine: Machine) -> None:
         """The optimiser's step, the bumps, and what `Machine.after_step` does, which is a chip's range."""
@@ -313,8 +320,15 @@ class DeviceStep:
             for n in range(len(weights))
         ]
         places = [layer.n_out // layer.n_post for layer in machine.layers]  # of each map
-        at, targeted = self._judgement, self._bumping.targeted
-        bumps = cuda_update.Bumps(at.layer, at.size, self._silent, self._first, places, most, targeted)
+        at, targeted, silent = self._judgement, self._bumping.targeted, self._silent
+        gone = unheard(machine.layers, machine.dead_maps)
+        if any(own is not None for own in gone):
+            shapes = [(len(at.active), layer.n_out) for layer in machine.layers]
+            masks = [
+                np.zeros(n, np.bool_) if own is None else own for own, n in zip(gone, shapes, strict=True)
+            ]
+            silent = cuda_step.spared(silent, np.concatenate(masks, axis=1))
+        bumps = cuda_update.Bumps(at.layer, at.size, silent, self._first, places, most, targeted)
         kept = [self._named(f"optimizer_{name}") for name in self._optimizer.STATE]
         states = [[arrays[number] for arrays in kept] for number in range(len(weights))]
         steps = self._arrays.get("optimizer_steps")

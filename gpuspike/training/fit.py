@@ -31,7 +31,7 @@ from gpuspike.training.piecewise import PiecewiseStep
 from gpuspike.training.schedule import Schedule
 from gpuspike.training.step import StepKind, TrainingRule
 from gpuspike.training.trainer import Trainer
-from gpuspike.training.waking import Waking, on_host_alone
+from gpuspike.training.waking import Waking
 
 Array = NDArray[Any]
 
@@ -237,7 +237,7 @@ def _refuse_on_device(machine: OnChip) -> None:
     """Refuses chips that answer from the host, or do there what no device knows; raises BackendError."""
     chip, alone = machine.chip, f"a {type(machine.chip).__name__}"
     if isinstance(chip, EmulatedChip):
-        alone = chip.substrate.host_only(convolves=machine.network.convolves)
+        alone = chip.substrate.host_only
     if alone:
         raise BackendError(f"{alone} has no device step: it needs backend=cpu")
 
@@ -311,12 +311,9 @@ def step_kind(
         wakes: silent neurons are pulled to their thresholds, `silence` of a recipe.
 
     Raises:
-        BackendError: a loss, an optimiser or a way to wake that the device cannot compute.
+        BackendError: a loss or an optimiser that the device cannot compute.
     """
     if on_device:
-        maps = any(layer.convolution is not None for layer in trained.layers)
-        if wakes and (where := on_host_alone(maps, isinstance(trained, OnChip))):
-            raise BackendError(f"{where} has no device step: take bumping or none, or backend=cpu")
         if isinstance(trained, OnChip):
             _refuse_on_device(trained)
         refuse_without_text(loss, optimizer)

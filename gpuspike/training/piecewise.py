@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.rng import Purpose
-from gpuspike.training.bumping import NO_LAYER
+from gpuspike.training.bumping import NO_LAYER, unheard
 from gpuspike.training.evaluation import Labelled, silent_fraction
 from gpuspike.training.losses import decide
 from gpuspike.training.step import HostStep, StepKind
@@ -83,11 +83,7 @@ class PiecewiseStep(HostStep):
             if waking is not None:
                 waking.follow(network.layers, activities, dead)
             self._descent.step(parameters, grads, self._learning_rate, active)
-        unheard = [
-            None if own is None or layer.convolution is None else layer.convolution.unheard(own)
-            for layer, own in zip(network.layers, dead, strict=True)
-        ]
-        self._bumping.apply(weights, activities, chosen, unheard)
+        self._bumping.apply(weights, activities, chosen, unheard(network.layers, dead))
         network.after_step(weights)
         accuracy = (decide(t_out) == labels).mean(axis=1)
         return np.vstack([loss.mean(axis=1), accuracy, bumped, silent])

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import LayerState
-from gpuspike.network.calibration import silent_pairs
+from gpuspike.kernels.trials import awake
 from gpuspike.network.layers import Layer
-from gpuspike.network.passes import Push
+from gpuspike.network.one_layer import PushedPairs
 from gpuspike.training.bumping import Bumping
 
 Array = NDArray[Any]
@@ -84,7 +84,7 @@ class Waking(Bumping):
         states: Sequence[LayerState],
         labels: NDArray[np.int64],
         dead: Sequence[Array | None] = (),
-    ) -> list[Push | None]:
+    ) -> list[PushedPairs | None]:
         """Which silent (sample, neuron) pairs of each layer are pulled, and how much.
 
         Args:
@@ -93,7 +93,7 @@ class Waking(Bumping):
                 which must not be pulled for them, or on a chip that is not the next batch's; None, or empty:
                 nobody is.
         """
-        found: list[Push | None] = []
+        found: list[PushedPairs | None] = []
         for number, (layer, state) in enumerate(zip(layers, states, strict=True)):
             silent = self._asleep(layer, state, dead[number] if dead else None)
             if number + 1 == len(layers):
@@ -110,18 +110,13 @@ class Waking(Bumping):
             span = np.broadcast_to(layer.neuron.span, over.shape)
             with np.errstate(divide="ignore"):
                 slope = labels.shape[1] * span / (self.strength * over)
-            found.append(Push(wanted, slope.astype(state.t_out.dtype)))
+            found.append(PushedPairs(wanted, slope.astype(state.t_out.dtype)))
         return found
 
     def _asleep(self, layer: Layer, state: LayerState, dead: Array | None) -> NDArray[np.bool_]:
-        """(n_replica, n_batch, n_neurons) whose membranes stay below the threshold while a trial lasts.
-
-        A spike that a chip loses on its way needs no larger weights.
-        """
-        silent = silent_pairs(layer, state)
-        if dead is not None:
-            silent &= ~dead[:, None]
-        return silent & ~((state.t_cross < np.inf) & (state.t_cross <= np.float64(self.end)))
+        """(n_replica, n_batch, n_neurons) whose membranes stay below the threshold; see `trials.awake`."""
+        t_heard = state.t_out if layer.convolution is None else state.seen
+        return np.isinf(awake(t_heard, state.t_cross, self.end, None if dead is None else dead[:, None]))
 
     def follow(
         self, layers: Sequence[Layer], states: Sequence[LayerState], dead: Sequence[Array | None] = ()
@@ -136,13 +131,3 @@ class Waking(Bumping):
             if own is not None:  # a map of dead neurons alone is not silent
                 n -= n_samples * own.reshape(len(own), -1, share.shape[1]).sum(axis=1)
             share[...] = np.count_nonzero(silent, axis=1) / np.maximum(n, 1)
-
-
-def on_host_alone(maps: bool, chip: bool) -> str:
-    """What of waking no device knows, in words; "" where it knows it.
-
-    Args:
-        maps: neurons share weights;  chip: they are trained on an emulated chip.
-    """
-    on = [name for name, is_there in (("of a convolution", maps), ("on an emulated chip", chip)) if is_there]
-    return f"training.silence=waking {' '.join(on)}" if on else ""

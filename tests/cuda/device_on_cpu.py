@@ -237,11 +237,22 @@ class Device:
         assert self.busy in ((), self.stream), "another stream's work was not waited for"
         self.busy = self.stream
 
-    def launch(self, name: str, run: Callable[[], None], arrays: list[FakeArray], ready: set[str]) -> None:
-        """Runs a kernel, or notes it down in a capture."""
+    def launch(
+        self,
+        name: str,
+        run: Callable[[], None],
+        arrays: list[FakeArray],
+        ready: set[str],
+        variant: object = None,
+    ) -> None:
+        """Runs a kernel, or notes it down in a capture.
+
+        Args:
+            ready: what has been compiled;  variant: see there.
+        """
         self.touch()
         assert all(array.device_id == self.current for array in arrays), f"{name} reads another device"
-        here = f"{name} on {self.current}"
+        here = f"{name} {variant} on {self.current}"
         if self.recorded is None:
             ready.add(here)
             self.launches.append(name)
@@ -525,7 +536,11 @@ def library_kernel(function: Any, inputs: Any, options: Any, out: Any, name: str
     kinds = "_".join(str(getattr(one, "dtype", type(one).__name__)) for one in inputs)
     arrays = [one for one in (*inputs, *options.values(), out) if isinstance(one, FakeArray)]
     assert not device.closed or device.captures_library, f"{name or function.__name__} in a step"
-    device.launch(f"cupy_{name or function.__name__}_{kinds}", run, arrays, _ready)
+    try:
+        own = variant(arrays, [False] * len(arrays), out.shape)
+    except ValueError:  # repeated: not one loop over all
+        own = variant(arrays, [True] * len(arrays), ())
+    device.launch(f"cupy_{name or function.__name__}_{kinds}", run, arrays, _ready, own)
     return out
 
 
@@ -534,6 +549,30 @@ def fake(array: Any) -> FakeArray:
 
 
 _ready: set[str] = set()
+
+
+def variant(arrays: Sequence[Any], raw: Sequence[bool], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """What CuPy compiles an elementwise kernel for, beside types: axes of its arrays, and who is contiguous.
+
+    Arrays that are not raw are broadcast, and lose axes of one entry and those that all of them pass through
+    as one (`_reduce_dims` in CuPy's _kernel.pyx); raw ones keep theirs.
+
+    Args:
+        arrays: its arguments that are arrays;  raw: which of them are;  shape: of its loop.
+    """
+    spread = [np.broadcast_to(np.asarray(a), shape) for a, own in zip(arrays, raw, strict=True) if not own]
+    axes: list[int] = []  # the last one of each group that stays
+    for axis in range(len(shape)):
+        if shape[axis] == 1:
+            continue
+        if axes and all(a.strides[axes[-1]] == a.strides[axis] * shape[axis] for a in spread):
+            axes[-1] = axis
+        else:
+            axes.append(axis)
+    alone = [len(axes) == 0 or (len(axes) == 1 and a.strides[axes[0]] == a.itemsize) for a in spread]
+    whole = [one or a.flags.c_contiguous for one, a in zip(alone, spread, strict=True)]
+    own = [(a.ndim, bool(a.flags.c_contiguous)) for a, is_raw in zip(arrays, raw, strict=True) if is_raw]
+    return len(axes), tuple(whole), tuple(own)
 
 
 class FakeElementwiseKernel:
@@ -574,7 +613,8 @@ class FakeElementwiseKernel:
             for arg, array in zip(args[n_in:], there[-len(args[n_in:]) :], strict=True):
                 np.copyto(np.asarray(arg), array)
 
-        device.launch(self.kernel.name, run, arrays, _ready)
+        raws = [raw for arg, (raw, _, _) in zip(args, wanted, strict=True) if isinstance(arg, FakeArray)]
+        device.launch(self.kernel.name, run, arrays, _ready, variant(arrays, raws, shape))
 
     def __call__(self, *args: Any, size: int | None = None) -> None:
         if self.kernel.written:
@@ -584,6 +624,7 @@ class FakeElementwiseKernel:
         n_in = len(parameters(self.kernel.in_params))
         assert len(args) == len(wanted), f"{self.kernel.name} takes {len(wanted)} arguments, got {len(args)}"
         real, passed, arrays, given = "", [], [], size
+        raws: list[bool] = []
         for number, (arg, (raw, kind, name)) in enumerate(zip(args, wanted, strict=True)):
             if not raw and number < n_in:
                 make = {"int32": ctypes.c_int, "int64": ctypes.c_longlong, "float64": ctypes.c_double}[kind]
@@ -597,6 +638,7 @@ class FakeElementwiseKernel:
             assert arg.dtype.name == (real if kind == "T" else kind), name
             passed.append(ctypes.c_void_p(arg.ctypes.data))
             arrays.append(arg)
+            raws.append(raw)
             if not raw:
                 assert given is None, "CuPy takes a size only where all arrays are raw"
                 assert size in (None, arg.size), name
@@ -604,7 +646,9 @@ class FakeElementwiseKernel:
         assert size is not None
         symbol_name = f"{self.kernel.name}_{real or 'float32'}"
         function, n_threads = getattr(_kernels[self.kernel], symbol_name), ctypes.c_longlong(size)
-        device.launch(symbol_name, lambda: function(n_threads, *passed), arrays, _ready)
+        loop = next((a.shape for a, raw in zip(arrays, raws, strict=True) if not raw), (size,))
+        own = variant(arrays, raws, loop)
+        device.launch(symbol_name, lambda: function(n_threads, *passed), arrays, _ready, own)
 
 
 class FakeRawModule:

@@ -38,6 +38,7 @@ SMALL = [
     "training.epochs=2", "dataset.n_train=60", "dataset.n_validation=40", "dataset.n_test=40",
     "training.batch_size=16", "model.hidden=[10]", "replicas=2",
 ]  # fmt: skip
+WAKING = ["training.silence=waking", "training.waking=5", "training.max_silent=[0.2,0.0]"]
 CHIPS = {
     "bss2": ["substrate=bss2"],
     "ideal gradient": ["substrate=bss2", "substrate.gradient=ideal"],
@@ -63,6 +64,19 @@ CHIPS = {
     "trials": ["substrate.threshold_noise=0.05", "substrate.spike_jitter=0.05", "substrate.lost_spikes=0.1"],
     "clock": ["substrate.time_grid=0.1", "substrate.trial_end=3.0"],
     "several trials": ["substrate=bss2", "training.trials=3"],
+    "waking": [
+        *WAKING, "substrate=bss2", "substrate.lost_spikes=0.1", "substrate.trial_end=2.0",
+        "substrate.dead_neurons=0.2",
+    ],
+    "waking, exact gradient": [
+        *WAKING, "substrate=bss2", "substrate.gradient=exact", "substrate.trial_end=2.0",
+    ],
+    "waking, new each step": [
+        *WAKING, "substrate=bss2", "substrate.new_chip=step", "substrate.dead_neurons=0.3",
+    ],
+    "waking, tau": [
+        *WAKING, "substrate.tau_mem_std=0.1", "substrate.time_grid=0.1", "substrate.trial_end=1.5",
+    ],
     "ideal, several trials": [
         "substrate.gradient=ideal", "substrate.spike_jitter=0.1", "training.trials=3",
         "training.input_noise=0.1",
@@ -124,21 +138,26 @@ def test_a_chip_trains_on_the_device_as_on_the_cpu(chip: Sequence[str]) -> None:
 BUSY = ["substrate=bss2", "substrate.lost_inputs=0.05", "substrate.input_jitter=0.02", "dtype=float32"]
 
 
-def test_a_captured_step_is_the_step_and_a_replica_its_run_alone() -> None:
-    together, _ = learns(BUSY, "cuda")
+each_silence = pytest.mark.parametrize("silence", [[], WAKING], ids=["bumping", "waking"])
+
+
+@each_silence
+def test_a_captured_step_is_the_step_and_a_replica_its_run_alone(silence: list[str]) -> None:
+    busy = [*BUSY, *silence]
+    together, _ = learns(busy, "cuda")
     assert device.launches.count("graph") == 5
-    for given in (["training.cuda_graph=false"],):
-        again, _ = learns([*BUSY, *given], "cuda")
-        for name, array in together.state().items():
-            np.testing.assert_array_equal(again.state()[name], array, err_msg=name)
+    again, _ = learns([*busy, "training.cuda_graph=false"], "cuda")
+    for name, array in together.state().items():
+        np.testing.assert_array_equal(again.state()[name], array, err_msg=name)
     for replica in range(2):
-        alone, _ = learns([*BUSY, "replicas=1", f"seed={replica}"], "cuda")
+        alone, _ = learns([*busy, "replicas=1", f"seed={replica}"], "cuda")
         for name, array in alone.state().items():
             np.testing.assert_array_equal(array[0], together.state()[name][replica], err_msg=name)
 
 
-def test_a_step_on_a_chip_neither_waits_nor_sends() -> None:
-    parts = build(config(*BUSY, "backend=cuda"))
+@each_silence
+def test_a_step_on_a_chip_neither_waits_nor_sends(silence: list[str]) -> None:
+    parts = build(config(*BUSY, *silence, "backend=cuda"))
     trainer = new_trainer(parts)
     train, _ = labelled(parts)
     step: Any = trainer.step

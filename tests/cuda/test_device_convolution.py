@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_on_cpu import closed, fake
+from device_on_cpu import closed, device, fake
+from test_convolution_chips import DISTORTED, MOMENT, drawn, layers
 
 import gpuspike as gs
 from gpuspike.config.schema import jobs
-from gpuspike.errors import BackendError, DtypeError, ShapeError
+from gpuspike.errors import DtypeError, ShapeError
 from gpuspike.kernels import load
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.network.convolved import convolved, pull_convolved
+from gpuspike.network.layers import LayerInput
+from gpuspike.network.network import Architecture
 from gpuspike.neuron import LIF
 from gpuspike.runs.experiment import build
 from gpuspike.runs.planning import memory_of
+from gpuspike.substrate import EmulatedChip, OnChip, Substrate
+from gpuspike.substrate.loop import EXACT, NOMINAL
 
 pytestmark = pytest.mark.usefixtures("cupy")
 
@@ -111,17 +116,14 @@ def test_nothing_but_kernels_of_ours_and_nothing_waits() -> None:
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
-    layer, kernels = LAYERS[0], load("cuda").convolution
-    assert kernels is not None
+    layer, kernels = LAYERS[0], load("cuda")
     t_in, w, _ = inputs(layer, 1, 2, 1, np.float32)
-    with pytest.raises(
-        ShapeError, match=r"weights must be \(n_replica, 9 inputs and bias spikes, 3 maps\), got"
-    ):
-        kernels.forward(layer, fake(t_in), fake(w[:, :, :2].copy()), NEURONS[0])
-    with pytest.raises(ShapeError, match=r"t_in must have shape \(1, 2, 31\), got \(1, 2, 30\)"):
-        kernels.forward(layer, fake(t_in[:, :, :30].copy()), fake(w), NEURONS[0])
+    with pytest.raises(ShapeError, match=r"t_in must have shape \(1, 24, 11\), got \(1, 24, 10\)"):
+        convolved(kernels, layer, fake(t_in), fake(np.zeros((2, 11, 3), np.float32)), NEURONS[0], None, None)
+    with pytest.raises(ShapeError, match=r"t_in must have 30 inputs and bias spikes, got shape \(1, 2, 29\)"):
+        convolved(kernels, layer, fake(t_in[:, :, :29].copy()), fake(w), NEURONS[0], None, None)
     with pytest.raises(DtypeError, match="t_in must be float32, got float64"):
-        kernels.forward(layer, fake(t_in.astype(np.float64)), fake(w), NEURONS[0])
+        convolved(kernels, layer, fake(t_in.astype(np.float64)), fake(w), NEURONS[0], None, None)
 
 
 def small(*more: str) -> list[str]:
@@ -143,15 +145,82 @@ def test_a_run_is_built_and_its_memory_is_told() -> None:
     assert there > 10 * 576 * 25 * 12
 
 
-def test_a_convolution_on_a_chip_needs_the_host() -> None:
-    words = "a convolution on an emulated chip needs backend=cpu or reference, got cuda"
-    (job,) = jobs(small("substrate.spike_jitter=0.1"), multirun=False)
-    with pytest.raises(BackendError, match=words):
-        build(job.config)
-    net = gs.Network([(4, 4), {"conv": 2, "kernel": 2}, 3], backend="cuda")
-    with pytest.raises(BackendError, match=words):
-        net.on(gs.Chip("bss2"))
-    assert net.on(gs.Chip("ideal")).backend.name == "cuda"
+OFTEN = ("all", "weights")
+
+
+@pytest.mark.parametrize("gradient", [NOMINAL, EXACT])
+@pytest.mark.parametrize(
+    "name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in DISTORTED]
+)
+def test_on_a_chip_it_answers_and_pulls_as_on_the_cpu(name: str, gradient: str) -> None:
+    t_in, weights = drawn()
+    pull, active = np.random.default_rng(2).normal(size=(2, 3, 4)), np.array([True, name != "gain"])
+    found = []
+    for backend, place in (("cuda", fake), ("cpu", np.asarray)):
+        kernels = load(backend)
+        chip = EmulatedChip(Substrate(**DISTORTED[name]), layers(), kernels, (5, 6))
+        own = [place(w) for w in weights]
+        machine = OnChip(Architecture(layers(), kernels), chip, gradient).during(own)
+        states = machine.forward(own, LayerInput(place(t_in), None), MOMENT)
+        grads = machine.backward(own, states, place(pull), active=place(active), max_weight_grad=0.5).weights
+        times = [array for state in states for array in (state.t_out, state.t_cross)]
+        found.append([*times, *(states[0].seen, *grads)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-5, atol=1e-7)
+
+
+SIZES = [
+    (6, 6),
+    {"conv": 3, "kernel": 3, "padding": 1, "pad_time": 2.0},
+    {"pool": 2},
+    {"conv": 4, "kernel": 2},
+    3,
+]
+TRAINED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nominal": (DISTORTED["all"], {}),
+    "exact": (DISTORTED["all"], {"gradient": "exact"}),
+    "waking": (DISTORTED["all"], {"silence": "waking", "waking": 5.0, "max_silent": [0.2, 0.2, 0.0]}),
+    "alike, exact": ({"spike_jitter": 0.05, "lost_spikes": 0.1}, {"gradient": "exact"}),
+    "bumping the living": ({"dead_neurons": 0.3, "gain_std": 0.1}, {"max_silent": [0.05, 0.05, 0.0]}),
+}
+
+
+def learnt(values: dict[str, Any], fitted: dict[str, Any], **given: Any) -> gs.Network:
+    rng = np.random.default_rng(0)
+    t_in, labels = rng.uniform(0.15, 2.0, (30, 36)), rng.integers(3, size=30)
+    net = gs.Network(SIZES, [[], [0.5], [0.9]], **{"seed": 1, "replicas": 2, "backend": "cuda", **given})
+    fitted = dict(fitted)
+    chip = gs.Chip("ideal", seed=given.get("seed", 1) + 4, **values)
+    net = net.on(chip, gradient=fitted.pop("gradient", "nominal")) if values else net
+    gs.fit(net, t_in, labels, epochs=2, batch_size=10, **fitted)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("values", "fitted"),
+    [
+        pytest.param(*given, id=name, marks=pytest.mark.slow if name == "nominal" or "exact" in name else ())
+        for name, given in TRAINED.items()
+    ],
+)
+def test_it_trains_on_a_chip_as_on_the_cpu(values: dict[str, Any], fitted: dict[str, Any]) -> None:
+    ours, theirs = learnt(values, fitted), learnt(values, fitted, backend="cpu")
+    assert ours.history.step == "device"
+    for one, other in zip(ours.parameters.weights, theirs.parameters.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_on_a_chip_a_graph_is_its_kernels_and_a_replica_its_run_alone() -> None:
+    values, fitted = TRAINED["waking"]
+    together = learnt(values, fitted)
+    assert "graph" in device.launches
+    one_by_one = learnt(values, fitted | {"cuda_graph": False})
+    alone = learnt(values, fitted, seed=2, replicas=1)
+    for whole, single, kernels in zip(
+        *(net.parameters.weights for net in (together, alone, one_by_one)), strict=True
+    ):
+        np.testing.assert_array_equal(kernels, whole)
+        np.testing.assert_array_equal(single[0], whole[1])
 
 
 def test_from_python_it_answers_and_learns_as_on_the_cpu() -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_on_cpu import OutOfMemoryError, closed, default_pool, device
+from device_on_cpu import OutOfMemoryError, closed, default_pool, device, fake
 from small_training import Setup, assert_close_runs, assert_same_runs, each_bumped_on_a_device
 
 from gpuspike.errors import DataError
 from gpuspike.kernels.cuda import graph as cuda_graph
+from gpuspike.kernels.cuda import lazy
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.runs import memory
 from gpuspike.training import device as device_module
@@ -113,6 +114,22 @@ def test_what_looks_at_the_device_cannot_be_captured(cupy: Any) -> None:
         with pytest.raises(AssertionError, match=words):
             lane.capture(step)
         assert device.recorded is None
+
+
+def test_a_kernel_is_compiled_for_each_number_of_axes() -> None:
+    """As CuPy does it, which joins axes that all arrays pass through as one."""
+    lane, rows, column = cuda_graph.Lane(), fake(np.ones((3, 4))), fake(np.ones((3, 1)))
+
+    def added(one: Any, other: Any) -> None:
+        (lazy.later(one) + other).now("sum")
+
+    lane.run(lambda: added(rows, rows))
+    lane.capture(lambda: added(rows.reshape(2, 6), rows.reshape(2, 6)))
+    with pytest.raises(AssertionError, match="would be compiled in a capture"):
+        lane.capture(lambda: added(rows, column))
+    lane.run(lambda: added(rows, column))
+    lane.capture(lambda: added(rows, column))
+    lane.capture(lambda: added(fake(np.ones((5, 2))), fake(np.ones((5, 1)))))
 
 
 def test_what_breaks_a_capture_off_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

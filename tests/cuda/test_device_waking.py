@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from device_on_cpu import closed, device, fake
-from small_training import WAKING, Setup, assert_close_runs, assert_same_runs
+from small_training import MAPS, WAKING, Setup, assert_close_runs, assert_same_runs
 
 import gpuspike as gs
 from gpuspike.config.schema import jobs
-from gpuspike.errors import BackendError
-from gpuspike.kernels import LayerState, load
+from gpuspike.kernels import load
 from gpuspike.kernels.cuda import waking as cuda_waking
 from gpuspike.neuron import LIF
 from gpuspike.runs.experiment import build, new_trainer
@@ -43,9 +42,8 @@ def test_silent_neurons_are_highest_where_the_cpu_finds_them(
     assert silent.any()
     peaks = cpu.single.peaks(t_in, weights, None, neuron, silent)
     for is_last in (False, True):
-        there = cuda_waking.woken(
-            state, fake(weights), neuron, fake(labels), fake(share), strength=3.0, limit=0.4, is_last=is_last
-        )
+        pull = cuda_waking.Pull.of(state, math.inf, neuron.span, fake(labels), fake(share), 3.0, 0.4, is_last)
+        there, _ = pull.applied(cuda, state, fake(weights), neuron, None, state.t_out)
         over = np.ones((2, n_post)) if is_last else np.maximum(share - 0.4, 0.0) / 0.6
         wanted = silent & (over > 0.0)[:, None]
         if is_last:
@@ -54,8 +52,8 @@ def test_silent_neurons_are_highest_where_the_cpu_finds_them(
         expected = np.where(wanted, peaks, np.asarray(state.t_out))
         np.testing.assert_allclose(np.asarray(there.t_cross), expected, rtol=1e-10, atol=1e-12)
         with np.errstate(divide="ignore"):
-            pull = -n_batch * neuron.span / (3.0 * over)
-        slope = np.where(wanted, pull[:, None], np.asarray(state.slope))
+            pulled = -n_batch * neuron.span / (3.0 * over)
+        slope = np.where(wanted, pulled[:, None], np.asarray(state.slope))
         np.testing.assert_allclose(np.asarray(there.slope), slope, rtol=1e-12)
 
 
@@ -64,6 +62,7 @@ VARIANTS = {
     "noise, no bias": replace(WAKING, input_noise=0.1, bias=((), ())),
     "shifts": replace(WAKING, shift=1),
     "one batch": replace(WAKING, batch_size=70),
+    "maps": replace(MAPS, waking=4.0, max_silent=(0.2, 0.1), bump_replaces_step=False),
 }
 each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.keys())
 
@@ -97,11 +96,10 @@ def test_nothing_waits_and_nothing_crosses() -> None:
     labels, share = fake(np.zeros((2, 3), np.int64)), fake(np.ones((2, 5)))
     silent = fake(np.full((2, 9), 2, np.int32))
 
-    def step() -> LayerState:
-        numbers = {"strength": 1.0, "limit": 0.5, "is_last": False}
-        found = cuda_waking.woken(state, weights, neuron, labels, share, **numbers)
-        cuda_waking.follow(share, silent, 4, 3)
-        return found
+    def step() -> None:
+        pull = cuda_waking.Pull.of(state, math.inf, neuron.span, labels, share, 1.0, 0.5, False)
+        pull.applied(load("cuda"), state, weights, neuron, None, state.t_out)
+        pull.follow(state.t_out, silent, 4)
 
     step()  # constants are sent by the first
     with closed():
@@ -138,15 +136,3 @@ def test_a_run_that_wakes_is_on_the_device() -> None:
     parts = build(job.config)
     assert parts.backend.name == "cuda"
     assert new_trainer(parts).step.kind.name == "device"
-
-
-def test_on_a_chip_and_of_a_convolution_it_needs_the_host() -> None:
-    chip = ["experiment=yin_yang_few", "substrate.spike_jitter=0.1", *SMALL]
-    words = r"training\.silence=waking on an emulated chip needs backend=cpu or reference, got cuda"
-    with pytest.raises(BackendError, match=words):
-        build(jobs(chip, multirun=False)[0].config)
-    only_examined = jobs([*chip, "substrate.gradient=ideal"], multirun=False)[0].config
-    assert build(only_examined).backend.name == "cuda"
-    net = gs.Network([(4, 4), {"conv": 2, "kernel": 2}, 3], backend="cuda")
-    with pytest.raises(BackendError, match=r"training\.silence=waking of a convolution has no device step"):
-        gs.fit(net, np.ones((4, 16)), [0, 1, 2, 0], epochs=1, silence="waking")

@@ -94,4 +94,18 @@ GPUSPIKE_INLINE void spread(Index i, const Windows& of, const Real* t_cross, con
     out[i] = of_heard[((image * of.rows() + y) * of.columns() + x) * of.n_maps + map];
 }
 
+// Neurons at each position, and positions on the replica axis: (N, n_b, n_a, n) of (N, n_a, n_b, n), where an entry was.
+GPUSPIKE_INLINE Index before_swap(Index i, int n_a, int n_b, int n) {
+    const Index k = i % n, a = i / n % n_a, b = i / n / n_a % n_b, outer = i / n / n_a / n_b;
+    return ((outer * n_a + a) * n_b + b) * n + k;
+}
+
+// (N, n) sums of (N, n_tiles, n), in one order.
+template <typename Real>
+GPUSPIKE_INLINE Real sum_of_tiles(Index i, int n_tiles, int n, const Real* array) {
+    double sum = 0.0;
+    for (int tile = 0; tile < n_tiles; ++tile) sum += double(array[(i / n * n_tiles + tile) * n + i % n]);
+    return Real(sum);
+}
+
 }  // namespace gpuspike

@@ -150,27 +150,50 @@ SPREAD = Elementwise(
     "gpuspike::spread<T>(i, {grid_rows, grid_columns, n_maps, pool}, &t_cross[0], &of_heard[0], &out[0])",
 )
 
-MAPS = (PATCHES, GATHERED, HEARD, SPREAD)
+SWAPPED = Elementwise(
+    "gpuspike_swapped",
+    "int32 n_a, int32 n_b, int32 n, raw T array",
+    "raw T out",
+    "out[i] = array[gpuspike::before_swap(i, n_a, n_b, n)]",
+)
+
+TILED = Elementwise(
+    "gpuspike_tiled",
+    "int32 n_tiles, int32 n, raw T array",
+    "raw T out",
+    "out[i] = array[i / n / n_tiles * n + i % n]",
+)
+
+SUMMED = Elementwise(
+    "gpuspike_summed",
+    "int32 n_tiles, int32 n, raw T array",
+    "raw T out",
+    "out[i] = gpuspike::sum_of_tiles<T>(i, n_tiles, n, &array[0])",
+)
+
+MAPS = (PATCHES, GATHERED, HEARD, SPREAD, SWAPPED, TILED, SUMMED)
 """What convolutional layers need beside the kernels of any layer."""
 
 
 WAKE = Elementwise(
     "gpuspike_wake",
-    "int32 n_in_replicas, int32 n_batch, int32 n_pre, int32 n_post, int32 is_last, int32 mixed, "
-    f"{_TAUS}, float64 strength, float64 limit, raw float64 taus, raw float64 spans, raw float64 share, "
-    "raw int64 labels, raw T t_in, raw int64 order, raw T weights, raw T t_out, raw T slope",
+    "int32 n_in_replicas, int32 n_batch, int32 n_pre, int32 n_post, int32 n_places, int32 is_last, "
+    f"int32 mixed, {_TAUS}, float64 strength, float64 limit, raw float64 taus, raw float64 spans, "
+    "raw float64 share, raw int64 labels, raw T t_in, raw int64 order, raw T weights, raw T awake, "
+    "raw T t_cross, raw T slope",
     "raw T seen, raw T pull",
     f"""gpuspike::wake<T>(
-        i, n_in_replicas, n_batch, n_pre, n_post, is_last, mixed, {_MEMBRANE}, strength, limit, &taus[0],
-        &spans[0], &share[0], &labels[0], &t_in[0], &order[0], &weights[0], &t_out[0], &slope[0], &seen[0],
-        &pull[0])""",
+        i, n_in_replicas, n_batch, n_pre, n_post, n_places, is_last, mixed, {_MEMBRANE}, strength, limit,
+        &taus[0], &spans[0], &share[0], &labels[0], &t_in[0], &order[0], &weights[0], &awake[0], &t_cross[0],
+        &slope[0], &seen[0], &pull[0])""",
 )
 
 SHARE = Elementwise(
     "gpuspike_share",
-    "int32 n_post, int32 first, int32 n_all, int32 n_batch, raw int32 silent",
+    "int32 n_post, int32 first, int32 n_all, int32 n_batch, raw int32 alive, raw int32 silent",
     "float64 share",
-    "share = double(silent[i / n_post * n_all + first + i % n_post]) / n_batch",
+    """const double n = double(n_batch) * alive[i];
+    share = double(silent[i / n_post * n_all + first + i % n_post]) / (n > 1.0 ? n : 1.0)""",
 )
 
 

@@ -294,6 +294,15 @@ def count_all(outs: Sequence[Array], silent: Array) -> None:
         first += n_one + n_other
 
 
+def spared(silent: Array, gone: Any) -> Array:
+    """The counts, 0 for neurons that nobody wakes: `gone`, (n_replica, n_all) on the host."""
+    check(np.int32, {"silent": (silent, gone.shape)})
+    rest = cupy_module().empty(silent.shape, np.int32)
+    if rest.size:
+        elementwise(step_src.SPARED)(silent, constant(gone, np.bool_), rest)
+    return rest
+
+
 class Judgement(NamedTuple):
     """Where `judge` reads the rule of bumping, and leaves what it finds; see there.
 

@@ -60,7 +60,11 @@ CUT = Elementwise(
     "first = all[i / n_first * n_all + i % n_first]",
 )
 
-ALL = (TAKE, TAKE_WARPED, JITTER, NORMALS, APPEND, CUT)
+SPARED = Elementwise(
+    "gpuspike_spared", "raw int32 silent, raw bool gone", "int32 rest", "rest = gone[i] ? 0 : silent[i]"
+)
+
+ALL = (TAKE, TAKE_WARPED, JITTER, NORMALS, APPEND, CUT, SPARED)
 
 
 # --- leaves: a loss or an optimiser, of which these files know no more than it says -------------------------

@@ -62,21 +62,23 @@ GPUSPIKE_INLINE double highest(
 // A layer's spikes as its gradient is to see them: pulled neurons spike at their peaks, with a slope that is negative,
 // which `gradient_terms` takes for a pull; one thread a (replica, sample, neuron).
 //   share: (n_replica, n_post) of the last batch for which each neuron was silent; spans: threshold - leak of each.
+//   awake: inf of neurons that may be pulled;  t_cross, slope: of all others.
+//   n_places: at which its neurons share their weights, each with a row of its own;  labels: (n_replica, n_batch / n_places).
 //   is_last, mixed: 0 or 1;  taus: where mixed, of each neuron.
 template <typename Real>
 GPUSPIKE_INLINE void wake(
-    Index i, int n_in_replicas, int n_batch, int n_pre, int n_post, int is_last, int mixed,
+    Index i, int n_in_replicas, int n_batch, int n_pre, int n_post, int n_places, int is_last, int mixed,
     const Membrane<double>& shared, double strength, double limit, const double* taus, const double* spans,
-    const double* share, const Index* labels, const Real* t_in, const Index* order, const Real* weights, const Real* t_out,
-    const Real* slope, Real* seen, Real* pull) {
+    const double* share, const Index* labels, const Real* t_in, const Index* order, const Real* weights, const Real* awake,
+    const Real* t_cross, const Real* slope, Real* seen, Real* pull) {
     const int j = int(i % n_post);
     const Index row = i / n_post, r = row / n_batch, b = row % n_batch, neuron = r * n_post + j;
-    seen[i] = t_out[i];
+    seen[i] = t_cross[i];
     pull[i] = slope[i];
-    if (t_out[i] < infinity<Real>()) return;
+    if (awake[i] < infinity<Real>()) return;
     double over = 1.0;
     if (is_last) {
-        if (labels[row] != j) return;
+        if (labels[row / n_places] != row % n_places * n_post + j) return;
     } else {
         if (!(share[neuron] > limit)) return;
         over = (share[neuron] - limit) / (1.0 - limit);
@@ -86,7 +88,7 @@ GPUSPIKE_INLINE void wake(
     const double at = highest(n_pre, n_post, m, t_in + inputs, order + inputs, weights + r * n_pre * n_post + j);
     if (!(at < infinity<double>())) return;
     seen[i] = Real(at);
-    pull[i] = -Real(n_batch * spans[neuron] / (strength * over));
+    pull[i] = -Real(n_batch / n_places * spans[neuron] / (strength * over));
 }
 
 }  // namespace gpuspike

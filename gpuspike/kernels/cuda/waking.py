@@ -2,61 +2,118 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from gpuspike.backend import cupy_module
-from gpuspike.kernels import LayerState
+from gpuspike.kernels import Kernels, LayerState
 from gpuspike.kernels.constants import MIXED
+from gpuspike.kernels.convolution import Convolution
+from gpuspike.kernels.cuda import lazy
 from gpuspike.kernels.cuda import source as src
+from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda.call import Array, Call, check, constant, elementwise
+from gpuspike.kernels.trials import awake
 from gpuspike.kernels.unit import unit
+from gpuspike.kernels.waiting import computed
 from gpuspike.neuron import LIF
 
 
-def woken(
-    state: LayerState,
-    weights: Array,
-    neuron: LIF,
-    labels: Array,
-    share: Array,
-    *,
-    strength: float,
-    limit: float,
-    is_last: bool,
-) -> LayerState:
-    """A layer's answer where pulled neurons spike at their peaks, with slopes that are negative.
+class Pull(NamedTuple):
+    """What pulls silent neurons of a layer to their thresholds; see `network.one_layer.Push`.
 
-    Args:
+    Attributes:
+        awake: (n_replica, n_batch, n_neurons) inf of who may be pulled, see `trials.awake`.
+        span: threshold - leak of the layer's neurons, without a chip: of each, or of all.
         labels: (n_replica, n_batch);  share: (n_replica, n_post) float64, silent in the last batch.
         strength, limit: see `gpuspike.training.waking`;  is_last: the layer is the output.
+        dead: (n_replica, n_neurons) on the host, of whom nothing is wanted; None: nobody.
     """
-    cupy, own = cupy_module(), unit(neuron, weights)
-    call = Call.of(state.t_in, weights, own)
-    check(call.dtype, {"t_out": (state.t_out, call.out_shape), "slope": (state.slope, call.out_shape)})
-    check(np.int64, {"labels": (labels, (call.n_replica, call.n_batch))})
-    check(np.int64, {"order": (state.order, state.t_in.shape)})
-    check(np.float64, {"share": (share, (call.n_replica, call.n_post))})
-    seen, pull = (cupy.empty(call.out_shape, call.dtype) for _ in range(2))
-    if not seen.size:
-        return state
-    spans = np.broadcast_to(np.asarray(neuron.span, np.float64), (call.n_replica, call.n_post))
-    elementwise(src.WAKE)(
-        call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, int(is_last), int(own.regime == MIXED),
-        *call.constants[:3], strength, limit, call.own_taus(), constant(spans, np.float64), share, labels,
-        state.t_in, state.order, weights, state.t_out, state.slope, seen, pull, size=seen.size,
-    )  # fmt: skip
-    return state._replace(t_cross=seen, slope=pull)
 
+    awake: Array
+    span: Any
+    labels: Array
+    share: Array
+    strength: float
+    limit: float
+    is_last: bool
+    dead: Any = None
 
-def follow(share: Array, silent: Array, first: int, n_batch: int) -> None:
-    """Remembers which share of the batch each neuron of a layer was silent for.
+    @classmethod
+    def of(
+        cls,
+        state: LayerState,
+        end: float,
+        span: Any,
+        labels: Array,
+        share: Array,
+        strength: float,
+        limit: float,
+        is_last: bool,
+        dead: Any = None,
+    ) -> Pull:
+        """That of a layer that has answered, in trials that end some time; the rest as above."""
+        heard = state.t_out if state.t_out.shape == state.t_cross.shape else state.seen
+        t_heard: Any = lazy.later(heard)
+        t_cross: Any = t_heard if state.t_cross is heard else lazy.later(state.t_cross)
+        gone: Any = None if dead is None else lazy.later(constant(dead[:, None], np.bool_))
+        asleep = computed("awake", awake(t_heard, t_cross, end, gone))
+        return cls(asleep, span, labels, share, strength, limit, is_last, dead)
 
-    Args:
-        share: (n_replica, n_post) float64, changed;  silent: (n_replica, n_all), of `step.count_silent`.
-        first: the layer's first neuron there.
-    """
-    n_replica, n_post = share.shape
-    check(np.float64, {"share": (share, share.shape)})
-    check(np.int32, {"silent": (silent, (n_replica, silent.shape[1]))})
-    if share.size:
-        elementwise(src.SHARE)(n_post, first, silent.shape[1], n_batch, silent, share)
+    def applied(
+        self,
+        kernels: Kernels,
+        state: LayerState,
+        w: Array,
+        neuron: LIF,
+        delays: Any,
+        grad: Array,
+        convolution: Convolution | None = None,
+    ) -> tuple[LayerState, Array]:
+        """The answer where pulled neurons spike at their peaks, with slopes that are negative; and dL/dt."""
+        assert delays is None, "a device knows no delays"
+        cupy, own = cupy_module(), unit(neuron, w)
+        t_in = state.t_in if convolution is None else convolution.patches(state.t_in)
+        order = state.order if convolution is None else cuda_step.spike_order(t_in)
+        call = Call.of(t_in, w, own)
+        of_pairs = {"awake": self.awake, "t_cross": state.t_cross, "slope": state.slope}
+        of_pairs = {name: array.reshape(call.out_shape) for name, array in of_pairs.items()}
+        check(call.dtype, {name: (array, call.out_shape) for name, array in of_pairs.items()})
+        places = 1 if convolution is None else convolution.n_positions
+        check(np.int64, {"labels": (self.labels, (call.n_replica, call.n_batch // places))})
+        check(np.int64, {"order": (order, t_in.shape)})
+        check(np.float64, {"share": (self.share, (call.n_replica, call.n_post))})
+        seen, pull = (cupy.empty(state.t_cross.shape, call.dtype) for _ in range(2))
+        if not seen.size:
+            return state, grad
+        spans = np.broadcast_to(np.asarray(self.span, np.float64), (call.n_replica, call.n_post))
+        elementwise(src.WAKE)(
+            call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, places, int(self.is_last),
+            int(own.regime == MIXED), *call.constants[:3], self.strength, self.limit, call.own_taus(),
+            constant(spans, np.float64), self.share, self.labels, t_in, order, w, *of_pairs.values(), seen,
+            pull, size=seen.size,
+        )  # fmt: skip
+        heard = state.t_seen if convolution is None else state.seen  # of which the pools have the earliest
+        return state._replace(t_cross=seen, slope=pull, t_seen=heard), grad
+
+    def follow(self, t_out: Array, silent: Array, first: int) -> None:
+        """Remembers which share of the batch each neuron was asleep for, in `share`.
+
+        Args:
+            t_out: of the layer, whose silence `step.count_all` has counted in `silent`, (n_replica, n_all),
+                from `first` on.
+        """
+        n_replica, n_post = self.share.shape
+        rows = self.awake.reshape(n_replica, -1, n_post)  # places of a map are like samples
+        if self.awake is not t_out or rows.shape != t_out.shape:
+            silent, first = cuda_step.count_silent(rows), 0
+        check(np.float64, {"share": (self.share, self.share.shape)})
+        check(np.int32, {"silent": (silent, (n_replica, silent.shape[1]))})
+        n_batch, places = t_out.shape[1], self.awake.shape[2] // n_post
+        alive = np.full(self.share.shape, places)
+        if self.dead is not None:
+            alive = (~self.dead).reshape(n_replica, places, n_post).sum(axis=1)
+        alive = constant(alive, np.int32, lasting=self.dead is None)
+        if self.share.size:
+            elementwise(src.SHARE)(n_post, first, silent.shape[1], n_batch, alive, silent, self.share)
