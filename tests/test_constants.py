@@ -58,7 +58,7 @@ def test_a_constant_begins_as_the_model_has_it(name: str) -> None:
 
 
 @each_constant
-@pytest.mark.parametrize("on", ["reference", "cpu", "a chip, exact"])
+@pytest.mark.parametrize("on", [pytest.param("reference", marks=pytest.mark.slow), "cpu", "a chip, exact"])
 def test_its_gradient_is_the_loss_s_slope(name: str, on: str) -> None:
     made, weights = network("cpu" if on == "cpu" else "reference")
     machine: Machine = made

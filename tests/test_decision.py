@@ -35,7 +35,7 @@ def same(net: gs.Network, t_in: Array) -> float:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("replicas", [1, 3])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("reference", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tau_mem", [1.0, 2.0, 0.7, np.inf])
 def test_decisions_are_those_of_a_full_pass(dtype: str, replicas: int, backend: str, tau_mem: float) -> None:
     n = 1300 if backend == "cpu" else 260

@@ -137,7 +137,7 @@ def assert_gradient_is_the_slope(machine: Machine, parameters: Parameters, n_pla
 
 @each_sum
 @pytest.mark.parametrize("form", ["sigmoid", "clipped"])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("reference", marks=pytest.mark.slow)])
 def test_gradients_are_the_loss_s_slopes(kinds: str, form: str, backend: str) -> None:
     assert_gradient_is_the_slope(*network(kinds, form, backend), n_places=6 if backend == "cpu" else 1)
 

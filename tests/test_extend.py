@@ -101,6 +101,7 @@ def test_the_distortion_is_trained_on(folder: Path) -> None:
     assert "slow_inputs: 0.1\n" in (folder / "run" / "config.yaml").read_text()
 
 
+@pytest.mark.slow  # its row is compiled into a step of its own; its gradient is tested below
 def test_the_loss_is_trained_with_and_fast_with_a_row(folder: Path) -> None:
     few = ["training.epochs=10", "dataset.n_train=1000", "training.batch_size=50"]
     slow = trained(folder, "plugin=margin.py", "training.loss=margin", *few)

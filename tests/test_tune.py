@@ -400,6 +400,7 @@ def test_bad_input_ends_with_code_2_and_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study_and_one_may_be_killed(
     tmp_path: Path, run_command: Callable[..., subprocess.Popen[str]]
 ) -> None:

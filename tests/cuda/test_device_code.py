@@ -519,6 +519,7 @@ print("clean")
 """
 
 
+@pytest.mark.slow
 def test_the_device_code_is_clean_under_the_sanitizers(library: Path) -> None:
     build = device_on_cpu.build(library.parent, *device_on_cpu.SANITIZERS)
     where = [

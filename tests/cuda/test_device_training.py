@@ -40,7 +40,7 @@ def test_in_float32_it_is_the_same_to_rounding() -> None:
 
 
 @each_bumped_on_a_device
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_a_graph_gives_the_bits_of_its_kernels_launched_one_by_one(setup: Setup, dtype: Any) -> None:
     setup = replace(setup, dtype=dtype)
     replayed = setup.trained()

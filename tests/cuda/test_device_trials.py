@@ -55,6 +55,10 @@ SIZES = [
 
 pytestmark = pytest.mark.usefixtures("cupy")
 each_size = pytest.mark.parametrize("sizes", SIZES, ids=str)
+each_ratio = pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[] if kind in ("equal", "general") else pytest.mark.slow) for kind in RATIOS],
+)
 
 
 def forward(t_in: Array, weights: Array, neuron: LIF, trial: Trial | None) -> LayerState:
@@ -88,7 +92,7 @@ def test_trials_agree_with_the_oracle(kind: str, window: float) -> None:
     check_against_the_oracle("cuda", fake, kind, window)
 
 
-@pytest.mark.parametrize("kind", RATIOS)
+@each_ratio
 @each_size
 def test_lifts_around_zero_and_ugly_sizes(kind: str, sizes: tuple[int, int, int]) -> None:
     # With its leak at 0 the oracle's threshold is as exact as the lift itself.
@@ -274,7 +278,7 @@ def test_float32_slopes_at_the_crossing(kind: str, window: float) -> None:
     assert np.mean(np.abs(within(slope) - within(oracle)) <= 1e-3 * (1.0 + within(oracle))) >= 0.999
 
 
-@pytest.mark.parametrize("kind", RATIOS)
+@each_ratio
 @each_dtype
 @each_size
 def test_slopes_at_the_crossing_of_ugly_sizes(kind: str, dtype: Any, sizes: tuple[int, int, int]) -> None:

@@ -76,7 +76,7 @@ def test_training_on_the_device_is_training_on_the_cpu(setup: Setup) -> None:
 
 
 @each_variant
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_a_graph_gives_the_bits_of_its_kernels_and_a_replica_is_its_run_alone(
     setup: Setup, dtype: Any
 ) -> None:

@@ -74,9 +74,12 @@ def figures(summary: dict[str, Any]) -> Any:
     "given",
     [
         [],
-        ["training.cuda_graph=false", "training.input_noise=0.1", "training.bump_replaces_step=false"],
+        pytest.param(
+            ["training.cuda_graph=false", "training.input_noise=0.1", "training.bump_replaces_step=false"],
+            marks=pytest.mark.slow,
+        ),
         [*MESSY, "chip_seed=7"],
-        [*MESSY, "substrate.gradient=exact"],
+        pytest.param([*MESSY, "substrate.gradient=exact"], marks=pytest.mark.slow),
         [*MESSY, "substrate.new_chip=step", "substrate.population=3"],
         ["training.silence=waking", "training.waking=5", "training.max_silent=[0.1,0.05]"],
     ],
