@@ -80,6 +80,7 @@ class Case:
         spread: standard deviation of that potential between neurons, in thresholds.
         activity: the two above, in a word.
         bias: the last input spikes at time 0 in every sample.
+        black: share of inputs that spike last, together, as the black pixels of an image.
     """
 
     kind: str
@@ -92,6 +93,7 @@ class Case:
     drive: float
     spread: float
     bias: bool = False
+    black: float = 0.0
 
     @property
     def name(self) -> str:
@@ -102,6 +104,8 @@ class Case:
 SILENT: dict[str, Any] = {"activity": "silent", "drive": 0.4, "spread": 0.2}
 LATE: dict[str, Any] = {"activity": "late", "drive": 0.95, "spread": 0.2}
 EARLY: dict[str, Any] = {"activity": "early", "drive": 5.0, "spread": 1.0}
+IMAGE: dict[str, Any] = {"activity": "image", "drive": 2.0, "spread": 2.0, "black": 0.81}
+"""What neurons do; `IMAGE` is for devices, with as many black pixels as MNIST's images have."""
 
 CASES = [
     Case("forward", 4000, 784, 350, "float32", 1.0, **SILENT),
@@ -257,6 +261,8 @@ def draw(case: Case) -> tuple[Array, Array, LIF]:
     t_in = rng.uniform(0.0, WINDOW, (1, case.n_batch, case.n_pre))
     if case.bias:
         t_in[..., -1] = 0.0
+    if case.black:
+        t_in[rng.random(t_in.shape) < case.black] = WINDOW
     # What one input of weight 1 leaves at the window's end, on average and as a root mean square.
     kernel = neuron.kernel(np.linspace(0.0, WINDOW, 1001))
     mean, square = float(kernel.mean()), float(np.square(kernel).mean())

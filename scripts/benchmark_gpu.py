@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # where the other benchmark is, 
 import benchmark
 import benchmark_gpu_training as training
 import beside
-from benchmark import EARLY, LATE, SILENT, Case, Measurement
+from benchmark import EARLY, IMAGE, LATE, SILENT, Case, Measurement
 
 from gpuspike import backend
 from gpuspike.kernels import cuda
@@ -50,11 +50,11 @@ from gpuspike.kernels.cuda import deciding
 from gpuspike.kernels.unit import unit as unit_of
 
 CASES = [
-    *(Case("forward", 10_000, 784, 350, "float32", 1.0, **how) for how in (SILENT, LATE, EARLY)),
+    *(Case("forward", 10_000, 784, 350, "float32", 1.0, **how) for how in (SILENT, LATE, EARLY, IMAGE)),
     *(Case("forward", 10_000, 784, 350, "float32", ratio, **LATE) for ratio in (2.0, math.inf, 1.5)),
     Case("forward", 60_000, 784, 350, "float32", 1.0, **LATE),
     Case("forward", 10_000, 784, 350, "float64", 1.0, **LATE),
-    Case("forward", 80, 784, 350, "float32", 1.0, **LATE),
+    *(Case("forward", 80, 784, 350, "float32", 1.0, **how) for how in (LATE, IMAGE)),
     Case("weights gradient", 10_000, 784, 350, "float32", 1.0, **LATE),
     Case("weights gradient", 80, 784, 350, "float32", 1.0, **LATE),
     Case("weights gradient", 10_000, 784, 350, "float64", 1.0, **LATE),

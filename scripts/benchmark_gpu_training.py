@@ -60,6 +60,7 @@ class Case:
         overrides: of the experiment.
         target: microseconds of a step.
         inputs: pixels of an image; 0: INPUTS.
+        black: share of pixels that are.
     """
 
     name: str
@@ -67,13 +68,20 @@ class Case:
     target: float | None = None
     experiment: str = "mnist"
     inputs: int = 0
+    black: float = 0.0
 
 
 CASES = (
     Case("train 784-350-10, batch 80, kernel by kernel", ("training.cuda_graph=false",)),
     Case("train 784-350-10, batch 80, graph", (), 150.0),
+    Case("train 784-350-10, images without noise, batch 80, graph", ("training.input_noise=0",), black=0.81),
     Case("train 784-350-10, batch 80, 64 replicas, graph", ("replicas=64",)),
     Case("train 784-350-10, batch 10,000, graph", ("training.batch_size=10000",)),
+    Case(
+        "train 784-350-10, images without noise, batch 10,000, graph",
+        ("training.input_noise=0", "training.batch_size=10000"),
+        black=0.81,
+    ),
     Case("train convolutions of 16 and 32 maps, batch 100, graph", experiment="mnist_conv"),
     Case("train 256-246-10, batch 50, graph", ("substrate=ideal",), experiment="mnist16_bss2", inputs=256),
     Case("train 256-246-10 on BrainScaleS-2, batch 50, graph", experiment="mnist16_bss2", inputs=256),
@@ -115,7 +123,10 @@ def prepare(case: Case, most_steps: int, least_steps: int = 2) -> Prepared:
         rng = np.random.default_rng(0)
         arrays: dict[str, Any] = {}
         for split, n_samples in (("train", n_steps * batch), ("validation", 10), ("test", 10)):
-            arrays[f"{split}_pixels"] = rng.integers(256, size=(n_samples, side, side), dtype=np.uint8)
+            pixels = rng.integers(256, size=(n_samples, side, side), dtype=np.uint8)
+            if case.black:
+                pixels[rng.random(pixels.shape) < case.black] = 0
+            arrays[f"{split}_pixels"] = pixels
             arrays[f"{split}_labels"] = np.arange(n_samples) % 10
         np.savez(file, **arrays)
         (job,) = jobs([*base, f"dataset.n_train={n_steps * batch}"], False)

@@ -82,10 +82,12 @@ class Crossings:
     Attributes:
         rounds: share of the rounds that are gone through before all have spiked.
         asked: rounds in which one of them spikes.
+        folded: share of the rounds in which weights are added up for the last inputs together.
     """
 
     rounds: float
     asked: float
+    folded: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,9 @@ SOLVED = 900.0, 2600.0
 """ASSUMED, likewise: solutions by Newton's method, of all neurons of a warp together, and once more for the
 few that do not cross."""
 
+ALONE = {1: (4.56, 2.0), 2: (3.56, 1.5)}
+"""Instructions and loads a pair where weights are added up alone, counted for sm_90, by neurons a thread."""
+
 Counted = Callable[[str], Loop]
 """A loop by an instance's name."""
 
@@ -163,6 +168,11 @@ def _forward(launch: Launch, counted: Counted, spiking: Spiking, device: Device)
     chain = rounds * (device.far + weights + a_round) + asked * AGAIN[1] + SOLVED[1]
     instructions = rounds * a_round + asked * AGAIN[0] + SOLVED[0]
     loads = rounds * loop.loads * events * per_thread
+    if found.folded > 0.0:  # the weights are in the first cache by then; the sum over all is one more round
+        again, (a_pair, a_load) = found.folded * -(-n_pre // events) + 1, ALONE[per_thread]
+        chain += again * (device.far + device.near + a_pair * events * per_thread)
+        instructions += again * a_pair * events * per_thread
+        loads += again * a_load * events * per_thread
     return Work(launch.grid, launch.block // 32, instructions, loads, chain, loop.registers)
 
 
@@ -272,8 +282,9 @@ BLOCKS: dict[str, Callable[[Launch, Device], Work]] = {
 
 THREADS = {
     "take_warped": (900, 20, 4), "take": (450, 9, 3), "jitter_now": (350, 9, 2), "normals_now": (350, 5, 2),
-    "prepare": (260, 10, 3), "append": (60, 3, 1), "cut": (60, 3, 1), "loss": (900, 60, 12),
+    "prepare": (260, 15, 4), "append": (60, 3, 1), "cut": (60, 3, 1), "loss": (900, 60, 12),
     "rates": (200, 5, 2), "update": (130, 11, 3), "patches": (150, 2, 1),
+    "parts": (100, 20, 4),
     "heard": (120, 5, 1), "gathered": (900, 25, 7), "spread": (150, 6, 2), "wake": (600, 30, 30),
     "share": (40, 2, 1), "cupy": (40, 3, 1), "chip_weights": (100, 4, 2), "chip_inputs": (100, 3, 2),
     "chip": (450, 5, 2),
@@ -305,17 +316,24 @@ def work_of(launch: Launch, counted: Counted, spiking: Spiking, device: Device) 
     return BLOCKS[name](launch, device) if name in BLOCKS else None
 
 
-def crossings(events: np.ndarray, n_pre: int, neurons: int, together: int) -> Crossings:
+def crossings(
+    events: np.ndarray, n_pre: int, neurons: int, together: int, alone: np.ndarray | None = None
+) -> Crossings:
     """What becomes of warps, each of so many neurons.
 
     Args:
         events: (sample, neuron) the event behind which a neuron spikes, n_pre where it does not.
         together: events of a round.
+        alone: (sample,) events before the last inputs, which are one; None: all are.
     """
-    n_rounds, rounds, asked = -(-n_pre // together), [], []
-    for sample in events:
+    n_rounds, rounds, asked, folded = -(-n_pre // together), [], [], []
+    for sample, n_alone in zip(events, [n_pre] * len(events) if alone is None else alone, strict=True):
+        most = -(-n_alone // together)
         for first in range(0, len(sample), neurons):
             own = sample[first : first + neurons]
-            rounds.append(min(n_rounds, own.max() // together + 1))
-            asked.append(len(np.unique(own[own < n_pre] // together)))
-    return Crossings(float(np.mean(rounds)) / n_rounds, float(np.mean(asked)))
+            rounds.append(min(most, own.max() // together + 1))
+            asked.append(len(np.unique(np.minimum(own[own < n_pre], n_alone) // together)))
+            folded.append(most if n_alone < n_pre and own.max() >= n_alone else 0)
+    return Crossings(
+        *(float(np.mean(x)) / n for x, n in ((rounds, n_rounds), (asked, 1), (folded, n_rounds)))
+    )

@@ -53,12 +53,14 @@ class Case:
 
     Attributes:
         pairs: in one round;  multiply_adds: in one round.
+        sums: whether it has additions in place of them.
     """
 
     name: str
     instance: str
     pairs: int
     multiply_adds: int
+    sums: bool = False
 
 
 def _forward(dtype: np.dtype, per_thread: int, pairs: int, lifted: bool = False) -> Case:  # type: ignore[type-arg]
@@ -75,6 +77,16 @@ CASES = (
     Case("weights gradient, float32", src.block_kernels(FLOAT, EQUAL)["weights_gradient"], 128, 128),
     Case("input times' gradient, float32", src.block_kernels(FLOAT, EQUAL)["times_gradient"], 256, 512),
     Case("decisions, float32, 2 a thread", src.decision_instance(FLOAT, EQUAL), 16, 48),
+    *(
+        Case(
+            f"weights alone, float32, {n} a thread",
+            src.forward_instance(FLOAT, EQUAL, n, False),
+            16,
+            16,
+            True,
+        )
+        for n in (1, 2)
+    ),
 )
 
 KINDS = {"loads": r"LDG?\b", "shared": r"LDS\b"}
@@ -204,7 +216,7 @@ def count(case: Case, arch: int) -> Count:
     """A case's loop for an architecture."""
     text, registers = machine_code(case.instance, arch)
     word = "FFMA" if "float" in case.instance else "DFMA"
-    loop = hot_loop(text, case.multiply_adds, word)
+    loop = hot_loop(text, case.multiply_adds, word.replace("FMA", "ADD") if case.sums else word)
     patterns = {"multiply-adds": rf"\b{word}\b"} | KINDS
     kinds = {kind: sum(bool(re.search(pattern, each)) for each in loop) for kind, pattern in patterns.items()}
     return Count(len(loop), kinds, registers)

@@ -26,7 +26,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Task:
         target: microseconds; None where nothing was asked for.
         graph: replayed as one; else launched by the host one by one.
         twice: name of a task whose time it may take twice.
+        images: inputs of the layer that sees images, whose black pixels spike last, together; 0: none does.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Task:
     activity: str = "late"
     ratio: float = 1.0
     twice: str = ""
+    images: int = 0
 
 
 # --- what is launched ----------------------------------------------------------
@@ -107,7 +109,8 @@ def _kernel_task(case: benchmark.Case) -> Task:
         target = 1e6 * case.n_batch * case.n_pre * case.n_post / FORWARD
     if case.kind == "inference":
         target = 1e6 * case.n_batch / INFERENCE
-    return Task(case.name, seen[0], target, False, case.activity, case.ratio)
+    images = case.n_pre if case.black else 0
+    return Task(case.name, seen[0], target, False, case.activity, case.ratio, images=images)
 
 
 def _training_task(case: training.Case) -> Task:
@@ -119,7 +122,8 @@ def _training_task(case: training.Case) -> Task:
     is_step = "784-350-10, batch 80, graph" in case.name
     ideal = case.name.replace(ON_CHIP, "") if ON_CHIP in case.name else ""
     graph = not any("cuda_graph=false" in value for value in case.overrides)
-    return Task(case.name, seen, STEP if is_step else None, graph, twice=ideal)
+    images = (case.inputs or training.INPUTS) if case.black else 0
+    return Task(case.name, seen, STEP if is_step else None, graph, twice=ideal, images=images)
 
 
 ON_CHIP = " on BrainScaleS-2"
@@ -178,24 +182,30 @@ def _counted(instance: str) -> Loop:
 SAMPLES = 16
 """Of a layer whose spikes tell how many rounds are gone through, and in how many of them a neuron spikes."""
 
-ACTIVITIES = {how["activity"]: how for how in (benchmark.SILENT, benchmark.LATE, benchmark.EARLY)}
+KINDS = benchmark.SILENT, benchmark.LATE, benchmark.EARLY, benchmark.IMAGE
+ACTIVITIES = {how["activity"]: how for how in KINDS}
 
 
 @cache
-def _spikes(activity: str, ratio: float, n_pre: int, n_post: int) -> Any:
-    """(SAMPLES, n_post) the event behind which each neuron spikes, by the CPU's kernels."""
+def _spikes(activity: str, ratio: float, n_pre: int, n_post: int) -> tuple[Any, Any]:
+    """The event behind which each neuron spikes (SAMPLES, n_post), by the CPU's kernels.
+
+    And events of images before the last inputs, which spike together (SAMPLES,); of others None.
+    """
     case = benchmark.Case("forward", SAMPLES, n_pre, n_post, "float32", ratio, **ACTIVITIES[activity])
     t_in, weights, neuron = benchmark.draw(case)
     kernels = load("cpu")
     (state,) = kernels.forward(t_in, kernels.spike_order(t_in), [weights], [neuron], [()])
     rows = zip(np.sort(t_in[0], axis=1), state.t_out[0], strict=True)
-    return np.stack([np.where(np.isfinite(own), np.searchsorted(row, own) - 1, n_pre) for row, own in rows])
+    events = [np.where(np.isfinite(own), np.searchsorted(row, own) - 1, n_pre) for row, own in rows]
+    return np.stack(events), (t_in[0] < benchmark.WINDOW).sum(axis=1) if case.black else None
 
 
 @cache
 def spiking(activity: str, ratio: float, n_pre: int, n_post: int, neurons: int, together: int) -> Crossings:
     """What becomes of the warps of a layer."""
-    return model.crossings(_spikes(activity, ratio, n_pre, n_post), n_pre, neurons, together)
+    events, alone = _spikes(activity, ratio, n_pre, n_post)
+    return model.crossings(events, n_pre, neurons, together, alone)
 
 
 # --- what is predicted ----------------------------------------------------------
@@ -234,7 +244,12 @@ class Row:
 
 def of_launch(launch: Launch, task: Task, device: Device, loops: Counted) -> dict[str, float] | None:
     """Seconds of each bound of a launch; None where nothing is known of its kernel."""
-    work = model.work_of(launch, loops, partial(spiking, task.activity, task.ratio), device)
+
+    def found(n_pre: int, *others: int) -> Crossings:
+        activity = "image" if n_pre == task.images else task.activity
+        return spiking(activity, task.ratio, n_pre, *others)
+
+    work = model.work_of(launch, loops, found, device)
     return None if work is None else model.seconds(work, launch.n_bytes, device)
 
 

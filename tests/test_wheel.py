@@ -22,6 +22,7 @@ def test_the_device_code_and_the_configuration_are_in_the_wheel(tmp_path: Path) 
         "kernels/cuda/draws.cuh",
         "kernels/cuda/lif.cuh",
         "kernels/cuda/step.cu",
+        "kernels/cuda/events.cu",
         "kernels/cuda/forward.cu",
         "kernels/cuda/ttfs.cu",
         "kernels/cuda/__init__.py",

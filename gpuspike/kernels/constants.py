@@ -14,7 +14,7 @@ EQUAL, DOUBLE, NON_LEAKY, GENERAL, MIXED = range(5)
 else; or the neurons of a layer have time constants of their own."""
 
 GROUPS_FROM = 32
-"""Inputs of a layer from which on a CPU looks for groups that spike together."""
+"""Inputs of a layer from which kernels look for those that spike together."""
 
 MOST_ARRAYS = 3
 """Arrays that an optimiser keeps beside each of those that it works on, at most."""

@@ -56,6 +56,7 @@ ELEMENTWISE = [
     *src.MAPS,
     src.WAKE,
     src.SHARE,
+    src.PARTS_OF_LAYERS,
     *step_src.ALL,
     *(kernel for name in LOSSES for kernel in loss_kernels(LOSSES[name]())),
     *(kernel for name in OPTIMIZERS for kernel in optimizer_kernels(OPTIMIZERS[name]())),

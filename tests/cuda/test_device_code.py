@@ -512,9 +512,10 @@ with device_on_cpu.installed(pathlib.Path(sys.argv[1])):
         neuron = t.test_per_neuron.neurons("both")
         t_out, _ = t.forward(t_in, weights, neuron)
         t.backward(t_in, weights, neuron, t_out, t.np.ones_like(t_out), 0.5)
-    import test_device_deciding, test_device_trials
+    import test_device_deciding, test_device_folding, test_device_trials
     test_device_trials.use_all()
     test_device_deciding.use_all()
+    test_device_folding.use_all()
 print("clean")
 """
 

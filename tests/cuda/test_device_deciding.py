@@ -86,7 +86,9 @@ class Net:
         for until in (*horizons, math.inf):
             device.launches.clear()
             found = self.decided(until)
-            assert sum("gpuspike" in name for name in device.launches) == min(len(self.t_in), 1)
+            launched = [name.split("::")[-1].split("<")[0] for name in device.launches if "gpuspike" in name]
+            expected = ["gpuspike_parts_" + str(self.t_in.dtype), "first_decisions"]
+            assert launched == (expected if len(self.t_in) else [])
             np.testing.assert_array_equal(found[0], classes)
             assert found[1].tobytes() == times.tobytes()
             shares.append(found[2][..., 1].sum() / max(met, 1))
@@ -207,7 +209,7 @@ def test_what_a_block_cannot_take_is_passed_as_before() -> None:
 
 
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_network_decides_in_one_launch_a_part(replicas: int) -> None:
+def test_a_network_decides_in_two_launches_a_part(replicas: int) -> None:
     bias = [[0.9], [0.9]]
     nets = [
         gs.Network(
@@ -219,7 +221,8 @@ def test_a_network_decides_in_one_launch_a_part(replicas: int) -> None:
     device.launches.clear()
     found = decisions(nets[0].machine, nets[0].parameters.weights, t_in)
     assert [name for name in device.launches if "gpuspike" in name] == [
-        "gpuspike::first_decisions<double, 0>"
+        "gpuspike_parts_float64",
+        "gpuspike::first_decisions<double, 0>",
     ] * 2  # those looked at first, and the others
     t_out = nets[0](t_in)
     times = t_out.min(axis=-1).reshape(found.times.shape)

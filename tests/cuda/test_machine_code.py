@@ -51,7 +51,17 @@ def test_another_loop_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 )
 @pytest.mark.parametrize(
     ("number", "arch", "most"),
-    [(0, 90, 9.6), (1, 90, 8.2), (0, 100, 9.7), (1, 100, 8.3), (5, 90, 4.8), (6, 90, 4.4), (7, 90, 8.3)],
+    [
+        (0, 90, 9.6),
+        (1, 90, 8.2),
+        (0, 100, 9.7),
+        (1, 100, 8.3),
+        (5, 90, 4.8),
+        (6, 90, 4.4),
+        (7, 90, 8.3),
+        (8, 90, 4.7),
+        (9, 90, 3.7),
+    ],
 )
 def test_hot_loops_have_no_more_instructions_than_the_page_says(number: int, arch: int, most: float) -> None:
     """Addresses put together anew for every weight would be three more, sums that are not fused two."""

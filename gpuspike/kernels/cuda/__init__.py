@@ -16,7 +16,7 @@ import numpy as np
 
 from gpuspike.backend import cupy_module
 from gpuspike.errors import ShapeError
-from gpuspike.kernels.constants import MIXED
+from gpuspike.kernels.constants import GROUPS_FROM, MIXED
 from gpuspike.kernels.cuda import lazy, update
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step as cuda_step
@@ -73,6 +73,8 @@ def forward(
         return t_out, slope
     c, regime = call.constants, unit.regime
     mixed, real = regime == MIXED, call.dtype.itemsize
+    n_parts = call.n_replica * src.PARTS * call.n_post if call.n_pre >= GROUPS_FROM and not mixed else 0
+    parts = cupy.empty(max(1, n_parts), call.dtype)
     for first, n_samples in _parts(call, call.n_in_replicas, src.event_bytes(real)):
         n_events = call.n_in_replicas * n_samples * call.n_pre
         times = cupy.empty(n_events, call.dtype)
@@ -82,8 +84,9 @@ def forward(
         events = cupy.empty((rest, 4), call.dtype)
         carries = cupy.empty((rest, 3), call.dtype)
         elementwise(src.prepare_kernel(regime))(
-            call.n_batch, call.n_pre, call.n_post, first, n_samples, *c[:3], c.drive, c.reach, t_in, order,
-            times, rows, ends, events, carries, size=n_events,
+            n_events, call.n_batch, call.n_pre, call.n_post, first, n_samples, *c[:3], c.drive, c.reach,
+            t_in, order, weights, times, rows, ends, events, carries, parts,
+            size=n_events + (n_parts if first == 0 else 0),
         )  # fmt: skip
         width = min(src.LANES, call.n_post)
         sizes = (call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, first, n_samples)
@@ -101,7 +104,7 @@ def forward(
             (
                 *map(np.int32, (width, call.n_replica, *sizes)),
                 *map(np.float64, (*c[:3], c.drive, c.span, c.tangent)),
-                weights, times, rows, ends, events, carries, *(lifts or (t_out,)), t_out, slope,
+                weights, parts, times, rows, ends, events, carries, *(lifts or (t_out,)), t_out, slope,
             ),
         )  # fmt: skip
     return t_out, slope

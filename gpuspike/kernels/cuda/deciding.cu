@@ -22,12 +22,12 @@ __device__ inline char* told_room() {
 }
 
 // A layer's neurons through events from `begin` to `end`; a warp has the same tiles each time.
-//   fresh: nothing was kept yet;  spikes, sums: what is kept of each neuron.
+//   fresh: nothing was kept yet;  spikes, sums: what is kept of each neuron;  parts: of `sum_part`.
 template <typename Real, int REGIME, int PER_THREAD>
 __device__ __forceinline__ void pass_by(
-    int begin, int end, int n_events, int n_post, bool fresh, double drive, const Membrane<double>& m, const Real* weights,
-    const Real* times, const int* rows, const int* ends, const Event<Real>* events, const Carry<Real>* carries,
-    Real* spikes, Sums<Real>* sums) {
+    int begin, int end, int n_events, int n_post, bool fresh, double drive, const Membrane<double>& m, const Real* parts,
+    const Real* weights, const Real* times, const int* rows, const int* ends, const Event<Real>* events,
+    const Carry<Real>* carries, Real* spikes, Sums<Real>* sums) {
     const Membrane<Real> near = {Real(m.slow), Real(m.fast), Real(m.rate)};
     const int n_warps = int(blockDim.x) / LANES, lane = int(threadIdx.x) % LANES;
     // Each block has another first warp, else narrow layers would be one scheduler's work.
@@ -46,7 +46,7 @@ __device__ __forceinline__ void pass_by(
         }
         const Real* weight_at = whole(weights + j);
         meet<Real, REGIME>(
-            own, begin, end, n_events, Real(drive), near, weight_at, times, rows, ends, events, carries);
+            own, begin, end, n_events, Real(drive), near, parts + j * PARTS, weight_at, times, rows, ends, events, carries);
         look_again<Real, REGIME>(own, n_events, LANES, 0, j, drive, m, weights, times, rows);
 #pragma unroll
         for (int n = 0; n < PER_THREAD; ++n) {
@@ -62,7 +62,7 @@ __device__ __forceinline__ void pass_by(
 struct Place {
     int n_received, n_bias, n_post, per_thread;
     int first_bias, first_neuron;
-    Index first_weight;  // of all replicas
+    Index first_weight, first_part;  // of all replicas
 
     __device__ Place(const Index* told)
         : n_received(int(told[0])),
@@ -71,21 +71,37 @@ struct Place {
           per_thread(int(told[3])),
           first_bias(int(told[4])),
           first_neuron(int(told[5])),
-          first_weight(told[6]) {}
-    static constexpr int NUMBERS = 7;
+          first_weight(told[6]),
+          first_part(told[7]) {}
+    static constexpr int NUMBERS = 8;
 };
+
+// `sum_part` of all layers, one behind the other, and zeros behind them.
+template <typename Real>
+GPUSPIKE_INLINE void sum_parts(
+    Index i, int n_layer, int n_replica, const Index* places, const Real* weights, Real* parts) {
+    for (int layer = 0; layer < n_layer; ++layer) {
+        const Place at(places + Place::NUMBERS * layer);
+        const Index own = i - at.first_part;
+        if (own >= Index(n_replica) * PARTS * at.n_post) continue;
+        return sum_part(own, at.n_received + at.n_bias, at.n_post, weights + at.first_weight, parts + at.first_part);
+    }
+    parts[i] = Real(0);
+}
 
 // A sample's decision; block x is (replica, sample).
 //   n_inputs: of the first layer, without its bias spikes, which t_in (n_samples, n_pre) has.
 //   most, padded: events of a layer at most, and that number filled up to a power of two;  n_all: neurons of all layers.
 //   before: the first layer takes events before this time first, and the others only where these do not decide.
 //   places: of each layer a Place;  constants: its Membrane, drive and reach.
-//   bias: times of all layers behind the first;  weights: of all layers (n_replica, n_pre, n_post), and 64 numbers behind.
+//   bias: times of all layers behind the first;  weights: of all layers (n_replica, n_pre, n_post), and 64 numbers behind;
+//   parts: their sums likewise, (n_replica, n_post, PARTS), and PARTS as many behind.
 //   told: (n_replica, n_samples, 3) class or -1, input spikes presented, pair-events met;  decided_at: when, or inf.
 template <typename Real, int REGIME>
 __global__ void __launch_bounds__(MOST_DECIDING, sizeof(Real) == 4 ? 3 : 2) first_decisions(
     int n_samples, int n_layer, int n_inputs, int most, int padded, int n_all, double before, const Index* places,
-    const double* constants, const Real* bias, const Real* t_in, const Real* weights, Index* told, Real* decided_at) {
+    const double* constants, const Real* bias, const Real* t_in, const Real* weights, const Real* parts, Index* told,
+    Real* decided_at) {
     Event<Real>* events = reinterpret_cast<Event<Real>*>(told_room());
     Carry<Real>* carries = reinterpret_cast<Carry<Real>*>(events + most);
     Sums<Real>* sums = reinterpret_cast<Sums<Real>*>(carries + most);
@@ -140,28 +156,33 @@ __global__ void __launch_bounds__(MOST_DECIDING, sizeof(Real) == 4 ? 3 : 2) firs
             }
             sort_block(filled, times, rows);
             __syncthreads();
-            const int end = layer > 0 && horizon < infinity<double>() && n_known > 0 ? n_known - 1 : n_known;
             const Sorted<Real> sorted = {times, nullptr, c[4] * m.fast};
+            int end = n_known;  // the last known waits for the next one, and so do all that are folded with it
+            if (layer > 0 && horizon < infinity<double>() && n_known > 0) {
+                end = smaller(n_known - 1, sorted.folded_from(n_known, n_pre, m.slow));
+            }
             for (int k = threadIdx.x; k < end; k += blockDim.x) {
                 rows[k] *= at.n_post;
                 if (k < begin) continue;
-                prepare<Real, REGIME>(k, n, begin, sorted, m, drive, ends + k, events + k, carries + k);
+                prepare<Real, REGIME>(k, n, n_pre, begin, sorted, m, drive, ends + k, events + k, carries + k);
             }
             __syncthreads();
             if (threadIdx.x == 0) {
                 known_to = layer == 0 ? double(behind) : end < n_known ? double(times[end]) : horizon;
                 begins[layer] = end;
             }
-            const Real* own = weights + at.first_weight + Index(blockIdx.x / n_samples) * n_pre * at.n_post;
+            const Index r = blockIdx.x / n_samples;
+            const Real* own = weights + at.first_weight + r * n_pre * at.n_post;
+            const Real* own_parts = parts + at.first_part + r * at.n_post * PARTS;
             Real* own_spikes = spikes + at.first_neuron;
             Sums<Real>* own_sums = sums + at.first_neuron;
             if (at.per_thread == 1) {
                 pass_by<Real, REGIME, 1>(
-                    begin, end, n, at.n_post, fresh, drive, m, own, times, rows, ends, events, carries, own_spikes,
+                    begin, end, n, at.n_post, fresh, drive, m, own_parts, own, times, rows, ends, events, carries, own_spikes,
                     own_sums);
             } else {
                 pass_by<Real, REGIME, 2>(
-                    begin, end, n, at.n_post, fresh, drive, m, own, times, rows, ends, events, carries, own_spikes,
+                    begin, end, n, at.n_post, fresh, drive, m, own_parts, own, times, rows, ends, events, carries, own_spikes,
                     own_sums);
             }
         }

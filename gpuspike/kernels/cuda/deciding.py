@@ -1,4 +1,4 @@
-"""Decisions on a device: a network's layers in one launch, a sample in one block; see `deciding.cu`."""
+"""Decisions on a device: all layers of a network in one launch, a sample in one block; see `deciding.cu`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpuspike.backend import cupy_module
 from gpuspike.kernels.constants import MIXED
 from gpuspike.kernels.cuda import source as src
-from gpuspike.kernels.cuda.call import Array, Call, check, constant, decision_kernel
+from gpuspike.kernels.cuda.call import Array, Call, check, constant, decision_kernel, elementwise
 from gpuspike.kernels.unit import times, unit
 from gpuspike.neuron import LIF
 
@@ -92,37 +92,38 @@ def launch(
     cupy = cupy_module()
     units = [unit(neuron, w) for neuron, w in zip(neurons, weights, strict=True)]
     call, shape = Call.of(t_in[None], weights[0], units[0]), _shape(weights)
-    places, n_received, n_bias, n_neurons, n_weights = [], t_in.shape[1], 0, 0, 0
+    places, n_received, n_bias, n_neurons, n_weights, n_parts = [], t_in.shape[1], 0, 0, 0, 0
     for number, (w, late) in enumerate(zip(weights, bias_times, strict=True)):
         n_post, own = w.shape[2], len(late) if number else 0  # the first layer's are in t_in
         check(call.dtype, {f"weights[{number}]": (w, (call.n_replica, n_received + own, n_post))})
         a_thread = src.neurons_a_thread(n_post, src.MANY)
-        places.append((n_received, own, n_post, a_thread, n_bias, n_neurons, n_weights))
-        n_received, n_bias, n_neurons, n_weights = (
-            n_post,
-            n_bias + own,
-            n_neurons + n_post,
-            n_weights + w.size,
-        )
+        places.append((n_received, own, n_post, a_thread, n_bias, n_neurons, n_weights, n_parts))
+        n_received, n_bias, n_neurons = n_post, n_bias + own, n_neurons + n_post
+        n_weights, n_parts = n_weights + w.size, n_parts + len(w) * src.PARTS * n_post
     told = cupy.empty((call.n_replica, call.n_batch, 3), np.int64)
     decided_at = cupy.empty((call.n_replica, call.n_batch), call.dtype)
     if call.empty:
         return told, decided_at
-    # The last neurons of a tile may not be there: they read on behind the weights.
+    # The last neurons of a tile may not be there: they read on behind the weights, and behind their sums.
     beyond = cupy.zeros(src.LANES * src.NEURONS_A_THREAD, call.dtype)
+    parts = cupy.empty(n_parts + src.PARTS * beyond.size, call.dtype)
     scaled = [times(w, one.per_drive, constant) for w, one in zip(weights, units, strict=True)]
     everything = cupy.concatenate([*(w.ravel() for w in scaled), beyond])
     constants = [one.constants(call.dtype) for one in units]
     numbers = [(c.tau_slow, c.tau_fast, c.rate, c.drive, c.reach) for c in constants]
+    told_places = constant(places, np.int64, lasting=True)
+    elementwise(src.PARTS_OF_LAYERS)(
+        len(weights), call.n_replica, told_places, everything, parts, size=parts.size
+    )
     bias = [time for late in bias_times[1:] for time in late]
     tiles = max(-(-place[2] // (src.LANES * place[3])) for place in places)
     decision_kernel(call.dtype, units[0].regime)(
         (call.n_replica * call.n_batch,), (src.LANES * min(tiles, MOST_WARPS),),
         (
             *map(np.int32, (call.n_batch, len(weights), t_in.shape[1] - len(bias_times[0]), *shape[:3])),
-            np.float64(np.nextafter(until, np.inf)), constant(places, np.int64, lasting=True),
+            np.float64(np.nextafter(until, np.inf)), told_places,
             constant(numbers, np.float64, lasting=True), constant(bias or [0.0], call.dtype, lasting=True),
-            t_in, everything, told, decided_at,
+            t_in, everything, parts, told, decided_at,
         ),
         shared_mem=shape.room,
     )  # fmt: skip

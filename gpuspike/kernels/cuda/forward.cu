@@ -7,76 +7,6 @@
 
 namespace gpuspike {
 
-typedef long long Index;
-
-// A sample's spikes in the order of time.
-template <typename Real>
-struct Sorted {
-    const Real* times;
-    const Index* order;  // none where they lie in it
-    double width;  // of the cells into which time is cut from the first spike on; each cell has one anchor
-
-    GPUSPIKE_INLINE double operator()(int k) const { return times[order == nullptr ? k : order[k]]; }
-    GPUSPIKE_INLINE double cell(int k) const {
-        const double first = (*this)(0), t = (*this)(k);
-        return t < infinity<double>() ? floor((t - first) / width) : t;
-    }
-    // First event in [low, high) whose cell is at least the given one (strictly behind it), else high.
-    GPUSPIKE_INLINE int first_in(double cell_wanted, bool behind, int low, int high) const {
-        while (low < high) {
-            const int middle = low + (high - low) / 2;
-            const double here = cell(middle);
-            if (here < cell_wanted || (behind && here == cell_wanted)) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        return low;
-    }
-};
-
-// What all neurons of a sample need of one event at a finite time.
-//   end: for the first event of each anchor, the first event behind it; else not written, nor is `by`. `first_asked`: an
-//   event whose sums go on from the event before, which is to have both in any case.
-template <typename Real, int REGIME>
-GPUSPIKE_INLINE void prepare(
-    int k, int n_pre, int first_asked, const Sorted<Real>& sorted, const Membrane<double>& m, double drive, int* end,
-    Event<Real>* coefficients, Carry<Real>* by) {
-    const double t = sorted(k), cell = sorted.cell(k);
-    const int first = cell == 0.0 ? 0 : sorted.first_in(cell, false, 0, k);
-    const double anchor = sorted(first), next = k + 1 < n_pre ? sorted(k + 1) : infinity<double>();
-    *coefficients = event<Real, REGIME>(t - anchor, next - anchor, next == t, drive, m);
-    if (first != k && k != first_asked) return;
-    *end = sorted.first_in(cell, true, k + 1, n_pre);
-    if (first != k) {
-        *by = {Real(1), Real(1), Real(0)};  // the anchor stays
-    } else if (k > 0) {
-        const int before = sorted.first_in(sorted.cell(k - 1), false, 0, k - 1);
-        *by = carry<Real, REGIME>(anchor - sorted(before), m);
-    }
-}
-
-// The same for samples of a batch; one thread an event. MIXED needs times and rows only.
-//   rows: where the input's row of weights begins.
-template <typename Real, int REGIME>
-GPUSPIKE_INLINE void prepare_event(
-    Index i, int n_batch, int n_pre, int n_post, int first_sample, int n_samples, Membrane<double> m, double drive,
-    double reach, const Real* t_in, const Index* order, Real* times, int* rows, int* ends, Event<Real>* events,
-    Carry<Real>* carries) {
-    const int k = int(i % n_pre);
-    const Index row = i / n_pre, r = row / n_samples, b = first_sample + row % n_samples;
-    const Index source = (r * n_batch + b) * n_pre;
-    const Sorted<Real> sorted = {t_in + source, order + source, reach * m.fast};
-    const double t = sorted(k);
-    times[i] = Real(t);
-    rows[i] = int(order[source + k]) * n_post;
-    if constexpr (REGIME != MIXED) {
-        if (!(t < infinity<double>())) return;
-        prepare<Real, REGIME>(k, n_pre, 0, sorted, m, drive, ends + i, events + i, carries + i);
-    }
-}
-
 // First spike of one neuron with time constants of its own, weights in units of C (threshold - leak), slope of
 // threshold - leak. `taus`: (n_replica, n_post, 2), tau_mem and tau_syn. `lift`: see `first_spikes`.
 template <typename Real>
@@ -186,6 +116,12 @@ struct Neurons {
         high[n] = level, spike[n] = known, rising[n] = Real(0);
         if (may) going |= 1u << n;
     }
+    __device__ void hold(int n, int event) {
+        held[n] = sums[n];
+        at[n] = event;
+        sums[n].q = infinity<Real>();
+        going &= ~(1u << n);
+    }
 };
 
 // Through events from `begin` to `end`, which one anchor serves. A neuron that may cross is held there.
@@ -221,17 +157,48 @@ __device__ __forceinline__ void walk(
 #pragma unroll
                 for (int n = 0; n < PER_THREAD; ++n) {
                     own.sums[n].add(weight[a][n], event[a]);
-                    if (!own.sums[n].may_cross(event[a], own.high[n])) continue;
-                    own.held[n] = own.sums[n];
-                    own.at[n] = k + a;
-                    own.sums[n].q = infinity<Real>();
-                    own.going &= ~(1u << n);
+                    if (own.sums[n].may_cross(event[a], own.high[n])) own.hold(n, k + a);
                 }
             }
         } else {
 #pragma unroll
             for (int n = 0; n < PER_THREAD; ++n) own.sums[n] = ahead[n];
         }
+    }
+}
+
+// The last inputs together, from `first` on: their weights are what those before leave of the sum over all.
+//   last: event;  part_at: the parts of that sum for the thread's first neuron.
+template <typename Real, int PER_THREAD>
+__device__ __forceinline__ void fold(
+    Neurons<Real, PER_THREAD>& own, int first, int last, const Real* part_at, const Real* weight_at, const int* row_at,
+    const Event<Real>* event_at) {
+    constexpr int AT_ONCE = LOADED / int(sizeof(Real)) / PER_THREAD;
+    Real all[PER_THREAD] = {}, before[PER_THREAD] = {};
+#pragma unroll
+    for (int part = 0; part < PARTS; ++part) {
+#pragma unroll
+        for (int n = 0; n < PER_THREAD; ++n) all[n] += part_at[n * LANES * PARTS + part];
+    }
+    for (int k = 0; k < first; k += AT_ONCE) {
+        Event<Real> event[AT_ONCE];
+        Real weight[AT_ONCE][PER_THREAD];
+        if (first - k >= AT_ONCE) {
+            load<true>(AT_ONCE, event_at + k, row_at + k, weight_at, event, weight);
+        } else {
+            load<false>(first - k, event_at + k, row_at + k, weight_at, event, weight);
+        }
+#pragma unroll
+        for (int a = 0; a < AT_ONCE; ++a) {
+#pragma unroll
+            for (int n = 0; n < PER_THREAD; ++n) before[n] += weight[a][n];
+        }
+    }
+    const Event<Real> together = event_at[last];
+#pragma unroll
+    for (int n = 0; n < PER_THREAD; ++n) {
+        own.sums[n].add(all[n] - before[n], together);
+        if (own.sums[n].may_cross(together, own.high[n])) own.hold(n, last);
     }
 }
 
@@ -277,15 +244,21 @@ __device__ __forceinline__ int settle(
 // Neurons through events from `begin` to `end`, until each has spiked or has met them all. Solutions wait until all
 // neurons of the thread need one, so that lanes of a warp find theirs together; one of a hundred goes on after it.
 //   n_pre: of the sample, whose times, events and so on these are;  weight_at: the thread's first neuron.
+//   part_at: as for `fold`.
 template <typename Real, int REGIME, int PER_THREAD>
 __device__ __forceinline__ void meet(
     Neurons<Real, PER_THREAD>& own, int begin, int end, int n_pre, Real drive, const Membrane<Real>& near,
-    const Real* weight_at, const Real* time_at, const int* row_at, const int* end_at, const Event<Real>* event_at,
-    const Carry<Real>* carry_at) {
+    const Real* part_at, const Real* weight_at, const Real* time_at, const int* row_at, const int* end_at,
+    const Event<Real>* event_at, const Carry<Real>* carry_at) {
     for (int from = begin; from >= 0; from = settle<Real, REGIME>(own, n_pre, drive, near, time_at, event_at)) {
         for (int first = begin, next; own.going && first < end && time_at[first] < infinity<Real>(); first = next) {
-            next = smaller(end_at[first], end);
+            const bool folded = end_at[first] == FOLDED;
+            next = folded ? end : smaller(end_at[first], end);
             if (next <= from) continue;
+            if (folded) {
+                fold(own, first, end - 1, part_at, weight_at, row_at, event_at);
+                continue;
+            }
 #pragma unroll
             for (int n = 0; n < PER_THREAD; ++n) {
                 if (first > 0 && first >= from) own.sums[n].move(carry_at[first]);
@@ -334,14 +307,15 @@ __device__ __forceinline__ void look_again(
 // `width` apart; `width` neighbouring neurons of a sample are neighbouring threads, and all samples meet one such tile of
 // neurons before the next: its weights stay in the cache. The last tile reaches back where it would reach beyond the
 // last neuron, and says the same of these as the tile before. What a neuron gets does not depend on PER_THREAD.
+//   parts: (n_replica, n_post, PARTS) of `sum_part`, looked at where n_pre >= GROUPS_FROM.
 //   events, carries: of `Event` and `Carry`;  lift: (n_replica, n_batch, n_post) factors of threshold - leak where LIFTED;
 //   at 0 or below the neuron spikes at time 0.
 template <typename Real, int REGIME, int PER_THREAD, bool LIFTED>
 __global__ void __launch_bounds__(FORWARD_THREADS, 2) first_spikes(
     int width, int n_replica, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
     double tau_slow, double tau_fast, double rate, double drive, double span, double tangent, const Real* weights,
-    const Real* times, const int* rows, const int* ends, const Real* events, const Real* carries, const Real* lift,
-    Real* t_out, Real* slope) {
+    const Real* parts, const Real* times, const int* rows, const int* ends, const Real* events, const Real* carries,
+    const Real* lift, Real* t_out, Real* slope) {
     const Membrane<double> m = {tau_slow, tau_fast, rate};
     const Membrane<Real> near = {Real(m.slow), Real(m.fast), Real(m.rate)};
     const int apart = PER_THREAD == 1 ? 0 : LANES;  // `width` where it matters, as known when compiling
@@ -367,7 +341,8 @@ __global__ void __launch_bounds__(FORWARD_THREADS, 2) first_spikes(
         own.begin(n, may, {Real(0), Real(0)}, may ? factor : Real(1), may ? infinity<Real>() : Real(0));
     }
     meet<Real, REGIME>(
-        own, 0, n_pre, n_pre, Real(drive), near, weight_at, time_at, row_at, ends + row, event_at, carry_at);
+        own, 0, n_pre, n_pre, Real(drive), near, parts + (r * n_post + j) * PARTS, weight_at, time_at, row_at, ends + row,
+        event_at, carry_at);
     look_again<Real, REGIME>(own, n_pre, apart, row, column, drive, m, weights, times, rows);
     if (r >= n_replica) return;
 #pragma unroll

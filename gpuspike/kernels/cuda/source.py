@@ -21,7 +21,10 @@ OPTIONS = ("--std=c++17",)
 DRAWS = "draws.cuh"
 """Of which kernels that are written as the program runs are made, see `cuda.lazy`."""
 
-FILES = (DRAWS, "lif.cuh", "forward.cu", "ttfs.cu", "convolution.cu", "waking.cu", "step.cu", "deciding.cu")
+FILES = (
+    DRAWS, "lif.cuh", "events.cu", "forward.cu", "ttfs.cu", "convolution.cu", "waking.cu", "step.cu",
+    "deciding.cu",
+)  # fmt: skip
 
 
 @cache
@@ -62,14 +65,15 @@ _SIZES_PASSED = "n_in_replicas, n_batch, n_pre, n_post, first_sample, n_samples"
 
 
 def prepare_kernel(regime: int) -> Elementwise:
-    """What all neurons of a sample need of each event."""
+    """What all neurons of a sample need of each of `n_events`; behind them, the parts of sums over inputs."""
     return Elementwise(
         f"gpuspike_prepare_{regime}",
-        "int32 n_batch, int32 n_pre, int32 n_post, int32 first_sample, int32 n_samples, "
+        "int64 n_events, int32 n_batch, int32 n_pre, int32 n_post, int32 first_sample, int32 n_samples, "
         f"{_TAUS}, float64 drive, "
-        "float64 reach, raw T t_in, raw int64 order",
-        "raw T times, raw int32 rows, raw int32 ends, raw T events, raw T carries",
-        f"""gpuspike::prepare_event<T, {regime}>(
+        "float64 reach, raw T t_in, raw int64 order, raw T weights",
+        "raw T times, raw int32 rows, raw int32 ends, raw T events, raw T carries, raw T parts",
+        f"""if (i >= n_events) gpuspike::sum_part(i - n_events, n_pre, n_post, &weights[0], &parts[0]);
+        else gpuspike::prepare_event<T, {regime}>(
             i, n_batch, n_pre, n_post, first_sample, n_samples, {_MEMBRANE}, drive, reach,
             &t_in[0], &order[0],
             &times[0], &rows[0], &ends[0], reinterpret_cast<gpuspike::Event<T>*>(&events[0]),
@@ -258,6 +262,17 @@ NEURONS_A_THREAD = 2
 
 MANY = 1 << 17
 """Pairs (sample, neuron) from which it does: on 132 multiprocessors four warps for each scheduler."""
+
+
+PARTS = 16
+"""Of the sum over all inputs, which the last ones together need, as in `events.cu`."""
+
+PARTS_OF_LAYERS = Elementwise(
+    "gpuspike_parts",
+    "int32 n_layer, int32 n_replica, raw int64 places, raw T weights",
+    "raw T parts",
+    "gpuspike::sum_parts<T>(i, n_layer, n_replica, &places[0], &weights[0], &parts[0])",
+)
 
 
 def event_bytes(itemsize: int) -> int:
