@@ -143,16 +143,17 @@ def given(arguments: Sequence[str]) -> list[str]:
         if key != KEY or not equals:
             result.append(argument)
             continue
-        entries = [load(name).entry.replace('"', r"\"") for name in _names(value)]
+        entries = [load(name).entry.replace('"', r"\"") for name in files(value)]
         result.append(KEY + "=[" + ",".join(f'"{entry}"' for entry in entries) + "]")
     return result
 
 
-def require(entries: Iterable[Any]) -> list[str]:
+def require(entries: Iterable[Any], who: str = "the run used") -> list[str]:
     """Refuses a configuration whose parts are in files that nobody has given.
 
     Args:
-        entries: of the configuration, as `Plugin.entry` has them.
+        entries: of the configuration, as `Plugin.entry` has them; without a digest any version will do.
+        who: needs them, in words.
 
     Returns:
         The entries of the files that were given.
@@ -165,17 +166,17 @@ def require(entries: Iterable[Any]) -> list[str]:
         name, digest = _split(str(entry))
         same = [plugin for plugin in loaded() if Path(plugin.path).name == Path(name).name]
         fitting = [plugin for plugin in loaded() if plugin.digest == digest]
-        fitting += [plugin for plugin in same if plugin.any_version]
+        fitting += [plugin for plugin in same if plugin.any_version or digest is None]
         if fitting:
             result.append(fitting[0].entry)
             continue
         if same:
             raise NotGivenError(
-                f"the run used the plug-in {name} with the digest {digest}, got {same[-1].digest}; "
+                f"{who} the plug-in {name} with the digest {digest}, got {same[-1].digest}; "
                 f"{KEY}={same[-1].path}@{ANY} takes this one all the same"
             )
         about = f" (digest {digest})" if digest else ""
-        raise NotGivenError(f"the run used the plug-in {name}{about}: give it with {KEY}={name}")
+        raise NotGivenError(f"{who} the plug-in {name}{about}: give it with {KEY}={name}")
     return result
 
 
@@ -186,8 +187,12 @@ def _split(entry: str) -> tuple[str, str | None]:
     return match["path"], match["digest"]
 
 
-def _names(value: str) -> list[str]:
-    """Files of a command line's value: one, or a list, each perhaps in quotes."""
+def files(value: str) -> list[str]:
+    """Files of a command line's value: one, or a list, each perhaps in quotes.
+
+    Raises:
+        ConfigError: no file.
+    """
     inside = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     names = re.findall(r'\s*("(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|[^,]+?)\s*(?:,|$)', inside)
     plain = [re.sub(r"\\([\"'])", r"\1", name[1:-1]) if name[0] in "\"'" else name for name in names]
