@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import BackendError, ConfigError, ValueRangeError
 from gpuspike.kernels import Kernels
-from gpuspike.kinds import take_kinds
+from gpuspike.kinds import take_kinds, whole
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF
@@ -105,6 +105,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         take_kinds(self)
+        for name in ("epochs", "batch_size", "evaluation_batch_size", "trials"):
+            whole(name, getattr(self, name), 1)
         object.__setattr__(self, "loss", _leaf(self.loss, LOSSES, USUAL_LOSS))
         object.__setattr__(self, "optimizer", _leaf(self.optimizer, OPTIMIZERS, USUAL_OPTIMIZER))
 
