@@ -51,6 +51,10 @@ SILENCE = ("bumping", "waking", "none")
 USUAL_LOSS, USUAL_OPTIMIZER = TTFSCrossEntropy(xi=0.05), Adam()
 
 
+COUNTS = ("epochs", "batch_size", "evaluation_batch_size", "trials")
+"""Values of a recipe that are 1 or more."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A training in plain values; times in tau_syn.
@@ -105,7 +109,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         take_kinds(self)
-        for name in ("epochs", "batch_size", "evaluation_batch_size", "trials"):
+        for name in COUNTS:
             whole(name, getattr(self, name), 1)
         object.__setattr__(self, "loss", _leaf(self.loss, LOSSES, USUAL_LOSS))
         object.__setattr__(self, "optimizer", _leaf(self.optimizer, OPTIMIZERS, USUAL_OPTIMIZER))

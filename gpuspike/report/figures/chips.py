@@ -43,7 +43,8 @@ def anytime(curve: Mapping[str, Any], chip: str) -> Figure:
     share.plot(t, 100 * np.asarray(curve["accuracy"]), color=BLUE, label="decided and right")
     share.set_ylabel("samples (%)")
     share.set_ylim(0, 103)
-    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}  # where no curve runs
+    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}  # where no curve runs
+    above |= {"ncols": 2, "columnspacing": 1.0, "handlelength": 1.2}
     share.legend(**above)
     if priced:
         both = [np.asarray(curve[key], dtype=float) for key in ("energy_J", "energy_stopping_J")]
