@@ -343,13 +343,15 @@ def array_module(**arrays: Any) -> ModuleType:
     CuPy is looked at only if the caller has imported it: an array of its cannot exist otherwise.
 
     Raises:
-        DtypeError: something that is no array, or a mixture of NumPy and CuPy.
+        DtypeError: something that is no array, a masked one, a matrix, or a mixture of NumPy and CuPy.
     """
     cupy = sys.modules.get("cupy")
     modules: dict[str, ModuleType] = {}
     for name, array in arrays.items():
         if isinstance(array, np.ma.MaskedArray):
             raise DtypeError(f"{name} must not be masked: no spike is inf, got a MaskedArray")
+        if isinstance(array, np.matrix):  # keeps two axes whatever is asked of it
+            raise DtypeError(f"{name} must be a NumPy array, got a matrix; np.asarray({name}) is one")
         if cupy is not None and (isinstance(array, cupy.ndarray) or hasattr(array, "computed_later")):
             modules[name] = cupy
         elif isinstance(array, np.ndarray):

@@ -20,6 +20,19 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real)
 
 
+def whole(name: str, value: Any, least: int) -> int:
+    """A whole number that is not too small, and that an array can count to.
+
+    Raises:
+        ValueRangeError: something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueRangeError(f"{name} must be a whole number, {least} or more, got {value!r}")
+    if value >= 2**63:
+        raise ValueRangeError(f"{name} must be a whole number below 2**63, got {value!r:.20}...")
+    return int(value)
+
+
 def _are_numbers(value: Any) -> bool:
     return isinstance(value, list | tuple | range | np.ndarray) and all(map(is_number, value))
 

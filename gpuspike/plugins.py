@@ -144,7 +144,7 @@ def given(arguments: Sequence[str]) -> list[str]:
             result.append(argument)
             continue
         entries = []
-        for name in _names(value):
+        for name in files(value):
             try:
                 entries.append(load(name).entry.replace('"', r"\""))
             except ConfigError as error:
@@ -155,11 +155,12 @@ def given(arguments: Sequence[str]) -> list[str]:
     return result
 
 
-def require(entries: Iterable[Any]) -> list[str]:
+def require(entries: Iterable[Any], who: str = "the run used") -> list[str]:
     """Refuses a configuration whose parts are in files that nobody has given.
 
     Args:
-        entries: of the configuration, as `Plugin.entry` has them.
+        entries: of the configuration, as `Plugin.entry` has them; without a digest any version will do.
+        who: needs them, in words.
 
     Returns:
         The entries of the files that were given.
@@ -172,10 +173,10 @@ def require(entries: Iterable[Any]) -> list[str]:
         name, digest = _split(str(entry))
         same = [plugin for plugin in loaded() if Path(plugin.path).name == Path(name).name]
         fitting = [plugin for plugin in loaded() if plugin.digest == digest]
-        fitting += [plugin for plugin in same if plugin.any_version]
+        fitting += [plugin for plugin in same if plugin.any_version or digest is None]
         if fitting:
             found.append(fitting[0].entry)
-            asked.append(fitting[0].path + (f"@{ANY}" if fitting[0].digest != digest else ""))
+            asked.append(fitting[0].path + (f"@{ANY}" if digest not in (None, fitting[0].digest) else ""))
         elif same:
             lacking.append(f"{name} with the digest {digest}, got {same[-1].digest}")
             asked.append(f"{same[-1].path}@{ANY}")
@@ -185,11 +186,11 @@ def require(entries: Iterable[Any]) -> list[str]:
             asked.append(name)
     if lacking:
         one = len(lacking) == 1
-        told = f"the run used the plug-in{'' if one else 's'} {', '.join(lacking)}"
-        files = asked[0] if len(asked) == 1 else f"[{','.join(asked)}]"
+        told = f"{who} the plug-in{'' if one else 's'} {', '.join(lacking)}"
+        taken = asked[0] if len(asked) == 1 else f"[{','.join(asked)}]"
         if others:
-            raise NotGivenError(f"{told}; {KEY}={files} takes {'this one' if one else 'these'} all the same")
-        raise NotGivenError(f"{told}: give {'it' if one else 'them'} with {KEY}={files}")
+            raise NotGivenError(f"{told}; {KEY}={taken} takes {'this one' if one else 'these'} all the same")
+        raise NotGivenError(f"{told}: give {'it' if one else 'them'} with {KEY}={taken}")
     return found
 
 
@@ -200,8 +201,12 @@ def _split(entry: str) -> tuple[str, str | None]:
     return match["path"], match["digest"]
 
 
-def _names(value: str) -> list[str]:
-    """Files of a command line's value: one, or a list, each perhaps in quotes."""
+def files(value: str) -> list[str]:
+    """Files of a command line's value: one, or a list, each perhaps in quotes.
+
+    Raises:
+        ConfigError: no file.
+    """
     inside = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     names = re.findall(r'\s*("(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|[^,]+?)\s*(?:,|$)', inside)
     plain = [re.sub(r"\\([\"'])", r"\1", name[1:-1]) if name[0] in "\"'" else name for name in names]

@@ -9,6 +9,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+class NotAFile(OSError):
+    """What is no regular file; in words, without the system's number."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 def opened(path: str | Path) -> BinaryIO:
     """A regular file, open for reading.
 
@@ -20,7 +27,7 @@ def opened(path: str | Path) -> BinaryIO:
     if not stat.S_ISREG(kind):
         os.close(handle)
         what = "a folder" if stat.S_ISDIR(kind) else "no regular file"
-        raise OSError(errno.EINVAL, f"it is {what}", str(path))
+        raise NotAFile(errno.EINVAL, f"it is {what}", str(path))
     return os.fdopen(handle, "rb")
 
 

@@ -146,6 +146,13 @@ def test_what_no_network_is_made_of(given: dict[str, Any], kind: type[Exception]
         gs.Network(sizes, bias, **options)
 
 
+def test_one_list_of_bias_times_stands_for_all_layers() -> None:
+    with pytest.raises(ValueRangeError, match=r"did you mean \[\[0\.9\]\]\?"):
+        gs.Network([4, 5, 3], bias_times=[0.9])
+    net = gs.Network([4, 5, 3], bias_times=[[0.9]])
+    assert [layer.bias_times for layer in net.architecture.layers] == [(0.9,), (0.9,)]
+
+
 def test_bias_times_may_come_one_by_one() -> None:
     net = gs.Network([4, 5, 3], ([0.9] for _ in range(2)))  # type: ignore[arg-type]
     assert [layer.bias_times for layer in net.architecture.layers] == [(0.9,), (0.9,)]
@@ -201,6 +208,10 @@ def test_weights_that_are_none_are_refused_by_all_who_use_them(
         (lambda net: net.membranes(T_IN[0], "a"), ValueRangeError, "finite numbers, got 'a'"),
         (lambda net: net.membranes(T_IN[0], [np.nan]), ValueRangeError, "finite numbers, got nan"),
         (lambda net: net.accuracy(T_IN, np.ma.masked_array(LABELS)), DtypeError, "not be masked, got"),
+        (lambda net: gs.first_spikes(T_IN.view(np.matrix), np.ones((4, 2)), gs.LIF()), DtypeError,
+         r"t_in must be a NumPy array, got a matrix; np\.asarray\(t_in\) is one"),
+        (lambda net: gs.first_spikes(T_IN, np.ones((4, 2)).view(np.matrix), gs.LIF()), DtypeError,
+         "weights must be a NumPy array, got a matrix"),
         (lambda net: gs.latency(None, 0.1, 2), ValueRangeError, "must be numbers to be encoded, got object"),
         (lambda net: gs.latency([0.5j], 0.1, 2), ValueRangeError, "numbers to be encoded, got complex128"),
         (lambda net: gs.latency([[1], [1, 2]], 0.1, 2), ValueRangeError, "must be an array of numbers"),

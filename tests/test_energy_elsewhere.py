@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import gpuspike as gs
 from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError, DataError, DtypeError, ShapeError, ValueRangeError
+from gpuspike.report.comparison import comparison
 
 Array = NDArray[Any]
 
@@ -350,7 +351,30 @@ def test_an_energy_that_is_not_known_says_why() -> None:
     assert ": no energy, since no price is known for " in repr(gs.price_spikes(tensors(), prices="loihi2"))
     told = repr(gs.price_spikes(tensors(), prices="brainscales2"))
     assert "unknown J" not in told
+    assert "decided after unknown, unknown a sample)" in told
     assert "tau_syn, in time steps, would tell it" in told
+
+
+def test_chips_of_one_name_are_told_apart_by_their_files() -> None:
+    chip = gs.price_spikes(tensors(), prices="loihi").summary
+    table, notes = comparison("6-5-3", [chip, chip | {"prices": "mine", "chips_needed": 2}], width=300)
+    assert [str(cell) for cell in table.columns[0].cells] == ["Loihi (loihi)", "Loihi (mine)"]
+    assert "Loihi (mine): at least 2 chips" in notes
+    table, _ = comparison("6-5-3", [chip], width=300)
+    assert [str(cell) for cell in table.columns[0].cells] == ["Loihi"]
+
+
+def test_a_price_says_which_time_constant_is_the_chip_s() -> None:
+    t_in, labels = np.full((4, 3), 0.5), np.zeros(4, np.int64)
+    for taus, words in (
+        ((2.0, 2.0), ""),
+        ((2.0, 1.0), "; the chip's tau_syn stands for the first layer's, 2, "),
+    ):
+        neurons = [gs.LIF(tau_mem=2.0 * tau, tau_syn=tau) for tau in taus]
+        cost = gs.price(gs.Network([3, 4, 2], neuron=neurons, backend="cpu"), t_in, labels)
+        assert words in repr(cost)
+        assert ("time_unit" in cost.summary) == bool(words)
+    assert cost.summary["time_unit"].endswith("where neurons have 1 to 2")
 
 
 def test_a_network_that_never_decides_says_so() -> None:

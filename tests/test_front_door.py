@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -19,6 +20,7 @@ from gpuspike.api import files
 from gpuspike.api.kept import ALONE
 from gpuspike.cli.train import train
 from gpuspike.config.composition import typed
+from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import dataset_config, dataset_values, jobs
 from gpuspike.datasets import DATASETS
 from gpuspike.errors import (
@@ -230,6 +232,10 @@ def test_a_history_can_be_read() -> None:
     assert repr(history).startswith("History(epochs 1 to 3, 2 replicas: train ")
     assert "validation" in repr(history)
     assert repr(empty) == "History(no epochs, 2 replicas)"
+    # The time to compile kernels is none of the steps'.
+    speeds = dataclasses.replace(history, train_samples_per_s=np.array([5.0, 900.0, 1100.0]))
+    assert repr(speeds).endswith(" step, 1,000 samples/s)")
+    assert repr(dataclasses.replace(speeds, train_samples_per_s=np.array([5.0]))).endswith(" step)")
     none = gs.fit(net, *data, epochs=1)
     assert np.isnan(none.validation_loss).all()
     assert "validation" not in repr(none)
@@ -561,9 +567,11 @@ DOOR: list[tuple[Any, type[Exception], str]] = [
     (lambda net, t, y: gs.fit(net, t, y + 1), ValueRangeError, "from 0 to 2, .* got 1 to 3"),
     (lambda net, t, y: gs.fit(net, t, y - 1), ValueRangeError, "from 0 to 2, .* got -1 to 1"),
     (lambda net, t, y: gs.fit(net, t, y, validation=t), ShapeError, "validation must be two arrays"),
+    (lambda net, t, y: gs.fit(net, t, y, validation=(t, y, y)), ShapeError, "labels, got a tuple of 3"),
     (lambda net, t, y: gs.fit(net, t, y, validation=(t, y[1:])), ShapeError, "validation labels must be one"),
     (lambda net, t, y: gs.fit(net, t, y, validation=(t[:, 1:], y)), ShapeError, "validation times must be"),
     (lambda net, t, y: gs.fit(net, t, y, epochs=0), ValueRangeError, "epochs must be a whole"),
+    (lambda net, t, y: gs.Recipe(epochs=-1), ValueRangeError, "epochs must be a whole number, 1 or more"),
     (lambda net, t, y: gs.fit(net, t, y, epochs=1.5), ValueRangeError, "epochs must be a whole number"),
     (lambda net, t, y: gs.fit(net, t, y, batch_size=0), ValueRangeError, "batch_size must be a whole number"),
     (lambda net, t, y: gs.fit(net, t, y, learning_rate="fast"), ValueRangeError, "rate must be a number"),
@@ -583,6 +591,7 @@ DOOR: list[tuple[Any, type[Exception], str]] = [
     (lambda net, t, y: net.membranes(t[0], [np.nan]), ValueRangeError, "times must be one axis of finite"),
     (lambda net, t, y: net.on(gs.Chip("bss2"), gradient="ideall"), ConfigError, "nominal, exact, ideal, got"),
     (lambda net, t, y: gs.Chip("bss1"), ConfigError, "no chip 'bss1'; there are .*mean bss2?"),
+    (lambda net, t, y: gs.Chip("brainscales2"), ConfigError, "did you mean 'bss2', which is priced so?"),
     (lambda net, t, y: gs.Chip("bss2", weight_bit=4), ConfigError, "did you mean weight_bits?"),
     (lambda net, t, y: gs.Chip("bss2", weight_bits="four"), ConfigError, "four"),
     (lambda net, t, y: gs.Chip("bss2", weight_bits=40), ValueRangeError, "weight_bits must be"),
@@ -598,7 +607,7 @@ DOOR: list[tuple[Any, type[Exception], str]] = [
     (lambda net, t, y: make(sizes=[4]), ValueRangeError, "two or more positive numbers"),
     (lambda net, t, y: make(sizes=[4, 0, 3]), ValueRangeError, "a layer's size must be a whole number"),
     (lambda net, t, y: make(sizes=[4, 2.5, 3]), ValueRangeError, "a layer's size must be a whole number"),
-    (lambda net, t, y: make(bias_times=[[0.9]]), ValueRangeError, "one list for each of the 2 layers"),
+    (lambda net, t, y: make(bias_times=[[0.9]] * 3), ValueRangeError, "one list for each of the 2 layers"),
     (lambda net, t, y: make(bias_times=[0.9, 0.9]), ValueRangeError, r"did you mean \[\[0.9\], \[0.9\]\]"),
     (lambda net, t, y: make(bias_times=[[np.inf], []]), ValueRangeError, "bias_times must be finite"),
     (lambda net, t, y: make(seed=-1), ValueRangeError, "seed must be a whole number, 0 or more"),
@@ -612,6 +621,14 @@ DOOR: list[tuple[Any, type[Exception], str]] = [
     (lambda net, t, y: make(weight_mean=np.nan), ValueRangeError, "weight_mean must be a finite number"),
     (lambda net, t, y: make(sizes=[400, 20, 3]).on(gs.Chip("bss2")), ConfigError, "at most 256 inputs"),
 ]  # fmt: skip
+
+
+def test_a_chip_whose_prices_are_not_there_is_refused(tmp_path: Path) -> None:
+    text = (conf_folder() / "substrate" / "bss2.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("prices: brainscales2", "prices: loihi3"))
+    with pytest.raises(ConfigError, match=r"prices must be one of .*, got 'loihi3'; did you mean loihi2?\?"):
+        gs.Chip(tmp_path / "mine.yaml")
+    assert gs.Chip(Path("loihi")).name == "loihi"
 
 
 @pytest.mark.parametrize(("ask", "error", "told"), DOOR, ids=[told[:40] for *_, told in DOOR])

@@ -108,6 +108,10 @@ def changed(**values: Any) -> dict[str, Any]:
             arrays("pixels") | {"test_pixels": np.ones((4, 5))},
             "must be uint8, levels from 0 to 255, got float64",
         ),
+        (
+            arrays("values") | {"test_pixels": np.ones((4, 5), np.uint8)},
+            "must hold values alone, as train_values, got test_pixels beside them",
+        ),
         (changed(train_values=np.array([{}] * 6)), "is not a readable .npz file"),
         (
             changed(train_labels=np.array(["a"] * 6, dtype=object)),
@@ -150,6 +154,23 @@ def test_times_of_another_unit_are_told(factor: float, unit: float, words: str) 
     assert [str(note.message).partition("; tau_syn")[0] for note in told] == ([words] if words else [])
 
 
+def test_values_of_an_encoding_that_nothing_reads_are_told(tmp_path: Path) -> None:
+    with pytest.warns(
+        UserWarning, match=r"^full_scale is of pixels, and the data set yin_yang has values in"
+    ):
+        gs.dataset("yin_yang", n_train=5, n_validation=5, n_test=5, full_scale=300.0)
+    times = load_arrays(write(tmp_path, arrays("times")))
+    assert times.unread(["dataset.t_late", "dataset.n_train"]) == [
+        f"dataset.t_late is of pixels or values, and the data set {times.name} has spike times"
+    ]
+    assert load_arrays(write(tmp_path, arrays("pixels"))).unread(["silent_black", "t_late"]) == []
+    given = ["experiment=yin_yang", "dataset.n_train=150", "dataset.silent_black=true", "backend=cpu"]
+    (job,) = jobs(given, multirun=False)
+    screen = Console(file=io.StringIO(), width=300)
+    say_what_runs(build(job.config), "yin_yang", tmp_path, screen, job.overrides)
+    assert "dataset.silent_black is of pixels, and the data" in screen.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_a_run_on_times_of_another_unit_says_so(tmp_path: Path) -> None:
     found = arrays("times")
     for path, factor, expected in (("fits.npz", 1.0, 0), ("late.npz", 1e3, 1)):
@@ -170,6 +191,8 @@ def test_more_samples_than_there_are_are_refused(tmp_path: Path) -> None:
 def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="which is not there"):
         load_arrays(tmp_path / "none.npz", 1, 1, 1)
+    with pytest.raises(DataError, match=r"is not a readable \.npz file: it is a folder$"):
+        load_arrays(tmp_path, 1, 1, 1)
     path = write(tmp_path, arrays())
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match=r"is not a readable \.npz file"):

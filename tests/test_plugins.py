@@ -14,10 +14,12 @@ import pytest
 
 import gpuspike as gs
 from gpuspike import plugins, registry
+from gpuspike.cli import tune as cli_tune
 from gpuspike.config.schema import from_values, jobs, read_config, to_yaml
 from gpuspike.datasets import DATASETS, load_dataset
 from gpuspike.errors import ConfigError, GpuspikeError
 from gpuspike.runs.experiment import build
+from gpuspike.store import resume
 from gpuspike.store.identity import fingerprint, to_values
 from gpuspike.store.sweep_folder import read_sweep
 from gpuspike.training.losses import LOSSES
@@ -379,6 +381,44 @@ def test_a_run_with_a_plug_in_is_resumed_and_evaluated_with_it_alone(folder: Pat
     assert "mine/sides.py@" not in (folder / "run" / "config.yaml").read_text()
 
 
+DISTORTION = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gpuspike.substrate.distortions import DISTORTIONS, TRIAL, Distortion, spread
+
+
+@dataclass(frozen=True)
+class NAME(Distortion):
+    scope: ClassVar[str] = TRIAL
+    NAME: float = spread()
+
+    def lift(self, trials):
+        return self.NAME * trials.normals("NAME")
+
+
+DISTORTIONS.add("NAME", NAME)
+"""
+
+
+def test_plug_ins_of_a_resumed_run_may_come_in_another_order_unless_they_act_in_it(folder: Path) -> None:
+    for name in ("one", "two"):
+        (folder / f"{name}.py").write_text(DISTORTION.replace("NAME", name))
+    (folder / "run").mkdir()
+    (job,) = jobs(plugins.given(["plugin=[sides.py,one.py,two.py]", *GIVEN]), False)
+    (folder / "run" / "config.yaml").write_text(to_yaml(job.config))
+
+    def resumed(order: str) -> resume.Stopped:
+        plugins.forget_all()
+        again = [*plugins.given([f"plugin=[{order}]"]), "training.epochs=3"]
+        (job,) = jobs([*GIVEN, *again], False)
+        return resume.read(folder / "run", job.config, again)
+
+    assert resumed("one.py,two.py,sides.py").config.plugin == job.config.plugin
+    with pytest.raises(ConfigError, match=r"in the order that the run had, one\.py,two\.py, got two\.py,one"):
+        resumed("sides.py,two.py,one.py")
+
+
 def test_a_configuration_folder_that_somebody_sent_imports_nothing(folder: Path) -> None:
     (folder / "sent" / "experiment").mkdir(parents=True)
     (folder / "sent" / "experiment" / "evil.yaml").write_text("# @package _global_\nplugin: [sides.py]\n")
@@ -388,7 +428,11 @@ def test_a_configuration_folder_that_somebody_sent_imports_nothing(folder: Path)
     (folder / "search.yaml").write_text(
         "name: s\noverrides: ['plugin=[sides.py]']\nparameters: {seed: {low: 0, high: 1, integer: true}}\n"
     )
-    assert "give it with plugin=sides.py" in refused(folder, "tune", "tune=search.yaml", "tune.trials=1")
+    line = refused(folder, "tune", "tune=search.yaml", "tune.trials=1")
+    assert line == (
+        "tune=search.yaml needs the plug-in sides.py: give it with plugin=sides.py on the command line, "
+        "since a file imports nothing by itself"
+    )
     assert not (folder / "imported").exists()
 
 
@@ -412,6 +456,21 @@ def test_a_plan_and_a_search_have_the_parts(folder: Path) -> None:
     (folder / "search.yaml").write_text("name: s\nparameters: {dataset.border: {low: 0.3, high: 0.7}}\n")
     said = succeeds(folder, "tune", "tune=search.yaml", "tune.trials=1", "plugin=sides.py", *GIVEN)
     assert "1 trial complete" in said
+
+
+@pytest.mark.parametrize("named", ["plugin=sides.py", "'plugin=[sides.py]'", "plugin=elsewhere/sides.py"])
+def test_a_search_s_file_may_name_the_plug_in_that_the_command_line_gives(named: str, folder: Path) -> None:
+    (folder / "search.yaml").write_text(
+        f"name: s\noverrides: [{named}, dataset=sides, dataset.border=0.4]\n"
+        "parameters: {seed: {low: 0, high: 1, integer: true}}\n"
+    )
+    with pytest.raises(ConfigError, match="needs the plug-in"):
+        cli_tune.read(["tune=search.yaml"])
+    search, others = cli_tune.read(plugins.given(["tune=search.yaml", "plugin=sides.py"]))
+    assert search.overrides == ["dataset=sides", "dataset.border=0.4"]
+    (job,) = jobs([*GIVEN, *search.overrides, *others], False)
+    assert job.config.dataset.border == 0.4
+    assert job.config.plugin == [plugins.loaded()[0].entry]
 
 
 @pytest.mark.parametrize("program", ["train", "evaluate", "plan", "tune"])

@@ -157,6 +157,20 @@ def test_a_value_that_is_none_is_refused(value: Any, tmp_path: Path) -> None:
     )
 
 
+def test_numbers_may_be_written_as_in_the_files_of_a_chip(tmp_path: Path) -> None:
+    text = yaml.safe_dump(changed("capacity", {"neurons": NUMBER | {"value": 512}}))
+    text = text.replace("unit: '1'", "unit: 1").replace(
+        "unit: pJ\n    value: 1\n", "unit: pJ\n    value: 1e-3\n"
+    )
+    assert "unit: 1\n" in text
+    assert "value: 1e-3\n" in text
+    prices = read_prices(write(tmp_path, text))
+    assert prices.number_of("neurons") == 512
+    assert plain_band(prices.items[0].number.band) == 1e-15
+    low_high = read_prices(write(tmp_path, text.replace("value: 1e-3", "value: [1e-3, 2E-3]")))
+    assert plain_band(low_high.items[0].number.band) == [1e-15, 2e-15]
+
+
 # ---- what is refused
 
 
@@ -178,7 +192,10 @@ def test_a_value_that_is_none_is_refused(value: Any, tmp_path: Path) -> None:
         ("terms.spikes.per", "neuron_update", ["neuron_update needs time.steps_per_tau_syn"]),
         ("terms.spikes.per", "hop", ["hop needs capacity.core_neurons"]),
         ("terms.spikes.cost", 1, ["unknown key 'cost'", "value", "unit"]),
-        ("terms", {}, ["terms", "must be a mapping"]),
+        ("terms", {}, ["terms: must have at least one term, got none"]),
+        ("terms", 3, ["terms", "must be a mapping, got 3"]),
+        ("time.trial.value", "1e-3x", ["time.trial: the value must be a number", "got '1e-3x'"]),
+        ("capacity", {"neurons": NUMBER | {"unit": 2}}, ["capacity.neurons: the unit must be one of 1", "2"]),
         ("terms", ..., ["needs either all_in or terms", "neither"]),
         ("all_in", PRICE, ["needs either all_in or terms, which are never added", "both"]),
         ("name", 3, ["name must be a text"]),

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from gpuspike.report import run_page as report
+from gpuspike.report.captions import CAPTIONS, captions
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
@@ -137,6 +138,14 @@ def shown(table: Any) -> str:
     stream = io.StringIO()
     Console(file=stream, width=120, color_system=None).print(table)
     return stream.getvalue()
+
+
+def test_captions_are_in_the_words_of_the_data() -> None:
+    moons, yin_yang = captions(("upper", "lower"), borders=False), captions(("yin", "yang"), borders=True)
+    assert "boundaries" not in moons["plane"]
+    assert "over the plane, with the true boundaries. Dots" in yin_yang["plane"]
+    assert moons["spike_raster"].endswith("“upper, not lower” is a sample of upper that was taken for lower.")
+    assert captions(("alone",), borders=False) == CAPTIONS
 
 
 def test_the_table_holds_accuracies_and_time_to_solution() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,27 @@ def test_a_line_for_each_choice_of_the_others_and_a_heat_map_of_two(tmp_path: Pa
     assert cells.count("<rect") == 6
     assert "95.0" in cells
     assert heat_map(found[:3], "training.xi", "optimizer.learning_rate", found[0]) is None
+
+
+def test_names_are_not_joined_by_lines_and_chips_not_by_a_front(tmp_path: Path) -> None:
+    for k, chip in enumerate(("bss2", "bss2", "loihi", "loihi")):
+        summary = test_sweep_report.job(
+            tmp_path, f"{k}", 0.9 + 0.01 * k, substrate={"name": chip}, dtype=f"float{32 + 32 * (k % 2)}"
+        )
+        summary["chip"] |= {"prices": chip, "energy_per_classification_J": 1e-6 * (k + 1)}
+        summary["accuracy"]["test"]["per_replica"] = [0.8, 0.85 + 0.01 * k]
+        (tmp_path / f"{k}" / "summary.json").write_text(json.dumps(summary))
+    jobs = read_sweep(tmp_path)
+    found = outcomes(jobs, swept(jobs))
+    drawing, _ = against(found, "substrate.name", found[-1])
+    assert drawing.count("<circle") == 4
+    assert 'class="line ' not in drawing
+    assert "polygon" not in drawing
+    page = write_sweep_report(tmp_path)[0].read_text()
+    energy = page.split("Accuracy against what a chip would need")[1].split("</figure>")[0]
+    fronts = re.findall(r'class="front" d="([^"]*)"', energy)
+    assert [way.count("L") for way in fronts] == [1, 1]  # 0 and 1, 2 and 3, and none from chip to chip
+    assert "jobs that no other of the same chip beats in both" in page
 
 
 def test_the_front_is_what_no_other_beats_in_both() -> None:

@@ -735,7 +735,10 @@ DOOR: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: gst.FirstSpikes(5, 2)(T), ShapeError, r"t_in must be \(..., n_in\) = \(..., 5\), got \(3, 4\)"),
     (lambda: gst.FirstSpikes(4, 2).half()(T), DtypeError, "weights must be .* got torch.float16"),
     (lambda: gst.FirstSpikes(4, 0), ValueRangeError, "a layer's size must be a whole number"),
-    (lambda: gst.FirstSpikes(4, 2, [math.inf]), ValueRangeError, "bias_times must be finite"),
+    (lambda: gst.FirstSpikes(4, 2, [math.inf]), ValueRangeError, "a list of finite times, got \\[inf\\]"),
+    (lambda: gst.FirstSpikes(4, 2, 0.9), ValueRangeError, r"got 0\.9; did you mean \[0\.9\]\?"),  # type: ignore[arg-type]
+    (lambda: gst.FirstSpikes(4, 2, [[0.9]]), ValueRangeError, r"did you mean \[0\.9\]\?"),  # type: ignore[list-item]
+    (lambda: gst.FirstSpikesConv2d((4, 4), 2, 2, bias_times="9"), ValueRangeError, "got '9'$"),  # type: ignore[arg-type]
     (lambda: gst.network_of(torch.nn.Linear(3, 2)), ConfigError, "layers of FirstSpikes, got Linear without"),
     (lambda: gst.network_of(torch.nn.Sequential(gst.FirstSpikes(4, 2), gst.FirstSpikes(3, 2))), ShapeError,
      "layer 1 must have 2 inputs, as many as the one before, got 3"),

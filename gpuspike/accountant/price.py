@@ -80,7 +80,8 @@ class Cost:
         seconds_per_sample, samples_per_s: reset and transfer included where they are known.
         evidence, time_evidence: the weakest grade among what joules are made of, and among the times.
         refused: why there is no energy; None where there is one.
-        summary: all of it, as "chip" in summary.json.
+        summary: all of it, as "chip" in summary.json; "time_unit" says which tau_syn is taken for the chip's,
+            where that of the network is not one number.
         anytime: accuracy and energy by the time that one listens, as "anytime" in summary.json.
         neurobench: the counts under NeuroBench's names.
     """
@@ -111,9 +112,10 @@ class Cost:
         if self.refused:
             energy = f"no energy, since {self.refused.removeprefix(f'{self.name}: ')}"
         grade = "" if self.refused else f" ({self.evidence})"
+        unit = f"; {self.summary['time_unit']}" if "time_unit" in self.summary else ""
         return (
             f"Cost({self.name}{self._room()}: {right}{energy}{grade}, {when}, "
-            f"{_told(self.seconds_per_sample, 's')} a sample)"
+            f"{_told(self.seconds_per_sample, 's')} a sample{unit})"
         )
 
     def _room(self) -> str:
@@ -124,13 +126,16 @@ class Cost:
         return f", {chips} chips" if (chips or 1) > 1 else ""
 
 
-def cost_of(activity: Activity, prices: Prices, class_names: Sequence[str]) -> Cost:
+def cost_of(activity: Activity, prices: Prices, class_names: Sequence[str], time_unit: str = "") -> Cost:
     """Prices what has been counted.
 
     Args:
         activity: counted with these prices among those of `observe`.
+        time_unit: what is to be said of the tau_syn that is taken for the chip's.
     """
     told = account(activity, prices, class_names)
+    if time_unit:
+        told["time_unit"] = time_unit
     own = ("summary", "anytime", "neurobench")
     given = {name: told[name] for name in Cost.__dataclass_fields__ if name not in own}
     return Cost(**given, summary=told, anytime=anytime(activity, prices), neurobench=neurobench(activity))
@@ -138,7 +143,7 @@ def cost_of(activity: Activity, prices: Prices, class_names: Sequence[str]) -> C
 
 def _told(figure: Figure, unit: str) -> str:
     if figure is None:
-        return f"unknown {unit}"
+        return "unknown"
     ends = figure if isinstance(figure, list) else [figure]
     told = dict.fromkeys(f"{end:.3g}" for end in ends)  # ends that read alike are one
     return f"{' to '.join(told)} {unit}"

@@ -8,6 +8,7 @@ explains the files.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,6 +215,8 @@ def read_prices(path: Path) -> Prices:
     if "all_in" in parts:
         items = (_price(f"{where}, all_in", ALL_IN, parts["all_in"], ALL_IN),)
     else:
+        if parts["terms"] == {}:
+            raise ConfigError(f"{where}, terms: must have at least one term, got none")
         terms = _mapping(f"{where}, terms", parts["terms"])
         items = tuple(_price(f"{where}, terms.{key}", key, entry, PER_TERM) for key, entry in terms.items())
     scope = ALL_IN if "all_in" in parts else PER_TERM
@@ -278,10 +281,21 @@ def _number(where: str, content: Any, dimension: Dimension, extra: tuple[str, ..
         text = entry.get(key, "-")
         if not isinstance(text, str) or not text.strip():
             raise ConfigError(f"{where}: {key} must be a text, got {text!r}")
-    value, unit = entry["value"], entry["unit"]
+    value = entry["value"]
+    value = [_read(end) for end in value] if isinstance(value, list) else _read(value)
+    unit: Any = entry["unit"]
+    unit = "1" if type(unit) is int and unit == 1 else unit
     checked = band(where, 0 if value is None else value, unit, dimension)
     known = None if value is None else checked
     return Number(known, value, unit, entry["source"], entry["grade"], entry.get("includes", ""))
+
+
+_SHORT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def _read(value: Any) -> Any:
+    """A number like 1e-3 as one, which the YAML of old takes for a text."""
+    return float(value) if isinstance(value, str) and _SHORT.fullmatch(value) else value
 
 
 def _price(where: str, name: str, content: Any, scope: str) -> Price:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from gpuspike.errors import ConfigError, DtypeError, ShapeError, ValueRangeError, extent
 from gpuspike.kernels.limits import check_times
-from gpuspike.kinds import is_number
+from gpuspike.kinds import is_number, whole
 from gpuspike.network.delays import DelayRule, kinds_of
 from gpuspike.network.layers import Layer
 from gpuspike.network.plan import NO_CLASSES, Maps, Plan, idle, read_plan
@@ -136,19 +136,6 @@ def finite_axis(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def whole(name: str, value: Any, least: int) -> int:
-    """A whole number that is not too small, and that an array can count to.
-
-    Raises:
-        ValueRangeError: something else.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueRangeError(f"{name} must be a whole number, {least} or more, got {value!r}")
-    if value >= 2**63:
-        raise ValueRangeError(f"{name} must be a whole number below 2**63, got {value!r:.20}...")
-    return int(value)
-
-
 def seeds(seed: Any, replicas: Any) -> tuple[int, ...]:
     """Of each replica.
 
@@ -255,3 +242,21 @@ def bias_spikes(bias_times: Any) -> list[tuple[float, ...]]:
     if not all(np.isfinite(times).all() for times in bias):
         raise ValueRangeError(f"bias_times must be finite, got {bias_times!r}")
     return bias
+
+
+def layer_bias(bias_times: Any) -> tuple[float, ...]:
+    """Times of the bias spikes of one layer.
+
+    Raises:
+        ValueRangeError: they are no list of finite times.
+    """
+    try:
+        return bias_spikes([bias_times])[0]
+    except ValueRangeError:
+        flat = bias_times[0] if isinstance(bias_times, list | tuple) and len(bias_times) == 1 else bias_times
+        meant = [flat] if is_number(flat) else flat
+        near = isinstance(meant, list | tuple) and meant != bias_times and all(map(is_number, meant))
+        hint = f"; did you mean {list(meant)!r}?" if near else ""
+        raise ValueRangeError(
+            f"bias_times of a layer must be a list of finite times, got {bias_times!r}{hint}"
+        ) from None

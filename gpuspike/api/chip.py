@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from gpuspike.api.checks import whole
+from gpuspike.accountant import find, read_prices
 from gpuspike.config.composition import typed
 from gpuspike.config.files import conf_folder
-from gpuspike.config.hints import texts
+from gpuspike.config.hints import priced_as, texts
 from gpuspike.config.schema import NewChip, SubstrateConfig, read_substrate, substrate_config
 from gpuspike.errors import ConfigError, DataError, ShapeError
 from gpuspike.kernels import Kernels
-from gpuspike.kinds import plain
+from gpuspike.kinds import plain, whole
 from gpuspike.network.layers import Layer
 from gpuspike.registry import one_of
 from gpuspike.runs.values import substrate_of
@@ -52,7 +52,7 @@ class Chip:
         drawn: arrays of the piece of silicon, once it is under a network.
 
     Raises:
-        ConfigError: an unknown kind or value.
+        ConfigError: an unknown kind or value, or prices that are not there.
         ValueRangeError: a value that means nothing, or two that contradict each other.
     """
 
@@ -65,7 +65,12 @@ class Chip:
             )
         path = Path(kind)
         if path.suffix not in (".yaml", ".yml"):
-            path = folder / f"{one_of('chip', str(kind), sorted(f.stem for f in folder.glob('*.yaml')))}.yaml"
+            names = sorted(f.stem for f in folder.glob("*.yaml"))
+            if str(kind) not in names and (near := priced_as(str(kind))):
+                raise ConfigError(
+                    f"there is no chip {str(kind)!r}; did you mean {near!r}, which is priced so?"
+                )
+            path = folder / f"{one_of('chip', str(kind), names)}.yaml"
         known = _keys()
         for name in values:
             one_of("value of a chip", name, known)
@@ -76,6 +81,7 @@ class Chip:
         if config["new_chip"] != NewChip.run.value:
             raise ConfigError(f"{path}: a Chip is one piece of silicon, got new_chip={config['new_chip']}")
         self._set(_plain(typed(config | values, type(substrate_config()))), seed, {})
+        read_prices(find(self.prices, conf_folder() / "prices"))  # refuses what cannot be
 
     def _set(self, values: Mapping[str, Any], seed: int, drawn: Mapping[str, Array]) -> None:
         self.seed = whole("seed of a chip", seed, 0)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.api.checks import whole
 from gpuspike.api.fit import fit
 from gpuspike.api.network import Network
 from gpuspike.datasets.encoding import latency
 from gpuspike.errors import DtypeError, ShapeError, ValueRangeError
+from gpuspike.kinds import whole
 from gpuspike.neuron import LIF
 from gpuspike.registry import one_of
 from gpuspike.training.fit import Recipe

@@ -71,7 +71,7 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
             tau_syn.
 
     Warns:
-        UserWarning: files of a run's data hold other data than when it began.
+        UserWarning: files of a run's data hold other data than when it began; a value that nothing reads.
 
     Raises:
         ConfigError: an unknown data set or value.
@@ -107,6 +107,8 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
     if run is not None:
         _look(Path(name), run, config)
     found = dataset_of(config)
+    for text in found.unread(values):
+        warnings.warn(text, stacklevel=2)
 
     def split(part: Any) -> Spikes:
         features = np.repeat(part.features, repeats, axis=1) if repeats > 1 else part.features

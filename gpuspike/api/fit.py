@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpuspike.api.checks import class_labels, n_classes, spike_times, whole
+from gpuspike.api.checks import class_labels, n_classes, spike_times
 from gpuspike.api.decide import require_network
 from gpuspike.api.history import History
 from gpuspike.api.kept import ALONE
@@ -81,9 +81,6 @@ def fit(
     recipe = with_values(Recipe() if recipe is None else recipe, values)
     recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     recipe = recipe.suited(net.neuron)
-    n_epochs = whole("epochs", recipe.epochs, 1)
-    for name in ("batch_size", "evaluation_batch_size", "trials"):
-        whole(name, getattr(recipe, name), 1)
     notes = [*when_read.notes(values, vars(recipe)), *_aimless(net, recipe, values)]
     if alone := net.provenance.get(ALONE):
         notes.append(f"gs.fit does not go on with {', '.join(alone)} of the run that this network comes from")
@@ -101,9 +98,9 @@ def fit(
     examined = None
     if validation is not None:
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-            raise ShapeError(
-                f"validation must be two arrays, spike times and labels, got {type(validation).__name__}"
-            )
+            kind = type(validation).__name__
+            got = f"a {kind} of {len(validation)}" if isinstance(validation, (tuple, list)) else kind
+            raise ShapeError(f"validation must be two arrays, spike times and labels, got {got}")
         examined = _labelled(net, "validation times", "validation labels", (validation[0], validation[1]))
     learnt = net.parameters.map(np.copy)
     trainer = make_trainer(
@@ -125,7 +122,7 @@ def fit(
     records: list[EpochRecord] = []
     before = net.history
     try:
-        for record in trainer.train(train, examined, net.epoch + n_epochs):
+        for record in trainer.train(train, examined, net.epoch + recipe.epochs):
             # Whatever ends the training, Ctrl-C too, leaves the network of the last whole epoch.
             state = {name: array.copy() for name, array in trainer.state().items()}
             net.parameters = learnt.map(np.copy)

@@ -25,7 +25,7 @@ class History:
         train_loss, train_accuracy, bump_fraction: (n_epoch, n_replica).
         validation_loss, validation_accuracy: of the same shape; NaN in epochs without a validation.
         silent_fraction: (n_epoch, n_layer, n_replica) share of (sample, neuron) pairs without a spike.
-        train_samples_per_s: (n_epoch,), over all replicas.
+        train_samples_per_s: (n_epoch,), over all replicas; kernels may be compiled in the first epoch's time.
         step: what made the steps: "compiled", "device" or "piecewise"; "" where a file does not tell.
         step_reason: why "piecewise"; None for the others.
     """
@@ -97,5 +97,6 @@ class History:
         if not np.isnan(self.validation_accuracy[-1]).any():
             told += f", validation {100 * self.validation_accuracy[-1].mean():.2f} %"
         step = f", {self.step} step" if self.step else ""
-        speed = f"{np.median(self.train_samples_per_s):,.0f} samples/s"
-        return f"History(epochs {self.epoch[0]} to {self.epoch[-1]}, {replicas}: {told}{step}, {speed})"
+        later = self.train_samples_per_s[1:]  # kernels may have been compiled in the first epoch
+        speed = f", {np.median(later):,.0f} samples/s" if len(later) else ""
+        return f"History(epochs {self.epoch[0]} to {self.epoch[-1]}, {replicas}: {told}{step}{speed})"

@@ -53,7 +53,8 @@ class Network:
         sizes: neurons by layer, inputs first: [4, 120, 3]. An image comes first as its (rows, columns), or
             (rows, columns, channels), flattened pixel by pixel; layers may then be convolutions, and their
             earliest spikes heard: [(28, 28), {"conv": 16, "kernel": 5}, {"pool": 2}, 10], see `read_plan`.
-        bias_times: for each layer after the inputs the times of its bias spikes; None: no bias spikes.
+        bias_times: for each layer after the inputs the times of its bias spikes; one list, [[0.9]], stands
+            for all layers; None: no bias spikes.
         seed: of the first replica's initial weights, shuffles and noise; replica r has seed + r.
         replicas: independent networks side by side.
         neuron: of all layers, its parameters numbers; or one a layer, whose parameters may be arrays.
@@ -125,10 +126,10 @@ class Network:
     ) -> None:
         n_in, image, layers = checks.read_sizes(sizes)
         self.seeds = checks.seeds(seed, replicas)
-        bias_times = [[]] * len(layers) if bias_times is None else bias_times
         columns = [layer.n_maps if isinstance(layer, Maps) else layer for layer in layers]
         neurons = neurons_by_layer(neuron, [n_in, *columns], self.replicas)
-        bias = checks.bias_spikes(bias_times)
+        bias = checks.bias_spikes([[]] if bias_times is None else bias_times)
+        bias = bias * len(layers) if len(bias) == 1 else bias
         self.dtype = checks.working_type(dtype)
         for times in bias:
             check_times("bias_times", np.array(times, np.float64), dtype=self.dtype)

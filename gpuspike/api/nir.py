@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gpuspike.api.checks import whole
 from gpuspike.api.decide import require_network
 from gpuspike.api.network import Network
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.exchange.files import PlainLayer, read_layers, write_layers
 from gpuspike.exchange.units import Scale, Unit
+from gpuspike.kinds import whole
 from gpuspike.network.delays import DelayRule, Delays, name_of
 from gpuspike.network.parameters import LayerParameters, Parameters
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from gpuspike.accountant import find, read_prices
 from gpuspike.accountant.price import Cost, cost_of, observe
 from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
-from gpuspike.api.checks import class_labels, n_classes, spike_times, whole
+from gpuspike.api.checks import class_labels, n_classes, spike_times
 from gpuspike.api.decide import require_network
 from gpuspike.api.kept import PRICES
 from gpuspike.api.network import Network
@@ -21,7 +22,7 @@ from gpuspike.config.choices import USUAL_PRICES
 from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.exchange.populations import populations
-from gpuspike.kinds import is_number
+from gpuspike.kinds import is_number, whole
 from gpuspike.registry import one_of
 from gpuspike.strangers import names_of
 from gpuspike.training.evaluation import Labelled
@@ -76,7 +77,19 @@ def price(
         recipe.evaluation_batch_size,
         net.tau_syn,
     )
-    return cost_of(observed.activity, chip, names)
+    return cost_of(observed.activity, chip, names, _time_unit(net))
+
+
+def _time_unit(net: Network) -> str:
+    """Which tau_syn is taken for the chip's, where the network has several; "" where it has one."""
+    found = np.concatenate([np.ravel(layer.neuron.tau_syn) for layer in net.architecture.layers])
+    if np.all(found == found[0]):
+        return ""
+    mean = " mean" if np.ndim(net.neuron.tau_syn) else ""
+    return (
+        f"the chip's tau_syn stands for the first layer's{mean}, {net.tau_syn:g}, where neurons have "
+        f"{found.min():g} to {found.max():g}"
+    )
 
 
 def price_spikes(

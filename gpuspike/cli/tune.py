@@ -125,7 +125,29 @@ def read(arguments: Sequence[str]) -> tuple[Search, list[str]]:
     if wrong:
         raise together(map(ConfigError, wrong))
     assert isinstance(search, Search)
+    search.overrides = _without_plugins(search.overrides, name)
     return search, others
+
+
+def _without_plugins(overrides: Sequence[str], name: str) -> list[str]:
+    """Overrides of a search's file but for its plug-ins, which the command line must give.
+
+    Raises:
+        ConfigError: one that it does not give, or another version of one.
+    """
+    kept = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key.lstrip("+") != plugins.KEY:
+            kept.append(text)
+            continue
+        try:
+            plugins.require(plugins.files(value), f"tune={name} needs")
+        except plugins.NotGivenError as error:
+            raise ConfigError(
+                f"{error} on the command line, since a file imports nothing by itself"
+            ) from None
+    return kept
 
 
 def _misshapen(given: ListConfig | DictConfig, place: str) -> Iterable[str]:

@@ -327,16 +327,20 @@ def _other_option(group: str, option: str) -> str:
     known = options(group)
     if group != "experiment" and option in options("experiment"):
         return f"; did you mean experiment={option}?"
-    if group == "substrate":  # or by what it is priced as
-        prices = {_prices_of(conf_folder() / group / f"{name}.yaml"): name for name in reversed(known)}
-        if option in prices:
-            return f"; did you mean {group}={prices[option]}, which is priced as {option}?"
+    if group == "substrate" and (near := priced_as(option)):
+        return f"; did you mean {group}={near}, which is priced as {option}?"
     inside = [name for folder in folders(group) for name in options(group, folder)]
     close = difflib.get_close_matches(option, [*known, *inside], 1)
     if not close:  # or one of a folder, by its own name
         own = {name.rpartition("/")[2]: name for name in inside}
         close = [own[name] for name in difflib.get_close_matches(option, own, 1)]
     return f"; did you mean {group}={close[0]}?" if close else ""
+
+
+def priced_as(prices: str) -> str:
+    """The chip that is priced so; "" for none."""
+    known = {_prices_of(conf_folder() / "substrate" / f"{n}.yaml"): n for n in reversed(options("substrate"))}
+    return known.get(prices, "")
 
 
 def _prices_of(path: Path) -> str:

@@ -72,6 +72,11 @@ def load_arrays(
         wanted = " or ".join(f"train_{kind}" for kind in KINDS)
         raise DataError(f"{path} must hold one of {wanted}, got {', '.join(sorted(arrays)) or 'nothing'}")
     (kind,) = found
+    others = [f"{split}_{each}" for split in ("validation", "test") for each in KINDS if each != kind]
+    if strange := [name for name in others if name in arrays]:
+        raise DataError(
+            f"{path} must hold {kind} alone, as train_{kind}, got {', '.join(strange)} beside them"
+        )
     if "class_names" not in arrays and (close := get_close_matches("class_names", arrays, 1, 0.8)):
         raise DataError(f"{path} holds {close[0]}, which nothing reads: did you mean class_names?")
     if "class_names" in arrays:

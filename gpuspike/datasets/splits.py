@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,19 @@ class Dataset:
         """Names of classes without a training sample."""
         taught = set(np.unique(self.train.labels).tolist())
         return [name for number, name in enumerate(self.class_names) if number not in taught]
+
+    def unread(self, names: Iterable[str]) -> list[str]:
+        """What nothing reads of some values of an encoding, in sentences; the names as they are typed."""
+        pixels = self.train.features.dtype == np.uint8
+        has = "spike times" if self.spike_times else "pixels" if pixels else "values in [0, 1]"
+        found = []
+        for name in dict.fromkeys(names):
+            key = name.rpartition(".")[2]
+            if key in ("full_scale", "silent_black") and (self.spike_times or not pixels):
+                found.append(f"{name} is of pixels, and the data set {self.name} has {has}")
+            if key in ("t_early", "t_late") and self.spike_times:
+                found.append(f"{name} is of pixels or values, and the data set {self.name} has {has}")
+        return found
 
     @property
     def n_features(self) -> int:

@@ -53,7 +53,9 @@ def comparison(
         The table and the notes that belong below it.
     """
     sources: list[str] = []
-    ours, theirs = [of_chip(chip) for chip in chips], [_of_others(row, sources) for row in others]
+    names = names_apart(chips)
+    ours = [(name, *of_chip(chip)[1:]) for name, chip in zip(names, chips, strict=True)]
+    theirs = [_of_others(row, sources) for row in others]
     shown, paper = list(COLUMNS), Screen(width=1000)
     table = _table(network, shown, ours, theirs)
     for name in LEAST:
@@ -65,7 +67,12 @@ def comparison(
     notes = [
         "energy: of a whole trial; stopping: if the chip stopped at the decision; latency: median time to the"
         " decision",
-        *(f"{chip['name']}: {note}" for of_one in NOTES for chip in chips if (note := of_one(chip))),
+        *(
+            f"{name}: {note}"
+            for of_one in NOTES
+            for name, chip in zip(names, chips, strict=True)
+            if (note := of_one(chip))
+        ),
     ]
     if any(time_mark(chip) for chip in chips):
         notes.append(MARKED)
@@ -73,6 +80,15 @@ def comparison(
         notes.append(f"{width} columns have no room for {', '.join(left_out)}: the answer's file has all")
     notes += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
     return table, notes
+
+
+def names_apart(chips: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of chips, with that of the prices' file where several have the same."""
+    names = [chip["name"] for chip in chips]
+    return [
+        f"{name} ({chip['prices']})" if names.count(name) > 1 else name
+        for name, chip in zip(names, chips, strict=True)
+    ]
 
 
 def of_undecided(chip: Mapping[str, Any]) -> str:

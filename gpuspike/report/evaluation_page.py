@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gpuspike.report.comparison import MARKED, NOTES, of_chip, time_mark
+from gpuspike.report.comparison import MARKED, NOTES, names_apart, of_chip, time_mark
 from gpuspike.report.page import picture, readable, section, table, write_page
 
 
@@ -160,8 +160,9 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _chips(answer: Mapping[str, Any]) -> str:
     rows: list[Sequence[Any]] = []
-    for chip in answer["chips"].values():
-        rows.append((*of_chip(chip), "; ".join(filter(None, (of_one(chip) for of_one in NOTES)))))
+    chips = list(answer["chips"].values())
+    for name, chip in zip(names_apart(chips), chips, strict=True):
+        rows.append((name, *of_chip(chip)[1:], "; ".join(filter(None, (of_one(chip) for of_one in NOTES)))))
     head = [
         "chip",
         "accuracy",

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from gpuspike.accountant.account import UNKNOWN
+from gpuspike.report.captions import CAPTIONS
 from gpuspike.report.page import NONE, is_number, picture, readable, section, table, write_page
 from gpuspike.screen import clean
 
@@ -23,31 +24,6 @@ PRICED = (
     " the network's spikes on the test samples.</p>"
 )
 UNPRICED = "no total: a price is not known"
-CAPTIONS = {
-    "learning_curves": "Error, loss, silent neurons of each layer and steps with raised weights,"
-    " epoch by epoch: mean over the replicas, and the band from the lowest to the highest.",
-    "plane": "Answers of the network over the plane, with the true boundaries. Dots are"
-    " test samples in the colour of their class; rings mark the misclassified.",
-    "confusion_matrix": "Test samples by class and answer of the network, shaded by their share of the"
-    " class; answers without an output spike are under none.",
-    "misclassified": "Misclassified test images, each under its class, with the times of the two"
-    " earliest output spikes.",
-    "filters": "Weights of the first layer's maps: red lifts a neuron towards its threshold, blue holds it"
-    " down.",
-    "spike_time_histograms": "Spike times of the output neurons, one panel for the samples of"
-    " each class. The neuron of the class itself is filled: it should be before the others.",
-    "spike_raster": "The first test samples of each class on their way through the network, a panel each:"
-    " spikes of the inputs, the hidden neurons and, in their class's colour, the output neurons. The dashed"
-    " line is the first output spike, the answer. Where that is wrong, the title names class and answer:"
-    " “dot, not yang” is a dot that was taken for yang.",
-    "silence": "Share of the test samples of each class for which each hidden neuron of the first replica is"
-    " silent; how many spike for no validation sample, and since when.",
-    "anytime": "If one stops listening early: the share of test samples that have an answer by then, and the"
-    " right one; the energy if every sample ran until then, and if each stopped at its decision.",
-    "membrane_traces": "One sample on its way through the network: input spikes, membranes of"
-    " the hidden neurons (grey: silent) with their spikes above, membranes of the output. On an emulated"
-    " chip they are the chip's, whose noise moves spikes off the crossing.",
-}
 CHIP_ROWS = (
     ("setting", "setting", ""),
     ("time_to_decision_s", "time to decision", "s"),
@@ -271,11 +247,11 @@ def _with_unit(entry: Mapping[str, Any]) -> str:
     return NONE if value is None else f"{' to '.join(map(str, ends))} {'' if unit == '1' else unit}".rstrip()
 
 
-def _figures(folder: Path, page: Path) -> str:
-    """Every PNG of the folder, those of `CAPTIONS` first and in its order."""
-    known = [path for name in CAPTIONS if (path := folder / f"{name}.png").is_file()]
+def _figures(folder: Path, page: Path, told: Mapping[str, str]) -> str:
+    """Every PNG of the folder, those that have captions first and in their order."""
+    known = [path for name in told if (path := folder / f"{name}.png").is_file()]
     shown = [
-        picture(path, CAPTIONS.get(path.stem, path.stem.replace("_", " ")), page, number)
+        picture(path, told.get(path.stem, path.stem.replace("_", " ")), page, number)
         for number, path in enumerate(known + sorted(set(folder.glob("*.png")) - set(known)), 1)
     ]
     return f'<div class="figures">{"".join(shown)}</div>' if shown else "<p>No figures.</p>"
@@ -351,6 +327,7 @@ def write_report(
     summary: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     config_yaml: str,
+    told: Mapping[str, str] = CAPTIONS,
 ) -> Path:
     """Writes folder/report.html, whole or not at all.
 
@@ -358,6 +335,7 @@ def write_report(
         folder: of the run; its figures/*.png go into the page.
         summary: what summary.json holds; accuracies in 0..1.
         records: one an epoch; the last of them tells how the run ended.
+        told: captions of the figures, by name.
     """
     run, path = section(summary, "run"), Path(folder, "report.html")
     notice = "The run was interrupted: these are the numbers it had reached by then."
@@ -367,7 +345,7 @@ def write_report(
     sections = {
         "Accuracy": _accuracy(summary),
         "Figures": ("" if section(summary, "provenance").get("replicas") in (None, 1) else FIRST)
-        + _figures(Path(folder, "figures"), path),
+        + _figures(Path(folder, "figures"), path, told),
         "Substrate": table(_substrate_rows(summary)) if _substrate_rows(summary) else "",
         "Chip": _chip(summary),
         "Last epoch": _ending(records),

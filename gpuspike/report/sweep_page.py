@@ -289,22 +289,23 @@ def _band(value: Any) -> tuple[float, float] | None:
 
 
 def _scatters(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> str:
-    shown, same = [], []
+    shown, same, chips = [], [], set()
     for quantity, unit in QUANTITIES:
-        points = []
+        points: list[Point] = []
         for job in jobs:
             band, (mean, std) = _band(_energy(job, quantity)), accuracy(job, "test")
             if job.state != FINISHED or band is None or mean is None:
                 continue
             told = [f"job {job.name}: {spread(mean, std)}, {quantity} {readable(list(band), unit)}"]
             told += [f"{key}={own[job.name][0]}" for key, own in values.items() if job.name in own]
-            points.append(Point(job.name, band, mean, std, ", ".join(told)))
+            points.append(Point(job.name, band, mean, std, ", ".join(told), _prices(job)))
         if not points:
             continue
         evidence = _chips(jobs, quantity)
         if len({point.x for point in points}) == 1:
             same.append(f"{quantity}: {readable(list(points[0].x), unit)} for each job ({evidence})")
             continue
+        chips |= {point.chip for point in points}
         caption = f"{len(points)} jobs; evidence: {evidence}."
         figure = scatter(points, quantity, unit)
         shown.append(f"<figure>{figure}<figcaption>{escape(caption)}</figcaption></figure>")
@@ -312,12 +313,19 @@ def _scatters(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed
         return "<p>No job has figures of a chip to draw.</p>"
     text = "<h2>Accuracy against what a chip would need</h2>\n"
     if shown:
+        other = "other of the same chip" if len(chips) > 1 else "other"
         text += (
             f'<div class="figures">{"".join(shown)}</div><p class="soft">Filled, and joined by the dashed'
-            " line: jobs that no other beats in both. Bars are deviations over replicas and ranges of"
+            f" line: jobs that no {other} beats in both. Bars are deviations over replicas and ranges of"
             " prices.</p>"
         )
     return text + "".join(f'<p class="soft">{escape(line)}.</p>' for line in same)
+
+
+def _prices(job: JobResult) -> str:
+    """Of which chip the prices of a job are."""
+    chip = section(job.summary, "chip")
+    return str(chip.get("prices") or chip.get("name"))
 
 
 def _chips(jobs: Sequence[JobResult], quantity: str) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from gpuspike.config.composition import key_of
 from gpuspike.datasets.splits import unlikely
 from gpuspike.errors import OutputError
 from gpuspike.runs.experiment import Experiment
@@ -23,8 +24,14 @@ from gpuspike.training.step import StepKind
 from gpuspike.training.trainer import EpochRecord
 
 
-def say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Console) -> None:
-    """Tells which network is trained, on what, and where the run is written."""
+def say_what_runs(
+    parts: Experiment, experiment: str, folder: Path, console: Console, overrides: Sequence[str] = ()
+) -> None:
+    """Tells which network is trained, on what, and where the run is written.
+
+    Args:
+        overrides: what was typed, of which nothing may read some.
+    """
     config = parts.config
     chosen = " (chosen by backend=auto)" if config.backend.value == "auto" else ""
     replicas = f"{config.replicas} replica" + ("s" if config.replicas > 1 else "")
@@ -40,6 +47,8 @@ def say_what_runs(parts: Experiment, experiment: str, folder: Path, console: Con
         warn(f"no training sample is of class {which}: nothing teaches such an answer", console)
     if parts.dataset.spike_times and (strange := unlikely(parts.dataset.train.features)):
         warn(f"{strange}; those of a file are of tau_syn", console)
+    for text in parts.dataset.unread(key for key in map(key_of, overrides) if key.startswith("dataset.")):
+        warn(text, console)
 
 
 def say_step(kind: StepKind, console: Console) -> None:

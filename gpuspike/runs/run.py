@@ -19,6 +19,7 @@ from gpuspike.config.schema import Config, ScheduleName, to_yaml
 from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
+from gpuspike.report.captions import captions
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.runs.measure import chip_arrays, examine, measure, on_chip, summarize
@@ -147,7 +148,7 @@ def _run(
     config = parts.config
     provenance = provenance_of(config)  # now: the code may be another one by the time that training ends
     keep_freed_memory()
-    say_what_runs(parts, experiment, folder, console)
+    say_what_runs(parts, experiment, folder, console, overrides)
     trainer = new_trainer(parts)
     say_step(trainer.step.kind, console)
     typed = [key_of(text).removeprefix("substrate.") for text in overrides]
@@ -206,7 +207,9 @@ def _run(
     summary["emulator"]["wall_s"] = time.perf_counter() - start
     summary = plain(summary)
     replace_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    report.write_report(folder, experiment, summary, records, discreet(to_yaml(config)))
+    plane, names = parts.dataset.plane, parts.dataset.class_names
+    told = captions(names, borders=plane is not None and bool(plane.borders))
+    report.write_report(folder, experiment, summary, records, discreet(to_yaml(config)), told)
     tracking.finish(summary, folder / "figures", folder / CHECKPOINT)
     console.print(report.final_table(summary))
     if (chip := report.chip_table(summary["chip"])) is not None:

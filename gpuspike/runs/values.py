@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from gpuspike.runs import dashboards as trackers
 from gpuspike.runs.recipes import check_augmentation, frame_of, loss_of, optimizer_of
 from gpuspike.substrate import Substrate
 from gpuspike.training.augmentation import CHANGES
+from gpuspike.training.fit import COUNTS, Recipe
 from gpuspike.training.losses import LOSSES
 from gpuspike.training.optimizers import OPTIMIZERS
 
@@ -129,17 +130,22 @@ def check_values(config: Config) -> None:
             with by_keys("optimizer", [item.name for item in fields(config.optimizer)]):
                 optimizer_of(config)
 
+    def frame() -> Recipe:  # with counts that can be: others are refused by their keys
+        rule_of = config.training
+        counts = {name: min(max(1, getattr(rule_of, name)), 2**63 - 1) for name in COUNTS}
+        return frame_of(replace(config, training=replace(rule_of, **counts)))
+
     def schedule() -> None:
         with by_keys("optimizer", [item.name for item in fields(config.optimizer)]):
-            frame_of(config).make_schedule()
+            frame().make_schedule()
 
     def bumping() -> None:
         with by_keys("training", {name: name for name in rule} | {"the bump value": "bump_value"}):
-            frame_of(config).make_bumping(n_layers_of(model), config.replicas)
+            frame().make_bumping(n_layers_of(model), config.replicas)
 
     def step() -> None:
         with by_keys("training", rule):
-            frame_of(config).make_rule(1.0)
+            frame().make_rule(1.0)
 
     def augmentation() -> None:
         if data.name in DATASETS:

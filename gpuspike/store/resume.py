@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from gpuspike import plugins
 from gpuspike.config.files import latest_within
 from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, from_values, read_config, to_yaml
@@ -18,6 +19,7 @@ from gpuspike.reading import text_of
 from gpuspike.store import checkpoint, own_data
 from gpuspike.store.identity import differences, within
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, refuse_links, replace_text
+from gpuspike.substrate.distortions import DISTORTIONS
 
 FREE = ("resume", "name", "backend", "devices", "tracking", "training.epochs", "training.cuda_graph")
 """Keys that a resumed run may change: none of them says what is computed, except for how long."""
@@ -182,6 +184,7 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
             f"resume={folder} goes on with that run's networks, start={asked.start} begins another run with "
             "others: give one of them"
         )
+    asked = replace(asked, plugin=_in_its_order(kept, asked, folder))
     free = _free(kept)
     changes = differences(kept, asked, free)
     for key, text in zip(keys, overrides, strict=True):
@@ -206,6 +209,25 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
     if any(key.split(".")[0] == "tracking" for key in keys):
         result = replace(result, tracking=asked.tracking)
     return result
+
+
+def _in_its_order(kept: Config, asked: Config, folder: Path) -> list[str]:
+    """The plug-ins of a command line, in the run's order where they are the same and no order counts.
+
+    Raises:
+        ConfigError: another order of distortions, which act in the order in which they were registered.
+    """
+    if asked.plugin == kept.plugin or sorted(asked.plugin) != sorted(kept.plugin):
+        return asked.plugin
+    acting = {own.entry for own in plugins.loaded() if any(parts is DISTORTIONS for parts, _ in own.parts)}
+    was, got = ([entry for entry in each.plugin if entry in acting] for each in (kept, asked))
+    if was != got:
+        wanted, found = (",".join(entry.rpartition("@")[0] for entry in each) for each in (was, got))
+        raise ConfigError(
+            f"resume={folder}: plug-ins with distortions, which act one after the other, must come in the "
+            f"order that the run had, {wanted}, got {found}"
+        )
+    return kept.plugin
 
 
 def _again(given: Sequence[str], typed: Sequence[str], first: Config, config: Config) -> list[str]:

@@ -34,7 +34,7 @@ class SpikingLayer(nn.Module):
     ) -> None:
         """Keeps what the layers are made with; `moments` are mean and standard deviation of the weights."""
         self.neuron = LIF() if neuron is None else neuron
-        self.bias_times = tuple(float(time) for time in bias_times)
+        self.bias_times = checks.layer_bias(bias_times)
         self.replicas, self.max_weight_grad = replicas, max_weight_grad
         self._moments = moments
 

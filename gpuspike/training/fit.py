@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.errors import BackendError, ConfigError, ValueRangeError
 from gpuspike.kernels import Kernels
-from gpuspike.kinds import take_kinds
+from gpuspike.kinds import take_kinds, whole
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF, weight_unit
@@ -48,6 +48,10 @@ SILENCE = ("bumping", "waking", "none")
 
 
 USUAL_LOSS, USUAL_OPTIMIZER = TTFSCrossEntropy(xi=0.05), Adam()
+
+
+COUNTS = ("epochs", "batch_size", "evaluation_batch_size", "trials")
+"""Values of a recipe that are 1 or more."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         take_kinds(self)
+        for name in COUNTS:
+            whole(name, getattr(self, name), 1)
         object.__setattr__(self, "loss", _leaf(self.loss, LOSSES, USUAL_LOSS))
         object.__setattr__(self, "optimizer", _leaf(self.optimizer, OPTIMIZERS, USUAL_OPTIMIZER))
 

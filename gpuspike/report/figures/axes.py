@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -48,6 +48,11 @@ class Axis:
         return [k * step for k in range(first, math.floor(self._high / step) + 1)]
 
 
+def are_numbers(values: Iterable[Any]) -> bool:
+    """Whether values are quantities, inf among them; truth values, words and lists are none."""
+    return all(isinstance(value, float | int) and not isinstance(value, bool) for value in values)
+
+
 class Values:
     """The values that a sweep gave to a key, along the lower edge: as numbers where they are some.
 
@@ -57,11 +62,14 @@ class Values:
     Args:
         values: each once.
         texts: of each, as its user would type it.
+
+    Attributes:
+        numeric: they are quantities.
     """
 
     def __init__(self, values: Sequence[Any], texts: Sequence[str]) -> None:
         self._places: dict[str, float] = {}
-        numeric = all(isinstance(value, float | int) and not isinstance(value, bool) for value in values)
+        self.numeric = numeric = are_numbers(values)
         order = list(zip(values, texts, strict=True))
         if numeric:
             order.sort(key=lambda pair: pair[0])

@@ -29,14 +29,16 @@ def anytime(curve: Mapping[str, Any], chip: str) -> Figure:
         chip: its name.
     """
     priced = curve["energy_J"] is not None
-    figure = new_figure(height=3.4 if priced else 2.0)
+    figure = new_figure(height=3.6 if priced else 2.1)
     panels = figure.subplots(2 if priced else 1, 1, sharex=True, squeeze=False)[:, 0]
     t, share = np.asarray(curve["time_tau"]), panels[0]
     share.plot(t, 100 * np.asarray(curve["decided"]), color=GREY, label="decided")
     share.plot(t, 100 * np.asarray(curve["accuracy"]), color=BLUE, label="decided and right")
     share.set_ylabel("samples (%)")
     share.set_ylim(0, 103)
-    share.legend(loc="lower right")
+    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}  # where no curve runs
+    above |= {"ncols": 2, "columnspacing": 1.0, "handlelength": 1.2}
+    share.legend(**above)
     if priced:
         both = [np.asarray(curve[key], dtype=float) for key in ("energy_J", "energy_stopping_J")]
         shown = t <= _end(curve)
@@ -47,7 +49,7 @@ def anytime(curve: Mapping[str, Any], chip: str) -> Figure:
             _draw_energy(panels[1], t[shown], factor * values[shown], color=colour, label=label)
         panels[1].set_ylabel(f"energy ({prefix}J a sample)")
         panels[1].set_ylim(bottom=0)
-        panels[1].legend(loc="upper left")
+        panels[1].legend(**above)
     panels[-1].set_xlim(0, _end(curve))
     panels[-1].set_xlabel(rf"time at which one stops listening ($\tau_{{syn}}$), {as_text(chip)}")
     return figure

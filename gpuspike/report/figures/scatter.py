@@ -22,6 +22,7 @@ class Point:
         x: from low to high, equal unless it is a band.
         y: accuracy in 0..1; y_std: its deviation or None.
         told: what to say of it.
+        chip: whose prices x comes from.
     """
 
     job: str
@@ -29,6 +30,7 @@ class Point:
     y: float
     y_std: float | None
     told: str
+    chip: str = ""
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -41,7 +43,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def scatter(points: Sequence[Point], x_name: str, unit: str) -> str:
-    """Accuracy of the points against some x, with the front between the two.
+    """Accuracy of the points against some x, with the front between the two: one for each chip.
 
     Args:
         points: one or more, x positive.
@@ -58,14 +60,16 @@ def scatter(points: Sequence[Point], x_name: str, unit: str) -> str:
     spreads = [(p.y - (p.y_std or 0.0), p.y + (p.y_std or 0.0)) for p in points]
     ys = accuracy_axis(min(s[0] for s in spreads), max(s[1] for s in spreads))
     name = x_name if logarithmic else f"{x_name} ({prefix}{unit})"
-    lines, first = [grid(x_ticks, ys, name, "test accuracy (%)")], front(points)
+    chips = dict.fromkeys(one.chip for one in points)
+    fronts = [front([one for one in points if one.chip == chip]) for chip in chips]
+    lines, first = [grid(x_ticks, ys, name, "test accuracy (%)")], [one for own in fronts for one in own]
 
     def place(one: Point) -> tuple[float, float]:
         left, right = (xs.at(value * factor) for value in one.x)
         return (left + right) / 2, ys.at(100 * one.y)
 
-    if len(first) > 1:
-        way = "".join(f"{'L' if k else 'M'}{x:.1f} {y:.1f}" for k, (x, y) in enumerate(map(place, first)))
+    for own in (own for own in fronts if len(own) > 1):
+        way = "".join(f"{'L' if k else 'M'}{x:.1f} {y:.1f}" for k, (x, y) in enumerate(map(place, own)))
         lines.append(f'<path class="front" d="{way}"/>')
     for one, spread in zip(points, spreads, strict=True):
         left, right = (xs.at(value * factor) for value in one.x)

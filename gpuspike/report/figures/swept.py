@@ -6,7 +6,18 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from gpuspike.report.figures.axes import LEFT, RIGHT, TOP, WIDTH, Values, accuracy_axis, grid, point, svg
+from gpuspike.report.figures.axes import (
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Values,
+    accuracy_axis,
+    are_numbers,
+    grid,
+    point,
+    svg,
+)
 from gpuspike.report.sweep_results import SEEDS, Outcome, Typed
 
 MOST_LINES = 6
@@ -27,8 +38,8 @@ def _values(found: Sequence[Outcome], key: str) -> Values:
 def against(found: Sequence[Outcome], key: str, best: Outcome) -> tuple[str, list[tuple[str, str]]]:
     """Test accuracy against the values of a key: a line for each choice of the other keys.
 
-    Bands go from the lowest to the highest replica. `best` is marked. A seed is no quantity: its points stand
-    alone, and a dashed line is at their mean.
+    Bands go from the lowest to the highest replica. `best` is marked. Names are no quantities, nothing lies
+    between them: their points stand alone. So do those of a seed, with a dashed line at their mean.
 
     Returns:
         The drawing, and its legend: classes of lines and what they stand for, none for a single line.
@@ -55,16 +66,16 @@ def against(found: Sequence[Outcome], key: str, best: Outcome) -> tuple[str, lis
             parts.append(f'<path class="line {styles[others]}" stroke-dasharray="5 4" d="{way}"/>')
         elif any(low - high > 1 for _, low, high in ends):
             way = [(x, high) for x, _, high in ends] + [(x, low) for x, low, _ in reversed(ends)]
-            if len(ends) > 1:
+            if len(ends) > 1 and xs.numeric:
                 text = " ".join(f"{x:.1f},{y:.1f}" for x, y in way)
                 parts.append(f'<polygon class="band {styles[others]}" points="{text}"/>')
             else:
-                x, low, high = ends[0]
-                parts.append(f'<path class="{styles[others]}" d="M{x:.1f} {low:.1f}V{high:.1f}"/>')
+                bars = "".join(f"M{x:.1f} {low:.1f}V{high:.1f}" for x, low, high in ends)
+                parts.append(f'<path class="{styles[others]}" d="{bars}"/>')
         way = "".join(
             f"{'L' if k else 'M'}{x:.1f} {ys.at(100 * o.mean):.1f}" for k, (x, o) in enumerate(places)
         )
-        if key not in SEEDS:
+        if key not in SEEDS and xs.numeric:
             parts.append(f'<path class="line {styles[others]}" d="{way}"/>')
         for x, outcome in places:
             y = ys.at(100 * outcome.mean)
@@ -125,5 +136,5 @@ def heat_map(found: Sequence[Outcome], across: str, down: str, best: Outcome) ->
 def _in_order(found: Sequence[Outcome], key: str) -> list[Typed]:
     """Values of a key, numbers by size, others as they come."""
     known: dict[str, Typed] = {outcome.values[key][0]: outcome.values[key] for outcome in found}
-    numeric = all(isinstance(v, float | int) and not isinstance(v, bool) for _, v in known.values())
+    numeric = are_numbers(value for _, value in known.values())
     return sorted(known.values(), key=lambda typed: typed[1]) if numeric else list(known.values())
