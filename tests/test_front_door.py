@@ -423,6 +423,11 @@ def test_a_network_is_priced_as_its_chip_or_its_run(tmp_path: Path) -> None:
     (again := gs.load(tmp_path / "run")).save(tmp_path / "net.npz")
     assert priced(again) == priced(gs.load(tmp_path / "net.npz")) == "odin"
     assert priced(again.on(gs.Chip("bss2"))) == "brainscales2"
+    again.provenance["prices"] = "gone.yaml"
+    with pytest.raises(
+        ConfigError, match=r"no file gone\.yaml, .*; the run that the network comes from names th"
+    ):
+        priced(again)
 
 
 # ---- files

@@ -579,7 +579,8 @@ def test_what_stands_beside_the_layers_is_not_left_out_of_a_network_silently() -
 
     first, last = model_of()
     harmless = torch.nn.ModuleDict({"net": torch.nn.Sequential(first, torch.nn.Dropout(), last)})
-    harmless["loss"] = gst.TTFSCrossEntropy()
+    harmless["losses"] = torch.nn.ModuleList([gst.TTFSCrossEntropy(), torch.nn.MSELoss()])
+    harmless["none"] = torch.nn.Sequential(torch.nn.Sequential(), torch.nn.ParameterList())
     assert gst.network_of(harmless, backend="cpu").sizes == (4, 20, 3)
     deep = torch.nn.Sequential(torch.nn.Sequential(first, Late()), torch.nn.ReLU(), last)
     with pytest.raises(

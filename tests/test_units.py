@@ -68,6 +68,7 @@ def test_what_suits_weights_of_another_unit_is_told() -> None:
         "in their unit: optimizer.learning_rate=0.0005 training.bump_value=5e-05 training.max_weight_grad=2 "
         "model.weight_mean=[0.15,0.05] model.weight_std=[0.08,0.08]"
     )
+    assert jobs(["model.tau_syn=0"], multirun=False)[0].notes == []  # is refused elsewhere
     advised = told.partition("in their unit: ")[2].split()
     assert words not in notes(*slow, *advised) + notes() + notes("model.tau_mem=inf", "model.tau_syn=2")
     own = notes("experiment=own", "dataset=yin_yang", *slow, "training.max_weight_grad=inf", "optimizer=sgd")

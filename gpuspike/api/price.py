@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpuspike.accountant import find, read_prices
+from gpuspike.accountant import Prices, find, read_prices
 from gpuspike.accountant.price import Cost, cost_of, observe
 from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
 from gpuspike.api.checks import class_labels, n_classes, spike_times
@@ -52,12 +52,7 @@ def price(
         ShapeError, DtypeError, ValueRangeError: what was expected and what was got.
     """
     require_network(net)
-    if prices is None:
-        own = net.provenance.get(PRICES) if net.chip is None else net.chip.prices
-        prices = own or USUAL_PRICES
-    if not isinstance(prices, (str, Path)):
-        raise ConfigError(f"prices must be one chip's, each chip has its own call, got {prices!r}")
-    chip = read_prices(find(str(prices), conf_folder() / "prices"))
+    chip = _prices_of(net, prices)
     t_in = spike_times("t_in", t_in, net.sizes[0], net.dtype)
     if t_in.min() < 0.0:
         raise ValueRangeError(f"t_in must be 0 or later, when a trial begins, got {float(t_in.min())}")
@@ -90,6 +85,19 @@ def _time_unit(net: Network) -> str:
         f"the chip's tau_syn stands for the first layer's{mean}, {net.tau_syn:g}, where neurons have "
         f"{found.min():g} to {found.max():g}"
     )
+
+
+def _prices_of(net: Network, given: str | Path | None) -> Prices:
+    if not isinstance(given, str | Path | None):
+        raise ConfigError(f"prices must be one chip's, each chip has its own call, got {given!r}")
+    own = net.provenance.get(PRICES) if net.chip is None else net.chip.prices
+    try:
+        return read_prices(find(str(given or own or USUAL_PRICES), conf_folder() / "prices"))
+    except ConfigError as error:
+        if given is not None:
+            raise
+        whose = "the run that the network comes from" if net.chip is None else "the chip under the network"
+        raise ConfigError(f"{error}; {whose} names them, prices=NAME takes others") from None
 
 
 def price_spikes(

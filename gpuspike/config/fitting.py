@@ -197,12 +197,15 @@ OTHER_UNIT = 3.0
 
 def other_unit(overrides: Sequence[str], config: Any) -> list[str]:
     """What suits a training where the neurons that were typed put its weights in another unit."""
-    typed = {text.lstrip("+").partition("=")[0] for text in overrides}
+    typed = set(map(key_of, overrides))
     model, training, rate = config.model, config.training, "optimizer.learning_rate"
     constants = [item.name for item in fields(LIF)]
     if typed.isdisjoint(f"model.{name}" for name in constants):
         return []
-    unit = weight_unit(LIF(*(getattr(model, name) for name in constants)))
+    try:
+        unit = weight_unit(LIF(*(getattr(model, name) for name in constants)))
+    except GpuspikeError:  # told elsewhere
+        return []
     if 1.0 / OTHER_UNIT < unit < OTHER_UNIT:
         return []
     values: dict[str, float | list[float]] = {

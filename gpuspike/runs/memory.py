@@ -154,7 +154,8 @@ def plan(
                 # A copy of the times, a key for the row, and as much again with the order for a merge.
                 passing[name + "sort"] = inputs * (2 * real + 3 * ORDER_BYTES)
             sample = n_in_replicas * n_pre * cuda_source.event_bytes(real)
-            sums = n_replica * cuda_source.PARTS * n_post * real if n_pre >= GROUPS_FROM else 0
+            own = n_samples // n_batch if on_chip else 1  # weights of each place
+            sums = n_replica * own * cuda_source.PARTS * n_post * real if n_pre >= GROUPS_FROM else 0
             passing[name + "forward"] = patches + sums + min(n_samples * sample, max(cuda.WORKSPACE, sample))
         if training:
             arrays[name + "weights' gradient"] = learnt

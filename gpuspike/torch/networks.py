@@ -53,6 +53,7 @@ def layers_of(net: Network, *, max_weight_grad: float = math.inf) -> nn.Sequenti
 
 _HARMLESS = (
     *(nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.loss._Loss, FirstSpikeLoss),
+    *(nn.ParameterList, nn.ParameterDict),
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),  # when a network answers
 )
 """What leaves the times of spikes as they are, or does not stand between layers."""
@@ -62,7 +63,8 @@ def _beside(model: nn.Module, name: str = "model") -> Iterator[tuple[str, nn.Mod
     """What neither is a layer nor holds one, and may change spike times: its name, and itself."""
     if isinstance(model, (FirstSpikes, FirstSpikesConv2d, *_HARMLESS)):
         return
-    if not any(isinstance(module, Spiking) for module in model.modules()):
+    held = any(isinstance(module, Spiking) for module in model.modules())
+    if not (held or isinstance(model, (nn.Sequential, nn.ModuleList, nn.ModuleDict))):
         yield name, model
     else:
         for own, module in model.named_children():

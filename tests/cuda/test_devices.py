@@ -105,10 +105,10 @@ def test_each_device_has_a_share_of_the_replicas(monkeypatch: pytest.MonkeyPatch
     seen: dict[int, set[int]] = {}
     launch = device.launch
 
-    def watched(name: str, go: Any, arrays: list[Any], ready: set[str]) -> None:
+    def watched(name: str, go: Any, arrays: list[Any], *others: Any) -> None:
         for array in arrays:
             seen.setdefault(array.device_id, set()).add(array.shape[0] if array.ndim == 3 else 0)
-        launch(name, go, arrays, ready)
+        launch(name, go, arrays, *others)
 
     monkeypatch.setattr(device, "launch", watched)
     run(config("devices=[1,0]"), "custom", tmp_path / "run", Console(quiet=True))
