@@ -258,6 +258,11 @@ def _where(at: tuple[Any, ...]) -> str:
     return f" at {tuple(int(n) for n in at)}" if at else ""
 
 
+def of_values(values: Any) -> LIF:
+    """The neuron whose constants stand in something by their names."""
+    return LIF(*(getattr(values, name) for name in _NAMES))
+
+
 def weight_unit(neuron: LIF) -> float:
     """C (threshold - leak)/tau_fast of neurons; of those with numbers of their own the mean."""
     fast = np.minimum(np.asarray(neuron.tau_mem), np.asarray(neuron.tau_syn))

@@ -392,3 +392,13 @@ def test_a_price_says_which_share_never_decides() -> None:
     t_in = np.array([[1.0, 1.0], [np.inf, np.inf], [1.0, 1.0], [np.inf, np.inf]])
     told = repr(gs.price(net, t_in, np.zeros(4, np.int64), prices="brainscales2"))
     assert re.search(r", decided after [\d.e-]+ s, 50 % never, ", told)
+
+
+def test_sparsity_of_neurons_that_spike_often_is_a_share() -> None:
+    spikes = [np.ones((25, 2, 3)), np.zeros((25, 2, 4))]
+    spikes[1][:10] = 1.0  # in ten of 25 time steps
+    told = gs.price_spikes(spikes, prices="loihi").neurobench
+    assert told["ActivationSparsity"] == pytest.approx(1.0 - 10 / 25)
+    assert told["SynapticOperations"]["Dense"] == 25 * 3 * 4
+    spikes[1][1:] = 0.0
+    assert gs.price_spikes(spikes, prices="loihi").neurobench["ActivationSparsity"] == 0.0

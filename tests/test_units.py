@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from gpuspike.config.schema import jobs
 from gpuspike.runs import evaluate, run
 from gpuspike.runs.adopt import adopt
 from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.substrate.axes import axis, names
+from gpuspike.substrate.unit import POTENTIALS, WEIGHTS, units_of
 from gpuspike.training.optimizers import SGD, Adam
 from gpuspike.training.optimizers.adamw import AdamW
 
@@ -122,6 +125,43 @@ def test_weights_that_a_chip_clips_in_its_own_unit_are_not_noted() -> None:
     assert notes_of(in_seconds(1.01), gs.Chip("bss2")) == []
     mixed = gs.Network([4, 12, 3], neuron=[gs.LIF(0.01, 0.01), gs.LIF(0.02, 0.02)])
     assert notes_of(mixed, gs.Chip("bss2"))[0].endswith(", here 100, 50 by layer")
+
+
+@pytest.mark.parametrize("unit", [20.0, 0.02])
+def test_thresholds_of_a_chip_in_another_unit_are_noted(unit: float) -> None:
+    neuron = gs.LIF(threshold=unit)
+    net = gs.Network([4, 12, 3], [[0.9], [0.9]], neuron=neuron, seed=3)
+    (note,) = notes_of(net, gs.Chip("bss2"))
+    words = f"moves thresholds by what is told for threshold - leak = 1, here {unit:g}; "
+    assert words in note
+    fits = [f"threshold_shift={0.13 * unit:.4g}", f"threshold_std={0.08 * unit:.4g}"]
+    assert note.endswith(f"{', '.join(fits)} and threshold_noise={0.04 * unit:.4g} fit it")
+    advised = {name: float(value) for name, value in re.findall(r"(\w+)=([-\d.e+]+)", note)}
+    assert set(advised) == {*WEIGHTS, *POTENTIALS}
+    fitting = gs.Chip("bss2", seed=1, **advised)
+    assert notes_of(net, fitting) == []
+    usual = gs.Network([4, 12, 3], [[0.9], [0.9]], seed=3).on(gs.Chip("bss2", seed=1))
+    t_in = np.random.default_rng(0).uniform(0.0, 2.0, (20, 4))
+    np.testing.assert_allclose(
+        net.on(fitting)(t_in), usual(t_in), rtol=0.03
+    )  # a step of four digits rounds otherwise
+    assert notes_of(net, gs.Chip("dynapse"))[0].endswith(f"threshold_std={0.1 * unit:.4g} fit it")
+
+
+def test_a_search_begins_in_the_unit_of_its_network() -> None:
+    units = units_of(gs.LIF(tau_syn=1e-3, threshold=20.0))
+    assert axis("weight_bits").in_units(units).changes({"weight_max": ()}, 4) == {
+        "weight_lsb": 0, "weight_bits": 4, "weight_max": [60_000.0],
+    }  # fmt: skip
+    assert axis("weight_range").in_units(units).start == 40_000.0
+    assert axis("threshold_spread").in_units(units).grid[0] == pytest.approx(0.4)
+    assert axis("mismatch").in_units(units).parts == {
+        "threshold_std": 20.0,
+        "tau_mem_std": 1.0,
+        "tau_syn_std": 1.0,
+    }
+    for name in names():
+        assert axis(name).in_units(units_of(gs.LIF())) == axis(name)
 
 
 def test_a_run_says_that_its_chip_has_weights_in_another_unit(

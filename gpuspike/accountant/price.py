@@ -126,19 +126,24 @@ class Cost:
         return f", {chips} chips" if (chips or 1) > 1 else ""
 
 
-def cost_of(activity: Activity, prices: Prices, class_names: Sequence[str], time_unit: str = "") -> Cost:
+def cost_of(
+    activity: Activity, prices: Prices, class_names: Sequence[str], time_unit: str = "", steps: float = 1.0
+) -> Cost:
     """Prices what has been counted.
 
     Args:
         activity: counted with these prices among those of `observe`.
         time_unit: what is to be said of the tau_syn that is taken for the chip's.
+        steps: see `neurobench`.
     """
     told = account(activity, prices, class_names)
     if time_unit:
         told["time_unit"] = time_unit
     own = ("summary", "anytime", "neurobench")
     given = {name: told[name] for name in Cost.__dataclass_fields__ if name not in own}
-    return Cost(**given, summary=told, anytime=anytime(activity, prices), neurobench=neurobench(activity))
+    return Cost(
+        **given, summary=told, anytime=anytime(activity, prices), neurobench=neurobench(activity, steps)
+    )
 
 
 def _told(figure: Figure, unit: str) -> str:

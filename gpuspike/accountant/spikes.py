@@ -196,6 +196,15 @@ class Recording:
     duration: float
     n_samples: int
 
+    @property
+    def steps(self) -> float:
+        """Times of a trial at which a neuron may spike: 1 where none speaks twice, else its time steps."""
+        for spikes, n in self.populations[1:]:
+            pairs = np.unique(spikes.sample * n + spikes.neuron)
+            if len(pairs) < len(spikes.sample) or spikes.number.max(initial=0.0) > 1.0:
+                return self.duration
+        return 1.0
+
 
 def recording(
     spikes: Sequence[Any],

@@ -163,7 +163,7 @@ def price_spikes(
     names = _names(class_names, n_classes)
     own = for_recording(chip, made.duration, tau_syn)
     counted = activity(made, known, decision == "first", 1.0 if tau_syn is None else float(tau_syn))
-    cost = cost_of(counted, own, names)
+    cost = cost_of(counted, own, names, steps=made.steps)
     told = dict(cost.summary)
     if told["refused"] and not own.clocked and tau_syn is None:
         told["refused"] += "; tau_syn, in time steps, would tell it"

@@ -175,14 +175,14 @@ def _import(config: ImportConfig, rest: list[str], console: Console) -> None:
 
 def _to_folder(net: Any, rest: list[str], folder: Path, console: Console) -> None:
     from gpuspike.config.schema import jobs, notes_of
-    from gpuspike.runs.adopt import adopt, configured, notes_of_group, refuse_own
+    from gpuspike.runs.adopt import adopt, configured, notes_on_model, refuse_own
 
     (job,) = jobs(rest, multirun=False)
     layers, weights = net.architecture.layers, net.parameters.weights
     config = configured(job.config, layers, weights)
     refuse_own(rest, job.config, config)
     adopt(config, layers, weights, folder, job.experiment)
-    for note in [*notes_of_group(rest, config), *notes_of(config, rest)]:
+    for note in dict.fromkeys([*notes_on_model(rest, config), *notes_of(config, rest)]):
         _say(console, "note", note)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from enum import Enum
@@ -19,7 +19,7 @@ from gpuspike.config.files import conf_folder
 from gpuspike.config.keys import key_of
 from gpuspike.errors import GpuspikeError
 from gpuspike.network.plan import idle, read_plan
-from gpuspike.neuron import LIF, weight_unit
+from gpuspike.neuron import LIF, of_values, weight_unit
 from gpuspike.registry import Registry
 from gpuspike.substrate.spec import Substrate, keys
 from gpuspike.training import when_read
@@ -195,15 +195,18 @@ OTHER_UNIT = 3.0
 """The factor from which on another unit of the weights is noted."""
 
 
-def other_unit(overrides: Sequence[str], config: Any) -> list[str]:
-    """What suits a training where the neurons that were typed put its weights in another unit."""
-    typed = set(map(key_of, overrides))
+def other_unit(typed: Collection[str], config: Any) -> list[str]:
+    """What suits a training where neurons put its weights in another unit.
+
+    Args:
+        typed: keys of values that were given for these neurons, the constants of which are among them.
+    """
     model, training, rate = config.model, config.training, "optimizer.learning_rate"
     constants = [item.name for item in fields(LIF)]
-    if typed.isdisjoint(f"model.{name}" for name in constants):
+    if not any(f"model.{name}" in typed for name in constants):
         return []
     try:
-        unit = weight_unit(LIF(*(getattr(model, name) for name in constants)))
+        unit = weight_unit(of_values(model))
     except GpuspikeError:  # told elsewhere
         return []
     if 1.0 / OTHER_UNIT < unit < OTHER_UNIT:

@@ -34,6 +34,7 @@ from gpuspike.config.choices import (
 from gpuspike.config.composition import composed, typed
 from gpuspike.config.composition import register as register_schema
 from gpuspike.config.files import conf_folder, latest_within, not_a_run, read_yaml
+from gpuspike.config.keys import key_of
 from gpuspike.config.parts import group, offer, option
 from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError, DataError
@@ -384,5 +385,5 @@ def notes_of(config: Config, task: Sequence[str]) -> list[str]:
     if config.resume is None:  # else the run has parts of its own
         own = {"optimizer": (OPTIMIZERS, config.optimizer.name)}
         own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
-        notes += fitting.other_unit(task, config)
+        notes += fitting.other_unit(set(map(key_of, task)), config)
     return notes + fitting.unused(task, **own)

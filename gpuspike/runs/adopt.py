@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuspike.config import fitting
 from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, Dtype, from_values, to_yaml
 from gpuspike.errors import ConfigError, together
@@ -60,15 +61,17 @@ def refuse_own(overrides: Sequence[str], asked: Config, config: Config) -> None:
         raise together(wrong)
 
 
-def notes_of_group(overrides: Sequence[str], config: Config) -> list[str]:
-    """What a group for the model, where one was typed, is read for.
+def notes_on_model(overrides: Sequence[str], config: Config) -> list[str]:
+    """What a group for the model is read for, where one was typed, and what suits the unit of the weights.
 
     Args:
         config: with the network in it.
     """
     left = " and ".join(f"model.{key}={str(getattr(config.model, key)).lower()}" for key in _READ)
     typed = [text for text in overrides if key_of(text) == "model"]
-    return [f"{text} is read for {left} alone: the network's file says the rest" for text in typed]
+    notes = [f"{text} is read for {left} alone: the network's file says the rest" for text in typed]
+    own = {f"model.{name}" for name in _OF_FILE}
+    return notes + fitting.other_unit(own | set(map(key_of, overrides)), config)
 
 
 def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]) -> Config:

@@ -15,6 +15,7 @@ from rich.table import Table
 from gpuspike.config.need import NeedConfig
 from gpuspike.config.schema import Config
 from gpuspike.errors import ConfigError, GpuspikeError, OutputError
+from gpuspike.neuron import of_values
 from gpuspike.report.figures import need as plots
 from gpuspike.report.need_page import head_of, how, looks, repeats, rows, write_need_page
 from gpuspike.report.sweep_results import as_typed
@@ -26,6 +27,7 @@ from gpuspike.screen import LINE, warn
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import check_writable, locked, replace_text
 from gpuspike.substrate.axes import NAMED, Axis, axis
+from gpuspike.substrate.unit import units_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +53,8 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
     bench = Bench(config, training, folder, console, run=run, together=asked.replicas)
     if bench.note:
         warn(bench.note, console)
-    axes = [axis(name) for name in asked.distortion]
+    units = units_of(of_values(config.model))
+    axes = [axis(name).in_units(units) for name in asked.distortion]
     bench.check({})
     for one in axes:  # what no chip of the kind can have is refused before any work
         try:

@@ -63,6 +63,22 @@ class Axis:
         told |= {key: needed for key, needed in self.needs.items() if not substrate[key]}
         return {key: list(item) if isinstance(item, tuple) else item for key, item in told.items()}
 
+    def in_units(self, units: Mapping[str, float]) -> Axis:
+        """The same for a network whose values of these keys are so many times larger, see `unit.units_of`."""
+        needs = {
+            key: [each * units[key] for each in own] if key in units else own
+            for key, own in self.needs.items()
+        }
+        own = {units.get(key, 1.0) for key in self.parts}
+        if len(own) > 1:  # a number for several, which stays a share
+            parts = {key: factor * units.get(key, 1.0) for key, factor in self.parts.items()}
+            return replace(self, parts=parts, needs=needs)
+        (unit,) = own
+        if unit == 1.0:
+            return replace(self, needs=needs)
+        grid = tuple(value * unit for value in self.grid)
+        return replace(self, needs=needs, start=self.start * unit, grid=grid)
+
     def told(self, value: float | None) -> str:
         """A value for a reader."""
         return "off" if value is None else f"{value:g}"

@@ -1,4 +1,4 @@
-"""Whether a chip's range of weights is in the unit of the network that comes onto it."""
+"""Whether a chip's values are in the unit of the network that comes onto it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.network.layers import Layer
+from gpuspike.neuron import LIF
 from gpuspike.substrate.spec import Substrate
 
 Array = NDArray[Any]
@@ -17,6 +18,19 @@ Array = NDArray[Any]
 MUCH = 0.1
 """Share of the weights that a unit alone has to cost before it is told: with the right unit, too, some are
 clipped and small ones rounded to 0, which is what the chip does."""
+
+
+WEIGHTS, POTENTIALS = ("weight_max", "weight_lsb"), ("threshold_shift", "threshold_std", "threshold_noise")
+"""Values of a chip in the unit of weights, and in that of potentials; all others are shares or times."""
+
+
+def units_of(neuron: LIF) -> dict[str, float]:
+    """By how much the values of a preset grow that have a unit, for networks of such neurons.
+
+    Presets are told for C (threshold - leak)/tau_syn = 1 and threshold - leak = 1.
+    """
+    weight = float(np.mean(neuron.drive / np.asarray(neuron.tau_syn)))
+    return dict.fromkeys(WEIGHTS, weight) | dict.fromkeys(POTENTIALS, float(np.mean(neuron.span)))
 
 
 def other_unit(
@@ -27,10 +41,10 @@ def other_unit(
     group: str = "",
     where: str = "",
 ) -> str:
-    """What a chip loses of weights since they are in another unit than its range, in words; "" where little.
+    """What a chip does to a network in another unit than its values are, in words; "" where it is little.
 
-    A range and a step are told for neurons with C (threshold - leak)/tau_syn = 1, as all presets are. What
-    counts is how many more weights are clipped, or rounded to 0, than of the same network in that unit.
+    Of weights counts how many more are clipped, or rounded to 0, than of the same network in the preset's
+    unit; of potentials how far the unit is off.
 
     Args:
         weights: (n_replica, n_pre, n_post) of each layer.
@@ -38,30 +52,42 @@ def other_unit(
         group: before the names of values, "substrate." where they are typed.
         where: behind them, where else they go.
     """
-    values = {
-        "weight_max": getattr(substrate, "weight_max", ()),
-        "weight_lsb": getattr(substrate, "weight_lsb", 0),
-    }
-    known = {name: value for name, value in values.items() if value}
-    units = [float(np.mean(layer.neuron.drive / np.asarray(layer.neuron.tau_syn))) for layer in layers]
-    if set(known) <= set(own) or all(math.isclose(unit, 1.0, rel_tol=1e-6) for unit in units):
-        return ""
-    here = _lost(substrate, weights)
-    there = _lost(substrate, [(w / unit).astype(w.dtype) for w, unit in zip(weights, units, strict=True)])
-    told = [
-        f"{what} {100 * now:.0f} % of the network's weights, and {100 * then:.0f} % if they were in its unit"
-        for what, now, then in zip(("clips", "rounds to 0"), here, there, strict=True)
-        if now - then >= MUCH
-    ]
+    units = [units_of(layer.neuron) for layer in layers]
+    known = {name: getattr(substrate, name, 0) for name in units[0]}
+    known = {name: value for name, value in known.items() if value and name not in own}
+    of_weights = [unit["weight_max"] for unit in units]
+    told = []
+    other = not all(math.isclose(unit, 1.0, rel_tol=1e-6) for unit in of_weights)
+    if other and any(name in known for name in WEIGHTS):
+        here = _lost(substrate, weights)
+        there = _lost(substrate, [(w / u).astype(w.dtype) for w, u in zip(weights, of_weights, strict=True)])
+        told = [
+            f"{what} {100 * now:.0f} % of the network's weights, "
+            f"and {100 * then:.0f} % if they were in its unit"
+            for what, now, then in zip(("clips", "rounds to 0"), here, there, strict=True)
+            if now - then >= MUCH
+        ]
+    if told:
+        told = [f"{'; it '.join(told)}: there C (threshold - leak)/tau_syn is 1, here {_shown(of_weights)}"]
+    else:
+        known = {name: value for name, value in known.items() if name not in WEIGHTS}
+    spans = [unit["threshold_std"] for unit in units]
+    if any(name in known for name in POTENTIALS) and not all(abs(span - 1.0) < MUCH for span in spans):
+        told.append(f"moves thresholds by what is told for threshold - leak = 1, here {_shown(spans)}")
+    else:
+        known = {name: value for name, value in known.items() if name not in POTENTIALS}
     if not told:
         return ""
-    shown = dict.fromkeys(f"{unit:.3g}" for unit in units)
-    words = f"{substrate.name} {'; it '.join(told)}: there C (threshold - leak)/tau_syn is 1, here "
-    if len(shown) > 1:
-        return f"{words}{', '.join(shown)} by layer"
-    scaled = {name: _scaled(value, units[0]) for name, value in known.items() if name not in own}
-    fits = " and ".join(f"{group}{name}={value}" for name, value in scaled.items())
-    return f"{words}{next(iter(shown))}; {fits}{where} fit{'' if len(scaled) > 1 else 's'} it"
+    words = f"{substrate.name} {'; it '.join(told)}"
+    if any(unit != units[0] for unit in units):
+        return f"{words} by layer"
+    *most, last = [f"{group}{name}={_scaled(value, units[0][name])}" for name, value in known.items()]
+    fits = f"{', '.join(most)} and {last}" if most else last
+    return f"{words}; {fits}{where} fit{'' if most else 's'} it"
+
+
+def _shown(units: Sequence[float]) -> str:
+    return ", ".join(dict.fromkeys(f"{unit:.3g}" for unit in units))
 
 
 def _lost(substrate: Substrate, weights: Sequence[Array]) -> tuple[float, float]:
