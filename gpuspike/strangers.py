@@ -38,7 +38,7 @@ def yaml_text(path: Path) -> str:
     if len(raw) > MOST_TEXT:
         raise DataError(f"a YAML file has {MOST_TEXT} bytes at most, got more")
     text = raw.decode("utf-8")
-    _look_at_yaml(text)
+    look_at_yaml(text)
     return text
 
 
@@ -52,8 +52,8 @@ class _Open:
     at_key: bool = True
 
 
-def _look_at_yaml(text: str) -> None:
-    """Goes through the text's marks without making anything of them."""
+def look_at_yaml(text: str) -> None:
+    """Goes through the text's marks without making anything of them; raises as `yaml_text`."""
     import yaml
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -252,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             summaries.append(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
             row(collect(summaries[-1:])[0])
         except (OSError, ValueError, LookupError, TypeError) as error:
-            print(f"results_table: error: {folder} is no finished run: {error!r}", file=sys.stderr)
+            why = "has no summary.json" if isinstance(error, FileNotFoundError) else repr(error)
+            print(f"results_table: error: {folder} is no finished run: {why}", file=sys.stderr)
             return 2
     try:
         before = kept(options.output.read_text(encoding="utf-8")) if options.keep else None

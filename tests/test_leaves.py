@@ -172,6 +172,14 @@ def test_rates_and_state_that_cannot_be_are_refused() -> None:
         type("Twice", (SGD,), {"STATE": ("a", "a")})
 
 
+def test_a_leaf_may_say_none_for_its_row() -> None:
+    @dataclass(frozen=True)
+    class Bare(SGD):
+        compiled = None  # type: ignore[assignment]
+
+    assert Bare().row() is None
+
+
 def test_a_row_needs_numbers_of_its_own() -> None:
     @dataclass(frozen=True)
     class Still(SGD):

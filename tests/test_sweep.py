@@ -23,6 +23,7 @@ from gpuspike.runs import run as runs
 from gpuspike.runs import sweep
 from gpuspike.runs.progress import MetricsFile
 from gpuspike.store import checkpoint
+from gpuspike.store.sweep_folder import differences, read_sweep
 
 SMALL = ["backend=cpu", "dataset.n_train=300", "dataset.n_validation=100", "dataset.n_test=100"]
 
@@ -121,6 +122,23 @@ def test_a_failed_job_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             once(tmp_path, 0)
     assert "resumed" in once(tmp_path, 0)[1]
     assert "finished before" in once(tmp_path, 0)[1]
+
+
+def test_a_failed_job_is_known_by_its_values_where_it_has_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once(tmp_path, 0, "seed=0")
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ConfigError("no such luck")
+
+    monkeypatch.setattr(sweep, "run", fails)
+    with pytest.raises(ConfigError):
+        once(tmp_path, 1, "seed=1")
+    shutil.rmtree(tmp_path / "1", ignore_errors=True)
+    good, bad = read_sweep(tmp_path)
+    assert (bad.name, bad.state, bad.note, bad.config["seed"]) == ("1", "failed", "no such luck", 1)
+    assert differences([good, bad]) == ["seed"]
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", '{"folder": "0"}', "[" * 9999, "\0"])

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.text import Text
 
 from gpuspike import plugins
-from gpuspike.config.schema import Config
+from gpuspike.config.schema import Config, to_yaml
 from gpuspike.errors import DataError, GpuspikeError, OutputError
 from gpuspike.reading import text_of
 from gpuspike.runs.progress import TimeLeft, duration
@@ -120,7 +121,9 @@ def run_once(
             if why is None:
                 raise
             with suppress(OutputError):
-                _write(mark, sweep, place, finished=False, of=of, failed=str(why) or "out of memory")
+                # It may have no folder, and so no config.yaml.
+                about = {"failed": str(why) or "out of memory", "config": to_yaml(config)}
+                _write(mark, sweep, place, finished=False, of=of, about=about)
             raise why from None
     words = [_result(summary, split) + duration(summary["emulator"]["wall_s"])]
     if summary["run"]["resumed"]:
@@ -227,12 +230,18 @@ def _read(mark: Path) -> dict[str, Any] | None:
         raise DataError(f"{mark} cannot be read, remove it to run its job again: {error!r}") from None
 
 
-def _write(mark: Path, sweep: Path, folder: Path, finished: bool, of: int | None, failed: str = "") -> None:
+def _write(
+    mark: Path,
+    sweep: Path,
+    folder: Path,
+    finished: bool,
+    of: int | None,
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         where = folder.absolute().relative_to(sweep.absolute()).as_posix()
-        entry = {"folder": where, "finished": finished} | ({} if of is None else {"of": of})
-        entry |= {"failed": failed} if failed else {}
+        entry = {"folder": where, "finished": finished} | ({} if of is None else {"of": of}) | dict(about)
         replace_text(mark, json.dumps(entry) + "\n")
     except OSError as error:
         raise OutputError(f"cannot write {mark}: {error.strerror or error}") from None

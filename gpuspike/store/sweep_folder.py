@@ -19,7 +19,7 @@ import yaml
 from gpuspike.errors import DataError
 from gpuspike.reading import opened, text_of
 from gpuspike.store.run_folder import CONFIG, METRICS, SUMMARY
-from gpuspike.strangers import yaml_text
+from gpuspike.strangers import look_at_yaml, yaml_text
 
 JOBS = "jobs"
 """Folder of a sweep with a file for each configuration that was begun: where, and whether it is finished."""
@@ -68,7 +68,7 @@ def read_sweep(folder: Path) -> list[JobResult]:
     names |= (marked := _marked(folder)).keys()
     if not names:
         raise DataError(f"the folder must hold the runs of a sweep, got none in {folder}")
-    return [_read_job(folder, name, marked.get(name, "")) for name in sorted(names, key=_by_number)]
+    return [_read_job(folder, name, *marked.get(name, ("", {}))) for name in sorted(names, key=_by_number)]
 
 
 def jobs_expected(folder: Path) -> int | None:
@@ -97,8 +97,8 @@ def _by_number(name: str) -> list[tuple[bool, int, str]]:
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
-def _marked(folder: Path) -> dict[str, str]:
-    """Folders of the jobs that the sweep has begun, the gone ones too, and why a job has failed or "".
+def _marked(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Folders of the jobs that the sweep has begun, the gone ones too; why one failed or "", and its values.
 
     Unreadable marks tell nothing.
     """
@@ -108,10 +108,14 @@ def _marked(folder: Path) -> dict[str, str]:
         try:
             told = json.loads(text_of(mark))
             name, why = told["folder"], str(told.get("failed", ""))
+            look_at_yaml(text := str(told.get("config", "{}")))
+            values = _flat(_mapping(yaml.safe_load(text)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
+        except (yaml.YAMLError, DataError):
+            continue
         if isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\\" not in name:
-            names[name] = why
+            names[name] = why, values
     return names
 
 
@@ -123,10 +127,14 @@ def _age(path: Path) -> int:
         return 0
 
 
-def _read_job(sweep: Path, name: str, failed: str) -> JobResult:
+def _read_job(sweep: Path, name: str, failed: str, values: dict[str, Any]) -> JobResult:
     folder = sweep / name
     if not os.path.isdir(folder):
-        return JobResult(name, FAILED, failed) if failed else JobResult(name, GONE, "its folder is not there")
+        return (
+            JobResult(name, FAILED, failed, values)
+            if failed
+            else JobResult(name, GONE, "its folder is not there")
+        )
     config: dict[str, Any] = {}
     notes = []
     try:

@@ -49,4 +49,4 @@ class Leaf:
 
 @cache
 def _row(leaf: type[Leaf]) -> Any:
-    return leaf.compiled()
+    return None if leaf.compiled is None else leaf.compiled()
