@@ -320,7 +320,8 @@ def test_bad_input_ends_with_code_2_and_one_line_and_leaves_nothing(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     # Were it not refused, the run should at least be short.
-    line = assert_refused(tmp_path, "training.epochs=1", *arguments)
+    short = [] if any("training.epochs=" in text for text in arguments) else ["training.epochs=1"]
+    line = assert_refused(tmp_path, *short, *arguments)
     assert all(word in line for word in words), line
 
 

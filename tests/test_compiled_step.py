@@ -157,7 +157,13 @@ IDEAL = {
 }
 
 
-@pytest.mark.parametrize("task", IDEAL.values(), ids=IDEAL.keys())
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, id=name, marks=[pytest.mark.slow] if name.startswith("warps, ") else [])
+        for name, task in IDEAL.items()
+    ],
+)
 def test_one_job_gives_the_bits_of_many(task: Task) -> None:
     trainer, records = assert_same(task)
     assert isinstance(trainer.step, CompiledStep)

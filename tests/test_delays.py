@@ -283,9 +283,9 @@ def test_a_network_decides_remembers_and_is_drawn(kinds: str, tmp_path: Path) ->
     ("kinds", "substrate"),
     [
         pytest.param("axonal", "ideal", marks=pytest.mark.slow),
-        ("dendritic+synaptic", "bss2"),
+        pytest.param("dendritic+synaptic", "bss2", marks=pytest.mark.slow),
         pytest.param("axonal", "bss2", marks=pytest.mark.slow),
-        pytest.param("dendritic+synaptic", "ideal", marks=pytest.mark.slow),
+        ("dendritic+synaptic", "ideal"),
     ],
 )
 def test_a_run_learns_delays_and_goes_on_bit_for_bit(kinds: str, substrate: str, tmp_path: Path) -> None:

@@ -435,7 +435,8 @@ def test_a_network_is_priced_as_its_chip_or_its_run(tmp_path: Path) -> None:
 
 def test_a_network_survives_files_pickles_and_copies(tmp_path: Path) -> None:
     neuron = gs.LIF(tau_mem=np.inf, threshold=0.8)
-    net = trained(neuron=neuron, replicas=2, dtype="float32").on(gs.Chip("bss2", seed=9), gradient="exact")
+    chip = gs.Chip("bss2", seed=9, threshold_shift=0.1, threshold_std=0.06, threshold_noise=0.03)
+    net = trained(neuron=neuron, replicas=2, dtype="float32").on(chip, gradient="exact")
     net.save(tmp_path / "net.npz")
     t_in, _ = make_data()
     for again in (gs.load(tmp_path / "net.npz"), pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):

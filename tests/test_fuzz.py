@@ -145,7 +145,7 @@ def look_at_command_lines(place: Path, number: int) -> None:
 
 
 def test_values_on_a_command_line(nowhere: Path) -> None:
-    look_at_command_lines(nowhere, 25)
+    look_at_command_lines(nowhere, 12)
 
 
 @pytest.mark.slow

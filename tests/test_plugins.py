@@ -436,7 +436,7 @@ def test_a_configuration_folder_that_somebody_sent_imports_nothing(folder: Path)
     assert not (folder / "imported").exists()
 
 
-@pytest.mark.parametrize("launcher", ["basic", "parallel"])
+@pytest.mark.parametrize("launcher", [pytest.param("basic", marks=pytest.mark.slow), "parallel"])
 def test_every_process_of_a_sweep_has_the_parts(launcher: str, folder: Path) -> None:
     if launcher == "parallel":
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

@@ -21,7 +21,7 @@ def twice(arguments: Sequence[str]) -> list[str]:
         given.setdefault(key_of(text), []).append(text.partition("=")[2])
     return [
         f"{key} is given {'twice' if len(values) == 2 else f'{len(values)} times'}; "
-        f"the last, {values[-1]}, counts"
+        f"the last, {values[-1] or 'without a value'}, counts"
         for key, values in given.items()
         if len(values) > 1
     ]

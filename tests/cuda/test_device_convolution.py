@@ -210,6 +210,7 @@ def test_it_trains_on_a_chip_as_on_the_cpu(values: dict[str, Any], fitted: dict[
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_on_a_chip_a_graph_is_its_kernels_and_a_replica_its_run_alone() -> None:
     values, fitted = TRAINED["waking"]
     together = learnt(values, fitted)
