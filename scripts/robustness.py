@@ -368,7 +368,10 @@ def main() -> None:
         "--table", type=Path, help="write the table to this file; what was not looked at stays as it is there"
     )
     parser.add_argument(
-        "overrides", nargs="*", default=[], help="of the configuration: training.epochs=5 ..."
+        "overrides",
+        nargs="*",
+        default=[],
+        help="of the configuration, before all options: robustness.py training.epochs=5 --only weight_bits",
     )
     arguments = parser.parse_args()
     sweeps = [sweep for sweep in ATLAS if arguments.only is None or sweep.name in arguments.only]

@@ -740,6 +740,7 @@ DOOR: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: gst.FirstSpikes(4, 2, 0.9), ValueRangeError, r"got 0\.9; did you mean \[0\.9\]\?"),  # type: ignore[arg-type]
     (lambda: gst.FirstSpikes(4, 2, [[0.9]]), ValueRangeError, r"did you mean \[0\.9\]\?"),  # type: ignore[list-item]
     (lambda: gst.FirstSpikesConv2d((4, 4), 2, 2, bias_times="9"), ValueRangeError, "got '9'$"),  # type: ignore[arg-type]
+    (lambda: gst.network_of([gst.FirstSpikes(4, 2)]), ConfigError, "a torch.nn.Sequential, got list"),
     (lambda: gst.network_of(torch.nn.Linear(3, 2)), ConfigError, "layers of FirstSpikes, got Linear without"),
     (lambda: gst.network_of(torch.nn.Sequential(gst.FirstSpikes(4, 2), gst.FirstSpikes(3, 2))), ShapeError,
      "layer 1 must have 2 inputs, as many as the one before, got 3"),

@@ -82,7 +82,8 @@ def check(search: Search) -> None:
         where = f"tune.parameters.{key}"
         if item.choices is not None:
             if not item.choices or item.low is not None or item.high is not None:
-                raise ConfigError(f"{where} needs choices, or low and high, got {item}")
+                told = {name: value for name, value in vars(item).items() if value not in (None, False)}
+                raise ConfigError(f"{where} needs choices, or low and high, got {told}")
             continue
         low, high = item.low, item.high
         if low is None or high is None or not (math.isfinite(low) and math.isfinite(high) and low < high):

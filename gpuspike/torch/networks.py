@@ -72,20 +72,24 @@ def _beside(model: nn.Module, name: str = "model") -> Iterator[tuple[str, nn.Mod
 
 
 def network_of(model: nn.Module, *, backend: str = "auto", seed: int = 0) -> Network:
-    """The `gs.Network` of a model's layers, in the model's order, with copies of their weights.
+    """The `gs.Network` of a model's layers, in the order of their declaration, with copies of their weights.
 
-    It can be put on a chip, priced, saved, and trained on. What a `forward` of one's own does between the
-    layers cannot be seen here and is not part of it.
+    It can be put on a chip, priced, saved, and trained on. What a `forward` of one's own does, between the
+    layers or in another order, cannot be seen here and is not part of it.
 
     Args:
         backend, seed: of the network.
 
     Raises:
-        ConfigError: no `FirstSpikes` in the model, modules beside them that may change spike times, or
+        ConfigError: no model, no `FirstSpikes` in it, modules beside them that may change spike times, or
             layers that differ in neuron, delays, replicas or dtype.
         ShapeError: layers of which one does not fit the next.
         ValueRangeError: neurons with constants of their own.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"model must be a torch.nn.Module, of layers a torch.nn.Sequential, got {type(model).__name__}"
+        )
     layers = [module for module in model.modules() if isinstance(module, Spiking)]
     if not layers:
         raise ConfigError(f"a model must have layers of FirstSpikes, got {type(model).__name__} without")
