@@ -14,6 +14,7 @@ from rich.console import Console
 
 import gpuspike as gs
 from gpuspike.config.evaluate import EvaluateConfig
+from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import jobs
 from gpuspike.runs import evaluate, run
 from gpuspike.runs.adopt import adopt
@@ -128,7 +129,7 @@ def test_weights_that_a_chip_clips_in_its_own_unit_are_not_noted() -> None:
 
 
 @pytest.mark.parametrize("unit", [20.0, 0.02])
-def test_thresholds_of_a_chip_in_another_unit_are_noted(unit: float) -> None:
+def test_thresholds_of_a_chip_in_another_unit_are_noted(unit: float, tmp_path: Path) -> None:
     neuron = gs.LIF(threshold=unit)
     net = gs.Network([4, 12, 3], [[0.9], [0.9]], neuron=neuron, seed=3)
     (note,) = notes_of(net, gs.Chip("bss2"))
@@ -145,6 +146,13 @@ def test_thresholds_of_a_chip_in_another_unit_are_noted(unit: float) -> None:
     np.testing.assert_allclose(
         net.on(fitting)(t_in), usual(t_in), rtol=0.03
     )  # a step of four digits rounds otherwise
+    text = (conf_folder() / "substrate" / "bss2.yaml").read_text()
+    for name, value in advised.items():  # in a file, too, which is what gpuspike-evaluate advises
+        text = re.sub(
+            rf"^{name}: .*$", f"{name}: {[value] if name == 'weight_max' else value}", text, flags=re.M
+        )
+    (tmp_path / "mine.yaml").write_text(text)
+    assert notes_of(net, gs.Chip(tmp_path / "mine.yaml")) == []
     assert notes_of(net, gs.Chip("dynapse"))[0].endswith(f"threshold_std={0.1 * unit:.4g} fit it")
 
 

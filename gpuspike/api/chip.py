@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gpuspike.accountant import find, read_prices
 from gpuspike.config.composition import typed
 from gpuspike.config.files import conf_folder
+from gpuspike.config.fitting import preset_values
 from gpuspike.config.hints import priced_as, texts
 from gpuspike.config.schema import NewChip, SubstrateConfig, read_substrate, substrate_config
 from gpuspike.errors import ConfigError, DataError, ShapeError
@@ -199,5 +200,7 @@ def unsuited(net: Network, chip: Chip | None, gradient: str) -> list[str]:
     if chip is None or substrate is None or substrate.ideal:
         without = "no chip" if chip is None else f"{chip!r}, which distorts nothing"
         return [f"gradient={gradient!r} is of a chip, got {without}"] if gradient == "exact" else []
-    note = other_unit(substrate, net.architecture.layers, net.parameters.weights, chip.changed())
+    note = other_unit(
+        substrate, net.architecture.layers, net.parameters.weights, preset_values(), chip.changed()
+    )
     return [note] if note else []

@@ -22,6 +22,7 @@ from gpuspike.network.plan import idle, read_plan
 from gpuspike.neuron import LIF, of_values, weight_unit
 from gpuspike.registry import Registry
 from gpuspike.substrate.spec import Substrate, keys
+from gpuspike.substrate.unit import POTENTIALS, WEIGHTS
 from gpuspike.training import when_read
 from gpuspike.training.augmentation import CHANGES
 from gpuspike.training.optimizers import OPTIMIZERS
@@ -128,6 +129,18 @@ def chip_label(substrate: Any) -> str:
         return str(substrate.name)
     told = (f"{k}={v.value if isinstance(v, Enum) else v}" for k, v in distortions.items())
     return f"ideal with {', '.join(told)}"
+
+
+@cache
+def preset_values() -> dict[str, set[Any]]:
+    """Values of the kinds of chips that are shipped, by key, of what has a unit of its own."""
+    found: dict[str, set[Any]] = {key: set() for key in (*WEIGHTS, *POTENTIALS)}
+    for path in sorted((conf_folder() / "substrate").glob("*.yaml")):
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for key in found.keys() & values.keys():
+            value = values[key]
+            found[key].add(tuple(value) if isinstance(value, list) else value)
+    return found
 
 
 OF_A_CHIP = "is of a chip, and substrate="

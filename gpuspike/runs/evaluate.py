@@ -19,7 +19,7 @@ from rich.console import Console
 from gpuspike.accountant import Prices, find, neurobench, read_prices
 from gpuspike.config.composition import conf_folder, read_yaml
 from gpuspike.config.evaluate import EvaluateConfig
-from gpuspike.config.fitting import chip_label
+from gpuspike.config.fitting import chip_label, preset_values
 from gpuspike.config.schema import GradientName, NewChip, read_config, read_substrate
 from gpuspike.errors import ConfigError, OutputError
 from gpuspike.network.decision import decisions
@@ -178,7 +178,9 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     notes = [prepared.note]
     if config.substrate:  # the run's own has been trained on
         where = " in a file of a chip, substrate=FILE.yaml,"
-        notes.append(other_unit(parts.substrate, parts.network.layers, prepared.weights, where=where))
+        notes.append(
+            other_unit(parts.substrate, parts.network.layers, prepared.weights, preset_values(), where=where)
+        )
     notes = [note for note in notes if note]
     for note in notes:
         warn(note, console)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from gpuspike import plugins
 from gpuspike.accountant import neurobench
+from gpuspike.config.fitting import preset_values
 from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, ScheduleName, to_yaml
 from gpuspike.errors import OutputError
@@ -152,7 +153,9 @@ def _run(
     trainer = new_trainer(parts)
     say_step(trainer.step.kind, console)
     typed = [key_of(text).removeprefix("substrate.") for text in overrides]
-    lost = other_unit(parts.substrate, parts.network.layers, trainer.weights, typed, "substrate.")
+    lost = other_unit(
+        parts.substrate, parts.network.layers, trainer.weights, preset_values(), typed, "substrate."
+    )
     if lost and stopped is None:
         warn(lost, console)
     book: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ def other_unit(
     substrate: Substrate,
     layers: Sequence[Layer],
     weights: Sequence[Array],
+    presets: Mapping[str, Collection[Any]],
     own: Collection[str] = (),
     group: str = "",
     where: str = "",
@@ -48,13 +49,17 @@ def other_unit(
 
     Args:
         weights: (n_replica, n_pre, n_post) of each layer.
+        presets: of each value that has a unit what the presets have it at; another one is somebody's own, and
+            meant as it is.
         own: values of the chip that were given for this network.
         group: before the names of values, "substrate." where they are typed.
         where: behind them, where else they go.
     """
     units = [units_of(layer.neuron) for layer in layers]
     known = {name: getattr(substrate, name, 0) for name in units[0]}
-    known = {name: value for name, value in known.items() if value and name not in own}
+    known = {
+        name: value for name, value in known.items() if value and name not in own and value in presets[name]
+    }
     of_weights = [unit["weight_max"] for unit in units]
     told = []
     other = not all(math.isclose(unit, 1.0, rel_tol=1e-6) for unit in of_weights)
