@@ -208,7 +208,7 @@ OTHER_UNIT = 3.0
 """The factor from which on another unit of the weights is noted."""
 
 
-def other_unit(typed: Collection[str], config: Any) -> list[str]:
+def suited_to_unit(typed: Collection[str], config: Any) -> list[str]:
     """What suits a training where neurons put its weights in another unit.
 
     Args:

@@ -385,5 +385,5 @@ def notes_of(config: Config, task: Sequence[str]) -> list[str]:
     if config.resume is None:  # else the run has parts of its own
         own = {"optimizer": (OPTIMIZERS, config.optimizer.name)}
         own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
-        notes += fitting.other_unit(set(map(key_of, task)), config)
+        notes += fitting.suited_to_unit(set(map(key_of, task)), config)
     return notes + fitting.unused(task, **own)

@@ -71,7 +71,7 @@ def notes_on_model(overrides: Sequence[str], config: Config) -> list[str]:
     typed = [text for text in overrides if key_of(text) == "model"]
     notes = [f"{text} is read for {left} alone: the network's file says the rest" for text in typed]
     own = {f"model.{name}" for name in _OF_FILE}
-    return notes + fitting.other_unit(own | set(map(key_of, overrides)), config)
+    return notes + fitting.suited_to_unit(own | set(map(key_of, overrides)), config)
 
 
 def configured(config: Config, layers: Sequence[Layer], weights: Sequence[Array]) -> Config:

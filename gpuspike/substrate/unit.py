@@ -56,10 +56,8 @@ def other_unit(
         where: behind them, where else they go.
     """
     units = [units_of(layer.neuron) for layer in layers]
-    known = {name: getattr(substrate, name, 0) for name in units[0]}
-    known = {
-        name: value for name, value in known.items() if value and name not in own and value in presets[name]
-    }
+    known = {name: getattr(substrate, name, 0) for name in units[0] if name not in own}
+    known = {name: value for name, value in known.items() if value and value in presets[name]}
     of_weights = [unit["weight_max"] for unit in units]
     told = []
     other = not all(math.isclose(unit, 1.0, rel_tol=1e-6) for unit in of_weights)
