@@ -21,7 +21,7 @@ from gpuspike.datasets import DATASETS
 from gpuspike.errors import ConfigError, DataError, DtypeError
 from gpuspike.kinds import plain
 from gpuspike.registry import one_of
-from gpuspike.runs.experiment import dataset_of, encoded
+from gpuspike.runs.encoding import dataset_of, encoded
 from gpuspike.store import checkpoint, own_data
 from gpuspike.store.run_folder import CHECKPOINT
 
@@ -111,8 +111,8 @@ def dataset(name: str | Path, *, dtype: DTypeLike = "float64", **values: Any) ->
         warnings.warn(text, stacklevel=2)
 
     def split(part: Any) -> Spikes:
-        features = np.repeat(part.features, repeats, axis=1) if repeats > 1 else part.features
-        times = encoded(features, config, unit, np.dtype(dtype).name, times=found.spike_times)
+        in_dtype = np.dtype(dtype).name
+        times = encoded(part.features, config, unit, in_dtype, times=found.spike_times, repeats=repeats)
         return Spikes(times, part.labels)
 
     return Data(found.name, split(found.train), split(found.validation), split(found.test), found.class_names)

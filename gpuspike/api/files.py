@@ -21,7 +21,7 @@ from gpuspike.errors import DataError
 from gpuspike.network.delays import learnt
 from gpuspike.network.plan import Maps, read_plan, timed, told_plan
 from gpuspike.reading import text_of
-from gpuspike.runs.experiment import dataset_of
+from gpuspike.runs.encoding import dataset_of, inputs_of_value
 from gpuspike.runs.recipes import recipe_of
 from gpuspike.runs.values import delay_rule_of, substrate_of
 from gpuspike.store import checkpoint, own_data, resume
@@ -132,7 +132,7 @@ def _sizes(arrays: dict[str, Array], stopped: Stopped, folder: Path) -> list[Any
 
         own_data.require(config, folder, way)
         shape = dataset_of(config.dataset).image_shape
-    return [[*(shape or ()), model.input_repeats], *told_plan(layers)]
+    return [[*(shape or ()), inputs_of_value(config)], *told_plan(layers)]
 
 
 def _history(lines: list[dict[str, Any]], config: Config) -> dict[str, Array]:

@@ -60,6 +60,9 @@ class DatasetConfig:
     t_late: float = MISSING  # spike time of the largest value, or of a black pixel [tau_syn]
     full_scale: float = 256.0  # pixel value that spikes at t_early; images
     silent_black: bool = False  # black pixels do not spike at all; images
+    opposites: bool = (
+        False  # each value v comes with 1 - v, and a pixel with its negative, as inputs of their own
+    )
 
 
 def _as_float(time: Any) -> Any:

@@ -66,7 +66,10 @@ def draw(
     }
     if (maps := one.network.layers[0].convolution) is not None:
         size = maps.kernel, maps.kernel, maps.shape[2], maps.n_maps
-        figures["filters"] = lambda: image_plots.filters(first[0][0, : maps.fan_in].reshape(size))
+        opposites = parts.config.dataset.opposites
+        figures["filters"] = lambda: image_plots.filters(
+            first[0][0, : maps.fan_in].reshape(size), opposites=opposites
+        )
     if plane is not None:
         figures["plane"] = lambda: _plane(one, plane, first, test, result)
     if shape is not None:

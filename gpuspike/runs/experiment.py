@@ -14,15 +14,12 @@ from gpuspike.backend import Backend, select, thread_count
 from gpuspike.config.checks import batch_too_large, devices_of
 from gpuspike.config.schema import (
     Config,
-    DatasetConfig,
     GradientName,
     NewChip,
     SilenceName,
     conf_folder,
 )
 from gpuspike.datasets import Dataset
-from gpuspike.datasets import samples as data_sets
-from gpuspike.datasets.encoding import latency, pixel_latency
 from gpuspike.errors import ConfigError
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
@@ -36,7 +33,8 @@ from gpuspike.network.parameters import Parameters, trained_on_host
 from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import memory
-from gpuspike.runs.recipes import augmentation_of, recipe_of
+from gpuspike.runs.encoding import dataset_of, encoded, inputs_of_value
+from gpuspike.runs.recipes import augmentation_of, negatives_changed, recipe_of
 from gpuspike.runs.start import begin_with, check_start
 from gpuspike.runs.values import by_keys, check_values, checked_substrate, delay_rule_of
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
@@ -150,32 +148,9 @@ class Experiment:
 
     def encode(self, features: Array) -> Array:
         """(n_samples, n_features) features or pixels as (1, n_samples, n_features) spike times."""
-        config = self.config
-        features = np.repeat(features, config.model.input_repeats, axis=1)
-        times = self.dataset.spike_times
-        return encoded(features, config.dataset, config.model.tau_syn, config.dtype.value, times=times)[None]
-
-
-def encoded(features: Array, data: DatasetConfig, unit: float, dtype: str, *, times: bool) -> Array:
-    """Features or pixels as spike times, of the same shape.
-
-    Args:
-        data: says how.
-        unit: tau_syn, in the network's unit of time.
-        times: the features are spike times already, in tau_syn.
-    """
-    early, late = data.t_early * unit, data.t_late * unit
-    if times:
-        return (features * unit).astype(dtype)
-    if features.dtype == np.uint8:
-        table = pixel_latency(data.full_scale, early, late, silent_black=data.silent_black)
-        return table.astype(dtype)[features]
-    return latency(features, early, late).astype(dtype)
-
-
-def dataset_of(config: DatasetConfig) -> Dataset:
-    """The data set that a configuration names."""
-    return data_sets.load(data_sets.named(config.name, vars(config)))
+        config, times = self.config, self.dataset.spike_times
+        unit, repeats = config.model.tau_syn, config.model.input_repeats
+        return encoded(features, config.dataset, unit, config.dtype.value, times=times, repeats=repeats)[None]
 
 
 def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> int:
@@ -273,7 +248,9 @@ def build(config: Config, *, to_train: bool = True) -> Experiment:
     substrate = checked_substrate(config)
     backend = select(
         config.backend.value,
-        host_only=trained_on_host(learnt(model.trained, model.delays)) or substrate.host_only,
+        host_only=trained_on_host(learnt(model.trained, model.delays))
+        or substrate.host_only
+        or negatives_changed(config),
         devices=devices_of(config),
         most=config.replicas,
     )
@@ -320,8 +297,8 @@ def _sizes(config: Config, dataset: Dataset) -> tuple[Plan, tuple[int, int, int]
         ConfigError: layers that end with another number of neurons than there are classes.
     """
     model, n_classes = config.model, len(dataset.class_names)
-    image = None if dataset.image_shape is None else (*dataset.image_shape, model.input_repeats)
-    n_in = dataset.n_features * model.input_repeats
+    image = None if dataset.image_shape is None else (*dataset.image_shape, inputs_of_value(config))
+    n_in = dataset.n_features * inputs_of_value(config)
     if not model.layers:
         return [n_in, *model.hidden, n_classes], image
     layers = timed(read_plan(model.layers), model.tau_syn)

@@ -12,7 +12,14 @@ from gpuspike.config.schema import Config, TrainingConfig
 from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.datasets.splits import Dataset
 from gpuspike.errors import ConfigError, GpuspikeError, together
-from gpuspike.training.augmentation import CHANGES, WARPS, RandomShift, RandomWarp, out_of_range
+from gpuspike.training.augmentation import (
+    CHANGES,
+    WARPS,
+    RandomShift,
+    RandomWarp,
+    WithOpposites,
+    out_of_range,
+)
 from gpuspike.training.fit import Recipe, leaf_values
 from gpuspike.training.leaf import Leaf
 from gpuspike.training.losses import LOSSES, Loss
@@ -77,7 +84,13 @@ def check_augmentation(config: Config, side: int | None) -> None:
         raise together(wrong)
 
 
-def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWarp | None:
+def negatives_changed(config: Config) -> str:
+    """What a device cannot of images and their negatives, in words; "" where nothing is asked."""
+    asked = config.dataset.opposites and any(getattr(config.training, key) for key in CHANGES)
+    return "dataset.opposites=true with images that change" if asked else ""
+
+
+def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWarp | WithOpposites | None:
     """How training images are changed, None for not at all; raises as `check_augmentation`."""
     data, training, unit = config.dataset, config.training, config.model.tau_syn
     rows, columns = dataset.image_shape or (0, 0)
@@ -86,11 +99,10 @@ def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWar
     if not any(getattr(training, key) for key in CHANGES):
         return None
     early, late, silent = data.t_early * unit, data.t_late * unit, data.silent_black
-    if not warps(training):
-        return RandomShift(rows, training.max_shift, np.inf if silent else late)
-    return RandomWarp(
-        rows,
-        pixel_latency(data.full_scale, early, late, silent_black=silent),
-        training.max_shift,
-        **{key: getattr(training, key) for key in WARPS},
-    )
+    times = pixel_latency(data.full_scale, early, late, silent_black=silent)
+    if warps(training):
+        values = {key: getattr(training, key) for key in WARPS}
+        change = RandomWarp(rows, times, training.max_shift, **values)
+    else:
+        change = RandomShift(rows, training.max_shift, times[0])
+    return WithOpposites(change, times) if data.opposites else change

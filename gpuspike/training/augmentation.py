@@ -220,6 +220,28 @@ class RandomWarp:
         return upper + down * (lower - upper)
 
 
+@dataclass(frozen=True, eq=False)
+class WithOpposites:
+    """Changes images of which each pixel is followed by its negative, which then follows.
+
+    Attributes:
+        change: of the pixels.
+        times: (256,) spike times of the pixel levels, falling.
+    """
+
+    change: RandomShift | RandomWarp
+    times: NDArray[np.float64]
+
+    def __call__(self, t_in: Array, seeds: Sequence[int], epoch: int, batch: int) -> None:
+        """Changes in place; arguments as for `RandomShift`."""
+        n_both = 2 * self.change.side**2
+        pixels = np.ascontiguousarray(t_in[:, :, :n_both:2])
+        self.change(pixels, seeds, epoch, batch)
+        rising = self.times.astype(t_in.dtype)[::-1]
+        t_in[:, :, :n_both:2] = pixels
+        t_in[:, :, 1:n_both:2] = rising[255 - np.searchsorted(rising, pixels)]
+
+
 def drawn(
     augment: RandomShift | RandomWarp, seeds: Sequence[int], epoch: int, first: int, sizes: Iterable[int]
 ) -> list[Array]:

@@ -13,7 +13,7 @@ from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.rng import LAYER_BLOCKS, Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
-from gpuspike.training.augmentation import RandomShift, RandomWarp, drawn
+from gpuspike.training.augmentation import RandomShift, RandomWarp, WithOpposites, drawn
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.losses import Loss
@@ -58,6 +58,8 @@ def why_by_pieces(
         return "silence=waking with the chip's own gradient is not in the compiled step"
     if not isinstance(machine, Architecture) and (reason := _why_not_on(machine, n_replica)):
         return reason
+    if isinstance(rule.augment, WithOpposites):
+        return "images that change together with their negatives are not in the compiled step"
     samples, threads = n_replica * rule.presented, thread_count()
     if samples < threads:  # which then share the neurons of a sample
         return f"a step has fewer samples, {samples}, than there are threads, {threads}"
@@ -183,7 +185,7 @@ class CompiledStep(HostStep):
     def _draw(self, n_batches: int) -> list[Array]:
         """Of all batches, how images are shifted or warped: drawn between steps it takes thrice as long."""
         rule = self._rule
-        if rule.augment is None:
+        if not isinstance(rule.augment, RandomShift | RandomWarp):
             return []
         sizes = np.full(n_batches, rule.presented)
         sizes[-1] = self._order.shape[1] - (n_batches - 1) * rule.presented

@@ -25,7 +25,7 @@ from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.rng import Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
-from gpuspike.training.augmentation import RandomShift, RandomWarp, drawn
+from gpuspike.training.augmentation import RandomShift, RandomWarp, WithOpposites, drawn
 from gpuspike.training.bumping import Bumping, unheard
 from gpuspike.training.evaluation import Evaluation, Labelled, begun
 from gpuspike.training.losses import Loss
@@ -91,6 +91,8 @@ class DeviceStep:
         graph: bool = True,
     ) -> None:
         refuse_without_text(loss, descent.optimizer)
+        if isinstance(rule.augment, WithOpposites):
+            raise BackendError("images that change together with their negatives need backend=cpu")
         self._examined = network if examined is None else examined
         self._fresh = network if isinstance(network, OnChip) and network.fresh is not None else None
         self._network, self._loss, self._optimizer, self._rule = network, loss, descent.optimizer, rule
@@ -222,7 +224,7 @@ class DeviceStep:
         """What changes the images of the next batches, drawn by the host while the device works."""
         batches, augment = self._batches, self._rule.augment
         assert batches is not None
-        assert augment is not None
+        assert isinstance(augment, RandomWarp)
         full, n_presented = self._rule.presented, batches.order.shape[1]
         ends = np.minimum(full * np.arange(number, number + warp.ahead + 1), n_presented)
         sizes = [int(n) for n in np.diff(ends) if n]

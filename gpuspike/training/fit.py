@@ -19,7 +19,7 @@ from gpuspike.neuron import LIF, weight_unit
 from gpuspike.registry import Registry, one_of
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training import when_read
-from gpuspike.training.augmentation import RandomShift, RandomWarp
+from gpuspike.training.augmentation import RandomShift, RandomWarp, WithOpposites
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.compiled import compiled_step, why_by_pieces
 from gpuspike.training.device import DeviceStep, refuse_without_text
@@ -191,7 +191,9 @@ class Recipe:
         values = limits, _given(self.bump_value), n_replica, self.bump_exponential, self.bump_targeted
         return Waking(*values, self.waking) if wakes else Bumping(*values)
 
-    def make_rule(self, tau_syn: float, augment: RandomShift | RandomWarp | None = None) -> TrainingRule:
+    def make_rule(
+        self, tau_syn: float, augment: RandomShift | RandomWarp | WithOpposites | None = None
+    ) -> TrainingRule:
         """How a step is made.
 
         Raises:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpuspike.errors import ValueRangeError, together
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
-from gpuspike.training.augmentation import RandomShift, RandomWarp
+from gpuspike.training.augmentation import RandomShift, RandomWarp, WithOpposites
 from gpuspike.training.bumping import Bumping
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import Loss
@@ -41,7 +41,7 @@ class TrainingRule:
     max_weight_grad: float = float("inf")
     bump_replaces_step: bool = True
     input_noise: float = 0.0
-    augment: RandomShift | RandomWarp | None = None
+    augment: RandomShift | RandomWarp | WithOpposites | None = None
     trials: int = 1
 
     @property

@@ -63,13 +63,18 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, class_names: Seq
 
 
 @styled()
-def filters(weights: ArrayLike) -> Figure:
+def filters(weights: ArrayLike, *, opposites: bool = False) -> Figure:
     """Weights of a convolution's maps, a panel each: red lifts a neuron, blue holds it down.
 
     Args:
         weights: (rows, columns, channels, n_maps); the mean over several channels is drawn.
+        opposites: the second half of the channels are negatives of the first; the means' difference is drawn.
     """
-    mean = np.asarray(weights, dtype=float).mean(axis=2)
+    given = np.asarray(weights, dtype=float)
+    half = given.shape[2] // 2 if opposites else given.shape[2]
+    mean = given[:, :, :half].mean(axis=2)
+    if opposites:
+        mean = mean - given[:, :, half:].mean(axis=2)
     n_maps = mean.shape[2]
     shown = min(n_maps, MOST_FILTERS)
     n_column = min(shown, 8)
@@ -84,7 +89,7 @@ def filters(weights: ArrayLike) -> Figure:
             image = panel.imshow(mean[:, :, k], cmap="RdBu_r", vmin=-most, vmax=most)
     if image is not None:
         bar = figure.colorbar(image, ax=panels, location="bottom", aspect=50, pad=0.03, fraction=0.05)
-        bar.set_label("weight")
+        bar.set_label("weight of the pixel - weight of its negative" if opposites else "weight")
         bar.outline.set_linewidth(0.5)
     if shown < n_maps:
         figure.suptitle(f"the first {shown} of {n_maps} maps", fontsize=7)
