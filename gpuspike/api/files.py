@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike import plugins
-from gpuspike.api.kept import ALONE, PRICES, revived
+from gpuspike.api.kept import ALONE, KEPT_PRICES, PRICES, revived
 from gpuspike.api.network import Network
 from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import Config
@@ -87,6 +87,8 @@ def _of_run(folder: Path, backend: str | None) -> Network:
         raise DataError(f"{place} does not belong to its configuration: {error!r}") from None
     provenance = _provenance(folder, config, stopped.code)
     provenance[PRICES] = config.substrate.prices
+    if stopped.prices:
+        provenance[KEPT_PRICES] = stopped.prices
     if alone := _alone(config):
         provenance[ALONE] = alone
     lines = [{**line, "silent_fraction": line["silent_fraction"]} for line in stopped.records]

@@ -189,6 +189,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
         of it goes, if that is one folder.
     """
     from gpuspike.runs.experiment import build
+    from gpuspike.runs.run import resumable
     from gpuspike.runs.sweep import check_sweep
     from gpuspike.runs.values import check_values
     from gpuspike.store import own_data, resume
@@ -213,7 +214,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
             with locked(Path(job.config.resume)):
                 stopped = resume.read(Path(job.config.resume), job.config, job.overrides)
                 own_data.refuse_others(stopped.config, stopped.data, Path(job.config.resume))
-                build(stopped.config)
+                resumable(stopped)
             continue
         build(job.config)
         check_sweep(job.folder) if job.sweep else check_folder(job.folder)

@@ -36,7 +36,7 @@ from gpuspike.runs.progress import (
 from gpuspike.runs.rehearsal import StopRequest, prepare_kernels
 from gpuspike.runs.tracking import Tracking
 from gpuspike.screen import LINE, discreet, warn
-from gpuspike.store import checkpoint, own_data, resume
+from gpuspike.store import checkpoint, own_data, own_prices, resume
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.resume import Stopped
@@ -118,9 +118,22 @@ def go_on(
     with locked(folder), _readable(folder):
         stopped = resume.read(folder, asked, overrides, begun)
         own_data.refuse_others(stopped.config, stopped.data, folder)
-        parts = build(stopped.config)
+        parts, note = resumable(stopped)
+        if note:
+            warn(note, console)
         with Tracking(stopped.config, console, watch) as tracking:
             return _run(parts, stopped.experiment, folder, console, stopped.overrides, tracking, stopped)
+
+
+def resumable(stopped: Stopped) -> tuple[Experiment, str]:
+    """The parts of a stopped run, with the prices that it has kept, and what its user should know of these.
+
+    Raises:
+        GpuspikeError: what was expected, and what was got.
+    """
+    way = "substrate.prices=FILE"
+    prices, note = own_prices.of_run(stopped.config.substrate.prices, stopped.prices, way)
+    return build(stopped.config, prices=prices), note
 
 
 @contextmanager
@@ -167,6 +180,7 @@ def _run(
         "gpuspike": provenance["gpuspike"],
         "git": provenance["git"],
         own_data.DATA: own_data.digests(config),
+        own_prices.PRICES: parts.prices.kept(),
         resume.IMAGE: parts.dataset.image_shape,
         "resumed": [],
         "date": began,

@@ -16,13 +16,16 @@ from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, from_values, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.reading import text_of
-from gpuspike.store import checkpoint, own_data
+from gpuspike.store import checkpoint, own_data, own_prices
 from gpuspike.store.identity import differences, within
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, refuse_links, replace_text
 from gpuspike.substrate.distortions import DISTORTIONS
 
-FREE = ("resume", "name", "backend", "devices", "tracking", "training.epochs", "training.cuda_graph")
-"""Keys that a resumed run may change: none of them says what is computed, except for how long."""
+FREE = (
+    *("resume", "name", "backend", "devices", "tracking", "training.epochs", "training.cuda_graph"),
+    "substrate.prices",
+)
+"""Keys that a resumed run may change: none of them says what is trained, except for how long."""
 
 IMAGE = "image"
 """Of a checkpoint's header: (rows, columns) of its samples, None where they are no images."""
@@ -45,6 +48,7 @@ class Stopped:
         data: digests of the files of a user's own that it is on; none where none were kept.
         doubt: why these may hold other data now, "" where that is known.
         image: (rows, columns) of its samples; None where they are no images, or none were kept.
+        prices: what it has kept of its prices, see `own_prices.kept`; nothing where others are asked for.
     """
 
     config: Config
@@ -61,6 +65,7 @@ class Stopped:
     data: dict[str, str]
     doubt: str
     image: tuple[int, ...] | None
+    prices: dict[str, Any]
 
 
 def read(
@@ -117,8 +122,23 @@ def read(
     config = replace(config, resume=None)
     given = _again(given, overrides, first, config)
     doubt = own_data.change(config, data, first) if header else ""
+    others = asked is not None and "substrate.prices" in map(key_of, overrides)
     return Stopped(
-        config, name, given, epoch, arrays, records, resumed, code, damaged, date, wall_s, data, doubt, image
+        config=config,
+        experiment=name,
+        overrides=given,
+        epoch=epoch,
+        arrays=arrays,
+        records=records,
+        resumed=resumed,
+        code=code,
+        damaged=damaged,
+        date=date,
+        wall_s=wall_s,
+        data=data,
+        doubt=doubt,
+        image=image,
+        prices={} if others else own_prices.kept(header, folder, config.substrate.prices),
     )
 
 
@@ -204,6 +224,8 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
         result = replace(result, backend=asked.backend)
     if "devices" in keys:
         result = replace(result, devices=asked.devices)
+    if "substrate.prices" in keys:
+        result = replace(result, substrate=replace(result.substrate, prices=asked.substrate.prices))
     moved = [name for name in own_data.files_of(kept) if f"dataset.{name}" in keys]
     result = own_data.at(result, {name: getattr(asked.dataset, name) for name in moved}, folder)
     if any(key.split(".")[0] == "tracking" for key in keys):
