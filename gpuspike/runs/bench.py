@@ -27,6 +27,7 @@ from gpuspike.runs.memory import keep_freed_memory
 from gpuspike.runs.population import accuracies
 from gpuspike.runs.progress import TimeLeft
 from gpuspike.runs.rehearsal import prepare_kernels
+from gpuspike.runs.units import unit_note
 from gpuspike.screen import clean
 from gpuspike.store import checkpoint, own_data, own_prices
 from gpuspike.store.identity import fingerprint
@@ -115,6 +116,15 @@ class Bench:
         self._build(config)
         if self.training is not Training.RUN:
             build(self._trained_on(config))
+
+    def unit_note(self, overrides: Sequence[str], own: Sequence[str]) -> str:
+        """Whether the chip of the configuration is in another unit than what is trained; "" where it is not.
+
+        Args:
+            overrides: that were typed;  own: values of the chip that are examined.
+        """
+        parts = build(self.config)
+        return "" if parts.substrate.ideal else unit_note(parts, new_trainer(parts).weights, overrides, own)
 
     def examined(self, changes: Mapping[str, Any], count: int, split: str, label: str = "") -> Reached:
         """Accuracies of the first seeds on a split.
