@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,12 @@ def of_kept(told: Mapping[str, Any]) -> Prices:
         return _checked(content, str(told["prices"]))
     except (AttributeError, KeyError, TypeError) as error:
         raise ConfigError(f"prices that were kept must have all their parts, got {error!r}") from None
+
+
+def answer_keys(prices: Sequence[Prices], given: Sequence[str]) -> list[str]:
+    """Keys of an answer: names of files; as they are given where two in different folders have one name."""
+    names = [each.key for each in prices]
+    return [name if names.count(name) == 1 else own for name, own in zip(names, given, strict=True)]
 
 
 def _checked(content: Any, file: str) -> Prices:

@@ -24,7 +24,7 @@ from gpuspike.reading import text_of
 from gpuspike.runs.experiment import dataset_of
 from gpuspike.runs.recipes import recipe_of
 from gpuspike.runs.values import delay_rule_of, substrate_of
-from gpuspike.store import checkpoint, own_data, resume
+from gpuspike.store import checkpoint, own_data, own_prices, resume
 from gpuspike.store.resume import Stopped
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, SUMMARY
 from gpuspike.training.augmentation import CHANGES
@@ -87,7 +87,7 @@ def _of_run(folder: Path, backend: str | None) -> Network:
         raise DataError(f"{place} does not belong to its configuration: {error!r}") from None
     provenance = _provenance(folder, config, stopped.code)
     provenance[PRICES] = config.substrate.prices
-    if stopped.prices:
+    if stopped.prices and own_prices.is_file(config.substrate.prices):
         provenance[KEPT_PRICES] = stopped.prices
     if alone := _alone(config):
         provenance[ALONE] = alone

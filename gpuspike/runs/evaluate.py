@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gpuspike.accountant import Prices, neurobench
+from gpuspike.accountant import Prices, answer_keys, neurobench
 from gpuspike.config.composition import conf_folder, read_yaml
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.fitting import chip_label, preset_values
@@ -202,7 +202,9 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     data = {split: Labelled(parts.receive(samples.features, again=True), samples.labels)}
     measured = measure(parts, prepared.machine, prepared.weights, data, split, prepared.prices)
     result = measured.results[split]
-    accounts = {prices.key: on_chip(parts, measured, prices) for prices in prepared.prices}
+    keys = answer_keys(prepared.prices, list(dict.fromkeys(config.prices)))
+    each = [on_chip(parts, measured, prices) for prices in prepared.prices]
+    accounts = dict(zip(keys, each, strict=True))
     answer = plain(
         {
             "run": str(prepared.folder),

@@ -30,9 +30,8 @@ def kept(header: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
         Nothing where neither tells, and where its config.yaml has been given other prices since.
     """
     told = header.get(PRICES)
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        told = dict(json.loads(text_of(folder / SUMMARY))["chip"])
-        told = told if "numbers" in told else header.get(PRICES)
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError):
+        told = of_kept(json.loads(text_of(folder / SUMMARY))["chip"]).kept()
     if not isinstance(told, dict):
         return {}
     begun = header.get("config", {}).get("substrate", {}).get("prices", name)
@@ -62,7 +61,7 @@ def of_run(name: str, told: Mapping[str, Any], way: str) -> tuple[Prices, str]:
             raise
         why = str(error) if Path(name).is_file() else f"there is no file {name} any more"
         return own, f"prices: {why}: those that the run has kept are used, {way} takes others"
-    if own is None or own.kept() == now.kept() or not name.endswith((".yaml", ".yml")):
+    if own is None or own.kept() == now.kept() or not is_file(name):
         return now, ""
     return own, (
         f"prices: {name} has changed since the run began: those that the run has kept are used, "
@@ -90,6 +89,11 @@ def given(name: str, of: str, told: Mapping[str, Any]) -> tuple[Prices, str]:
         f"prices: {name} has changed since the run began, and is used as it is now: the run's own figures "
         "are of what it held then"
     )
+
+
+def is_file(name: str) -> bool:
+    """Whether prices are named by a user's own file."""
+    return name.endswith((".yaml", ".yml"))
 
 
 def _own(told: Mapping[str, Any]) -> Prices | None:
