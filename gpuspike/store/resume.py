@@ -21,11 +21,8 @@ from gpuspike.store.identity import differences, within
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, refuse_links, replace_text
 from gpuspike.substrate.distortions import DISTORTIONS
 
-FREE = (
-    *("resume", "name", "backend", "devices", "tracking", "training.epochs", "training.cuda_graph"),
-    "substrate.prices",
-)
-"""Keys that a resumed run may change: none of them says what is trained, except for how long."""
+FREE = ("resume", "name", "backend", "devices", "tracking", "training.epochs", "training.cuda_graph")
+"""Keys that a resumed run may change: none of them says what is computed, except for how long."""
 
 IMAGE = "image"
 """Of a checkpoint's header: (rows, columns) of its samples, None where they are no images."""
@@ -183,8 +180,8 @@ def _records(path: Path, epoch: int, last: Mapping[str, Any] | None) -> list[dic
 
 
 def _free(kept: Config) -> tuple[str, ...]:
-    """Keys that a run may change: files of a user's own may have moved, what they hold is looked at."""
-    return (*FREE, *own_data.keys(kept))
+    """Keys that a run may change: files of a user's own may have moved, and prices train nothing."""
+    return (*FREE, "substrate.prices", *own_data.keys(kept))
 
 
 def _edited(kept: Config, written: Config, folder: Path) -> Config:
