@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gpuspike.config.schema import Config, conf_folder, jobs
+from gpuspike.config.fitting import chip_label
+from gpuspike.config.schema import Config, conf_folder, jobs, read_substrate
 from gpuspike.errors import GpuspikeError
 from gpuspike.network.layers import Moment
 from gpuspike.network.network import Architecture
@@ -258,3 +260,14 @@ def test_every_number_of_a_preset_is_on_the_page_with_its_source(name: str) -> N
         (value,) = value if isinstance(value, list) else (value,)
         assert eval(rows[key][0], {}) == pytest.approx(value, rel=1e-12), key
         assert any(grade in rows[key][1] for grade in ("read", "second-hand", "derived", "assumption")), key
+
+
+@pytest.mark.parametrize(
+    "path", sorted((conf_folder() / "substrate").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_an_altered_chip_is_called_so(path: Path) -> None:
+    chip = read_substrate(path)
+    assert chip_label(chip) == path.stem
+    between = " with" if path.stem == "ideal" else ", altered:"
+    assert chip_label(replace(chip, dead_neurons=0.25)) == f"{path.stem}{between} dead_neurons=0.25"
+    assert chip_label(replace(chip, name="mine", dead_neurons=0.25)) == "mine"

@@ -15,6 +15,7 @@ import gpuspike as gs
 from gpuspike.cli.exchange import export, import_
 from gpuspike.cli.price import price
 from gpuspike.cli.train import evaluate, train
+from gpuspike.config.files import conf_folder
 from gpuspike.store import checkpoint
 
 COMMANDS: dict[str, Callable[[], object]] = {
@@ -266,6 +267,17 @@ def test_an_answer_writes_over_nothing_but_json(capsys: pytest.CaptureFixture[st
     for _ in range(2):
         run("price", "spikes.npz", "prices=loihi", "answer=cost.json")
     assert json.loads(Path("cost.json").read_text())["spikes"] == "spikes.npz"
+    own = (conf_folder() / "prices" / "loihi.yaml").read_text()
+    for name in ("a", "b"):
+        Path(name).mkdir()
+        Path(name, "mine.yaml").write_text(own.replace("name: Loihi", f"name: {name}"))
+    run("price", "spikes.npz", "prices=a/mine.yaml,b/mine.yaml,loihi", "answer=cost.json")
+    answer = json.loads(Path("cost.json").read_text())
+    assert list(answer["chips"]) == list(answer["anytime"]) == ["a/mine.yaml", "b/mine.yaml", "loihi"]
+    assert [chip["name"] for chip in answer["chips"].values()] == ["a", "b", "Loihi"]
+    assert "answer must be another file" in refused(
+        capsys, "price", "spikes.npz", "prices=a/mine.yaml", "answer=a/mine.yaml"
+    )
 
 
 def test_lists_of_events_and_all_chips(capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,6 +333,8 @@ def test_bad_input_of_the_price_command_is_refused(capsys: pytest.CaptureFixture
         (["good.npz", "prices=lohi"], "lohi"),
         (["good.npz", "decision=last"], "decision"),
         (["good.npz", "tau_syn=-1"], "tau_syn must be a positive number of time steps"),
-        (["good.npz", "answer=no/x.json", "prices=loihi"], "cannot write no/x.json"),
+        (["good.npz", "answer=no/x.json", "prices=loihi"], "cannot write no/x.json: its folder must exist"),
+        (["gone.npz", "answer=no/x.json"], "cannot write no/x.json: its folder must exist"),
+        (["gone.npz", "answer=."], "answer must be a file, got the folder ."),
     ):
         assert message in refused(capsys, "price", *arguments), arguments

@@ -424,6 +424,11 @@ def test_figures_of_borders_and_maps() -> None:
     contours = [c for c in pair.collections if type(c).__name__ == "QuadContourSet"]
     assert len(contours) == 1
     assert not plots.pair(means - 0.5, ([2, 3], [0.1, 0.2]), 0.9, ("a", "b"), "test").axes[0].collections
+    unsure = np.array([[False, True], [False, False]])
+    hatched = plots.pair(means, ([2, 3], [0.1, 0.2]), 0.9, ("bits", "jitter"), "test", unsure).axes[0]
+    assert [patch.get_xy() for patch in hatched.patches] == [(0.5, -0.5)]
+    assert [text.get_text() for text in hatched.get_legend().get_texts()] == ["undecided"]
+    assert pair.get_legend() is None
     nothing = np.full((2, 2), np.nan)
     assert not plots.pair(nothing, ([2, 3], [0.1, 0.2]), 0.9, ("a", "b"), "test").axes[0].texts
 

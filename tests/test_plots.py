@@ -20,8 +20,10 @@ from gpuspike.datasets.yin_yang import BORDERS
 from gpuspike.neuron import LIF
 from gpuspike.report.figures import histograms
 from gpuspike.report.figures import images as image_plots
+from gpuspike.report.figures import names as font_names
 from gpuspike.report.figures import run as plots
 from gpuspike.report.figures import samples as raster_plots
+from gpuspike.report.figures.library import lazy_matplotlib
 from gpuspike.report.figures.silence import silence
 
 
@@ -462,3 +464,28 @@ def test_names_of_classes_stay_within_the_figure_and_apart(case: str, tmp_path: 
             assert min(box.x0, box.y0, paper.x1 - box.x1, paper.y1 - box.y1) > -2, (name, box)
         for axes in figure.axes:
             assert not axes.images or min(axes.bbox.width, axes.bbox.height) > 0.3 * figure.dpi, name
+
+
+def test_letters_that_no_font_has_are_told_and_others_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = lazy_matplotlib().font_manager
+    entry = next(f for f in manager.fontManager.ttflist if f.name == "DejaVu Sans" and f.weight == 400)
+    private = "\U0010fff0"
+    monkeypatch.setattr(manager.fontManager, "ttflist", [entry])
+    assert font_names.boxes(["yin", "µ, ± and a space"]) == ""
+    told = font_names.boxes(["yin", private])
+    assert f"no installed font has {private} of the names of classes" in told
+    assert "\n" not in told
+
+    class Font:
+        def __init__(self, path: str) -> None:
+            self.path = path
+
+        def get_charmap(self) -> dict[int, int]:
+            return {ord(private): 1} if self.path == "other" else dict.fromkeys(map(ord, "yin"), 1)
+
+    other = type("Entry", (), {"name": "Other Sans", "fname": "other"})()
+    monkeypatch.setattr(manager.fontManager, "ttflist", [other])
+    monkeypatch.setattr(manager, "get_font", Font)
+    families, lacking = font_names.fonts(["yin", private])
+    assert families[-1] == "Other Sans"
+    assert lacking == ""

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from gpuspike.cli import report
 from gpuspike.config.schema import Config, jobs
 from gpuspike.errors import ConfigError, DataError
+from gpuspike.report.sweep_table import sweep_table
 from gpuspike.runs import run as runs
 from gpuspike.runs import sweep
 from gpuspike.runs.progress import MetricsFile
@@ -125,7 +127,7 @@ def test_a_failed_job_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_failed_job_is_known_by_its_values_where_it_has_no_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     once(tmp_path, 0, "seed=0")
 
@@ -139,6 +141,12 @@ def test_a_failed_job_is_known_by_its_values_where_it_has_no_folder(
     good, bad = read_sweep(tmp_path)
     assert (bad.name, bad.state, bad.note, bad.config["seed"]) == ("1", "failed", "no such luck", 1)
     assert differences([good, bad]) == ["seed"]
+    screen = Console(file=io.StringIO(), width=100)
+    screen.print(sweep_table([good, bad]))
+    assert screen.file.getvalue().split()[-5:] == ["1", "1", "failed", "-", "-"]  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "argv", ["gpuspike-report", str(tmp_path)])
+    report.report()
+    assert "1 seed=1: failed, no such luck" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", '{"folder": "0"}', "[" * 9999, "\0"])
@@ -190,6 +198,7 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_run_again(tmp_path: Pa
     assert answer.returncode == 2
     assert "gpuspike-train: job 1 failed: " in answer.stderr
     assert answer.stderr.splitlines()[-1].startswith("gpuspike-train: error: ")
+    assert "Error executing job" not in answer.stderr
     assert "Traceback" not in answer.stderr
     assert (tmp_path / "swept" / "2" / "summary.json").exists(), "the job after the failed one was run"
     marks["1"].write_text(whole.replace("true", "false"))

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from gpuspike.cli import report as cli_report
 from gpuspike.errors import DataError, OutputError
 from gpuspike.report.figures.scatter import Point, scatter
-from gpuspike.report.sweep_page import sweep_table, write_sweep_report
+from gpuspike.report.sweep_page import write_sweep_report
+from gpuspike.report.sweep_table import sweep_table
 from gpuspike.screen import Screen
 from gpuspike.store.run_folder import used
 from gpuspike.store.sweep_folder import differences, read_sweep

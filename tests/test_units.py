@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 from rich.console import Console
 
 import gpuspike as gs
+from gpuspike.cli import need, plan
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.files import conf_folder
 from gpuspike.config.schema import jobs
 from gpuspike.runs import evaluate, run
 from gpuspike.runs.adopt import adopt
 from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.runs.units import unit_note
 from gpuspike.substrate.axes import axis, names
 from gpuspike.substrate.unit import POTENTIALS, WEIGHTS, units_of
 from gpuspike.training.optimizers import SGD, Adam
@@ -99,11 +102,11 @@ def notes_of(net: gs.Network, chip: gs.Chip | None, **given: str) -> list[str]:
         (
             0.01,
             r"bss2 clips \d+ % of the network's weights, and 0 % if they were in its unit: there C .* is 1, "
-            r"here 100; weight_max=210 and weight_lsb=3\.333 fit it",
+            r"here 100; weight_max=210 and weight_lsb=3\.3{13} fit it",
         ),
         (
             100.0,
-            r"bss2 rounds to 0 \d+ % of .*, here 0\.01; weight_max=0\.021 and weight_lsb=0\.0003333 fit it",
+            r"bss2 rounds to 0 \d+ % of .*, here 0\.01; weight_max=0\.021 and weight_lsb=0\.0003{14} fit it",
         ),
     ],
 )
@@ -191,7 +194,9 @@ def test_a_run_says_that_its_chip_has_weights_in_another_unit(
             run.run(job.config, "yin_yang", tmp_path / "run", console, overrides)
         return console.file.getvalue()  # type: ignore[attr-defined]
 
-    assert f"{words}substrate.weight_max=210 and substrate.weight_lsb=3.333 fit it" in told("substrate=bss2")
+    assert f"{words}substrate.weight_max=210 and substrate.weight_lsb=3.3333333333333 fit it" in told(
+        "substrate=bss2"
+    )
     own = ["substrate=bss2", "substrate.weight_max=210", "substrate.weight_lsb=3.333"]
     assert words not in told(*own) + told()
 
@@ -213,3 +218,44 @@ def test_a_gradient_of_a_chip_is_noted_where_there_is_none() -> None:
     assert notes_of(net, None, gradient="exact") == ["gradient='exact' is of a chip, got no chip"]
     (note,) = notes_of(net, gs.Chip("ideal"), gradient="exact")
     assert note == "gradient='exact' is of a chip, got Chip('ideal', seed=0), which distorts nothing"
+
+
+def test_advice_is_all_there_is_to_say_and_can_be_typed_back() -> None:
+    # Weights that are not in their unit yet would not have been told how coarse a step is for them.
+    given = ["substrate=bss2", "model.threshold=0.05", "dataset.n_train=200", "dataset.n_validation=100"]
+    (job,) = jobs(given, multirun=False)
+
+    def note(*more: str) -> str:
+        parts = build(jobs([*given, *more], multirun=False)[0].config)
+        return unit_note(parts, new_trainer(parts).weights, [*given, *more])
+
+    told = note()
+    step = next(word for word in told.replace(",", "").split() if word.startswith("substrate.weight_lsb="))
+    assert np.isclose(float(step.partition("=")[2]), 0.05 / 30, rtol=1e-13)
+    advised = [
+        text for each in job.notes for text in re.findall(r"[a-z_.]+=[^ ]+", each.partition("unit: ")[2])
+    ]
+    advised += re.findall(r"substrate\.[a-z_]+=[0-9.e-]+[0-9]", told)
+    assert len(advised) == 5 + 5
+    assert note(*advised) == ""
+
+
+def test_plan_and_need_note_the_unit_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = ["substrate=bss2", "model.capacitance=20", "dataset.n_train=200", "dataset.n_validation=100"]
+    words = "substrate.weight_max=42 and substrate.weight_lsb=0.66666666666667 fit it"
+    monkeypatch.setattr("gpuspike.cli.plan._show", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["gpuspike-plan", *given])
+    plan.plan()
+    assert words in capsys.readouterr().err
+    monkeypatch.setattr("gpuspike.runs.need_answer.search", stop)
+    asked = ["accuracy=0.5", "distortion=gain_std", f"folder={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["gpuspike-need", *given, *asked])
+    with pytest.raises(SystemExit):
+        need.need()
+    assert words in " ".join(capsys.readouterr().out.split())
+
+
+def stop(*_: Any) -> None:
+    raise KeyboardInterrupt

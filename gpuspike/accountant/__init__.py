@@ -4,7 +4,7 @@ from gpuspike.accountant.account import account, energy_terms, fit
 from gpuspike.accountant.activity import Activity, Counter, Counts
 from gpuspike.accountant.anytime import anytime
 from gpuspike.accountant.neurobench import neurobench
-from gpuspike.accountant.prices import ALL_IN, PER_TERM, Prices, find, read_prices
+from gpuspike.accountant.prices import ALL_IN, PER_TERM, Prices, answer_keys, find, of_kept, read_prices
 
 __all__ = [
     "ALL_IN",
@@ -14,10 +14,12 @@ __all__ = [
     "Counts",
     "Prices",
     "account",
+    "answer_keys",
     "anytime",
     "energy_terms",
     "find",
     "fit",
     "neurobench",
+    "of_kept",
     "read_prices",
 ]

@@ -198,10 +198,7 @@ def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> d
     per_sample = parts["until_end"]["seconds"]
     t_decided = activity.t_decision[decided]
     return {
-        "name": prices.name,
-        "setting": prices.setting,
-        "prices": prices.key,
-        "scope": prices.scope,
+        **prices.kept(),
         "time_to_decision_s": _in_seconds(clock, _quantiles(clock.ticks(t_decided))),
         "time_to_decision_tau": _quantiles(t_decided),
         "undecided_share": float(1.0 - decided.mean()),
@@ -232,7 +229,6 @@ def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> d
         "circuits_per_neuron": None if where.circuits is None else list(where.circuits),
         "energy_is_the_trials": prices.scope == ALL_IN and prices.items[0].per == "chip",
         **{name: {k: v for k, v in part.items() if k != "refused"} for name, part in parts.items()},
-        "numbers": prices.told(),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,11 @@ class Prices:
             numbers[name] = {"per": item.per, "scope": self.scope, **item.number.told()}
         return numbers
 
+    def kept(self) -> dict[str, Any]:
+        """All of it as JSON knows it, for a run to keep: `of_kept` makes prices of it again."""
+        words = {"name": self.name, "setting": self.setting, "prices": self.key, "scope": self.scope}
+        return {**words, "merges": self.merges, "numbers": self.told()}
+
 
 def _point(number: Number) -> float:
     assert number.band is not None
@@ -200,7 +205,37 @@ def read_prices(path: Path) -> Prices:
         content = yaml.safe_load(yaml_text(path))
     except (OSError, ValueError, yaml.YAMLError, DataError) as error:
         raise ConfigError(f"cannot read the prices {path}: {' '.join(str(error).split())}") from None
-    where = f"prices {path.stem}"
+    return _checked(content, path.stem)
+
+
+def of_kept(told: Mapping[str, Any]) -> Prices:
+    """Prices from what `Prices.kept` tells, or from the part "chip" of a summary.json, which has it too.
+
+    Raises:
+        ConfigError: something else.
+    """
+    try:
+        content: dict[str, Any] = {"name": told["name"], "setting": told["setting"]}
+        for name, number in told["numbers"].items():
+            part, _, key = name.partition(".")
+            content |= {part: content.get(part, {}) | {key: number} if key else number}
+        # Older runs have not kept it, and whether neurons were merged counts for their network alone.
+        merges = told.get("merges", max(told.get("circuits_per_neuron") or [1]) > 1)
+        content["capacity"] = content.get("capacity", {}) | {"merges": merges}
+        return _checked(content, str(told["prices"]))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(f"prices that were kept must have all their parts, got {error!r}") from None
+
+
+def answer_keys(prices: Sequence[Prices], given: Sequence[str]) -> list[str]:
+    """Keys of an answer: names of files; as they are given where two in different folders have one name."""
+    names = [each.key for each in prices]
+    return [name if names.count(name) == 1 else own for name, own in zip(names, given, strict=True)]
+
+
+def _checked(content: Any, file: str) -> Prices:
+    """Prices of what a file of that name, without its ending, holds."""
+    where = f"prices {file}"
     keys = ("name", "setting", "time", "all_in", "terms", "capacity")
     parts = _mapping(where, content, keys, required=("name", "setting", "time"))
     if ("all_in" in parts) == ("terms" in parts):
@@ -243,7 +278,7 @@ def read_prices(path: Path) -> Prices:
         name, setting = names_of(f"{where}: name and setting", (parts["name"], parts["setting"]))
     except DtypeError as error:
         raise ConfigError(str(error)) from None
-    prices = Prices(path.stem, name, setting, scope, items, times, numbers, merges)
+    prices = Prices(file, name, setting, scope, items, times, numbers, merges)
     if not SHORTEST <= prices.trial <= LONGEST:
         raise ConfigError(
             f"{where}, time.trial: must be from {SHORTEST:g} to {LONGEST:g} tau_syn, got {prices.trial:g}"

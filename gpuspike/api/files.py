@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpuspike import plugins
-from gpuspike.api.kept import ALONE, PRICES, revived
+from gpuspike.api.kept import ALONE, KEPT_PRICES, PRICES, revived
 from gpuspike.api.network import Network
 from gpuspike.config.checks import n_layers_of
 from gpuspike.config.schema import Config
@@ -24,7 +24,7 @@ from gpuspike.reading import text_of
 from gpuspike.runs.encoding import dataset_of, inputs_of_value
 from gpuspike.runs.recipes import recipe_of
 from gpuspike.runs.values import delay_rule_of, substrate_of
-from gpuspike.store import checkpoint, own_data, resume
+from gpuspike.store import checkpoint, own_data, own_prices, resume
 from gpuspike.store.resume import Stopped
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, SUMMARY
 from gpuspike.training.augmentation import CHANGES
@@ -87,6 +87,8 @@ def _of_run(folder: Path, backend: str | None) -> Network:
         raise DataError(f"{place} does not belong to its configuration: {error!r}") from None
     provenance = _provenance(folder, config, stopped.code)
     provenance[PRICES] = config.substrate.prices
+    if stopped.prices and own_prices.is_file(config.substrate.prices):
+        provenance[KEPT_PRICES] = stopped.prices
     if alone := _alone(config):
         provenance[ALONE] = alone
     lines = [{**line, "silent_fraction": line["silent_fraction"]} for line in stopped.records]

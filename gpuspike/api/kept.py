@@ -22,6 +22,8 @@ ALONE = "commands_alone"
 """Of a network's provenance: values of its run that `gs.fit` has nothing for."""
 PRICES = "prices"
 """Of a network's provenance: what its run was priced with."""
+KEPT_PRICES = "kept_prices"
+"""Of a network's provenance: the values of these prices, as the run has kept them."""
 
 
 def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) -> Network:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from gpuspike.accountant.price import Cost, cost_of, observe
 from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
 from gpuspike.api.checks import class_labels, n_classes, spike_times
 from gpuspike.api.decide import require_network
-from gpuspike.api.kept import PRICES
+from gpuspike.api.kept import KEPT_PRICES, PRICES
 from gpuspike.api.network import Network
 from gpuspike.config.choices import USUAL_PRICES
 from gpuspike.config.files import conf_folder
@@ -24,6 +25,7 @@ from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.exchange.populations import populations
 from gpuspike.kinds import is_number, whole
 from gpuspike.registry import one_of
+from gpuspike.store import own_prices
 from gpuspike.strangers import names_of
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.fit import Recipe
@@ -90,14 +92,19 @@ def _time_unit(net: Network) -> str:
 def _prices_of(net: Network, given: str | Path | None) -> Prices:
     if not isinstance(given, str | Path | None):
         raise ConfigError(f"prices must be one chip's, each chip has its own call, got {given!r}")
-    own = net.provenance.get(PRICES) if net.chip is None else net.chip.prices
+    if given is not None:
+        return read_prices(find(str(given), conf_folder() / "prices"))
+    of_run = net.provenance.get(PRICES)
+    own = str((of_run if net.chip is None else net.chip.prices) or USUAL_PRICES)
+    kept = net.provenance.get(KEPT_PRICES) if own == of_run else None
     try:
-        return read_prices(find(str(given or own or USUAL_PRICES), conf_folder() / "prices"))
+        prices, note = own_prices.of_run(own, kept if isinstance(kept, dict) else {}, "prices=FILE")
     except ConfigError as error:
-        if given is not None:
-            raise
         whose = "the run that the network comes from" if net.chip is None else "the chip under the network"
         raise ConfigError(f"{error}; {whose} names them, prices=NAME takes others") from None
+    if note:
+        warnings.warn(note, stacklevel=3)
+    return prices
 
 
 def price_spikes(

@@ -135,4 +135,4 @@ def _need(arguments: Sequence[str]) -> None:
     asked, config, experiment = read(arguments)
     from gpuspike.runs.need_answer import answer
 
-    answer(asked, config, experiment, Screen())
+    answer(asked, config, experiment, Screen(), arguments)

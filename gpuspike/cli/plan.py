@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -17,6 +19,9 @@ from gpuspike.config.schema import Job, jobs
 from gpuspike.errors import ConfigError
 from gpuspike.runs.memory import in_words
 from gpuspike.screen import LINE, Screen, clean
+
+if TYPE_CHECKING:
+    from gpuspike.runs.experiment import Experiment
 
 HELP = """gpuspike-plan tells what a run will need: bytes by array, and an estimated time. It trains nothing.
 
@@ -59,9 +64,9 @@ def _plan(arguments: Sequence[str]) -> None:
     asked = jobs(overrides, multirun, check_values)
     if any(job.config.resume is not None for job in asked):
         raise ConfigError("gpuspike-plan plans new runs, got resume; leave it out")
-    for job in asked:  # all of them before any work
-        build(job.config)
-    tell("gpuspike-plan", asked)
+    built = [build(job.config) for job in asked]  # all of them before any work
+    tell("gpuspike-plan", [_with_units(job, parts) for job, parts in zip(asked, built, strict=True)])
+    del built
     keep_freed_memory()
     console = Screen()
     if len(asked) == 1:
@@ -85,6 +90,17 @@ def _plan(arguments: Sequence[str]) -> None:
         f"one after the other: about {whole}, with {REST:.0f} s a job to begin, for figures and report",
         **LINE,
     )
+
+
+def _with_units(job: Job, parts: Experiment) -> Job:
+    """The same with a note where the chip's values are in another unit than the network."""
+    from gpuspike.runs.experiment import new_trainer
+    from gpuspike.runs.units import unit_note
+
+    if parts.substrate.ideal:
+        return job
+    note = unit_note(parts, new_trainer(parts).weights, job.overrides)
+    return replace(job, notes=[*job.notes, *([note] if note else [])])
 
 
 def _show(job: Job, console: Console) -> None:

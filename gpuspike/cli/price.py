@@ -9,11 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
+from gpuspike.accountant import answer_keys, find, read_prices
 from gpuspike.cli.exchange import carry_out
 from gpuspike.config.evaluate import as_lists
 from gpuspike.config.exchange import PriceConfig
+from gpuspike.config.files import conf_folder
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.reading import text_of
+from gpuspike.store.run_folder import check_writable
 from gpuspike.strangers import unpack
 
 HELP = """gpuspike-price tells what chips would need for the spikes of any simulator.
@@ -51,8 +54,10 @@ def _price(config: PriceConfig, rest: list[str], console: Console) -> None:
     del rest
     if not config.prices:
         raise ConfigError("prices must name at least one chip, got none")
+    names = list(dict.fromkeys(config.prices))
+    keys = answer_keys([read_prices(find(name, conf_folder() / "prices")) for name in names], names)
     if config.answer:
-        _keep(Path(config.answer), Path(config.spikes), Path(config.synapses))
+        _keep(Path(config.answer), Path(config.spikes), Path(config.synapses), *map(Path, names))
     spikes, synapses, labels = read_recording(Path(config.spikes), config.synapses)
     costs = [
         price_spikes(
@@ -65,7 +70,7 @@ def _price(config: PriceConfig, rest: list[str], console: Console) -> None:
             duration=config.duration,
             n_samples=config.n_samples,
         )
-        for name in dict.fromkeys(config.prices)
+        for name in names
     ]
     chips = [cost.summary for cost in costs]
     table, notes = comparison(Path(config.spikes).name, chips)
@@ -79,8 +84,8 @@ def _price(config: PriceConfig, rest: list[str], console: Console) -> None:
     if config.answer:
         told = {
             "spikes": config.spikes,
-            "chips": {chip["prices"]: chip for chip in chips},
-            "anytime": {cost.summary["prices"]: cost.anytime for cost in costs},
+            "chips": dict(zip(keys, chips, strict=True)),
+            "anytime": {key: cost.anytime for key, cost in zip(keys, costs, strict=True)},
             "neurobench": costs[0].neurobench,
         }
         try:
@@ -91,7 +96,12 @@ def _price(config: PriceConfig, rest: list[str], console: Console) -> None:
 
 
 def _keep(answer: Path, *read: Path) -> None:
-    """Refuses an answer in the place of what is read, or of another file; raises OutputError."""
+    """Refuses an answer in the place of another file, or where none can be; raises OutputError."""
+    if answer.is_dir():
+        raise OutputError(f"answer must be a file, got the folder {answer}")
+    if not answer.parent.is_dir():
+        raise OutputError(f"cannot write {answer}: its folder must exist, got none at {answer.parent}")
+    check_writable(answer.parent)
     if not answer.is_file():
         return
     if any(path.is_file() and answer.samefile(path) for path in read):

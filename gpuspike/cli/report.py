@@ -11,8 +11,9 @@ from rich.console import Console
 
 from gpuspike.cli.command import command
 from gpuspike.errors import ConfigError
-from gpuspike.report.sweep_page import sweep_table, write_sweep_report
-from gpuspike.report.sweep_results import unlike
+from gpuspike.report.sweep_page import write_sweep_report
+from gpuspike.report.sweep_results import swept, unlike
+from gpuspike.report.sweep_table import sweep_table, values_of
 from gpuspike.screen import Screen, line, warn
 from gpuspike.store.run_folder import in_use
 from gpuspike.store.sweep_folder import FINISHED, JobResult, jobs_expected
@@ -53,9 +54,12 @@ def report() -> None:
             except KeyboardInterrupt:
                 raise KeyboardInterrupt("while it followed; the page stays as it is") from None
         console.print(f"jobs  {_count(folder, jobs)}")
+        values = swept(jobs)
         for job in jobs:
             if job.state != FINISHED:
-                console.print(f"      {line(job.name)}: {job.state}, {job.note}", soft_wrap=True)
+                own = " ".join(f"{key}={text}" for key, text in values_of(job, values).items())
+                told = f"{job.name}{f' {own}' if own else ''}: {job.state}, {job.note}"
+                console.print(f"      {line(told)}", soft_wrap=True)
         for text in unlike(jobs):
             warn(text, console)
         if any(job.state == FINISHED for job in jobs):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import chdir, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -70,7 +71,7 @@ def train() -> None:
         if sweep is not None and folder is not None and on_a_cluster():
             cluster = patient(folder)
         try:
-            with cluster:
+            with cluster, _own_words():
                 main(task)()
         finally:
             if sweep is not None and sweep.folder is not None:
@@ -189,6 +190,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
         of it goes, if that is one folder.
     """
     from gpuspike.runs.experiment import build
+    from gpuspike.runs.run import resumable
     from gpuspike.runs.sweep import check_sweep
     from gpuspike.runs.values import check_values
     from gpuspike.store import own_data, resume
@@ -213,7 +215,7 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
             with locked(Path(job.config.resume)):
                 stopped = resume.read(Path(job.config.resume), job.config, job.overrides)
                 own_data.refuse_others(stopped.config, stopped.data, Path(job.config.resume))
-                build(stopped.config)
+                resumable(stopped)
             continue
         build(job.config)
         check_sweep(job.folder) if job.sweep else check_folder(job.folder)
@@ -273,10 +275,28 @@ def tell(name: str, asked: Sequence[Job]) -> None:
         print(f"{name}: note: {line(note)}", file=sys.stderr)
 
 
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Keeps Hydra from a line of its own about a failed job, of which ours has told already."""
+    usual: Any = JobReturn.return_value
+
+    def told(job: JobReturn) -> Any:
+        if job.status is JobStatus.FAILED:
+            raise job._return_value
+        return usual.fget(job)
+
+    setattr(JobReturn, "return_value", property(told, usual.fset))  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(JobReturn, "return_value", usual)  # noqa: B010
+
+
 def _show_sweep(folder: Path) -> None:
     """The best jobs of a sweep and the way to its page; nothing where no job has left anything."""
-    from gpuspike.report.sweep_page import sweep_table, write_sweep_report
+    from gpuspike.report.sweep_page import write_sweep_report
     from gpuspike.report.sweep_results import unlike
+    from gpuspike.report.sweep_table import sweep_table
     from gpuspike.store.sweep_folder import FINISHED, jobs_expected
 
     with suppress(DataError):

@@ -115,20 +115,35 @@ def without_chip(substrate: Any) -> bool:
     return not _distortions(substrate)
 
 
-def _distortions(substrate: Any) -> dict[str, Any]:
-    """The keys of a kind of chip that are not at their defaults, which distort nothing."""
-    values = {key: (getattr(substrate, key), field.default) for key, _, field in keys()}
+def _distortions(substrate: Any, usual: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The keys of a kind of chip that are not as usual; None: at their defaults, which distort nothing."""
+    usual = usual or {}
+    values = {key: (getattr(substrate, key), usual.get(key, field.default)) for key, _, field in keys()}
     as_default = {key: tuple(v) if isinstance(v, list) else v for key, (v, _) in values.items()}
-    return {key: value for key, (value, default) in values.items() if as_default[key] != default}
+    return {
+        key: value
+        for key, (value, default) in values.items()
+        if as_default[key] != (tuple(default) if isinstance(default, list) else default)
+    }
 
 
 def chip_label(substrate: Any) -> str:
-    """What a kind of chip is called; an ideal one that is distorted has its distortions in its name."""
-    distortions = _distortions(substrate)
-    if substrate.name != "ideal" or not distortions:
-        return str(substrate.name)
-    told = (f"{k}={v.value if isinstance(v, Enum) else v}" for k, v in distortions.items())
-    return f"ideal with {', '.join(told)}"
+    """What a kind of chip is called, with the values that are others than those of the preset of its name."""
+    name, preset = str(substrate.name), _preset(str(substrate.name))
+    altered = _distortions(substrate, preset)
+    if preset is None or not altered:
+        return name
+    told = (f"{key}={v.value if isinstance(v, Enum) else v}" for key, v in altered.items())
+    return f"{name}{' with' if name == 'ideal' else ', altered:'} {', '.join(told)}"
+
+
+@cache
+def _preset(name: str) -> Mapping[str, Any] | None:
+    """What the shipped chip of a name has in its file; None where there is no such chip."""
+    path = conf_folder() / "substrate" / f"{name}.yaml"
+    if "/" in name or not path.is_file():
+        return None
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @cache

@@ -13,7 +13,10 @@ CAPTION = (
     "Each seed or chip, the mean, its interval; the line is the accuracy that was asked for, the strip the "
     "border between a value that is borne and one that is not."
 )
-MAP = "Means; the line is the accuracy that was asked for, straight from cell to cell."
+MAP = (
+    "Means; the line is the accuracy that was asked for, straight from cell to cell. Hatched cells are "
+    "undecided: their interval holds that accuracy."
+)
 
 
 def rows(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:

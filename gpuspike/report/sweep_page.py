@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from rich.box import SIMPLE
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 
 from gpuspike.errors import OutputError
 from gpuspike.report.figures.scatter import Point, scatter
@@ -31,7 +27,7 @@ from gpuspike.report.sweep_results import (
     swept,
     unlike,
 )
-from gpuspike.screen import Screen
+from gpuspike.report.sweep_table import summary_of
 from gpuspike.store.sweep_folder import FINISHED, JobResult, jobs_expected, read_sweep
 
 PAGE = "sweep.html"
@@ -45,9 +41,6 @@ UNIT = re.compile(r"(\d) (%|[mµnp]?[sJ])")
 
 MOST_PANELS = 8
 """Keys that are drawn."""
-
-MOST_ROWS = 20
-"""Jobs that a terminal shows."""
 
 ENERGY, STOPPING, TIME = "energy per classification", "energy, stopping at the decision", "time to decision"
 QUANTITIES = ((ENERGY, "J"), (STOPPING, "J"), (TIME, "s"))
@@ -143,7 +136,7 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
     found, best = outcomes(jobs, values), ranking(jobs)
     columns = _columns(folder, jobs, values)
     body = f"""<h1>{escape(name)}</h1>
-<p class="soft">{escape(_summary(jobs, jobs_expected(folder)))}</p>
+<p class="soft">{escape(summary_of(jobs, jobs_expected(folder)))}</p>
 {"".join(f'<p class="notice">{escape(text)}.</p>' for text in unlike(jobs))}
 {_best(folder, best, values)}
 {_swept(jobs, values, found, best)}
@@ -158,50 +151,6 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
     except OSError as error:
         raise OutputError(f"cannot write {folder / PAGE}: {error.strerror or error}") from None
     return path, jobs
-
-
-def sweep_table(jobs: Sequence[JobResult], expected: int | None = None, width: int = 80) -> Table:
-    """The jobs of a sweep for a terminal, the best first; of many, the best.
-
-    Args:
-        expected: jobs that it will have, where that is known.
-        width: characters of a line; values whose columns it has no room for stand in one, with their names.
-    """
-    values, best, paper = swept(jobs), ranking(jobs), Screen(width=1000)
-    name_of = {key: key.rpartition(".")[2] for key in values}
-
-    def made(columns: Sequence[str], cells: Callable[[dict[str, str]], list[str]]) -> Table:
-        table = Table(title=_summary(jobs, expected), box=SIMPLE, padding=(0, 1, 0, 0))
-        table.add_column("job", no_wrap=True)
-        for name in columns:
-            table.add_column(name, overflow="fold")
-        for name in ("test accuracy", "validation", "time"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for job in best[:MOST_ROWS]:
-            own = {key: known[job.name][0] for key, known in values.items() if job.name in known}
-            reached = [spread(*accuracy(job, split)) for split in ("test", "validation")]
-            wall = readable(section(job.summary, "emulator").get("wall_s"), "s")
-            style = "bold" if job is best[0] else None
-            table.add_row(*map(Text, [job.name, *cells(own), *reached, wall]), style=style)
-        return table
-
-    table = made(list(name_of.values()), lambda own: [own.get(key, NONE) for key in values])
-    if Measurement.get(paper, paper.options, table).maximum > width:
-        table = made(["values"], lambda own: [", ".join(f"{name_of[key]}={own[key]}" for key in own)])
-    if len(best) > MOST_ROWS:
-        table.caption = f"{len(best) - MOST_ROWS} more are on the page"
-    return table
-
-
-def _summary(jobs: Sequence[JobResult], expected: int | None = None) -> str:
-    states = dict.fromkeys(job.state for job in jobs)
-    counts = [f"{sum(job.state == state for job in jobs)} {state}" for state in states]
-    experiments = dict.fromkeys(
-        str(e) for job in jobs if (e := section(job.summary, "run").get("experiment"))
-    )
-    begun = f"{len(jobs)} of {expected}" if (expected or 0) > len(jobs) else f"{len(jobs)}"
-    plural = "" if begun == "1" else "s"
-    return ", ".join([*experiments, f"{begun} job{plural}: {', '.join(counts)}"])
 
 
 def _best(folder: Path, best: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> str:

@@ -16,7 +16,7 @@ from gpuspike.config.schema import Config, Dtype, from_values, to_yaml
 from gpuspike.errors import ConfigError, together
 from gpuspike.network.layers import Layer
 from gpuspike.runs.experiment import build, new_trainer
-from gpuspike.store import checkpoint, own_data, resume
+from gpuspike.store import checkpoint, own_data, own_prices, resume
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import CHECKPOINT, check_folder, claim
@@ -163,6 +163,7 @@ def adopt(config: Config, layers: Sequence[Layer], weights: Sequence[Array], fol
         "resumed": [],
         "epoch": 0,
         own_data.DATA: own_data.digests(config),
+        own_prices.PRICES: parts.prices.kept(),
         resume.IMAGE: parts.dataset.image_shape,
     }
     claim(folder, to_yaml(config))

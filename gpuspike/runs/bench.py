@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
+from gpuspike.accountant import Prices
 from gpuspike.config.schema import Config, NewChip, read_config, substrate_config
 from gpuspike.errors import DataError, OutputError
 from gpuspike.network.network import Machine
@@ -26,8 +27,9 @@ from gpuspike.runs.memory import keep_freed_memory
 from gpuspike.runs.population import accuracies
 from gpuspike.runs.progress import TimeLeft
 from gpuspike.runs.rehearsal import prepare_kernels
+from gpuspike.runs.units import unit_note
 from gpuspike.screen import clean
-from gpuspike.store import checkpoint, own_data
+from gpuspike.store import checkpoint, own_data, own_prices
 from gpuspike.store.identity import fingerprint
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, replace_text
 from gpuspike.training.evaluation import Labelled, evaluate
@@ -95,8 +97,12 @@ class Bench:
         self.config, self.training, self.console = config, training, console
         self._folder, self._run, self._together = folder, run, together
         self._weights = self.note = ""
+        self._prices: Prices | None = None  # an accuracy has none, but a run without its file is one
         if run is not None:
-            self._finished(build(config, to_train=False))
+            name = config.substrate.prices
+            told = own_prices.kept(checkpoint.load(run / CHECKPOINT)[1], run, name)
+            self._prices, _ = own_prices.of_run(name, told, "substrate.prices=FILE")
+            self._finished(self._build(config))
             self._weights = hashlib.sha256((run / CHECKPOINT).read_bytes()).hexdigest()
         keep_freed_memory()
 
@@ -107,9 +113,18 @@ class Bench:
             GpuspikeError: what was expected and what was got.
         """
         config = self._examined(changes)
-        build(config, to_train=False)
+        self._build(config)
         if self.training is not Training.RUN:
             build(self._trained_on(config))
+
+    def unit_note(self, overrides: Sequence[str], own: Sequence[str]) -> str:
+        """Whether the chip of the configuration is in another unit than what is trained; "" where it is not.
+
+        Args:
+            overrides: that were typed;  own: values of the chip that are examined.
+        """
+        parts = build(self.config)
+        return "" if parts.substrate.ideal else unit_note(parts, new_trainer(parts).weights, overrides, own)
 
     def examined(self, changes: Mapping[str, Any], count: int, split: str, label: str = "") -> Reached:
         """Accuracies of the first seeds on a split.
@@ -133,6 +148,10 @@ class Bench:
             point["seconds"] += time.perf_counter() - start
             _write(path, told | point)
         return Reached(np.array([one[split] for one in point["accuracy"][:count]]), point["seconds"], kept)
+
+    def _build(self, config: Config) -> Experiment:
+        """Parts of what is examined."""
+        return build(config, to_train=False, prices=self._prices)
 
     def _examined(self, changes: Mapping[str, Any]) -> Config:
         return replace(self.config, substrate=replace(self.config.substrate, **changes))
@@ -172,7 +191,7 @@ class Bench:
 
     def _of_run(self, config: Config, first: int, count: int) -> list[dict[str, float]]:
         """A run's networks on chips: of each chip the mean over the networks."""
-        parts = build(config, to_train=False)
+        parts = self._build(config)
         learnt = self._finished(parts)
         parts, machine = parts.having(learnt, parts.network)
         if parts.substrate.ideal:  # which is the same on any chip

@@ -20,6 +20,8 @@ from gpuspike.report.figures import images as image_plots
 from gpuspike.report.figures import run as plots
 from gpuspike.report.figures import samples as raster_plots
 from gpuspike.report.figures import silence as silence_plots
+from gpuspike.report.figures.library import lazy_matplotlib
+from gpuspike.report.figures.names import fonts
 from gpuspike.runs.experiment import Experiment
 from gpuspike.runs.memory import uncollected
 from gpuspike.substrate import EmulatedChip, OnChip
@@ -76,7 +78,9 @@ def draw(
         figures["misclassified"] = lambda: image_plots.misclassified(
             features.reshape(-1, *shape), test.labels, decide(t_out), t_out, names
         )
-    return drawn(figures, folder)
+    families, _ = fonts(names)
+    with lazy_matplotlib().rc_context({"font.family": families}):
+        return drawn(figures, folder)
 
 
 def drawn(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, str]:

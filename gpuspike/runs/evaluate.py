@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from gpuspike.accountant import Prices, find, neurobench, read_prices
+from gpuspike.accountant import Prices, answer_keys, neurobench
 from gpuspike.config.composition import conf_folder, read_yaml
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.fitting import chip_label, preset_values
@@ -37,7 +37,7 @@ from gpuspike.runs.progress import plain
 from gpuspike.runs.run import prepare_kernels
 from gpuspike.runs.values import checked_substrate
 from gpuspike.screen import LINE, warn
-from gpuspike.store import checkpoint, own_data
+from gpuspike.store import checkpoint, own_data, own_prices
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import refuse_links
 from gpuspike.strangers import write_new
@@ -59,7 +59,7 @@ class Prepared:
         epoch: after which the weights were kept.
         question: what is asked of the run, as JSON knows it.
         answer: where the result goes.
-        note: what has become of the run's data since it began, "" where they are as they were.
+        notes: what has become of the run's data and prices since it began.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class Prepared:
     prices: list[Prices]
     question: dict[str, Any]
     answer: Path
-    note: str
+    notes: list[str]
 
 
 def prepare(config: EvaluateConfig) -> Prepared:
@@ -80,7 +80,6 @@ def prepare(config: EvaluateConfig) -> Prepared:
         GpuspikeError: no such run or prices, a damaged checkpoint, or a folder that cannot be written to.
     """
     folder = Path(config.run)
-    prices = [read_prices(find(name, conf_folder() / "prices")) for name in dict.fromkeys(config.prices)]
     first = read_config(folder / "config.yaml")
     trained = own_data.at(first, vars(config.dataset), folder)
     own_data.require(trained, folder)
@@ -92,8 +91,12 @@ def prepare(config: EvaluateConfig) -> Prepared:
     if config.chip_seed is not None:
         trained.chip_seed = config.chip_seed
     arrays, header = checkpoint.load(folder / "checkpoint.npz")
+    named = first.substrate.prices
+    kept = own_prices.kept(header, folder, named)
+    asked = [own_prices.given(name, named, kept) for name in dict.fromkeys(config.prices)]
+    own = None if config.substrate else own_prices.of_run(named, kept, "prices=FILE")[0]
     try:
-        parts = build(trained, to_train=False)
+        parts = build(trained, to_train=False, prices=own)
     except NoRoom as error:  # a chip is changed in its file here
         zeros = ", ".join(f"{name}: 0" for name in error.limits)
         raise error.by(f"substrate=FILE.yaml with {zeros} in the chip's file") from None
@@ -113,6 +116,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     learnt = Parameters.from_arrays(arrays, layers, trained.replicas, dtype, place, parts.trained)
     parts, machine = parts.having(learnt, machine)
     note = own_data.change(trained, own_data.kept(header), first)
+    notes = [text for text in (note, *(text for _, text in asked)) if text]
     question = _question(config)
     if note:  # what is asked of other data is another question
         question["data"] = own_data.entries(trained)
@@ -120,7 +124,8 @@ def prepare(config: EvaluateConfig) -> Prepared:
     answer = _place(config, question)
     _check_writable(answer)
     epoch = int(header.get("epoch", 0))
-    return Prepared(folder, parts, machine, learnt.weights, epoch, prices, question, answer, note)
+    prices = [each for each, _ in asked]
+    return Prepared(folder, parts, machine, learnt.weights, epoch, prices, question, answer, notes)
 
 
 def _question(config: EvaluateConfig) -> dict[str, Any]:
@@ -175,7 +180,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """
     prepared, split = prepare(config), config.split.value
     parts = prepared.parts
-    notes = [prepared.note]
+    notes = list(prepared.notes)
     if config.substrate:  # the run's own has been trained on
         where = " in a file of a chip, substrate=FILE.yaml,"
         notes.append(
@@ -197,7 +202,9 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     data = {split: Labelled(parts.receive(samples.features, again=True), samples.labels)}
     measured = measure(parts, prepared.machine, prepared.weights, data, split, prepared.prices)
     result = measured.results[split]
-    accounts = {prices.key: on_chip(parts, measured, prices) for prices in prepared.prices}
+    keys = answer_keys(prepared.prices, list(dict.fromkeys(config.prices)))
+    each = [on_chip(parts, measured, prices) for prices in prepared.prices]
+    accounts = dict(zip(keys, each, strict=True))
     answer = plain(
         {
             "run": str(prepared.folder),

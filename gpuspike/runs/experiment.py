@@ -232,18 +232,19 @@ def _evaluated_together(
     return min([*each, held(config.replicas, False)])
 
 
-def build(config: Config, *, to_train: bool = True) -> Experiment:
+def build(config: Config, *, to_train: bool = True, prices: Prices | None = None) -> Experiment:
     """Builds every part of a run, so that a value that cannot work is refused before any work.
 
     Args:
         to_train: False where only the network is asked: a device then need not hold a training.
+        prices: those that a run has kept; None: those that the configuration names.
 
     Raises:
         GpuspikeError: what was expected, and what was got.
     """
-    check_values(config)
+    check_values(config, priced=prices is not None)
     model, training = config.model, config.training
-    prices = read_prices(find(config.substrate.prices, conf_folder() / "prices"))
+    prices = prices or read_prices(find(config.substrate.prices, conf_folder() / "prices"))
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     substrate = checked_substrate(config)
     backend = select(

@@ -300,6 +300,10 @@ class Map:
             [[p.accuracy.mean() if len(p.accuracy) else np.nan for p in row] for row in self.points]
         )
 
+    def undecided(self) -> NDArray[np.bool_]:
+        """(n_second, n_first) where more seeds would have to tell."""
+        return np.array([[point.verdict == UNDECIDED for point in row] for row in self.points])
+
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         cells = [

@@ -33,11 +33,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def answer(asked: NeedConfig, config: Config, experiment: str, console: Console) -> dict[str, Any]:
+def answer(
+    asked: NeedConfig, config: Config, experiment: str, console: Console, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """Searches, or draws a map, and keeps the answer with its figures and its page.
 
     Args:
         config: that is trained, or that a finished run was trained with;  experiment: its name.
+        overrides: what the command line changed of it.
 
     Returns:
         What the file holds.
@@ -56,6 +59,8 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
     units = units_of(of_values(config.model))
     axes = [axis(name).in_units(units) for name in asked.distortion]
     bench.check({})
+    if run is None and (note := bench.unit_note(overrides, [key for one in axes for key in one.parts])):
+        warn(note, console)
     for one in axes:  # what no chip of the kind can have is refused before any work
         try:
             bench.check(one.changes(vars(config.substrate), one.start))
@@ -91,6 +96,7 @@ def answer(asked: NeedConfig, config: Config, experiment: str, console: Console)
                 question.accuracy,
                 (found.axes[0].label, found.axes[1].label),
                 question.split,
+                found.undecided(),
             )
         for one in () if asked.map else axes:
             added = _added(one, config)

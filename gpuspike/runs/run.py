@@ -14,13 +14,12 @@ from rich.console import Console
 
 from gpuspike import plugins
 from gpuspike.accountant import neurobench
-from gpuspike.config.fitting import preset_values
-from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, ScheduleName, to_yaml
 from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
 from gpuspike.report.captions import captions
+from gpuspike.report.figures.names import boxes
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.runs.measure import chip_arrays, examine, measure, on_chip, summarize
@@ -35,8 +34,9 @@ from gpuspike.runs.progress import (
 )
 from gpuspike.runs.rehearsal import StopRequest, prepare_kernels
 from gpuspike.runs.tracking import Tracking
+from gpuspike.runs.units import unit_note
 from gpuspike.screen import LINE, discreet, warn
-from gpuspike.store import checkpoint, own_data, resume
+from gpuspike.store import checkpoint, own_data, own_prices, resume
 from gpuspike.store.identity import to_values
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.resume import Stopped
@@ -51,7 +51,6 @@ from gpuspike.store.run_folder import (
     release,
     replace_text,
 )
-from gpuspike.substrate.unit import other_unit
 from gpuspike.training.evaluation import Labelled
 from gpuspike.training.trainer import Trainer
 
@@ -118,9 +117,22 @@ def go_on(
     with locked(folder), _readable(folder):
         stopped = resume.read(folder, asked, overrides, begun)
         own_data.refuse_others(stopped.config, stopped.data, folder)
-        parts = build(stopped.config)
+        parts, note = resumable(stopped)
+        if note:
+            warn(note, console)
         with Tracking(stopped.config, console, watch) as tracking:
             return _run(parts, stopped.experiment, folder, console, stopped.overrides, tracking, stopped)
+
+
+def resumable(stopped: Stopped) -> tuple[Experiment, str]:
+    """The parts of a stopped run, with the prices that it has kept, and what its user should know of these.
+
+    Raises:
+        GpuspikeError: what was expected, and what was got.
+    """
+    way = "substrate.prices=FILE"
+    prices, note = own_prices.of_run(stopped.config.substrate.prices, stopped.prices, way)
+    return build(stopped.config, prices=prices), note
 
 
 @contextmanager
@@ -152,11 +164,7 @@ def _run(
     say_what_runs(parts, experiment, folder, console, overrides)
     trainer = new_trainer(parts)
     say_step(trainer.step.kind, console)
-    typed = [key_of(text).removeprefix("substrate.") for text in overrides]
-    lost = other_unit(
-        parts.substrate, parts.network.layers, trainer.weights, preset_values(), typed, "substrate."
-    )
-    if lost and stopped is None:
+    if stopped is None and (lost := unit_note(parts, trainer.weights, overrides)):
         warn(lost, console)
     book: dict[str, Any] = {
         "experiment": experiment,
@@ -167,6 +175,7 @@ def _run(
         "gpuspike": provenance["gpuspike"],
         "git": provenance["git"],
         own_data.DATA: own_data.digests(config),
+        own_prices.PRICES: parts.prices.kept(),
         resume.IMAGE: parts.dataset.image_shape,
         "resumed": [],
         "date": began,
@@ -205,6 +214,8 @@ def _run(
     summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"], "date": book["date"]}
     with console.status("drawing figures"):
         missing = draw(parts, weights, data["test"], results["test"], records, folder / "figures", summary)
+    if lacking := boxes(parts.dataset.class_names):
+        warn(lacking, console)
     for name, reason in missing.items():
         warn(f"no figure {name}, the rest of the run is there: {reason}", console)
     summary["emulator"]["wall_s"] = time.perf_counter() - start

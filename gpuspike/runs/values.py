@@ -70,8 +70,11 @@ def delay_rule_of(config: Config) -> DelayRule:
     return rule.timed(model.tau_syn)
 
 
-def check_values(config: Config) -> None:
+def check_values(config: Config, *, priced: bool = False) -> None:
     """Refuses values that a part or nobody can use, as far as they are known without data.
+
+    Args:
+        priced: prices are known already, and their file is not asked.
 
     Raises:
         GpuspikeError: what was expected, and what was got, of everything that is wrong, by the keys.
@@ -154,7 +157,7 @@ def check_values(config: Config) -> None:
 
     check_all(
         [
-            prices,
+            *([] if priced else [prices]),
             spike_times,
             neuron,
             chip,

@@ -16,7 +16,7 @@ from gpuspike.config.keys import key_of
 from gpuspike.config.schema import Config, from_values, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.reading import text_of
-from gpuspike.store import checkpoint, own_data
+from gpuspike.store import checkpoint, own_data, own_prices
 from gpuspike.store.identity import differences, within
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, refuse_links, replace_text
 from gpuspike.substrate.distortions import DISTORTIONS
@@ -45,6 +45,7 @@ class Stopped:
         data: digests of the files of a user's own that it is on; none where none were kept.
         doubt: why these may hold other data now, "" where that is known.
         image: (rows, columns) of its samples; None where they are no images, or none were kept.
+        prices: what it has kept of its prices, see `own_prices.kept`; nothing where others are asked for.
     """
 
     config: Config
@@ -61,6 +62,7 @@ class Stopped:
     data: dict[str, str]
     doubt: str
     image: tuple[int, ...] | None
+    prices: dict[str, Any]
 
 
 def read(
@@ -117,8 +119,23 @@ def read(
     config = replace(config, resume=None)
     given = _again(given, overrides, first, config)
     doubt = own_data.change(config, data, first) if header else ""
+    others = asked is not None and "substrate.prices" in map(key_of, overrides)
     return Stopped(
-        config, name, given, epoch, arrays, records, resumed, code, damaged, date, wall_s, data, doubt, image
+        config=config,
+        experiment=name,
+        overrides=given,
+        epoch=epoch,
+        arrays=arrays,
+        records=records,
+        resumed=resumed,
+        code=code,
+        damaged=damaged,
+        date=date,
+        wall_s=wall_s,
+        data=data,
+        doubt=doubt,
+        image=image,
+        prices={} if others else own_prices.kept(header, folder, config.substrate.prices),
     )
 
 
@@ -163,8 +180,8 @@ def _records(path: Path, epoch: int, last: Mapping[str, Any] | None) -> list[dic
 
 
 def _free(kept: Config) -> tuple[str, ...]:
-    """Keys that a run may change: files of a user's own may have moved, what they hold is looked at."""
-    return (*FREE, *own_data.keys(kept))
+    """Keys that a run may change: files of a user's own may have moved, and prices train nothing."""
+    return (*FREE, "substrate.prices", *own_data.keys(kept))
 
 
 def _edited(kept: Config, written: Config, folder: Path) -> Config:
@@ -204,6 +221,8 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
         result = replace(result, backend=asked.backend)
     if "devices" in keys:
         result = replace(result, devices=asked.devices)
+    if "substrate.prices" in keys:
+        result = replace(result, substrate=replace(result.substrate, prices=asked.substrate.prices))
     moved = [name for name in own_data.files_of(kept) if f"dataset.{name}" in keys]
     result = own_data.at(result, {name: getattr(asked.dataset, name) for name in moved}, folder)
     if any(key.split(".")[0] == "tracking" for key in keys):

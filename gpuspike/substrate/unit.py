@@ -106,6 +106,15 @@ def _lost(substrate: Substrate, weights: Sequence[Array]) -> tuple[float, float]
 def _scaled(value: Any, unit: float) -> str:
     """A value in another unit, as it is typed."""
     if not isinstance(value, tuple):
-        return f"{value * unit:.4g}"
-    each = [f"{one * unit:.4g}" for one in value]
+        return _exactly(value * unit)
+    each = [_exactly(one * unit) for one in value]
     return each[0] if len(each) == 1 else f"[{','.join(each)}]"
+
+
+def _exactly(value: float) -> str:
+    """The fewest digits that give a value again when they are typed: 0.03333 is another step than 1/30."""
+    return next(
+        text
+        for digits in range(4, 18)
+        if math.isclose(float(text := f"{value:.{digits}g}"), value, rel_tol=1e-14)
+    )

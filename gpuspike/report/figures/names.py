@@ -57,3 +57,39 @@ def _width(letter: str) -> float:
         font = mpl.font_manager.FontProperties(size=10)
         width, _, _ = mpl.textpath.text_to_path.get_text_width_height_descent(letter, font, False)
     return width / 10 / AVERAGE
+
+
+def fonts(words: Sequence[str]) -> tuple[list[str], str]:
+    """Families of fonts that have the letters of some words between them, Matplotlib's own first.
+
+    Returns:
+        These, and the letters that no installed font has.
+    """
+    manager = lazy_matplotlib().font_manager
+    own = list(lazy_matplotlib().rcParams["font.family"])
+    lacking = {ord(letter) for word in words for letter in clean(word) if not letter.isspace()}
+    lacking -= set(manager.get_font(manager.findfont(manager.FontProperties())).get_charmap())
+    # Those for many scripts, and for one with plain letters, before whatever else has a letter.
+    installed = sorted(manager.fontManager.ttflist, key=lambda font: ("Sans" not in font.name, font.name))
+    for font in installed if lacking else ():
+        try:
+            has = lacking & set(manager.get_font(font.fname).get_charmap())
+        except (OSError, RuntimeError):  # gone since Matplotlib has listed it
+            continue
+        if has and "lastresort" not in font.name.lower().replace(" ", ""):  # all of whose letters are boxes
+            own.append(font.name)
+            lacking -= has
+    return own, "".join(map(chr, sorted(lacking)))
+
+
+def boxes(words: Sequence[str]) -> str:
+    """That letters of some words are drawn as boxes, and the way out; "" where a font has them."""
+    _, lacking = fonts(words)
+    if not lacking:
+        return ""
+    shown = lacking if len(lacking) <= 6 else f"{lacking[:6]}…"
+    return (
+        f"no installed font has {shown} of the names of classes, which figures show as boxes: Noto Sans CJK "
+        "has those of China, Japan and Korea (apt-get install fonts-noto-cjk), Noto Sans others; "
+        f"Matplotlib finds a new font once its list in {lazy_matplotlib().get_cachedir()} is removed"
+    )

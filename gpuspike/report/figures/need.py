@@ -81,6 +81,7 @@ def pair(
     accuracy: float,
     labels: tuple[str, str],
     split: str,
+    undecided: NDArray[np.bool_] | None = None,
 ) -> Figure:
     """Mean accuracy of two distortions at once, a cell for each pair, and the border as a line.
 
@@ -88,6 +89,7 @@ def pair(
         means: (n_second, n_first) shares, NaN where there is none.
         values: of the first, which goes across, and of the second.
         accuracy: that was asked for.
+        undecided: (n_second, n_first) cells whose interval holds that accuracy, which are hatched.
     """
     figure = new_figure(height=2.9)
     axes = figure.subplots()
@@ -102,6 +104,13 @@ def pair(
                 column, row, f"{share:.1f}", ha="center", va="center", fontsize=6.5,
                 color="white" if dark else "black",
             )  # fmt: skip
+    if undecided is not None and undecided.any():
+        patches = lazy_matplotlib().patches
+        look: dict[str, Any] = {"facecolor": "none", "edgecolor": GREY, "hatch": "////", "linewidth": 0}
+        for row, column in np.argwhere(undecided):
+            axes.add_patch(patches.Rectangle((column - 0.5, row - 0.5), 1, 1, **look))
+        told = [patches.Patch(label="undecided", **look)]
+        axes.legend(handles=told, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
     known = shares.compressed()
     if known.size and min(means.shape) > 1 and known.min() < 100 * accuracy < known.max():
         axes.contour(shares, levels=[100 * accuracy], colors=[VERMILION], linewidths=1.2)
