@@ -61,6 +61,7 @@ class Case:
         target: microseconds of a step.
         inputs: pixels of an image; 0: INPUTS.
         black: share of pixels that are.
+        branches: the graph has some; without them it has the same bits.
     """
 
     name: str
@@ -69,11 +70,13 @@ class Case:
     experiment: str = "mnist"
     inputs: int = 0
     black: float = 0.0
+    branches: bool = True
 
 
 CASES = (
     Case("train 784-350-10, batch 80, kernel by kernel", ("training.cuda_graph=false",)),
     Case("train 784-350-10, batch 80, graph", (), 150.0),
+    Case("train 784-350-10, batch 80, no branches", branches=False),
     Case("train 784-350-10, images without noise, batch 80, graph", ("training.input_noise=0",), black=0.81),
     Case("train 784-350-10, batch 80, 64 replicas, graph", ("replicas=64",)),
     Case("train 784-350-10, batch 10,000, graph", ("training.batch_size=10000",)),
@@ -135,7 +138,10 @@ def prepare(case: Case, most_steps: int, least_steps: int = 2) -> Prepared:
         Labelled(parts.receive(split.features), split.labels)
         for split in (parts.dataset.train, parts.dataset.splits["validation"])
     )
-    return Prepared(new_trainer(parts), train, validation, batch, job.config.replicas, n_steps)
+    trainer = new_trainer(parts)
+    if isinstance(trainer.step, DeviceStep):
+        trainer.step.lane.branches = case.branches
+    return Prepared(trainer, train, validation, batch, job.config.replicas, n_steps)
 
 
 def measure(case: Case, repeats: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -33,7 +33,7 @@ class Device:
         cache: bytes of the second-level cache, and cache_speed, bytes/s.
         near, far, wait: clocks until a load from the first- and second-level cache, and a barrier, is there.
         graph, queued: seconds from the end of a kernel to the next one's begin in a graph, and of the host
-            for a launch.
+            for a launch. A kernel that comes behind another branch's, too, takes as long once more.
     """
 
     name: str
@@ -123,6 +123,51 @@ def seconds(work: Work, n_bytes: float, device: Device) -> dict[str, float]:
         "latency": -(-blocks // together) * work.chain / device.clock,
         "memory": n_bytes / speed,
     }
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the launches of a graph run.
+
+    Attributes:
+        path: numbers of those that the end waits for, one behind the other, and gaps: seconds between them.
+        shared: seconds more, since branches share the multiprocessors.
+    """
+
+    path: tuple[int, ...]
+    gaps: float
+    shared: float
+
+
+def schedule(launches: Sequence[Launch], bounds: Sequence[dict[str, float]], device: Device) -> Schedule:
+    """The longer of branches; or what they issue, load and move, one after the other, if that is longer.
+
+    The latter is as if each had the same multiprocessors: nothing is gained where one alone keeps them busy.
+    """
+    ends, before, gaps = [], [], []
+    last = {False: -1, True: -1}
+    for number, (launch, own) in enumerate(zip(launches, bounds, strict=True)):
+        behind = max(last[launch.beside], launch.waits, key=lambda one: ends[one] if one >= 0 else 0.0)
+        before.append(behind)
+        gaps.append(device.graph * (1 + (launch.waits >= 0)))
+        ends.append((ends[behind] if behind >= 0 else 0.0) + gaps[-1] + max(own.values()))
+        last[launch.beside] = number
+    shared, first = 0.0, -1
+    for number, launch in enumerate(launches):
+        if launch.beside and first < 0:
+            first = launch.waits + 1
+        elif first >= 0 and not launch.beside and launch.waits >= 0:  # joined
+            begun = ends[first - 1] if first else 0.0
+            apart = sum(
+                max(v for name, v in own.items() if name != "latency") for own in bounds[first:number]
+            )
+            shared += max(0.0, apart - (ends[before[number]] - begun))
+            first = -1
+    path, number = [], max(range(len(ends)), key=lambda one: ends[one], default=-1)
+    while number >= 0:
+        path.append(number)
+        number = before[number]
+    return Schedule(tuple(path[::-1]), sum(gaps[number] for number in path), shared)
 
 
 # --- hot loops ----------------------------------------------------------

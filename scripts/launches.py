@@ -11,9 +11,9 @@ import importlib.machinery
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class Launch:
         numbers: whole ones among the arguments, in order.
         n_bytes: of all its arrays, each once.
         itemsize: of the type of its sums.
+        beside: in a graph it is part of a branch.
+        waits: number of the launch, or -1: of none, that it comes behind on the other side, too.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Launch:
     numbers: tuple[int, ...]
     n_bytes: int
     itemsize: int
+    beside: bool = False
+    waits: int = -1
 
 
 _noted: list[Launch] = []
@@ -50,7 +54,8 @@ def _note(name: str, grid: int, block: int, arguments: tuple[Any, ...]) -> None:
     numbers = tuple(int(a) for a in arguments if isinstance(a, int | np.integer))
     real = [a.dtype.itemsize for a in arrays if a.dtype.kind == "f"]
     n_bytes = sum(a.nbytes for a in arrays)
-    _noted.append(Launch(name, grid, block, numbers, n_bytes, min(real, default=4)))
+    launch = Launch(name, grid, block, numbers, n_bytes, min(real, default=4))
+    _noted.append(replace(launch, **_Stream.edges()))
 
 
 def _blocks(size: int) -> int:
@@ -149,6 +154,58 @@ class _Scope:
         return lambda *_, **__: 0
 
 
+class _Event:
+    """A place behind the last launch of a stream."""
+
+    behind = -1
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def record(self, stream: Any = None) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+class _Stream(_Scope):
+    """One of a capture: that which began it, or a branch's."""
+
+    current: ClassVar[list[_Stream]] = []
+    captured: ClassVar[_Stream | None] = None
+    last = waits = -1
+
+    def __enter__(self) -> _Stream:
+        self.current.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.current.pop()
+
+    def begin_capture(self) -> None:
+        _Stream.captured = self
+
+    def end_capture(self) -> _Scope:
+        _Stream.captured = None
+        return _Scope()
+
+    def record(self, event: _Event) -> None:
+        event.behind = self.last
+
+    def wait_event(self, event: _Event) -> None:
+        self.waits = event.behind
+
+    @classmethod
+    def edges(cls) -> dict[str, Any]:
+        """Of the next launch."""
+        if cls.captured is None:
+            return {}
+        own = cls.current[-1]
+        waits, own.waits, own.last = own.waits, -1, len(_noted)
+        return {"beside": own is not cls.captured, "waits": waits}
+
+
 def _module() -> ModuleType:
     cupy = ModuleType("cupy")
     cupy.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
@@ -178,7 +235,7 @@ def _module() -> ModuleType:
         broadcast_to=lambda array, shape: np.broadcast_to(np.asarray(array), shape).view(Array),
         get_default_memory_pool=_Scope,
         cuda=SimpleNamespace(
-            Device=_Scope, Stream=_Scope, MemoryPool=_Scope, Event=_Scope, runtime=runtime,
+            Device=_Scope, Stream=_Stream, MemoryPool=_Scope, Event=_Event, runtime=runtime,
             get_elapsed_time=lambda *_: 1.0, get_current_stream=_Scope,
             using_allocator=lambda _: nullcontext(),
         ),

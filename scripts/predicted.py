@@ -5,8 +5,9 @@
 Needs no device: the package's own code says what it launches (`launches.py`), NVIDIA's compiler what a pair
 of the hot loops costs (`machine_code.py`, which says what to install), and a model of the device, of data
 sheets and assumptions, what a launch takes: the largest of the bounds in `device_model.py`. A case takes the
-sum of its launches and of the gaps between them; where the host launches one by one, that at least. Bounds
-that hold each other up are not in it, so that a device will rather take longer.
+sum of its launches and of the gaps between them, of a graph's branches the longer one; where the host
+launches one by one, that at least. Bounds that hold each other up are not in it, so that a device will
+rather take longer.
 
 Columns:
 
@@ -115,13 +116,13 @@ def _kernel_task(case: benchmark.Case) -> Task:
 
 def _training_task(case: training.Case) -> Task:
     """A step of a case of `benchmark_gpu_training`."""
+    graph = not any("cuda_graph=false" in value for value in case.overrides)
     with launches.noted() as (_, noted):
-        _step(case, noted)
+        _step(case, noted, graph)
         seen = tuple(noted)
         gc.collect()  # a training's memory is given back to this CuPy
     is_step = "784-350-10, batch 80, graph" in case.name
     ideal = case.name.replace(ON_CHIP, "") if ON_CHIP in case.name else ""
-    graph = not any("cuda_graph=false" in value for value in case.overrides)
     images = (case.inputs or training.INPUTS) if case.black else 0
     return Task(case.name, seen, STEP if is_step else None, graph, twice=ideal, images=images)
 
@@ -130,12 +131,13 @@ ON_CHIP = " on BrainScaleS-2"
 """What the name of a chip's step has beside the ideal network's."""
 
 
-def _step(case: training.Case, noted: list[Launch]) -> None:
+def _step(case: training.Case, noted: list[Launch], graph: bool) -> None:
     made = training.prepare(case, 1, 1)
     step = made.trainer.step
-    step.begin(made.train, np.zeros((made.replicas, made.batch), np.int64), 0, 0.01)
-    noted.clear()
-    step.batch(0)  # the first runs kernel by kernel
+    step.begin(made.train, np.zeros((made.replicas, 2 * made.batch), np.int64), 0, 0.01)
+    for number in range(1 + graph):  # the first runs kernel by kernel, the second is captured
+        noted.clear()
+        step.batch(number)
 
 
 def tasks(substring: str = "") -> list[Task]:
@@ -254,21 +256,19 @@ def of_launch(launch: Launch, task: Task, device: Device, loops: Counted) -> dic
 
 
 def predict(task: Task, device: Device, loops: Counted = counted) -> Row:
-    """A case's time: its launches one after the other, and the gaps between them."""
-    parts, unknown, n_launches = dict.fromkeys(model.BOUNDS, 0.0), [], len(task.launches)
-    for launch in task.launches:
-        bounds = of_launch(launch, task, device, loops)
-        if bounds is None:
-            unknown.append(launch.name)
-            continue
-        name = max(bounds, key=lambda one: bounds[one])
-        parts[name] += bounds[name]
-    busy = sum(parts.values())
-    parts["launches"] = n_launches * device.graph
-    if (
-        not task.graph
-    ):  # what the device does in the meantime is hidden behind the host's work, or the other way
-        parts["launches"] = max(parts["launches"], n_launches * device.queued - busy)
+    """A case's time: its launches, one after the other but for branches, and the gaps between them."""
+    parts, n_launches = dict.fromkeys(model.BOUNDS, 0.0), len(task.launches)
+    known = [of_launch(launch, task, device, loops) for launch in task.launches]
+    unknown = [one.name for one, own in zip(task.launches, known, strict=True) if own is None]
+    bounds = [own or dict.fromkeys(model.BOUNDS[:-1], 0.0) for own in known]
+    found = model.schedule(task.launches, bounds, device)
+    for own in (bounds[number] for number in found.path):
+        name = max(own, key=lambda one: own[one])
+        parts[name] += own[name]
+    parts["issue"] += found.shared
+    # What the device does in the meantime is hidden behind the host's work, or the other way.
+    hosts = 0.0 if task.graph else n_launches * device.queued - sum(parts.values())
+    parts["launches"] = max(found.gaps, hosts)
     parts = {name: 1e6 * value for name, value in parts.items()}
     total = None if unknown else sum(parts.values())
     return Row(task.name, total, parts, n_launches, task.target, tuple(dict.fromkeys(unknown)))
@@ -318,9 +318,8 @@ def detail(task: Task, device: Device) -> Table:
     for launch, times in Counter(task.launches).items():
         bounds = of_launch(launch, task, device, counted) or {}
         numbers = [f"{1e6 * value:.1f}" for value in bounds.values()]
-        result.add_row(
-            launch.name.replace("gpuspike", "").strip("_:"), str(launch.grid), str(times), *numbers
-        )
+        name = launch.name.replace("gpuspike", "").strip("_:") + ", beside" * launch.beside
+        result.add_row(name, str(launch.grid), str(times), *numbers)
     return result
 
 

@@ -166,8 +166,10 @@ def plan(
             down = 0
             if number > 1:  # the input times' gradient, that of the bias spikes too, and weights transposed
                 down = n_replica * n_samples * n_pre * real + (weights if backend != "cuda" else 0)
-            # On the CPU one job takes all layers back, so that the factors of all are there at once.
-            held = passing if backend == "cuda" else arrays
+            # On the CPU one job takes all layers back, so that the factors of all are there at once; on a
+            # device those of layers whose weights' gradient runs beside what the layers before need.
+            beside = number > 1 and cuda_source.goes_beside(n_replica, n_pre, n_post, n_samples)
+            held = passing if backend == "cuda" and not beside else arrays
             held[name + "backward"] = patches + factors + down + (parts * weights if parts > 1 else 0)
             if backend != "cuda" and number == 1 and n_pre >= GROUPS_FROM:  # inputs that spike together
                 arrays[name + "groups"] = n_replica * n_batch * n_pre * (real + GROUP_BYTES) + weights

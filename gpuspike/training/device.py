@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class DeviceStep:
     """What `piecewise.PiecewiseStep` does, on a device; arguments as there.
 
     The arrays of the trainer have a twin on the device, which the steps change; `pull` and `push` copy. A
-    full batch runs kernel by kernel the first time, is then captured as a graph, and replayed from there on.
+    full batch runs kernel by kernel the first time, is then captured as a graph with branches, and replayed.
     The last, smaller batch of an epoch always runs kernel by kernel: with the same bits.
 
     Args:
@@ -108,6 +109,8 @@ class DeviceStep:
             and self._fresh is None
             and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)
         )
+        # Gradients of a chip's own weights are looked at once more.
+        self._plain = not (isinstance(network, OnChip) and (network.exact or network.network.convolves))
         self._graph: cuda_graph.Captured | None = None
         self._warm: int | None = None  # the lane's refusals, where a full batch has run in what it has
         self._batches: cuda_step.Batches | None = None
@@ -147,6 +150,10 @@ class DeviceStep:
                 totals=place(np.zeros((3 + len(sizes), n_replica))),
                 clock=self._clock,
             )
+            self._wanted = self._judgement.active
+            if not rule.bump_replaces_step:  # every replica takes a step: nothing waits to be told so
+                self._wanted = place(np.ones(n_replica, np.bool_))
+            self._rates = cuda_update.room_for_rates(self._optimizer, self._learning_rate, n_replica)
         self._lane.wait()
 
     @property
@@ -274,7 +281,7 @@ class DeviceStep:
 
     def _step(self, n_batch: int, moment: Moment) -> None:
         """One batch, in the order of `piecewise.PiecewiseStep.batch`; kernels only."""
-        network, rule, at, batches = self._network, self._rule, self._judgement, self._batches
+        network, rule, batches = self._network, self._rule, self._batches
         assert batches is not None
         weights = self._named("weights")
         network = network.during(weights) if isinstance(network, OnChip) else network
@@ -285,16 +292,28 @@ class DeviceStep:
             cuda_step.jitter_now(t_in, self._noise, self._seeds, self._clock)
         states = network.forward(weights, LayerInput(t_in, order), moment)
         losses, t_out_grad = self._loss(states[-1].t_out, labels)
-        cuda_step.count_all([state.t_out for state in states], self._silent)
-        share = n_batch / batches.order.shape[1]
-        cuda_step.judge(at, self._silent, labels, states[-1].t_out, losses, share)
+        self._judge(states, labels, losses, n_batch / batches.order.shape[1])
         pulls = self._pulls(states, labels, network.dead_maps)
-        grads = network.backward(
-            weights, states, t_out_grad, active=at.active, max_weight_grad=rule.limit, pushes=pulls
-        )
+        with nullcontext() if self._plain else cuda_graph.in_order():
+            grads = network.backward(
+                weights, states, t_out_grad, active=self._wanted, max_weight_grad=rule.limit, pushes=pulls
+            )
+        cuda_graph.joined()
         for pull, state, first in zip(pulls, states, self._first, strict=bool(pulls)):
             pull.follow(state.t_out, self._silent, first)
         self._descend(weights, grads.weights, network)
+
+    def _judge(self, states: list[LayerState], labels: Any, losses: Any, share: float) -> None:
+        """The batch's figures and what follows for the weights, beside the gradients.
+
+        Where a bump replaces a step they come first: of whom it does so no gradient is wanted.
+        """
+        at, outs = self._judgement, [state.t_out for state in states]
+        steps, first = self._arrays.get("optimizer_steps"), self._rule.bump_replaces_step
+        with nullcontext() if first else cuda_graph.beside(labels, losses, *outs):
+            cuda_step.count_all(outs, self._silent)
+            cuda_step.judge(at, self._silent, labels, outs[-1], losses, share)
+            cuda_update.find_rates(self._optimizer, self._rates, steps, self._learning_rate, at.active)
 
     def _pulls(
         self, states: list[LayerState], labels: Any, dead: Sequence[Array | None]
@@ -333,9 +352,7 @@ class DeviceStep:
         bumps = cuda_update.Bumps(at.layer, at.size, silent, self._first, places, most, targeted)
         kept = [self._named(f"optimizer_{name}") for name in self._optimizer.STATE]
         states = [[arrays[number] for arrays in kept] for number in range(len(weights))]
-        steps = self._arrays.get("optimizer_steps")
-        rate = self._learning_rate
-        cuda_update.descend_active(self._optimizer, weights, grads, states, steps, rate, at.active, bumps)
+        cuda_update.descend_active(self._optimizer, weights, grads, states, self._rates, at.active, bumps)
 
     def figures(self) -> Array:
         """See `step.Step.figures`; waits for the device."""

@@ -3,6 +3,8 @@
 The stand-in keeps arrays in the computer's memory and runs kernels as shim.h says. It is strict where CuPy
 and the driver are silent: every argument's type is compared with the kernel's, work on one stream must be
 waited for before another touches anything, and a graph may hold no memory that is not its own or kept alive.
+A graph's launches run in any order that its edges leave, and what is given back while it is captured is
+somebody else's from there on.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import ctypes
 import hashlib
 import importlib.machinery
 import os
+import random
 import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -190,10 +194,11 @@ class Device:
             or of CuPy's where captures_library says so.
         stream: the current stream, None for the default one;  busy: the one with work nobody has waited for.
         launches: kernels and graphs launched.
+        chance: what chooses among the orders in which a graph may run.
         refusals: how many of the next blocks of memory there is no room for.
     """
 
-    recorded: list[tuple[Callable[[], None], list[Any]]] | None = None
+    recorded: FakeCapture | None = None
     closed = captures_library = False
     empty: Any = None  # makes an array in the current pool
     count, current, refusals = 1, 0, 0
@@ -203,6 +208,7 @@ class Device:
     def __init__(self) -> None:
         self._streams: dict[int, FakeStream | None] = {}
         self._busy: dict[int, Any] = {}
+        self.chance = random.Random(0)
 
     @property
     def stream(self) -> FakeStream | None:
@@ -226,6 +232,7 @@ class Device:
         self._streams.clear()
         self._busy.clear()
         self.launches.clear()
+        self.chance.seed(0)
 
     def work(self, what: str) -> None:
         """Something is asked of the device that is no kernel of ours."""
@@ -234,9 +241,10 @@ class Device:
         self.touch()
 
     def touch(self) -> None:
-        """The current stream uses memory."""
-        assert self.busy in ((), self.stream), "another stream's work was not waited for"
-        self.busy = self.stream
+        """The current stream uses memory; branches of a capture run where its graph will."""
+        stream = self.stream if self.recorded is None else self.recorded.stream
+        assert self.busy in ((), stream), "another stream's work was not waited for"
+        self.busy = stream
 
     def launch(
         self,
@@ -262,7 +270,7 @@ class Device:
         assert here in ready, f"{name} would be compiled in a capture"
         used = [owner(array) for array in arrays]
         others = [weakref.ref(one) for one in used if getattr(one, "pool", None) != id(self.pool)]
-        self.recorded.append((run, others))
+        self.recorded.add(self.stream, run, others)
 
 
 device = Device()
@@ -326,18 +334,90 @@ class FakeStream:
         assert self.non_blocking
         assert device.recorded is None
         assert device.pool is not default_pool, "a graph needs memory of its own"
-        device.recorded = []
+        device.recorded = FakeCapture(self)
         self.given_back = device.pool.given_back
 
     def end_capture(self) -> FakeGraph:
         assert device.recorded is not None
         recorded, device.recorded = device.recorded, None
-        return FakeGraph(recorded, weakref.ref(device.pool), self.given_back)
+        assert recorded.stream is self
+        recorded.check_joined()
+        return FakeGraph(recorded.nodes, weakref.ref(device.pool), self.given_back)
+
+    def record(self, event: FakeEvent) -> None:
+        event.record(self)
+
+    def wait_event(self, event: FakeEvent) -> None:
+        assert device.recorded is not None, "the edges that are known here are those of a graph"
+        assert event.capture is device.recorded, "an event that was not recorded in this capture"
+        last = device.recorded.last
+        last[self] = last.get(self, frozenset()) | event.behind
+
+
+class FakeEvent:
+    """A point in a stream's work; one that is captured knows what comes before."""
+
+    capture: FakeCapture | None = None
+    behind: frozenset[int] = frozenset()
+
+    def __init__(self, *, disable_timing: bool = False) -> None:
+        self.timed = not disable_timing
+
+    def record(self, stream: FakeStream | None = None) -> None:
+        self.capture = device.recorded
+        if self.capture is not None:
+            assert not self.timed
+            self.behind = self.capture.last[stream or device.stream]
+
+    def synchronize(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Node:
+    """Of a graph.
+
+    Attributes:
+        others: memory that it uses and the graph does not keep;  behind: numbers of the nodes before it.
+    """
+
+    run: Callable[[], None]
+    others: list[Any]
+    behind: frozenset[int]
+
+
+class FakeCapture:
+    """Launches, and which of them each comes behind.
+
+    Attributes:
+        stream: whose work is captured.
+        last: of each stream that takes part, what its next launch comes behind.
+    """
+
+    def __init__(self, stream: FakeStream) -> None:
+        self.stream = stream
+        self.nodes: list[Node] = []
+        self.last: dict[Any, frozenset[int]] = {stream: frozenset()}
+
+    def add(self, stream: Any, run: Callable[[], None], others: Sequence[Any] = ()) -> None:
+        assert stream in self.last, "a launch on a stream that takes no part in the capture"
+        self.nodes.append(Node(run, list(others), self.last[stream]))
+        self.last[stream] = frozenset({len(self.nodes) - 1})
+
+    def check_joined(self) -> None:
+        """As the driver does."""
+        found: set[int] = set()
+        left = [*self.last[self.stream]]
+        while left:
+            number = left.pop()
+            left += self.nodes[number].behind - found
+            found.add(number)
+        assert len(found) == len(self.nodes), "a branch was not joined before the end of the capture"
 
 
 class FakeGraph:
-    def __init__(self, recorded: Any, pool: Any, given_back: int) -> None:
-        self.recorded, self.pool, self.device_id = recorded, pool, device.current
+    def __init__(self, nodes: list[Node], pool: Any, given_back: int) -> None:
+        self.nodes, self.pool, self.device_id = nodes, pool, device.current
         self.given_back = given_back
 
     def launch(self, stream: FakeStream | None = None) -> None:
@@ -348,9 +428,27 @@ class FakeGraph:
         assert self.pool().given_back == self.given_back, "the graph's memory was given back"
         device.touch()
         device.launches.append("graph")
-        for run, others in self.recorded:
-            assert all(other() is not None for other in others), "memory that a graph uses was freed"
-            run()
+        for node in self.ordered():
+            assert all(other() is not None for other in node.others), "memory that a graph uses was freed"
+            node.run()
+
+    def ordered(self) -> Iterator[Node]:
+        """One of the orders that the edges leave: branches as early as can be, as late, or anyhow."""
+        early = device.chance.choice((0.0, 0.5, 1.0))
+        missing = [len(node.behind) for node in self.nodes]
+        followers: list[list[int]] = [[] for _ in self.nodes]
+        for number, node in enumerate(self.nodes):
+            for before in node.behind:
+                followers[before].append(number)
+        ready = [number for number, n in enumerate(missing) if n == 0]
+        while ready:
+            chosen = ready.pop(0 if device.chance.random() < early else -1)
+            yield self.nodes[chosen]
+            for number in followers[chosen]:
+                missing[number] -= 1
+                if missing[number] == 0:
+                    ready.append(number)
+            ready.sort()
 
 
 class OutOfMemoryError(Exception):
@@ -379,7 +477,8 @@ class FakeMemoryPool:
         self.held = self.live = self.peak = self.given_back = 0
         self.allocator = allocator or (lambda size: SimpleNamespace(mem=FakeMemory(size)))
 
-    def malloc(self, size: int) -> Any:
+    def malloc(self, size: int, kind: Any = np.int8) -> Any:
+        """Memory of so many bytes, for numbers of a kind."""
         if not self.free.get((device.current, size)):
             try:
                 block = self.allocator(size)
@@ -390,15 +489,22 @@ class FakeMemoryPool:
             self.free.setdefault((device.current, size), []).append(block.mem.storage)
         storage = self.free[device.current, size].pop()
         lease = (ctypes.c_byte * size).from_buffer(storage)
-        weakref.finalize(lease, self.give_back, storage, device.current)
+        weakref.finalize(lease, self.give_back, storage, device.current, kind)
         self.live += size
         self.peak = max(self.peak, self.live)
-        lease.pool = id(self)
+        lease.pool, lease.storage = id(self), storage
         return lease
 
-    def give_back(self, storage: Any, number: int) -> None:
+    def give_back(self, storage: Any, number: int, kind: Any) -> None:
+        """It is the next one's, whoever asks; of what a graph uses, behind what its stream was given before.
+
+        CuPy's pool hands memory out for the stream that it was taken on, which is the captured one: a branch
+        allocates nothing.
+        """
         self.live -= len(storage)
         self.free.setdefault((number, len(storage)), []).append(storage)
+        if device.recorded is not None and device.pool is self and number == device.current:
+            device.recorded.add(device.recorded.stream, lambda: spoil(storage, kind))
 
     def total_bytes(self) -> int:
         return self.held
@@ -409,6 +515,13 @@ class FakeMemoryPool:
         for number, size in list(self.free):
             if number == device.current:
                 self.held -= size * len(self.free.pop((number, size)))
+
+
+def spoil(storage: Any, kind: Any) -> None:
+    """Fills memory with somebody else's numbers."""
+    kind = np.dtype(kind)
+    array = np.frombuffer(storage, np.int8)[: len(storage) // kind.itemsize * kind.itemsize].view(kind)
+    array[...] = 1 if kind == np.bool_ else 77 if kind.kind == "i" else np.nan
 
 
 default_pool = FakeMemoryPool()
@@ -429,6 +542,15 @@ def owner(array: Any) -> Any:
     while isinstance(array, np.ndarray) and array.base is not None:
         array = array.base
     return array.obj if isinstance(array, memoryview) else array
+
+
+def loose(array: Any) -> np.ndarray:
+    """The numbers of an array, which hold no memory of a pool's: a kernel knows an address, and no more."""
+    storage = getattr(owner(array), "storage", None)
+    if storage is None:
+        return np.asarray(array)
+    first = array.ctypes.data - ctypes.addressof(storage)
+    return np.ndarray(array.shape, array.dtype, storage, first, array.strides)
 
 
 # --- a module that stands for CuPy ----------------------------------------------------------
@@ -472,7 +594,7 @@ class FakeArray(np.ndarray):
             device.work("assignment")
             super().__setitem__(key, value)
             return
-        target = np.asarray(self)
+        target = loose(self)
         library_kernel(lambda array: np.copyto(target, array), (value,), {}, self, "assignment")
 
     def copy(self, *_: Any) -> Any:
@@ -508,7 +630,7 @@ def plain(array: Any) -> Any:
         while frame.f_code.co_filename == __file__:
             frame = frame.f_back
         assert PACKAGE not in Path(frame.f_code.co_filename).parents, "CuPy takes no NumPy array"
-    return np.asarray(array) if isinstance(array, FakeArray) else array
+    return loose(array) if isinstance(array, FakeArray) else array
 
 
 def library_kernel(function: Any, inputs: Any, options: Any, out: Any, name: str = "") -> Any:
@@ -529,7 +651,7 @@ def library_kernel(function: Any, inputs: Any, options: Any, out: Any, name: str
         if out is None:
             like = computed()
             out = device.empty(like.shape, like.dtype)
-        target = np.asarray(out)
+        target = loose(out)
 
         def run() -> None:
             np.copyto(target, computed())
@@ -597,22 +719,22 @@ class FakeElementwiseKernel:
             assert not isinstance(arg, FakeArray) or arg.dtype.name == kind, name
             assert number < n_in or arg.shape == shape, name
         function = getattr(_kernels[self.kernel], f"{self.kernel.name}_float32")
+        plainly = [loose(arg) if isinstance(arg, FakeArray) else arg for arg in args]
 
         def run() -> None:
             passed: list[Any] = [ctypes.c_longlong(int(np.prod(shape)))]
             there = []
-            for number, (arg, (raw, kind, _)) in enumerate(zip(args, wanted, strict=True)):
-                if not isinstance(arg, FakeArray):
+            for number, (arg, (raw, kind, _)) in enumerate(zip(plainly, wanted, strict=True)):
+                if not isinstance(arg, np.ndarray):
                     make = {"int32": ctypes.c_int, "int64": ctypes.c_longlong, "float64": ctypes.c_double}
                     passed.append(make[kind](arg))
                     continue
-                plainly = np.asarray(arg)
-                spread = plainly if raw or number >= n_in else np.broadcast_to(plainly, shape)
+                spread = arg if raw or number >= n_in else np.broadcast_to(arg, shape)
                 there.append(np.array(spread, order="C"))  # of its own: outputs may lie apart
                 passed.append(ctypes.c_void_p(there[-1].ctypes.data))
             function(*passed)
-            for arg, array in zip(args[n_in:], there[-len(args[n_in:]) :], strict=True):
-                np.copyto(np.asarray(arg), array)
+            for arg, array in zip(plainly[n_in:], there[-len(plainly[n_in:]) :], strict=True):
+                np.copyto(arg, array)
 
         raws = [raw for arg, (raw, _, _) in zip(args, wanted, strict=True) if isinstance(arg, FakeArray)]
         device.launch(self.kernel.name, run, arrays, _ready, variant(arrays, raws, shape))
@@ -717,8 +839,12 @@ def module(library: Path) -> ModuleType:
         """Memory as a device hands it out: full of somebody else's numbers."""
         dtype, shape = np.dtype(dtype), (shape,) if isinstance(shape, int) else tuple(shape)
         size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        assert device.recorded is None or device.pool is not default_pool
-        array = np.frombuffer(device.pool.malloc(max(size, 1)), np.int8)[:size].view(dtype).reshape(shape)
+        captured = device.recorded
+        assert captured is None or device.pool is not default_pool
+        assert captured is None or captured.stream is device.stream, "memory is taken in a branch"
+        array = (
+            np.frombuffer(device.pool.malloc(max(size, 1), dtype), np.int8)[:size].view(dtype).reshape(shape)
+        )
         if device.recorded is None:
             array.fill(1 if array.dtype == np.bool_ else 77 if array.dtype.kind == "i" else np.nan)
         return array.view(FakeArray)
@@ -767,6 +893,8 @@ def module(library: Path) -> ModuleType:
                 runtimeGetVersion=lambda: 12090,
             ),
             Stream=FakeStream,
+            Event=FakeEvent,
+            get_elapsed_time=lambda *_: 1.0,
             MemoryPool=FakeMemoryPool,
             Memory=FakeMemory,
             MemoryPointer=lambda mem, offset: SimpleNamespace(mem=mem),

@@ -40,8 +40,6 @@ def test_every_kind_of_case_is_measured(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    cupy.cuda.Event = lambda: SimpleNamespace(record=lambda: None, synchronize=lambda: None)
-    cupy.cuda.get_elapsed_time = lambda *_: 1.0
     cupy.ones_like = lambda array: cupy.ones(array.shape, array.dtype)
     monkeypatch.setattr(script.backend, "cuda_problem", lambda: None)
     monkeypatch.setattr(script.backend, "device_name", lambda: "a device")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,8 +17,9 @@ from rich.console import Console
 import gpuspike as gs
 from gpuspike.config.evaluate import EvaluateConfig
 from gpuspike.config.schema import Config, jobs
-from gpuspike.errors import BackendError
+from gpuspike.errors import BackendError, DivergedError
 from gpuspike.kernels.cuda import call as cuda_call
+from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.runs import drawing
 from gpuspike.runs.evaluate import evaluate
 from gpuspike.runs.experiment import build, new_trainer
@@ -153,6 +155,25 @@ def test_a_captured_step_is_the_step_and_a_replica_its_run_alone(silence: list[s
         alone, _ = learns([*busy, "replicas=1", f"seed={replica}"], "cuda")
         for name, array in alone.state().items():
             np.testing.assert_array_equal(array[0], together.state()[name][replica], err_msg=name)
+
+
+def test_an_exact_gradient_of_weights_is_made_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at once more before the update, which alone waits for what goes beside."""
+    exact = ["substrate.gain_std=0.2", "substrate.gradient=exact", "replicas=1"]
+    expected, _ = learns([*exact, "training.cuda_graph=false"], "cuda")
+
+    def is_same(seed: int) -> bool:
+        device.chance.seed(seed)
+        try:
+            found, _ = learns(exact, "cuda")
+        except DivergedError:
+            return False
+        pairs = [(array, expected.state()[name]) for name, array in found.state().items()]
+        return all(np.array_equal(one, other) for one, other in pairs)
+
+    assert all(map(is_same, range(2)))
+    monkeypatch.setattr(cuda_graph, "in_order", nullcontext)
+    assert not all(map(is_same, range(8)))
 
 
 @each_silence

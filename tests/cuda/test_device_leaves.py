@@ -182,7 +182,7 @@ def test_optimisers_step_the_active_replicas_as_the_reference_does(optimizer: Op
     ours, rate = [fake(w.copy()) for w in weights], fake(np.array([0.01]))
     descent = Descent(optimizer, weights)
     state = {key: fake(array.copy()) for key, array in descent.state().items()}
-    no_bumps = cuda_update.no_bumps(3, 2)
+    no_bumps, rates = cuda_update.no_bumps(3, 2), cuda_update.room_for_rates(optimizer, rate, 3)
     kept = [[state[f"{name}_{number}"] for name in optimizer.STATE] for number in range(2)]
     for step in range(6):
         grads = [rng.normal(size=w.shape).astype(dtype) for w in weights]
@@ -190,9 +190,8 @@ def test_optimisers_step_the_active_replicas_as_the_reference_does(optimizer: Op
         descent.step(weights, grads, 0.01, active)
         theirs, mask = [fake(grad) for grad in grads], fake(active)
         with closed():
-            cuda_update.descend_active(
-                optimizer, ours, theirs, kept, state.get("steps"), rate, mask, no_bumps
-            )
+            cuda_update.find_rates(optimizer, rates, state.get("steps"), rate, mask)
+            cuda_update.descend_active(optimizer, ours, theirs, kept, rates, mask, no_bumps)
     pairs = [*zip(ours, weights, strict=True), *((state[key], a) for key, a in descent.state().items())]
     for got, expected in pairs:
         np.testing.assert_allclose(np.asarray(got), expected, **tolerances(dtype))

@@ -207,7 +207,7 @@ def test_bumping_and_figures_are_those_of_the_cpu(
             cuda_step.count_all(layers, counts)
             cuda_step.judge(at, counts, *given, 0.25)
             bumps = Bumps(at.layer, at.size, counts, (0, 37), (1, 1), (np.inf, most), targeted)
-            descend_active(SGD(0.0), ours, still, [still[:1], still[1:]], None, rate, at.active, bumps)
+            descend_active(SGD(0.0), ours, still, [still[:1], still[1:]], [rate], at.active, bumps)
         np.testing.assert_array_equal(np.asarray(at.layer), bumping.layer)
         np.testing.assert_array_equal(np.asarray(at.size), bumping.size)
         np.testing.assert_array_equal(np.asarray(at.active), ~bumped | (not replaces))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -79,7 +80,41 @@ def test_a_step_launches_what_the_page_says(step: predicted.Task) -> None:
     assert second.numbers[3:6] == (80, 350, 10)
     row = predicted.predict(step, H100, loop)
     assert sum(row.parts.values()) == pytest.approx(row.predicted)
-    assert row.parts["launches"] == pytest.approx(17 * 2.0)
+    beside = [one.name for one in step.launches if one.beside]
+    assert [re.sub(r".*::|<.*|gpuspike_", "", name) for name in beside] == [
+        "count_silent", "judge", "rates_Adam", "weights_gradient",
+    ]  # fmt: skip
+    apart = replace(step, launches=tuple(replace(one, beside=False, waits=-1) for one in step.launches))
+    alone = predicted.predict(apart, H100, loop)
+    assert alone.parts["launches"] == pytest.approx(17 * 2.0)
+    assert row.predicted is not None
+    assert alone.predicted is not None
+    assert 5.0 < alone.predicted - row.predicted < 25.0
+
+
+def test_a_schedule_by_hand() -> None:
+    made = launches.Launch("one", 1, 32, (), 4, 4)
+    # 0, then 1 and 2 beside 3 and 4, then 5: the edges between branches cost a gap more.
+    graph = [
+        made,
+        replace(made, beside=True, waits=0),
+        replace(made, beside=True),
+        made,
+        made,
+        replace(made, waits=2),
+    ]
+    device = replace(H100, graph=1.0)
+
+    def found(latency: Sequence[float], issue: float = 0.0) -> tuple[tuple[int, ...], float, float]:
+        bounds = [{"issue": issue, "latency": own} for own in latency]
+        planned = model.schedule(graph, bounds, device)
+        return planned.path, planned.gaps, planned.shared
+
+    assert found([1, 5, 1, 1, 1, 1]) == ((0, 1, 2, 5), 6.0, 0.0)
+    assert found([1, 1, 1, 5, 1, 1]) == ((0, 3, 4, 5), 5.0, 0.0)
+    # Four launches of 8 that all must be issued: what two branches of 16 and their gaps hide is too much.
+    assert found([8] * 6, 8.0) == ((0, 1, 2, 5), 6.0, 4 * 8.0 - (2 * 8.0 + 3.0))
+    assert model.schedule([], [], device) == model.Schedule((), 0.0, 0.0)
 
 
 def test_what_is_noted_is_what_is_launched(cupy: Any) -> None:

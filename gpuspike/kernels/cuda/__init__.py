@@ -10,6 +10,7 @@ CuPy compiles with -ftz=true: float32 numbers below 1e-38 count as 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from gpuspike.backend import cupy_module
 from gpuspike.errors import ShapeError
 from gpuspike.kernels.constants import GROUPS_FROM, MIXED
-from gpuspike.kernels.cuda import lazy, update
+from gpuspike.kernels.cuda import graph, lazy, update
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda.call import Array, Call, block_kernel, check, elementwise, forward_kernel
@@ -164,6 +165,8 @@ def backward(
 ) -> tuple[Array | None, Array]:
     """Gradients by the implicit function theorem; see `kernels.Kernels.backward`.
 
+    In a step's graph the weights' gradient goes `beside` that of the input times, where it leaves room.
+
     Args:
         order: not needed.
         active: (n_replica,) on the device; a NumPy array is sent there.
@@ -196,17 +199,16 @@ def backward(
     blocks = call.n_replica * tiles_i * tiles_j
     n_splits = src.gradient_parts(call.n_pre, call.n_post, call.n_batch)
     parts = cupy.empty((n_splits, *weights.shape), call.dtype)
-    block_kernel("weights_gradient", call.dtype, regime)(
-        (blocks * n_splits,), (TILE_THREADS,),
-        (
-            np.int32(call.n_replica), *sizes, np.int32(n_splits), *constants, taus, active, t_in, wide,
-            a1, a2, gate, p1, p2, parts,
-        ),
-    )  # fmt: skip
-    weights_grad = parts[0]
-    if n_splits > 1:
-        weights_grad = cupy.empty_like(weights)
-        elementwise(src.sum_kernel())(parts, n_splits, weights.size, weights_grad)
+    weights_grad = parts[0] if n_splits == 1 else cupy.empty_like(weights)
+    read = (taus, active, t_in, wide, a1, a2, gate, p1, p2)
+    aside = need_t_in_grad and src.goes_beside(call.n_replica, call.n_pre, call.n_post, call.n_batch)
+    with graph.beside(*read, parts, weights_grad) if aside else nullcontext():
+        block_kernel("weights_gradient", call.dtype, regime)(
+            (blocks * n_splits,), (TILE_THREADS,),
+            (np.int32(call.n_replica), *sizes, np.int32(n_splits), *constants, *read, parts),
+        )  # fmt: skip
+        if n_splits > 1:
+            elementwise(src.sum_kernel())(parts, n_splits, weights.size, weights_grad)
     if not need_t_in_grad:
         return None, weights_grad
     t_in_grad = cupy.empty(in_shape, call.dtype)

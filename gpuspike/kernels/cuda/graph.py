@@ -1,10 +1,11 @@
-"""A stream and memory of a training's own, and its step as a CUDA graph."""
+"""A stream and memory of a training's own, and its step as a CUDA graph, which may have branches."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from gpuspike.backend import cupy_module
@@ -56,6 +57,12 @@ class Lane:
     Its steps take their memory from a pool that serves nothing else, so that a graph, which writes to the
     addresses of the step it was captured from, never meets an array of somebody else. A step leaves no array
     behind: the next one, launched or replayed, may have its memory.
+
+    A graph has the branches that its step asks for, see `beside`. Launched one by one the same kernels run in
+    one order: the host is what such a step waits for.
+
+    Attributes:
+        branches: whether graphs have any; to compare times, it changes nothing but speed.
     """
 
     def __init__(self) -> None:
@@ -63,6 +70,11 @@ class Lane:
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._driver = _Driver()
         self._pool = cupy.cuda.MemoryPool(self._driver)
+        self.branches = True
+        self._side = cupy.cuda.Stream(non_blocking=True)  # where branches are captured; nothing else is there
+        self._forks, self._joins = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+        self._capturing = self._aside = self._forked = False
+        self._kept: list[Any] = []
         # CuPy 14 never gives back the blocks of a pool that nobody has any more; asked to, it does so for
         # the current device alone.
         weakref.finalize(self, _emptied, self._pool, cupy.cuda.Device().id).atexit = False
@@ -78,9 +90,20 @@ class Lane:
         with self._stream:
             yield
 
+    @contextmanager
+    def _stepping(self) -> Iterator[None]:
+        """A step is in here: on the lane's stream, in its memory."""
+        with self._stream, cupy_module().cuda.using_allocator(self._pool.malloc):
+            before = _LANE.set(self)
+            try:
+                yield
+            finally:
+                _LANE.reset(before)
+                self._kept, self._forked = [], False  # of a step that something has broken off
+
     def run(self, step: Callable[[], None]) -> None:
         """Launches a step's kernels one by one."""
-        with self._stream, cupy_module().cuda.using_allocator(self._pool.malloc):
+        with self._stepping():
             step()
 
     def capture(self, step: Callable[[], None]) -> Captured:
@@ -91,14 +114,20 @@ class Lane:
                 raises is raised.
         """
         before = self.refusals
-        with self._stream, cupy_module().cuda.using_allocator(self._pool.malloc):
+        with self._stepping():
             self._stream.begin_capture()
+            self._capturing = True
             try:
                 step()
+                self._join()
             except BaseException:
                 with suppress(Exception):  # a capture that something has broken off says that, and no more
+                    self._join()
+                with suppress(Exception):
                     self._stream.end_capture()
                 raise
+            finally:
+                self._capturing = False
             return Captured(self._stream.end_capture(), before)
 
     def holds(self, captured: Captured) -> bool:
@@ -113,3 +142,70 @@ class Lane:
     def wait(self) -> None:
         """Until everything on this lane is done."""
         self._stream.synchronize()
+
+    @contextmanager
+    def _beside(self, arrays: tuple[Any, ...]) -> Iterator[None]:
+        if not self.branches:
+            yield
+            return
+        # Of steps that are not captured, too: these are to take the memory that a capture will want.
+        self._kept += arrays
+        if not self._capturing or self._aside:
+            yield
+            return
+        self._stream.record(self._forks)
+        self._side.wait_event(self._forks)
+        self._aside = self._forked = True
+        try:
+            with self._side:
+                yield
+        finally:
+            self._aside = False
+
+    def _join(self) -> None:
+        forked, self._forked = self._forked, False
+        if forked:
+            self._side.record(self._joins)
+            self._stream.wait_event(self._joins)
+        self._kept = []  # not before: what takes their memory now comes behind the branch
+
+
+_LANE: ContextVar[Lane | None] = ContextVar("lane", default=None)
+"""The lane one of whose steps is being made."""
+
+
+@contextmanager
+def beside(*arrays: Any) -> Iterator[None]:
+    """What is launched in here is a branch of the step's graph, behind all that was launched before.
+
+    The rest of the step does not wait for it until it is `joined`. Branches come one behind the other. Where
+    no step is captured, everything runs in the order in which it is launched.
+
+    Args:
+        arrays: all that the branch reads or writes and the step has made. They are kept until the branch is
+            joined: a pool would hand their memory out to the kernels beside. For the same reason nothing is
+            to be allocated in here, but before.
+    """
+    lane = _LANE.get()
+    if lane is None:
+        yield
+    else:
+        with lane._beside(arrays):
+            yield
+
+
+def joined() -> None:
+    """What is launched from here on comes behind what went `beside`."""
+    lane = _LANE.get()
+    if lane is not None:
+        lane._join()
+
+
+@contextmanager
+def in_order() -> Iterator[None]:
+    """Nothing goes `beside` in here: somebody looks at it before it is `joined`."""
+    before = _LANE.set(None)
+    try:
+        yield
+    finally:
+        _LANE.reset(before)

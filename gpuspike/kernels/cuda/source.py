@@ -295,3 +295,13 @@ def gradient_parts(n_pre: int, n_post: int, n_batch: int) -> int:
     """
     blocks = -(-n_pre // TILE) * -(-n_post // TILE)
     return max(1, min(SPLIT_BLOCKS // max(blocks, 1), n_batch // SPLIT_SAMPLES))
+
+
+BESIDE_BLOCKS = 64
+"""Most blocks of a kernel that runs beside others: it leaves half of a large device, or more, to them."""
+
+
+def goes_beside(n_replica: int, n_pre: int, n_post: int, n_batch: int) -> bool:
+    """Whether a layer's weight gradient runs beside what the layers before it need."""
+    blocks = n_replica * -(-n_pre // TILE) * -(-n_post // TILE)
+    return blocks * gradient_parts(n_pre, n_post, n_batch) <= BESIDE_BLOCKS

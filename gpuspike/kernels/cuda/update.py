@@ -12,6 +12,7 @@ import numpy as np
 from gpuspike.backend import cupy_module
 from gpuspike.kernels.cuda import step_source as step_src
 from gpuspike.kernels.cuda.call import Array, check, constant, elementwise
+from gpuspike.kernels.cuda.graph import beside
 
 
 class Bumps(NamedTuple):
@@ -56,13 +57,52 @@ def descend(
     _update(optimizer, active, there, [weights], [grad], [state], 0, no_bumps(1, 1))
 
 
+def room_for_rates(optimizer: Any, learning_rate: Array, n_replica: int) -> list[Array]:
+    """Where `find_rates` leaves what the next step of each replica needs.
+
+    Args:
+        learning_rate: (1,) float64, and all that is needed of an optimiser without rates of its own.
+    """
+    if _rates_kernel(optimizer) is None:
+        return [learning_rate]
+    return [cupy_module().empty(n_replica, np.float64) for _ in optimizer.RATES]
+
+
+def find_rates(
+    optimizer: Any, rates: Sequence[Array], steps: Array | None, learning_rate: Array, active: Array
+) -> None:
+    """What the next step of each replica needs, into `rates`; `beside` what else the step does.
+
+    Args:
+        rates: of `room_for_rates`, outliving the step.
+        steps: (n_replica,) int64, counted on where active; None where the optimiser does not count.
+        learning_rate: (1,) float64;  active: (n_replica,).
+    """
+    kernel, n_replica = _rates_kernel(optimizer), len(active)
+    check(np.bool_, {"active": (active, (n_replica,))})
+    check(np.float64, {"learning_rate": (learning_rate, (1,))})
+    check(np.int64, {} if steps is None else {"steps": (steps, (n_replica,))})
+    if kernel is not None:
+        check(np.float64, {"rates": (rates[0], (n_replica,))})
+        counted = () if steps is None else (steps,)
+        with beside():
+            elementwise(kernel)(*_values(optimizer).values(), learning_rate, active, *counted, *rates)
+
+
+def _values(optimizer: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in vars(optimizer).items() if isinstance(value, Real)}
+
+
+def _rates_kernel(optimizer: Any) -> Any:
+    return step_src.rates_kernel(type(optimizer), tuple(_values(optimizer)))
+
+
 def descend_active(
     optimizer: Any,
     weights: Sequence[Array],
     grads: Sequence[Array],
     states: Sequence[Sequence[Array]],
-    steps: Array | None,
-    learning_rate: Array,
+    rates: Sequence[Array],
     active: Array,
     bumps: Bumps,
 ) -> None:
@@ -71,23 +111,14 @@ def descend_active(
     Args:
         weights, grads: of each layer (n_replica, n_pre, n_post), the former changed in place.
         states: of each layer the arrays of STATE, changed.
-        steps: (n_replica,) int64, counted on where active; None where the optimiser does not count.
-        learning_rate: (1,) float64;  active: (n_replica,).
+        rates: as `find_rates` leaves them;  active: (n_replica,).
         bumps: what comes after that.
 
     Raises:
         BackendError: an optimiser that has no device text.
     """
-    n_replica, n_layers, rates = len(active), len(weights), [learning_rate]
+    n_replica, n_layers = len(active), len(weights)
     check(np.bool_, {"active": (active, (n_replica,))})
-    check(np.float64, {"learning_rate": (learning_rate, (1,))})
-    check(np.int64, {} if steps is None else {"steps": (steps, (n_replica,))})
-    values = {name: float(value) for name, value in vars(optimizer).items() if isinstance(value, Real)}
-    kernel = step_src.rates_kernel(type(optimizer), tuple(values))
-    if kernel is not None:
-        rates = [cupy_module().empty(n_replica, np.float64) for _ in optimizer.RATES]
-        counted = () if steps is None else (steps,)
-        elementwise(kernel)(*values.values(), learning_rate, active, *counted, *rates)
     check(np.int64, {"layer": (bumps.layer, (n_replica,))})
     check(np.float64, {"size": (bumps.size, (n_replica,))})
     check(np.int32, {"silent": (bumps.silent, (n_replica, bumps.silent.shape[1]))})
