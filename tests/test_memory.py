@@ -120,6 +120,13 @@ def test_the_largest_batch_fits_and_the_next_does_not(backend: str, training: bo
     assert memory.plan(MNIST, most + 1, **options).total > budget
 
 
+@pytest.mark.parametrize("layers", [MNIST, [(16, 60), (60, 50), (50, 10)]])
+def test_a_larger_batch_needs_no_less(layers: list[tuple[int, int]]) -> None:
+    """Not even where a weights' gradient no longer runs beside others."""
+    totals = [memory.plan(layers, n_batch, 4).total for n_batch in range(1, 6000, 7)]
+    assert totals == sorted(totals)
+
+
 def test_nothing_fits_into_nothing() -> None:
     assert memory.largest_batch(MNIST, 1000) == 0
     with pytest.raises(ConfigError, match=r"one sample's forward pass needs 1\..* MiB, got 1000 B of memory"):

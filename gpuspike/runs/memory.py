@@ -167,8 +167,9 @@ def plan(
             if number > 1:  # the input times' gradient, that of the bias spikes too, and weights transposed
                 down = n_replica * n_samples * n_pre * real + (weights if backend != "cuda" else 0)
             # On the CPU one job takes all layers back, so that the factors of all are there at once; on a
-            # device those of layers whose weights' gradient runs beside what the layers before need.
-            beside = number > 1 and cuda_source.goes_beside(n_replica, n_pre, n_post, n_samples)
+            # device those of layers whose weights' gradient may run beside what the layers before need: of
+            # one sample, so that a larger batch is never planned to need less.
+            beside = number > 1 and cuda_source.goes_beside(n_replica, n_pre, n_post, 1)
             held = passing if backend == "cuda" and not beside else arrays
             held[name + "backward"] = patches + factors + down + (parts * weights if parts > 1 else 0)
             if backend != "cuda" and number == 1 and n_pre >= GROUPS_FROM:  # inputs that spike together

@@ -52,8 +52,9 @@ def finds_it(expected: Run) -> bool:
         Setup(n_train=48),
         replace(WAKING, n_train=48),
         pytest.param(replace(MAPS, bump_replaces_step=False, n_train=48), marks=pytest.mark.slow),
+        replace(SMALL, n_train=260, batch_size=130),
     ],
-    ids=["figures beside", "bumps that replace steps", "waking", "maps"],
+    ids=["figures beside", "bumps that replace steps", "waking", "maps", "sums of parts"],
 )
 def test_the_order_of_branches_changes_no_bit(setup: Setup) -> None:
     expected = one_by_one(setup)
