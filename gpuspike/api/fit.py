@@ -21,7 +21,7 @@ from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training import when_read
 from gpuspike.training.evaluation import Labelled
-from gpuspike.training.fit import Recipe, leaf_name, make_trainer, with_values
+from gpuspike.training.fit import Recipe, end_of_trial, leaf_name, make_trainer, with_values
 from gpuspike.training.trainer import EpochRecord
 
 Array = NDArray[Any]
@@ -94,7 +94,7 @@ def fit(
     if asked and recipe.batch_size > len(train):
         words = too_few(len(train), recipe.batch_size)
         warnings.warn(f"batch_size {words}: each step takes all of them", stacklevel=2)
-    if strange := unlikely(np.asarray(t_in), net.tau_syn):
+    if strange := unlikely(np.asarray(t_in), net.tau_syn, end_of_trial(net.machine)):
         warnings.warn(f"{strange}; tau_syn of the network is {net.tau_syn:g}", stacklevel=2)
     examined = None
     if validation is not None:

@@ -259,8 +259,8 @@ def _refuse_on_device(machine: OnChip) -> None:
         raise BackendError(f"{alone} has no device step: it needs backend=cpu")
 
 
-def _end_of(machine: Machine) -> float:
-    """When a trial of a machine ends, as far as that is known."""
+def end_of_trial(machine: Machine) -> float:
+    """When a trial of a machine ends, as far as that is known; in its unit of time."""
     chip = machine.chip if isinstance(machine, OnChip) else None
     return chip.substrate.clock.last if isinstance(chip, EmulatedChip) else math.inf
 
@@ -379,7 +379,7 @@ def make_trainer(
         recipe = replace(recipe, max_silent=[1.0] * len(parameters))
     bumping = recipe.make_bumping(len(parameters), len(seeds))
     if isinstance(bumping, Waking):
-        bumping.watch(trained.layers, _end_of(trained))
+        bumping.watch(trained.layers, end_of_trial(trained))
     parts = (parameters, loss, descent, bumping, rule, seeds)
     constants = parameters.trained
     wakes = isinstance(bumping, Waking)
