@@ -4,7 +4,8 @@
 
 Runs of one experiment, code and machine that differ in nothing but their seeds become one row. Beside it
 stand the figures of the publication and of its public code, each with its evidence. With --keep, experiments
-of the page that no folder is given for stay there as they are.
+of the page that no folder is given for stay there as they are. The page of runs that are not in this clone
+goes to --output.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+CLONE = Path(__file__).resolve().parents[1]
 SPLITS = ("train", "validation", "test")
 PAPER = "Göltz, Kriener et al. 2021"
 CODE = "its public code"
@@ -243,9 +245,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the run folders and writes the page."""
     parser = argparse.ArgumentParser(description="Write docs/results.md from finished run folders.")
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--output", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--output", type=Path, help="page; left out: docs/results.md, of runs in this clone")
     parser.add_argument("--keep", action="store_true", help="what the page has of other experiments")
     options = parser.parse_args(arguments)
+    if options.output is None:
+        elsewhere = [folder for folder in options.folders if not folder.resolve().is_relative_to(CLONE)]
+        if elsewhere:
+            print(
+                f"results_table: error: {elsewhere[0]} is not in {CLONE}, whose docs/results.md is of runs "
+                "there: --output PAGE says where the page of others is written",
+                file=sys.stderr,
+            )
+            return 2
+        options.output = CLONE / "docs" / "results.md"
     summaries = []
     for folder in options.folders:
         try:

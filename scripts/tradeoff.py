@@ -21,6 +21,7 @@ import yaml
 from gpuspike.report.figures.chips import tradeoff
 from gpuspike.report.figures.run import save
 from gpuspike.report.run_page import readable
+from gpuspike.report.sweep_results import alone
 
 USUAL = "training.alpha"
 """What is drawn against, where it is among several that vary."""
@@ -73,7 +74,7 @@ def _runs(folders: Sequence[Path]) -> list[Path]:
 
 
 def _varying(folders: Sequence[Path]) -> list[str]:
-    """Keys of numbers in which the configurations of the runs differ, but for their seeds."""
+    """Keys of numbers, alone in a list perhaps, in which the runs' configurations differ, but for seeds."""
     found = _runs(folders)
     texts = [(path.parent / "config.yaml").read_text(encoding="utf-8") for path in found]
     configs = [dict(_flat(yaml.safe_load(text))) for text in texts]
@@ -87,7 +88,7 @@ def _flat(values: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
             yield from _flat(value, f"{place}{key}.")
         else:
-            yield f"{place}{key}", value
+            yield f"{place}{key}", alone(value)
 
 
 def _is_number(value: Any) -> bool:
@@ -133,6 +134,7 @@ def _value(path: Path, parameter: str) -> float:
     value: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key in parameter.split("."):
         value = value.get(key) if isinstance(value, dict) else None
+    value = alone(value)
     if not _is_number(value):
         raise ValueError(f"{parameter} must be a number in {path}, got {value!r}")
     return float(value)

@@ -31,8 +31,12 @@ from gpuspike.errors import (
 )
 from gpuspike.exchange import events
 from gpuspike.exchange.graph import keep_others
+from gpuspike.plugins import NotGivenError
 from gpuspike.substrate.axes import axis
 from gpuspike.substrate.distortions import DISTORTIONS, TRIAL, Distortion, share
+from gpuspike.training.leaf import Leaf
+from gpuspike.training.losses import LOSSES, TimeMSE, TTFSCrossEntropy
+from gpuspike.training.optimizers import OPTIMIZERS, SGD, Adam
 
 RNG = np.random.default_rng(0)
 T_IN, LABELS = RNG.random((20, 4)), RNG.integers(0, 3, 20)
@@ -48,6 +52,70 @@ NUMPY_S = {
     "learning_rate": np.float32(0.01), "xi": np.float32(0.1), "beta1": np.float32(0.8),
     "max_silent": np.array([0.3, 0.1]),
 }  # fmt: skip
+
+
+def test_a_recipe_whose_parts_are_not_there_is_refused_until_they_are(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class SoftGap(TimeMSE):
+        compiled = Leaf.compiled  # none: nothing is compiled for it
+
+    @dataclass(frozen=True)
+    class Lion(SGD):
+        compiled = Leaf.compiled
+
+    net = network(neuron=gs.LIF(5.0, 5.0))
+    LOSSES.add("soft_gap", SoftGap)
+    OPTIMIZERS.add("lion", Lion)
+    try:
+        gs.fit(net, T_IN, LABELS, epochs=1, loss="soft_gap", optimizer=Lion(momentum=0.5), t_correct=0.8)
+        net.save(tmp_path / "net.npz")
+    finally:
+        LOSSES.remove("soft_gap")
+        OPTIMIZERS.remove("lion")
+    lacking = (
+        "the training used the loss soft_gap and the optimizer lion, which nobody has registered: "
+        r"import what does, or call gpuspike.plugins.load\(FILE\)"
+    )
+    with pytest.warns(UserWarning, match=f"net.npz: {lacking}; until then the network answers") as told:
+        lost = gs.load(tmp_path / "net.npz")
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    np.testing.assert_array_equal(lost(T_IN), net(T_IN))
+    with pytest.raises(NotGivenError, match=lacking):
+        print(lost.recipe)
+    assert gs.price(lost, T_IN, LABELS, prices="brainscales2").summary["name"]
+    lost.save(tmp_path / "again.npz")  # which loses nothing
+    with pytest.warns(UserWarning, match=lacking):
+        again = gs.load(tmp_path / "again.npz")
+    gs.fit(lost, T_IN, LABELS, epochs=1)  # with another optimiser, and so without the state of that
+    assert lost.recipe is not None
+    assert isinstance(lost.recipe.optimizer, Adam)
+    LOSSES.add("soft_gap", SoftGap)
+    OPTIMIZERS.add("lion", Lion)
+    try:
+        assert again.recipe == net.recipe
+        for each in (net, again):
+            gs.fit(each, T_IN, LABELS, epochs=1, recipe=net.recipe)
+        np.testing.assert_array_equal(again(T_IN), net(T_IN))
+    finally:
+        LOSSES.remove("soft_gap")
+        OPTIMIZERS.remove("lion")
+
+
+def test_a_recipe_that_is_kept_has_the_loss_that_trained(tmp_path: Path) -> None:
+    in_ms, plain = network(neuron=gs.LIF(5.0, 5.0)), network()
+    gs.fit(in_ms, 5.0 * T_IN, LABELS, epochs=1, xi=0.1)
+    assert in_ms.recipe is not None
+    assert in_ms.recipe.loss == TTFSCrossEntropy(xi=0.1, tau_syn=5.0)
+    in_ms.save(tmp_path / "net.npz")
+    assert gs.load(tmp_path / "net.npz").recipe == in_ms.recipe
+    rate = gs.Recipe().suited(plain.neuron).learning_rate
+    again = network()
+    gs.fit(plain, T_IN, LABELS, epochs=1, xi=0.1)
+    gs.fit(again, T_IN, LABELS, epochs=1, recipe=in_ms.recipe, learning_rate=rate, bump_value=None,
+           max_weight_grad=None)  # fmt: skip
+    assert again.recipe == plain.recipe
+    np.testing.assert_array_equal(again(T_IN), plain(T_IN))
 
 
 def test_a_network_trained_with_numpy_s_numbers_is_saved(tmp_path: Path) -> None:

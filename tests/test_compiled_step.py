@@ -277,6 +277,16 @@ def test_figures_are_those_of_the_epoch_so_far() -> None:
     assert len(FIGURES) + 1 == told[True][0].shape[0]
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_an_accuracy_is_a_count_of_samples(compiled: bool) -> None:
+    task = Task(n_train=71, batch_size=13, trials=3)
+    trainer, data = task.trainer(compiled=compiled), task.labelled()
+    for record in trainer.train(data, None, 4):
+        summed, n = trainer.step.figures()[1], 71 * 3
+        np.testing.assert_array_equal(record.train_accuracy, np.rint(summed * n) / n)
+        np.testing.assert_allclose(record.train_accuracy, summed, rtol=1e-12)
+
+
 def test_a_label_that_no_neuron_has_is_refused_before_the_epoch() -> None:
     task = Task()
     data = task.labelled()

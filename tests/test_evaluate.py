@@ -477,6 +477,21 @@ def test_the_trade_off_is_against_what_was_swept(
     assert "alpha" not in told
 
 
+def test_a_number_alone_in_a_list_is_one_that_was_swept(
+    folder: Path, tmp_path: Path, tradeoff_script: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "sweep" / "1"))
+    shutil.copytree(folder, tmp_path / "sweep" / "0")
+    config = yaml.safe_load((other / "config.yaml").read_text())
+    (hidden,) = config["model"]["hidden"]
+    config["model"]["hidden"] = [hidden + 5]
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    assert tradeoff_script.main([str(tmp_path / "sweep")]) == 0
+    told = capsys.readouterr().out
+    assert f"model.hidden {hidden}: accuracy" in told
+    assert f"model.hidden {hidden + 5}: accuracy" in told
+
+
 def test_the_trade_off_refuses_what_it_cannot_draw(
     folder: Path, tmp_path: Path, tradeoff_script: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

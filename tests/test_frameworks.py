@@ -30,18 +30,20 @@ def test_an_extra_that_is_not_installed_is_named(extra: str, library: str) -> No
 def test_what_the_page_shows_in_pytorch_runs() -> None:
     torch = pytest.importorskip("torch", reason="needs the extra torch: no PyTorch to be found")
     texts = [text for text in blocks("docs/frameworks.md") if "jax" not in text]
-    assert len(texts) == 5
+    assert len(texts) == 6
     names = run(texts[:1], {})
     assert torch.isfinite(names["weights"].grad).all()
     assert names["weights"].grad[2] == 0.0
     run(texts[1:2], names)
-    run(texts[4:], names)
+    run(texts[5:], names)
     assert names["accuracy"] > 0.6
     assert names["net"].accuracy(*names["data"].test) == pytest.approx(float(names["accuracy"]))
     assert names["cost"].energy_per_classification_J > 0.0
     run(texts[2:3], names)
-    assert names["heard"].shape == (5, 12, 12, 8)
+    assert names["loss_in_ms"].loss.tau_syn == 5.0
     run(texts[3:4], names)
+    assert names["heard"].shape == (5, 12, 12, 8)
+    run(texts[4:5], names)
     assert names["layer"].synaptic_delay.grad.shape == names["layer"].weights.grad.shape == (5, 30)
 
 

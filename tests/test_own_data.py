@@ -134,6 +134,28 @@ def test_a_file_that_is_not_like_that_is_refused(found: dict[str, Any], words: s
     assert "\n" not in str(caught.value)
 
 
+def test_a_share_of_times_of_another_unit_is_told() -> None:
+    times = np.ones((10, 10))
+    times.flat[:6] = 25.0  # 6 of 99
+    times[9, 9] = np.inf
+    late = "6 % of the training spikes come after 20 tau_syn: are the times in another unit?"
+    assert unlikely(times) == unlikely(3.0 * times, 3.0) == late
+    assert unlikely(times, 1.0, 25.0) == late
+    unseen = (
+        "6 % of the training spikes come after 8 tau_syn, when the chip's trial has ended, and are not seen: "
+        "are the times in another unit?"
+    )
+    assert unlikely(times, 1.0, 8.0) == unlikely(3.0 * times, 3.0, 24.0) == unseen
+    times.flat[:2] = 1.0  # 4 of 99 are anybody's
+    assert not unlikely(times, 1.0, 8.0)
+    times = np.minimum(times, 9.0)
+    times[5] = 9.0
+    net = gs.Network([10, 2], neuron=gs.LIF(3.0, 3.0), backend="cpu").on(gs.Chip("bss2"))
+    told = r"^15 % of .* after 8 tau_syn, when the chip's trial has ended, .*; tau_syn of the network is 3$"
+    with pytest.warns(UserWarning, match=told):
+        gs.fit(net, 3.0 * times, np.arange(10) % 2, epochs=1, silence="none")
+
+
 @pytest.mark.parametrize(
     ("factor", "unit", "words"),
     [

@@ -20,7 +20,7 @@ from gpuspike.cli import need, train
 from gpuspike.config.schema import conf_folder, jobs
 from gpuspike.errors import ConfigError
 from gpuspike.runs import run as runs
-from gpuspike.store import checkpoint
+from gpuspike.store import checkpoint, own_prices
 
 SMALL = [
     "training.epochs=1", "dataset.n_train=200", "dataset.n_validation=100", "dataset.n_test=100",
@@ -152,6 +152,43 @@ def test_prices_that_have_changed_are_told(place: Path, file: Path, said: Callab
     assert energy(place / "run") == before
     write(file)
     assert "prices:" not in said(train.train, "resume=run")
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with shipped prices; not to be changed."""
+    folder = tmp_path_factory.mktemp("shipped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "draw", lambda *_: {})
+        (job,) = jobs(SMALL, multirun=False)
+        runs.run(job.config, job.experiment, folder / "run", Console(file=io.StringIO()))
+    return folder / "run"
+
+
+def test_shipped_prices_are_there(
+    shipped: Path, tmp_path: Path, said: Callable[..., str], monkeypatch: pytest.MonkeyPatch, recwarn: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for asked in ([], ["prices=brainscales2"], ["prices=brainscales2,loihi"]):
+        told = said(train.evaluate, f"run={shipped}", *asked)
+        assert "prices:" not in told
+        assert "any more" not in told
+        assert "BrainScaleS-2" in told
+    net, test = gs.load(shipped), gs.dataset(shipped).test
+    for values in ({}, {"prices": "brainscales2"}):
+        gs.price(net, test.t_in[:5], test.labels[:5], **values)
+    assert not [str(each.message) for each in recwarn if "prices" in str(each.message)]
+
+
+def test_a_name_that_is_shipped_no_more_is_no_file() -> None:
+    kept = read_prices(conf_folder() / "prices" / "loihi.yaml").kept()
+    for way in (own_prices.given("older", "older", kept), own_prices.of_run("older", kept, "prices=FILE")):
+        assert way[0].kept() == kept
+        assert way[1].startswith(
+            "prices: none are called older any more: those that the run has kept are used"
+        )
+    with pytest.raises(ConfigError, match="must be one of"):
+        own_prices.given("older", "other", kept)
 
 
 def test_in_python_they_are_the_runs_too(place: Path, file: Path) -> None:

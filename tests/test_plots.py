@@ -156,6 +156,27 @@ def test_learning_curves_leave_out_what_is_unknown() -> None:
     assert len(figure.axes[2].lines) == 1
 
 
+@pytest.mark.parametrize("n_replica", [1, 3])
+@pytest.mark.parametrize("n_epoch", [6, 33])
+def test_learning_curves_mark_epochs_without_an_error(n_epoch: int, n_replica: int) -> None:
+    rows = records(n_epoch, n_replica, train_accuracy=[0.99] * n_replica)
+    # As sums over batches have been written: neither is an error.
+    for number, sum_ in ((2, 1.0000000000000002), (4, 0.9999999999999996), (5, 1.0)):
+        rows[number]["train_accuracy"] = [sum_] * n_replica
+    figure = plots.learning_curves(rows)
+    pixels(figure)
+    error = figure.axes[0]
+    assert error.get_ylim()[0] > 0.1
+    line = np.asarray(error.lines[0].get_ydata())
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(line)), [2, 4, 5])
+    (marks,) = [line for line in error.lines if line.get_marker() == "v" and len(line.get_xdata())]
+    np.testing.assert_array_equal(marks.get_xdata(), [3, 5, 6])
+    assert marks.get_transform() == error.get_xaxis_transform()
+    lone = [line.get_xdata() for line in error.lines if line.get_marker() == "."]
+    assert [list(x) for x in lone] == ([[4]] if n_epoch > 20 else [])  # between two gaps
+    assert error.get_legend().get_texts()[-1].get_text() == "no error"
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -41,6 +41,22 @@ def folders(place: Path, *summaries: dict[str, Any]) -> list[str]:
     return [str(place / f"run_{number}") for number in range(len(summaries))]
 
 
+def test_the_page_of_the_clone_is_of_its_own_runs(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = folders(tmp_path, summary([0.9]))
+    monkeypatch.chdir(tmp_path)
+    assert script.main(runs) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"results_table: error: {runs[0]} is not in {script.CLONE}, whose docs/results.md")
+    assert "--output PAGE" in told
+    assert not list(tmp_path.rglob("results.md"))
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(script, "CLONE", tmp_path)
+    assert script.main(runs) == 0
+    assert "| yin_yang |" in (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
+
+
 def test_the_page_holds_mean_deviation_and_every_seed(script: ModuleType, tmp_path: Path) -> None:
     runs = folders(tmp_path, summary([0.9], "mine"), summary([0.94, 0.96]))
     page = tmp_path / "results.md"

@@ -89,6 +89,18 @@ def test_seeds_are_pooled_and_values_are_as_typed(tmp_path: Path) -> None:
     assert "Infinity" not in page
 
 
+def test_a_number_alone_in_a_list_is_a_number(tmp_path: Path) -> None:
+    for k, hidden in enumerate(([5], [40], [10])):
+        test_sweep_report.job(tmp_path, f"{k}", 0.9 + 0.01 * k, model={"hidden": hidden})
+    jobs = read_sweep(tmp_path)
+    values = swept(jobs)
+    assert values["model.hidden"] == {"0": ("[5]", 5), "1": ("[40]", 40), "2": ("[10]", 10)}
+    typed = list(values["model.hidden"].values())
+    axis = Values([value for _, value in typed], [text for text, _ in typed])
+    assert axis.numeric
+    assert axis.at("[5]") < axis.at("[10]") < axis.at("[40]")
+
+
 def test_a_line_for_each_choice_of_the_others_and_a_heat_map_of_two(tmp_path: Path) -> None:
     for k in range(6):
         test_sweep_report.job(

@@ -269,6 +269,17 @@ def _fresh() -> Any:
     torch._dynamo.reset()
 
 
+def test_a_loss_takes_its_unit_of_time_from_a_model() -> None:
+    neuron = gs.LIF(5.0, np.array([4.0, 6.0, 5.0]))
+    model = torch.nn.Sequential(gst.FirstSpikes(4, 3, neuron=neuron), gst.FirstSpikes(3, 2))
+    assert gst.TTFSCrossEntropy.of(model, xi=0.1).loss == gst.TTFSCrossEntropy(xi=0.1, tau_syn=5.0).loss
+    assert gst.TimeMSE.of(model[0], reduction="none").reduction == "none"
+    assert gst.FirstSpikeLoss.of(model, "shift_invariant").loss == gst.ShiftInvariant(tau_syn=5.0).loss
+    assert gst.FirstSpikeLoss.of(model, "time_mse", tau_syn=2.0).loss.tau_syn == 2.0
+    with pytest.raises(ConfigError, match="must have layers of FirstSpikes, got Linear without"):
+        gst.TimeMSE.of(torch.nn.Linear(2, 2))
+
+
 LOSS = gst.TTFSCrossEntropy()
 
 

@@ -45,7 +45,12 @@ def load(path: str | Path, *, backend: str | None = None) -> Network:
         path: of an .npz file, or of a run's folder.
         backend: what computes from now on; None: what it was made for.
 
+    Warns:
+        UserWarning: a file's training had a loss or an optimiser that nobody has registered here: which, and
+            how to get it. Until then `net.recipe` raises NotGivenError.
+
     Raises:
+        NotGivenError: of a run, whose plug-ins nobody has given.
         DataError: no such file, a damaged one, another content, or a run without a checkpoint.
         ConfigError: a run's configuration that this version cannot read.
         BackendError: a backend that is not there.

@@ -21,7 +21,7 @@ from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training import when_read
 from gpuspike.training.evaluation import Labelled
-from gpuspike.training.fit import Recipe, make_trainer, with_values
+from gpuspike.training.fit import Recipe, end_of_trial, leaf_name, make_trainer, with_values
 from gpuspike.training.trainer import EpochRecord
 
 Array = NDArray[Any]
@@ -52,7 +52,8 @@ def fit(
         labels: (n_samples,) integers from 0.
         validation: spike times and labels of samples that are looked at after each epoch.
         epochs: to train, in place of the recipe's.
-        recipe: how; None: `gs.Recipe()`. `net.recipe` is that of the last training, or of a loaded run.
+        recipe: how; None: `gs.Recipe()`. `net.recipe` is that of the last training, or of a loaded run; its
+            loss is made anew in the network's unit of time.
         on_epoch: called after each epoch with its record.
         values: of the recipe, in place of its own: learning_rate, batch_size, loss, xi, ...; see `gs.Recipe`.
 
@@ -93,7 +94,7 @@ def fit(
     if asked and recipe.batch_size > len(train):
         words = too_few(len(train), recipe.batch_size)
         warnings.warn(f"batch_size {words}: each step takes all of them", stacklevel=2)
-    if strange := unlikely(np.asarray(t_in), net.tau_syn):
+    if strange := unlikely(np.asarray(t_in), net.tau_syn, end_of_trial(net.machine)):
         warnings.warn(f"{strange}; tau_syn of the network is {net.tau_syn:g}", stacklevel=2)
     examined = None
     if validation is not None:
@@ -116,8 +117,7 @@ def fit(
         first_epoch=net.epoch,
     )
     own, names = trainer.state(), set(learnt.arrays())
-    same = net.recipe is None or type(net.recipe.optimizer) is type(recipe.optimizer)
-    going_on = same and set(net.state) == set(own) - names
+    going_on = _same_optimizer(net, recipe) and set(net.state) == set(own) - names
     trainer.restore(own | (net.state if going_on else {}), net.epoch)
     records: list[EpochRecord] = []
     before = net.history
@@ -151,6 +151,15 @@ def _aimless(net: Network, recipe: Recipe, values: Mapping[str, Any]) -> list[st
             "without a chip or input_noise"
         )
     return notes
+
+
+def _same_optimizer(net: Network, recipe: Recipe) -> bool:
+    """Whether the state that a network has kept of its optimiser, if any, is of a recipe's."""
+    before = net.told_recipe
+    if isinstance(before, Mapping):
+        told = before["optimizer"]
+        return (told if isinstance(told, str) else told["name"]) == leaf_name(recipe.optimizer)
+    return before is None or type(before.optimizer) is type(recipe.optimizer)
 
 
 def _noise(net: Network) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from gpuspike.api.neurons import of_told
 from gpuspike.errors import DataError
 from gpuspike.network.delays import DelayRule
 from gpuspike.network.parameters import Parameters
-from gpuspike.training.fit import Recipe
+from gpuspike.plugins import NotGivenError
 
 Array = NDArray[Any]
 
@@ -28,6 +29,9 @@ KEPT_PRICES = "kept_prices"
 
 def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) -> Network:
     """A network out of what `Network.save` writes.
+
+    Warns:
+        UserWarning: a training whose loss or optimiser nobody has registered; the network answers without it.
 
     Raises:
         DataError: another content.
@@ -50,7 +54,14 @@ def revived(arrays: Mapping[str, Array], header: Mapping[str, Any], place: str) 
         told: Any = {name: arrays[f"history_{name}"] for name in History.names()}
         told |= {"step": header["step"], "step_reason": header.get("step_reason")}
         net.epoch, net.history = int(header["epoch"]), History(**told)
-        net.recipe = None if header["recipe"] is None else Recipe.of_plain(header["recipe"])
+        net.told_recipe = header["recipe"]
+        try:
+            _ = net.recipe
+        except NotGivenError as error:
+            then = (
+                "until then the network answers, net.recipe is refused, and gs.fit does not go on with them"
+            )
+            warnings.warn(f"{place}: {error}; {then}", stacklevel=3)
         net.provenance = dict(header["provenance"])
         chip = header["chip"]
     except (KeyError, TypeError) as error:

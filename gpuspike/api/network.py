@@ -71,7 +71,8 @@ class Network:
         parameters: what it has learnt; `parameters.weights` are (n_replica, n_pre, n_post) each.
         architecture: layers and kernels;  backend: what computes, in words.
         chip: under it, None without one;  gradient: what it learns from there, see `on`.
-        epoch: epochs that it was trained for;  history: of these;  recipe: of the last training, or None.
+        epoch: epochs that it was trained for;  history: of these;  recipe: of the last training, or None;
+            told_recipe: the same, or as a file tells it whose loss or optimiser nobody has registered.
         provenance: what it was made with: filled where it comes from a file, else empty.
 
     Raises:
@@ -148,7 +149,7 @@ class Network:
         self.state: dict[str, Array] = {}
         self.epoch = 0
         self.history = History.of_lines([], len(bias), self.replicas)
-        self.recipe: Recipe | None = None
+        self.told_recipe: Recipe | Mapping[str, Any] | None = None
         self.provenance: dict[str, Any] = {}
 
     @property
@@ -156,6 +157,24 @@ class Network:
         """Spikes by layer, inputs first: neurons, and of convolutions what is heard."""
         layers = self._architecture.layers
         return (layers[0].n_in, *(layer.n_out for layer in layers))
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """Of the last training, with the loss in the network's unit of time; None where there was none.
+
+        Raises:
+            NotGivenError: of a file, whose loss or optimiser nobody has registered yet.
+        """
+        if isinstance(self.told_recipe, Mapping):
+            self.recipe = Recipe.of_plain(self.told_recipe)
+        return self.told_recipe  # type: ignore[return-value]
+
+    @recipe.setter
+    def recipe(self, recipe: Recipe | None) -> None:
+        """Keeps one, with its loss in the network's unit of time."""
+        if recipe is not None:
+            recipe = replace(recipe, loss=replace(recipe.loss, tau_syn=self.tau_syn))
+        self.told_recipe = recipe
 
     @property
     def architecture(self) -> Architecture:
@@ -354,7 +373,7 @@ class Network:
             "dtype": self.dtype.name,
             "backend": self._asked,
             "epoch": self.epoch,
-            "recipe": None if self.recipe is None else self.recipe.plain(),
+            "recipe": recipe.plain() if isinstance(recipe := self.told_recipe, Recipe) else recipe,
             "step": self.history.step,
             "step_reason": self.history.step_reason,
             "chip": None if self.chip is None else {"values": self.chip.values, "seed": self.chip.seed},

@@ -63,7 +63,7 @@ def price(
     classes = n_classes(net.architecture.layers)
     known = class_labels("labels", labels, len(t_in), classes)
     names = _names(class_names, classes)
-    recipe = net.recipe or Recipe()
+    recipe = net.told_recipe if isinstance(net.told_recipe, Recipe) else Recipe()  # no price has its loss
     observed = observe(
         net.machine,
         net.parameters.weights,

@@ -97,20 +97,32 @@ LATE = 20.0
 """Synaptic time constants after which hardly anybody's spikes begin."""
 
 
-def unlikely(times: NDArray[Any], tau_syn: float = 1.0) -> str:
+STRAY = 0.05
+"""Share of the spikes that may come later than that, or after a trial's end, before it is told."""
+
+
+def unlikely(times: NDArray[Any], tau_syn: float = 1.0, end: float = np.inf) -> str:
     """What may be wrong with a training's spike times, in words; "" where nothing is.
 
     Args:
         times: (n_samples, n_inputs), inf = no spike;  tau_syn: in their unit.
+        end: of a trial on the chip under the network, in their unit.
     """
     first = times[:1000]
-    known = first[np.isfinite(first)]
+    known = first[np.isfinite(first)] / tau_syn
     if not known.size:
         return "" if np.isfinite(times).any() else "no training sample has a spike: none tells its class"
-    middle = float(np.median(known)) / tau_syn
-    if middle <= LATE:
+    end /= tau_syn
+    if (middle := float(np.median(known))) > LATE:
+        told = f"half of the training spikes come after {middle:.3g} tau_syn"
+    elif (unseen := float(np.mean(known > end))) > STRAY:
+        told = f"{100 * unseen:.0f} % of the training spikes come after {end:g} tau_syn, "
+        told += "when the chip's trial has ended, and are not seen"
+    elif (late := float(np.mean(known > LATE))) > STRAY:
+        told = f"{100 * late:.0f} % of the training spikes come after {LATE:g} tau_syn"
+    else:
         return ""
-    return f"half of the training spikes come after {middle:.3g} tau_syn: are the times in another unit?"
+    return f"{told}: are the times in another unit?"
 
 
 def too_few(n_train: int, batch_size: int) -> str:

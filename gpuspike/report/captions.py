@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 CAPTIONS = {
     "learning_curves": "Error, loss, silent neurons of each layer and steps with raised weights,"
-    " epoch by epoch: mean over the replicas, and the band from the lowest to the highest.",
+    " epoch by epoch: mean over the replicas, and the band from the lowest to the highest."
+    " Triangles at the bottom are epochs without an error.",
     "plane": "Answers of the network over the plane. Dots are test samples in the colour of their class;"
     " rings mark the misclassified.",
     "confusion_matrix": "Test samples by class and answer of the network, shaded by their share of the"

@@ -74,13 +74,18 @@ def _given(job: JobResult) -> dict[str, str]:
 
 
 def _typed(job: JobResult, key: str, given: Mapping[str, Mapping[str, str]]) -> Typed | None:
-    known = job.config.get(key)
+    known = alone(job.config.get(key))
     if key in given[job.name]:
         text = given[job.name][key]
         if known is None:
             return (as_typed(None), None) if text.lower() in ("null", "~", "") else (text, text)
         return text, known
-    return (as_typed(known), known) if key in job.config else None
+    return (as_typed(job.config[key]), known) if key in job.config else None
+
+
+def alone(value: Any) -> Any:
+    """The number of a list that holds it alone, model.hidden=[5]; anything else as it is."""
+    return value[0] if isinstance(value, list) and len(value) == 1 and is_number(value[0]) else value
 
 
 def as_typed(value: Any) -> str:

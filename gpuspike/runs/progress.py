@@ -45,7 +45,9 @@ def say_what_runs(
     if names := parts.dataset.untaught:
         which = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         warn(f"no training sample is of class {which}: nothing teaches such an answer", console)
-    if parts.dataset.spike_times and (strange := unlikely(parts.dataset.train.features)):
+    end = parts.substrate.clock.last / config.model.tau_syn
+    times = parts.dataset.train.features if parts.dataset.spike_times else None
+    if times is not None and (strange := unlikely(times, end=end)):
         warn(f"{strange}; those of a file are of tau_syn", console)
     for text in parts.dataset.unread(key for key in map(key_of, overrides) if key.startswith("dataset.")):
         warn(text, console)

@@ -35,7 +35,9 @@ def kept(header: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(told, dict):
         return {}
     begun = header.get("config", {}).get("substrate", {}).get("prices", name)
-    others = begun != name and (Path(name).is_file() or told.get(PRICES) != Path(name).stem)
+    others = begun != name and (
+        (is_file(name) and Path(name).is_file()) or told.get(PRICES) != Path(name).stem
+    )
     return {} if others else told
 
 
@@ -59,8 +61,10 @@ def of_run(name: str, told: Mapping[str, Any], way: str) -> tuple[Prices, str]:
     except ConfigError as error:
         if own is None:
             raise
-        why = str(error) if Path(name).is_file() else f"there is no file {name} any more"
-        return own, f"prices: {why}: those that the run has kept are used, {way} takes others"
+        return (
+            own,
+            f"prices: {_lost(name) or error}: those that the run has kept are used, {way} takes others",
+        )
     if own is None or own.kept() == now.kept() or not is_file(name):
         return now, ""
     return own, (
@@ -80,8 +84,8 @@ def given(name: str, of: str, told: Mapping[str, Any]) -> tuple[Prices, str]:
         ConfigError: no such prices, and not those that the run has kept.
     """
     own = _own(told) if os.path.abspath(name) == os.path.abspath(of) else None
-    if own is not None and not Path(name).is_file():
-        return own, f"prices: there is no file {name} any more: those that the run has kept are used"
+    if own is not None and (lost := _lost(name)):
+        return own, f"prices: {lost}: those that the run has kept are used"
     now = read_prices(find(name, conf_folder() / "prices"))
     if own is None or own.kept() == now.kept():
         return now, ""
@@ -94,6 +98,13 @@ def given(name: str, of: str, told: Mapping[str, Any]) -> tuple[Prices, str]:
 def is_file(name: str) -> bool:
     """Whether prices are named by a user's own file."""
     return name.endswith((".yaml", ".yml"))
+
+
+def _lost(name: str) -> str:
+    """In words, that what a run's prices are named by is there no more; "" where it is."""
+    if is_file(name):
+        return "" if Path(name).is_file() else f"there is no file {name} any more"
+    return "" if (conf_folder() / "prices" / f"{name}.yaml").is_file() else f"none are called {name} any more"
 
 
 def _own(told: Mapping[str, Any]) -> Prices | None:

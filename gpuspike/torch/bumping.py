@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gpuspike.errors import ConfigError
 from gpuspike.network.network import Array
-from gpuspike.torch.convolution import Spiking
+from gpuspike.torch.convolution import spiking
 from gpuspike.training import bumping
 from gpuspike.training.fit import Recipe
 
@@ -51,9 +51,7 @@ class Bumping:
         exponential: bool = True,
         targeted: bool = True,
     ) -> None:
-        self.layers = [module for module in model.modules() if isinstance(module, Spiking)]
-        if not self.layers:
-            raise ConfigError(f"a model must have layers of FirstSpikes, got {type(model).__name__} without")
+        self.layers = spiking(model)
         recipe = Recipe(
             max_silent=max_silent, bump_value=value, bump_exponential=exponential, bump_targeted=targeted
         ).suited(self.layers[0].neuron)

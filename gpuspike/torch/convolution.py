@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gpuspike.api.network import Network
-from gpuspike.errors import ShapeError
+from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.network.initial import typical
 from gpuspike.network.plan import Maps, told_plan
@@ -153,3 +153,11 @@ class FirstSpikesConv2d(SpikingLayer):
 
 Spiking = FirstSpikes | FirstSpikesConv2d
 """Layers that spike."""
+
+
+def spiking(model: nn.Module) -> list[Spiking]:
+    """A model's layers that spike, in its order; raises ConfigError for a model without."""
+    layers = [module for module in model.modules() if isinstance(module, Spiking)]
+    if not layers:
+        raise ConfigError(f"a model must have layers of FirstSpikes, got {type(model).__name__} without")
+    return layers

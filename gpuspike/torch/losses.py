@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpuspike.errors import BackendError, ConfigError, DtypeError, ShapeError, ValueRangeError
 from gpuspike.kernels import load
 from gpuspike.torch.arrays import checked, device_of, on_arrays
+from gpuspike.torch.convolution import spiking
 from gpuspike.torch.operators import Gradients, folded, unfolded, with_gradient
 from gpuspike.training.fit import leaf_name, leaf_values
 from gpuspike.training.losses import LOSSES, Loss
@@ -24,6 +26,10 @@ class FirstSpikeLoss(torch.nn.Module):
     """A loss of `gpuspike.training.losses` on output spike times: its bits, value and gradient.
 
     A silent neuron has the loss and the gradient that its formula says, which are finite.
+
+    A loss knows no neurons: the unit of its times is `tau_syn`, 1 unless given, which must be that of the
+    layers' neurons. `of(model)` takes it from there. Values that are not given are the loss's own: of the
+    cross-entropy xi=0.2, where `gs.Recipe` has 0.05.
 
     Args:
         loss: its name in `LOSSES`, one of a user's own among them, or one of these.
@@ -49,6 +55,20 @@ class FirstSpikeLoss(torch.nn.Module):
         self.reduction = reduction
         told = {key: value for key, value in asdict(self.loss).items() if key != "kernels"}
         self._spec = json.dumps([name, told])
+
+    @classmethod
+    def of(cls, model: torch.nn.Module, *loss: str | Loss, **options: Any) -> Self:
+        """The same with the `tau_syn` of a model's first layer, as `gs.fit` has it.
+
+        Args:
+            model: with layers of FirstSpikes, or one of them; of neurons that differ the mean counts.
+            loss: of `FirstSpikeLoss` alone, its name;  options: as for the loss itself.
+
+        Raises:
+            ConfigError: a model without such layers, or as the loss itself.
+        """
+        tau_syn = float(np.mean(spiking(model)[0].neuron.tau_syn))
+        return cls(*loss, **{"tau_syn": tau_syn} | options)
 
     def forward(self, t_out: Tensor, labels: Tensor) -> Tensor:
         """The loss.
@@ -84,21 +104,21 @@ class FirstSpikeLoss(torch.nn.Module):
 
 
 class TTFSCrossEntropy(FirstSpikeLoss):
-    """See `gpuspike.training.losses.TTFSCrossEntropy`; values: xi, alpha, beta, silent_penalty."""
+    """See `gpuspike.training.losses.TTFSCrossEntropy`; values: xi, alpha, beta, silent_penalty, tau_syn."""
 
     def __init__(self, *, reduction: str = "mean", **values: Any) -> None:
         super().__init__("ttfs_cross_entropy", reduction=reduction, **values)
 
 
 class TimeMSE(FirstSpikeLoss):
-    """See `gpuspike.training.losses.TimeMSE`; values: t_correct, t_wrong, silent_penalty."""
+    """See `gpuspike.training.losses.TimeMSE`; values: t_correct, t_wrong, silent_penalty, tau_syn."""
 
     def __init__(self, *, reduction: str = "mean", **values: Any) -> None:
         super().__init__("time_mse", reduction=reduction, **values)
 
 
 class ShiftInvariant(FirstSpikeLoss):
-    """See `gpuspike.training.losses.shift_invariant`; values: distance, silent_penalty."""
+    """See `gpuspike.training.losses.shift_invariant`; values: distance, silent_penalty, tau_syn."""
 
     def __init__(self, *, reduction: str = "mean", **values: Any) -> None:
         super().__init__("shift_invariant", reduction=reduction, **values)

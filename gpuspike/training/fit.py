@@ -16,6 +16,7 @@ from gpuspike.kinds import take_kinds, whole
 from gpuspike.network.network import Architecture, Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.neuron import LIF, weight_unit
+from gpuspike.plugins import NotGivenError
 from gpuspike.registry import Registry, one_of
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training import when_read
@@ -134,18 +135,28 @@ class Recipe:
         return own | {name: {"name": leaf_name(a), "values": leaf_values(a)} for name, a in leaves.items()}
 
     @classmethod
-    def of_plain(cls, values: Mapping[str, Any]) -> Recipe | None:
-        """What `plain` has told; None where it names a loss or an optimiser that nobody has registered."""
-        rest, made = dict(values), {}
+    def of_plain(cls, values: Mapping[str, Any]) -> Recipe:
+        """What `plain` has told.
+
+        Raises:
+            NotGivenError: a loss or an optimiser that nobody has registered.
+        """
+        rest, made, lacking = dict(values), {}, []
         for name, parts in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
             told = rest.pop(name)
             if isinstance(told, str):  # older files have all values side by side, whoever they are for
                 told = {"name": told, "values": rest}
             if told["name"] not in parts:
-                return None
+                lacking.append(f"the {parts.kind} {told['name']}")
+                continue
             part: Any = parts[told["name"]]
             values = told["values"]
             made[name] = part(**{value: values[value] for value in leaf_values(part()) if value in values})
+        if lacking:
+            raise NotGivenError(
+                f"the training used {' and '.join(lacking)}, which nobody has registered: import what does, "
+                "or call gpuspike.plugins.load(FILE)"
+            )
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in rest.items() if name in known}, **made)
 
@@ -250,8 +261,8 @@ def _refuse_on_device(machine: OnChip) -> None:
         raise BackendError(f"{alone} has no device step: it needs backend=cpu")
 
 
-def _end_of(machine: Machine) -> float:
-    """When a trial of a machine ends, as far as that is known."""
+def end_of_trial(machine: Machine) -> float:
+    """When a trial of a machine ends, as far as that is known; in its unit of time."""
     chip = machine.chip if isinstance(machine, OnChip) else None
     return chip.substrate.clock.last if isinstance(chip, EmulatedChip) else math.inf
 
@@ -370,7 +381,7 @@ def make_trainer(
         recipe = replace(recipe, max_silent=[1.0] * len(parameters))
     bumping = recipe.make_bumping(len(parameters), len(seeds))
     if isinstance(bumping, Waking):
-        bumping.watch(trained.layers, _end_of(trained))
+        bumping.watch(trained.layers, end_of_trial(trained))
     parts = (parameters, loss, descent, bumping, rule, seeds)
     constants = parameters.trained
     wakes = isinstance(bumping, Waking)

@@ -31,7 +31,8 @@ class EpochRecord:
 
     Attributes:
         epoch: counted from 1.
-        train_loss, train_accuracy, bump_fraction: (n_replica,).
+        train_loss, train_accuracy, bump_fraction: (n_replica,); the accuracy is a count of presented samples,
+            each `trials` times, over their number.
         silent_fraction: (n_layer, n_replica), of the training batches.
         validation: evaluation after the epoch, None where nothing is validated.
         train_seconds: time spent in training steps.
@@ -156,11 +157,13 @@ class Trainer:
             self.epoch += 1
             self._check(learning_rate)
             silent = totals[3:] - self.network.dead_fraction
+            n_presented = order.shape[1]
             yield EpochRecord(
                 epoch=self.epoch,
                 learning_rate=learning_rate,
                 train_loss=totals[0],
-                train_accuracy=totals[1],
+                # A count over the samples, of which the sum of the batches' shares has missed some last bits.
+                train_accuracy=np.rint(totals[1] * n_presented) / n_presented,
                 bump_fraction=totals[2],
                 silent_fraction=totals[3:],
                 validation=None if validation is None else self.step.evaluate(validation),

@@ -32,6 +32,8 @@ PALETTE = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, GREY)
 
 TIME_UNITS = {"tau_syn": r"$\tau_{syn}$", "tau_mem": r"$\tau_{mem}$"}
 MAX_HIDDEN_TRACES = 30
+LEAST_ERROR = 1e-7
+"""In per cent: what is less is no sample's, but the rounding of an accuracy summed batch by batch."""
 LEGEND_ROOM = 62
 """`letters` of a legend that stand side by side; what a column takes beside its own is `LEGEND_MARK`."""
 LEGEND_MARK = 6
@@ -142,16 +144,60 @@ def _over_replicas(rows: Sequence[Any]) -> Floats:
     return values
 
 
-def _draw_band(axes: Axes, epochs: Floats, values: Floats, **line: Any) -> None:
-    """Mean of (n_epoch, n_replica) `values` as a line, their range as a band, without nan."""
+def _draw_band(axes: Axes, epochs: Floats, values: Floats, floor: float = -math.inf, **line: Any) -> None:
+    """Mean of (n_epoch, n_replica) `values` as a line, their range as a band, without nan.
+
+    Args:
+        floor: of a log axis, its bottom: a mean of 0 is a gap of the line, a band ends there.
+    """
     known = np.isfinite(values).any(axis=1)
     x, y = epochs[known], values[known]
     if not len(x):
         return
-    axes.plot(x, np.nanmean(y, axis=1), marker="o" if len(x) <= 20 else "", ms=2.5, **line)
+    mean = _mean_of_known(y)
+    shown = (mean > 0) | (floor < 0)
+    axes.plot(x, np.where(shown, mean, np.nan), marker="o" if len(x) <= 20 else "", ms=2.5, **line)
     if y.shape[1] > 1:
         band = {"alpha": 0.2, "linewidth": 1.5 if len(x) == 1 else 0, "color": line["color"]}
-        axes.fill_between(x, np.nanmin(y, axis=1), np.nanmax(y, axis=1), **band)
+        axes.fill_between(x, np.maximum(np.nanmin(y, axis=1), floor), np.nanmax(y, axis=1), shown, **band)
+    beside = np.concatenate([[False], shown, [False]])
+    alone = shown & ~beside[:-2] & ~beside[2:]
+    if len(x) > 20 and alone.any():  # what stands between two gaps is no line
+        axes.plot(x[alone], mean[alone], ".", ms=2, color=line["color"])
+
+
+def _draw_errors(axes: Axes, epochs: Floats, errors: Mapping[str, tuple[Floats, str]]) -> None:
+    """Errors in per cent of each split, with its colour, on a log axis; those of 0 as marks at its bottom."""
+    mean = {split: _mean_of_known(values) for split, (values, _) in errors.items()}
+    found = [*(values for values, _ in errors.values()), *mean.values()]
+    mistakes = np.concatenate([values[values > 0] for values in found])
+    # Less than a factor of five would leave the axis with hardly a number on it.
+    low, high = (mistakes.min(), mistakes.max()) if mistakes.size else (10.0, 10.0)
+    middle, spread = math.sqrt(low * high), max(1.2 * math.sqrt(high / low), 2.3)
+    bottom, top = middle / spread, min(middle * spread, 105)
+    none = {split: values == 0 for split, values in mean.items()}
+    if any(each.any() for each in none.values()):  # whose marks stand below the curves
+        bottom *= (bottom / top) ** 0.14
+    axes.set_yscale("log")
+    axes.set_ylim(bottom, top)
+    for number, (split, (values, colour)) in enumerate(errors.items()):
+        _draw_band(axes, epochs, values, bottom, color=colour, label=split)
+        if none[split].any():
+            x, look = epochs[none[split]], {"ms": 2.5, "mew": 0, "transform": axes.get_xaxis_transform()}
+            axes.plot(x, np.full(len(x), 0.03 + 0.06 * number), "v", color=colour, **look)
+    if any(each.any() for each in none.values()):
+        axes.plot([], [], "v", ms=2.5, mew=0, color=GREY, label="no error")
+    ticker, subs = lazy_matplotlib().ticker, (1, 2, 5) if spread < 17 else (1,)
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _mean_of_known(values: Floats) -> Floats:
+    """(n_epoch,) mean over replicas, without nan; nan where there is nothing else."""
+    known = np.isfinite(values)
+    n = known.sum(axis=1)
+    return np.where(n > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(n, 1), np.nan)
 
 
 @styled()
@@ -161,7 +207,8 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         records: one an epoch, with "epoch"; "train_loss", "train_accuracy", "validation_loss",
             "validation_accuracy", "bump_fraction" (n_replica,); "silent_fraction" (n_layer,
-            n_replica). Accuracies and fractions in 0..1; None and nan are not drawn.
+            n_replica). Accuracies and fractions in 0..1; None and nan are not drawn, and epochs without an
+            error are marks below the curve.
     """
     figure = new_figure(height=4.6)
     error, loss, share = figure.subplots(3, 1, sharex=True, height_ratios=(1.25, 1, 1))
@@ -170,15 +217,13 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     def column(key: str) -> Floats:
         return _over_replicas([record.get(key) for record in records])
 
-    # An error of 0 has no place on a log axis; "clip" lets its line run out at the bottom.
-    error.set_yscale("log", nonpositive="clip")
-    error.set_autoscaley_on(False)
-    mistakes: list[float] = []
+    errors = {}
     for split, colour in (("train", BLUE), ("validation", VERMILION)):
         wrong = 100 * (1 - column(f"{split}_accuracy"))
-        mistakes += [*wrong[wrong > 0]]
-        _draw_band(error, epochs, wrong, color=colour, label=split)
+        wrong[wrong < LEAST_ERROR] = 0.0  # records of before accuracies were counted
+        errors[split] = wrong, colour
         _draw_band(loss, epochs, column(f"{split}_loss"), color=colour, label=split)
+    _draw_errors(error, epochs, errors)
     layers = [record.get("silent_fraction") or () for record in records]
     n_layer = max((len(rows) for rows in layers), default=0)
     for k in range(n_layer):
@@ -189,16 +234,8 @@ def learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     bumped = 100 * column("bump_fraction")
     _draw_band(share, epochs, bumped, color=GREY, label="bumped steps", dashes=(1, 1))
 
-    # Less than a factor of five would leave the axis with hardly a number on it.
-    low, high = min(mistakes, default=10.0), max(mistakes, default=10.0)
-    middle, spread = math.sqrt(low * high), max(1.2 * math.sqrt(high / low), 2.3)
-    error.set_ylim(middle / spread, min(middle * spread, 105))
-    ticker, subs = lazy_matplotlib().ticker, (1, 2, 5) if spread < 17 else (1,)
-    error.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
-    error.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    error.yaxis.set_minor_formatter(ticker.NullFormatter())
     share.set(xlabel="epoch", xmargin=0.01, ylim=(0, max(share.get_ylim()[1], 1.0)))
-    share.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
+    share.xaxis.set_major_locator(lazy_matplotlib().ticker.MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
     for axes, name in ((error, "error (%)"), (loss, "loss"), (share, "share (%)")):
         axes.set_ylabel(name)
         if axes.lines:  # above the panel, where no curve runs
