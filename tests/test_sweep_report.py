@@ -220,7 +220,7 @@ def test_the_command_says_what_it_wrote_and_what_is_not_finished(
     said = capsys.readouterr().out
     assert f"page  {tmp_path / 'sweep.html'}" in said
     assert "4 of 7 finished" in said
-    assert "3: unfinished, 2 of 7 epochs" in said
+    assert "3 training.epochs=7: unfinished, 2 of 7 epochs" in said
 
 
 def test_a_running_sweep_is_followed_until_all_its_jobs_are_finished(
