@@ -20,6 +20,7 @@ from gpuspike.cli import need, train
 from gpuspike.config.schema import conf_folder, jobs
 from gpuspike.errors import ConfigError
 from gpuspike.runs import run as runs
+from gpuspike.runs.sweep import run_once
 from gpuspike.store import checkpoint
 
 SMALL = [
@@ -176,3 +177,18 @@ def test_a_run_that_has_kept_none_says_what_is_gone(
     with pytest.raises(SystemExit):
         said(train.evaluate, "run=run")
     assert f"prices: there is no file {file}, seen from" in capsys.readouterr().err
+
+
+def test_a_finished_job_says_that_its_prices_were_others(place: Path, file: Path) -> None:
+    def once() -> str:
+        console = Console(file=io.StringIO(), width=200)
+        (job,) = jobs([*SMALL, f"substrate.prices={file}"], multirun=False)
+        run_once(job.config, job.experiment, place / "sweep", place / "sweep" / "0", console)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    write(file)
+    once()
+    assert ", finished before: " in once()
+    write(file, 17.5)
+    assert f"finished before, priced by other values than {file} has now: " in once()
+    file.unlink()

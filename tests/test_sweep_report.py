@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from gpuspike.cli import report as cli_report
 from gpuspike.errors import DataError, OutputError
 from gpuspike.report.figures.scatter import Point, scatter
-from gpuspike.report.sweep_page import write_sweep_report
+from gpuspike.report.sweep_page import ENERGY, write_sweep_report
 from gpuspike.report.sweep_table import sweep_table
 from gpuspike.screen import Screen
 from gpuspike.store.run_folder import used
@@ -356,3 +357,30 @@ def test_jobs_of_changed_data_are_told(
     page = (tmp_path / "sweep.html").read_text()
     assert page.count('<p class="notice">') == 2
     assert "the content of /my &lt;data&gt;.npz was not the same" in page
+
+
+def test_jobs_of_other_prices_of_one_file_are_told_and_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def priced(name: str, power: float, energy: float, accuracy: float, source: str = "a guess") -> None:
+        summary = job(tmp_path, name, accuracy, energy, substrate={"prices": "my/<tern>.yaml"})
+        number = {"value": power, "unit": "mW", "grade": "assumed", "per": "chip", "source": source}
+        summary["chip"] |= {"prices": "tern", "numbers": {"all_in": number}}
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+
+    priced("0", 175.0, 8e-6, 0.95)
+    priced("1", 175.0, 7e-6, 0.90, source="another word for it")
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", str(tmp_path)])
+    cli_report.report()
+    assert "other values" not in capsys.readouterr().out + (tmp_path / "sweep.html").read_text()
+    for name, energy, accuracy in (("2", 2e-6, 0.91), ("3", 1e-6, 0.97)):
+        priced(name, 17.5, energy, accuracy)
+    cli_report.report()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "warning jobs 2, 3 were priced by other values of my/<tern>.yaml than job 0: energies" in told
+    page = (tmp_path / "sweep.html").read_text()
+    assert "jobs 2, 3 were priced by other values of my/&lt;tern&gt;.yaml than job 0" in page
+    assert page.count("my/&lt;tern&gt;.yaml as of job 2</td>") == 2
+    drawn = page.split(f'aria-label="Test accuracy against {ENERGY}')[-1].split("</svg>")[0]
+    best = re.findall('class="point best" tabindex="0" data-jobs="(.)"', drawn)
+    assert sorted(best) == ["0", "1", "3"]  # a front for each: job 3 does not beat the first two
