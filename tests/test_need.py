@@ -27,6 +27,7 @@ from gpuspike.report.figures import need as plots
 from gpuspike.report.need_page import rows
 from gpuspike.runs import bench as benches
 from gpuspike.runs import need as search_module
+from gpuspike.runs import need_answer
 from gpuspike.runs import run as runs
 from gpuspike.runs.bench import Bench, Reached, Training
 from gpuspike.runs.need import (
@@ -556,7 +557,7 @@ def ask(folder: Path, *given: str) -> tuple[dict[str, Any], str]:
     """The whole command but for its process; the answer and the screen."""
     asked, made, experiment = read([*SMALL, f"folder={folder}", "replicas=2", "seeds=4", *given])
     console = quiet()
-    told = answer(asked, made, experiment, console)
+    told = answer(asked, made, experiment, console, given)
     return told, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -587,6 +588,29 @@ def test_an_answer_has_a_table_a_file_figures_and_a_page(
     assert [b["points"] for b in again["borders"]] == [b["points"] for b in told["borders"]]
     told, _ = ask(tmp_path, *given, "split=validation")
     assert (tmp_path / f"{stem}_validation.json").is_file()
+
+
+def test_another_question_has_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(need_answer, "drawn", lambda *_: {})
+    monkeypatch.setattr(Bench, "examined", lambda *_: Reached(np.zeros(2), 0.0))
+    given = ["accuracy=0.65", "distortion=spike_jitter", "substrate.gain_std=0.1", "chip_seed=7"]
+    told, _ = ask(tmp_path, *given)
+    asked = told["question"]
+    assert (asked["substrate"], asked["chip_seed"], asked["epochs"], asked["n_train"]) == (
+        "ideal with gain_std=0.1", 7, 3, 300,
+    )  # fmt: skip
+    page = (tmp_path / "spike_jitter_loop_65.html").read_text()
+    assert "ideal with gain_std=0.1" in page
+    assert f"<td>{told['command']}</td>" in page
+    assert told["command"].startswith("gpuspike-need accuracy=0.65 ")
+    ask(tmp_path, *given, "backend=reference")  # the same question
+    assert len(list(tmp_path.glob("*.json"))) == 1
+    others = ["substrate.gain_std=0.2", "chip_seed=8", "training.epochs=4", "seeds=6", "replicas=3"]
+    for text in others:
+        ask(tmp_path, *given, text)
+        ask(tmp_path, *given, text)
+    assert len(list(tmp_path.glob("spike_jitter_loop_65_*.json"))) == len(others)
+    assert json.loads((tmp_path / "spike_jitter_loop_65.json").read_text())["question"] == asked
 
 
 def test_a_map_is_drawn(tmp_path: Path) -> None:
