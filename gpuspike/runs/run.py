@@ -19,6 +19,7 @@ from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
 from gpuspike.report.captions import captions
+from gpuspike.report.comparison import of_ties
 from gpuspike.report.figures.names import boxes
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
@@ -222,12 +223,15 @@ def _run(
     summary = plain(summary)
     replace_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     plane, names = parts.dataset.plane, parts.dataset.class_names
-    told = captions(names, borders=plane is not None and bool(plane.borders))
+    ties = summary["chip"].get("tied_share") or 0.0
+    told = captions(names, borders=plane is not None and bool(plane.borders), ties=ties)
     report.write_report(folder, experiment, summary, records, discreet(to_yaml(config)), told)
     tracking.finish(summary, folder / "figures", folder / CHECKPOINT)
     console.print(report.final_table(summary))
     if (chip := report.chip_table(summary["chip"])) is not None:
         console.print(chip)
+    if note := of_ties(summary["chip"]):
+        warn(f"{note}: spikes of one time are told apart by nothing but their class", console)
     console.print(f"report   {folder / 'report.html'}", **LINE)
     console.print(f"figures  {folder / 'figures'}", **LINE)
     return summary
