@@ -204,7 +204,14 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
         raise ConfigError(f"one of {', '.join(_WAYS)} at a time, got {' and '.join(ways)}")
     if any(flag not in ("-m", "--multirun") for flag in flags):
         return before, None, None
-    asked = jobs([a for a in arguments if not a.startswith("-")], bool(flags), check_values)
+    values = [a for a in arguments if not a.startswith("-")]
+    try:
+        asked = jobs(values, bool(flags), check_values)
+    except GpuspikeError:  # of a configuration without the run's values: what the run has may say more
+        for folder in (a.partition("=")[2] for a in values if a.startswith("resume=")):
+            if Path(folder, "config.yaml").is_file():
+                resume.refuse_typed(Path(folder), values)
+        raise
     for job in asked:
         if job.config.resume is not None:
             if elsewhere := [a for a in arguments if a.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]:

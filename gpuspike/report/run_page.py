@@ -291,6 +291,17 @@ def _ending(records: Sequence[Mapping[str, Any]]) -> str:
     return WHILE_TRAINING + table(row[:2] for row in rows)
 
 
+def _resumed(run: Mapping[str, Any]) -> str | None:
+    """After which epochs, when and with which values; None where it was not."""
+    known = {one["epoch"]: one for one in run.get("resumptions") or ()}  # older runs tell the epochs alone
+    told = []
+    for epoch in run.get("resumed") or ():
+        one = known.get(epoch, {})
+        when, given = one.get("date"), shlex.join(map(str, one.get("given") or ()))
+        told.append(f"after epoch {epoch}" + (f", {when}" if when else "") + (f", {given}" if given else ""))
+    return "; ".join(told) or None
+
+
 def _facts(experiment: str, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the run is; what an older run does not tell is left out."""
     run, made = section(summary, "run"), section(summary, "provenance")
@@ -319,6 +330,7 @@ def _facts(experiment: str, summary: Mapping[str, Any]) -> list[tuple[str, str]]
         ("trained", f"{epochs} epochs, {', '.join(part for part in where if part)}"),
         ("seeds" if count != 1 else "seed", seeds),
         ("begun", run.get("date")),
+        ("resumed", _resumed(run)),
         ("command", command),
     )
     return [(name, str(value)) for name, value in rows if value is not None]

@@ -179,12 +179,15 @@ def _run(
         own_prices.PRICES: parts.prices.kept(),
         resume.IMAGE: parts.dataset.image_shape,
         "resumed": [],
+        "resumptions": [],
         "date": began,
     }
     records: list[dict[str, Any]] = []
     if stopped is not None:
         records = stopped.records
+        now = {"epoch": stopped.epoch, "date": began, "given": [discreet(text) for text in stopped.given]}
         book |= {"resumed": [*stopped.resumed, stopped.epoch], "date": stopped.date}
+        book |= {"resumptions": [*stopped.resumptions, now]}
         if stopped.epoch == 0:  # nothing was kept: it begins now
             book["date"] = began
         start -= stopped.wall_s
@@ -212,7 +215,7 @@ def _run(
     summary = summarize(parts, experiment, trainer.step.kind, records, measured, interrupted)
     summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
     summary |= {"substrate": examine(parts, examined, weights, data)} | {"provenance": provenance}
-    summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"], "date": book["date"]}
+    summary["run"] |= {key: book[key] for key in ("overrides", "resumed", "resumptions", "date")}
     with console.status("drawing figures"):
         missing = draw(parts, weights, data["test"], results["test"], records, folder / "figures", summary)
     if lacking := boxes(parts.dataset.class_names):
@@ -244,6 +247,8 @@ def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, 
         warnings.append(
             f"begun with another gpuspike, {stopped.code}, now {code}: results may differ from either's"
         )
+    if stopped.name != stopped.config.name:
+        warnings.append(f"name={stopped.config.name} is the title from now on, the folder stays {folder}")
     for warning in warnings:
         warn(warning, console)
     if stopped.arrays is not None:
