@@ -36,6 +36,7 @@ from gpuspike.runs.need import (
     REFUSED,
     UNDECIDED,
     Border,
+    Point,
     Question,
     decide,
     draw_map,
@@ -283,15 +284,16 @@ def test_what_changes_nothing_is_not_called_borne() -> None:
 
 def test_an_accuracy_that_rises_is_told() -> None:
     falls = found(Known(lambda value: 0.95 - 0.5 * (value or 0.0)), "spike_jitter")
-    assert falls.rises() == ""
+    assert falls.rises(1000) == ""
     helps = found(Known(lambda value: 0.92 if value is None else 0.98 - 0.5 * value), "spike_jitter")
-    assert helps.rises() == (
+    assert helps.rises(300) == ""  # other samples would move it as far
+    assert helps.rises(10_000) == (
         f"; but accuracy does not only fall: 92.00 % at off, "
         f"{98 - 50 * helps.points[0].value:.2f} % at {helps.points[0].value:g}: there may be other borders"  # type: ignore[operator]
     )
     known = {4: 0.85, 8: 0.8}
     bits = found(Known(lambda value: known.get(value, 0.95), least=2, most=24), "weight_bits")
-    assert ": 80.00 % at 8, 85.00 % at 4" in bits.rises()
+    assert ": 80.00 % at 8, 85.00 % at 4" in bits.rises(1000)
 
 
 def test_what_was_known_before_is_told_as_kept() -> None:
@@ -306,7 +308,18 @@ def test_what_a_distortion_needs_is_there_where_it_is_off() -> None:
     border = found(clipped, "weight_bits")
     assert border.points == []
     assert border.told() == "weight_bits: not even without it is the accuracy reached"
+    unsure = Border(axis("weight_bits"), Point(None, UNDECIDED, np.zeros(4)), [], None, None)
+    assert unsure.told().endswith("certainly reached; more than 4 seeds may settle it")
+    assert unsure.told("chips").endswith("more than 4 chips may settle it")
     assert axis("weight_bits").changes(vars(substrate_config()), None)["weight_max"] == [3.0]
+
+
+def test_what_the_range_alone_costs_is_told() -> None:
+    border = found(Known(lambda value: 0.926), "weight_bits")
+    added, alone = {"weight_max": [3.0]}, Reached(np.array([0.98, 0.98]), 0.0)
+    told = need_answer._alone(border, alone, added)
+    assert told == "; weight_max=[3.0] alone has 92.60 %, and 98.00 without it"
+    assert need_answer._alone(border, Reached(border.off.accuracy, 0.0), added) == ""
 
 
 def test_the_search_finds_a_least_range() -> None:

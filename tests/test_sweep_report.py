@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from gpuspike.cli import report as cli_report
 from gpuspike.errors import DataError, OutputError
+from gpuspike.report.figures.axes import job_name
 from gpuspike.report.figures.scatter import Point, scatter
 from gpuspike.report.sweep_page import ENERGY, write_sweep_report
 from gpuspike.report.sweep_table import sweep_table
@@ -86,12 +87,11 @@ def test_the_page_has_a_row_a_job_and_only_what_differs(tmp_path: Path) -> None:
     # A row each, the finished ones against both keys, and those whose energy is known.
     assert [name for name, _ in page.attributes].count("data-jobs") == 7 + 2 * 4 + 3
     assert "energy, stopping at the decision: 1 µJ for each job (BrainScaleS-2 measured)" in page.text
-    assert rows[0][:2] == ["finished", "0.01"]
-    assert "95.00 ± 1.00 %" in rows[0]
-    assert "100 nJ to 500 nJ" in rows[1]
+    assert rows[0][:2] == ["finished", "0.002"]
+    assert "100 nJ to 500 nJ" in rows[0]
     assert [value for name, value in page.attributes if name == "href"] == [
         "10/report.html", "1/report.html",  # the best and the next
-        "0/report.html", "1/report.html", "2/report.html", "4/report.html", "10/report.html",
+        "1/report.html", "2/report.html", "4/report.html", "0/report.html", "10/report.html",  # by the rate
     ]  # fmt: skip
     assert "7 jobs: 4 finished, 1 unfinished, 1 damaged, 1 gone" in page.text
 
@@ -285,6 +285,12 @@ def test_seconds_that_cannot_be_waited_are_refused(
     with pytest.raises(SystemExit):
         cli_report.report()
     assert f"watch must be a number of seconds, at least 1, got {text}" in capsys.readouterr().err
+
+
+def test_a_name_at_the_right_edge_stands_left_of_its_mark() -> None:
+    assert 'text-anchor="start"' in job_name("3-0123abcd", 100.0, 50.0)
+    assert 'x="394.0" y="45.0" text-anchor="end">3-0123abcd</text>' in job_name("3-0123abcd", 400.0, 50.0)
+    assert 'text-anchor="start"' in job_name("3", 400.0, 50.0)
 
 
 def test_a_page_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from gpuspike.report.sweep_results import (
     Outcome,
     Typed,
     accuracy,
+    in_order,
     outcomes,
     priced,
     ranking,
@@ -135,7 +136,8 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
     jobs = read_sweep(folder)
     values, name = swept(jobs), folder.resolve().name
     found, best = outcomes(jobs, values), ranking(jobs)
-    columns = _columns(folder, jobs, values)
+    listed = in_order(jobs, values)
+    columns = _columns(folder, listed, values)
     body = f"""<h1>{escape(name)}</h1>
 <p class="soft">{escape(summary_of(jobs, jobs_expected(folder)))}</p>
 {"".join(f'<p class="notice">{escape(text)}.</p>' for text in unlike(jobs))}
@@ -144,7 +146,7 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
 {_scatters(jobs, values)}
 <p id="told" class="screen" role="status"></p>
 <h2>Jobs</h2>
-{_table(jobs, columns, best)}"""
+{_table(listed, columns, best)}"""
     style = STYLE + NARROW.format(width=min(5.9 * len(columns), 90))
     script = SCRIPT if again is None else SCRIPT + AGAIN.format(milliseconds=round(1000 * again))
     try:

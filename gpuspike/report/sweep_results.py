@@ -65,6 +65,21 @@ def swept(jobs: Sequence[JobResult]) -> dict[str, dict[str, Typed]]:
     return {key: {job.name: typed for job in jobs if (typed := _typed(job, key, given))} for key in keys}
 
 
+def in_order(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> list[JobResult]:
+    """Jobs by the values that were swept, the first key's before the next one's; those unknown stand last."""
+
+    def place(job: JobResult) -> list[tuple[int, float, int]]:
+        found = []
+        for own in values.values():
+            text, value = own.get(job.name, (NONE, None))
+            names = list(dict.fromkeys(each for each, _ in own.values()))  # as they come
+            kind = 0 if is_number(value) else 1 if text in names else 2
+            found.append((kind, float(value) if kind == 0 else 0.0, names.index(text) if kind == 1 else 0))
+        return found
+
+    return sorted(jobs, key=place)
+
+
 def _given(job: JobResult) -> dict[str, str]:
     """Overrides of a job by key."""
     texts = section(job.summary, "run").get("overrides")

@@ -23,7 +23,7 @@ from gpuspike.reading import text_of
 from gpuspike.report.figures import need as plots
 from gpuspike.report.need_page import head_of, how, looks, repeats, rows, write_need_page
 from gpuspike.report.sweep_results import as_typed
-from gpuspike.runs.bench import Bench, Training
+from gpuspike.runs.bench import Bench, Reached, Training
 from gpuspike.runs.drawing import drawn
 from gpuspike.runs.need import CONFIDENCE, UNDECIDED, Border, Map, Point, Question, draw_map, search
 from gpuspike.runs.progress import duration, plain
@@ -33,6 +33,9 @@ from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import check_writable, locked, replace_text
 from gpuspike.substrate.axes import NAMED, Axis, axis
 from gpuspike.substrate.unit import units_of
+
+SEEN = 0.001
+"""Share of samples from which on a cost is told."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,7 +112,10 @@ def answer(
         for one in () if asked.map else axes:
             added = _added(one, config)
             border = search(bench, one, question, _teller(console, asked.run, f"off{_with(added)}"))
-            words = border.told() + _with(added) + _elsewhere(one, added, border) + border.rises()
+            words = border.told(repeats(asked.run)) + _with(added) + _elsewhere(one, added, border)
+            words += border.rises(bench.n_samples(question.split))
+            if added and training in (Training.RUN, Training.NONE):  # elsewhere it would take a training
+                words += _alone(border, bench.examined({}, question.replicas, question.split), added)
             told["borders"].append(border.plain() | {"told": words})
             figures[f"{stem}_{one.name}"] = lambda border=border: _drawn(border, question)
             _table([border.off, *border.points], words, asked.run, console)
@@ -176,6 +182,15 @@ def _added(one: Axis, config: Config) -> dict[str, Any]:
 
 def _with(added: Mapping[str, Any]) -> str:
     return "".join(f", with {key}={as_typed(value)}" for key, value in added.items())
+
+
+def _alone(border: Border, without: Reached, added: Mapping[str, Any]) -> str:
+    """What the added values cost by themselves, where it is more than a deviation over seeds or chips."""
+    mean, off = without.accuracy.mean(), border.off.accuracy.mean()
+    if mean - off <= max(without.accuracy.std(ddof=1), border.off.accuracy.std(ddof=1), SEEN):
+        return ""
+    names = " and ".join(f"{key}={as_typed(value)}" for key, value in added.items())
+    return f"; {names} alone has {100 * off:.2f} %, and {100 * mean:.2f} without it"
 
 
 def _elsewhere(one: Axis, added: Mapping[str, Any], border: Border) -> str:
