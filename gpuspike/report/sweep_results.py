@@ -167,7 +167,10 @@ class Priced:
 
 def priced(jobs: Sequence[JobResult]) -> dict[str, Priced]:
     """The prices of each finished job, by its name: the same for jobs whose figures can be compared."""
-    own = {job.name: _values_of_prices(job) for job in jobs if job.state == FINISHED}
+    finished = [job for job in jobs if job.state == FINISHED]
+    words = ("name", "setting", "scope", "merges")
+    words = [key for key in words if all(key in section(job.summary, "chip") for job in finished)]
+    own = {job.name: _values_of_prices(job, words) for job in finished}
     alike: dict[str, Priced] = {}
     for job in (job for job in jobs if job.name in own):
         chip = section(job.summary, "chip")
@@ -181,8 +184,12 @@ def priced(jobs: Sequence[JobResult]) -> dict[str, Priced]:
     return {name: told[values] for name, values in own.items()}
 
 
-def _values_of_prices(job: JobResult) -> str:
-    """All that a job's figures of a chip are computed from, as a text; its name, where no more is known."""
+def _values_of_prices(job: JobResult, words: Sequence[str]) -> str:
+    """All that a job's figures of a chip are computed from, as a text; its name, where no more is known.
+
+    Args:
+        words: keys beside the numbers that all jobs have, as older ones may not.
+    """
     chip = section(job.summary, "chip")
     numbers = section(chip, "numbers")
     if not numbers:
@@ -192,7 +199,7 @@ def _values_of_prices(job: JobResult) -> str:
         for name, number in numbers.items()
         if isinstance(number, Mapping)
     }
-    kept = [chip.get(key) for key in ("name", "setting", "scope", "merges")]
+    kept = [chip.get(key) for key in words]
     return json.dumps([kept, counted], sort_keys=True, default=str)
 
 
