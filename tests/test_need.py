@@ -350,8 +350,8 @@ def test_a_network_that_fails_without_the_distortion_is_not_searched() -> None:
     assert border.points == []
     assert border.told() == "spike_jitter: not even without it is the accuracy reached"
     near = found(Known(lambda value: 0.9, 0.01), "spike_jitter")
-    words = "spike_jitter: not even without it is the accuracy certainly reached; more than 20 may settle it"
-    assert near.told() == words
+    words = "not even without it is the accuracy certainly reached; more than 20 seeds may settle it"
+    assert near.told() == f"spike_jitter: {words}"
 
 
 def test_seeds_are_added_while_a_value_is_undecided_up_to_the_budget() -> None:
