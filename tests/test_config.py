@@ -909,3 +909,27 @@ def test_an_ideal_chip_that_is_distorted_is_called_by_its_distortions(
 ) -> None:
     (job,) = jobs(overrides, multirun=False)
     assert chip_label(job.config.substrate) == label
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            ["substrate.time_grid=0.05"],
+            "substrate.time_grid=0.05 is coarser than the times that training.xi=0.01",
+        ),
+        (
+            ["substrate.spike_jitter=0.1", "substrate.time_grid=0.05"],
+            "substrate.time_grid=0.05 and substrate.spike",
+        ),
+        (["substrate.time_grid=0.05", "training.match_noise=true"], ""),
+        (["substrate.time_grid=0.05", "training.xi=0.05"], ""),
+        (["substrate.time_grid=0.05", "substrate.gradient=ideal"], ""),
+        (["substrate.time_grid=0.05", "training=yin_yang", "training.loss=time_mse"], ""),
+    ],
+)
+def test_a_loss_that_is_sharper_than_the_chip_is_noted(given: list[str], words: str) -> None:
+    (job,) = jobs(["experiment=yin_yang_best", *given], multirun=False)
+    told = [note for note in job.notes if "coarser" in note]
+    assert [note.startswith(words) for note in told] == [True] * bool(words)
+    assert all("training.match_noise=true has xi=" in note for note in told)

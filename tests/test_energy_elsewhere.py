@@ -98,6 +98,10 @@ def test_by_hand() -> None:
     assert terms["static"] == pytest.approx(0.104 * 3e-3)
     assert cost.accuracy == 0.5  # the second sample has no output spike: undecided, and counted as wrong
     assert cost.summary["undecided_share"] == 0.5
+    assert cost.summary["tied_share"] == 0.0
+    even = gs.price_spikes([inputs, outputs + outputs[:, :, ::-1]], [(2, 2)], "loihi", labels=[1, 0])
+    assert even.summary["tied_share"] == 0.5
+    assert ", 50 % at a tie, for the lowest class" in repr(even)
     assert cost.time_to_decision_s is not None
     assert cost.time_to_decision_s["mean"] == pytest.approx(3e-3)  # the count is known when the trial is over
     first = gs.price_spikes([inputs, outputs], [(2, 2)], "loihi", labels=[1, 0], decision="first")
@@ -351,7 +355,7 @@ def test_an_energy_that_is_not_known_says_why() -> None:
     assert ": no energy, since no price is known for " in repr(gs.price_spikes(tensors(), prices="loihi2"))
     told = repr(gs.price_spikes(tensors(), prices="brainscales2"))
     assert "unknown J" not in told
-    assert "decided after unknown, unknown a sample)" in told
+    assert "decided after unknown, 14.3 % at a tie, for the lowest class, unknown a sample)" in told
     assert "tau_syn, in time steps, would tell it" in told
 
 

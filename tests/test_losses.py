@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import load
-from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy, decide
+from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy, decide, tied
 from gpuspike.training.losses.shift_invariant import ShiftInvariant
 
 Array = NDArray[Any]
@@ -275,6 +275,12 @@ def test_the_mean_squared_error_refuses_what_it_cannot_use_by_name(change: dict[
     with pytest.raises(ValueRangeError, match=f"{name}.*got|got.*{name}") as caught:
         TimeMSE(**change)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tie_is_of_spikes_at_one_time() -> None:
+    times = np.array([[1.0, 1.0, 2.0], [1.0, 2.0, 2.0], [np.inf, np.inf, np.inf], [3.0, 1.0, 1.0]])
+    assert tied(times).tolist() == [True, False, False, True]
+    assert not tied(np.ones((2, 0, 1))).size
 
 
 @pytest.mark.parametrize(

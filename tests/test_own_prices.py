@@ -20,6 +20,7 @@ from gpuspike.cli import need, train
 from gpuspike.config.schema import conf_folder, jobs
 from gpuspike.errors import ConfigError
 from gpuspike.runs import run as runs
+from gpuspike.runs.sweep import run_once
 from gpuspike.store import checkpoint, own_prices
 
 SMALL = [
@@ -213,3 +214,55 @@ def test_a_run_that_has_kept_none_says_what_is_gone(
     with pytest.raises(SystemExit):
         said(train.evaluate, "run=run")
     assert f"prices: there is no file {file}, seen from" in capsys.readouterr().err
+
+
+def test_the_chips_own_prices_are_the_first_row(place: Path, file: Path, said: Callable[..., str]) -> None:
+    def rows() -> list[str]:
+        return list(json.loads((place / "run" / "evaluations" / "test.json").read_text())["chips"])
+
+    assert "there is no file" in said(train.evaluate, "run=run")  # what it has kept
+    assert rows()[:2] == ["mine", "brainscales2"]
+    chips = place / "chips"
+    chips.mkdir()
+    (chips / "tern.yaml").write_text("name: tern\nspike_jitter: 0.01\nprices: tern_events.yaml\n")
+    asked = "run=run", f"substrate={chips / 'tern.yaml'}"
+    told = said(train.evaluate, *asked, "prices=brainscales2")  # which is there, the chip's own is not
+    assert "tern_events" not in told
+    write(chips / "tern_events.yaml", 350.0)
+    said(train.evaluate, *asked)
+    (answer,) = (place / "run" / "evaluations").glob("test_tern.json")
+    assert next(iter(json.loads(answer.read_text())["chips"])) == "tern_events"
+
+
+def test_prices_beside_a_chips_file_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chips = tmp_path / "conf" / "substrate"
+    chips.mkdir(parents=True)
+    (chips / "tern.yaml").write_text("name: tern\nspike_jitter: 0.01\nprices: mine.yaml\n")
+    write(tmp_path / "mine.yaml")
+    monkeypatch.chdir(tmp_path)
+    asked = [f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "substrate=tern"]
+
+    def prices(*given: str) -> list[str]:
+        (job,) = jobs([*asked, *given], multirun=False)
+        return [job.config.substrate.prices, str(Path(gs.Chip(chips / "tern.yaml").prices).absolute())]
+
+    assert prices() == [str(tmp_path / "mine.yaml")] * 2  # from the shell's folder
+    write(chips / "mine.yaml")
+    assert prices() == [str(chips / "mine.yaml")] * 2
+    assert prices("substrate.prices=mine.yaml")[0] == str(tmp_path / "mine.yaml")  # typed in that folder
+    assert prices("substrate.prices=loihi")[0] == "loihi"
+
+
+def test_a_finished_job_says_that_its_prices_were_others(place: Path, file: Path) -> None:
+    def once() -> str:
+        console = Console(file=io.StringIO(), width=200)
+        (job,) = jobs([*SMALL, f"substrate.prices={file}"], multirun=False)
+        run_once(job.config, job.experiment, place / "sweep", place / "sweep" / "0", console)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    write(file)
+    once()
+    assert ", finished before: " in once()
+    write(file, 17.5)
+    assert f"finished before, priced by other values than {file} has now: " in once()
+    file.unlink()

@@ -146,6 +146,8 @@ def test_captions_are_in_the_words_of_the_data() -> None:
     assert "over the plane, with the true boundaries. Dots" in yin_yang["plane"]
     assert moons["spike_raster"].endswith("“upper, not lower” is a sample of upper that was taken for lower.")
     assert captions(("alone",), borders=False) == CAPTIONS
+    ties = captions(("alone",), borders=False, ties=0.352)["confusion_matrix"]
+    assert ties.endswith("Ties of output neurons, 35.2 % of the samples, are answered by the lowest class.")
 
 
 def test_the_table_holds_accuracies_and_time_to_solution() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gpuspike.config.schema import Config, jobs, to_yaml
+from gpuspike.cli.train import train
+from gpuspike.config.schema import Config, jobs, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, GpuspikeError, OutputError
 from gpuspike.runs import run as runs
 from gpuspike.runs.progress import MetricsFile
@@ -285,6 +288,19 @@ def test_an_override_that_would_change_the_run_is_refused_by_its_name(
     assert all(word in line for word in words), line
 
 
+def test_what_cannot_be_without_the_run_is_refused_as_a_change_of_it(
+    stopped: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stopped("substrate.weight_bits=5", "substrate.weight_max=3")
+    other = f"of {folder}: substrate.weight_bits=4 would make it 4, which is 5 there"
+    same = "needs a range, substrate.weight_max"  # what is wrong is told
+    for override, words in (("substrate.weight_bits=4", other), ("substrate.weight_bits=5", same)):
+        monkeypatch.setattr(sys, "argv", ["gpuspike-train", f"resume={folder}", override])
+        with pytest.raises(SystemExit):
+            train()
+        assert words in " ".join(capsys.readouterr().err.split())
+
+
 def test_overrides_that_the_run_was_started_with_may_be_repeated(stopped: Callable[..., Path]) -> None:
     folder = stopped()
     again = [f"resume={folder}", *SMALL, f"training.epochs={EPOCHS}", "seed=0"]
@@ -302,6 +318,37 @@ def test_the_backend_may_change(stopped: Callable[..., Path]) -> None:
     given = [f"resume={folder}", "backend=reference"]
     (job,) = jobs(given, multirun=False)
     assert resume.read(folder, job.config, given).config.backend.value == "reference"
+
+
+def test_the_readme_names_what_may_change() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    part = text.split("### Stopping and resuming")[1].split("###")[0].split("A checkpoint is")[0]
+    named = set(re.findall(r"`([a-z_.]+)`", part))
+    mine = replace(small(), dataset=replace(small().dataset, name="npz"))
+    assert named == {*resume._free(mine)} - {"resume"}
+
+
+def test_a_resumed_run_says_when_and_with_what(stopped: Callable[..., Path]) -> None:
+    folder = stopped()
+    given = [
+        f"resume={folder}",
+        "name=other",
+        "training.cuda_graph=false",
+        "substrate.prices=loihi",
+        "seed=0",
+    ]
+    (job,) = jobs(given, multirun=False)
+    console = quiet()
+    summary = runs.go_on(folder, console, job.config, given)
+    (told,) = summary["run"]["resumptions"]
+    assert (told["epoch"], told["given"]) == (3, given[1:-1])
+    said = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "name=other is the title from now on, the folder stays" in said
+    page = (folder / "report.html").read_text()
+    assert f"after epoch 3, {told['date']}, name=other training.cuda_graph=false" in page
+    assert read_config(folder / "config.yaml").training.cuda_graph is False
+    again = resume.read(folder)
+    assert (again.resumptions, again.given) == ([told], [])
 
 
 def test_a_changed_config_file_is_refused_unless_it_asks_for_more_epochs(

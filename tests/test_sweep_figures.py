@@ -138,7 +138,7 @@ def test_names_are_not_joined_by_lines_and_chips_not_by_a_front(tmp_path: Path) 
     energy = page.split("Accuracy against what a chip would need")[1].split("</figure>")[0]
     fronts = re.findall(r'class="front" d="([^"]*)"', energy)
     assert [way.count("L") for way in fronts] == [1, 1]  # 0 and 1, 2 and 3, and none from chip to chip
-    assert "jobs that no other of the same chip beats in both" in page
+    assert "jobs that no other of the same prices beats in both" in page
 
 
 def test_the_front_is_what_no_other_beats_in_both() -> None:

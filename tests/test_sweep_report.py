@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 
 from gpuspike.cli import report as cli_report
 from gpuspike.errors import DataError, OutputError
+from gpuspike.report.figures.axes import job_name
 from gpuspike.report.figures.scatter import Point, scatter
-from gpuspike.report.sweep_page import write_sweep_report
+from gpuspike.report.sweep_page import ENERGY, write_sweep_report
 from gpuspike.report.sweep_table import sweep_table
 from gpuspike.screen import Screen
 from gpuspike.store.run_folder import used
@@ -85,12 +87,11 @@ def test_the_page_has_a_row_a_job_and_only_what_differs(tmp_path: Path) -> None:
     # A row each, the finished ones against both keys, and those whose energy is known.
     assert [name for name, _ in page.attributes].count("data-jobs") == 7 + 2 * 4 + 3
     assert "energy, stopping at the decision: 1 µJ for each job (BrainScaleS-2 measured)" in page.text
-    assert rows[0][:2] == ["finished", "0.01"]
-    assert "95.00 ± 1.00 %" in rows[0]
-    assert "100 nJ to 500 nJ" in rows[1]
+    assert rows[0][:2] == ["finished", "0.002"]
+    assert "100 nJ to 500 nJ" in rows[0]
     assert [value for name, value in page.attributes if name == "href"] == [
         "10/report.html", "1/report.html",  # the best and the next
-        "0/report.html", "1/report.html", "2/report.html", "4/report.html", "10/report.html",
+        "1/report.html", "2/report.html", "4/report.html", "0/report.html", "10/report.html",  # by the rate
     ]  # fmt: skip
     assert "7 jobs: 4 finished, 1 unfinished, 1 damaged, 1 gone" in page.text
 
@@ -286,6 +287,12 @@ def test_seconds_that_cannot_be_waited_are_refused(
     assert f"watch must be a number of seconds, at least 1, got {text}" in capsys.readouterr().err
 
 
+def test_a_name_at_the_right_edge_stands_left_of_its_mark() -> None:
+    assert 'text-anchor="start"' in job_name("3-0123abcd", 100.0, 50.0)
+    assert 'x="394.0" y="45.0" text-anchor="end">3-0123abcd</text>' in job_name("3-0123abcd", 400.0, 50.0)
+    assert 'text-anchor="start"' in job_name("3", 400.0, 50.0)
+
+
 def test_a_page_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job(tmp_path, "0")
 
@@ -356,3 +363,30 @@ def test_jobs_of_changed_data_are_told(
     page = (tmp_path / "sweep.html").read_text()
     assert page.count('<p class="notice">') == 2
     assert "the content of /my &lt;data&gt;.npz was not the same" in page
+
+
+def test_jobs_of_other_prices_of_one_file_are_told_and_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def priced(name: str, power: float, energy: float, accuracy: float, source: str = "a guess") -> None:
+        summary = job(tmp_path, name, accuracy, energy, substrate={"prices": "my/<tern>.yaml"})
+        number = {"value": power, "unit": "mW", "grade": "assumed", "per": "chip", "source": source}
+        summary["chip"] |= {"prices": "tern", "numbers": {"all_in": number}}
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+
+    priced("0", 175.0, 8e-6, 0.95)
+    priced("1", 175.0, 7e-6, 0.90, source="another word for it")
+    monkeypatch.setattr("sys.argv", ["gpuspike-report", str(tmp_path)])
+    cli_report.report()
+    assert "other values" not in capsys.readouterr().out + (tmp_path / "sweep.html").read_text()
+    for name, energy, accuracy in (("2", 2e-6, 0.91), ("3", 1e-6, 0.97)):
+        priced(name, 17.5, energy, accuracy)
+    cli_report.report()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "warning jobs 2, 3 were priced by other values of my/<tern>.yaml than job 0: energies" in told
+    page = (tmp_path / "sweep.html").read_text()
+    assert "jobs 2, 3 were priced by other values of my/&lt;tern&gt;.yaml than job 0" in page
+    assert page.count("my/&lt;tern&gt;.yaml as of job 2</td>") == 2
+    drawn = page.split(f'aria-label="Test accuracy against {ENERGY}')[-1].split("</svg>")[0]
+    best = re.findall('class="point best" tabindex="0" data-jobs="(.)"', drawn)
+    assert sorted(best) == ["0", "1", "3"]  # a front for each: job 3 does not beat the first two

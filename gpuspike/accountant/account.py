@@ -40,6 +40,9 @@ class Fit:
 NOTED = 0.005
 """Share of samples without a decision from which on it is noted."""
 
+TIES_NOTED = 0.01
+"""Share of samples whose decision is a tie from which on it is noted."""
+
 UNKNOWN = "its capacity.neurons is not known"
 """The reason where nobody can tell whether a network fits."""
 
@@ -202,6 +205,7 @@ def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> d
         "time_to_decision_s": _in_seconds(clock, _quantiles(clock.ticks(t_decided))),
         "time_to_decision_tau": _quantiles(t_decided),
         "undecided_share": float(1.0 - decided.mean()),
+        "tied_share": float((activity.tied & decided).mean()),
         "slowest_class": _slowest(activity, decided, clock, class_names),
         "accuracy": float((activity.correct & decided).mean()),
         "seconds_per_sample": per_sample,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpuspike.kernels import LayerState, load
 from gpuspike.network.layers import Layer
-from gpuspike.training.losses import decide
+from gpuspike.training.losses import decide, tied
 
 Array = NDArray[Any]
 
@@ -54,6 +54,8 @@ class Activity:
         weight_bytes: of one replica, shared ones once.
         t_decision: (n_replica, n_samples) first output spike, inf without one.
         correct: (n_replica, n_samples) whether the first output spike is the label's.
+        tied: (n_replica, n_samples) whether several output neurons spike first, at one time, or have the most
+            spikes where these decide: the lowest is the answer.
         labels: (n_samples,).
         ended, decided: by trial length, the counts until the trial's end, and until the decision if that is
             earlier.
@@ -69,6 +71,7 @@ class Activity:
     weight_bytes: int
     t_decision: Array
     correct: NDArray[np.bool_]
+    tied: NDArray[np.bool_]
     labels: NDArray[np.int64]
     ended: dict[float, Counts]
     decided: dict[float, Counts]
@@ -172,6 +175,7 @@ class Counter:
             weight_bytes=sum(weights[0].nbytes for weights in self._weights),
             t_decision=t_out.min(axis=2).astype(np.float64) / self._tau_syn,
             correct=decide(t_out) == labels,
+            tied=tied(t_out),
             labels=labels,
             ended={trial: _pick(ended, k) for k, trial in enumerate(self._trials)},
             decided={trial: _pick(decided, k) for k, trial in enumerate(self._trials)},

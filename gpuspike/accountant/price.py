@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gpuspike.accountant.account import NOTED, UNKNOWN, account
+from gpuspike.accountant.account import NOTED, TIES_NOTED, UNKNOWN, account
 from gpuspike.accountant.activity import Activity, Counter
 from gpuspike.accountant.anytime import anytime
 from gpuspike.accountant.neurobench import neurobench
@@ -107,6 +107,8 @@ class Cost:
         undecided = self.summary["undecided_share"]
         when = "never decided" if undecided == 1.0 else f"decided after {_told(mean, 's')}"
         when += f", {100 * undecided:.3g} % never" if NOTED <= undecided < 1.0 else ""
+        ties = self.summary["tied_share"]
+        when += f", {100 * ties:.3g} % at a tie, for the lowest class" if ties >= TIES_NOTED else ""
         right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %, "
         energy = f"{_told(self.energy_per_classification_J, 'J')} a classification"
         if self.refused:

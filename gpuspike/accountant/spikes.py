@@ -301,7 +301,9 @@ def activity(made: Recording, labels: NDArray[np.int64] | None, first: bool, tau
     np.minimum.at(earliest, (outputs.sample, outputs.neuron), outputs.time)
     totals = np.zeros((made.n_samples, n_out))
     np.add.at(totals, (outputs.sample, outputs.neuron), outputs.number)
-    answers = earliest.argmin(axis=1) if first else totals.argmax(axis=1)
+    merit = -earliest if first else totals
+    best = merit.max(axis=1, keepdims=True)
+    answers = merit.argmax(axis=1)
     decision = earliest.min(axis=1) if first else np.where(totals.any(axis=1), made.duration, np.inf)
     correct = np.zeros(made.n_samples, np.bool_) if labels is None else answers == labels
     stop = np.minimum(decision, made.duration)
@@ -339,6 +341,7 @@ def activity(made: Recording, labels: NDArray[np.int64] | None, first: bool, tau
         weight_bytes=sum(link.bytes for layer in links for link in layer),
         t_decision=decision[None] / tau_syn,
         correct=correct[None],
+        tied=(((merit == best).sum(axis=1) > 1) & np.isfinite(decision))[None],
         labels=np.full(made.n_samples, -1) if labels is None else labels,
         ended={duration: _last(ended)},
         decided={duration: _last(decided)},

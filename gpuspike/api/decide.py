@@ -32,7 +32,8 @@ def decide(net: Network, t_in: ArrayLike) -> tuple[NDArray[np.int64], Array]:
 
     Returns:
         (n_samples,) classes, -1 where no output neuron spikes, the lowest at a tie; and (n_samples,) times,
-        inf there. With a first axis of replicas where there are.
+        inf there. With a first axis of replicas where there are. On a time grid ties are many:
+        `gs.price(...).summary["tied_share"]` is their share.
 
     Raises:
         ConfigError: a network that ends with a convolution, whose neurons are no classes.

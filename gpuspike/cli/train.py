@@ -23,7 +23,7 @@ from gpuspike.backend import take_turns
 from gpuspike.cli.command import command, refuse, too_large
 from gpuspike.cli.words import FLAGS, flags_first, help_head, named_by_time, pinned, placed
 from gpuspike.config import schema
-from gpuspike.config.composition import register
+from gpuspike.config.composition import beside_chip, register
 from gpuspike.config.files import conf_folder, not_a_run
 from gpuspike.config.hints import dotted, options
 from gpuspike.config.schema import Job, experiment_name, jobs, to_config
@@ -204,7 +204,14 @@ def _check(arguments: Sequence[str]) -> tuple[set[Path], Sweep | None, Path | No
         raise ConfigError(f"one of {', '.join(_WAYS)} at a time, got {' and '.join(ways)}")
     if any(flag not in ("-m", "--multirun") for flag in flags):
         return before, None, None
-    asked = jobs([a for a in arguments if not a.startswith("-")], bool(flags), check_values)
+    values = [a for a in arguments if not a.startswith("-")]
+    try:
+        asked = jobs(values, bool(flags), check_values)
+    except GpuspikeError:  # of a configuration without the run's values: what the run has may say more
+        for folder in (a.partition("=")[2] for a in values if a.startswith("resume=")):
+            if Path(folder, "config.yaml").is_file():
+                resume.refuse_typed(Path(folder), values)
+        raise
     for job in asked:
         if job.config.resume is not None:
             if elsewhere := [a for a in arguments if a.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]:
@@ -326,7 +333,7 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None, around: S
     try:
         given = list(hydra_config.overrides.task)
         overrides = [*around, *given]
-        config, console = to_config(cfg), Screen()
+        config, console = to_config(beside_chip(cfg)), Screen()
         launcher = hydra_config.runtime.choices.get("hydra/launcher")
         side_by_side = launcher == "parallel" and hydra_config.mode is RunMode.MULTIRUN
         if side_by_side and config.backend.value in ("auto", "cuda"):

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gpuspike import plugins
-from gpuspike.config.files import conf_folder, read_yaml  # noqa: F401 (others take it from here)
+from gpuspike.config.files import conf_folder, read_yaml
 from gpuspike.config.hints import GROUPS, dotted, explained, listed, named, nested, one_line
 from gpuspike.config.keys import key_of
 from gpuspike.config.pairs import parsed
@@ -215,3 +215,23 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
     cfg = compose(name, overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)  # what the folder's ${hydra:...} reads
     return cfg
+
+
+def beside_chip(cfg: DictConfig) -> DictConfig:
+    """What the running Hydra job composes, with prices that a chip's file names found beside it."""
+    hydra, prices = HydraConfig.get(), str(cfg.substrate.prices or "")
+    if any(key_of(text) == "substrate.prices" for text in hydra.overrides.task):
+        return cfg
+    for source in hydra.runtime.config_sources:
+        file = Path(source.path, "substrate", f"{hydra.runtime.choices.get('substrate')}.yaml")
+        if file.is_file():  # the first one is the one that was composed
+            if read_yaml(file, plain=True).get("prices") == prices:
+                cfg.substrate.prices = beside(prices, file)
+            break
+    return cfg
+
+
+def beside(prices: str, file: Path) -> str:
+    """A file of prices that a chip's file names: beside that, where there is one, else as it is named."""
+    near = file.parent / prices
+    return str(near) if prices.endswith((".yaml", ".yml")) and near.is_file() else prices

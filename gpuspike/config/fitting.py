@@ -194,6 +194,29 @@ def aimless(config: Any) -> list[str]:
     ]
 
 
+def sharper(config: Any) -> list[str]:
+    """That a loss tells times apart which the chip does not; docs/silence.md has the rule for what fits."""
+    training, substrate, xi = config.training, config.substrate, getattr(config.training, "xi", None)
+    if training.match_noise or training.loss != "ttfs_cross_entropy" or xi is None or _noiseless(substrate):
+        return []
+    coarse = [
+        f"substrate.{key}={value:g}"
+        for key in ("time_grid", "spike_jitter")
+        if isinstance(value := getattr(substrate, key, 0.0), int | float) and value > xi
+    ]
+    if not coarse:
+        return []
+    with suppress(GpuspikeError, TypeError):  # what is wrong with either is told elsewhere
+        noise = Substrate.from_values(vars(substrate), 1.0).time_noise
+        fits = math.hypot(xi, training.xi_per_noise * noise)
+        are = "are" if len(coarse) > 1 else "is"
+        return [
+            f"{' and '.join(coarse)} {are} coarser than the times that training.xi={xi:g} tells apart: "
+            f"training.match_noise=true has xi={fits:.2g}, which suits this noise; more is milder still"
+        ]
+    return []
+
+
 def _noiseless(substrate: Any) -> str:
     """Why spike times of a training have no noise; "" where they have, or a chip is refused elsewhere."""
     if substrate.gradient.value == "ideal":

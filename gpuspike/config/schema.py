@@ -31,7 +31,7 @@ from gpuspike.config.choices import (
     TrackerName,
     TrackingMode,
 )
-from gpuspike.config.composition import composed, typed
+from gpuspike.config.composition import beside, beside_chip, composed, typed
 from gpuspike.config.composition import register as register_schema
 from gpuspike.config.files import conf_folder, latest_within, not_a_run, read_yaml
 from gpuspike.config.keys import key_of
@@ -337,9 +337,11 @@ def read_substrate(path: Path) -> SubstrateConfig:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"substrate must be one of {', '.join(known)}, or a YAML file, got {path}{hint}")
     try:
-        return _priced(typed(read_yaml(path, plain=True), type(substrate_config())))
+        substrate = _priced(typed(read_yaml(path, plain=True), type(substrate_config())))
     except ConfigError as error:
         raise ConfigError(f"{path} describes no chip: {error}") from None
+    substrate.prices = beside(substrate.prices, path)
+    return substrate
 
 
 def to_yaml(config: Config) -> str:
@@ -366,7 +368,7 @@ def jobs(overrides: Sequence[str], multirun: bool, also: checks.Check | None = N
 def _job(cfg: DictConfig, multirun: bool, also: checks.Check | None) -> Job:
     sweeps = multirun or cfg.hydra.mode is RunMode.MULTIRUN
     folder = Path(cfg.hydra.sweep.dir if sweeps else cfg.hydra.run.dir)
-    config = to_config(cfg, also)
+    config = to_config(beside_chip(cfg), also)
     checks.check_launcher(OmegaConf.to_container(cfg.hydra.launcher))
     notes = fitting.misfits(cfg.hydra.runtime.choices, suited=config.model.weight_mean is None)
     if not cfg.substrate.prices:
@@ -389,4 +391,5 @@ def notes_of(config: Config, task: Sequence[str]) -> list[str]:
         own = {"optimizer": (OPTIMIZERS, config.optimizer.name)}
         own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
         notes += fitting.suited_to_unit(set(map(key_of, task)), config)
+        notes += fitting.sharper(config)
     return notes + fitting.unused(task, **own)

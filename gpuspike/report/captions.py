@@ -32,16 +32,21 @@ CAPTIONS = {
 """Of each figure; what depends on the data is added by `captions`."""
 
 
-def captions(class_names: Sequence[str], *, borders: bool) -> dict[str, str]:
+def captions(class_names: Sequence[str], *, borders: bool, ties: float = 0.0) -> dict[str, str]:
     """`CAPTIONS` of a run.
 
     Args:
         class_names: in whose words titles are explained.
         borders: the figure of the plane has the true boundaries.
+        ties: share of the test samples, of all replicas, that several output neurons decide at one time.
     """
     told = dict(CAPTIONS)
     if borders:
         told["plane"] = told["plane"].replace("plane.", "plane, with the true boundaries.", 1)
+    if ties > 0.0:
+        told["confusion_matrix"] += (
+            f" Ties of output neurons, {100 * ties:.3g} % of the samples, are answered by the lowest class."
+        )
     if len(class_names) > 1:
         one, other = class_names[:2]
         told["spike_raster"] += f" “{one}, not {other}” is a sample of {one} that was taken for {other}."

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from gpuspike.accountant.account import NOTED, UNKNOWN
+from gpuspike.accountant.account import NOTED, TIES_NOTED, UNKNOWN
 from gpuspike.report.run_page import NONE, readable
 from gpuspike.screen import Screen, clean
 
@@ -105,6 +105,14 @@ def of_undecided(chip: Mapping[str, Any]) -> str:
     return f"{which} a decision within its trial, {wrong}{timed}"
 
 
+def of_ties(chip: Mapping[str, Any]) -> str:
+    """Which share of the samples is decided by a tie, and for whom; "" if few, and where it is not known."""
+    share = chip.get("tied_share") or 0.0
+    if share < TIES_NOTED:
+        return ""
+    return f"{readable(share, '%')} decided by a tie of output neurons, for the lowest class of them"
+
+
 def _table(network: str, shown: Sequence[str], ours: Sequence[Row], theirs: Sequence[Row]) -> Table:
     table = Table(box=SIMPLE, title=f"One classification by {network} on a chip", padding=0)
     table.add_column("chip", overflow="fold")
@@ -189,5 +197,5 @@ def _of_count(chip: Mapping[str, Any]) -> str:
     return f"at least {needed} chips" if needed > 1 else ""
 
 
-NOTES = (_of_refusal, of_undecided, _of_count)
+NOTES = (_of_refusal, of_undecided, of_ties, _of_count)
 """What is said of a chip beside its row, "" where there is nothing to say."""

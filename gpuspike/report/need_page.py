@@ -78,6 +78,25 @@ def how(answer: Mapping[str, Any]) -> str:
     )
 
 
+def _asked(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was asked, value by value; older answers do not say all of it."""
+    asked = answer["question"]
+    first, whose = asked.get("chip_seed"), "of the run" if asked["run"] else "of the training"
+    n_train = asked.get("n_train")
+    facts = (
+        ("experiment", answer["experiment"]),
+        ("chip", asked.get("substrate")),
+        ("first chip", None if first is None else f"chip_seed={first}"),
+        (f"epochs {whose}", asked.get("epochs")),
+        (f"training samples {whose}", None if n_train is None else f"{n_train:,}"),
+        ("first seed", asked.get("seed")),
+        ("at a value at first" if not answer.get("map") else "at a pair", asked["replicas"]),
+        ("at a value at most", None if answer.get("map") else asked["seeds"]),
+        ("command", answer.get("command")),
+    )
+    return [(name, str(value)) for name, value in facts if value is not None]
+
+
 def write_need_page(path: Path, answer: Mapping[str, Any]) -> Path:
     """Writes the page beside an answer, whole or not at all.
 
@@ -90,6 +109,7 @@ def write_need_page(path: Path, answer: Mapping[str, Any]) -> Path:
         f'<p class="soft">gpuspike</p><h1 id="top">What {escape(names)} may be for '
         f"{readable(asked['accuracy'], '%')}</h1>",
         f"<p>{escape(how(answer))}.</p>",
+        table(_asked(answer)),
     ]
     head, number = head_of(asked["run"]), 0
     for found in answer["borders"]:

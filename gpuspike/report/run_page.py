@@ -28,6 +28,7 @@ CHIP_ROWS = (
     ("setting", "setting", ""),
     ("time_to_decision_s", "time to decision", "s"),
     ("undecided_share", "without a decision", "%"),
+    ("tied_share", "decided by a tie, for the lowest class", "%"),
     ("within", "accuracy, these counted as wrong", "%"),
     ("slowest", "slowest class", ""),
     ("seconds_per_sample", "time per sample", "s"),
@@ -102,6 +103,8 @@ def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
         values["joined"] = " ".join(map(str, chip["circuits_per_neuron"]))
     if values.get("does_not_fit") == UNKNOWN:
         values["fit_unknown"] = f"unknown: {values.pop('does_not_fit')}"
+    if not chip.get("tied_share"):
+        values.pop("tied_share", None)
     if chip.get("undecided_share"):
         values["within"] = chip.get("accuracy")
     slowest = section(chip, "slowest_class")
@@ -288,6 +291,17 @@ def _ending(records: Sequence[Mapping[str, Any]]) -> str:
     return WHILE_TRAINING + table(row[:2] for row in rows)
 
 
+def _resumed(run: Mapping[str, Any]) -> str | None:
+    """After which epochs, when and with which values; None where it was not."""
+    known = {one["epoch"]: one for one in run.get("resumptions") or ()}  # older runs tell the epochs alone
+    told = []
+    for epoch in run.get("resumed") or ():
+        one = known.get(epoch, {})
+        when, given = one.get("date"), shlex.join(map(str, one.get("given") or ()))
+        told.append(f"after epoch {epoch}" + (f", {when}" if when else "") + (f", {given}" if given else ""))
+    return "; ".join(told) or None
+
+
 def _facts(experiment: str, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the run is; what an older run does not tell is left out."""
     run, made = section(summary, "run"), section(summary, "provenance")
@@ -316,6 +330,7 @@ def _facts(experiment: str, summary: Mapping[str, Any]) -> list[tuple[str, str]]
         ("trained", f"{epochs} epochs, {', '.join(part for part in where if part)}"),
         ("seeds" if count != 1 else "seed", seeds),
         ("begun", run.get("date")),
+        ("resumed", _resumed(run)),
         ("command", command),
     )
     return [(name, str(value)) for name, value in rows if value is not None]

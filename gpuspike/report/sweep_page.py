@@ -21,7 +21,9 @@ from gpuspike.report.sweep_results import (
     Outcome,
     Typed,
     accuracy,
+    in_order,
     outcomes,
+    priced,
     ranking,
     spread,
     swept,
@@ -134,7 +136,8 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
     jobs = read_sweep(folder)
     values, name = swept(jobs), folder.resolve().name
     found, best = outcomes(jobs, values), ranking(jobs)
-    columns = _columns(folder, jobs, values)
+    listed = in_order(jobs, values)
+    columns = _columns(folder, listed, values)
     body = f"""<h1>{escape(name)}</h1>
 <p class="soft">{escape(summary_of(jobs, jobs_expected(folder)))}</p>
 {"".join(f'<p class="notice">{escape(text)}.</p>' for text in unlike(jobs))}
@@ -143,7 +146,7 @@ def write_sweep_report(folder: Path, again: float | None = None) -> tuple[Path, 
 {_scatters(jobs, values)}
 <p id="told" class="screen" role="status"></p>
 <h2>Jobs</h2>
-{_table(jobs, columns, best)}"""
+{_table(listed, columns, best)}"""
     style = STYLE + NARROW.format(width=min(5.9 * len(columns), 90))
     script = SCRIPT if again is None else SCRIPT + AGAIN.format(milliseconds=round(1000 * again))
     try:
@@ -238,7 +241,7 @@ def _band(value: Any) -> tuple[float, float] | None:
 
 
 def _scatters(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> str:
-    shown, same, chips = [], [], set()
+    shown, same, chips, prices = [], [], set(), priced(jobs)
     for quantity, unit in QUANTITIES:
         points: list[Point] = []
         for job in jobs:
@@ -247,7 +250,8 @@ def _scatters(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed
                 continue
             told = [f"job {job.name}: {spread(mean, std)}, {quantity} {readable(list(band), unit)}"]
             told += [f"{key}={own[job.name][0]}" for key, own in values.items() if job.name in own]
-            points.append(Point(job.name, band, mean, std, ", ".join(told), _prices(job)))
+            told += [f"prices: {prices[job.name]}"] if prices[job.name].first else []
+            points.append(Point(job.name, band, mean, std, ", ".join(told), str(prices[job.name])))
         if not points:
             continue
         evidence = _chips(jobs, quantity)
@@ -262,19 +266,13 @@ def _scatters(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed
         return "<p>No job has figures of a chip to draw.</p>"
     text = "<h2>Accuracy against what a chip would need</h2>\n"
     if shown:
-        other = "other of the same chip" if len(chips) > 1 else "other"
+        other = "other of the same prices" if len(chips) > 1 else "other"
         text += (
             f'<div class="figures">{"".join(shown)}</div><p class="soft">Filled, and joined by the dashed'
             f" line: jobs that no {other} beats in both. Bars are deviations over replicas and ranges of"
             " prices.</p>"
         )
     return text + "".join(f'<p class="soft">{escape(line)}.</p>' for line in same)
-
-
-def _prices(job: JobResult) -> str:
-    """Of which chip the prices of a job are."""
-    chip = section(job.summary, "chip")
-    return str(chip.get("prices") or chip.get("name"))
 
 
 def _chips(jobs: Sequence[JobResult], quantity: str) -> str:
@@ -301,6 +299,10 @@ def _columns(
     for split, name in (("test", "test accuracy"), ("validation", "validation")):
         both = [accuracy(job, split) for job in jobs]
         columns.append((name, [(spread(mean, std), mean) for mean, std in both]))
+    prices = priced(jobs)
+    if any(each.first for each in prices.values()):
+        told = [str(prices.get(job.name, NONE)) for job in jobs]
+        columns.append(("prices", [(escape(text), text) for text in told]))
     for quantity, unit in QUANTITIES:
         bands = [_band(_energy(job, quantity)) for job in jobs]
         if len(set(bands) - {None}) > 1:

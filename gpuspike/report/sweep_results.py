@@ -65,6 +65,21 @@ def swept(jobs: Sequence[JobResult]) -> dict[str, dict[str, Typed]]:
     return {key: {job.name: typed for job in jobs if (typed := _typed(job, key, given))} for key in keys}
 
 
+def in_order(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed]]) -> list[JobResult]:
+    """Jobs by the values that were swept, the first key's before the next one's; those unknown stand last."""
+
+    def place(job: JobResult) -> list[tuple[int, float, int]]:
+        found = []
+        for own in values.values():
+            text, value = own.get(job.name, (NONE, None))
+            names = list(dict.fromkeys(each for each, _ in own.values()))  # as they come
+            kind = 0 if is_number(value) else 1 if text in names else 2
+            found.append((kind, float(value) if kind == 0 else 0.0, names.index(text) if kind == 1 else 0))
+        return found
+
+    return sorted(jobs, key=place)
+
+
 def _given(job: JobResult) -> dict[str, str]:
     """Overrides of a job by key."""
     texts = section(job.summary, "run").get("overrides")
@@ -136,7 +151,79 @@ def unlike(jobs: Sequence[JobResult]) -> list[str]:
             commit = f" at {made['git']}" if made.get("git") else ""
             codes.setdefault(f"{made['gpuspike']}{commit}", []).append(job.name)
     each = [*((f"the content of {path}", found) for path, found in files.items()), ("gpuspike", codes)]
-    return [_unlike(what, found) for what, found in each if len(found) > 1]
+    return [*(_unlike(what, found) for what, found in each if len(found) > 1), *_priced_apart(jobs)]
+
+
+@dataclass(frozen=True)
+class Priced:
+    """Prices of some jobs.
+
+    Attributes:
+        file: that they are named by.
+        first: job of those that had the same values, where the file held others for other jobs; else "".
+    """
+
+    file: str
+    first: str
+
+    def __str__(self) -> str:
+        return f"{self.file} as of job {self.first}" if self.first else self.file
+
+
+def priced(jobs: Sequence[JobResult]) -> dict[str, Priced]:
+    """The prices of each finished job, by its name: the same for jobs whose figures can be compared."""
+    finished = [job for job in jobs if job.state == FINISHED]
+    words = ("name", "setting", "scope", "merges")
+    words = [key for key in words if all(key in section(job.summary, "chip") for job in finished)]
+    own = {job.name: _values_of_prices(job, words) for job in finished}
+    alike: dict[str, Priced] = {}
+    for job in (job for job in jobs if job.name in own):
+        chip = section(job.summary, "chip")
+        file = job.config.get("substrate.prices") or chip.get("prices") or chip.get("name")
+        alike.setdefault(own[job.name], Priced(str(file), job.name))
+    files = [prices.file for prices in alike.values()]
+    told = {
+        values: prices if files.count(prices.file) > 1 else Priced(prices.file, "")
+        for values, prices in alike.items()
+    }
+    return {name: told[values] for name, values in own.items()}
+
+
+def _values_of_prices(job: JobResult, words: Sequence[str]) -> str:
+    """All that a job's figures of a chip are computed from, as a text; its name, where no more is known.
+
+    Args:
+        words: keys beside the numbers that all jobs have, as older ones may not.
+    """
+    chip = section(job.summary, "chip")
+    numbers = section(chip, "numbers")
+    if not numbers:
+        return str(chip.get("prices") or chip.get("name"))
+    counted = {
+        name: {key: number.get(key) for key in ("value", "unit", "per", "grade")}
+        for name, number in numbers.items()
+        if isinstance(number, Mapping)
+    }
+    kept = [chip.get(key) for key in words]
+    return json.dumps([kept, counted], sort_keys=True, default=str)
+
+
+def _priced_apart(jobs: Sequence[JobResult]) -> list[str]:
+    """Files of prices that held other values for some of the jobs, in sentences."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, prices in priced(jobs).items():
+        if prices.first:
+            found.setdefault(prices.file, {}).setdefault(prices.first, []).append(name)
+    told = []
+    for file, groups in found.items():
+        first, *others = groups.values()
+        for names in others:
+            which = f"job {names[0]} was" if len(names) == 1 else f"jobs {_named(names)} were"
+            told.append(
+                f"{which} priced by other values of {file} than job {first[0]}: energies and times are "
+                "compared among jobs of the same values alone"
+            )
+    return told
 
 
 def _unlike(what: str, found: Mapping[str, Sequence[str]]) -> str:

@@ -161,6 +161,7 @@ def adopt(config: Config, layers: Sequence[Layer], weights: Sequence[Array], fol
         "gpuspike": provenance["gpuspike"],
         "git": provenance["git"],
         "resumed": [],
+        "resumptions": [],
         "epoch": 0,
         own_data.DATA: own_data.digests(config),
         own_prices.PRICES: parts.prices.kept(),

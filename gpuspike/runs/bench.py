@@ -149,6 +149,10 @@ class Bench:
             _write(path, told | point)
         return Reached(np.array([one[split] for one in point["accuracy"][:count]]), point["seconds"], kept)
 
+    def n_samples(self, split: str) -> int:
+        """Samples of a split."""
+        return len(self._build(self.config).dataset.splits[split].labels)
+
     def _build(self, config: Config) -> Experiment:
         """Parts of what is examined."""
         return build(config, to_train=False, prices=self._prices)

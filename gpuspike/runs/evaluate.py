@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ class Prepared:
         folder: of the run.
         machine: what answers: the network, or its chips.
         epoch: after which the weights were kept.
+        shown: names of these prices, as they are given.
         question: what is asked of the run, as JSON knows it.
         answer: where the result goes.
         notes: what has become of the run's data and prices since it began.
@@ -68,6 +70,7 @@ class Prepared:
     weights: list[Array]
     epoch: int
     prices: list[Prices]
+    shown: list[str]
     question: dict[str, Any]
     answer: Path
     notes: list[str]
@@ -93,8 +96,10 @@ def prepare(config: EvaluateConfig) -> Prepared:
     arrays, header = checkpoint.load(folder / "checkpoint.npz")
     named = first.substrate.prices
     kept = own_prices.kept(header, folder, named)
-    asked = [own_prices.given(name, named, kept) for name in dict.fromkeys(config.prices)]
-    own = None if config.substrate else own_prices.of_run(named, kept, "prices=FILE")[0]
+    shown = _shown(config, trained.substrate.prices, kept)
+    asked = [own_prices.given(name, named, kept) for name in shown]
+    # Those of another chip are read where they are shown alone.
+    own = asked[0][0] if config.substrate else own_prices.of_run(named, kept, "prices=FILE")[0]
     try:
         parts = build(trained, to_train=False, prices=own)
     except NoRoom as error:  # a chip is changed in its file here
@@ -117,7 +122,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     parts, machine = parts.having(learnt, machine)
     note = own_data.change(trained, own_data.kept(header), first)
     notes = [text for text in (note, *(text for _, text in asked)) if text]
-    question = _question(config)
+    question = _question(config, shown)
     if note:  # what is asked of other data is another question
         question["data"] = own_data.entries(trained)
     refuse_links(folder)
@@ -125,10 +130,26 @@ def prepare(config: EvaluateConfig) -> Prepared:
     _check_writable(answer)
     epoch = int(header.get("epoch", 0))
     prices = [each for each, _ in asked]
-    return Prepared(folder, parts, machine, learnt.weights, epoch, prices, question, answer, notes)
+    return Prepared(folder, parts, machine, learnt.weights, epoch, prices, shown, question, answer, notes)
 
 
-def _question(config: EvaluateConfig) -> dict[str, Any]:
+def _shown(config: EvaluateConfig, own: str, kept: Mapping[str, Any]) -> list[str]:
+    """Prices to account for: without a choice, a file that the chip has comes before the shipped ones.
+
+    Args:
+        own: of the chip that answers;  kept: what the run has kept of its own.
+    """
+    names = list(dict.fromkeys(config.prices))
+    there = Path(own).is_file() or bool(kept and not config.substrate)
+    return [own, *names] if _all_shipped(config) and own_prices.is_file(own) and there else names
+
+
+def _all_shipped(config: EvaluateConfig) -> bool:
+    """Whether prices are as they are without a choice."""
+    return config.prices == list(read_yaml(conf_folder() / "evaluate" / "evaluate.yaml").prices)
+
+
+def _question(config: EvaluateConfig, shown: Sequence[str]) -> dict[str, Any]:
     """What an evaluation asks. A file that has been edited since asks something else."""
 
     def asked(name: str) -> str:
@@ -141,7 +162,7 @@ def _question(config: EvaluateConfig) -> dict[str, Any]:
         "substrate": asked(config.substrate),
         "chip_seed": config.chip_seed,
         "chips": config.chips,
-        "prices": [asked(name) for name in dict.fromkeys(config.prices)],
+        "prices": [asked(name) for name in shown],
     }
 
 
@@ -154,7 +175,7 @@ def _place(config: EvaluateConfig, question: dict[str, Any]) -> Path:
     parts += [Path(config.substrate).stem] if config.substrate else []
     parts += [] if config.chip_seed is None else [f"chip{config.chip_seed}"]
     parts += [f"{config.chips}chips"] if config.chips else []
-    if config.prices != list(read_yaml(conf_folder() / "evaluate" / "evaluate.yaml").prices):
+    if not _all_shipped(config):
         few = len(config.prices) <= 3
         named = "+".join(dict.fromkeys(Path(name).stem for name in config.prices))
         parts.append(named if few else f"{len(config.prices)}prices")
@@ -202,7 +223,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     data = {split: Labelled(parts.receive(samples.features, again=True), samples.labels)}
     measured = measure(parts, prepared.machine, prepared.weights, data, split, prepared.prices)
     result = measured.results[split]
-    keys = answer_keys(prepared.prices, list(dict.fromkeys(config.prices)))
+    keys = answer_keys(prepared.prices, prepared.shown)
     each = [on_chip(parts, measured, prices) for prices in prepared.prices]
     accounts = dict(zip(keys, each, strict=True))
     answer = plain(

@@ -24,6 +24,9 @@ REACHED, MISSED, UNDECIDED, REFUSED = "reached", "missed", "undecided", "refused
 CONFIDENCE = 0.95
 """Of what is said of one value."""
 
+NOISE = 1.0
+"""Deviations of an accuracy over other samples between two intervals from which on one has risen."""
+
 MOST_STEPS = 8
 """Doublings, or halvings, in which a border must be found."""
 
@@ -103,11 +106,15 @@ class Border:
     enough: float | None
     too_much: float | None
 
-    def told(self) -> str:
-        """In words."""
+    def told(self, repeats: str = "seeds") -> str:
+        """In words; `repeats` are what there are several of at a value."""
         name = self.axis.name
         if self.off.verdict != REACHED:
-            more = "" if self.off.verdict == MISSED else f"; more than {len(self.off.accuracy)} may settle it"
+            more = (
+                ""
+                if self.off.verdict == MISSED
+                else f"; more than {len(self.off.accuracy)} {repeats} may settle it"
+            )
             return f"{name}: not even without it is the accuracy {_known(self.off.verdict)}{more}"
         if self.points and all(_same(point, self.off) for point in self.points):
             return f"{name}: it changes nothing here, not a bit of the accuracy at {len(self.points)} values"
@@ -120,15 +127,19 @@ class Border:
             return f"{name}: {self.too_much:g} is {words}, and no value that is borne has been found"
         return f"{name}: {self.enough:g} is borne, {self.too_much:g} is {words}"
 
-    def rises(self) -> str:
-        """That a worse value has a higher accuracy, which the search does not believe; "" where none has."""
+    def rises(self, n_samples: int) -> str:
+        """That a worse value has a higher accuracy, which the search does not believe; "" where none has.
+
+        Args:
+            n_samples: of the split, whose number alone moves an accuracy by so much: less is no rise.
+        """
         seen = sorted(
             (point for point in self.points if len(point.accuracy)),
             key=lambda point: point.value or 0.0,
             reverse=self.axis.less_is_worse,
         )
         for milder, worse in itertools.combinations([self.off, *seen], 2):
-            if worse.interval[0] > milder.interval[1]:
+            if worse.interval[0] > milder.interval[1] + NOISE * _by_chance(milder, n_samples):
                 before = "off" if milder.value is None else f"{milder.value:g}"
                 return (
                     f"; but accuracy does not only fall: {100 * milder.accuracy.mean():.2f} % at {before}, "
@@ -146,6 +157,12 @@ class Border:
             "off": self.off.plain(),
             "points": [point.plain() for point in self.points],
         }
+
+
+def _by_chance(point: Point, n_samples: int) -> float:
+    """Deviation of an accuracy over other samples, as many."""
+    mean = float(point.accuracy.mean())
+    return math.sqrt(mean * (1.0 - mean) / max(n_samples, 1))
 
 
 def _same(one: Point, other: Point) -> bool:

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from gpuspike.config.fitting import chip_label
 from gpuspike.config.need import NeedConfig
 from gpuspike.config.schema import Config
 from gpuspike.errors import ConfigError, GpuspikeError, OutputError
 from gpuspike.neuron import of_values
+from gpuspike.reading import text_of
 from gpuspike.report.figures import need as plots
 from gpuspike.report.need_page import head_of, how, looks, repeats, rows, write_need_page
 from gpuspike.report.sweep_results import as_typed
-from gpuspike.runs.bench import Bench, Training
+from gpuspike.runs.bench import Bench, Reached, Training
 from gpuspike.runs.drawing import drawn
 from gpuspike.runs.need import CONFIDENCE, UNDECIDED, Border, Map, Point, Question, draw_map, search
 from gpuspike.runs.progress import duration, plain
 from gpuspike.screen import LINE, warn
+from gpuspike.store.identity import fingerprint
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import check_writable, locked, replace_text
 from gpuspike.substrate.axes import NAMED, Axis, axis
 from gpuspike.substrate.unit import units_of
+
+SEEN = 0.001
+"""Share of samples from which on a cost is told."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +48,7 @@ def answer(
 
     Args:
         config: that is trained, or that a finished run was trained with;  experiment: its name.
-        overrides: what the command line changed of it.
+        overrides: the command line.
 
     Returns:
         What the file holds.
@@ -75,7 +83,9 @@ def answer(
         "experiment": experiment,
         "question": vars(question)
         | {"distortion": asked.distortion, "training": training.value, "run": asked.run}
-        | {"networks": config.replicas if run else 1},
+        | {"networks": config.replicas if run else 1}
+        | _trained(asked, config),
+        "command": shlex.join(["gpuspike-need", *overrides]),
         "confidence": CONFIDENCE,
         "borders": [],
     }
@@ -85,8 +95,9 @@ def answer(
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from None
     figures: dict[str, Callable[[], Figure]] = {}
-    stem = _stem(asked, training)
     with locked(folder), _going_on(folder):
+        path = _place(folder / f"{_stem(asked, training)}.json", plain(told["question"]))
+        stem = path.stem
         if asked.map:
             found = _map(bench, (axes[0], axes[1]), asked, question, console)
             told["map"] = found.plain()
@@ -101,7 +112,10 @@ def answer(
         for one in () if asked.map else axes:
             added = _added(one, config)
             border = search(bench, one, question, _teller(console, asked.run, f"off{_with(added)}"))
-            words = border.told() + _with(added) + _elsewhere(one, added, border) + border.rises()
+            words = border.told(repeats(asked.run)) + _with(added) + _elsewhere(one, added, border)
+            words += border.rises(bench.n_samples(question.split))
+            if added and training in (Training.RUN, Training.NONE):  # elsewhere it would take a training
+                words += _alone(border, bench.examined({}, question.replicas, question.split), added)
             told["borders"].append(border.plain() | {"told": words})
             figures[f"{stem}_{one.name}"] = lambda border=border: _drawn(border, question)
             _table([border.off, *border.points], words, asked.run, console)
@@ -109,7 +123,6 @@ def answer(
         told = plain(told)
         for name, reason in drawn(figures, folder).items():
             warn(f"no figure {name}, the rest of the answer is there: {reason}", console)
-        path = folder / f"{stem}.json"
         try:
             replace_text(path, json.dumps(told, indent=2) + "\n")
             page = write_need_page(path, told)
@@ -171,6 +184,15 @@ def _with(added: Mapping[str, Any]) -> str:
     return "".join(f", with {key}={as_typed(value)}" for key, value in added.items())
 
 
+def _alone(border: Border, without: Reached, added: Mapping[str, Any]) -> str:
+    """What the added values cost by themselves, where it is more than a deviation over seeds or chips."""
+    mean, off = without.accuracy.mean(), border.off.accuracy.mean()
+    if mean - off <= max(without.accuracy.std(ddof=1), border.off.accuracy.std(ddof=1), SEEN):
+        return ""
+    names = " and ".join(f"{key}={as_typed(value)}" for key, value in added.items())
+    return f"; {names} alone has {100 * off:.2f} %, and {100 * mean:.2f} without it"
+
+
 def _elsewhere(one: Axis, added: Mapping[str, Any], border: Border) -> str:
     """How other values of what was added are looked at, for a reader."""
     unsure = border.off.verdict == UNDECIDED  # whatever the others are
@@ -211,8 +233,35 @@ def _table(points: Sequence[Point], told: str, run: str, console: Console) -> No
     console.print(told, soft_wrap=True, highlight=False, style="bold")
 
 
+def _trained(asked: NeedConfig, config: Config) -> dict[str, Any]:
+    """What is asked of which networks on which chips, beside the question's own values."""
+    return {
+        "map": asked.map,
+        "values": asked.values,
+        "substrate": chip_label(config.substrate),
+        "chip_seed": config.seed if config.chip_seed is None else config.chip_seed,
+        "seed": config.seed,
+        "epochs": config.training.epochs,
+        "n_train": config.dataset.n_train,
+        # All of them, but for what only says where and how fast they are computed.
+        "configuration": fingerprint(
+            config, ("name", "resume", "tracking", "backend", "training.cuda_graph")
+        ),
+    }
+
+
 def _stem(asked: NeedConfig, training: Training) -> str:
-    """Of an answer's files: a question of another accuracy or split has other ones."""
+    """Of an answer's files: what one tells questions apart by first."""
     names = ("map_" if asked.map else "") + "_".join(asked.distortion)
     split = "" if asked.split.value == "test" else f"_{asked.split.value}"
     return f"{names}_{training.value}_{100 * asked.accuracy:g}{split}"
+
+
+def _place(path: Path, question: Mapping[str, Any]) -> Path:
+    """The file of an answer: the plain one, unless another question's answer is there."""
+    with suppress(OSError, ValueError, AttributeError, RecursionError):  # not an answer: replaced
+        there = json.loads(text_of(path)).get("question", question)
+        if there != question:
+            digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:8]
+            return path.with_stem(f"{path.stem}_{digest}")
+    return path

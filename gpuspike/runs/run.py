@@ -19,6 +19,7 @@ from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
 from gpuspike.report.captions import captions
+from gpuspike.report.comparison import of_ties
 from gpuspike.report.figures.names import boxes
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
@@ -178,12 +179,15 @@ def _run(
         own_prices.PRICES: parts.prices.kept(),
         resume.IMAGE: parts.dataset.image_shape,
         "resumed": [],
+        "resumptions": [],
         "date": began,
     }
     records: list[dict[str, Any]] = []
     if stopped is not None:
         records = stopped.records
+        now = {"epoch": stopped.epoch, "date": began, "given": [discreet(text) for text in stopped.given]}
         book |= {"resumed": [*stopped.resumed, stopped.epoch], "date": stopped.date}
+        book |= {"resumptions": [*stopped.resumptions, now]}
         if stopped.epoch == 0:  # nothing was kept: it begins now
             book["date"] = began
         start -= stopped.wall_s
@@ -211,7 +215,7 @@ def _run(
     summary = summarize(parts, experiment, trainer.step.kind, records, measured, interrupted)
     summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
     summary |= {"substrate": examine(parts, examined, weights, data)} | {"provenance": provenance}
-    summary["run"] |= {"overrides": book["overrides"], "resumed": book["resumed"], "date": book["date"]}
+    summary["run"] |= {key: book[key] for key in ("overrides", "resumed", "resumptions", "date")}
     with console.status("drawing figures"):
         missing = draw(parts, weights, data["test"], results["test"], records, folder / "figures", summary)
     if lacking := boxes(parts.dataset.class_names):
@@ -222,12 +226,15 @@ def _run(
     summary = plain(summary)
     replace_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     plane, names = parts.dataset.plane, parts.dataset.class_names
-    told = captions(names, borders=plane is not None and bool(plane.borders))
+    ties = summary["chip"].get("tied_share") or 0.0
+    told = captions(names, borders=plane is not None and bool(plane.borders), ties=ties)
     report.write_report(folder, experiment, summary, records, discreet(to_yaml(config)), told)
     tracking.finish(summary, folder / "figures", folder / CHECKPOINT)
     console.print(report.final_table(summary))
     if (chip := report.chip_table(summary["chip"])) is not None:
         console.print(chip)
+    if note := of_ties(summary["chip"]):
+        warn(f"{note}: spikes of one time are told apart by nothing but their class", console)
     console.print(f"report   {folder / 'report.html'}", **LINE)
     console.print(f"figures  {folder / 'figures'}", **LINE)
     return summary
@@ -240,6 +247,8 @@ def _restore(trainer: Trainer, stopped: Stopped, code: list[Any], folder: Path, 
         warnings.append(
             f"begun with another gpuspike, {stopped.code}, now {code}: results may differ from either's"
         )
+    if stopped.name != stopped.config.name:
+        warnings.append(f"name={stopped.config.name} is the title from now on, the folder stays {folder}")
     for warning in warnings:
         warn(warning, console)
     if stopped.arrays is not None:

@@ -24,6 +24,7 @@ from gpuspike.reading import text_of
 from gpuspike.runs.progress import TimeLeft, duration
 from gpuspike.runs.run import go_on, run
 from gpuspike.screen import Screen, clean
+from gpuspike.store import own_prices
 from gpuspike.store.identity import fingerprint
 from gpuspike.store.run_folder import (
     CONFIG,
@@ -88,7 +89,10 @@ def run_once(
     place = sweep / entry["folder"] if entry else folder
     if entry and entry["finished"] and (place / SUMMARY).is_file():
         summary = _summary(place / SUMMARY)
-        _say(f"{label}  {_result(summary, split)}finished before: {place}", console)
+        name = config.substrate.prices
+        other = own_prices.of_run(name, own_prices.kept({}, place, name), "")[1]
+        then = f", priced by other values than {name} has now" if other else ""
+        _say(f"{label}  {_result(summary, split)}finished before{then}: {place}", console)
         return summary
     begun = entry is not None and (place / CONFIG).is_file()
     if not begun and any((folder / name).exists() for name in (CONFIG, SUMMARY)):  # from the sweep before

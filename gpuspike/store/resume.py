@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from numpy.typing import NDArray
 
 from gpuspike import plugins
@@ -17,7 +18,7 @@ from gpuspike.config.schema import Config, from_values, read_config, to_yaml
 from gpuspike.errors import ConfigError, DataError, OutputError
 from gpuspike.reading import text_of
 from gpuspike.store import checkpoint, own_data, own_prices
-from gpuspike.store.identity import differences, within
+from gpuspike.store.identity import differences, flat, to_values, within
 from gpuspike.store.run_folder import CHECKPOINT, CONFIG, METRICS, refuse_links, replace_text
 from gpuspike.substrate.distortions import DISTORTIONS
 
@@ -38,7 +39,10 @@ class Stopped:
         epoch: epochs done; 0 if it was stopped before its first checkpoint.
         arrays: its state, None without a checkpoint.
         records: metrics of the epochs done.
-        resumed: epochs after which it was resumed before.
+        resumed: epochs after which it was resumed before;  resumptions: of these, what is known: date, and
+            values that were given.
+        given: values that it is resumed with now.
+        name: its title until now.
         code: version and commit of what made the checkpoint, None without one.
         damaged: why the newest checkpoint is not the one in use, None if it is.
         date: when it was begun, None where that is not known;  wall_s: what it has taken so far.
@@ -55,6 +59,9 @@ class Stopped:
     arrays: dict[str, NDArray[Any]] | None
     records: list[dict[str, Any]]
     resumed: list[int]
+    resumptions: list[dict[str, Any]]
+    given: list[str]
+    name: str | None
     code: list[Any] | None
     damaged: str | None
     date: str | None
@@ -102,6 +109,7 @@ def read(
         if strange := [one for one in given if not isinstance(one, str)]:
             raise TypeError(f"overrides must be texts, got {strange[0]!r:.80}")
         resumed = [int(number) for number in header.get("resumed", ())]
+        before = [dict(one) for one in header.get("resumptions", ())]
         date, wall_s = header.get("date"), float(header.get("wall_s", 0.0))
         image = tuple(map(int, header.get(IMAGE) or ())) or None
         code = None
@@ -128,6 +136,9 @@ def read(
         arrays=arrays,
         records=records,
         resumed=resumed,
+        resumptions=before,
+        given=[text for text in overrides if within(key_of(text), _free(first)[1:])],
+        name=first.name,
         code=code,
         damaged=damaged,
         date=date,
@@ -215,6 +226,9 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
     result = kept
     if "training.epochs" in keys:
         result = _longer(kept, asked.training.epochs, kept)
+    if "training.cuda_graph" in keys:
+        graph = asked.training.cuda_graph
+        result = replace(result, training=replace(result.training, cuda_graph=graph))
     if "name" in keys:
         result = replace(result, name=asked.name)
     if "backend" in keys:
@@ -228,6 +242,27 @@ def _changed(kept: Config, asked: Config, overrides: Sequence[str], folder: Path
     if any(key.split(".")[0] == "tracking" for key in keys):
         result = replace(result, tracking=asked.tracking)
     return result
+
+
+def refuse_typed(folder: Path, overrides: Sequence[str]) -> None:
+    """Refuses values that a run has others of, by what is typed: nothing is composed, as where that fails.
+
+    Raises:
+        ConfigError: which, and what may change.
+        GpuspikeError: a configuration that cannot be read.
+    """
+    kept = read_config(folder / CONFIG)
+    values, free = dict(flat(to_values(kept))), _free(kept)
+    for text in overrides:
+        try:
+            key, value = key_of(text), yaml.safe_load(text.partition("=")[2])
+        except yaml.YAMLError:
+            continue
+        if key in values and not within(key, free) and values[key] not in (value, [value]):
+            raise ConfigError(
+                f"resume goes on with the configuration of {folder}: {text} would make it {value}, "
+                f"which is {values[key]} there; only {', '.join(free[1:])} may change"
+            )
 
 
 def _in_its_order(kept: Config, asked: Config, folder: Path) -> list[str]:

@@ -154,6 +154,18 @@ def svg(name: str, inside: str, height: float = HEIGHT) -> str:
     )
 
 
+NAME_WIDTH = 5.6
+"""Of a letter of a job's name, about."""
+
+
+def job_name(name: str, x: float, y: float) -> str:
+    """A job's name beside its mark: right of it where it has room there, else left."""
+    side, shift = ("end", -6) if x + 6 + NAME_WIDTH * len(name) > WIDTH else ("start", 6)
+    return (
+        f'<text class="name" x="{x + shift:.1f}" y="{y - 5:.1f}" text-anchor="{side}">{escape(name)}</text>'
+    )
+
+
 def point(jobs: Sequence[str], told: str, inside: str, style: str = "") -> str:
     """Marks that tell what they are, and whose rows of the table they belong to."""
     names = escape("/".join(jobs))  # which no folder has in its name

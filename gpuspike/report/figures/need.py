@@ -44,7 +44,7 @@ def border(found: Mapping[str, Any], accuracy: float, label: str, split: str, *,
     if found["enough"] is not None and found["too_much"] is not None:
         ends = sorted((found["enough"], found["too_much"]))
         axes.axvspan(*ends, color=VERMILION, alpha=0.15, linewidth=0, label="border")
-    shown = np.concatenate([*every, [100 * found["off"]["mean"], 100 * accuracy]])
+    shown = np.concatenate([*every, low, high, [100 * found["off"]["mean"], 100 * accuracy]])
     room = max(1.0, 0.08 * (shown.max() - shown.min()))
     axes.set_ylim(shown.min() - room, min(101.0, shown.max() + room))
     ticker = lazy_matplotlib().ticker

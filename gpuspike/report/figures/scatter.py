@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-from gpuspike.report.figures.axes import LEFT, RIGHT, WIDTH, Axis, accuracy_axis, grid, point, svg
+from gpuspike.report.figures.axes import LEFT, RIGHT, WIDTH, Axis, accuracy_axis, grid, job_name, point, svg
 from gpuspike.report.page import readable
 
 MOST_NAMES = 30
@@ -82,7 +81,7 @@ def scatter(points: Sequence[Point], x_name: str, unit: str) -> str:
             bars += f'<path d="M{middle:.1f} {below:.1f}V{above:.1f}"/>'
         bars += f'<circle cx="{middle:.1f}" cy="{y:.1f}" r="4.5"/>'
         if len(points) <= MOST_NAMES or one in first:
-            bars += f'<text class="name" x="{middle + 6:.1f}" y="{y - 5:.1f}">{escape(one.job)}</text>'
+            bars += job_name(one.job, middle, y)
         lines.append(point([one.job], one.told, bars, "best" if one in first else "beaten"))
     return svg(f"Test accuracy against {x_name}", "".join(lines))
 

@@ -15,6 +15,7 @@ from gpuspike.report.figures.axes import (
     accuracy_axis,
     are_numbers,
     grid,
+    job_name,
     point,
     svg,
 )
@@ -81,12 +82,7 @@ def against(found: Sequence[Outcome], key: str, best: Outcome) -> tuple[str, lis
             y = ys.at(100 * outcome.mean)
             mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
             if len(found) <= MOST_NAMES or outcome is best:
-                side = "end" if x > WIDTH - RIGHT - 30 else "start"
-                shift = -6 if side == "end" else 6
-                mark += (
-                    f'<text class="name" x="{x + shift:.1f}" y="{y - 5:.1f}" text-anchor="{side}">'
-                    f"{escape(outcome.name)}</text>"
-                )
+                mark += job_name(outcome.name, x, y)
             style = styles[others] + (" winner" if outcome is best else "")
             marks.append(point(outcome.jobs, outcome.told, mark, style))
     legend = [(styles[others], others) for others in lines if others and styles[others] != "line_other"]

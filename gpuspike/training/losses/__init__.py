@@ -5,6 +5,7 @@ from __future__ import annotations
 from gpuspike.registry import Registry, extends
 from gpuspike.training.losses.base import Loss as Loss
 from gpuspike.training.losses.base import decide as decide
+from gpuspike.training.losses.base import tied as tied
 from gpuspike.training.losses.cross_entropy import TTFSCrossEntropy as TTFSCrossEntropy
 from gpuspike.training.losses.time_mse import TimeMSE as TimeMSE
 

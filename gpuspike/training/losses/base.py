@@ -102,3 +102,9 @@ def require_positive(**values: float) -> None:
 def decide(t_out: Array) -> NDArray[np.int64]:
     """The class whose neuron spikes first (last axis); -1 where all are silent, the lowest at a tie."""
     return np.where(np.isfinite(t_out.min(axis=-1)), t_out.argmin(axis=-1), -1)
+
+
+def tied(t_out: Array) -> NDArray[np.bool_]:
+    """Whether several neurons spike first, at one time (last axis), as on a time grid: `decide` picks one."""
+    first = t_out.min(axis=-1, keepdims=True)
+    return ((t_out == first) & np.isfinite(first)).sum(axis=-1) > 1
