@@ -102,6 +102,17 @@ def test_the_counts_of_the_small_network_are_those_made_by_hand() -> None:
     np.testing.assert_array_equal(activity.correct, [[True, False, True, False]])
 
 
+def test_decisions_between_the_steps_of_a_clocked_chip_are_counted() -> None:
+    """The two that decide do so at 0.75 and 1 tau_syn."""
+
+    def between(name: str) -> float:
+        prices = read_prices(find(name, conf_folder() / "prices"))
+        return account(hand_activity(np.float32, (prices.trial,)), prices, ["a", "b"])["between_steps_share"]
+
+    assert between("loihi") == 0.25  # ten steps a tau_syn
+    assert between("brainscales2") == 0.0
+
+
 def test_the_small_network_on_brainscales2_by_hand() -> None:
     told = account(hand_activity(), chip(), ["a", "b"])
     assert told["energy_per_classification_J"] == pytest.approx(175e-3 * 48e-6, rel=1e-14)

@@ -20,7 +20,7 @@ from rich.console import Console
 from gpuspike.cli import train as cli
 from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
 from gpuspike.config.schema import conf_folder, jobs
-from gpuspike.report.comparison import comparison, of_ties, of_undecided, published
+from gpuspike.report.comparison import comparison, of_steps, of_ties, of_undecided, published
 from gpuspike.report.evaluation_page import write_evaluation_page
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures.run import save
@@ -387,6 +387,11 @@ def test_what_is_said_of_samples_without_a_decision_holds() -> None:
     assert of_latency(1.0, None) == none
     later = "which the mean over all chips takes as they are decided later; so there is no latency"
     assert of_latency(1.0, None, undecided_are_wrong=False).endswith(later)
+
+
+def test_an_accuracy_without_a_chip_s_time_steps_is_told() -> None:
+    assert of_steps({}) == of_steps({"between_steps_share": 0.0}) == ""
+    assert of_steps({"between_steps_share": 0.5}).startswith("accuracy is that of exact spike times, not of")
 
 
 def test_ties_are_told_from_a_percent_on() -> None:

@@ -92,6 +92,12 @@ class Clock:
         # A time on a step belongs to it, though float32 may have put it a rounding above.
         return np.ceil(np.asarray(t) * self._per_tau * (1.0 - 1e-6))
 
+    def between(self, t: Array) -> NDArray[np.bool_]:
+        """Which times [tau_syn] lie between two steps; none without a clock."""
+        if self._per_tau is None:
+            return np.zeros(t.shape, np.bool_)
+        return self.ticks(t) - t * self._per_tau > 1e-4
+
     def steps(self, ticks: Any) -> Any:
         """Time steps, None where there are none."""
         return None if self._per_tau is None else ticks
@@ -206,6 +212,7 @@ def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> d
         "time_to_decision_tau": _quantiles(t_decided),
         "undecided_share": float(1.0 - decided.mean()),
         "tied_share": float((activity.tied & decided).mean()),
+        "between_steps_share": float(clock.between(t_decided).sum() / decided.size),
         "slowest_class": _slowest(activity, decided, clock, class_names),
         "accuracy": float((activity.correct & decided).mean()),
         "seconds_per_sample": per_sample,

@@ -109,7 +109,8 @@ class Cost:
         when += f", {100 * undecided:.3g} % never" if NOTED <= undecided < 1.0 else ""
         ties = self.summary["tied_share"]
         when += f", {100 * ties:.3g} % at a tie, for the lowest class" if ties >= TIES_NOTED else ""
-        right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %, "
+        exact = " of exact spike times" if self.summary.get("between_steps_share") else ""
+        right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %{exact}, "
         energy = f"{_told(self.energy_per_classification_J, 'J')} a classification"
         if self.refused:
             energy = f"no energy, since {self.refused.removeprefix(f'{self.name}: ')}"

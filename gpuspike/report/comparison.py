@@ -113,6 +113,15 @@ def of_ties(chip: Mapping[str, Any]) -> str:
     return f"{readable(share, '%')} decided by a tie of output neurons, for the lowest class of them"
 
 
+def of_steps(chip: Mapping[str, Any]) -> str:
+    """That a clocked chip's accuracy is that of exact spike times; "" where they lie on its steps."""
+    if not chip.get("between_steps_share"):
+        return ""
+    return (
+        "accuracy is that of exact spike times, not of its time steps, which a substrate with time_grid has"
+    )
+
+
 def _table(network: str, shown: Sequence[str], ours: Sequence[Row], theirs: Sequence[Row]) -> Table:
     table = Table(box=SIMPLE, title=f"One classification by {network} on a chip", padding=0)
     table.add_column("chip", overflow="fold")
@@ -197,5 +206,5 @@ def _of_count(chip: Mapping[str, Any]) -> str:
     return f"at least {needed} chips" if needed > 1 else ""
 
 
-NOTES = (_of_refusal, of_undecided, of_ties, _of_count)
+NOTES = (_of_refusal, of_undecided, of_ties, of_steps, _of_count)
 """What is said of a chip beside its row, "" where there is nothing to say."""

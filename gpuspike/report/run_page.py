@@ -29,6 +29,7 @@ CHIP_ROWS = (
     ("time_to_decision_s", "time to decision", "s"),
     ("undecided_share", "without a decision", "%"),
     ("tied_share", "decided by a tie, for the lowest class", "%"),
+    ("between_steps_share", "decided between two of its time steps, which the accuracy leaves out", "%"),
     ("within", "accuracy, these counted as wrong", "%"),
     ("slowest", "slowest class", ""),
     ("seconds_per_sample", "time per sample", "s"),
@@ -103,8 +104,9 @@ def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
         values["joined"] = " ".join(map(str, chip["circuits_per_neuron"]))
     if values.get("does_not_fit") == UNKNOWN:
         values["fit_unknown"] = f"unknown: {values.pop('does_not_fit')}"
-    if not chip.get("tied_share"):
-        values.pop("tied_share", None)
+    for key in ("tied_share", "between_steps_share"):
+        if not chip.get(key):
+            values.pop(key, None)
     if chip.get("undecided_share"):
         values["within"] = chip.get("accuracy")
     slowest = section(chip, "slowest_class")

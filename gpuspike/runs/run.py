@@ -19,7 +19,7 @@ from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
 from gpuspike.report.captions import captions
-from gpuspike.report.comparison import of_ties
+from gpuspike.report.comparison import of_steps, of_ties
 from gpuspike.report.figures.names import boxes
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
@@ -235,6 +235,8 @@ def _run(
         console.print(chip)
     if note := of_ties(summary["chip"]):
         warn(f"{note}: spikes of one time are told apart by nothing but their class", console)
+    if note := of_steps(summary["chip"]):
+        warn(f"{summary['chip']['name']}: {note}", console)
     console.print(f"report   {folder / 'report.html'}", **LINE)
     console.print(f"figures  {folder / 'figures'}", **LINE)
     return summary
