@@ -23,6 +23,7 @@ from gpuspike.accountant import (
     account,
     anytime,
     energy_terms,
+    find,
     fit,
     neurobench,
     read_prices,

@@ -754,6 +754,28 @@ def test_every_experiment_s_groups_fit_each_other(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("overrides", "made"),
+    [
+        (
+            ["experiment=mnist16", "substrate=bss2"],
+            "experiment=mnist16_bss2 or experiment=mnist16_unseen were",
+        ),
+        (
+            ["substrate=bss2"],
+            "experiment=yin_yang_bss2 or experiment=yin_yang_bss2_delays or experiment=yin_yang_unseen were",
+        ),
+        (["experiment=yin_yang_bss2"], ""),
+        (["experiment=own", "dataset=patterns", "substrate=bss2"], ""),
+        (["substrate=loihi", "training.match_noise=true"], ""),
+    ],
+)
+def test_a_chip_that_has_experiments_of_its_own_is_told_with_them(overrides: list[str], made: str) -> None:
+    (job,) = jobs(overrides, multirun=False)
+    told = [note.partition("; ")[2] for note in job.notes if "was not made for substrate=" in note]
+    assert told == [made] * bool(made)
+
+
+@pytest.mark.parametrize(
     ("overrides", "strange", "better"),
     [
         (["dataset=mnist"], "model=yin_yang and training=yin_yang", "experiment=mnist"),

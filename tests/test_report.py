@@ -218,7 +218,7 @@ def test_energy_that_is_the_trial_s_is_told_so_beside_what_tells_networks_apart(
     chip |= {"circuits_per_neuron": [7, 3]}
     _, page = write(tmp_path, "yin_yang", summary(chip=chip), [record()], "")
     head = page.text.split("Accuracy")[0]
-    assert "energy per classification on BrainScaleS-2: of the trial, whatever the network" in head
+    assert "energy per classification on BrainScaleS-2: of the trial, for any network" in head
     assert "1.1 µJ" in head
     assert "energy on BrainScaleS-2 if it stopped at the decision" in head
     assert ["circuits joined for a neuron, by layer", "7 3"] in page.rows

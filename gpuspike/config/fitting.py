@@ -27,8 +27,8 @@ from gpuspike.training import when_read
 from gpuspike.training.augmentation import CHANGES
 from gpuspike.training.optimizers import OPTIMIZERS
 
-OWN = "own"
-"""The experiment for data of one's own."""
+OWN, USUAL = "own", "yin_yang"
+"""The experiment for data of one's own, and the one that runs where none is named."""
 
 
 @cache
@@ -94,6 +94,7 @@ def misfits(choices: Mapping[str, Any], *, suited: bool) -> list[str]:
     """
     known = experiments()
     data, name = str(choices.get("dataset")), str(choices.get("experiment")).removesuffix(".yaml")
+    chip = _for_chip(str(choices.get("substrate")), data, name)
     strange = []
     for group in ("model", "training"):
         option = str(choices.get(group))
@@ -101,13 +102,23 @@ def misfits(choices: Mapping[str, Any], *, suited: bool) -> list[str]:
         if users and data not in users and option != OWN and not (group == "model" and suited):
             strange.append(f"{group}={option}")
     if not strange or (name not in known and name != "None"):
-        return []
+        return chip
     fit = [key for key in sorted(known, key=lambda key: (key != data, key)) if known[key]["dataset"] == data]
     better = f"experiment={fit[0]}" if fit else f"experiment={OWN} dataset={data}"
     return [
         f"dataset={data} is trained with {' and '.join(strange)}, made for other data; {better} has a "
         "network and a rule for it"
     ]
+
+
+def _for_chip(chip: str, data: str, name: str) -> list[str]:
+    """That an experiment was made for a chip that another one is asked on; none for its neighbours."""
+    known = experiments()
+    fit = [key for key, taken in known.items() if (taken["dataset"], taken["substrate"]) == (data, chip)]
+    if chip == known[USUAL]["substrate"] or name not in known or not fit or known[name]["substrate"] == chip:
+        return []
+    made = " or ".join(f"experiment={key}" for key in fit)
+    return [f"{name} was not made for substrate={chip}; {made} {'were' if len(fit) > 1 else 'was'}"]
 
 
 def without_chip(substrate: Any) -> bool:

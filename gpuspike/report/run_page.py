@@ -203,7 +203,7 @@ def _chip_tiles(chip: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     whole, stopping = f"energy per classification on {name}", section(chip, "until_decision").get("energy_J")
     if chip.get("energy_is_the_trials"):
         chips = chip.get("chips_needed") or 1
-        whole += ": of the trial, whatever the network" + (f" that takes {chips} chips" if chips > 1 else "")
+        whole += ": of the trial, for any network" + (f" on {chips} chips" if chips > 1 else "")
     told = []
     if joules is not None and stopping is not None:  # which tells networks apart
         told = [(readable(stopping, "J"), f"energy on {name} if it stopped at the decision", known)]
