@@ -522,15 +522,37 @@ def test_the_trade_off_refuses_what_it_cannot_draw(
     assert tradeoff_script.main(arguments) == 2
     told = "must vary between the runs, got 0.005 in all of them; what varies is training.batch_size"
     assert told in capsys.readouterr().err
-    vary(other, "learning_rate: ", "learning_rate: 1")
-    assert tradeoff_script.main([str(folder), str(other)]) == 2
-    keys = "got optimizer.learning_rate, training.batch_size: --parameter takes one of them"
-    assert keys in capsys.readouterr().err
-    summary = json.loads((other / "summary.json").read_text())
-    summary["chip"]["prices"] = "loihi"
-    (other / "summary.json").write_text(json.dumps(summary))
+    summary = (other / "summary.json").read_text()
+    (other / "summary.json").write_text(summary.replace('"prices": "brainscales2"', '"prices": "loihi"'))
     assert tradeoff_script.main([str(folder), str(other), "--parameter", "training.batch_size"]) == 2
     assert "one chip, got brainscales2, loihi" in capsys.readouterr().err
+    (other / "summary.json").write_text(summary)
+    vary(other, "learning_rate: ", "learning_rate: 1")
+    assert tradeoff_script.main([str(folder), str(other)]) == 2
+    keys = (
+        "must differ in one number of their config.yaml, got optimizer.learning_rate, training.batch_size\n"
+    )
+    assert keys in capsys.readouterr().err
+    vary(other, "loss: ", "loss: other_")
+    assert tradeoff_script.main([str(folder), str(other), "--parameter", "training.batch_size"]) == 2
+    keys = "must differ in training.batch_size alone, got optimizer.learning_rate, training.loss beside it\n"
+    assert keys in capsys.readouterr().err
+
+
+def test_the_trade_off_draws_the_runs_that_are_known() -> None:
+    run = {
+        "accuracy": [0.9, None],
+        "time_s": [1e-6, 2e-6],
+        "energy_J": [1e-6, 3e-6],
+        "energy_stopping_J": 1e-6,
+    }
+    never = run | {"time_s": None, "energy_J": None, "energy_stopping_J": None}
+    runs_ = [{**each, "value": value} for value, each in enumerate((run, never, run))]
+    _, time, energy = chip_plots.tradeoff(runs_, "training.alpha").axes
+    for line, drawn in zip((*time.lines, *energy.lines), (1.0, 2.0, 2.0, 1.0), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), [drawn, np.nan, drawn])
+    for panel in chip_plots.tradeoff([{**never, "value": 0}, {**never, "value": 1}], "x").axes[1:]:
+        assert len(panel.lines) == 0, "nothing is known"
 
 
 # ---- the emulator's own energy
