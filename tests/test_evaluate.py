@@ -250,6 +250,13 @@ def test_many_chips_are_told_by_mean_spread_and_figure(
     assert "bss2, chips 0 to 4, each with the networks of 2 replicas" in page
     assert "data:image/png" in page
     assert f"{mean:.2f} %" in page
+    assert "interval of the share of all such chips" in page
+    assert "<th>of all such chips" in page
+    assert "the mean over all such chips lies between" in page
+    told["trained_on"] = [4]
+    page = write_evaluation_page(place / "test_bss2_5chips_brainscales2.json", answer, "5-120-3").read_text()
+    assert page.count("all such chips") == 1
+    assert "chip 4 is what training was on, not unseen, and so nothing is told of all such chips" in page
 
 
 # ---- what it refuses

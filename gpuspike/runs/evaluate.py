@@ -28,7 +28,13 @@ from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.reading import text_of
 from gpuspike.report.comparison import comparison, published
-from gpuspike.report.evaluation_page import counted_on, headline, population_lines, write_evaluation_page
+from gpuspike.report.evaluation_page import (
+    counted_on,
+    headline,
+    population_lines,
+    seen_chips,
+    write_evaluation_page,
+)
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.runs.drawing import drawn
 from gpuspike.runs.experiment import Experiment, build
@@ -262,7 +268,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         }
         for chip in answer["chips"].values():
             chip |= {"accuracy": answer["accuracy"]["mean"], "undecided_are_wrong": False}
-        figure = {f"{prepared.answer.stem}_yield": lambda: chip_plots.yields(reached, band(reached.shape[1]))}
+        around = None if seen_chips(answer["population"]) else band(config.chips)
+        figure = {f"{prepared.answer.stem}_yield": lambda: chip_plots.yields(reached, around)}
         for name, reason in drawn(figure, prepared.answer.parent).items():
             warn(f"no figure {name}, the rest of the answer is there: {reason}", console)
     _write(prepared.answer, answer)
