@@ -20,7 +20,7 @@ from rich.console import Console
 from gpuspike.cli import train as cli
 from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
 from gpuspike.config.schema import conf_folder, jobs
-from gpuspike.report.comparison import comparison, of_steps, of_ties, of_undecided, published
+from gpuspike.report.comparison import LEGEND, comparison, of_steps, of_ties, of_undecided, published
 from gpuspike.report.evaluation_page import write_evaluation_page
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures.run import save
@@ -100,6 +100,21 @@ def test_it_prints_a_row_a_chip_and_writes_all_of_it(
     assert answer["chips"]["loihi2"]["energy_per_classification_J"] is None
     assert answer["neurobench"]["SynapticOperations"]["Dense"] == 5 * 120 + 121 * 3
     assert answer["provenance"]["seed"] == 0
+    assert answer["samples"] == 100
+    assert answer["command"] == f"gpuspike-evaluate run={folder}"
+    page = (place / "test.html").read_text()
+    for name, text in (
+        ("split", "test, 100 samples"),
+        ("begun", answer["date"]),
+        ("command", answer["command"]),
+    ):
+        assert f"<td>{name}</td><td>{text}</td>" in page
+    assert LEGEND in page
+    assert LEGEND in " ".join(out.split())
+    older = {key: answer[key] for key in answer if key not in ("samples", "date", "command")}
+    page = write_evaluation_page(place / "test.json", older, "5-120-3").read_text()
+    assert "<td>split</td><td>test</td>" in page
+    assert "<td>command</td>" not in page
 
 
 @pytest.mark.parametrize("chip", [[], ["substrate=bss2"], ["substrate=bss2", "chips=3"]], ids=" ".join)
@@ -394,6 +409,16 @@ def test_what_is_said_of_samples_without_a_decision_holds() -> None:
     assert of_latency(1.0, None) == none
     later = "which the mean over all chips takes as they are decided later; so there is no latency"
     assert of_latency(1.0, None, undecided_are_wrong=False).endswith(later)
+
+
+def test_few_samples_without_a_decision_are_told_where_they_change_the_accuracy() -> None:
+    shares = {"accuracy": 0.9, "right_after_trial_share": 0.001}
+    assert of_latency(0.001, None, **shares) == "0.10 % without a decision within its trial, counted as wrong"
+    assert of_latency(0.001, None, **shares, undecided_are_wrong=False) == "", "the mean over many chips"
+    for other in ({"right_after_trial_share": 0.0}, {"right_after_trial_share": 1e-6}, {"accuracy": None}):
+        assert of_latency(0.001, None, **(shares | other)) == ""
+    at_an_edge = {"accuracy": 0.899949, "right_after_trial_share": 2e-6}
+    assert of_latency(2e-6, None, **at_an_edge).startswith("0.0002 % without a decision")
 
 
 def test_an_accuracy_without_a_chip_s_time_steps_is_told() -> None:

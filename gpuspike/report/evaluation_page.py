@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gpuspike.report.comparison import MARKED, NOTES, names_apart, of_chip, time_mark
+from gpuspike.report.comparison import LEGEND, MARKED, NOTES, names_apart, of_chip, time_mark
 from gpuspike.report.page import picture, readable, section, table, write_page
 
 
@@ -174,11 +174,16 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         on += f", {population_lines(population)[0]}"
     elif seeds:
         on += f", {asked_on(seeds[0], len(seeds))}" + (", one a replica" if len(seeds) > 1 else "")
-    return [
+    samples = answer.get("samples")  # which older answers do not tell, nor date and command
+    rows = (
         ("run", f"{answer['run']}, epoch {answer['epoch']}"),
         ("asked on", on),
+        ("split", answer["split"] + ("" if samples is None else f", {readable(samples)} samples")),
         ("emulated at", readable(section(answer, "emulator").get("inference_samples_per_s"), "samples/s")),
-    ]
+        ("begun", answer.get("date")),
+        ("command", answer.get("command")),
+    )
+    return [(name, value) for name, value in rows if value is not None]
 
 
 def _chips(answer: Mapping[str, Any]) -> str:
@@ -196,5 +201,5 @@ def _chips(answer: Mapping[str, Any]) -> str:
         "samples/s",
     ]
     marked = any(time_mark(chip) for chip in answer["chips"].values())
-    foot = f'\n<p class="soft">{MARKED}</p>' if marked else ""
+    foot = "".join(f'\n<p class="soft">{text}</p>' for text in (LEGEND, *([MARKED] if marked else [])))
     return table(rows, [*head, "note"], style="cards") + foot

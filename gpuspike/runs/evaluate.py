@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ from gpuspike.runs.population import accuracies, band, yields
 from gpuspike.runs.progress import plain
 from gpuspike.runs.run import prepare_kernels
 from gpuspike.runs.values import checked_substrate
-from gpuspike.screen import LINE, warn
+from gpuspike.screen import LINE, discreet, warn
 from gpuspike.store import checkpoint, own_data, own_prices
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import refuse_links
@@ -195,8 +196,11 @@ def _place(config: EvaluateConfig, question: dict[str, Any]) -> Path:
     return path
 
 
-def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, console: Console, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Evaluates, prints the comparison, and writes it with a page to the run's folder evaluations/.
+
+    Args:
+        overrides: the command line, for the answer; none where there was none.
 
     Returns:
         What the file holds. Of many chips, "accuracy" is the mean over networks and chips, "population" has
@@ -205,7 +209,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     Raises:
         GpuspikeError: bad input, before anything is written.
     """
-    prepared, split = prepare(config), config.split.value
+    prepared, split, began = prepare(config), config.split.value, time.strftime("%Y-%m-%d %H:%M")
     parts = prepared.parts
     notes = list(prepared.notes)
     if config.substrate:  # the run's own has been trained on
@@ -237,8 +241,11 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             "run": str(prepared.folder),
             "epoch": prepared.epoch,
             "question": prepared.question,
+            "date": began,
+            "command": discreet(shlex.join(["gpuspike-evaluate", *overrides])) if overrides else None,
             "notes": notes,
             "split": split,
+            "samples": len(data[split]),
             "substrate": {
                 "name": chip_label(parts.config.substrate),
                 "chip_seeds": [] if prepared.machine is parts.network else parts.chip_seeds,
