@@ -23,15 +23,15 @@ from gpuspike.report.figures.run import save
 from gpuspike.report.run_page import readable
 from gpuspike.report.sweep_results import alone
 
-USUAL = "training.alpha"
-"""What is drawn against, where it is among several that vary."""
+NO_VALUES = ("seed", "chip_seed", "name", "backend", "devices", "resume", "plugin", "substrate.name")
+"""Keys, and tracking.*, in which runs of one sweep may differ beside the value that was swept."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folders", nargs="+", type=Path, help="of a sweep, or of its runs")
-    parser.add_argument("--parameter", help=f"key of the configuration; left out: what varies, or {USUAL}")
+    parser.add_argument("--parameter", help="key of the configuration; left out: what varies")
     parser.add_argument("--output", type=Path, help="folder of the figure")
     given = parser.parse_args(arguments)
     try:
@@ -53,16 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def swept(folders: Sequence[Path]) -> str:
-    """The one number that runs in or below the folders differ in; `USUAL` where it is among several.
+    """The one number that runs in or below the folders differ in.
 
     Raises:
-        ValueError: several others, or none.
+        ValueError: several, or none.
     """
     found = _varying(folders)
-    if USUAL in found or len(found) == 1:
-        return USUAL if USUAL in found else found[0]
-    got = f"{', '.join(found)}: --parameter takes one of them" if found else "none"
-    raise ValueError(f"the runs must differ in one number of their config.yaml, got {got}")
+    if len(found) == 1:
+        return found[0]
+    raise ValueError(
+        f"the runs must differ in one number of their config.yaml, got {', '.join(found) or 'none'}"
+    )
 
 
 def _runs(folders: Sequence[Path]) -> list[Path]:
@@ -73,14 +74,20 @@ def _runs(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _varying(folders: Sequence[Path]) -> list[str]:
-    """Keys of numbers, alone in a list perhaps, in which the runs' configurations differ, but for seeds."""
-    found = _runs(folders)
-    texts = [(path.parent / "config.yaml").read_text(encoding="utf-8") for path in found]
+def _differing(folders: Sequence[Path]) -> dict[str, list[Any]]:
+    """By key in which the runs' configurations differ, but for `NO_VALUES`, the value of each."""
+    texts = [(path.parent / "config.yaml").read_text(encoding="utf-8") for path in _runs(folders)]
     configs = [dict(_flat(yaml.safe_load(text))) for text in texts]
-    keys = [key for key in configs[0] if key not in ("seed", "chip_seed")]
-    numbers = [key for key in keys if all(_is_number(config.get(key)) for config in configs)]
-    return [key for key in numbers if len({config[key] for config in configs}) > 1]
+    # A key that an older run does not have is none that was swept.
+    keys = [key for key in configs[0] if all(key in config for config in configs)]
+    keys = [key for key in keys if key not in NO_VALUES and not key.startswith("tracking.")]
+    values = {key: [config[key] for config in configs] for key in keys}
+    return {key: each for key, each in values.items() if any(value != each[0] for value in each)}
+
+
+def _varying(folders: Sequence[Path]) -> list[str]:
+    """Those keys whose values are numbers, alone in a list perhaps."""
+    return [key for key, values in _differing(folders).items() if all(map(_is_number, values))]
 
 
 def _flat(values: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -99,8 +106,8 @@ def read(folders: Sequence[Path], parameter: str) -> list[dict[str, Any]]:
     """What `tradeoff` draws, of every run in or below the folders.
 
     Raises:
-        ValueError: fewer than two runs, runs on different chips, or a parameter that is no number or the same
-            in all of them.
+        ValueError: fewer than two runs, runs on different chips or that differ in another value too, or a
+            parameter that is no number or the same in all of them.
     """
     found = _runs(folders)
     runs, chips = [], set()
@@ -125,6 +132,8 @@ def read(folders: Sequence[Path], parameter: str) -> list[dict[str, Any]]:
         varied = ", ".join(_varying(folders)) or "nothing"
         got = f"{runs[0]['value']:g} in all of them"
         raise ValueError(f"{parameter} must vary between the runs, got {got}; what varies is {varied}")
+    if others := [key for key in _differing(folders) if key != parameter]:
+        raise ValueError(f"the runs must differ in {parameter} alone, got {', '.join(others)} beside it")
     if len(chips) > 1:
         raise ValueError(f"the runs must be priced as on one chip, got {', '.join(sorted(chips))}")
     return runs

@@ -121,6 +121,7 @@ def test_the_small_network_on_brainscales2_by_hand() -> None:
     assert told["seconds_per_sample_terms"] == {"trial": pytest.approx(48e-6)}
     # Two of four samples decide within the trial: one has no output spike, one has it too late.
     assert told["undecided_share"] == 0.5
+    assert told["right_after_trial_share"] == 0.25, "the third sample's"
     assert told["tied_share"] == 0.25  # of the last one both outputs spike at 0.75
     assert told["accuracy"] == 0.25
     assert told["time_to_decision_tau"] == {"mean": 0.875, "p50": 0.875, "p99": pytest.approx(0.9975)}

@@ -20,7 +20,7 @@ from rich.console import Console
 from gpuspike.cli import train as cli
 from gpuspike.config.evaluate import EvaluateConfig, as_lists, evaluations
 from gpuspike.config.schema import conf_folder, jobs
-from gpuspike.report.comparison import comparison, of_steps, of_ties, of_undecided, published
+from gpuspike.report.comparison import LEGEND, comparison, of_steps, of_ties, of_undecided, published
 from gpuspike.report.evaluation_page import write_evaluation_page
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures.run import save
@@ -100,6 +100,21 @@ def test_it_prints_a_row_a_chip_and_writes_all_of_it(
     assert answer["chips"]["loihi2"]["energy_per_classification_J"] is None
     assert answer["neurobench"]["SynapticOperations"]["Dense"] == 5 * 120 + 121 * 3
     assert answer["provenance"]["seed"] == 0
+    assert answer["samples"] == 100
+    assert answer["command"] == f"gpuspike-evaluate run={folder}"
+    page = (place / "test.html").read_text()
+    for name, text in (
+        ("split", "test, 100 samples"),
+        ("begun", answer["date"]),
+        ("command", answer["command"]),
+    ):
+        assert f"<td>{name}</td><td>{text}</td>" in page
+    assert LEGEND in page
+    assert LEGEND in " ".join(out.split())
+    older = {key: answer[key] for key in answer if key not in ("samples", "date", "command")}
+    page = write_evaluation_page(place / "test.json", older, "5-120-3").read_text()
+    assert "<td>split</td><td>test</td>" in page
+    assert "<td>command</td>" not in page
 
 
 @pytest.mark.parametrize("chip", [[], ["substrate=bss2"], ["substrate=bss2", "chips=3"]], ids=" ".join)
@@ -250,6 +265,13 @@ def test_many_chips_are_told_by_mean_spread_and_figure(
     assert "bss2, chips 0 to 4, each with the networks of 2 replicas" in page
     assert "data:image/png" in page
     assert f"{mean:.2f} %" in page
+    assert "interval of the share of all such chips" in page
+    assert "<th>of all such chips" in page
+    assert "the mean over all such chips lies between" in page
+    told["trained_on"] = [4]
+    page = write_evaluation_page(place / "test_bss2_5chips_brainscales2.json", answer, "5-120-3").read_text()
+    assert page.count("all such chips") == 1
+    assert "chip 4 is what training was on, not unseen, and so nothing is told of all such chips" in page
 
 
 # ---- what it refuses
@@ -389,6 +411,16 @@ def test_what_is_said_of_samples_without_a_decision_holds() -> None:
     assert of_latency(1.0, None, undecided_are_wrong=False).endswith(later)
 
 
+def test_few_samples_without_a_decision_are_told_where_they_change_the_accuracy() -> None:
+    shares = {"accuracy": 0.9, "right_after_trial_share": 0.001}
+    assert of_latency(0.001, None, **shares) == "0.10 % without a decision within its trial, counted as wrong"
+    assert of_latency(0.001, None, **shares, undecided_are_wrong=False) == "", "the mean over many chips"
+    for other in ({"right_after_trial_share": 0.0}, {"right_after_trial_share": 1e-6}, {"accuracy": None}):
+        assert of_latency(0.001, None, **(shares | other)) == ""
+    at_an_edge = {"accuracy": 0.899949, "right_after_trial_share": 2e-6}
+    assert of_latency(2e-6, None, **at_an_edge).startswith("0.0002 % without a decision")
+
+
 def test_an_accuracy_without_a_chip_s_time_steps_is_told() -> None:
     assert of_steps({}) == of_steps({"between_steps_share": 0.0}) == ""
     assert of_steps({"between_steps_share": 0.5}).startswith("accuracy is that of exact spike times, not of")
@@ -522,15 +554,37 @@ def test_the_trade_off_refuses_what_it_cannot_draw(
     assert tradeoff_script.main(arguments) == 2
     told = "must vary between the runs, got 0.005 in all of them; what varies is training.batch_size"
     assert told in capsys.readouterr().err
-    vary(other, "learning_rate: ", "learning_rate: 1")
-    assert tradeoff_script.main([str(folder), str(other)]) == 2
-    keys = "got optimizer.learning_rate, training.batch_size: --parameter takes one of them"
-    assert keys in capsys.readouterr().err
-    summary = json.loads((other / "summary.json").read_text())
-    summary["chip"]["prices"] = "loihi"
-    (other / "summary.json").write_text(json.dumps(summary))
+    summary = (other / "summary.json").read_text()
+    (other / "summary.json").write_text(summary.replace('"prices": "brainscales2"', '"prices": "loihi"'))
     assert tradeoff_script.main([str(folder), str(other), "--parameter", "training.batch_size"]) == 2
     assert "one chip, got brainscales2, loihi" in capsys.readouterr().err
+    (other / "summary.json").write_text(summary)
+    vary(other, "learning_rate: ", "learning_rate: 1")
+    assert tradeoff_script.main([str(folder), str(other)]) == 2
+    keys = (
+        "must differ in one number of their config.yaml, got optimizer.learning_rate, training.batch_size\n"
+    )
+    assert keys in capsys.readouterr().err
+    vary(other, "loss: ", "loss: other_")
+    assert tradeoff_script.main([str(folder), str(other), "--parameter", "training.batch_size"]) == 2
+    keys = "must differ in training.batch_size alone, got optimizer.learning_rate, training.loss beside it\n"
+    assert keys in capsys.readouterr().err
+
+
+def test_the_trade_off_draws_the_runs_that_are_known() -> None:
+    run = {
+        "accuracy": [0.9, None],
+        "time_s": [1e-6, 2e-6],
+        "energy_J": [1e-6, 3e-6],
+        "energy_stopping_J": 1e-6,
+    }
+    never = run | {"time_s": None, "energy_J": None, "energy_stopping_J": None}
+    runs_ = [{**each, "value": value} for value, each in enumerate((run, never, run))]
+    _, time, energy = chip_plots.tradeoff(runs_, "training.alpha").axes
+    for line, drawn in zip((*time.lines, *energy.lines), (1.0, 2.0, 2.0, 1.0), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), [drawn, np.nan, drawn])
+    for panel in chip_plots.tradeoff([{**never, "value": 0}, {**never, "value": 1}], "x").axes[1:]:
+        assert len(panel.lines) == 0, "nothing is known"
 
 
 # ---- the emulator's own energy

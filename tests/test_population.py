@@ -14,6 +14,7 @@ from gpuspike.errors import DataError
 from gpuspike.report.evaluation_page import population_lines
 from gpuspike.runs import population
 from gpuspike.runs.experiment import Experiment, build, new_trainer
+from gpuspike.runs.progress import plain
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.evaluation import Labelled, evaluate
 
@@ -131,11 +132,14 @@ def test_a_kept_chip_that_does_not_fit_is_refused(parts: Experiment) -> None:
         chip.take(arrays | {"gain_0": gain[:1]})
 
 
+SEEN = "what training was on, not unseen, and so nothing is told of all such chips"
+
+
 @pytest.mark.parametrize(
     ("trained_on", "words"),
     [
-        ([5], ["chip 5 is what training was on, not unseen: chip_seed=6 leaves it out"]),
-        ([4, 5, 6], ["chips 5 to 6 are what training was on, not unseen: chip_seed=7 leaves them out"]),
+        ([5], [f"chip 5 is {SEEN}: chip_seed=6 leaves it out"]),
+        ([4, 5, 6], [f"chips 5 to 6 are {SEEN}: chip_seed=7 leaves them out"]),
         ([4], []),
         ([], []),
     ],
@@ -143,6 +147,16 @@ def test_a_kept_chip_that_does_not_fit_is_refused(parts: Experiment) -> None:
 def test_chips_that_training_has_seen_are_told(trained_on: list[int], words: list[str]) -> None:
     asked = {"chips": 3, "first_seed": 5, "per_replica_and_chip": [[0.5] * 3], "trained_on": trained_on}
     assert population_lines(asked) == ["chips 5 to 7", *words, "these chips answer alike: one is enough"]
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_all_such_chips_are_told_of_by_unseen_ones_alone(seen: bool) -> None:
+    told = population.yields(np.array([[0.5, 0.7, 0.8]])) | {"first_seed": 5}
+    lines = population_lines(plain(told | {"trained_on": [7] if seen else [4, 8]}))
+    assert any("the mean over all such chips lies between" in line for line in lines) != seen
+    assert sum(line.endswith("% of all such chips") for line in lines) == (0 if seen else 3)
+    assert sum("of 3 reach" in line for line in lines) == 3
+    assert (f"chip 7 is {SEEN}: chip_seed=8 leaves it out" in lines) == seen
 
 
 def test_chips_that_answer_alike_are_said_to() -> None:

@@ -211,6 +211,7 @@ def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> d
         "time_to_decision_s": _in_seconds(clock, _quantiles(clock.ticks(t_decided))),
         "time_to_decision_tau": _quantiles(t_decided),
         "undecided_share": float(1.0 - decided.mean()),
+        "right_after_trial_share": float((activity.correct & ~decided).mean()),
         "tied_share": float((activity.tied & decided).mean()),
         "between_steps_share": float(clock.between(t_decided).sum() / decided.size),
         "slowest_class": _slowest(activity, decided, clock, class_names),

@@ -108,8 +108,9 @@ def evaluate() -> None:
     from gpuspike.runs.evaluate import evaluate, prepare
 
     with command("gpuspike-evaluate", "the evaluation"):
-        refuse_dashes(sys.argv[1:], EvaluateConfig)
-        arguments = plugins.given(as_lists(sys.argv[1:]))
+        typed = sys.argv[1:]
+        refuse_dashes(typed, EvaluateConfig)
+        arguments = plugins.given(as_lists(typed))
         flags = [a for a in arguments if a.startswith("-")]
         if any(flag not in ("-m", "--multirun") for flag in flags):
             # Flags that only tell (--help, --cfg, ...) are Hydra's.
@@ -122,7 +123,7 @@ def evaluate() -> None:
         for config in configs:  # all of them before any work
             prepare(config)
         for config in configs:
-            evaluate(config, Screen())
+            evaluate(config, Screen(), typed)
 
 
 def refuse_dashes(arguments: Sequence[str], schema: type[Any]) -> None:

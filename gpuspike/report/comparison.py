@@ -24,8 +24,17 @@ MARKED = "*: the chip's time scale is an assumption, or unchecked"
 COLUMNS = ("accuracy", "energy", "evidence", "stopping", "latency", "1/s")
 """Beside the chip's name, as they stand in a table."""
 
+LEAST_READ = 0.00005
+"""A share below which `readable` may say 0.00 %."""
+
 LEAST = ("1/s", "latency", "stopping", "accuracy")
 """Columns that a narrow terminal goes without, the first to go first: a figure keeps its evidence."""
+
+LEGEND = (
+    "energy: of a whole trial; stopping: if the chip stopped at the decision; "
+    "latency: median time to the decision"
+)
+"""What the columns hold; stands below a table."""
 
 Row = Sequence[str]
 
@@ -65,8 +74,7 @@ def comparison(
         table = _table(network, shown, ours, theirs)
     left_out = [name for name in COLUMNS if name not in shown]
     notes = [
-        "energy: of a whole trial; stopping: if the chip stopped at the decision; latency: median time to the"
-        " decision",
+        LEGEND,
         *(
             f"{name}: {note}"
             for of_one in NOTES
@@ -92,17 +100,29 @@ def names_apart(chips: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def of_undecided(chip: Mapping[str, Any]) -> str:
-    """Which share of the samples has no decision, and what accuracy and latency make of them; "" if few."""
+    """Which share of the samples has no decision, and what accuracy and latency make of them.
+
+    "" if few, unless the accuracy reads otherwise for those of them that would be right after the trial.
+    """
     share, latency = chip["undecided_share"] or 0.0, chip["time_to_decision_s"]
-    if share < NOTED:
+    if share < NOTED and not _lowers_accuracy(chip):
         return ""
     wrong = "all counted as wrong" if share == 1.0 else "counted as wrong"
     if not chip.get("undecided_are_wrong", True):
         wrong = "which the mean over all chips takes as they are decided later"
     timed = "; latency is of the others" if latency is not None and latency["p50"] is not None else ""
     timed = "; so there is no latency" if share == 1.0 else timed
-    which = "no sample has" if share == 1.0 else f"{readable(share, '%')} without"
+    told = readable(share, "%") if share >= LEAST_READ else f"{100 * share:.1g} %"
+    which = "no sample has" if share == 1.0 else f"{told} without"
     return f"{which} a decision within its trial, {wrong}{timed}"
+
+
+def _lowers_accuracy(chip: Mapping[str, Any]) -> bool:
+    """Whether the end of the trial changes the accuracy as it is printed; older accounts do not tell."""
+    accuracy, later = chip.get("accuracy"), chip.get("right_after_trial_share") or 0.0
+    if accuracy is None or not chip.get("undecided_are_wrong", True):
+        return False
+    return readable(accuracy, "%") != readable(accuracy + later, "%")
 
 
 def of_ties(chip: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gpuspike.report.comparison import MARKED, NOTES, names_apart, of_chip, time_mark
+from gpuspike.report.comparison import LEGEND, MARKED, NOTES, names_apart, of_chip, time_mark
 from gpuspike.report.page import picture, readable, section, table, write_page
 
 
@@ -28,18 +28,11 @@ def headline(answer: Mapping[str, Any]) -> str:
 
 
 def population_lines(population: Mapping[str, Any]) -> list[str]:
-    """What a population of chips is worth, line by line."""
-    n_chips, first = population["chips"], population["first_seed"]
-    each = len(population["per_replica_and_chip"])
-    lines = [asked_on(first, n_chips) + (f", each with the networks of {each} replicas" if each > 1 else "")]
-    lines += _seen(population)
-    if n_chips > 1 and all(min(own) == max(own) for own in population["per_replica_and_chip"]):
-        return [*lines, "these chips answer alike: one is enough"]
-    three = ", ".join(f"{key} {readable(population[key], '%')}" for key in ("best", "median", "worst"))
-    lines.append(f"of {each * n_chips} pairs of a network and a chip: {three}" if each > 1 else three)
-    if population["mean_interval"]:
-        low, high = (readable(value, "%") for value in population["mean_interval"])
-        lines.append(f"the mean over all such chips lies between {low} and {high}, with 95 %")
+    """What a population of chips is worth, line by line; of all such chips only where none was trained on."""
+    n_chips, each = population["chips"], len(population["per_replica_and_chip"])
+    lines = _first_lines(population)
+    if _alike(population):
+        return lines
     if each > 1:
         lines.append(f"what a share of the chips reaches, on each the mean of the {each} networks:")
     lines += [
@@ -50,15 +43,43 @@ def population_lines(population: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _seen(population: Mapping[str, Any]) -> list[str]:
-    """That training has seen some of the chips, which an answer from before does not tell."""
+def _first_lines(population: Mapping[str, Any]) -> list[str]:
+    """Those above the yield."""
+    n_chips, first = population["chips"], population["first_seed"]
+    each = len(population["per_replica_and_chip"])
+    lines = [asked_on(first, n_chips) + (f", each with the networks of {each} replicas" if each > 1 else "")]
+    lines += _seen_lines(population)
+    if _alike(population):
+        return [*lines, "these chips answer alike: one is enough"]
+    three = ", ".join(f"{key} {readable(population[key], '%')}" for key in ("best", "median", "worst"))
+    lines.append(f"of {each * n_chips} pairs of a network and a chip: {three}" if each > 1 else three)
+    if population["mean_interval"] and not seen_chips(population):
+        low, high = (readable(value, "%") for value in population["mean_interval"])
+        lines.append(f"the mean over all such chips lies between {low} and {high}, with 95 %")
+    return lines
+
+
+def _alike(population: Mapping[str, Any]) -> bool:
+    each = population["per_replica_and_chip"]
+    return population["chips"] > 1 and all(min(own) == max(own) for own in each)
+
+
+def seen_chips(population: Mapping[str, Any]) -> list[int]:
+    """Seeds of those chips that training was on, which an answer from before does not tell."""
     asked = range(population["first_seed"], population["first_seed"] + population["chips"])
-    seen = sorted(set(population.get("trained_on", ())) & set(asked))
-    if not seen:
+    return sorted(set(population.get("trained_on", ())) & set(asked))
+
+
+def _seen_lines(population: Mapping[str, Any]) -> list[str]:
+    """That there are such chips, which are no sample of all of the kind."""
+    if not (seen := seen_chips(population)):
         return []
     which = f"{asked_on(seen[0], len(seen))} {'is' if len(seen) == 1 else 'are'}"
     leave = "it" if len(seen) == 1 else "them"
-    return [f"{which} what training was on, not unseen: chip_seed={seen[-1] + 1} leaves {leave} out"]
+    return [
+        f"{which} what training was on, not unseen, and so nothing is told of all such chips: "
+        f"chip_seed={seen[-1] + 1} leaves {leave} out"
+    ]
 
 
 def asked_on(first: int, n_chips: int) -> str:
@@ -75,7 +96,8 @@ def counted_on(answer: Mapping[str, Any]) -> str:
 
 def _reached(population: Mapping[str, Any]) -> list[tuple[int, float, str]]:
     """The yield without shares that so few chips cannot tell apart; and what is known of all chips."""
-    n_chips, intervals = population["chips"], section(population, "yield_interval")
+    n_chips = population["chips"]
+    intervals = {} if seen_chips(population) else section(population, "yield_interval")
     reached = {}
     for share, value in population["yield"].items():
         interval = intervals.get(share)  # which older answers do not have
@@ -119,23 +141,24 @@ def write_evaluation_page(path: Path, answer: Mapping[str, Any], network: str) -
         )
         several = len(population["per_replica_and_chip"]) > 1
         counted = "pairs of a network and a chip" if several else "chips"
-        told = population_lines(population)[: 3 + len(_seen(population))]
+        seen = seen_chips(population)
+        around = "; around it, for each count, the 95 % interval of the share of all such chips"
         body.append(
-            f"<h2>Yield</h2>\n<p>{escape('; '.join(told))}.</p>"
+            f"<h2>Yield</h2>\n<p>{escape('; '.join(_first_lines(population)))}.</p>"
             + picture(
                 path.with_name(f"{path.stem}_yield.png"),
                 f"Above: how many {counted} have which accuracy. Below: the share of the chips that reach an"
-                " accuracy, on each the mean of its networks (thin lines: one by one); around it, for each"
-                " count, the 95 % interval of the share of all such chips (Clopper and Pearson).",
+                " accuracy, on each the mean of its networks (thin lines: one by one)"
+                f"{'' if seen else f'{around} (Clopper and Pearson)'}.",
                 path,
             )
         )
         rows = [
-            (f"{count} of {population['chips']}", readable(value, "%"), share)
+            (f"{count} of {population['chips']}", readable(value, "%"), *(() if seen else (share,)))
             for count, value, share in _reached(population)
         ]
         reach = "reach, on each the mean of its networks" if several else "reach"
-        body.append(table(rows, ["chips", reach, "of all such chips, with 95 %"]))
+        body.append(table(rows, ["chips", reach, *([] if seen else ["of all such chips, with 95 %"])]))
     body.append(f"<h2>One classification on a chip</h2>\n{_chips(answer)}")
     if population:
         body.append(f'<p class="soft">{escape(counted_on(answer))}</p>')
@@ -151,11 +174,16 @@ def _facts(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         on += f", {population_lines(population)[0]}"
     elif seeds:
         on += f", {asked_on(seeds[0], len(seeds))}" + (", one a replica" if len(seeds) > 1 else "")
-    return [
+    samples = answer.get("samples")  # which older answers do not tell, nor date and command
+    rows = (
         ("run", f"{answer['run']}, epoch {answer['epoch']}"),
         ("asked on", on),
+        ("split", answer["split"] + ("" if samples is None else f", {readable(samples)} samples")),
         ("emulated at", readable(section(answer, "emulator").get("inference_samples_per_s"), "samples/s")),
-    ]
+        ("begun", answer.get("date")),
+        ("command", answer.get("command")),
+    )
+    return [(name, value) for name, value in rows if value is not None]
 
 
 def _chips(answer: Mapping[str, Any]) -> str:
@@ -173,5 +201,5 @@ def _chips(answer: Mapping[str, Any]) -> str:
         "samples/s",
     ]
     marked = any(time_mark(chip) for chip in answer["chips"].values())
-    foot = f'\n<p class="soft">{MARKED}</p>' if marked else ""
+    foot = "".join(f'\n<p class="soft">{text}</p>' for text in (LEGEND, *([MARKED] if marked else [])))
     return table(rows, [*head, "note"], style="cards") + foot

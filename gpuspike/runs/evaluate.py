@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,13 @@ from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
 from gpuspike.reading import text_of
 from gpuspike.report.comparison import comparison, published
-from gpuspike.report.evaluation_page import counted_on, headline, population_lines, write_evaluation_page
+from gpuspike.report.evaluation_page import (
+    counted_on,
+    headline,
+    population_lines,
+    seen_chips,
+    write_evaluation_page,
+)
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.runs.drawing import drawn
 from gpuspike.runs.experiment import Experiment, build
@@ -37,7 +44,7 @@ from gpuspike.runs.population import accuracies, band, yields
 from gpuspike.runs.progress import plain
 from gpuspike.runs.run import prepare_kernels
 from gpuspike.runs.values import checked_substrate
-from gpuspike.screen import LINE, warn
+from gpuspike.screen import LINE, discreet, warn
 from gpuspike.store import checkpoint, own_data, own_prices
 from gpuspike.store.provenance import provenance_of
 from gpuspike.store.run_folder import refuse_links
@@ -189,8 +196,11 @@ def _place(config: EvaluateConfig, question: dict[str, Any]) -> Path:
     return path
 
 
-def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, console: Console, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Evaluates, prints the comparison, and writes it with a page to the run's folder evaluations/.
+
+    Args:
+        overrides: the command line, for the answer; none where there was none.
 
     Returns:
         What the file holds. Of many chips, "accuracy" is the mean over networks and chips, "population" has
@@ -199,7 +209,7 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     Raises:
         GpuspikeError: bad input, before anything is written.
     """
-    prepared, split = prepare(config), config.split.value
+    prepared, split, began = prepare(config), config.split.value, time.strftime("%Y-%m-%d %H:%M")
     parts = prepared.parts
     notes = list(prepared.notes)
     if config.substrate:  # the run's own has been trained on
@@ -231,8 +241,11 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             "run": str(prepared.folder),
             "epoch": prepared.epoch,
             "question": prepared.question,
+            "date": began,
+            "command": discreet(shlex.join(["gpuspike-evaluate", *overrides])) if overrides else None,
             "notes": notes,
             "split": split,
+            "samples": len(data[split]),
             "substrate": {
                 "name": chip_label(parts.config.substrate),
                 "chip_seeds": [] if prepared.machine is parts.network else parts.chip_seeds,
@@ -262,7 +275,8 @@ def evaluate(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         }
         for chip in answer["chips"].values():
             chip |= {"accuracy": answer["accuracy"]["mean"], "undecided_are_wrong": False}
-        figure = {f"{prepared.answer.stem}_yield": lambda: chip_plots.yields(reached, band(reached.shape[1]))}
+        around = None if seen_chips(answer["population"]) else band(config.chips)
+        figure = {f"{prepared.answer.stem}_yield": lambda: chip_plots.yields(reached, around)}
         for name, reason in drawn(figure, prepared.answer.parent).items():
             warn(f"no figure {name}, the rest of the answer is there: {reason}", console)
     _write(prepared.answer, answer)

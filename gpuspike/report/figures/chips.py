@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +82,7 @@ def tradeoff(runs: Sequence[Mapping[str, Any]], parameter: str) -> Figure:
     Args:
         runs: each with "value" of the parameter, "accuracy" (mean, std or None), "time_s" (mean, 99th
             percentile; None where not known), "energy_J" and "energy_stopping_J" (numbers, bands or None).
+            What is not known of a run is a gap in its line.
         parameter: its name, for the axis.
     """
     rows = sorted(runs, key=lambda run: run["value"])
@@ -91,16 +92,16 @@ def tradeoff(runs: Sequence[Mapping[str, Any]], parameter: str) -> Figure:
     means, stds = (np.array([run["accuracy"][k] or 0.0 for run in rows]) for k in (0, 1))
     accuracy.errorbar(values, 100 * means, 100 * stds, color=BLUE, marker="o", ms=2.5, capsize=2)
     accuracy.set_ylabel("test accuracy (%)")
-    if all(run["time_s"] is not None for run in rows):
+    if any(run["time_s"] is not None for run in rows):
         for k, label in enumerate(("mean", "99th percentile")):
-            seconds = np.array([np.mean(run["time_s"][k]) for run in rows])
+            seconds = _known(run["time_s"] and run["time_s"][k] for run in rows)
             time.plot(values, 1e6 * seconds, color=(BLUE, GREY)[k], marker="o", ms=2.5, label=label)
         time.set_ylabel("time to decision (µs)")
         time.set_ylim(bottom=0)
         time.legend()
-    if all(run["energy_J"] is not None for run in rows):
-        both = [np.array([np.mean(run[key]) for run in rows]) for key in ("energy_J", "energy_stopping_J")]
-        factor, prefix = _scale(float(max(values_.max() for values_ in both)))
+    both = [_known(run[key] for run in rows) for key in ("energy_J", "energy_stopping_J")]
+    if any(np.isfinite(energies).any() for energies in both):
+        factor, prefix = _scale(float(np.nanmax(both)))
         for energies, colour, label in zip(
             both, (VERMILION, GREEN), ("whole trials", "stopping at the decision"), strict=True
         ):
@@ -111,6 +112,11 @@ def tradeoff(runs: Sequence[Mapping[str, Any]], parameter: str) -> Figure:
     energy.set_xticks(values, [f"{run['value']:g}" for run in rows])
     energy.set_xlabel(as_text(parameter))
     return figure
+
+
+def _known(values: Iterable[Any]) -> Floats:
+    """Numbers, or the middles of bands; nan, which no line is drawn to, where one is not known."""
+    return np.array([np.nan if value is None else np.mean(value) for value in values])
 
 
 @styled()
