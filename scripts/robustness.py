@@ -340,8 +340,8 @@ def table(folder: Path, networks: Sequence[Network], page: str = "") -> str:
         "Test accuracy in %, mean and deviation over seeds, each on a chip of its own: of networks trained",
         "in the loop on that chip, of networks trained on other chips of the kind (`new_chip=step`;",
         "the same where chips do not differ), and of networks trained without a chip.",
-        "What each distortion is, and in which unit, [need.md](need.md) says; `conf/experiment/robustness/` has what else",
-        "is set with it, such as the range of 3 that bits are steps of.",
+        "What each distortion is, and in which unit, [need.md](need.md) says; what else is set with it, such",
+        "as the range of 3 that bits are steps of, `conf/experiment/robustness/` has.",
         "Written by `python scripts/robustness.py --table docs/robustness.md`.",
     ]
     for network in networks:
