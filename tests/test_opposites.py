@@ -138,3 +138,12 @@ def test_filters_of_opposites_are_drawn_as_their_difference() -> None:
     figure = image_plots.filters(weights, opposites=True)
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), np.full((3, 3), 0.75))
     assert figure.axes[-1].get_xlabel() == "weight of the pixel - weight of its negative"
+
+
+def test_opposites_that_the_data_have_already_are_told(tmp_path: Path) -> None:
+    sizes = {"n_train": 20, "n_validation": 5, "n_test": 5}
+    with pytest.warns(UserWarning, match="opposites may give inputs twice: the data set yin_yang has 1 - v"):
+        gs.dataset("yin_yang", **sizes, opposites=True)
+    for kind in ("values", "pixels"):
+        found = parts(file(tmp_path, kind)).dataset
+        assert found.unread(["dataset.opposites"]) == []

@@ -189,8 +189,8 @@ def test_bad_input_is_refused_in_one_line(
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.00123, "1.23 ms"), (0.99, "990 ms"), (27.34, "27.3 s"), (99.4, "99.4 s"), (150, "2 min"),
-     (5000, "83 min"), (7500, "2 h 5 min"), (400_000, "111 h")],
+    [(0.00123, "1.23 ms"), (0.99, "990 ms"), (0.9997, "1 s"), (27.34, "27.3 s"), (99.4, "99.4 s"),
+     (150, "2 min"), (5000, "83 min"), (7500, "2 h 5 min"), (400_000, "111 h")],
 )  # fmt: skip
 def test_durations_are_for_a_reader(seconds: float, text: str) -> None:
     assert duration(seconds) == text

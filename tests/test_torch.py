@@ -278,6 +278,8 @@ def test_a_loss_takes_its_unit_of_time_from_a_model() -> None:
     assert gst.FirstSpikeLoss.of(model, "time_mse", tau_syn=2.0).loss.tau_syn == 2.0
     with pytest.raises(ConfigError, match="must have layers of FirstSpikes, got Linear without"):
         gst.TimeMSE.of(torch.nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="must have layers of FirstSpikes, got int without"):
+        gst.TimeMSE.of(3)  # type: ignore[arg-type]
 
 
 LOSS = gst.TTFSCrossEntropy()

@@ -259,3 +259,19 @@ def test_plan_and_need_note_the_unit_too(
 
 def stop(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["model.tau_mem=0.02"], "tau_mem=0.02 and tau_syn=1 are 50 times apart"),
+        (["model.tau_syn=20"], "tau_mem=1 and tau_syn=20 are 20 times apart"),
+        (["model.tau_mem=10"], ""),
+        (["model.tau_mem=inf"], ""),
+        (["model.tau_mem=0.02", "model.tau_syn=0.001"], ""),
+    ],
+)
+def test_time_constants_that_may_be_in_two_units_are_told(given: list[str], told: str) -> None:
+    (job,) = jobs(given, multirun=False)
+    found = [note.partition(": ")[2] for note in job.notes if "in one unit of time" in note]
+    assert found == [told] * bool(told)

@@ -296,6 +296,20 @@ def suited_to_unit(typed: Collection[str], config: Any) -> list[str]:
     ]
 
 
+def far_apart(typed: Collection[str], model: Any) -> list[str]:
+    """That one of the two time constants was typed and lies far from the other: in another unit, perhaps."""
+    given = [f"model.{name}" for name in ("tau_mem", "tau_syn") if f"model.{name}" in typed]
+    tau_mem, tau_syn = model.tau_mem, model.tau_syn
+    if len(given) != 1 or not (0.0 < tau_syn < math.inf and 0.0 < tau_mem < math.inf):
+        return []
+    if 0.1 <= tau_mem / tau_syn <= 10.0:
+        return []
+    return [
+        f"{given[0]} is in one unit of time with the other: tau_mem={tau_mem:g} and tau_syn={tau_syn:g} are "
+        f"{max(tau_mem / tau_syn, tau_syn / tau_mem):.3g} times apart"
+    ]
+
+
 _DRAWN = ("model.weight_mean", "model.weight_std", "model.fires", "model.spikes_at")
 """Values of networks in the beginning, unless a run begins with those of another one."""
 

@@ -391,5 +391,5 @@ def notes_of(config: Config, task: Sequence[str]) -> list[str]:
         own = {"optimizer": (OPTIMIZERS, config.optimizer.name)}
         own |= {"dataset": (DATASETS, config.dataset.name), "training": (LOSSES, config.training.loss)}
         notes += fitting.suited_to_unit(set(map(key_of, task)), config)
-        notes += fitting.sharper(config)
+        notes += [*fitting.far_apart(set(map(key_of, task)), config.model), *fitting.sharper(config)]
     return notes + fitting.unused(task, **own)

@@ -85,7 +85,18 @@ class Dataset:
                 found.append(f"{name} is of pixels, and the data set {self.name} has {has}")
             if key in ("t_early", "t_late") and self.spike_times:
                 found.append(f"{name} is of pixels or values, and the data set {self.name} has {has}")
+            if key == "opposites" and self._has_opposites:
+                found.append(f"{name} may give inputs twice: the data set {self.name} has 1 - v for each v")
         return found
+
+    @property
+    def _has_opposites(self) -> bool:
+        """Whether each of a few features comes with its opposite, as those of Yin-Yang do."""
+        first = self.train.features[:50]
+        if self.spike_times or first.dtype == np.uint8 or not first.size or first.shape[1] > 64:
+            return False
+        pairs = np.abs(first[:, :, None] + first[:, None, :] - 1.0) < 1e-9
+        return bool(np.all(np.any(np.all(pairs, axis=0), axis=1)))
 
     @property
     def n_features(self) -> int:

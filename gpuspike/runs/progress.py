@@ -116,7 +116,7 @@ class MetricsFile:
 
 def duration(seconds: float) -> str:
     """Seconds for a reader: 0.0123 -> "12.3 ms", 5000 -> "1 h 23 min"."""
-    if seconds < 1.0:
+    if seconds < 0.9995:
         return f"{1000 * seconds:.3g} ms"
     if seconds < 99.5:
         return f"{seconds:.3g} s"

@@ -157,7 +157,8 @@ Spiking = FirstSpikes | FirstSpikesConv2d
 
 def spiking(model: nn.Module) -> list[Spiking]:
     """A model's layers that spike, in its order; raises ConfigError for a model without."""
-    layers = [module for module in model.modules() if isinstance(module, Spiking)]
+    modules = model.modules() if isinstance(model, nn.Module) else []
+    layers = [module for module in modules if isinstance(module, Spiking)]
     if not layers:
         raise ConfigError(f"a model must have layers of FirstSpikes, got {type(model).__name__} without")
     return layers
