@@ -369,7 +369,7 @@ def test_whole_numbers_are_numbers_in_lists_of_lists() -> None:
         (["model.delay_scale=2", "model.delays=axonal"], None),
         (["substrate.delay_std=0.1"], "substrate.delay_std=0.1 is of delays, and model.delays=none has none"),
         (["substrate.delay_std=0.1", "model.delays=axonal"], None),
-        (["substrate=bss2", "substrate.gradient=exact", "training.epochs=2"], None),
+        (["experiment=yin_yang_bss2", "substrate.gradient=exact", "training.epochs=2"], None),
     ],
 )
 def test_what_is_not_read_is_said(given: list[str], note: str | None) -> None:

@@ -183,6 +183,7 @@ def test_a_kept_chip_is_the_same_in_the_hands_of_another_seed(name: str, key: st
         assert_same(other.states(weights, make_inputs(network, 2), Moment()), states)
 
 
+@pytest.mark.filterwarnings("ignore:.* % of the training spikes come after 1.5 tau_syn")
 @each
 def test_a_training_on_it_goes_on_through_a_file_as_if_never_stopped(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
@@ -478,6 +479,7 @@ HOOKS: dict[str, Any] = {
 """A distortion for each hook of the guide."""
 
 
+@pytest.mark.filterwarnings("ignore:.* % of the training spikes come after 1 tau_syn")
 @pytest.mark.parametrize(
     ("hook", "compiled"), [*((hook, False) for hook in HOOKS), ("program", True), ("draw", True)]
 )

@@ -83,7 +83,7 @@ def fingerprint(
     unset |= {"plugin": [], "model.trained": [], "model.layers": []}
     unset |= {f"training.{key}": getattr(TrainingConfig, key) for key in WARPS}
     unset |= {"training.silence": "bumping", "training.waking": 1.0, "training.match_noise": False}
-    unset |= {"training.trials": 1}
+    unset |= {"training.trials": 1, "dataset.opposites": False}
     unset |= {"model.fires": None, "model.spikes_at": None}
     unset |= {"start": None, "model.frozen": False, "substrate.population": 0}
     unset |= {f"model.{f.name}": f.default for f in fields(ModelConfig) if f.name.startswith("delay")}
