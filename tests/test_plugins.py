@@ -508,6 +508,7 @@ USUAL = (
 )
 
 
+@pytest.mark.slow  # half a minute of a core
 def test_a_plug_in_that_fails_while_it_runs_is_told_in_one_line_and_the_sweep_goes_on(folder: Path) -> None:
     (folder / "wide.py").write_text(WIDE.replace("RETURNED", "loss, grad"))
     given = ["plugin=wide.py", "training.loss=wide", *USUAL]

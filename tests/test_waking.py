@@ -200,6 +200,7 @@ def test_the_table_of_what_is_read_names_values_that_there_are() -> None:
         assert {name, decides} <= known | {"xi_per_noise"}
 
 
+@pytest.mark.slow  # half a minute of a core, most of it compiling
 def test_a_network_in_python_is_woken_and_matched_to_its_chip() -> None:
     rng = np.random.default_rng(0)
     t_in, labels = rng.uniform(0.0, 2.0, (60, 8)), np.arange(60) % 3
