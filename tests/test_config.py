@@ -23,6 +23,7 @@ from gpuspike.config.schema import Config, Job, conf_folder, jobs, read_config, 
 from gpuspike.datasets import Dataset, Split, images, samples
 from gpuspike.datasets.files import Source
 from gpuspike.errors import ConfigError, GpuspikeError, ValueRangeError
+from gpuspike.runs.encoding import inputs_of_value
 from gpuspike.runs.experiment import build
 from gpuspike.runs.tune import check, corners
 from gpuspike.training.losses import TimeMSE, TTFSCrossEntropy
@@ -90,7 +91,7 @@ def test_every_experiment_composes_and_builds(name: str, tmp_path: Path) -> None
     assert job.experiment == name
     parts = build(job.config)
     assert parts.seeds == [0]
-    assert parts.network.layers[0].n_in == parts.dataset.n_features * job.config.model.input_repeats
+    assert parts.network.layers[0].n_in == parts.dataset.n_features * inputs_of_value(job.config)
     assert parts.network.layers[-1].n_out == len(parts.dataset.class_names)
 
 
