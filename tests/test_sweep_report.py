@@ -20,10 +20,11 @@ from gpuspike.errors import DataError, OutputError
 from gpuspike.report.figures.axes import job_name
 from gpuspike.report.figures.scatter import Point, scatter
 from gpuspike.report.sweep_page import ENERGY, write_sweep_report
+from gpuspike.report.sweep_results import unlike
 from gpuspike.report.sweep_table import sweep_table
 from gpuspike.screen import Screen
 from gpuspike.store.run_folder import used
-from gpuspike.store.sweep_folder import differences, read_sweep
+from gpuspike.store.sweep_folder import JobResult, differences, read_sweep
 
 HOSTILE = test_report.HOSTILE
 
@@ -390,3 +391,16 @@ def test_jobs_of_other_prices_of_one_file_are_told_and_not_compared(
     drawn = page.split(f'aria-label="Test accuracy against {ENERGY}')[-1].split("</svg>")[0]
     best = re.findall('class="point best" tabindex="0" data-jobs="(.)"', drawn)
     assert sorted(best) == ["0", "1", "3"]  # a front for each: job 3 does not beat the first two
+
+
+def test_jobs_of_several_data_sets_are_told_apart() -> None:
+    values = [("0", "npz", "a.npz"), ("1", "npz", "b.npz"), ("2", "mnist", "")]
+    several = [
+        JobResult(name, "finished", config={"dataset.name": data, "dataset.path": path})
+        for name, data, path in values
+    ]
+    (told,) = unlike(several)
+    assert told.startswith(
+        "the data set was not the same for all jobs: a.npz for 0; b.npz for 1; mnist for 2"
+    )
+    assert unlike(several[:1]) == []

@@ -139,7 +139,11 @@ def unlike(jobs: Sequence[JobResult]) -> list[str]:
     """What jobs are not alike in though no value says so, in sentences: files that have changed, the code."""
     files: dict[str, dict[str, list[str]]] = {}
     codes: dict[str, list[str]] = {}
+    tasks: dict[str, list[str]] = {}
     for job in jobs:
+        if "dataset.name" in job.config:
+            task = job.config.get("dataset.path") or job.config["dataset.name"]
+            tasks.setdefault(str(task), []).append(job.name)
         made = section(job.summary, "provenance")
         for key in ("data", "plugins"):
             entries = made.get(key)
@@ -150,7 +154,8 @@ def unlike(jobs: Sequence[JobResult]) -> list[str]:
         if made.get("gpuspike"):
             commit = f" at {made['git']}" if made.get("git") else ""
             codes.setdefault(f"{made['gpuspike']}{commit}", []).append(job.name)
-    each = [*((f"the content of {path}", found) for path, found in files.items()), ("gpuspike", codes)]
+    each = [("the data set", tasks), *((f"the content of {path}", found) for path, found in files.items())]
+    each.append(("gpuspike", codes))
     return [*(_unlike(what, found) for what, found in each if len(found) > 1), *_priced_apart(jobs)]
 
 
