@@ -27,8 +27,8 @@ from gpuspike.training import when_read
 from gpuspike.training.augmentation import CHANGES
 from gpuspike.training.optimizers import OPTIMIZERS
 
-OWN, USUAL = "own", "yin_yang"
-"""The experiment for data of one's own, and the one that runs where none is named."""
+OWN = "own"
+"""The experiment for data of one's own."""
 
 
 @cache
@@ -113,9 +113,9 @@ def misfits(choices: Mapping[str, Any], *, suited: bool) -> list[str]:
 
 def _for_chip(chip: str, data: str, name: str) -> list[str]:
     """That an experiment was made for a chip that another one is asked on; none for its neighbours."""
-    known = experiments()
+    known, usual = experiments(), _defaults(conf_folder() / "config.yaml")["substrate"]
     fit = [key for key, taken in known.items() if (taken["dataset"], taken["substrate"]) == (data, chip)]
-    if chip == known[USUAL]["substrate"] or name not in known or not fit or known[name]["substrate"] == chip:
+    if chip == usual or name not in known or not fit or known[name]["substrate"] == chip:
         return []
     made = " or ".join(f"experiment={key}" for key in fit)
     return [f"{name} was not made for substrate={chip}; {made} {'were' if len(fit) > 1 else 'was'}"]
