@@ -60,6 +60,7 @@ def test_each_value_comes_with_what_it_lacks_to_one(tmp_path: Path) -> None:
     got = there.encode(values)[0].reshape(6, 5, 2)
     np.testing.assert_allclose(got[:, :, 0], 0.15 + 1.85 * values, rtol=1e-15)
     np.testing.assert_allclose(got[:, :, 1], 2.0 - 1.85 * values, rtol=1e-14)
+    assert there.encode(values[:0]).shape == (1, 0, 10)
     data = gs.dataset("npz", path=str(tmp_path / "mine.npz"), opposites=True)
     np.testing.assert_array_equal(data.test.t_in, there.encode(values)[0].astype(np.float64))
 

@@ -55,5 +55,6 @@ def encoded(
     else:
         both = np.stack([features, 1.0 - features], axis=-1) if data.opposites else features
         found = latency(both, early, late).astype(dtype)
-    found = found.reshape(len(features), -1)
+    if found.ndim > features.ndim:  # the opposites
+        found = found.reshape(len(features), 2 * features.shape[1])
     return found if repeats == 1 else np.repeat(found, repeats, axis=1)
