@@ -33,7 +33,7 @@ def piece() -> Any:
 
 
 def test_this_numba_is_one_whose_steps_are_known() -> None:
-    assert compiler._IS_KNOWN
+    assert compiler.IS_KNOWN
 
 
 def test_a_piece_works_in_jobs_and_from_python(piece: Any) -> None:
@@ -43,7 +43,7 @@ def test_a_piece_works_in_jobs_and_from_python(piece: Any) -> None:
 
     assert job(4.0, 2) == 1.0 + 0.25**2
     (result,) = piece.overloads.values()
-    assert isinstance(result.library, compiler._Piece)
+    assert isinstance(result.library, compiler.Piece)
     assert piece(4.0, 2) == 0.25**2  # as Numba compiles it: its machine code exists only then
     assert job(2.0, 1) == 1.5
     assert len(piece.overloads) == 1
@@ -106,7 +106,7 @@ def test_what_a_piece_raises_reaches_python(piece: Any) -> None:
 
 
 def test_a_numba_with_other_steps_compiles_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "_IS_KNOWN", False)
+    monkeypatch.setattr(compiler, "IS_KNOWN", False)
     piece: Any = njit()(_inverse)
 
     @numba.njit
@@ -114,7 +114,7 @@ def test_a_numba_with_other_steps_compiles_as_it_does(monkeypatch: pytest.Monkey
         return piece(x, 1)
 
     assert job(2.0) == piece(2.0, 1) == 0.5
-    assert not any(isinstance(result.library, compiler._Piece) for result in piece.overloads.values())
+    assert not any(isinstance(result.library, compiler.Piece) for result in piece.overloads.values())
 
 
 def test_garbage_is_searched_for_again_after_compiling() -> None:

@@ -209,6 +209,11 @@ class _Kept(_BaseCache):
         super().__init__(function)
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, digest())
 
+    def has(self, sig: Any, target_context: Any) -> bool:
+        """Whether there is one for these types, as far as can be told without reading it."""
+        name = self._cache_file._load_index().get(self._index_key(sig, target_context.codegen()))
+        return name is not None and os.path.exists(self._cache_file._data_path(name))
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """See Numba."""
         try:

@@ -35,6 +35,7 @@ def prepare_kernels(
     start = time.perf_counter()
     evaluating, learning = (_on_a_device if parts.backend.name == "cuda" else _on_the_host)(parts)
     compiling = getattr(parts.network.kernels, "compiling", lambda _: nullcontext())
+    second_process = getattr(parts.network.kernels, "second_process", lambda _: nullcontext(lambda: None))
     what = what_runs(parts, training=training)
 
     compiled: list[bool] = []
@@ -50,10 +51,12 @@ def prepare_kernels(
     with (
         console.status("preparing kernels"),
         compiling(say),
+        second_process(evaluating + learning[1:]) as join,
         StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
         uncollected(lasting=True),
     ):
-        for prepare in evaluating + (learning if training else more):
+        # A step's job first: another process can compile a share of it, and then all of the rest.
+        for prepare in (*learning[:1], join, *evaluating, *learning[1:]) if training else evaluating + more:
             prepare()
             if stop.asked:
                 raise KeyboardInterrupt

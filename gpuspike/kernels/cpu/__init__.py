@@ -13,6 +13,7 @@ from gpuspike.kernels.bias import with_bias as with_bias
 from gpuspike.kernels.bias import without_bias as without_bias
 from gpuspike.kernels.constants import regime
 from gpuspike.kernels.cpu import backward as _backward
+from gpuspike.kernels.cpu import beside as _beside
 from gpuspike.kernels.cpu import compiler as _compiler
 from gpuspike.kernels.cpu import convolution as convolution
 from gpuspike.kernels.cpu import deciding as _deciding
@@ -31,7 +32,7 @@ from gpuspike.kernels.reference import draws as reference_step
 from gpuspike.kernels.unit import AnyNeurons, Unit, times, unit
 from gpuspike.neuron import LIF
 
-compiling = _compiler.compiling
+compiling, second_process = _compiler.compiling, _beside.offered
 spike_order = _sort.spike_order
 jitter, normals = _update.jitter, _update.normals
 score, descend = _loss.score, _descent.descend

@@ -251,7 +251,7 @@ def n_group_pieces(tables, n_replica):
     return n_replica * WEIGHT_PARTS if tables[0, 16] != 0 else 0
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", process="second")
 def groups_piece(number, like, table, n_replica, n_batch):
     """What the first layer's samples whose inputs come in groups add to the weights' gradient, for a range of neurons."""
     r, part = number // WEIGHT_PARTS, number % WEIGHT_PARTS

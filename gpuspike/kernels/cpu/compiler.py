@@ -17,6 +17,7 @@ from numba.core import codegen, event, types
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.typed_passes import NativeLowering
+from numba.core.typing.templates import make_concrete_template
 
 from gpuspike.errors import BackendError
 from gpuspike.kernels.cache import njit as kept_njit
@@ -30,7 +31,7 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 _njit: Any = numba.njit
 _Base: Any = codegen.JITCodeLibrary
 _STEPS = ("_optimize_final_module", "_finalize_dynamic_globals", "_finalize_final_module")
-_IS_KNOWN = all(hasattr(_Base, step) for step in _STEPS)
+IS_KNOWN = all(hasattr(_Base, step) for step in _STEPS)
 """Whether Numba links and optimises in the steps that a piece leaves out; they are not of its public interface."""
 
 _INHERITED = {"error_model": "python", "fastmath": False, "forceinline": False}
@@ -38,7 +39,24 @@ _INHERITED = {"error_model": "python", "fastmath": False, "forceinline": False}
 compiled first."""
 
 
-class _Piece(_Base):
+pieces: dict[str, Any] = {}
+"""Those of modules, by their names."""
+
+
+class _Shared:
+    """How the pieces of a job are shared with another process; see `beside`."""
+
+    wait: Callable[[], None] | None = None
+    """Waits for what the other process compiles."""
+
+    only_second = False
+    """In that process, which leaves out what the first one compiles."""
+
+
+shared = _Shared()
+
+
+class Piece(_Base):
     """Code to be linked into a job's."""
 
     def _optimize_final_module(self) -> None:
@@ -59,16 +77,21 @@ class _MakeKnown(LoweringPass):
         super().__init__()
 
     def run_pass(self, state: Any) -> Any:
-        key = object()
-        state.targetctx.insert_user_function(key, state.cr.fndesc, [state.library])
-        state.cr = state.cr._replace(cfunc=key)
+        state.cr = state.cr._replace(cfunc=make_known(state.targetctx, state.cr.fndesc, state.library))
         return False
+
+
+def make_known(target: Any, fndesc: Any, library: Any) -> object:
+    """The key that callers of a piece ask for."""
+    key = object()
+    target.insert_user_function(key, fndesc, [library])
+    return key
 
 
 class _PieceCompiler(CompilerBase):
     def define_pipelines(self) -> list[Any]:
         state: Any = self.state
-        state.library = _Piece(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library = Piece(state.targetctx.codegen(), state.func_id.func_qualname)
         state.flags.no_compile = state.flags.no_cpython_wrapper = state.flags.no_cfunc_wrapper = True
         passes = DefaultPassBuilder.define_nopython_pipeline(state)
         passes.add_pass_after(_MakeKnown, NativeLowering)
@@ -80,11 +103,16 @@ def njit(**options: Any) -> Any:
     """As `numba.njit`; without a cache, the function is a piece of those that call it.
 
     A piece is the same in all its callers. Python may call it too; it is then compiled once more, as Numba does it.
+
+    Args:
+        process: "first" or "second", where two processes compile a job; see `beside`. What is the first one's returns
+            nothing.
     """
     options = _INHERITED | options
+    process = options.pop("process", None)
     if options.pop("cache", False):
         return kept_njit(no_cfunc_wrapper=True, **options)
-    if not _IS_KNOWN:
+    if not IS_KNOWN:
         return _njit(**options)
 
     def declare(function: Any) -> Any:
@@ -96,10 +124,22 @@ def njit(**options: Any) -> Any:
 
         def template(args: Any, named: Any, find: Any = piece.get_call_template) -> Any:
             # A constant argument gets no code of its own.
-            return find(tuple(map(types.unliteral, args)), {k: types.unliteral(t) for k, t in named.items()})
+            args, named = tuple(map(types.unliteral, args)), {k: types.unliteral(t) for k, t in named.items()}
+            if process == "first" and shared.only_second:
+                signature, args = piece._compiler.fold_argument_types(args, named)
+                return (
+                    make_concrete_template(function.__name__, function, [types.none(*args)]),
+                    signature,
+                    args,
+                    {},
+                )
+            if process == "second" and shared.wait is not None:
+                shared.wait()
+            return find(args, named)
 
         piece.add_overload, piece._compile_for_args = keep, lambda *_args, **_named: whole
-        piece.get_call_template = template
+        piece.get_call_template, piece.process = template, process
+        pieces[f"{function.__module__}.{function.__qualname__}"] = piece
         return piece
 
     return declare

@@ -59,7 +59,7 @@ def _receive(spikes, bias, sort, t_in, order):
         sort_rows(t_in, order)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", process="first")
 def forward_piece(
     r, b0, b1, part, n_ranges, like, bias, tables, constants, until, trials, n_replica, n_batch
 ):

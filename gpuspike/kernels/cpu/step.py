@@ -49,7 +49,7 @@ from gpuspike.kernels.cpu.team import enter, finish, leave, take, wait_for
 from gpuspike.kernels.cpu.waking import count, listen, wake
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", process="first")
 def _present(r, b0, b1, when, data, shift, warp, noise, room, words, numbers):
     """Samples b0 to b1 of a batch of replica r as the first layer gets them."""
     # Outside of loops: each look into a record counts references, which takes longer than what is done with it.
@@ -76,7 +76,7 @@ def _present(r, b0, b1, when, data, shift, warp, noise, room, words, numbers):
             )  # fmt: skip
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", process="second")
 def _score(r, b0, b1, when, data, told, room, constants, rule):
     """Samples b0 to b1 of replica r, their layers' spikes given: who is silent, the loss, and its gradient's factors."""
     heard, t_out_grad, first = room.heard, room.t_out_grad, when.first
@@ -174,7 +174,7 @@ def _copy(r, part, i0, i1, weights, like, table, update, n_replica):
                 transposed[j, i0 + i] = weights[i, j]
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", process="second")
 def _learn(piece, when, told, room, constants, updates, rates, rule, wakes, space):
     """One piece of the weights: gradient, step, bump, and their range."""
     like = room.t_out_grad
@@ -213,7 +213,7 @@ def _space(tables, like):
     return np.empty(largest, like.dtype)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", process="first")
 def _draw(r, b0, b1, when, chip, tables, n_batch, like):
     """What a chip draws for samples b0 to b1: each neuron's threshold and each spike's delay; see `kernels.Trial`."""
     n_replica = len(chip.seeds)
@@ -244,7 +244,7 @@ def _draw(r, b0, b1, when, chip, tables, n_batch, like):
                 )  # fmt: skip
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", process="second")
 def _observe(r, b0, b1, chip, tables, constants, n_batch, like):
     """The membranes' slopes that the gradient needs, of samples b0 to b1 whose spikes a chip has given."""
     n_replica, width = len(chip.seeds), VECTOR_BYTES // like.itemsize

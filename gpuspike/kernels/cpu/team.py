@@ -28,6 +28,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from gpuspike.backend import thread_count
+from gpuspike.kernels.cpu.beside import compiled
 from gpuspike.kernels.cpu.compiler import njit
 
 PIECES_PER_THREAD = 4
@@ -205,7 +206,7 @@ def settled(job: Any, arguments: tuple[Any, ...]) -> Any:
 
     A job looks for it at each call, which takes 6 us where arguments are records.
     """
-    return job.compile(tuple(typeof(x) for x in (_control(), True, *arguments)))
+    return compiled(job, tuple(typeof(x) for x in (_control(), True, *arguments)))
 
 
 def run(job: Any, arguments: tuple[Any, ...], *, keep: Any = None, parallel: bool = True) -> None:

@@ -32,7 +32,7 @@ def _awake(t_cross, end):
     return t_cross < math.inf and t_cross <= end
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", process="second")
 def wake(r, b0, b1, when, data, room, weights, wakes, like):
     """Of samples b0 to b1, gives pulled neurons their peaks as spike times and a slope that is negative.
 
