@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from numba import types
 
+from gpuspike import forks
 from gpuspike.kernels.cpu import beside
 from gpuspike.kernels.cpu.compiler import njit, pieces, shared
 
@@ -46,7 +47,7 @@ def _largest(numbers):
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "thread_count", lambda: 2)
+    monkeypatch.setattr(forks, "thread_count", lambda: 2)
     for piece in (_half, _fill, _largest):
         monkeypatch.setattr(piece, "overloads", type(piece.overloads)())
 
@@ -70,7 +71,7 @@ def came_from_the_other(piece: Any) -> bool:
 
 
 def is_tidy() -> bool:
-    return shared.wait is None and not shared.only_second and not beside._children and not beside._offered
+    return shared.wait is None and not shared.only_second and not beside._begun and not beside._offered
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no second process")
@@ -103,7 +104,7 @@ def _alone() -> None:
 
 
 def test_one_thread_compiles_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "thread_count", lambda: 1)
+    monkeypatch.setattr(forks, "thread_count", lambda: 1)
     _alone()
 
 

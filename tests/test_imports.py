@@ -13,14 +13,14 @@ PACKAGE = Path(__file__).parent.parent / "gpuspike"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ORDER = [
-    "errors", "kinds", "screen", "reading", "strangers", "registry", "plugins", "rng", "backend", "neuron",
-    "kernels", "network", "datasets", "substrate", "training", "accountant", "exchange", "config", "store",
-    "report", "runs", "api",
+    "errors", "kinds", "screen", "reading", "strangers", "registry", "plugins", "rng", "backend", "forks",
+    "neuron", "kernels", "network", "datasets", "substrate", "training", "accountant", "exchange", "config",
+    "store", "report", "runs", "api",
     "torch", "jax", "cli",
 ]  # fmt: skip
 """The floors: a file imports only from floors below its own."""
 
-KERNELS_MAY_USE = {"errors", "backend", "neuron", "rng"}
+KERNELS_MAY_USE = {"errors", "backend", "forks", "neuron", "rng"}
 HYDRA_IS_KNOWN_TO = {"config", "cli"}
 CUPY_IS_KNOWN_TO = {"backend.py", "kernels/cuda/__init__.py"}
 MOST_LINES = 400

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.datasets import Plane
+from gpuspike.forks import second_process
 from gpuspike.kernels import LayerState
 from gpuspike.network.layers import Layer, Moment
 from gpuspike.network.membranes import membranes, of_each_position, of_position
@@ -80,19 +84,48 @@ def draw(
         )
     families, _ = fonts(names)
     with lazy_matplotlib().rc_context({"font.family": families}):
-        return drawn(figures, folder)
+        return drawn(figures, folder, alone=parts.backend.name == "cuda")
 
 
-def drawn(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, str]:
-    """Makes and saves figures; returns why, by name, where one could not be."""
-    missing = {}
-    with uncollected():
-        for name, make in figures.items():
-            try:
-                plots.save(make(), folder, name)
-            except Exception as error:  # whatever a library, its fonts or a disk come up with
-                missing[name] = " ".join(f"{type(error).__name__}: {error}".split())
-    return missing
+def drawn(figures: Mapping[str, Callable[[], Figure]], folder: Path, *, alone: bool = True) -> dict[str, str]:
+    """Makes and saves figures; returns why, by name, where one could not be.
+
+    Args:
+        alone: without a second process, as those that use a device must be.
+    """
+    names, told = list(figures), dict[str, str | None]()
+    queue, rest = os.pipe()  # whoever is ready takes the next number
+    os.write(rest, bytes(range(len(names))))
+    os.close(rest)
+
+    def some() -> dict[str, str | None]:
+        return {
+            names[k]: _drawn(figures[names[k]], folder, names[k])
+            for (k,) in iter(lambda: os.read(queue, 1), b"")
+        }
+
+    with uncollected(), ExitStack() as ends:
+        ends.callback(os.close, queue)
+        second = None if alone else second_process(lambda first: first.say(json.dumps(some()).encode()))
+        if second is not None:
+            ends.callback(second.close)
+        told |= some()
+        if second is not None:
+            with suppress(ValueError):
+                told |= json.loads(second.heard())
+        for name in names:
+            if name not in told:  # the second process has come to an end
+                told[name] = _drawn(figures[name], folder, name)
+    return {name: reason for name in names if (reason := told[name]) is not None}
+
+
+def _drawn(make: Callable[[], Figure], folder: Path, name: str) -> str | None:
+    """Why a figure could not be made and saved; None if it could."""
+    try:
+        plots.save(make(), folder, name)
+    except Exception as error:  # whatever a library, its fonts or a disk come up with
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return None
 
 
 def _plane(

@@ -15,6 +15,7 @@ from rich.console import Console
 from gpuspike.accountant import Counter
 from gpuspike.backend import crowded
 from gpuspike.kernels import LayerState
+from gpuspike.report.figures.library import lazy_matplotlib
 from gpuspike.runs.experiment import Experiment, new_trainer
 from gpuspike.runs.memory import uncollected
 from gpuspike.screen import LINE, warn
@@ -51,7 +52,7 @@ def prepare_kernels(
     with (
         console.status("preparing kernels"),
         compiling(say),
-        second_process(evaluating + learning[1:]) as join,
+        second_process((*evaluating, *learning[1:], _read_matplotlib)) as join,
         StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
         uncollected(lasting=True),
     ):
@@ -65,6 +66,12 @@ def prepare_kernels(
         from gpuspike.kernels import cache
 
         console.print(f"kernels  compiled in {seconds:.0f} s, {cache.told()}", **LINE)
+
+
+def _read_matplotlib() -> None:
+    """Python keeps what it has read of a library in a form that it reads faster at the first figure."""
+    lazy_matplotlib()
+    import matplotlib.backends.backend_pdf  # noqa: F401
 
 
 def what_runs(parts: Experiment, *, training: bool) -> str:

@@ -9,15 +9,10 @@ second core, or nothing comes, this process compiles everything, as it would hav
 from __future__ import annotations
 
 import itertools
-import os
 import pickle
-import signal
-import socket
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, NoReturn
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import llvmlite.binding as llvm
 import numba
@@ -28,7 +23,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import AnalysisPass, register_pass
 from numba.core.typed_passes import NopythonTypeInference
 
-from gpuspike.backend import thread_count
+from gpuspike.forks import Line, Second, second_process
 from gpuspike.kernels.cpu.compiler import IS_KNOWN, Piece, make_known, pieces, shared
 
 _NUMBERS = "_unique_ids"
@@ -38,7 +33,7 @@ _FAR = 1 << 40
 """Where the second process begins to count: two functions of one name and number would be taken for each other."""
 
 _offered: list[Sequence[Callable[[], object]]] = []
-_children: list[int] = []
+_begun: list[Second] = []
 
 
 class _Typed(BaseException):
@@ -76,92 +71,50 @@ def offered(more: Sequence[Callable[[], object]]) -> Iterator[Callable[[], None]
         yield _join
     finally:
         _offered.pop()
-        for child in _children:
-            os.kill(child, signal.SIGKILL)
-        _join()
+        while _begun:
+            _begun.pop().close()
 
 
 def _join() -> None:
-    while _children:
-        with suppress(ChildProcessError):  # where somebody else has waited for it
-            os.waitpid(_children[-1], 0)
-        _children.pop()
+    for second in _begun:
+        second.join()
 
 
 def compiled(job: Any, types: tuple[Any, ...]) -> Any:
     """The machine code of a job for arguments of these types."""
-    if not _offered or not _is_possible() or types in job.overloads or _is_kept(job, types):
+    is_there = types in job.overloads or getattr(job._cache, "has", lambda *_: False)(types, job.targetctx)
+    if _offered and not is_there and IS_KNOWN and hasattr(FunctionIdentity, _NUMBERS):
+        _begin(job, types, _offered[-1])
+    try:
         return job.compile(types)
-    with ExitStack() as ends:
-        with suppress(OSError):  # no memory, or too many processes
-            _begin(job, types, _offered[-1], ends)
-        return job.compile(types)
+    finally:
+        shared.wait = None
 
 
-def _is_possible() -> bool:
-    # macOS has fork, but not for processes that have used its libraries.
-    return IS_KNOWN and sys.platform == "linux" and thread_count() > 1 and hasattr(FunctionIdentity, _NUMBERS)
+def _begin(job: Any, types: tuple[Any, ...], more: Sequence[Callable[[], object]]) -> None:
+    known = {(name, key) for name, piece in pieces.items() for key in piece.overloads}
 
+    def work(first: Line) -> None:
+        setattr(FunctionIdentity, _NUMBERS, itertools.count(_FAR))
+        _offered.clear()
+        _begun.clear()
+        _compile_pieces(job, types)
+        first.say(_made("second", known))
+        _take_over(first.heard())
+        for do in more:
+            do()
 
-def _is_kept(job: Any, types: tuple[Any, ...]) -> bool:
-    return getattr(job._cache, "has", lambda *_: False)(types, job.targetctx)
-
-
-def _begin(job: Any, types: tuple[Any, ...], more: Sequence[Callable[[], object]], ends: ExitStack) -> None:
-    known = _known()
-    ours, theirs = map(ends.enter_context, socket.socketpair())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about threads: the child waits for none of them
-        child = os.fork()
-    if child == 0:
-        ours.close()
-        _be_second(job, types, theirs, known, more)
-    theirs.close()
-    _children.append(child)
+    second = second_process(work)
+    if second is None:
+        return
+    _begun.append(second)
 
     def wait() -> None:
         shared.wait = None
-        _take_over(_heard(ours))
-        _tell(ours, _made("first", known))
+        _take_over(second.heard())
+        second.say(_made("first", known))
 
     shared.wait = wait
-    ends.callback(setattr, shared, "wait", None)
-
-
-def _be_second(
-    job: Any,
-    types: tuple[Any, ...],
-    first: socket.socket,
-    known: set[Any],
-    more: Sequence[Callable[[], object]],
-) -> NoReturn:
-    """The life of the second process."""
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process says when it is over
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        setattr(FunctionIdentity, _NUMBERS, itertools.count(_FAR))
-        _offered.clear()
-        _compile_pieces(job, types)
-        _tell(first, _made("second", known))
-        _take_over(_heard(first))
-        for do in more:
-            do()
-    finally:
-        os._exit(0)
-
-
-def _tell(other: socket.socket, data: bytes) -> None:
-    with suppress(OSError):  # nobody hears
-        other.sendall(data)
-        other.shutdown(socket.SHUT_WR)
-
-
-def _heard(other: socket.socket) -> bytes:
-    with other.makefile("rb") as file:
-        return file.read()
 
 
 def _compile_pieces(job: Any, types: tuple[Any, ...]) -> None:
@@ -170,10 +123,6 @@ def _compile_pieces(job: Any, types: tuple[Any, ...]) -> None:
     with suppress(_Typed):
         numba.jit(pipeline_class=_Typing, **job.targetoptions)(job.py_func).compile(types)
     shared.only_second = False
-
-
-def _known() -> set[tuple[str, Any]]:
-    return {(name, types) for name, piece in pieces.items() for types in piece.overloads}
 
 
 def _made(process: str, known: set[tuple[str, Any]]) -> bytes:

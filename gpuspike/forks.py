@@ -1,0 +1,95 @@
+"""A second process beside this one, where there is a core for it: a fork, which has all that this one has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+
+from gpuspike.backend import thread_count
+
+
+class Line:
+    """Between two processes; each says one thing, of any length."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+
+    def say(self, data: bytes) -> None:
+        """Says it, if there is anybody to hear it."""
+        with suppress(OSError):
+            self._end.sendall(data)
+            self._end.shutdown(socket.SHUT_WR)
+
+    def heard(self) -> bytes:
+        """What the other one says; nothing, or a part, if it has come to an end."""
+        with suppress(OSError), self._end.makefile("rb") as file:
+            return file.read()
+        return b""
+
+    def close(self) -> None:
+        """Nothing more is said or heard."""
+        self._end.close()
+
+
+class Second(Line):
+    """A second process, as the first one sees it."""
+
+    def __init__(self, process: int, end: socket.socket) -> None:
+        super().__init__(end)
+        self._process: int | None = process
+
+    def join(self) -> None:
+        """Waits for its end."""
+        if self._process is not None:
+            with suppress(ChildProcessError):  # somebody else has waited for it
+                os.waitpid(self._process, 0)
+            self._process = None
+
+    def close(self) -> None:
+        """Ends it, whatever it does."""
+        super().close()
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process, signal.SIGKILL)
+            self.join()
+
+
+def second_process(work: Callable[[Line], object]) -> Second | None:
+    """Has another process do some work; None where there is no fork, no second core (or thread), or no room.
+
+    It writes nothing on the terminal, has none of this process's threads, and must not use a device.
+
+    Args:
+        work: is given the line to this process. What it raises ends the other process in silence.
+    """
+    # macOS has fork, but not for processes that have used its libraries.
+    if sys.platform != "linux" or thread_count() < 2:
+        return None
+    with suppress(OSError):  # no memory, or too many processes
+        ours, theirs = socket.socketpair()
+        with ours, theirs, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about threads
+            process = os.fork()
+            if process == 0:
+                ours.close()
+                _live(work, Line(theirs))
+            return Second(process, ours.dup())
+    return None
+
+
+def _live(work: Callable[[Line], object], first: Line) -> None:
+    """The life of the second process."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first one says when it is over
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        work(first)
+    finally:
+        os._exit(0)
