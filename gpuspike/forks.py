@@ -6,11 +6,15 @@ import os
 import signal
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 
 from gpuspike.backend import thread_count
+
+PATIENCE = 60.0
+"""Seconds without a word, or an end, after which a second process is ended, and done without."""
 
 
 class Line:
@@ -41,14 +45,15 @@ class Second(Line):
 
     def __init__(self, process: int, end: socket.socket) -> None:
         super().__init__(end)
+        end.settimeout(PATIENCE)
         self._process: int | None = process
 
     def join(self) -> None:
         """Waits for its end."""
-        if self._process is not None:
-            with suppress(ChildProcessError):  # somebody else has waited for it
-                os.waitpid(self._process, 0)
-            self._process = None
+        last = time.monotonic() + PATIENCE
+        while not self._is_over(os.WNOHANG) and time.monotonic() < last:
+            time.sleep(0.01)
+        self.close()
 
     def close(self) -> None:
         """Ends it, whatever it does."""
@@ -56,7 +61,16 @@ class Second(Line):
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.kill(self._process, signal.SIGKILL)
-            self.join()
+            self._is_over(0)
+
+    def _is_over(self, how: int) -> bool:
+        if self._process is not None:
+            try:
+                found, _ = os.waitpid(self._process, how)
+            except ChildProcessError:  # somebody else has waited for it
+                found = self._process
+            self._process = self._process if found == 0 else None
+        return self._process is None
 
 
 def second_process(work: Callable[[Line], object]) -> Second | None:

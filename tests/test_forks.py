@@ -75,6 +75,19 @@ def test_closing_ends_it(tmp_path: Path) -> None:
     assert is_over(process)
 
 
+@pytest.mark.parametrize("wait", [forks.Second.heard, forks.Second.join])
+def test_one_that_hangs_is_done_without(
+    wait: Callable[[forks.Second], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forks, "PATIENCE", 0.2)
+    second = started(lambda _: signal.pause())
+    process = second._process
+    assert process is not None
+    assert wait(second) in (b"", None)
+    second.close()
+    assert is_over(process)
+
+
 def test_ctrl_c_is_not_for_it() -> None:
     def work(first: Line) -> None:
         os.kill(os.getpid(), signal.SIGINT)
