@@ -10,12 +10,13 @@ BIN := $(VENV)/bin
 PIP := $(PYTHON) -m pip --python $(BIN)/python
 QUIET := --quiet --disable-pip-version-check
 
-.PHONY: help run test test-all test-gpu torture fuzz lint docs gallery bench clean
+.PHONY: help run test test-all test-cupy test-gpu torture fuzz lint docs gallery bench clean
 
 help:
 	@echo "make run    set up, train Yin-Yang, write a report (ARGS='training.epochs=20 replicas=10' overrides)"
 	@echo "make test   set up, run the tests"
 	@echo "make test-all  the slow ones too"
+	@echo "make test-cupy  what CuPy makes of our kernels, without a device (Linux)"
 	@echo "make test-gpu  those that need a CUDA device (CUDA=cuda13 for a driver of that generation)"
 	@echo "make torture  kills, full disks, damaged files: what must hold before a release, in a quarter of an hour"
 	@echo "make fuzz   10^6 random problems on every backend against the oracle, in a quarter of an hour"
@@ -55,6 +56,16 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not gpu" $(ARGS)
+
+# What CuPy writes around our operations, compiled without a device. CuPy lies in a folder of its own: beside the package it
+# would be asked for devices by every command.
+$(VENV)/.cupy: $(VENV)/.dev
+	$(BIN)/python -m pip install $(QUIET) --upgrade --no-deps --target $(VENV)/cupy \
+		'cupy-cuda12x>=13.4' cuda-pathfinder fastrlock nvidia-cuda-runtime-cu12
+	@touch $@
+
+test-cupy: $(VENV)/.cupy
+	PYTHONPATH=$(VENV)/cupy $(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not gpu" -k cupy tests/cuda $(ARGS)
 
 # For a machine with a CUDA device, whose driver says which of the extras cuda12 and cuda13 it needs.
 test-gpu: $(VENV)/.dev
