@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import gpuspike as gs
 from gpuspike.accountant import (
     Activity,
     Counter,
@@ -112,6 +113,26 @@ def test_decisions_between_the_steps_of_a_clocked_chip_are_counted() -> None:
 
     assert between("loihi") == 0.25  # ten steps a tau_syn
     assert between("brainscales2") == 0.0
+
+
+@pytest.mark.parametrize("unit", [1.0, 2.0**-10])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_accuracy_in_steps_is_that_of_an_emulated_grid(unit: float, replicas: int) -> None:
+    """Whatever the unit of time. Without a clock and on a chip there is none to tell."""
+    rng = np.random.default_rng(3)
+    t_in, labels = rng.uniform(0.0, 2.0, (200, 5)) * unit, rng.integers(0, 3, 200)
+    neuron = LIF(tau_mem=unit, tau_syn=unit, capacitance=unit)
+    net = gs.Network([5, 12, 3], seed=4, neuron=neuron, replicas=replicas)
+    cost, right = gs.price(net, t_in, labels, "loihi"), net.on(gs.Chip(time_grid=0.1)).accuracy(t_in, labels)
+    assert 0.0 < cost.summary["between_steps_share"] <= 1.0
+    assert cost.summary["accuracy_in_steps"] == pytest.approx(np.mean(right), rel=1e-14)
+    assert cost.accuracy != cost.summary["accuracy_in_steps"]
+    assert f"of exact spike times, {100 * np.mean(right):.2f} % in its time steps" in repr(cost)
+    assert gs.price(net, t_in, labels, "brainscales2").summary["accuracy_in_steps"] is None
+    for chip in (gs.Chip(time_grid=0.1), gs.Chip(spike_jitter=0.1)):
+        told = gs.price(net.on(chip), t_in, labels, "loihi").summary
+        assert told["accuracy_in_steps"] is None
+        assert (told["between_steps_share"] == 0.0) == ("time_grid" in repr(chip))
 
 
 def test_the_small_network_on_brainscales2_by_hand() -> None:

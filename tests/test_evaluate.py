@@ -424,6 +424,8 @@ def test_few_samples_without_a_decision_are_told_where_they_change_the_accuracy(
 def test_an_accuracy_without_a_chip_s_time_steps_is_told() -> None:
     assert of_steps({}) == of_steps({"between_steps_share": 0.0}) == ""
     assert of_steps({"between_steps_share": 0.5}).startswith("accuracy is that of exact spike times, not of")
+    told = of_steps({"between_steps_share": 0.5, "accuracy_in_steps": 0.767})
+    assert told == "accuracy is that of exact spike times; with spikes at its time steps 76.70 %"
 
 
 def test_ties_are_told_from_a_percent_on() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,7 +181,12 @@ def energy_terms(use: Use, activity: Activity, prices: Prices) -> dict[str, Arra
     return terms
 
 
-def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> dict[str, Any]:
+def account(
+    activity: Activity,
+    prices: Prices,
+    class_names: Sequence[str],
+    in_steps: Callable[[], float | None] = lambda: None,
+) -> dict[str, Any]:
     """What a chip would have needed for a split: the part "chip" of summary.json, see docs/accounting.md.
 
     Energies are those of whole trials; those until the decision stand under "until_decision". A band is a
@@ -189,6 +194,7 @@ def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> d
 
     Args:
         activity: counted with `prices.trial` among the trials.
+        in_steps: see `price.cost_of`.
     """
     clock, trial = Clock(prices), prices.trial
     decided = activity.t_decision <= trial
@@ -206,6 +212,7 @@ def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> d
         parts[name] = _used(use, activity, prices)
     per_sample = parts["until_end"]["seconds"]
     t_decided = activity.t_decision[decided]
+    between = float(clock.between(t_decided).sum() / decided.size)
     return {
         **prices.kept(),
         "time_to_decision_s": _in_seconds(clock, _quantiles(clock.ticks(t_decided))),
@@ -213,7 +220,8 @@ def account(activity: Activity, prices: Prices, class_names: Sequence[str]) -> d
         "undecided_share": float(1.0 - decided.mean()),
         "right_after_trial_share": float((activity.correct & ~decided).mean()),
         "tied_share": float((activity.tied & decided).mean()),
-        "between_steps_share": float(clock.between(t_decided).sum() / decided.size),
+        "between_steps_share": between,
+        "accuracy_in_steps": in_steps() if between else None,
         "slowest_class": _slowest(activity, decided, clock, class_names),
         "accuracy": float((activity.correct & decided).mean()),
         "seconds_per_sample": per_sample,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from gpuspike.accountant.activity import Activity, Counter
 from gpuspike.accountant.anytime import anytime
 from gpuspike.accountant.neurobench import neurobench
 from gpuspike.accountant.prices import Prices
-from gpuspike.network.network import Machine
-from gpuspike.substrate import OnChip
+from gpuspike.errors import GpuspikeError
+from gpuspike.network.network import Architecture, Machine
+from gpuspike.substrate import EmulatedChip, OnChip, Substrate
 from gpuspike.training.evaluation import Evaluation, Labelled, evaluate
 from gpuspike.training.losses import Loss
 
@@ -66,6 +67,33 @@ def observe(
     return Observed(results, counter.activity(results[counted].t_out, data[counted].labels))
 
 
+def accuracy_in_steps(
+    machine: Machine,
+    weights: Sequence[Array],
+    data: Labelled,
+    prices: Prices,
+    loss: Loss,
+    batch_size: int,
+    tau_syn: float,
+) -> float | None:
+    """Share of the samples that a clocked chip decides rightly within its trial, mean over replicas.
+
+    All spikes are heard at the chip's next time step; between two of them membranes are exact.
+    None: without a clock, where a chip is emulated already, and where none can be.
+    """
+    if not isinstance(machine, Architecture) or not prices.clocked:
+        return None
+    seeds = range(len(weights[0]))  # a grid leaves nothing to chance
+    try:
+        clocked = Substrate(time_grid=tau_syn / prices.steps_per_tau)
+        chip = EmulatedChip(clocked, machine.layers, machine.kernels, seeds)
+        network = OnChip(machine, chip)
+        found = observe(network, weights, {"all": data}, "all", [prices], loss, batch_size, tau_syn).activity
+    except GpuspikeError:
+        return None
+    return float((found.correct & (found.t_decision <= prices.trial)).mean())
+
+
 @dataclass(frozen=True, eq=False)
 class Cost:
     """What a chip would have needed for some samples. docs/accounting.md says what each figure covers.
@@ -110,6 +138,8 @@ class Cost:
         ties = self.summary["tied_share"]
         when += f", {100 * ties:.3g} % at a tie, for the lowest class" if ties >= TIES_NOTED else ""
         exact = " of exact spike times" if self.summary.get("between_steps_share") else ""
+        clocked = self.summary.get("accuracy_in_steps")
+        exact += "" if clocked is None else f", {100 * clocked:.2f} % in its time steps"
         right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %{exact}, "
         energy = f"{_told(self.energy_per_classification_J, 'J')} a classification"
         if self.refused:
@@ -130,16 +160,22 @@ class Cost:
 
 
 def cost_of(
-    activity: Activity, prices: Prices, class_names: Sequence[str], time_unit: str = "", steps: float = 1.0
+    activity: Activity,
+    prices: Prices,
+    class_names: Sequence[str],
+    time_unit: str = "",
+    steps: float = 1.0,
+    in_steps: Callable[[], float | None] = lambda: None,
 ) -> Cost:
     """Prices what has been counted.
 
     Args:
         activity: counted with these prices among those of `observe`.
+        in_steps: `accuracy_in_steps`, asked where the counted spike times lie between the chip's steps.
         time_unit: what is to be said of the tau_syn that is taken for the chip's.
         steps: see `neurobench`.
     """
-    told = account(activity, prices, class_names)
+    told = account(activity, prices, class_names, in_steps)
     if time_unit:
         told["time_unit"] = time_unit
     own = ("summary", "anytime", "neurobench")

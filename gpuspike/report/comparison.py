@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,7 @@ def comparison(
     left_out = [name for name in COLUMNS if name not in shown]
     notes = [
         LEGEND,
-        *(
-            f"{name}: {note}"
-            for of_one in NOTES
-            for name, chip in zip(names, chips, strict=True)
-            if (note := of_one(chip))
-        ),
+        *(f"{whose}: {note}" for of_one in NOTES for note, whose in _told(of_one, names, chips).items()),
     ]
     if any(time_mark(chip) for chip in chips):
         notes.append(MARKED)
@@ -88,6 +83,16 @@ def comparison(
         notes.append(f"{width} columns have no room for {', '.join(left_out)}: the answer's file has all")
     notes += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
     return table, notes
+
+
+def _told(
+    of_one: Callable[[Mapping[str, Any]], str], names: Sequence[str], chips: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """By each note the chips that it is about."""
+    whose: dict[str, list[str]] = {}
+    for name, chip in zip(names, chips, strict=True):
+        whose.setdefault(of_one(chip), []).append(name)
+    return {note: ", ".join(named) for note, named in whose.items() if note}
 
 
 def names_apart(chips: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -137,6 +142,10 @@ def of_steps(chip: Mapping[str, Any]) -> str:
     """That a clocked chip's accuracy is that of exact spike times; "" where they lie on its steps."""
     if not chip.get("between_steps_share"):
         return ""
+    if (clocked := chip.get("accuracy_in_steps")) is not None:
+        return (
+            f"accuracy is that of exact spike times; with spikes at its time steps {readable(clocked, '%')}"
+        )
     return (
         "accuracy is that of exact spike times, not of its time steps, which a substrate with time_grid has"
     )

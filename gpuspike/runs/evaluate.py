@@ -42,7 +42,7 @@ from gpuspike.runs.experiment import Experiment, build
 from gpuspike.runs.measure import measure, on_chip
 from gpuspike.runs.population import accuracies, band, yields
 from gpuspike.runs.progress import plain
-from gpuspike.runs.run import prepare_kernels
+from gpuspike.runs.rehearsal import prepare_kernels, rehearse_steps
 from gpuspike.runs.values import checked_substrate
 from gpuspike.screen import LINE, discreet, warn
 from gpuspike.store import checkpoint, own_data, own_prices
@@ -227,6 +227,7 @@ def evaluate(config: EvaluateConfig, console: Console, overrides: Sequence[str] 
         layers, dtype = parts.network.layers, parts.config.dtype.value
         weights = [np.ones((1, layer.n_pre, layer.n_post), dtype) for layer in layers]
         decisions(parts.of_replica(0).network, weights, np.zeros((1, layers[0].n_in), dtype))
+        rehearse_steps(parts, prepared.prices)
 
     prepare_kernels(parts, console, rehearse, training=False)
     samples = parts.dataset.splits[split]
@@ -234,7 +235,8 @@ def evaluate(config: EvaluateConfig, console: Console, overrides: Sequence[str] 
     measured = measure(parts, prepared.machine, prepared.weights, data, split, prepared.prices)
     result = measured.results[split]
     keys = answer_keys(prepared.prices, prepared.shown)
-    each = [on_chip(parts, measured, prices) for prices in prepared.prices]
+    counted = prepared.machine, prepared.weights, data[split]
+    each = [on_chip(parts, measured, prices, *counted) for prices in prepared.prices]
     accounts = dict(zip(keys, each, strict=True))
     answer = plain(
         {

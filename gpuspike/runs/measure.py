@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.accountant import Activity, Prices, account, anytime
-from gpuspike.accountant.price import observe
+from gpuspike.accountant.price import accuracy_in_steps, observe
 from gpuspike.config.fitting import chip_label
 from gpuspike.network.network import Machine
 from gpuspike.runs.experiment import Experiment
@@ -68,14 +68,29 @@ def measure(
     return Measured(results, observed.activity, speed)
 
 
-def on_chip(parts: Experiment, measured: Measured, prices: Prices) -> dict[str, Any]:
+def on_chip(
+    parts: Experiment,
+    measured: Measured,
+    prices: Prices,
+    network: Machine,
+    weights: Sequence[Array],
+    data: Labelled,
+) -> dict[str, Any]:
     """What a chip would have needed, and how the emulation compares.
+
+    Args:
+        network, weights, data: what was counted.
 
     Returns:
         The parts "chip" and "anytime" of summary.json. In "chip", "emulator_time_ratio" and
         "emulator_energy_ratio" say how many times the chip's time and energy a sample took here.
     """
-    chip = account(measured.activity, prices, parts.dataset.class_names)
+    chip = account(
+        measured.activity,
+        prices,
+        parts.dataset.class_names,
+        lambda: in_steps(parts, network, weights, data, prices),
+    )
     chip["substrate"] = chip_label(parts.config.substrate)
     joules = measured.speed["inference_J_per_sample"]
     chip["emulator_time_ratio"] = _ratio(
@@ -83,6 +98,14 @@ def on_chip(parts: Experiment, measured: Measured, prices: Prices) -> dict[str, 
     )
     chip["emulator_energy_ratio"] = _ratio(joules, chip["energy_per_classification_J"])
     return {"chip": chip, "anytime": anytime(measured.activity, prices)}
+
+
+def in_steps(
+    parts: Experiment, network: Machine, weights: Sequence[Array], data: Labelled, prices: Prices
+) -> float | None:
+    """See `accuracy_in_steps`."""
+    size, unit = parts.rule.evaluation_batch_size, parts.config.model.tau_syn
+    return accuracy_in_steps(network, weights, data, prices, parts.loss, size, unit)
 
 
 def _ratio(ours: float | None, chip: float | list[float] | None) -> float | list[float] | None:

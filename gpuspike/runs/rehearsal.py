@@ -5,18 +5,19 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
 
-from gpuspike.accountant import Counter
+from gpuspike.accountant import Counter, Prices
 from gpuspike.backend import crowded
 from gpuspike.kernels import LayerState
 from gpuspike.report.figures.library import lazy_matplotlib
 from gpuspike.runs.experiment import Experiment, new_trainer
+from gpuspike.runs.measure import in_steps
 from gpuspike.runs.memory import uncollected
 from gpuspike.screen import LINE, warn
 from gpuspike.substrate import EmulatedChip, OnChip
@@ -29,7 +30,8 @@ def prepare_kernels(
     """Runs each kernel once on nothing much, so that compiling is neither silent nor timed as the work.
 
     Args:
-        training: those that only training needs, too; else what runs `more`.
+        more: what runs others, at the end.
+        training: those that only training needs, too.
     """
     if parts.backend.name == "cpu" and (said := crowded()) is not None:
         warn(said, console)
@@ -37,6 +39,8 @@ def prepare_kernels(
     evaluating, learning = (_on_a_device if parts.backend.name == "cuda" else _on_the_host)(parts)
     compiling = getattr(parts.network.kernels, "compiling", lambda _: nullcontext())
     second_process = getattr(parts.network.kernels, "second_process", lambda _: nullcontext(lambda: None))
+    first, others = (learning[:1], evaluating + learning[1:]) if training else ((), evaluating)
+    others += more
     what = what_runs(parts, training=training)
 
     compiled: list[bool] = []
@@ -52,12 +56,12 @@ def prepare_kernels(
     with (
         console.status("preparing kernels"),
         compiling(say),
-        second_process((*evaluating, *learning[1:], _read_matplotlib)) as join,
+        second_process((*others, _read_matplotlib)) as join,
         StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
         uncollected(lasting=True),
     ):
         # A step's job first: another process can compile a share of it, and then all of the rest.
-        for prepare in (*learning[:1], join, *evaluating, *learning[1:]) if training else evaluating + more:
+        for prepare in (*first, join, *others):
             prepare()
             if stop.asked:
                 raise KeyboardInterrupt
@@ -66,6 +70,16 @@ def prepare_kernels(
         from gpuspike.kernels import cache
 
         console.print(f"kernels  compiled in {seconds:.0f} s, {cache.told()}", **LINE)
+
+
+def rehearse_steps(parts: Experiment, prices: Sequence[Prices]) -> None:
+    """What `measure.in_steps` runs, for the first of the chips that have time steps."""
+    if parts.substrate.ideal and (clocked := [one for one in prices if one.clocked]):
+        parts = parts.of_replica(0)
+        network, dtype = parts.network, parts.config.dtype.value
+        weights = [np.ones((1, layer.n_pre, layer.n_post), dtype) for layer in network.layers]
+        t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
+        in_steps(parts, network, weights, Labelled(network.receive(t_in), np.zeros(1, np.int64)), clocked[0])
 
 
 def _read_matplotlib() -> None:

@@ -33,7 +33,7 @@ from gpuspike.runs.progress import (
     say_step,
     say_what_runs,
 )
-from gpuspike.runs.rehearsal import StopRequest, prepare_kernels
+from gpuspike.runs.rehearsal import StopRequest, prepare_kernels, rehearse_steps
 from gpuspike.runs.tracking import Tracking
 from gpuspike.runs.units import unit_note
 from gpuspike.screen import LINE, discreet, warn
@@ -192,7 +192,7 @@ def _run(
             book["date"] = began
         start -= stopped.wall_s
         _restore(trainer, stopped, [book["gpuspike"], book["git"], *config.plugin], folder, console)
-    prepare_kernels(parts, console)
+    prepare_kernels(parts, console, lambda: rehearse_steps(parts, [parts.prices]))
     data = {
         name: Labelled(
             # Training alone sees the same times often enough for their order to be worth its memory.
@@ -213,7 +213,8 @@ def _run(
     measured = measure(parts, examined, weights, data, "test", [parts.prices])
     results = measured.results
     summary = summarize(parts, experiment, trainer.step.kind, records, measured, interrupted)
-    summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
+    summary |= on_chip(parts, measured, parts.prices, examined, weights, data["test"])
+    summary |= {"neurobench": neurobench(measured.activity)}
     summary |= {"substrate": examine(parts, examined, weights, data)} | {"provenance": provenance}
     summary["run"] |= {key: book[key] for key in ("overrides", "resumed", "resumptions", "date")}
     with console.status("drawing figures"):
