@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from gpuspike.backend import thread_count
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that this process gets when the one that has made it ends."""
 
 PATIENCE = 60.0
 """Seconds without a word, or an end, after which a second process is ended, and done without."""
@@ -76,7 +81,7 @@ class Second(Line):
 def second_process(work: Callable[[Line], object]) -> Second | None:
     """Has another process do some work; None where there is no fork, no second core (or thread), or no room.
 
-    It writes nothing on the terminal, has none of this process's threads, and must not use a device.
+    It says nothing to the user, has none of this process's threads, ends with it, and must not use a device.
 
     Args:
         work: is given the line to this process. What it raises ends the other process in silence.
@@ -86,24 +91,38 @@ def second_process(work: Callable[[Line], object]) -> Second | None:
         return None
     with suppress(OSError):  # no memory, or too many processes
         ours, theirs = socket.socketpair()
-        with ours, theirs, warnings.catch_warnings():
+        with ours, theirs, _undisturbed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about threads
             process = os.fork()
             if process == 0:
-                ours.close()
-                _live(work, Line(theirs))
+                _live(work, ours, theirs)
             return Second(process, ours.dup())
     return None
 
 
-def _live(work: Callable[[Line], object], first: Line) -> None:
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits: at no moment two processes take it for theirs, and none is nobody's."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _live(work: Callable[[Line], object], ours: socket.socket, theirs: socket.socket) -> NoReturn:
     """The life of the second process."""
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first one says when it is over
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ours.close()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):  # what the first one does then is not to be done twice
+                signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        work(first)
+        sys.stdout = sys.stderr = open(nowhere, "w", encoding="utf-8", closefd=False)  # theirs may have locks
+        work(Line(theirs))
     finally:
         os._exit(0)

@@ -10,16 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import pytest
 from numba import types
+from numba.core.bytecode import FunctionIdentity
+from numba.extending import overload
 
 from gpuspike import forks
 from gpuspike.kernels.cpu import beside
-from gpuspike.kernels.cpu.compiler import njit, pieces, shared
+from gpuspike.kernels.cpu.compiler import _First, compiling, njit, pieces, shared
 
 TYPES = (types.float64[::1], types.float64)
 
@@ -45,10 +48,47 @@ def _largest(numbers):
     return best if found[0] else math.nan
 
 
+_rows: dict[type, Any] = {}
+
+
+def value_of(numbers, x):
+    """What numbers of a class stand for, as a loss's row."""
+    raise TypeError("compiled code only")
+
+
+@overload(value_of, jit_options={"error_model": "numpy"})
+def _value_of(numbers, x):
+    row = _rows[numbers.instance_class]
+    return lambda numbers, x: row(numbers, x)  # noqa: PLW0108
+
+
+@njit(error_model="numpy", process="second")
+def _long(told, numbers):
+    """Too long to be a part of its job: it keeps its name."""
+    total = 0.0
+    for x in numbers:
+        for k in range(3):
+            if x > k:
+                total += math.exp(-x) * value_of(told, x) + math.sin(total)
+            else:
+                total -= math.log(1 + x * x) * value_of(told, x)
+        if total > 1e3:
+            total = math.sqrt(total) * math.atan(total)
+        if total < -1e3:
+            total = -math.sqrt(-total) * math.atan(total) + math.cosh(x / 100)
+    for x in numbers:
+        for k in range(5):
+            if x > 2 * k:
+                total += math.exp(-3 * x) * value_of(told, x) + math.tan(total) * 1e-9
+            else:
+                total -= math.log(2 + x * x) * value_of(told, x) * 1e-9
+    return total
+
+
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forks, "thread_count", lambda: 2)
-    for piece in (_half, _fill, _largest):
+    for piece in (_half, _fill, _largest, _long):
         monkeypatch.setattr(piece, "overloads", type(piece.overloads)())
 
 
@@ -65,9 +105,14 @@ def is_right(job: Any) -> bool:
     return job(np.empty(33), 3.0) == 0.5 * (1.5 + 32)
 
 
-def came_from_the_other(piece: Any) -> bool:
+def number_of(piece: Any) -> int:
     (result,) = piece.overloads.values()
-    return result.fndesc.unique_name.rpartition("$")[2].startswith(str(beside._FAR)[:6])
+    return int(result.fndesc.unique_name.rpartition("$")[2])
+
+
+def came_from_the_other(piece: Any) -> bool:
+    """Numbers of the other process are far off those of this one."""
+    return abs(number_of(piece) - next(FunctionIdentity._unique_ids)) > 1_000_000  # type: ignore[attr-defined]
 
 
 def is_tidy() -> bool:
@@ -90,7 +135,40 @@ def test_a_job_is_put_together_of_what_two_processes_compiled(tmp_path: Path) ->
     assert not came_from_the_other(_fill)
     assert came_from_the_other(_largest)
     assert int(process) != os.getpid()
-    assert (right, from_the_other) == ("True", "False")  # the first one's numbers are not far
+    assert (right, from_the_other) == ("True", "True")
+
+
+def test_classes_of_one_name_are_told_apart_in_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of two files of losses, or of one that was changed: each job has its own code."""
+    answers, jobs = [], []  # a job that is no longer used takes its names along
+    for value in (1.0, 2.0, 3.0):
+
+        class Numbers(NamedTuple):
+            size: float
+
+        file: Any = ModuleType(f"losses_{value:g}")
+        file.Numbers, Numbers.__module__, Numbers.__qualname__ = Numbers, file.__name__, "Numbers"
+        monkeypatch.setitem(sys.modules, file.__name__, file)
+
+        @njit(error_model="numpy")
+        def row(numbers, x, value=value):
+            return value
+
+        _rows[Numbers] = row
+
+        @numba.njit(error_model="numpy")
+        def job(told, numbers):
+            _fill(numbers, 1.0)
+            return _long(told, numbers) + 1e-30 * _long(told, numbers)
+
+        told, numbers = Numbers(1.0), np.empty(2)
+        with beside.offered([]):
+            beside.compiled(job, (numba.typeof(told), types.float64[::1]))
+        answers.append(job(told, numbers))
+        jobs.append(job)
+    np.testing.assert_allclose(answers, [0.338296, 0.521999, 0.44782], rtol=1e-4)
+    numbers = [result.fndesc.unique_name for result in _long.overloads.values()]
+    assert len(set(numbers)) == 3
 
 
 def _alone() -> None:
@@ -177,6 +255,31 @@ def test_the_other_process_does_not_outlive_an_interruption(tmp_path: Path) -> N
     assert is_tidy()
     with pytest.raises(ProcessLookupError):
         os.kill(int(there.read_text()), 0)
+
+
+def test_a_job_that_asks_for_nothing_waits_for_nothing() -> None:
+    @numba.njit(error_model="numpy")
+    def job(numbers, value):
+        _fill(numbers, value)
+        return numbers[0]
+
+    start = time.monotonic()
+    with beside.offered([signal.pause]) as join:
+        beside.compiled(job, TYPES)
+        join()
+    assert time.monotonic() - start < forks.PATIENCE / 2
+    assert is_tidy()
+
+
+def test_only_this_process_says_that_it_compiles() -> None:
+    said: list[int] = []
+    with compiling(lambda: said.append(os.getpid())), beside.offered([]):
+        beside.compiled(new_job(), TYPES)
+    assert said == [os.getpid()]
+    listener = _First(lambda: said.append(0))
+    listener._process += 1
+    listener.on_start(None)
+    assert said == [os.getpid()]
 
 
 def test_what_the_step_is_made_of_is_shared() -> None:

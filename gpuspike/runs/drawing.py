@@ -113,6 +113,7 @@ def drawn(figures: Mapping[str, Callable[[], Figure]], folder: Path, *, alone: b
         if second is not None:
             with suppress(ValueError):
                 told |= json.loads(second.heard())
+            second.close()
         for name in names:
             if name not in told:  # the second process has come to an end
                 told[name] = _drawn(figures[name], folder, name)

@@ -38,7 +38,7 @@ def prepare_kernels(
     start = time.perf_counter()
     evaluating, learning = (_on_a_device if parts.backend.name == "cuda" else _on_the_host)(parts)
     compiling = getattr(parts.network.kernels, "compiling", lambda _: nullcontext())
-    second_process = getattr(parts.network.kernels, "second_process", lambda _: nullcontext(lambda: None))
+    beside = getattr(parts.network.kernels, "with_second_process", lambda _: nullcontext(lambda: None))
     first, others = (learning[:1], evaluating + learning[1:]) if training else ((), evaluating)
     others += more
     what = what_runs(parts, training=training)
@@ -56,7 +56,7 @@ def prepare_kernels(
     with (
         console.status("preparing kernels"),
         compiling(say),
-        second_process((*others, _read_matplotlib)) as join,
+        beside((*others, _read_matplotlib)) as join,
         StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
         uncollected(lasting=True),
     ):

@@ -32,7 +32,7 @@ from gpuspike.kernels.reference import draws as reference_step
 from gpuspike.kernels.unit import AnyNeurons, Unit, times, unit
 from gpuspike.neuron import LIF
 
-compiling, second_process = _compiler.compiling, _beside.offered
+compiling, with_second_process = _compiler.compiling, _beside.offered
 spike_order = _sort.spike_order
 jitter, normals = _update.jitter, _update.normals
 score, descend = _loss.score, _descent.descend

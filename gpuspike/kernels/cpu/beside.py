@@ -8,7 +8,6 @@ second core, or nothing comes, this process compiles everything, as it would hav
 
 from __future__ import annotations
 
-import itertools
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,20 +16,14 @@ from typing import Any
 import llvmlite.binding as llvm
 import numba
 from numba.core import serialize
-from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import AnalysisPass, register_pass
 from numba.core.typed_passes import NopythonTypeInference
 
 from gpuspike.forks import Line, Second, second_process
-from gpuspike.kernels.cpu.compiler import IS_KNOWN, Piece, make_known, pieces, shared
-
-_NUMBERS = "_unique_ids"
-"""Numba's counter of what it has compiled, which names are made of; not of its public interface."""
-
-_FAR = 1 << 40
-"""Where the second process begins to count: two functions of one name and number would be taken for each other."""
+from gpuspike.kernels.cache import folder
+from gpuspike.kernels.cpu.compiler import IS_KNOWN, Piece, make_known, pieces, renumber, shared
 
 _offered: list[Sequence[Callable[[], object]]] = []
 _begun: list[Second] = []
@@ -83,38 +76,52 @@ def _join() -> None:
 def compiled(job: Any, types: tuple[Any, ...]) -> Any:
     """The machine code of a job for arguments of these types."""
     is_there = types in job.overloads or getattr(job._cache, "has", lambda *_: False)(types, job.targetctx)
-    if _offered and not is_there and IS_KNOWN and hasattr(FunctionIdentity, _NUMBERS):
-        _begin(job, types, _offered[-1])
+    if not _offered or is_there or not IS_KNOWN:
+        return job.compile(types)
+    second = _begin(job, types, _offered[-1])
     try:
         return job.compile(types)
     finally:
-        shared.wait = None
+        if second is not None and shared.wait is not None:  # nobody has asked for its pieces
+            shared.wait = None
+            _forget(second)
 
 
-def _begin(job: Any, types: tuple[Any, ...], more: Sequence[Callable[[], object]]) -> None:
+def _begin(job: Any, types: tuple[Any, ...], more: Sequence[Callable[[], object]]) -> Second | None:
     known = {(name, key) for name, piece in pieces.items() for key in piece.overloads}
 
     def work(first: Line) -> None:
-        setattr(FunctionIdentity, _NUMBERS, itertools.count(_FAR))
+        global_compiler_lock.release()
         _offered.clear()
         _begun.clear()
+        if not renumber():
+            return
         _compile_pieces(job, types)
         first.say(_made("second", known))
-        _take_over(first.heard())
-        for do in more:
-            do()
+        if _take_over(first.heard()) and folder() is not None:  # else nobody would find what is compiled
+            for do in more:
+                do()
 
-    second = second_process(work)
+    with global_compiler_lock:  # which another thread may have
+        second = second_process(work)
     if second is None:
-        return
+        return None
     _begun.append(second)
 
     def wait() -> None:
         shared.wait = None
-        _take_over(second.heard())
-        second.say(_made("first", known))
+        if _take_over(second.heard()):
+            second.say(_made("first", known))
+        else:
+            _forget(second)
 
     shared.wait = wait
+    return second
+
+
+def _forget(second: Second) -> None:
+    _begun.remove(second)
+    second.close()
 
 
 def _compile_pieces(job: Any, types: tuple[Any, ...]) -> None:
@@ -153,13 +160,17 @@ def _sent(result: Any) -> tuple[Any, ...]:
     )
 
 
-def _take_over(data: bytes) -> None:
+def _take_over(data: bytes) -> bool:
+    """Whether the other process's pieces have come; if so, they are known here."""
     try:
-        made = pickle.loads(data)
-    except Exception:  # the other process has come to nothing
-        return
-    for name, key, sent in made:
-        pieces[name].overloads.setdefault(key, _received(pieces[name], *sent))
+        made = [
+            (pieces[name], types, _received(pieces[name], *sent)) for name, types, sent in pickle.loads(data)
+        ]
+    except Exception:  # it has come to nothing
+        return False
+    for piece, types, result in made:
+        piece.overloads.setdefault(types, result)
+    return True
 
 
 def _received(

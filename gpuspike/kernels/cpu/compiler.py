@@ -8,12 +8,15 @@ job that it is linked into. That takes less than half the time, and jobs come ou
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numba
 from numba.core import codegen, event, types
+from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import LoweringPass, register_pass
 from numba.core.typed_passes import NativeLowering
@@ -34,10 +37,28 @@ _STEPS = ("_optimize_final_module", "_finalize_dynamic_globals", "_finalize_fina
 IS_KNOWN = all(hasattr(_Base, step) for step in _STEPS)
 """Whether Numba links and optimises in the steps that a piece leaves out; they are not of its public interface."""
 
+_NUMBERS = "_unique_ids"
+"""Numba's counter of what it compiles, which names are made of; not of its public interface."""
+
 _INHERITED = {"error_model": "python", "fastmath": False, "forceinline": False}
 """What Numba takes from the first caller where a function does not say it: then its bits would depend on which job was
 compiled first."""
 
+
+def renumber() -> bool:
+    """Numbers what is compiled from now on as nobody else's is; False, and nothing is done, with an unknown Numba.
+
+    Numba counts from 1 in each process and names types without their modules. Losses of two files, both with a class
+    Numbers, then have one name, and of what is loaded under one name, from the disk or from another process, the first
+    is taken for all.
+    """
+    if hasattr(FunctionIdentity, _NUMBERS):
+        setattr(FunctionIdentity, _NUMBERS, itertools.count(int.from_bytes(os.urandom(8), "big")))
+        return True
+    return False
+
+
+renumber()
 
 pieces: dict[str, Any] = {}
 """Those of modules, by their names."""
@@ -149,10 +170,10 @@ class _First(event.Listener):
     """Hears of the first of what happens."""
 
     def __init__(self, begin: Callable[[], None]) -> None:
-        self._begin, self._heard = begin, False
+        self._begin, self._heard, self._process = begin, False, os.getpid()
 
     def on_start(self, event: Any) -> None:
-        if not self._heard:
+        if not self._heard and os.getpid() == self._process:
             self._heard = True
             self._begin()
 
