@@ -370,7 +370,7 @@ def test_a_price_is_that_of_a_run(prices: str) -> None:
     samples = parts.dataset.test
     data = {"test": Labelled(parts.receive(samples.features), samples.labels)}
     measured = measure(parts, parts.network, weights, data, "test", [parts.prices])
-    run = on_chip(parts, measured, parts.prices)
+    run = on_chip(parts, measured, parts.prices, parts.network, weights, data["test"])
     model = job.config.model
     net = gs.Network(
         [4, 120, 3], model.bias_times, weight_mean=model.weight_mean, weight_std=model.weight_std
@@ -379,6 +379,7 @@ def test_a_price_is_that_of_a_run(prices: str) -> None:
     cost = gs.price(net, *split, prices=prices, class_names=parts.dataset.class_names)
     shared = {name: run["chip"][name] for name in cost.summary}
     assert cost.summary == shared
+    assert (cost.summary["accuracy_in_steps"] is None) == (prices == "brainscales2")
     assert cost.anytime.keys() == run["anytime"].keys()
     assert cost.energy_per_classification_J == run["chip"]["energy_per_classification_J"]
     assert cost.time_to_decision_s == run["chip"]["time_to_decision_s"]
