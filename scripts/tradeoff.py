@@ -21,6 +21,7 @@ import yaml
 from gpuspike.report.figures.chips import tradeoff
 from gpuspike.report.figures.run import save
 from gpuspike.report.run_page import readable
+from gpuspike.report.steps import steps_of_jobs
 from gpuspike.report.sweep_results import alone
 
 NO_VALUES = ("seed", "chip_seed", "name", "backend", "devices", "resume", "plugin", "substrate.name")
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         accuracy, time = run["accuracy"][0], run["time_s"] and run["time_s"][0]
         told = f"accuracy {readable(accuracy, '%')}, decided after {readable(time, 's')}"
         print(f"{parameter} {run['value']:g}: {told}, energy {readable(run['energy_J'], 'J')}")
+    if note := steps_of_jobs(runs):
+        print(f"note: {note}")
     print(*paths, sep="\n")
     return 0
 
@@ -123,6 +126,8 @@ def read(folders: Sequence[Path], parameter: str) -> list[dict[str, Any]]:
                 "run": str(path.parent),
                 "value": _value(path.parent / "config.yaml", parameter),
                 "accuracy": [accuracy["mean"], accuracy["std"]],
+                "between_steps_share": chip.get("between_steps_share"),
+                "in_steps": chip.get("in_steps"),
                 "time_s": None if time is None or time["mean"] is None else [time["mean"], time["p99"]],
                 "energy_J": chip["energy_per_classification_J"],
                 "energy_stopping_J": chip["until_decision"]["energy_J"],

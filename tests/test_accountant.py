@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -125,14 +126,44 @@ def test_the_accuracy_in_steps_is_that_of_an_emulated_grid(unit: float, replicas
     net = gs.Network([5, 12, 3], seed=4, neuron=neuron, replicas=replicas)
     cost, right = gs.price(net, t_in, labels, "loihi"), net.on(gs.Chip(time_grid=0.1)).accuracy(t_in, labels)
     assert 0.0 < cost.summary["between_steps_share"] <= 1.0
-    assert cost.summary["accuracy_in_steps"] == pytest.approx(np.mean(right), rel=1e-14)
-    assert cost.accuracy != cost.summary["accuracy_in_steps"]
+    assert cost.summary["in_steps"]["accuracy"] == pytest.approx(np.mean(right), rel=1e-14)
+    assert cost.accuracy != cost.summary["in_steps"]["accuracy"]
     assert f"of exact spike times, {100 * np.mean(right):.2f} % in its time steps" in repr(cost)
-    assert gs.price(net, t_in, labels, "brainscales2").summary["accuracy_in_steps"] is None
-    for chip in (gs.Chip(time_grid=0.1), gs.Chip(spike_jitter=0.1)):
-        told = gs.price(net.on(chip), t_in, labels, "loihi").summary
-        assert told["accuracy_in_steps"] is None
-        assert (told["between_steps_share"] == 0.0) == ("time_grid" in repr(chip))
+    clocked = gs.price(net.on(gs.Chip(time_grid=0.1)), t_in, labels, "loihi").summary
+    for name, told in cost.summary["in_steps"].items():
+        assert told == pytest.approx(clocked[name], rel=1e-12)
+    assert gs.price(net, t_in, labels, "brainscales2").summary["in_steps"] is None
+    for chip, between in ((gs.Chip(time_grid=0.1), 0.0), (gs.Chip(spike_jitter=0.1), 1.0)):
+        summary = gs.price(net.on(chip), t_in, labels, "loihi").summary
+        assert summary["in_steps"] is None
+        assert (summary["between_steps_share"] > 0.0) == (between > 0.0)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("trial", "n_steps"), [(0.3, 3), (1.1, 11), (1.15, 12), (1.2, 12), (1.4, 14), (8, 80)]
+)
+def test_a_clocked_trial_ends_with_its_last_step(
+    trial: float, n_steps: int, dtype: str, tmp_path: Path
+) -> None:
+    """Though its time is rounded up, and whatever part of the step the trial takes."""
+    content = yaml.safe_load(find("loihi", conf_folder() / "prices").read_text(encoding="utf-8"))
+    content["time"]["trial"]["value"] = trial
+    file = tmp_path / "short.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    prices = read_prices(file)
+    assert Clock(prices).ticks(prices.trial) == n_steps
+    net = gs.Network([5, 12, 3], seed=4, dtype=dtype).on(gs.Chip(time_grid=0.1))
+    rng = np.random.default_rng(3)
+    t_in, labels = rng.uniform(0.0, trial / 2, (200, 5)), rng.integers(0, 3, 200)
+    first = np.reshape(net(t_in), (200, 3)).astype(float)
+    heard = np.round(first.min(axis=1) * 10) <= n_steps
+    told = gs.price(net, t_in, labels, file)
+    assert told.summary["undecided_share"] == pytest.approx(1.0 - heard.mean())
+    assert told.accuracy == pytest.approx((heard & (first.argmin(axis=1) == labels)).mean())
+    assert told.summary["spikes_per_sample"]["output"] == pytest.approx(
+        (np.round(first * 10) <= n_steps).sum() / 200
+    )
 
 
 def test_the_small_network_on_brainscales2_by_hand() -> None:

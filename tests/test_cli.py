@@ -615,3 +615,26 @@ def test_the_wheel_holds_the_configuration_and_the_type_marker_and_works(tmp_pat
     )
     assert answer.stdout.startswith(str(inside))
     assert "batch_size: 150" in answer.stdout
+
+
+def test_ctrl_c_before_the_report_is_whole_says_how_to_go_on(tmp_path: Path) -> None:
+    code = """
+import sys
+from gpuspike.runs import run
+def draw(*_): raise KeyboardInterrupt
+run.draw = draw
+from gpuspike.cli.train import train
+train()
+"""
+    keys = [
+        "training.epochs=1",
+        "dataset.n_train=150",
+        "dataset.n_test=10",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *keys], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 130
+    more = f"its checkpoint is kept, gpuspike-train resume={tmp_path / 'run'} goes on"
+    assert answer.stderr == f"gpuspike-train: interrupted before its report was whole; {more}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import signal
 import weakref
 from typing import Any
 
@@ -195,6 +196,20 @@ def test_a_run_says_what_it_compiles_before_it_does(
     monkeypatch.setattr(rehearsal, "_on_the_host", lambda parts: ((lambda: None,), ()))
     rehearsal.prepare_kernels(build(job.config), Console(file=page))
     assert page.getvalue() == ""
+
+
+def test_ctrl_c_while_kernels_are_compiled_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    (job,) = jobs(["backend=cpu"], multirun=False)
+    page, done = io.StringIO(), []
+
+    def interrupted() -> None:
+        signal.raise_signal(signal.SIGINT)
+        done.append(page.getvalue())
+
+    monkeypatch.setattr(rehearsal, "_on_the_host", lambda parts: ((interrupted, lambda: done.append("")), ()))
+    with pytest.raises(KeyboardInterrupt):
+        rehearsal.prepare_kernels(build(job.config), Console(file=page))
+    assert done == ["kernels  stops when this one is compiled; Ctrl-C again stops at once\n"]
 
 
 def test_more_threads_than_cores_are_warned_of(

@@ -24,6 +24,7 @@ from gpuspike.report.comparison import LEGEND, comparison, of_steps, of_ties, of
 from gpuspike.report.evaluation_page import write_evaluation_page
 from gpuspike.report.figures import chips as chip_plots
 from gpuspike.report.figures.run import save
+from gpuspike.report.steps import steps_of_jobs
 from gpuspike.runs import evaluate as evaluation
 from gpuspike.runs import gpu_energy
 from gpuspike.runs import run as runs
@@ -423,9 +424,25 @@ def test_few_samples_without_a_decision_are_told_where_they_change_the_accuracy(
 
 def test_an_accuracy_without_a_chip_s_time_steps_is_told() -> None:
     assert of_steps({}) == of_steps({"between_steps_share": 0.0}) == ""
-    assert of_steps({"between_steps_share": 0.5}).startswith("accuracy is that of exact spike times, not of")
-    told = of_steps({"between_steps_share": 0.5, "accuracy_in_steps": 0.767})
-    assert told == "accuracy is that of exact spike times; with spikes at its time steps 76.70 %"
+    chip: dict[str, Any] = {"between_steps_share": 0.5}
+    assert of_steps(chip) == "accuracy and latency are those of spike times between its time steps"
+    chip["in_steps"] = {"accuracy": 0.767, "tied_share": 0.009, "undecided_share": 0.0}
+    exact = "accuracy and latency are those of exact spike times; with spikes at its time steps 76.70 %"
+    assert of_steps(chip) == exact
+    chip["in_steps"] |= {"tied_share": 0.36, "undecided_share": 0.2, "time_to_decision_s": {"p50": 0.0118}}
+    more = ", 36.00 % decided by a tie, 20.00 % without a decision, median latency 11.8 ms"
+    assert of_steps(chip) == exact + more
+
+
+def test_a_sweep_s_accuracies_without_time_steps_are_told() -> None:
+    chips: list[dict[str, Any]] = [{}, {"between_steps_share": 0.0}]
+    assert steps_of_jobs(chips) == ""
+    chips.append({"between_steps_share": 0.5})
+    told = "accuracies and times are those of spike times between the chip's time steps"
+    assert steps_of_jobs(chips) == told
+    chips += [{"between_steps_share": 0.5, "in_steps": {"accuracy": 0.5 + 0.1 * k}} for k in range(2)]
+    assert steps_of_jobs(chips) == f"{told}; with spikes at these, accuracies are 50.00 % to 60.00 %"
+    assert steps_of_jobs(chips[:4]) == f"{told}; with spikes at these, accuracies are 50.00 %"
 
 
 def test_ties_are_told_from_a_percent_on() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuspike.accountant.activity import Activity, Counts
+from gpuspike.accountant.activity import Activity, Counts, within
 from gpuspike.accountant.prices import ALL_IN, Prices
 from gpuspike.accountant.units import plain_band
 from gpuspike.errors import PriceError
@@ -181,11 +181,25 @@ def energy_terms(use: Use, activity: Activity, prices: Prices) -> dict[str, Arra
     return terms
 
 
+def _in_steps(activity: Activity | None, clock: Clock, trial: float) -> dict[str, Any] | None:
+    if activity is None:
+        return None
+    decided = within(activity.t_decision, trial)
+    t_decided = activity.t_decision[decided]
+    return {
+        "accuracy": float((activity.correct & decided).mean()),
+        "undecided_share": float(1.0 - decided.mean()),
+        "tied_share": float((activity.tied & decided).mean()),
+        "time_to_decision_s": _in_seconds(clock, _quantiles(clock.ticks(t_decided))),
+        "time_to_decision_tau": _quantiles(t_decided),
+    }
+
+
 def account(
     activity: Activity,
     prices: Prices,
     class_names: Sequence[str],
-    in_steps: Callable[[], float | None] = lambda: None,
+    in_steps: Callable[[], Activity | None] = lambda: None,
 ) -> dict[str, Any]:
     """What a chip would have needed for a split: the part "chip" of summary.json, see docs/accounting.md.
 
@@ -197,7 +211,7 @@ def account(
         in_steps: see `price.cost_of`.
     """
     clock, trial = Clock(prices), prices.trial
-    decided = activity.t_decision <= trial
+    decided = within(activity.t_decision, trial)
     where = fit(prices, activity.n_neurons, activity.fan_in)
     whole = clock.ticks(trial)
     stop = clock.ticks(np.minimum(activity.t_decision, trial)).mean()
@@ -221,7 +235,7 @@ def account(
         "right_after_trial_share": float((activity.correct & ~decided).mean()),
         "tied_share": float((activity.tied & decided).mean()),
         "between_steps_share": between,
-        "accuracy_in_steps": in_steps() if between else None,
+        "in_steps": _in_steps(in_steps() if between else None, clock, trial),
         "slowest_class": _slowest(activity, decided, clock, class_names),
         "accuracy": float((activity.correct & decided).mean()),
         "seconds_per_sample": per_sample,

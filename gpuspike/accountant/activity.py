@@ -24,6 +24,15 @@ STEPS_PER_TAU = 20
 """Resolution of that course."""
 
 
+_LATE = 1.0 + 1e-6
+"""What comes at the end of a trial is in it, though its time may have been rounded up."""
+
+
+def within(t: Any, trial: float) -> Any:
+    """Which times [tau_syn] lie in a trial of that length."""
+    return t <= trial * _LATE
+
+
 @dataclass(frozen=True)
 class Counts:
     """Means over samples and replicas. The last axes, if any, are those of what was counted: grid times.
@@ -112,7 +121,7 @@ class Counter:
         self._trials = sorted(set(trials))
         dtype, n_replica = weights[0].dtype, len(weights[0])
         self._n_samples = n_samples
-        self._ends = np.array([trial * tau_syn for trial in self._trials], dtype)
+        self._ends = np.array([trial * _LATE * tau_syn for trial in self._trials], dtype)
         self._steps_per_unit = dtype.type(STEPS_PER_TAU / tau_syn)
         self._n_step = int(np.ceil(self._trials[-1] * STEPS_PER_TAU)) + 1
         # A padding that spikes is one more input, as often as it has places.

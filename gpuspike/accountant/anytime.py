@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.accountant.account import Clock, Use, energy_terms, overhead
-from gpuspike.accountant.activity import Activity, Counts
+from gpuspike.accountant.activity import Activity, Counts, within
 from gpuspike.accountant.prices import Prices
 from gpuspike.errors import PriceError
 
@@ -25,7 +25,7 @@ def anytime(activity: Activity, prices: Prices) -> dict[str, Any]:
         Energies are numbers or [low, high], None where a price is missing.
     """
     clock = Clock(prices)
-    known = activity.grid <= prices.trial
+    known = within(activity.grid, prices.trial)
     grid = activity.grid[known]
     ticks = clock.ticks(grid)
     right = np.where(activity.correct, activity.t_decision, np.inf)

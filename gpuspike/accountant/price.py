@@ -67,7 +67,7 @@ def observe(
     return Observed(results, counter.activity(results[counted].t_out, data[counted].labels))
 
 
-def accuracy_in_steps(
+def activity_in_steps(
     machine: Machine,
     weights: Sequence[Array],
     data: Labelled,
@@ -75,10 +75,9 @@ def accuracy_in_steps(
     loss: Loss,
     batch_size: int,
     tau_syn: float,
-) -> float | None:
-    """Share of the samples that a clocked chip decides rightly within its trial, mean over replicas.
+) -> Activity | None:
+    """What a network does whose spikes are heard at a chip's next time step; in between membranes are exact.
 
-    All spikes are heard at the chip's next time step; between two of them membranes are exact.
     None: without a clock, where a chip is emulated already, and where none can be.
     """
     if not isinstance(machine, Architecture) or not prices.clocked:
@@ -88,10 +87,9 @@ def accuracy_in_steps(
         clocked = Substrate(time_grid=tau_syn / prices.steps_per_tau)
         chip = EmulatedChip(clocked, machine.layers, machine.kernels, seeds)
         network = OnChip(machine, chip)
-        found = observe(network, weights, {"all": data}, "all", [prices], loss, batch_size, tau_syn).activity
+        return observe(network, weights, {"all": data}, "all", [prices], loss, batch_size, tau_syn).activity
     except GpuspikeError:
         return None
-    return float((found.correct & (found.t_decision <= prices.trial)).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +135,10 @@ class Cost:
         when += f", {100 * undecided:.3g} % never" if NOTED <= undecided < 1.0 else ""
         ties = self.summary["tied_share"]
         when += f", {100 * ties:.3g} % at a tie, for the lowest class" if ties >= TIES_NOTED else ""
-        exact = " of exact spike times" if self.summary.get("between_steps_share") else ""
-        clocked = self.summary.get("accuracy_in_steps")
-        exact += "" if clocked is None else f", {100 * clocked:.2f} % in its time steps"
+        clocked = self.summary.get("in_steps")
+        exact = " of spike times between its steps" if self.summary.get("between_steps_share") else ""
+        if clocked is not None:
+            exact = f" of exact spike times, {100 * clocked['accuracy']:.2f} % in its time steps"
         right = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.2f} %{exact}, "
         energy = f"{_told(self.energy_per_classification_J, 'J')} a classification"
         if self.refused:
@@ -165,13 +164,13 @@ def cost_of(
     class_names: Sequence[str],
     time_unit: str = "",
     steps: float = 1.0,
-    in_steps: Callable[[], float | None] = lambda: None,
+    in_steps: Callable[[], Activity | None] = lambda: None,
 ) -> Cost:
     """Prices what has been counted.
 
     Args:
         activity: counted with these prices among those of `observe`.
-        in_steps: `accuracy_in_steps`, asked where the counted spike times lie between the chip's steps.
+        in_steps: `activity_in_steps`, asked where the counted spike times lie between the chip's steps.
         time_unit: what is to be said of the tau_syn that is taken for the chip's.
         steps: see `neurobench`.
     """

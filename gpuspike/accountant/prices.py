@@ -8,6 +8,7 @@ explains the files.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,8 +120,10 @@ class Prices:
 
     @property
     def trial(self) -> float:
-        """How long a sample is presented [tau_syn]."""
+        """How long a sample is presented [tau_syn], in whole time steps of a clocked chip."""
         number = self.times["trial"]
+        if self.clocked:
+            return math.ceil(_point(number) * self.steps_per_tau * (1.0 - 1e-6)) / self.steps_per_tau
         return _point(number) / (1.0 if number.unit in UNITS["model time"] else _point(self.times["tau_syn"]))
 
     @property

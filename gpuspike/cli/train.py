@@ -368,13 +368,23 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None, around: S
             refuse("gpuspike-train", error)  # here, since Hydra would print a line of its own
         print(f"gpuspike-train: job {hydra_config.job.num} failed: {line(str(error))}", file=sys.stderr)
         raise error from None  # Hydra keeps it until the other jobs are done
+    except KeyboardInterrupt as stop:
+        place = Path(cfg.get("resume") or folder)
+        if stop.args or not any(place.glob("checkpoint*.npz")):
+            raise
+        raise KeyboardInterrupt(f"before its report was whole; {_kept(place)}") from None
     finally:
         remove_empty(folder, before)  # the one that Hydra made, if nothing was written to it
     if summary["run"]["interrupted"]:
-        more = f"gpuspike-train {shlex.quote(f'resume={config.resume or folder}')}"
-        if hydra_config.mode is RunMode.MULTIRUN:
-            sweep = shlex.quote(f"hydra.sweep.dir={hydra_config.sweep.dir}")
-            more = f"the same command with {sweep}"
         done = summary["run"]["epochs_done"]
-        raise KeyboardInterrupt(f"after epoch {done}; its checkpoint is kept, {more} goes on")
+        raise KeyboardInterrupt(f"after epoch {done}; {_kept(config.resume or folder)}")
     return float(summary["accuracy"]["validation"]["mean"])
+
+
+def _kept(folder: str | Path) -> str:
+    """That a run can go on, and how."""
+    config = HydraConfig.get()
+    more = f"gpuspike-train {shlex.quote(f'resume={folder}')}"
+    if config.mode is RunMode.MULTIRUN:
+        more = f"the same command with {shlex.quote(f'hydra.sweep.dir={config.sweep.dir}')}"
+    return f"its checkpoint is kept, {more} goes on"

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from gpuspike.accountant.account import NOTED, TIES_NOTED, UNKNOWN
 from gpuspike.report.run_page import NONE, readable
+from gpuspike.report.steps import of_steps
 from gpuspike.screen import Screen, clean
 
 ASSUMED = ("assumption", "reported, unchecked")
@@ -136,19 +137,6 @@ def of_ties(chip: Mapping[str, Any]) -> str:
     if share < TIES_NOTED:
         return ""
     return f"{readable(share, '%')} decided by a tie of output neurons, for the lowest class of them"
-
-
-def of_steps(chip: Mapping[str, Any]) -> str:
-    """That a clocked chip's accuracy is that of exact spike times; "" where they lie on its steps."""
-    if not chip.get("between_steps_share"):
-        return ""
-    if (clocked := chip.get("accuracy_in_steps")) is not None:
-        return (
-            f"accuracy is that of exact spike times; with spikes at its time steps {readable(clocked, '%')}"
-        )
-    return (
-        "accuracy is that of exact spike times, not of its time steps, which a substrate with time_grid has"
-    )
 
 
 def _table(network: str, shown: Sequence[str], ours: Sequence[Row], theirs: Sequence[Row]) -> Table:

@@ -15,6 +15,7 @@ from rich.text import Text
 from gpuspike.accountant.account import UNKNOWN
 from gpuspike.report.captions import CAPTIONS
 from gpuspike.report.page import NONE, is_number, picture, readable, section, table, write_page
+from gpuspike.report.steps import in_steps_told
 from gpuspike.screen import clean
 
 SPLITS = ("train", "validation", "test")
@@ -30,7 +31,7 @@ CHIP_ROWS = (
     ("undecided_share", "without a decision", "%"),
     ("tied_share", "decided by a tie, for the lowest class", "%"),
     ("between_steps_share", "decided between two of its time steps", "%"),
-    ("accuracy_in_steps", "accuracy with spikes at its time steps", "%"),
+    ("in_steps", "with spikes at its time steps", ""),
     ("within", "accuracy, these counted as wrong", "%"),
     ("slowest", "slowest class", ""),
     ("seconds_per_sample", "time per sample", "s"),
@@ -108,6 +109,7 @@ def _chip_rows(chip: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key in ("tied_share", "between_steps_share"):
         if not chip.get(key):
             values.pop(key, None)
+    values["in_steps"] = in_steps_told(chip) or None
     if chip.get("undecided_share"):
         values["within"] = chip.get("accuracy")
     slowest = section(chip, "slowest_class")

@@ -16,6 +16,7 @@ from gpuspike.errors import OutputError
 from gpuspike.report.figures.scatter import Point, scatter
 from gpuspike.report.figures.swept import against, heat_map
 from gpuspike.report.page import NONE, is_number, readable, section, write_page
+from gpuspike.report.steps import steps_of_jobs
 from gpuspike.report.sweep_results import (
     SEEDS,
     Outcome,
@@ -272,6 +273,7 @@ def _scatters(jobs: Sequence[JobResult], values: Mapping[str, Mapping[str, Typed
             f" line: jobs that no {other} beats in both. Bars are deviations over replicas and ranges of"
             " prices.</p>"
         )
+    same += [note] if (note := steps_of_jobs(section(job.summary, "chip") for job in jobs)) else []
     return text + "".join(f'<p class="soft">{escape(line)}.</p>' for line in same)
 
 

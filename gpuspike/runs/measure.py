@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.accountant import Activity, Prices, account, anytime
-from gpuspike.accountant.price import accuracy_in_steps, observe
+from gpuspike.accountant.price import activity_in_steps, observe
 from gpuspike.config.fitting import chip_label
 from gpuspike.network.network import Machine
 from gpuspike.runs.experiment import Experiment
@@ -102,10 +102,10 @@ def on_chip(
 
 def in_steps(
     parts: Experiment, network: Machine, weights: Sequence[Array], data: Labelled, prices: Prices
-) -> float | None:
-    """See `accuracy_in_steps`."""
+) -> Activity | None:
+    """See `activity_in_steps`."""
     size, unit = parts.rule.evaluation_batch_size, parts.config.model.tau_syn
-    return accuracy_in_steps(network, weights, data, prices, parts.loss, size, unit)
+    return activity_in_steps(network, weights, data, prices, parts.loss, size, unit)
 
 
 def _ratio(ours: float | None, chip: float | list[float] | None) -> float | list[float] | None:

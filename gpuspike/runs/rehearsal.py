@@ -53,11 +53,14 @@ def prepare_kernels(
             highlight=False,
         )
 
+    def hear() -> None:
+        console.print("kernels  stops when this one is compiled; Ctrl-C again stops at once", **LINE)
+
     with (
         console.status("preparing kernels"),
         compiling(say),
         beside((*others, _read_matplotlib)) as join,
-        StopRequest() as stop,  # the compiler loses an interruption that comes at the wrong moment
+        StopRequest(hear) as stop,  # the compiler loses an interruption that comes at the wrong moment
         uncollected(lasting=True),
     ):
         # A step's job first: another process can compile a share of it, and then all of the rest.
@@ -91,7 +94,7 @@ def _read_matplotlib() -> None:
 def what_runs(parts: Experiment, *, training: bool) -> str:
     """What kernels are for, as far as others would be compiled for something else."""
     learns = parts.config.optimizer.name, parts.config.training.loss, parts.config.training.silence.value
-    work = f"training ({', '.join(learns)}) and answers" if training else "answers"
+    work = f"training ({', '.join(learns)}) and answers" if training else "evaluations"
     chip = "" if parts.substrate.ideal else ", on an emulated chip"
     taus = ", with time constants of their own" if _own_taus(parts) else ""
     return f"{work} in {parts.config.dtype.value}{chip}{taus}"
@@ -162,8 +165,9 @@ class StopRequest:
     A second Ctrl-C stops at once.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, heard: Callable[[], object] = lambda: None) -> None:
+        """`heard` is called when it is asked."""
+        self.asked, self._heard = False, heard
 
     def __enter__(self) -> StopRequest:
         # Only the main thread may set handlers; elsewhere the program around us handles Ctrl-C.
@@ -180,3 +184,4 @@ class StopRequest:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        self._heard()

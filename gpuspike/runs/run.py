@@ -19,8 +19,9 @@ from gpuspike.errors import OutputError
 from gpuspike.network.parameters import Parameters
 from gpuspike.report import run_page as report
 from gpuspike.report.captions import captions
-from gpuspike.report.comparison import of_steps, of_ties
+from gpuspike.report.comparison import of_ties
 from gpuspike.report.figures.names import boxes
+from gpuspike.report.steps import of_steps
 from gpuspike.runs.drawing import draw
 from gpuspike.runs.experiment import Experiment, build, new_trainer
 from gpuspike.runs.measure import chip_arrays, examine, measure, on_chip, summarize
