@@ -24,6 +24,7 @@ from gpuspike import forks
 from gpuspike.kernels.cpu import beside
 from gpuspike.kernels.cpu.compiler import _First, compiling, njit, pieces, shared
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no second process")
 TYPES = (types.float64[::1], types.float64)
 
 
@@ -119,7 +120,7 @@ def is_tidy() -> bool:
     return shared.wait is None and not shared.only_second and not beside._begun and not beside._offered
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="there is no second process")
+@linux
 def test_a_job_is_put_together_of_what_two_processes_compiled(tmp_path: Path) -> None:
     job, there = new_job(), tmp_path / "there"
 
@@ -235,6 +236,7 @@ def test_half_a_message_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     _alone()
 
 
+@linux
 def test_the_other_process_does_not_outlive_an_interruption(tmp_path: Path) -> None:
     there = tmp_path / "there"
 

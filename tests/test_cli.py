@@ -617,7 +617,7 @@ def test_the_wheel_holds_the_configuration_and_the_type_marker_and_works(tmp_pat
     assert "batch_size: 150" in answer.stdout
 
 
-def test_ctrl_c_before_the_report_is_whole_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_before_the_end_says_how_to_go_on(tmp_path: Path) -> None:
     code = """
 import sys
 from gpuspike.runs import run
@@ -637,4 +637,4 @@ train()
     )
     assert answer.returncode == 130
     more = f"its checkpoint is kept, gpuspike-train resume={tmp_path / 'run'} goes on"
-    assert answer.stderr == f"gpuspike-train: interrupted before its report was whole; {more}\n"
+    assert answer.stderr == f"gpuspike-train: interrupted before its end; {more}\n"

@@ -370,7 +370,7 @@ def test_a_price_is_that_of_a_run(prices: str) -> None:
     samples = parts.dataset.test
     data = {"test": Labelled(parts.receive(samples.features), samples.labels)}
     measured = measure(parts, parts.network, weights, data, "test", [parts.prices])
-    run = on_chip(parts, measured, parts.prices, parts.network, weights, data["test"])
+    run = on_chip(parts, measured, parts.prices)
     model = job.config.model
     net = gs.Network(
         [4, 120, 3], model.bias_times, weight_mean=model.weight_mean, weight_std=model.weight_std

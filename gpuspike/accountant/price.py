@@ -32,10 +32,12 @@ class Observed:
     Attributes:
         results: by split.
         activity: counted on one of them.
+        in_steps: the same with spikes at a clocked chip's time steps, see `activity_in_steps`.
     """
 
     results: dict[str, Evaluation]
     activity: Activity
+    in_steps: Callable[[Prices], Activity | None]
 
 
 def observe(
@@ -64,7 +66,12 @@ def observe(
         name: evaluate(machine, weights, split, loss, batch_size, counter if name == counted else None)
         for name, split in data.items()
     }
-    return Observed(results, counter.activity(results[counted].t_out, data[counted].labels))
+    split = data[counted]
+    return Observed(
+        results,
+        counter.activity(results[counted].t_out, split.labels),
+        lambda chip: activity_in_steps(machine, weights, split, chip, loss, batch_size, tau_syn),
+    )
 
 
 def activity_in_steps(

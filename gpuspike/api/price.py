@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpuspike.accountant import Activity, Prices, find, read_prices
-from gpuspike.accountant.price import Cost, activity_in_steps, cost_of, observe
+from gpuspike.accountant import Prices, find, read_prices
+from gpuspike.accountant.price import Cost, cost_of, observe
 from gpuspike.accountant.spikes import Recording, activity, as_array, for_recording, recording
 from gpuspike.api.checks import class_labels, n_classes, spike_times
 from gpuspike.api.decide import require_network
@@ -64,14 +64,17 @@ def price(
     known = class_labels("labels", labels, len(t_in), classes)
     names = _names(class_names, classes)
     recipe = net.told_recipe if isinstance(net.told_recipe, Recipe) else Recipe()  # no price has its loss
-    loss, size = recipe.make_loss(net.architecture.kernels, net.tau_syn), recipe.evaluation_batch_size
-    weights, given = net.parameters.weights, Labelled(net.architecture.receive(t_in[None], sort=False), known)
-    observed = observe(net.machine, weights, {"given": given}, "given", [chip], loss, size, net.tau_syn)
-
-    def in_steps() -> Activity | None:
-        return activity_in_steps(net.machine, weights, given, chip, loss, size, net.tau_syn)
-
-    return cost_of(observed.activity, chip, names, _time_unit(net), in_steps=in_steps)
+    observed = observe(
+        net.machine,
+        net.parameters.weights,
+        {"given": Labelled(net.architecture.receive(t_in[None], sort=False), known)},
+        "given",
+        [chip],
+        recipe.make_loss(net.architecture.kernels, net.tau_syn),
+        recipe.evaluation_batch_size,
+        net.tau_syn,
+    )
+    return cost_of(observed.activity, chip, names, _time_unit(net), in_steps=lambda: observed.in_steps(chip))
 
 
 def _time_unit(net: Network) -> str:

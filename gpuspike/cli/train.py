@@ -372,7 +372,7 @@ def _train(cfg: DictConfig, before: set[Path], together: Sweep | None, around: S
         place = Path(cfg.get("resume") or folder)
         if stop.args or not any(place.glob("checkpoint*.npz")):
             raise
-        raise KeyboardInterrupt(f"before its report was whole; {_kept(place)}") from None
+        raise KeyboardInterrupt(f"before its end; {_kept(place)}") from None
     finally:
         remove_empty(folder, before)  # the one that Hydra made, if nothing was written to it
     if summary["run"]["interrupted"]:

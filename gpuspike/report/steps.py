@@ -27,7 +27,7 @@ def in_steps_told(chip: Mapping[str, Any]) -> str:
 
 
 def of_steps(chip: Mapping[str, Any]) -> str:
-    """Whose spike times a clocked chip's figures are of, if not its steps', with those of these; or ""."""
+    """That a chip's figures are of spike times between its steps, and what they are at these; or ""."""
     if not chip.get("between_steps_share"):
         return ""
     if told := in_steps_told(chip):

@@ -235,8 +235,7 @@ def evaluate(config: EvaluateConfig, console: Console, overrides: Sequence[str] 
     measured = measure(parts, prepared.machine, prepared.weights, data, split, prepared.prices)
     result = measured.results[split]
     keys = answer_keys(prepared.prices, prepared.shown)
-    counted = prepared.machine, prepared.weights, data[split]
-    each = [on_chip(parts, measured, prices, *counted) for prices in prepared.prices]
+    each = [on_chip(parts, measured, prices) for prices in prepared.prices]
     accounts = dict(zip(keys, each, strict=True))
     answer = plain(
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.accountant import Activity, Prices, account, anytime
-from gpuspike.accountant.price import activity_in_steps, observe
+from gpuspike.accountant.price import observe
 from gpuspike.config.fitting import chip_label
 from gpuspike.network.network import Machine
 from gpuspike.runs.experiment import Experiment
@@ -31,12 +31,13 @@ class Measured:
 
     Attributes:
         results: by split.
-        activity: counted on one of them.
+        activity: counted on one of them;  in_steps: in a clocked chip's time steps.
         speed: what the emulation took, for summary.json's "emulator".
     """
 
     results: dict[str, Evaluation]
     activity: Activity
+    in_steps: Callable[[Prices], Activity | None]
     speed: dict[str, Any]
 
 
@@ -65,32 +66,18 @@ def measure(
         "inference_samples_per_s": samples / seconds,
         "inference_J_per_sample": None if gpu.joules is None else gpu.joules / samples,
     }
-    return Measured(results, observed.activity, speed)
+    return Measured(results, observed.activity, observed.in_steps, speed)
 
 
-def on_chip(
-    parts: Experiment,
-    measured: Measured,
-    prices: Prices,
-    network: Machine,
-    weights: Sequence[Array],
-    data: Labelled,
-) -> dict[str, Any]:
+def on_chip(parts: Experiment, measured: Measured, prices: Prices) -> dict[str, Any]:
     """What a chip would have needed, and how the emulation compares.
-
-    Args:
-        network, weights, data: what was counted.
 
     Returns:
         The parts "chip" and "anytime" of summary.json. In "chip", "emulator_time_ratio" and
         "emulator_energy_ratio" say how many times the chip's time and energy a sample took here.
     """
-    chip = account(
-        measured.activity,
-        prices,
-        parts.dataset.class_names,
-        lambda: in_steps(parts, network, weights, data, prices),
-    )
+    names = parts.dataset.class_names
+    chip = account(measured.activity, prices, names, lambda: measured.in_steps(prices))
     chip["substrate"] = chip_label(parts.config.substrate)
     joules = measured.speed["inference_J_per_sample"]
     chip["emulator_time_ratio"] = _ratio(
@@ -98,14 +85,6 @@ def on_chip(
     )
     chip["emulator_energy_ratio"] = _ratio(joules, chip["energy_per_classification_J"])
     return {"chip": chip, "anytime": anytime(measured.activity, prices)}
-
-
-def in_steps(
-    parts: Experiment, network: Machine, weights: Sequence[Array], data: Labelled, prices: Prices
-) -> Activity | None:
-    """See `activity_in_steps`."""
-    size, unit = parts.rule.evaluation_batch_size, parts.config.model.tau_syn
-    return activity_in_steps(network, weights, data, prices, parts.loss, size, unit)
 
 
 def _ratio(ours: float | None, chip: float | list[float] | None) -> float | list[float] | None:

@@ -13,11 +13,11 @@ import numpy as np
 from rich.console import Console
 
 from gpuspike.accountant import Counter, Prices
+from gpuspike.accountant.price import activity_in_steps
 from gpuspike.backend import crowded
 from gpuspike.kernels import LayerState
 from gpuspike.report.figures.library import lazy_matplotlib
 from gpuspike.runs.experiment import Experiment, new_trainer
-from gpuspike.runs.measure import in_steps
 from gpuspike.runs.memory import uncollected
 from gpuspike.screen import LINE, warn
 from gpuspike.substrate import EmulatedChip, OnChip
@@ -76,13 +76,14 @@ def prepare_kernels(
 
 
 def rehearse_steps(parts: Experiment, prices: Sequence[Prices]) -> None:
-    """What `measure.in_steps` runs, for the first of the chips that have time steps."""
+    """What `activity_in_steps` runs, for the first of the chips that have time steps."""
     if parts.substrate.ideal and (clocked := [one for one in prices if one.clocked]):
         parts = parts.of_replica(0)
         network, dtype = parts.network, parts.config.dtype.value
         weights = [np.ones((1, layer.n_pre, layer.n_post), dtype) for layer in network.layers]
         t_in = np.zeros((1, 1, network.layers[0].n_in), dtype)
-        in_steps(parts, network, weights, Labelled(network.receive(t_in), np.zeros(1, np.int64)), clocked[0])
+        data = Labelled(network.receive(t_in), np.zeros(1, np.int64))
+        activity_in_steps(network, weights, data, clocked[0], parts.loss, 1, parts.config.model.tau_syn)
 
 
 def _read_matplotlib() -> None:

@@ -214,8 +214,7 @@ def _run(
     measured = measure(parts, examined, weights, data, "test", [parts.prices])
     results = measured.results
     summary = summarize(parts, experiment, trainer.step.kind, records, measured, interrupted)
-    summary |= on_chip(parts, measured, parts.prices, examined, weights, data["test"])
-    summary |= {"neurobench": neurobench(measured.activity)}
+    summary |= on_chip(parts, measured, parts.prices) | {"neurobench": neurobench(measured.activity)}
     summary |= {"substrate": examine(parts, examined, weights, data)} | {"provenance": provenance}
     summary["run"] |= {key: book[key] for key in ("overrides", "resumed", "resumptions", "date")}
     with console.status("drawing figures"):
