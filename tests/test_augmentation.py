@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from gpuspike.datasets.encoding import pixel_latency
 from gpuspike.errors import ConfigError, Mistakes, ValueRangeError
-from gpuspike.training.augmentation import RandomShift, RandomWarp
+from gpuspike.kernels import load
+from gpuspike.training.augmentation import RandomShift, RandomWarp, WithOpposites
 
 SIDE, MOST, BLACK = 5, 2, 2.0
 
@@ -191,6 +192,25 @@ def test_a_replica_is_warped_as_alone_and_each_batch_anew() -> None:
     assert (together[0] != together[1]).any()
     for other in (after([5, 6], epoch=1), after([5, 6], batch=1)):
         assert (other != together).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("negatives", [False, True])
+def test_kernels_warp_to_the_same_bits(dtype: Any, silent: bool, negatives: bool) -> None:
+    warp: Any = RandomWarp(SIZE, TIMES[silent], **ALL)
+    before = pictures(2, 30, silent=silent, dtype=dtype)
+    if negatives:
+        levels = np.random.default_rng(2).integers(256, size=(2, 30, SIZE * SIZE))
+        both = TIMES[silent].astype(dtype)[np.stack([levels, 255 - levels], axis=-1)]
+        before = np.concatenate([both.reshape(2, 30, -1), before[:, :, -1:]], axis=2)
+        warp = WithOpposites(warp, TIMES[silent])
+    expected, got = before.copy(), before.copy()
+    warp(expected, [3, 4], 5, 7)
+    warp(got, [3, 4], 5, 7, load("cpu"))
+    assert (expected != before).any()
+    np.testing.assert_array_equal(got, expected)
+    warp(np.empty((2, 0, before.shape[2]), dtype), [3, 4], 5, 7, load("cpu"))
 
 
 @pytest.mark.parametrize(

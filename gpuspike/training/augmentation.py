@@ -70,13 +70,16 @@ class RandomShift:
         """
         return np.stack([own.integers(2 * self.most + 1, size=(2, n_batch)) for own in streams])
 
-    def __call__(self, t_in: Array, seeds: Sequence[int], epoch: int, batch: int) -> None:
+    def __call__(
+        self, t_in: Array, seeds: Sequence[int], epoch: int, batch: int, kernels: Any = None
+    ) -> None:
         """Shifts in place.
 
         Args:
             t_in: (n_replica, n_batch, n_pre) spike times of the pixels, row by row; bias spikes behind
                 them stay.
             seeds: of the replicas;  epoch, batch: the rest of the draw's address.
+            kernels: of a backend, which warp images if they have a `warp`, to the same bits; None: NumPy.
         """
         n_replica, n_batch = t_in.shape[:2]
         side, most = self.side, self.most
@@ -168,13 +171,30 @@ class RandomWarp:
             out[:, N_AFFINE:] = self.elastic / _MEAN_SQUARE * own.standard_normal((n_batch, 2 * n_knots))
         return out
 
-    def __call__(self, t_in: Array, seeds: Sequence[int], epoch: int, batch: int) -> None:
-        """Warps in place; arguments as for `RandomShift`."""
+    def __call__(
+        self,
+        t_in: Array,
+        seeds: Sequence[int],
+        epoch: int,
+        batch: int,
+        kernels: Any = None,
+        *,
+        negatives: bool = False,
+    ) -> None:
+        """Warps in place; arguments as for `RandomShift`.
+
+        Args:
+            negatives: each pixel is followed by its negative, which follows it; of kernels alone.
+        """
         n_batch, side = t_in.shape[1], self.side
         dark, per_level = self.scale()
-        times = self.times.astype(t_in.dtype)
         streams = (stream(seed, Purpose.AUGMENTATION, epoch, batch) for seed in seeds)
-        for r, numbers in enumerate(self.draw(n_batch, streams)):
+        drawn = self.draw(n_batch, streams)
+        if _warps(kernels):
+            kernels.warp(t_in, self.basis, self.times, dark, per_level, drawn, negatives=negatives)
+            return
+        times = self.times.astype(t_in.dtype)
+        for r, numbers in enumerate(drawn):
             old = t_in[r, :, : side * side].astype(np.float64)
             levels = np.zeros((n_batch, side + 2, side + 2))  # black all around
             inner = np.where(old < np.inf, (dark - old) * per_level, 0.0)
@@ -232,14 +252,24 @@ class WithOpposites:
     change: RandomShift | RandomWarp
     times: NDArray[np.float64]
 
-    def __call__(self, t_in: Array, seeds: Sequence[int], epoch: int, batch: int) -> None:
+    def __call__(
+        self, t_in: Array, seeds: Sequence[int], epoch: int, batch: int, kernels: Any = None
+    ) -> None:
         """Changes in place; arguments as for `RandomShift`."""
+        if isinstance(self.change, RandomWarp) and _warps(kernels):
+            self.change(t_in, seeds, epoch, batch, kernels, negatives=True)
+            return
         n_both = 2 * self.change.side**2
         pixels = np.ascontiguousarray(t_in[:, :, :n_both:2])
         self.change(pixels, seeds, epoch, batch)
         rising = self.times.astype(t_in.dtype)[::-1]
         t_in[:, :, :n_both:2] = pixels
         t_in[:, :, 1:n_both:2] = rising[255 - np.searchsorted(rising, pixels)]
+
+
+def _warps(kernels: Any) -> bool:
+    """Whether a backend's kernels warp images."""
+    return getattr(kernels, "warp", None) is not None
 
 
 def drawn(

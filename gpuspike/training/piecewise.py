@@ -48,7 +48,7 @@ class PiecewiseStep(HostStep):
         samples = self._order[:, number * rule.presented : (number + 1) * rule.presented]
         received = train.received.take(samples, with_order=rule.keeps_inputs)
         if rule.augment is not None:
-            rule.augment(received.t_in, self._seeds, self._epoch, number)
+            rule.augment(received.t_in, self._seeds, self._epoch, number, self._network.kernels)
         if rule.input_noise:
             # The bias spikes, which the chip makes itself, stay where they are.
             n_in, purpose = self._network.layers[0].n_in, Purpose.INPUT_NOISE

@@ -19,6 +19,7 @@ from gpuspike.kernels.cpu import convolution as convolution
 from gpuspike.kernels.cpu import deciding as _deciding
 from gpuspike.kernels.cpu import descent as _descent
 from gpuspike.kernels.cpu import forward as _forward
+from gpuspike.kernels.cpu import images as _images
 from gpuspike.kernels.cpu import leaves as _leaves
 from gpuspike.kernels.cpu import loss as _loss
 from gpuspike.kernels.cpu import normals as _update
@@ -36,6 +37,7 @@ compiling, with_second_process = _compiler.compiling, _beside.offered
 spike_order = _sort.spike_order
 jitter, normals = _update.jitter, _update.normals
 score, descend = _loss.score, _descent.descend
+warp = _images.warp
 count_silent, place = reference_step.count_silent, reference_step.place
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gpuspike.kernels import Array
+from gpuspike.kernels.cpu.arrays import bare, keep
 from gpuspike.kernels.cpu.compiler import njit
+from gpuspike.kernels.cpu.records import Warp
+from gpuspike.kernels.cpu.team import enter, leave, run, tasks
 
 
 @njit(error_model="numpy")
@@ -87,3 +92,51 @@ def warp_image(image, warp, numbers, levels, lines, out):
             out[y * side + x] = times[min(max(level, 0), 255)]
     for i in range(side * side, out.size):
         out[i] = image[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _warp_job(control, is_caller, n_tasks, n_pieces, t_in, warp, every):
+    """`warp_image` of all samples, in place; see `warp`."""
+    enter(control, is_caller)
+    n_batch, n_pixels = t_in.shape[1], len(warp.basis) ** 2
+    levels, lines = warp_room(warp)
+    room = np.empty((2, n_pixels), t_in.dtype)
+    old, new = bare(room)[0], bare(room)[1]
+    for task in tasks(control, n_tasks, n_pieces):
+        r, b = task // n_batch, task % n_batch
+        image = t_in[r, b]
+        for i in range(n_pixels):
+            old[i] = image[every * i]
+        warp_image(old, warp, warp.numbers[r, b], levels, lines, new)
+        for i in range(n_pixels):
+            image[every * i] = new[i]
+        if every == 2:
+            for i in range(n_pixels):
+                t = np.float64(new[i])
+                level = math.floor((warp.dark - t) * warp.per_level + 0.5) if t < math.inf else 0
+                image[2 * i + 1] = warp.times[255 - level]
+    keep(room)
+    return leave(control, is_caller, n_pieces)
+
+
+def warp(
+    t_in: Array,
+    basis: NDArray[np.float64],
+    times: NDArray[np.float64],
+    dark: float,
+    per_level: float,
+    numbers: NDArray[np.float64],
+    *,
+    negatives: bool = False,
+) -> None:
+    """Warps images in place, with the bits of `training.augmentation.RandomWarp`.
+
+    Args:
+        t_in: (n_replica, n_batch, n_pre) spike times of the pixels, row by row; bias spikes behind them stay.
+        basis, times, dark, per_level, numbers: see `records.Warp`.
+        negatives: each pixel is followed by its negative.
+    """
+    n_tasks = t_in.shape[0] * t_in.shape[1]
+    if n_tasks:
+        record = Warp(basis, times.astype(t_in.dtype), dark, per_level, numbers)
+        run(_warp_job, (n_tasks, n_tasks, t_in, record, 2 if negatives else 1))
