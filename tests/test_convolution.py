@@ -19,6 +19,7 @@ from gpuspike.errors import BackendError, ConfigError, ValueRangeError
 from gpuspike.kernels import load
 from gpuspike.kernels.bias import with_bias
 from gpuspike.kernels.convolution import Convolution
+from gpuspike.kernels.cpu import patches
 from gpuspike.network import convolved, passes
 from gpuspike.network.layers import LayerInput
 from gpuspike.network.network import Architecture
@@ -259,6 +260,53 @@ def test_shifted_in_time_it_answers_later(shift: float) -> None:
     net = gs.Network([(5, 5), {"conv": 3, "kernel": 3}, {"pool": 3}, 2], backend="cpu")
     t_in = np.random.default_rng(0).uniform(0.15, 2.0, (4, 25))
     np.testing.assert_allclose(net(t_in + shift), net(t_in) + shift, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_far_from_time_0_it_answers_as_near_it(neuron: gs.LIF) -> None:
+    layer = Convolution((6, 7, 2), 5, 3, pool=2)
+    t_in, w = inputs(layer, 1, 1)
+    t_in = np.where(t_in == math.inf, math.inf, 0.25 * np.round(4.0 * t_in))
+    grad = np.random.default_rng(0).normal(size=(2, 3, layer.n_out))
+    near, *near_grads = run("cpu", layer, t_in, w, neuron, grad)
+    far, *far_grads = run(
+        "cpu", layer, t_in + 128.0, w, neuron, grad
+    )  # growths from time 0 would lose digits
+    np.testing.assert_allclose(far.t_out, near.t_out + 128.0, rtol=0, atol=1e-10)
+    for one, other in zip(near_grads, far_grads, strict=True):
+        close(other, one, 1e-8)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("picks", [patches.PICKS, False])
+def test_spikes_of_each_patch_are_picked_in_their_order(
+    seed: int, picks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, n_bias = drawn(seed, silent_padding=False)
+    t_in, _ = inputs(layer, n_bias, seed, 1, 1)
+    of, n_pre = patches.sizes(layer), layer.fan_in + n_bias
+    expected = layer.patches(t_in)[0]
+    names = ("layout", "image_spikes", "band_spikes", "patch_spikes")
+    parts: dict[str, Any] = {name: getattr(patches, name) for name in names}
+    if not picks:  # one by one, as processors do that cannot pick; compiled for this one they would not
+        monkeypatch.setattr(patches, "PICKS", False)
+        parts = {name: getattr(part, "py_func", part) for name, part in parts.items()}
+    times = np.empty(patches.n_padded(of) + n_bias)
+    patches.pad(t_in[0, 0], layer.pad_time, of, times)
+    image, band = patches.room_for_spikes(times.size), patches.room_for_spikes(times.size)
+    order = np.empty(n_pre + 8, np.int64)
+    at, grown = np.empty(n_pre + 16), np.empty(n_pre + 16)
+    in_order = np.argsort(times, kind="stable")
+    n_image, known = parts["image_spikes"](times, in_order, parts["layout"](of, n_bias), 1.5, image)
+    assert known
+    for p, patch in enumerate(expected):
+        y, x = divmod(p, layer.grid[1])
+        n_band = parts["band_spikes"](image, n_image, of, y, band)
+        n = parts["patch_spikes"](band, n_band, of, x, order, at, grown)
+        assert n == np.isfinite(patch).sum()
+        np.testing.assert_array_equal(order[:n], np.argsort(patch, kind="stable")[:n])
+        np.testing.assert_array_equal(at[:n], np.sort(patch)[:n])
+        np.testing.assert_allclose(grown[:n], np.exp(at[:n] / 1.5), rtol=1e-14)
 
 
 def test_an_image_moved_by_the_stride_moves_the_answer() -> None:

@@ -20,25 +20,26 @@ from gpuspike.kernels.convolution import Convolution
 from gpuspike.kernels.cpu.arrays import bare, in_vectors, keep, named
 from gpuspike.kernels.cpu.backward_room import transpose
 from gpuspike.kernels.cpu.compiler import njit
-from gpuspike.kernels.cpu.events import HEAD
-from gpuspike.kernels.cpu.neurons import solve_samples
+from gpuspike.kernels.cpu.events import HEAD, bare_room, prepare_sorted
+from gpuspike.kernels.cpu.neurons import room_to_prepare, solve_prepared
 from gpuspike.kernels.cpu.patches import (
-    band_space,
+    band_spikes,
+    bared,
     corner,
     crop,
-    gather,
-    move,
+    image_spikes,
+    layout,
     n_padded,
-    new_row,
-    new_sample,
     pack,
     pad,
+    patch_spikes,
+    room_for_spikes,
     sizes,
-    tell,
     wide,
 )
 from gpuspike.kernels.cpu.products import kernel
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
+from gpuspike.kernels.cpu.simd_patches import LANES
 from gpuspike.kernels.cpu.slopes import input_terms, window
 from gpuspike.kernels.cpu.solve import exp_vectorised, rise
 from gpuspike.kernels.cpu.sort import finite_range, sort_row, sort_space
@@ -87,45 +88,50 @@ def _forward_job(
     n_bias = t_in.shape[2] - sizes.rows * sizes.columns * sizes.channels
     times = np.empty(n_padded(sizes) + n_bias, t_in.dtype)
     in_order, space = np.empty(times.size, np.int64), sort_space(times.size, times)
-    band = band_space(sizes, n_bias)
+    told, spikes = layout(sizes, n_bias), (room_for_spikes(times.size), room_for_spikes(times.size))
+    image, band = bared(spikes[0]), bared(spikes[1])
     room = (
-        np.empty((PATCHES, n_pre), t_in.dtype), np.empty((PATCHES, n_pre), np.int64),
-        np.empty((PATCHES, HEAD + n_pre), np.int32), np.empty((2, PATCHES, n_maps), t_in.dtype),
-        np.empty(PATCHES, np.int64), np.empty(n_positions, np.int64),
+        np.empty((PATCHES, n_pre + LANES), np.int64), np.empty((PATCHES, HEAD + n_pre), np.int32),
+        np.empty((2, PATCHES, n_maps), t_in.dtype), np.empty(PATCHES, np.int64), np.empty(n_positions, np.int64),
     )  # fmt: skip
-    patches, order, events = bare(room[0]), bare(room[1]), bare(room[2])
-    cross, rises, place, blank = bare(room[3])[0], bare(room[3])[1], bare(room[4]), bare(room[5])
+    order, events, place, blank = bare(room[0]), bare(room[1]), bare(room[3]), bare(room[4])
+    cross, rises = bare(room[2])[0], bare(room[2])[1]
+    room_of_events = room_to_prepare(PATCHES, n_pre, weights)
+    prepared = bare_room(room_of_events)
     for task in tasks(control, n_tasks, n_pieces):
         r, b = task // n_batch, task % n_batch
         pad(t_in[r if t_in.shape[0] > 1 else 0, b], around, sizes, times)
         sort_row(times, in_order, space)
-        new_sample(in_order, band)
-        n_blank, before, first_blank, blank_time = 0, -1, -1, times.dtype.type(0.0)
+        n_image, known = image_spikes(times, in_order, told, c.tau_slow, image)
+        n_blank, first_blank, blank_time, n_band = 0, -1, 0.0, 0
         n = 0
         for p in range(n_positions):
             x = p % sizes.grid_columns
             if x == 0:
-                new_row(sizes, p // sizes.grid_columns, band)
-                before = -1
-            is_blank, n_spikes = gather(times, sizes, corner(sizes, p), patches[n])
-            if is_blank and first_blank >= 0 and patches[n, 0] == blank_time:
+                n_band = band_spikes(image, n_image, sizes, p // sizes.grid_columns, band)
+            own = prepared[0][n]
+            n_spikes = patch_spikes(band, n_band, sizes, x, order[n], own, prepared[2][0, n])
+            is_blank = n_spikes == 0 or (n_spikes == n_pre and own[0] == own[n_spikes - 1])
+            at = own[0] if n_spikes > 0 else math.inf
+            if is_blank and first_blank >= 0 and at == blank_time:
                 blank[n_blank] = p
                 n_blank += 1
             else:
                 if is_blank and first_blank < 0:
-                    first_blank, blank_time = p, patches[n, 0]
-                move(sizes, before, x, band)
-                tell(sizes, x, n_spikes, band, order[n])
-                before = x
+                    first_blank, blank_time = p, at
+                if known:
+                    prepare_sorted(n, n_spikes, known, c, mode, events, prepared)
+                else:
+                    prepare_sorted(n, n_spikes, None, c, mode, events, prepared)
                 place[n] = p
                 n += 1
             if n == PATCHES or (n > 0 and p + 1 == n_positions):
-                solve_samples(
-                    patches[:n], order[:n], weights[r], nothing, 0, n_vectors, mode, c, math.inf, events[:n], None,
-                    cross[:n], cross[:n], rises[:n],
+                solve_prepared(
+                    order, weights[r], nothing, 0, n_vectors, mode, c, events, prepared, None, cross[:n], rises[:n],
                 )  # fmt: skip
                 for m in range(n):
-                    t_cross[r, b, place[m]], slope[r, b, place[m]] = cross[m], rises[m]
+                    for j in range(n_maps):  # an assignment of rows takes longer than short ones' copying
+                        t_cross[r, b, place[m], j], slope[r, b, place[m], j] = cross[m, j], rises[m, j]
                 n = 0
         for m in range(n_blank):
             t_cross[r, b, blank[m]], slope[r, b, blank[m]] = (
@@ -134,7 +140,7 @@ def _forward_job(
             )
         if sizes.pool > 1:
             _hear(t_cross[r, b], sizes, t_out[r, b])
-    keep(room)
+    keep((room, room_of_events, spikes))
     return leave(control, is_caller, n_pieces)
 
 

@@ -10,7 +10,9 @@ import math
 import numpy as np
 
 from gpuspike.kernels.constants import EQUAL, GENERAL, GROUPS_FROM
+from gpuspike.kernels.cpu.arrays import bare
 from gpuspike.kernels.cpu.compiler import njit
+from gpuspike.kernels.cpu.simd_patches import LANES, equal_events
 from gpuspike.kernels.cpu.solve import anchored, exp_vectorised, moved, rise, solve
 
 FLAT = 0.02
@@ -167,16 +169,22 @@ def polish(
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def _segment(times, growth, position, a1, a2, c1, c2, drive, mode, rate_slow, rate_fast, rate):
+def _segment(times, known, growth, position, a1, a2, c1, c2, drive, mode, rate_slow, rate_fast, rate):
     """`prepare` for the events of one segment, but for the last one's test.
+
+    Where `growth` is known, from whatever time on, it is made that from the anchor; `known` is None where it is not.
 
     Arrays are the segment's parts of rows: loops that begin at 0 vectorise, others do not.
     """
     n, anchor = times.size, times[0]
+    scale = 1.0 if known is None else 1.0 / growth[0]
     if mode == EQUAL:
         for k in range(n):
             x = times[k] - anchor
-            a = exp_vectorised(x * rate_slow)
+            if known is None:
+                a = exp_vectorised(x * rate_slow)
+            else:
+                a = growth[k] * scale
             growth[k], position[k] = a, x
             a1[k], a2[k] = a, a * x
     else:
@@ -187,7 +195,10 @@ def _segment(times, growth, position, a1, a2, c1, c2, drive, mode, rate_slow, ra
             for k in range(n):
                 position[k] = (exp_vectorised(rate * (times[k] - anchor)) - 1.0) / rate
         for k in range(n):
-            a = exp_vectorised((times[k] - anchor) * rate_slow)
+            if known is None:
+                a = exp_vectorised((times[k] - anchor) * rate_slow)
+            else:
+                a = growth[k] * scale
             growth[k] = a
             a1[k], a2[k] = a, a * position[k]
     for k in range(n - 1):
@@ -275,75 +286,106 @@ def grouped(t_in, order, widest, may_group, times, events):
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def prepare(
-    t_in,
-    order,
-    until,
-    widest,
-    may_group,
-    drive,
-    mode,
-    tau_slow,
-    tau_fast,
-    rate,
-    reach,
-    times,
-    events,
-    starts,
-    growth,
-    position,
-    coefficients,
-    n_segments,
-):
-    """What the sweep and the solution need of every event; arrays are out, but for the first two.
+def _anchored(b, count, until, known, constants, mode, events, room):
+    """Sets anchors among `count` events of a sample, and finds what the sweep and the solution need of each.
+
+    Args:
+        b: the sample;  known: see `_segment`; the rest as for `prepare`.
+    """
+    tau_slow, tau_fast, rate, drive = constants.tau_slow, constants.tau_fast, constants.rate, constants.drive
+    times, starts, (growth, position), coefficients = (
+        room[0][b],
+        room[1][b],
+        (room[2][0, b], room[2][1, b]),
+        room[3],
+    )
+    c1, c2 = coefficients[2, b], coefficients[3, b]
+    rate_slow, rate_fast, far = 1.0 / tau_slow, 1.0 / tau_fast, constants.reach * tau_fast
+    segments = 0
+    first = 0
+    while first < count:
+        anchor = times[first]
+        last = first + 1
+        if times[count - 1] - anchor <= far:
+            last = count
+        else:
+            while last < count and times[last] - anchor <= far:
+                last += 1
+        starts[segments] = first
+        segments += 1
+        alone = False
+        if known is not None:
+            alone = mode == EQUAL and first == 0 and last == count
+        if alone:
+            rows = times.ctypes.data, growth.ctypes.data, position.ctypes.data, coefficients[0, b].ctypes.data
+            n_vectors, kind = (count + LANES - 1) // LANES, coefficients.dtype.type(0.0)
+            equal_events(
+                kind, rows, coefficients.strides[0], n_vectors, anchor, 1.0 / growth[0], drive, rate_fast
+            )
+        else:
+            _segment(
+                times[first:last], known, growth[first:last], position[first:last],
+                coefficients[0, b, first:last], coefficients[1, b, first:last], c1[first:last], c2[first:last],
+                drive, mode, rate_slow, rate_fast, rate,
+            )  # fmt: skip
+        k = last - 1
+        x = position[k]
+        x_next = rise(min(times[last] - anchor, 1e3 * tau_fast), mode, rate)
+        c1[k] = x_next
+        c2[k] = drive * growth[k] * (1.0 + rate * x + (x_next - x) * rate_fast)
+        first = last
+    if until < math.inf:
+        met = 0
+        while met < count and times[met] <= until:
+            met += 1
+        if met < count:
+            events[b, WHAT], events[b, COUNT] = min(events[b, WHAT], TOGETHER), met
+            while segments > 0 and starts[segments - 1] >= met:
+                segments -= 1
+            count = met
+    starts[segments] = count
+    room[4][b] = segments
+
+
+@njit(error_model="numpy")
+def bare_room(room):
+    """`neurons.room_to_prepare` of bare arrays."""
+    return bare(room[0]), bare(room[1]), bare(room[2]), bare(room[3]), bare(room[4])
+
+
+@njit(error_model="numpy")
+def prepare(t_in, order, until, widest, may_group, constants, mode, events, room):
+    """What the sweep and the solution need of every event of some samples.
 
     Args:
         t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
         until: events behind it are not met, though the last one before it has the room that there is up to them.
         widest, may_group: see `grouped`.
-        reach: longest time from an anchor, in tau_fast, before a new anchor is set.
-        times, events: (n_samples, n_pre + 1) and (n_samples, HEAD + n_pre), see `grouped`.
-        starts: (n_samples, n_pre + 1) first event of each anchored segment, then the number of events.
-        growth, position: (n_samples, n_pre) a and E of each event relative to its segment's anchor.
-        coefficients: (4, n_samples, n_pre) in the working type: a1, a2, c1, c2 of `sweep`.
-        n_segments: (n_samples,).
+        constants: `Constants`, of which `reach` is the longest time from an anchor, in tau_fast, before a new one is set.
+        events: (n_samples, HEAD + n_pre) out, see `grouped`.
+        room: `neurons.room_to_prepare`, out, rows of
+            times: of each event, inf at the end;
+            starts: first event of each anchored segment, then the number of events;
+            growth, position: a and E of each event relative to its segment's anchor;
+            a1, a2, c1, c2: of `sweep`;
+            n_segments.
     """
-    n_samples = len(t_in)
-    rate_slow, rate_fast = 1.0 / tau_slow, 1.0 / tau_fast
-    for b in range(n_samples):
-        count = grouped(t_in[b], order[b], widest, may_group, times[b], events[b])
-        segments = 0
-        first = 0
-        while first < count:
-            anchor = times[b, first]
-            last = first + 1
-            if times[b, count - 1] - anchor <= reach * tau_fast:
-                last = count
-            else:
-                while last < count and times[b, last] - anchor <= reach * tau_fast:
-                    last += 1
-            starts[b, segments] = first
-            segments += 1
-            _segment(
-                times[b, first:last], growth[b, first:last], position[b, first:last],
-                coefficients[0, b, first:last], coefficients[1, b, first:last],
-                coefficients[2, b, first:last], coefficients[3, b, first:last],
-                drive, mode, rate_slow, rate_fast, rate,
-            )  # fmt: skip
-            k = last - 1
-            x = position[b, k]
-            x_next = rise(min(times[b, last] - anchor, 1e3 * tau_fast), mode, rate)
-            coefficients[2, b, k] = x_next
-            coefficients[3, b, k] = drive * growth[b, k] * (1.0 + rate * x + (x_next - x) * rate_fast)
-            first = last
-        if until < math.inf:
-            met = 0
-            while met < count and times[b, met] <= until:
-                met += 1
-            if met < count:
-                events[b, WHAT], events[b, COUNT] = min(events[b, WHAT], TOGETHER), met
-                while segments > 0 and starts[b, segments - 1] >= met:
-                    segments -= 1
-                count = met
-        starts[b, segments] = count
-        n_segments[b] = segments
+    room = bare_room(room)
+    for b in range(len(t_in)):
+        count = grouped(t_in[b], order[b], widest, may_group, room[0][b], events[b])
+        _anchored(b, count, until, None, constants, mode, events, room)
+
+
+@njit(error_model="numpy")
+def prepare_sorted(b, n, known, constants, mode, events, room):
+    """`prepare` for one sample whose inputs are taken one by one, and whose times stand in their order already.
+
+    Args:
+        b: the sample, of which `room` has the times of n spikes.
+        known: None unless it also has how a spike of each time has grown, from whatever time on.
+    """
+    room[0][b, n] = math.inf
+    events[b, WHAT], events[b, COUNT] = EACH, n
+    for k in range(n):
+        events[b, HEAD + k] = k + 1
+    _anchored(b, n, math.inf, known, constants, mode, events, room)

@@ -94,9 +94,22 @@ def _interfere(trial, base, n_used, t_out, t_cross, slope):
             t_out[b, j] = t if t <= end else math.inf
 
 
+@njit(error_model="numpy")
+def room_to_prepare(n_samples, n_pre, like):
+    """What `events.prepare` says of the events of some samples, in this order, of the type of `like` where they have one.
+
+    Rows have room for a whole vector behind their last number.
+    """
+    wide = n_pre + WHOLE
+    return (
+        np.empty((n_samples, wide), np.float64), np.empty((n_samples, n_pre + 1), np.int32),
+        np.empty((2, n_samples, wide), np.float64), np.empty((4, n_samples, wide), like.dtype),
+        np.empty(n_samples, np.int64),
+    )  # fmt: skip
+
+
 @njit(error_model="numpy", fastmath={"contract"})
-def _solve(
-    t_in,
+def solve_prepared(
     order,
     weights,
     all_inputs,
@@ -104,28 +117,35 @@ def _solve(
     end_vector,
     mode,
     constants,
-    until,
     events,
+    prepared,
     factor,
     t_cross,
     slope_out,
 ):
-    """`solve_samples`, but for what becomes of the spikes.
+    """`solve_samples`, but for what becomes of the spikes, and with events that are prepared.
 
     Args:
-        t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
+        order: (n_samples, n) the order that sorts each sample's spikes.
         weights: (n_pre, whole vectors), see `arrays.in_vectors`.
         all_inputs: (whole vectors,) sums over the inputs' weights, or empty: none are taken together.
         first_vector, end_vector: the neurons' range, in vectors.
-        constants: `Constants`;  until: see `events.prepare`.
-        events: (n_samples, HEAD + n_pre) out, see `events.grouped`.
+        constants: `Constants`.
+        events: (n_samples, HEAD + n_pre), see `events.grouped`.
+        prepared: `room_to_prepare`, of as many samples or more.
         factor: None, or (n_samples, lanes) factors of the thresholds.
-        t_cross, slope_out: (n_samples, n_post).
+        t_cross, slope_out: (n_samples, n_post) out.
     """
-    tau_slow, tau_fast, rate, drive, span, reach, tangent, _, _ = constants
-    n_samples, n_pre = t_in.shape
-    t_in, order, events = bare(t_in), bare(order), bare(events)
-    n_post = t_cross.shape[1]
+    tau_slow, tau_fast, rate, drive, span, _, tangent, _, _ = constants
+    n_samples, n_post = t_cross.shape
+    order, events = bare(order), bare(events)
+    times, starts, coefficients, n_segments = (
+        bare(prepared[0]),
+        bare(prepared[1]),
+        bare(prepared[3]),
+        bare(prepared[4]),
+    )
+    growth, position = bare(prepared[2])[0], bare(prepared[2])[1]
     kind = weights.dtype.type(0.0)
     size = weights.itemsize
     width = VECTOR_BYTES // size
@@ -133,26 +153,19 @@ def _solve(
     n_lanes = (end_vector - first_vector) * width
     n_used = min(n_lanes, n_post - base)
 
-    room = (
-        np.zeros((2, n_samples, n_lanes), weights.dtype), np.zeros((n_samples, n_lanes), np.int32),
-        np.empty((4, n_samples, n_pre), weights.dtype), np.empty((n_samples, n_pre + 1), np.float64),
-        np.empty((2, n_samples, n_pre), np.float64), np.empty((n_samples, n_pre + 1), np.int32),
-        np.empty(n_samples, np.int64),
-    )  # fmt: skip
-    p, q = bare(room[0])[0], bare(room[0])[1]
-    count, coefficients, times, starts = bare(room[1]), bare(room[2]), bare(room[3]), bare(room[5])
-    growth, position, n_segments = bare(room[4])[0], bare(room[4])[1], bare(room[6])
+    room = np.zeros((2, n_samples, n_lanes), weights.dtype), np.zeros((n_samples, n_lanes), np.int32)
+    p, q, count = bare(room[0])[0], bare(room[0])[1], bare(room[1])
     count[:, n_used:] = -1  # frozen from the start: nobody's lanes would never stop
-    prepare(
-        t_in, order, until, fold_within(constants), all_inputs.size > 0, drive, mode, tau_slow, tau_fast, rate, reach, times, events,
-        starts, growth, position, coefficients, n_segments,
-    )  # fmt: skip
 
     # Addresses, taken once: a view of every row would cost more than a short row's sweep.
     row, weights_data = weights.strides[0], weights.ctypes.data
     order_row, order_data = order.strides[0], order.ctypes.data
     p_data, q_data, count_data = p.ctypes.data, q.ctypes.data, count.ctypes.data
-    coefficients_data, plane = coefficients.ctypes.data, coefficients.strides[0]
+    coefficients_data, plane, row_of_events = (
+        coefficients.ctypes.data,
+        coefficients.strides[0],
+        coefficients.strides[1],
+    )
     events_data, events_row, all_data = events.ctypes.data, events.strides[0], all_inputs.ctypes.data
     vector = first_vector
     while vector < end_vector:
@@ -164,7 +177,7 @@ def _solve(
             at = b * n_lanes + lane
             lifted = 0 if factor is None else factor.ctypes.data + size * at
             state = (p_data + size * at, q_data + size * at, count_data + 4 * at, lifted)
-            at_order, at_event = order_data + b * order_row, coefficients_data + size * b * n_pre
+            at_order, at_event = order_data + b * order_row, coefficients_data + b * row_of_events
             for segment in range(n_segments[b]):
                 k = np.int64(starts[b, segment])
                 end = np.int64(starts[b, segment + 1])
@@ -292,7 +305,7 @@ def _solve(
                     coefficients, all_inputs, weights, factor, mode, tau_slow, tau_fast, rate,
                 )  # fmt: skip
             in_order = False
-    keep(room)
+    keep((room, prepared))
 
 
 @njit(error_model="numpy")
@@ -315,21 +328,34 @@ def solve_samples(
     """A few samples of one replica, a range of its neurons.
 
     Args:
+        t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
+        until: see `events.prepare`;  events: (n_samples, HEAD + n_pre) out.
         trial: what `kernels.Trial` tells of the samples, arrays (n_samples, n_post) and numbers; or None, and then
             `t_cross` alone is written to. Each is compiled for itself: an ideal network pays nothing.
-        t_out, t_cross, slope_out: (n_samples, n_post) out; the other arguments as for `_solve`.
+        t_out, t_cross, slope_out: (n_samples, n_post) out; the other arguments as for `solve_prepared`.
     """
+    room = room_to_prepare(len(t_in), t_in.shape[1], weights)
+    prepare(
+        bare(t_in),
+        bare(order),
+        until,
+        fold_within(constants),
+        all_inputs.size > 0,
+        constants,
+        mode,
+        bare(events),
+        room,
+    )
     if trial is None:
-        _solve(
-            t_in, order, weights, all_inputs, first_vector, end_vector, mode, constants, until, events, None,
-            t_cross, slope_out,
+        solve_prepared(
+            order, weights, all_inputs, first_vector, end_vector, mode, constants, events, room, None, t_cross, slope_out,
         )  # fmt: skip
     else:
         width = VECTOR_BYTES // weights.itemsize
         base, n_lanes = first_vector * width, (end_vector - first_vector) * width
         factor = _factors(trial[0], base, n_lanes, weights)
-        _solve(
-            t_in, order, weights, all_inputs, first_vector, end_vector, mode, constants, until, events, factor,
-            t_cross, slope_out,
+        solve_prepared(
+            order, weights, all_inputs, first_vector, end_vector, mode, constants, events, room, factor, t_cross,
+            slope_out,
         )  # fmt: skip
         _interfere(trial, base, min(n_lanes, t_cross.shape[1] - base), t_out, t_cross, slope_out)

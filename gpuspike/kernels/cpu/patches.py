@@ -1,23 +1,24 @@
-"""Patches of an image and the order of their spikes, from the image sorted once (Numba).
+"""Patches of an image and their spikes in order, from the image sorted once (Numba).
 
-A band is what the positions of one row see: some rows of the padded image, and the bias spikes. Each of its spikes has
-a rank there, and of a patch a bit a rank says whether the patch has it. From one position to the next a few columns
-leave and a few come in; the bits, read from the lowest, tell the patch's inputs in order. Simultaneous spikes stay in
-the order of their inputs, as they do where each patch is sorted by itself.
+A band is what the positions of one row see: some rows of the padded image, and the bias spikes. Its spikes are those of
+the image that lie in these rows, picked in their order; and a patch's are those of its band that lie in its columns.
+Simultaneous spikes stay in the order of their inputs, as they do where each patch is sorted by itself. What a spike
+brings along is picked with it: its place in the patch, its time, and how much it has grown.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from gpuspike.kernels.convolution import Convolution
+from gpuspike.kernels.cpu.arrays import bare
 from gpuspike.kernels.cpu.compiler import njit
+from gpuspike.kernels.cpu.simd_patches import LANES, PICKS, pick_order, pick_places
+from gpuspike.kernels.cpu.solve import exp_vectorised
 
 
 class Sizes(NamedTuple):
@@ -97,145 +98,129 @@ def pack(values, of, first, patch):
         patch[n_seen + i] = values[n_padded(of) + i]
 
 
-@njit(error_model="numpy")
-def gather(times, of, first, patch):
-    """The inputs of the patch that begins at `first`.
-
-    Returns:
-        Whether all spike at one time, or none does; and how many spike.
-    """
-    pack(times, of, first, patch)
-    same, n_spikes = True, np.int32(0)
-    for i in range(patch.size):
-        same &= patch[i] == patch[0]
-        n_spikes += np.int32(patch[i] < np.inf)
-    return same, n_spikes
+FARTHEST = 64.0
+"""Times, in tau_slow, within which a spike's growth is taken from time 0: beyond, that would cost digits."""
 
 
-def _make_lowest_bit(typingctx: Any, word: Any) -> Any:
-    """Which is the lowest bit of a word that is not 0."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), codegen
-
-
-_lowest_bit: Any = intrinsic(_make_lowest_bit)
-
-
-class Band(NamedTuple):
-    """Room for a band, and for the patch of it at hand.
+class Spikes(NamedTuple):
+    """Spikes in their order, of an image or of a band.
 
     Attributes:
-        rank: (n_image + n_bias,) of each spike of the sample, counted from the padded image's first.
-        source: (n_image + n_bias,) the spike of each rank.
-        rows: a bit for each of these ranks: whether the band has the spike.
-        rank_within: (n_band + n_bias,) of each spike of the band among them, counted from the band's first.
-        place: (n_band + n_bias,) which input of the patch at the left end a spike is, or would be further right;
-            ~ that of a bias spike, which is the same everywhere.
-        told: (n_band + n_bias,) `place` of each of these ranks.
-        columns: a bit for each of these ranks: whether the patch has the spike.
+        where: (n,) of an image: which input of the padded image; of a band: how far right in it, counted in inputs;
+            -1 for a bias spike.
+        right: (n,) of an image: how far right.
+        place: (n,) which input it is of the patch in the image's corner, or would be further right and lower; of a band:
+            in that of its left end; of a bias spike which it is of all patches.
+        time: (n,);  growth: (n,) exp(time/tau_slow).
     """
 
-    rank: NDArray[np.int32]
-    source: NDArray[np.int32]
-    rows: NDArray[np.uint64]
-    rank_within: NDArray[np.int32]
+    where: NDArray[np.int32]
+    right: NDArray[np.int32]
     place: NDArray[np.int32]
-    told: NDArray[np.int32]
-    columns: NDArray[np.uint64]
+    time: NDArray[np.float64]
+    growth: NDArray[np.float64]
 
 
 @njit(error_model="numpy")
-def band_space(of, n_bias):
-    """A `Band`, with its places."""
-    n_all, n_band = n_padded(of) + n_bias, of.kernel * wide(of)
-    band = Band(
-        np.empty(n_all, np.int32), np.empty(n_all, np.int32), np.empty((n_all + 63) // 64, np.uint64),
-        np.empty(n_band + n_bias, np.int32), np.empty(n_band + n_bias, np.int32),
-        np.empty(n_band + n_bias, np.int32), np.empty((n_band + n_bias + 63) // 64, np.uint64),
-    )  # fmt: skip
-    for i in range(n_band):
-        band.place[i] = i // wide(of) * of.kernel * of.channels + i % wide(of)
-    for i in range(n_bias):
-        band.place[n_band + i] = ~(of.kernel * of.kernel * of.channels + i)
-    return band
+def room_for_spikes(n):
+    """`Spikes` of up to n, and a whole vector behind them."""
+    n += LANES
+    return Spikes(
+        np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n), np.empty(n)
+    )
 
 
 @njit(error_model="numpy")
-def _toggle(bits, rank, first, end):
-    """Spikes come in, or leave."""
-    for i in range(first, end):
-        k = np.uint64(rank[np.uint64(i)])
-        bits[k >> np.uint64(6)] ^= np.uint64(1) << (k & np.uint64(63))
+def bared(spikes):
+    """The same of bare arrays."""
+    return Spikes(
+        bare(spikes.where), bare(spikes.right), bare(spikes.place), bare(spikes.time), bare(spikes.growth)
+    )
 
 
 @njit(error_model="numpy")
-def new_sample(order, band):
-    """Ranks of a sample's spikes, from the `order` that sorts them."""
-    band.rows[:] = 0
-    for k in range(order.size):
-        i = order[k]
-        band.rank[i], band.source[k] = k, i
+def layout(of, n_bias):
+    """(3, n_padded + n_bias) `where`, `right` and `place` of each input of an image."""
+    n_image, run = n_padded(of), of.kernel * of.channels
+    told = np.empty((3, n_image + n_bias), np.int32)
+    for i in range(n_image + n_bias):
+        if i < n_image:
+            told[0, i], told[1, i], told[2, i] = i, i % wide(of), i // wide(of) * run + i % wide(of)
+        else:
+            told[0, i], told[1, i], told[2, i] = -1, -1, of.kernel * run + i - n_image
+    return told
 
 
 @njit(error_model="numpy")
-def new_row(of, y, band):
-    """The band that positions of row y see, the rows coming in their order, and an empty patch."""
-    n_image, n_band, down = n_padded(of), of.kernel * wide(of), of.stride * wide(of)
-    first, new = y * down, min(down, n_band)
-    if y == 0:
-        _toggle(band.rows, band.rank, 0, n_band)
-        _toggle(band.rows, band.rank, n_image, band.rank.size)
-    else:
-        _toggle(band.rows, band.rank, first - down, first - down + new)
-        _toggle(band.rows, band.rank, first + n_band - new, first + n_band)
-    n = np.uint64(0)
-    for m in range(band.rows.size):
-        word, base = band.rows[m], np.uint64(m * 64)
-        while word != np.uint64(0):
-            i = np.int64(band.source[base + _lowest_bit(word)])
-            i = np.uint64(i - first if i < n_image else i - n_image + n_band)
-            band.rank_within[i], band.told[n] = n, band.place[i]
-            word &= word - np.uint64(1)
-            n += np.uint64(1)
-    band.columns[:] = 0
-
-
-@njit(error_model="numpy")
-def move(of, before, x, band):
-    """From the patch at column `before` of positions to that at x, further right; -1 is the empty patch."""
-    run, step, n_band = of.kernel * of.channels, of.stride * of.channels, of.kernel * wide(of)
-    way = (x - before) * step
-    if before < 0:
-        _toggle(band.columns, band.rank_within, n_band, band.rank_within.size)
-    for y in range(of.kernel):
-        at = y * wide(of) + x * step
-        new = run
-        if before >= 0:
-            new = min(way, run)
-            _toggle(band.columns, band.rank_within, at - way, at - way + new)
-        _toggle(band.columns, band.rank_within, at + run - new, at + run)
-
-
-@njit(error_model="numpy")
-def tell(of, x, n_spikes, band, order):
-    """The order that sorts the present patch, at column x of positions.
+def image_spikes(times, order, told, tau_slow, spikes):
+    """The spikes of a padded image, and the bias spikes behind it.
 
     Args:
-        n_spikes: inputs that spike. Of the others the first stands for all, which have no order to speak of.
+        times, order: (n_padded + n_bias,) spike times and the order that sorts them;  told: `layout`.
+        spikes: out, but for `growth` where the spikes are too far from 0.
+
+    Returns:
+        How many there are, and whether their growth is known.
     """
-    left = x * of.stride * of.channels
-    m = np.uint64(0)
-    word, base, i = band.columns[m], np.uint64(0), np.int64(0)
-    for n in range(min(n_spikes + 1, order.size)):
-        while word == np.uint64(0):
-            m += np.uint64(1)
-            word, base = band.columns[m], base + np.uint64(64)
-        i = np.int64(band.told[base + _lowest_bit(word)])
-        i = i - left if i >= 0 else ~i
-        order[n] = i
-        word &= word - np.uint64(1)
-    for n in range(n_spikes + 1, order.size):
-        order[n] = i
+    n, inf = 0, times.dtype.type(math.inf)
+    while n < order.size and times[order[n]] < inf:
+        i = order[n]
+        spikes.where[n], spikes.right[n], spikes.place[n] = told[0, i], told[1, i], told[2, i]
+        spikes.time[n] = times[i]
+        n += 1
+    far = FARTHEST * tau_slow
+    known = n > 0 and -far < spikes.time[0] and spikes.time[max(n - 1, 0)] < far
+    if known:
+        rate = 1.0 / tau_slow
+        for k in range(n):
+            spikes.growth[k] = exp_vectorised(spikes.time[k] * rate)
+    return n, known
+
+
+@njit(error_model="numpy")
+def band_spikes(image, n, of, y, band):
+    """The spikes that positions of row y see, of the n of an image. Returns how many."""
+    first, span = of.stride * y * wide(of), of.kernel * wide(of)
+    lower = of.stride * y * of.kernel * of.channels
+    m, begun = 0, 0
+    if PICKS:
+        begun = n // LANES * LANES
+        arrays = (
+            image.where.ctypes.data, image.right.ctypes.data, image.place.ctypes.data, image.time.ctypes.data,
+            image.growth.ctypes.data,
+        )  # fmt: skip
+        out = band.where.ctypes.data, band.place.ctypes.data, band.time.ctypes.data, band.growth.ctypes.data
+        m = pick_places(arrays, begun // LANES, first, span, lower, out)
+    for k in range(begun, n):
+        i = image.where[k]
+        band.where[m], band.place[m] = image.right[k], image.place[k] - (0 if i < 0 else lower)
+        band.time[m], band.growth[m] = image.time[k], image.growth[k]
+        m += 1 if i < 0 or 0 <= i - first < span else 0
+    return m
+
+
+@njit(error_model="numpy")
+def patch_spikes(band, n, of, x, order, times, growth):
+    """The spikes of the patch at column x of positions, of the n of its band. Returns how many.
+
+    Args:
+        order: (n_pre + LANES,) the inputs of the patch in their order, out;  times, growth: of each, out.
+    """
+    left, run = of.stride * x * of.channels, of.kernel * of.channels
+    m, begun = 0, 0
+    if PICKS:
+        begun = n // LANES * LANES
+        arrays = (
+            band.where.ctypes.data,
+            band.place.ctypes.data,
+            band.time.ctypes.data,
+            band.growth.ctypes.data,
+        )
+        out = order.ctypes.data, times.ctypes.data, growth.ctypes.data
+        m = pick_order(arrays, begun // LANES, left, run, left, out)
+    for k in range(begun, n):
+        i = band.where[k]
+        order[m] = band.place[k] - (0 if i < 0 else left)
+        times[m], growth[m] = band.time[k], band.growth[k]
+        m += 1 if i < 0 or 0 <= i - left < run else 0
+    return m
