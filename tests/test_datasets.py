@@ -143,6 +143,19 @@ def test_turning_the_picture_by_half_a_turn_swaps_yin_and_yang() -> None:
     np.testing.assert_array_equal(yin_yang_class(x, y), np.where(turned == 2, 2, 1 - turned))
 
 
+def test_turned_training_samples_follow_the_others() -> None:
+    data, plain = yin_yang(20, 5, 6, turned=True), yin_yang(20, 5, 6)
+    for name in ("validation", "test"):
+        np.testing.assert_array_equal(data.splits[name].features, plain.splits[name].features)
+    assert len(data.train) == 40
+    np.testing.assert_array_equal(data.train.features[:20], plain.train.features)
+    np.testing.assert_array_equal(data.train.labels[:20], plain.train.labels)
+    x, y, *opposite = data.train.features[20:].T
+    np.testing.assert_allclose([x, y], 1.0 - plain.train.features[:, :2].T, rtol=0, atol=0)
+    np.testing.assert_allclose(opposite, [1.0 - x, 1.0 - y], rtol=0, atol=1e-15)
+    np.testing.assert_array_equal(data.train.labels[20:], yin_yang_class(x, y))
+
+
 def test_the_splits_do_not_share_samples(splits: dict[str, Split]) -> None:
     points = np.concatenate([split.features for split in splits.values()])
     assert len(np.unique(points, axis=0)) == len(points)
