@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+BEST = "experiment=yin_yang_best replicas=10 dataset.turned=false training.max_weight_grad=0.2"
+"""With the paper's limit on gradients, of samples that are not turned."""
+
 FEW = "experiment=yin_yang_delays model.delays=none replicas=10"
 NOISY = "hydra.mode=RUN training.epochs=200 training.batch_size=300"
 UNAWARE = "training.match_noise=false training.silence=bumping training.bump_replaces_step=false"
@@ -30,9 +33,9 @@ TABLES: dict[str, tuple[Sequence[str], dict[str, Sequence[str]]]] = {
         ("network", "bumping", "waking", "none"),
         {
             "4-120-3": (
-                "experiment=yin_yang_best replicas=10",
-                f"experiment=yin_yang_best replicas=10 training.waking=100 {WAKING}",
-                "experiment=yin_yang_best replicas=10 training.silence=none",
+                BEST,
+                f"{BEST} training.waking=100 {WAKING}",
+                f"{BEST} training.silence=none",
             ),
             "4-30-3": (FEW, f"{FEW} training.waking=30 {WAKING}", f"{FEW} training.silence=none"),
             "4-5-3": (
