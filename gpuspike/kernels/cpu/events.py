@@ -293,12 +293,8 @@ def _anchored(b, count, until, known, constants, mode, events, room):
         b: the sample;  known: see `_segment`; the rest as for `prepare`.
     """
     tau_slow, tau_fast, rate, drive = constants.tau_slow, constants.tau_fast, constants.rate, constants.drive
-    times, starts, (growth, position), coefficients = (
-        room[0][b],
-        room[1][b],
-        (room[2][0, b], room[2][1, b]),
-        room[3],
-    )
+    times, starts, coefficients = room[0][b], room[1][b], room[3]
+    growth, position = room[2][0, b], room[2][1, b]
     c1, c2 = coefficients[2, b], coefficients[3, b]
     rate_slow, rate_fast, far = 1.0 / tau_slow, 1.0 / tau_fast, constants.reach * tau_fast
     segments = 0

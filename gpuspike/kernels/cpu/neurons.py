@@ -19,6 +19,7 @@ from gpuspike.kernels.cpu.events import (
     FOLDED,
     HEAD,
     WHAT,
+    bare_room,
     fold_within,
     next_stops,
     polish,
@@ -139,13 +140,8 @@ def solve_prepared(
     tau_slow, tau_fast, rate, drive, span, _, tangent, _, _ = constants
     n_samples, n_post = t_cross.shape
     order, events = bare(order), bare(events)
-    times, starts, coefficients, n_segments = (
-        bare(prepared[0]),
-        bare(prepared[1]),
-        bare(prepared[3]),
-        bare(prepared[4]),
-    )
-    growth, position = bare(prepared[2])[0], bare(prepared[2])[1]
+    times, starts, planes, coefficients, n_segments = bare_room(prepared)
+    growth, position = planes[0], planes[1]
     kind = weights.dtype.type(0.0)
     size = weights.itemsize
     width = VECTOR_BYTES // size
@@ -336,16 +332,8 @@ def solve_samples(
     """
     room = room_to_prepare(len(t_in), t_in.shape[1], weights)
     prepare(
-        bare(t_in),
-        bare(order),
-        until,
-        fold_within(constants),
-        all_inputs.size > 0,
-        constants,
-        mode,
-        bare(events),
-        room,
-    )
+        bare(t_in), bare(order), until, fold_within(constants), all_inputs.size > 0, constants, mode, bare(events), room,
+    )  # fmt: skip
     if trial is None:
         solve_prepared(
             order, weights, all_inputs, first_vector, end_vector, mode, constants, events, room, None, t_cross, slope_out,
