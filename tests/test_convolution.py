@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -277,6 +282,24 @@ def test_far_from_time_0_it_answers_as_near_it(neuron: gs.LIF) -> None:
         close(other, one, 1e-8)
 
 
+@pytest.mark.slow
+def test_what_is_compiled_for_less_than_the_processor_has_answers_the_same(tmp_path: Path) -> None:
+    script = (
+        "import numpy as np, gpuspike as gs\n"
+        "net = gs.Network([(6, 6), {'conv': 3, 'kernel': 3}, {'pool': 2}, 2], backend='cpu')\n"
+        "print(net(np.random.default_rng(0).uniform(0.15, 2.0, (3, 36))).tolist())\n"
+    )
+    told = []
+    for number, less in enumerate(({}, {"NUMBA_ENABLE_AVX": "0"})):
+        own = {**os.environ, **less, "NUMBA_CACHE_DIR": str(tmp_path / str(number))}
+        found = subprocess.run(
+            [sys.executable, "-c", script], env=own, capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, found.stderr
+        told.append(np.array(json.loads(found.stdout.replace("inf", "Infinity"))))
+    np.testing.assert_allclose(told[1], told[0], rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("picks", [patches.PICKS, False])
 def test_spikes_of_each_patch_are_picked_in_their_order(
@@ -288,7 +311,7 @@ def test_spikes_of_each_patch_are_picked_in_their_order(
     expected = layer.patches(t_in)[0]
     names = ("layout", "image_spikes", "band_spikes", "patch_spikes")
     parts: dict[str, Any] = {name: getattr(patches, name) for name in names}
-    if not picks:  # one by one, as processors do that cannot pick; compiled for this one they would not
+    if not picks:  # one by one, as processors do that cannot pick
         monkeypatch.setattr(patches, "PICKS", False)
         parts = {name: getattr(part, "py_func", part) for name, part in parts.items()}
     times = np.empty(patches.n_padded(of) + n_bias)

@@ -95,7 +95,7 @@ class YinYang(Samples):
     """The Yin-Yang data set as a configuration asks for it.
 
     Attributes:
-        turned: each training sample comes twice, the second time turned by half a turn: yin is then yang.
+        turned: each of the n_train samples comes twice, then turned by half a turn: yin is yang.
     """
 
     n_train: int = 5000

@@ -1,7 +1,7 @@
 """Convolutional layers on the CPU, patch by patch where they lie (Numba).
 
 A piece of work is one sample. Forward, its spikes are sorted once (see `patches`), and a few patches at a time are
-picked and solved for in a cache, as `forward` does with samples. A patch without structure, all of whose inputs spike
+picked and solved for in a cache, as `forward` does with samples, to rounding. A patch without structure, all of whose inputs spike
 together (an image's background), is solved for once a sample. Backward, only spikes that are heard have a gradient; the
 inputs' factors are made once a sample, for all the patches that an input is part of. The notation is that of
 `gpuspike.kernels.cpu.backward`.

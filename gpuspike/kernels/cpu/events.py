@@ -378,7 +378,7 @@ def prepare_sorted(b, n, known, constants, mode, events, room):
 
     Args:
         b: the sample, of which `room` has the times of n spikes.
-        known: None unless it also has how a spike of each time has grown, from whatever time on.
+        known: None, or anything where it also has how a spike of each time has grown, from whatever time on.
     """
     room[0][b, n] = math.inf
     events[b, WHAT], events[b, COUNT] = EACH, n

@@ -114,7 +114,7 @@ def _warp_job(control, is_caller, n_tasks, n_pieces, t_in, warp, every):
             for i in range(n_pixels):
                 t = np.float64(new[i])
                 level = math.floor((warp.dark - t) * warp.per_level + 0.5) if t < math.inf else 0
-                image[2 * i + 1] = warp.times[255 - level]
+                image[2 * i + 1] = warp.times[255 - min(max(level, 0), 255)]
     keep(room)
     return leave(control, is_caller, n_pieces)
 
@@ -129,7 +129,7 @@ def warp(
     *,
     negatives: bool = False,
 ) -> None:
-    """Warps images in place, with the bits of `training.augmentation.RandomWarp`.
+    """Warps images in place, with the bits of `training.augmentation.RandomWarp` where levels have times of their own.
 
     Args:
         t_in: (n_replica, n_batch, n_pre) spike times of the pixels, row by row; bias spikes behind them stay.

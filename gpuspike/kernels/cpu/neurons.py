@@ -33,6 +33,7 @@ from gpuspike.kernels.cpu.simd import (
     sweep_6,
 )
 from gpuspike.kernels.cpu.simd_groups import groups_1, groups_4, groups_6
+from gpuspike.kernels.cpu.simd_patches import LANES
 from gpuspike.kernels.cpu.solve import moved, solve, solve_equal
 
 WHOLE = 16
@@ -99,9 +100,9 @@ def _interfere(trial, base, n_used, t_out, t_cross, slope):
 def room_to_prepare(n_samples, n_pre, like):
     """What `events.prepare` says of the events of some samples, in this order, of the type of `like` where they have one.
 
-    Rows have room for a whole vector behind their last number.
+    Rows of times, growths and coefficients have room for a whole vector behind their last number.
     """
-    wide = n_pre + WHOLE
+    wide = n_pre + LANES
     return (
         np.empty((n_samples, wide), np.float64), np.empty((n_samples, n_pre + 1), np.int32),
         np.empty((2, n_samples, wide), np.float64), np.empty((4, n_samples, wide), like.dtype),

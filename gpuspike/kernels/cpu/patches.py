@@ -160,7 +160,7 @@ def image_spikes(times, order, told, tau_slow, spikes):
         spikes: out, but for `growth` where the spikes are too far from 0.
 
     Returns:
-        How many there are, and whether their growth is known.
+        How many there are, and whether their growth is known: one spike far from 0 rounds all of the sample otherwise.
     """
     n, inf = 0, times.dtype.type(math.inf)
     while n < order.size and times[order[n]] < inf:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from gpuspike.kernels.cpu.simd import _FEATURES, constant, load_from, multiply_add, splat, store_to
+from gpuspike.kernels.cpu.simd import constant, load_from, multiply_add, splat, store_to
 
 LANES = 8
 """Spikes that are looked at side by side."""
 
-PICKS = bool(_FEATURES.get("avx512f") and _FEATURES.get("avx512vl"))
-"""Whether the processor moves the chosen lanes of a vector together; without, spikes are better picked one by one."""
+_TARGET = cast(Any, cpu_target.target_context).codegen().magic_tuple()[2].split(",")
+
+PICKS = "+avx512f" in _TARGET and "+avx512vl" in _TARGET
+"""Whether what Numba compiles for, which may be less than the processor, moves chosen lanes
+together; without, spikes are picked one by one."""
 
 _INT8, _INT32, _INT64, _DOUBLE = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 _MASK = ir.VectorType(ir.IntType(1), LANES)
@@ -58,8 +62,8 @@ def _make_pick(n_carried: int, last: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             arrays, out = cgutils.unpack_tuple(builder, args[0]), cgutils.unpack_tuple(builder, args[5])
             first, span, lower = (splat(builder, builder.trunc(a, _INT32), LANES) for a in args[2:5])
-            four, eight = ir.VectorType(_INT32, LANES), ir.VectorType(_DOUBLE, LANES)
-            zero = ir.Constant(four, None)
+            integers, doubles = ir.VectorType(_INT32, LANES), ir.VectorType(_DOUBLE, LANES)
+            zero = ir.Constant(integers, None)
             found = cgutils.alloca_once_value(builder, constant(0))
             with cgutils.for_range(builder, args[1], intp=_INT64) as loop:
                 step = builder.mul(loop.index, constant(LANES))
@@ -69,16 +73,16 @@ def _make_pick(n_carried: int, last: Any) -> Any:
                         builder, builder.add(address, builder.mul(step, constant(size))), kind, size
                     )
 
-                key = load(arrays[0], four, 4)
+                key = load(arrays[0], integers, 4)
                 everywhere = builder.icmp_signed("<", key, zero)
                 within = builder.icmp_unsigned("<", builder.sub(key, first), span)
                 mask = builder.or_(within, everywhere)
-                values = [load(address, four, 4) for address in arrays[1 : 1 + n_carried]]
+                values = [load(address, integers, 4) for address in arrays[1 : 1 + n_carried]]
                 shift = builder.select(everywhere, zero, lower)
                 values[-1] = builder.sub(values[-1], shift)
                 if last != _INT32:
                     values[-1] = builder.sext(values[-1], ir.VectorType(last, LANES))
-                values += [load(address, eight, 8) for address in arrays[1 + n_carried :]]
+                values += [load(address, doubles, 8) for address in arrays[1 + n_carried :]]
                 m = builder.load(found)
                 for value, address in zip(values, out, strict=True):
                     element = value.type.element
