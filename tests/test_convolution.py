@@ -309,23 +309,30 @@ def test_spikes_of_each_patch_are_picked_in_their_order(
     t_in, _ = inputs(layer, n_bias, seed, 1, 1)
     of, n_pre = patches.sizes(layer), layer.fan_in + n_bias
     expected = layer.patches(t_in)[0]
-    names = ("layout", "image_spikes", "band_spikes", "patch_spikes")
+    names = ("layout", "image_spikes", "slab_spikes", "band_spikes", "strip_spikes", "patch_spikes", "_among")
     parts: dict[str, Any] = {name: getattr(patches, name) for name in names}
     if not picks:  # one by one, as processors do that cannot pick
         monkeypatch.setattr(patches, "PICKS", False)
         parts = {name: getattr(part, "py_func", part) for name, part in parts.items()}
+        monkeypatch.setattr(patches, "_among", parts["_among"])
     times = np.empty(patches.n_padded(of) + n_bias)
     patches.pad(t_in[0, 0], layer.pad_time, of, times)
-    image, band = patches.room_for_spikes(times.size), patches.room_for_spikes(times.size)
+    image, slab, band, strip = patches.room_for_patches(of, n_bias)
     order = np.empty(n_pre + 8, np.int64)
     at, grown = np.empty(n_pre + 16), np.empty(n_pre + 16)
     in_order = np.argsort(times, kind="stable")
     n_image, known = parts["image_spikes"](times, in_order, parts["layout"](of, n_bias), 1.5, image)
     assert known
+    n_slab = n_band = n_strip = 0
     for p, patch in enumerate(expected):
         y, x = divmod(p, layer.grid[1])
-        n_band = parts["band_spikes"](image, n_image, of, y, band)
-        n = parts["patch_spikes"](band, n_band, of, x, order, at, grown)
+        if x == 0 and y % patches.rows_together(of) == 0:
+            n_slab = parts["slab_spikes"](image, n_image, of, y, slab)
+        if x == 0:
+            n_band = parts["band_spikes"](slab, n_slab, of, y, band)
+        if x % patches.columns_together(of) == 0:
+            n_strip = parts["strip_spikes"](band, n_band, of, x, strip)
+        n = parts["patch_spikes"](strip, n_strip, of, x, order, at, grown)
         assert n == np.isfinite(patch).sum()
         np.testing.assert_array_equal(order[:n], np.argsort(patch, kind="stable")[:n])
         np.testing.assert_array_equal(at[:n], np.sort(patch)[:n])

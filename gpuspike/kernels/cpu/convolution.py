@@ -1,10 +1,10 @@
 """Convolutional layers on the CPU, patch by patch where they lie (Numba).
 
 A piece of work is one sample. Forward, its spikes are sorted once (see `patches`), and a few patches at a time are
-picked and solved for in a cache, as `forward` does with samples, to rounding. A patch without structure, all of whose inputs spike
-together (an image's background), is solved for once a sample. Backward, only spikes that are heard have a gradient; the
-inputs' factors are made once a sample, for all the patches that an input is part of. The notation is that of
-`gpuspike.kernels.cpu.backward`.
+picked and solved for in a cache, as `forward` does with samples, to rounding. A patch without structure, all of whose
+inputs spike together (an image's background), is solved for once a sample. Backward, only spikes that are heard have a
+gradient; the inputs' factors are made once a sample, for all the patches that an input is part of. The notation is that
+of `gpuspike.kernels.cpu.backward`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gpuspike.kernels.cpu.neurons import room_to_prepare, solve_prepared
 from gpuspike.kernels.cpu.patches import (
     band_spikes,
     bared,
+    columns_together,
     corner,
     crop,
     image_spikes,
@@ -33,8 +34,11 @@ from gpuspike.kernels.cpu.patches import (
     pack,
     pad,
     patch_spikes,
-    room_for_spikes,
+    room_for_patches,
+    rows_together,
     sizes,
+    slab_spikes,
+    strip_spikes,
     wide,
 )
 from gpuspike.kernels.cpu.products import kernel
@@ -88,8 +92,9 @@ def _forward_job(
     n_bias = t_in.shape[2] - sizes.rows * sizes.columns * sizes.channels
     times = np.empty(n_padded(sizes) + n_bias, t_in.dtype)
     in_order, space = np.empty(times.size, np.int64), sort_space(times.size, times)
-    told, spikes = layout(sizes, n_bias), (room_for_spikes(times.size), room_for_spikes(times.size))
-    image, band = bared(spikes[0]), bared(spikes[1])
+    told, spikes = layout(sizes, n_bias), room_for_patches(sizes, n_bias)
+    image, slab, band, strip = bared(spikes[0]), bared(spikes[1]), bared(spikes[2]), bared(spikes[3])
+    tall, across = rows_together(sizes), columns_together(sizes)
     room = (
         np.empty((PATCHES, n_pre + LANES), np.int64), np.empty((PATCHES, HEAD + n_pre), np.int32),
         np.empty((2, PATCHES, n_maps), t_in.dtype), np.empty(PATCHES, np.int64), np.empty(n_positions, np.int64),
@@ -103,14 +108,18 @@ def _forward_job(
         pad(t_in[r if t_in.shape[0] > 1 else 0, b], around, sizes, times)
         sort_row(times, in_order, space)
         n_image, known = image_spikes(times, in_order, told, c.tau_slow, image)
-        n_blank, first_blank, blank_time, n_band = 0, -1, 0.0, 0
+        n_blank, first_blank, blank_time, n_slab, n_band, n_strip = 0, -1, 0.0, 0, 0, 0
         n = 0
         for p in range(n_positions):
-            x = p % sizes.grid_columns
+            y, x = p // sizes.grid_columns, p % sizes.grid_columns
+            if x == 0 and y % tall == 0:
+                n_slab = slab_spikes(image, n_image, sizes, y, slab)
             if x == 0:
-                n_band = band_spikes(image, n_image, sizes, p // sizes.grid_columns, band)
+                n_band = band_spikes(slab, n_slab, sizes, y, band)
+            if x % across == 0:
+                n_strip = strip_spikes(band, n_band, sizes, x, strip)
             own = prepared[0][n]
-            n_spikes = patch_spikes(band, n_band, sizes, x, order[n], own, prepared[2][0, n])
+            n_spikes = patch_spikes(strip, n_strip, sizes, x, order[n], own, prepared[2][0, n])
             is_blank = n_spikes == 0 or (n_spikes == n_pre and own[0] == own[n_spikes - 1])
             at = own[0] if n_spikes > 0 else math.inf
             if is_blank and first_blank >= 0 and at == blank_time:

@@ -1,8 +1,9 @@
 """Patches of an image and their spikes in order, from the image sorted once (Numba).
 
-A band is what the positions of one row see: some rows of the padded image, and the bias spikes. Its spikes are those of
-the image that lie in these rows, picked in their order; and a patch's are those of its band that lie in its columns.
-Simultaneous spikes stay in the order of their inputs, as they do where each patch is sorted by itself. What a spike
+A patch's spikes are picked from those around it: from a slab of the padded image, which some rows of positions see,
+those of a band, which one row sees; from the band those of a strip, which some positions next to each other see; and
+from the strip the patch's. So none looks through the whole image, nor through all of its row. They stay in their order, and
+bias spikes are of all. Simultaneous spikes stay in the order of their inputs, as they do where each patch is sorted by itself. What a spike
 brings along is picked with it: its place in the patch, its time, and how much it has grown.
 """
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.kernels.cpu.arrays import bare
 from gpuspike.kernels.cpu.compiler import njit
-from gpuspike.kernels.cpu.simd_patches import LANES, PICKS, pick_order, pick_places
+from gpuspike.kernels.cpu.simd_patches import LANES, PICKS, pick_order, pick_spikes
 from gpuspike.kernels.cpu.solve import exp_vectorised
 
 
@@ -103,14 +104,13 @@ FARTHEST = 64.0
 
 
 class Spikes(NamedTuple):
-    """Spikes in their order, of an image or of a band.
+    """Spikes in their order.
 
     Attributes:
-        where: (n,) of an image: which input of the padded image; of a band: how far right in it, counted in inputs;
-            -1 for a bias spike.
-        right: (n,) of an image: how far right.
-        place: (n,) which input it is of the patch in the image's corner, or would be further right and lower; of a band:
-            in that of its left end; of a bias spike which it is of all patches.
+        where: (n,) which input of the padded image; -1 for a bias spike.
+        right: (n,) how far right in it, counted in inputs; -1 for a bias spike.
+        place: (n,) which input it is of the patch in the corner, or would be further right and lower: of the image, and of a
+            slab, in the image's corner, of a band, and of a strip, at the band's left end. Of a bias spike of all patches.
         time: (n,);  growth: (n,) exp(time/tau_slow).
     """
 
@@ -177,31 +177,79 @@ def image_spikes(times, order, told, tau_slow, spikes):
     return n, known
 
 
+@njit()
+def together(n, of):
+    """Positions of a row, or rows of these, for which strips, or slabs, are picked: of n inputs of the padded image a side.
+
+    Each position looks through its strip and its share of the picking of that: little of both where these are alike.
+    """
+    return math.ceil(math.sqrt(n / of.stride))
+
+
 @njit(error_model="numpy")
-def band_spikes(image, n, of, y, band):
-    """The spikes that positions of row y see, of the n of an image. Returns how many."""
-    first, span = of.stride * y * wide(of), of.kernel * wide(of)
-    lower = of.stride * y * of.kernel * of.channels
+def rows_together(of):
+    """Rows of positions that share a slab."""
+    return together(of.rows + 2 * of.padding, of)
+
+
+@njit(error_model="numpy")
+def columns_together(of):
+    """Positions of a row that share a strip."""
+    return together(of.columns + 2 * of.padding, of)
+
+
+@njit(error_model="numpy")
+def _among(spikes, key, n, first, span, lower, out):
+    """Of n spikes those whose key lies in [first, first + span), and bias spikes. Returns how many.
+
+    Args:
+        key: `where` or `right` of the spikes;  lower: what the places of others than bias spikes lose.
+    """
     m, begun = 0, 0
     if PICKS:
         begun = n // LANES * LANES
         arrays = (
-            image.where.ctypes.data, image.right.ctypes.data, image.place.ctypes.data, image.time.ctypes.data,
-            image.growth.ctypes.data,
+            key.ctypes.data, spikes.where.ctypes.data, spikes.right.ctypes.data, spikes.place.ctypes.data,
+            spikes.time.ctypes.data, spikes.growth.ctypes.data,
         )  # fmt: skip
-        out = band.where.ctypes.data, band.place.ctypes.data, band.time.ctypes.data, band.growth.ctypes.data
-        m = pick_places(arrays, begun // LANES, first, span, lower, out)
+        outs = (
+            out.where.ctypes.data, out.right.ctypes.data, out.place.ctypes.data, out.time.ctypes.data,
+            out.growth.ctypes.data,
+        )  # fmt: skip
+        m = pick_spikes(arrays, begun // LANES, first, span, lower, outs)
     for k in range(begun, n):
-        i = image.where[k]
-        band.where[m], band.place[m] = image.right[k], image.place[k] - (0 if i < 0 else lower)
-        band.time[m], band.growth[m] = image.time[k], image.growth[k]
+        i = key[k]
+        out.where[m], out.right[m] = spikes.where[k], spikes.right[k]
+        out.place[m] = spikes.place[k] - (0 if i < 0 else lower)
+        out.time[m], out.growth[m] = spikes.time[k], spikes.growth[k]
         m += 1 if i < 0 or 0 <= i - first < span else 0
     return m
 
 
 @njit(error_model="numpy")
-def patch_spikes(band, n, of, x, order, times, growth):
-    """The spikes of the patch at column x of positions, of the n of its band. Returns how many.
+def slab_spikes(image, n, of, y, slab):
+    """The spikes that rows of positions from y on see, of the n of an image. Returns how many."""
+    span = (of.kernel + (rows_together(of) - 1) * of.stride) * wide(of)
+    return _among(image, image.where, n, of.stride * y * wide(of), span, 0, slab)
+
+
+@njit(error_model="numpy")
+def band_spikes(slab, n, of, y, band):
+    """The spikes that positions of row y see, of the n of a slab. Returns how many."""
+    lower = of.stride * y * of.kernel * of.channels
+    return _among(slab, slab.where, n, of.stride * y * wide(of), of.kernel * wide(of), lower, band)
+
+
+@njit(error_model="numpy")
+def strip_spikes(band, n, of, x, strip):
+    """The spikes that positions from column x on see, of the n of their band. Returns how many."""
+    span = (of.kernel + (columns_together(of) - 1) * of.stride) * of.channels
+    return _among(band, band.right, n, of.stride * x * of.channels, span, 0, strip)
+
+
+@njit(error_model="numpy")
+def patch_spikes(strip, n, of, x, order, times, growth):
+    """The spikes of the patch at column x of positions, of the n of its strip. Returns how many.
 
     Args:
         order: (n_pre + LANES,) the inputs of the patch in their order, out;  times, growth: of each, out.
@@ -211,16 +259,24 @@ def patch_spikes(band, n, of, x, order, times, growth):
     if PICKS:
         begun = n // LANES * LANES
         arrays = (
-            band.where.ctypes.data,
-            band.place.ctypes.data,
-            band.time.ctypes.data,
-            band.growth.ctypes.data,
-        )
+            strip.right.ctypes.data, strip.place.ctypes.data, strip.time.ctypes.data, strip.growth.ctypes.data,
+        )  # fmt: skip
         out = order.ctypes.data, times.ctypes.data, growth.ctypes.data
         m = pick_order(arrays, begun // LANES, left, run, left, out)
     for k in range(begun, n):
-        i = band.where[k]
-        order[m] = band.place[k] - (0 if i < 0 else left)
-        times[m], growth[m] = band.time[k], band.growth[k]
+        i = strip.right[k]
+        order[m] = strip.place[k] - (0 if i < 0 else left)
+        times[m], growth[m] = strip.time[k], strip.growth[k]
         m += 1 if i < 0 or 0 <= i - left < run else 0
     return m
+
+
+@njit(error_model="numpy")
+def room_for_patches(of, n_bias):
+    """`Spikes` of an image, a slab, a band and a strip."""
+    n_image, across = n_padded(of), (of.kernel + (columns_together(of) - 1) * of.stride) * of.channels
+    tall = (of.kernel + (rows_together(of) - 1) * of.stride) * wide(of)
+    return (
+        room_for_spikes(n_image + n_bias), room_for_spikes(min(tall, n_image) + n_bias),
+        room_for_spikes(of.kernel * wide(of) + n_bias), room_for_spikes(of.kernel * min(across, wide(of)) + n_bias),
+    )  # fmt: skip

@@ -19,8 +19,8 @@ LANES = 8
 _TARGET = cast(Any, cpu_target.target_context).codegen().magic_tuple()[2].split(",")
 
 PICKS = "+avx512f" in _TARGET and "+avx512vl" in _TARGET
-"""Whether what Numba compiles for, which may be less than the processor, moves chosen lanes
-together; without, spikes are picked one by one."""
+"""Whether what Numba compiles for, which may be less than the processor, moves chosen lanes together; without, spikes
+are picked one by one."""
 
 _INT8, _INT32, _INT64, _DOUBLE = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 _MASK = ir.VectorType(ir.IntType(1), LANES)
@@ -99,11 +99,11 @@ def _make_pick(n_carried: int, last: Any) -> Any:
     return pick
 
 
-pick_places: Any = _make_pick(2, _INT32)
-"""Of an image's spikes those of a band: how far right they are, their places, times and growths."""
+pick_spikes: Any = _make_pick(3, _INT32)
+"""Of spikes those nearby: where they are, how far right, their places, times and growths."""
 
 pick_order: Any = _make_pick(1, _INT64)
-"""Of a band's spikes those of a patch: which of its inputs they are, their times and growths."""
+"""Of a strip's spikes those of a patch: which of its inputs they are, their times and growths."""
 
 
 def _make_equal_events(
