@@ -93,6 +93,38 @@ def test_images_decide_by_groups(dtype: str) -> None:
     assert same(net, t_in) < 1.1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("step", [0.2, 0.02, 0.004, 0.0])
+@pytest.mark.parametrize("sizes", [[300, 90, 5], [33, 129, 17, 3], [31, 4]])
+def test_wherever_a_presentation_ends_and_is_looked_at(dtype: str, step: float, sizes: list[int]) -> None:
+    """From inputs at few times, whose grouping is plain early, to those where it hangs on the last ones."""
+    cpu: Any = load("cpu")
+    bias_times: list[list[float]] = [[0.4], *([0.9, 1.3] for _ in sizes[2:])]
+    n = len(sizes) - 1
+    net = gs.Network(
+        sizes, bias_times, dtype=dtype, backend="cpu", replicas=2,
+        weight_mean=[8.0 / sizes[0], 0.1, 0.4][:n], weight_std=[12.0 / sizes[0], 0.1, 0.2][:n],
+    )  # fmt: skip
+    rng = np.random.default_rng(7)
+    t_in = rng.uniform(0.0, 2.0, (130, sizes[0] + 1))
+    t_in[:, rng.random(t_in.shape[1]) < 0.5] = 1.9
+    t_in[:40, 3:5], t_in[100:110] = np.inf, np.inf
+    if step:
+        t_in = np.ceil(t_in / step) * step
+    t_in = t_in.astype(dtype)
+    neurons = [layer.neuron for layer in net.machine.layers]
+    weights = net.parameters.weights
+    whole = cpu.decide(t_in, weights, neurons, bias_times, np.inf)
+    state = cpu.forward(np.ascontiguousarray(t_in[None]), None, weights, neurons, bias_times)[-1]
+    np.testing.assert_array_equal(whole[1], state.t_out.min(axis=2))
+    for until in (0.3, 0.7, 1.1, 1.9, np.inf):
+        for looks in ((), (0.2, 0.6, 1.0, 1.4), (1.8,)):
+            part = cpu.decide(t_in, weights, neurons, bias_times, until, looks)
+            for one, other in zip(part[:2], whole[:2], strict=True):
+                np.testing.assert_array_equal(one, other)
+    assert (whole[0] >= 0).mean() > 0.3
+
+
 def test_bias_spikes_that_come_together_decide_as_in_a_full_pass() -> None:
     """Twenty at once are a group among few hidden spikes, none among many: later ones must not count."""
     bias_times: list[list[float]] = [[], [0.9] * 20]

@@ -47,7 +47,23 @@ class Decisions(NamedTuple):
     pair_events: int
 
 
-Present = Callable[[Array, float, int], tuple[NDArray[np.int64], Array, NDArray[np.int64]]]
+LOOKS = (0.3, 0.6, 0.85)
+"""Of the times of decisions, quantiles at which it is looked whether a sample is decided."""
+
+
+class Horizon(NamedTuple):
+    """How long samples are presented.
+
+    Attributes:
+        until: the last time, inf: whole.
+        looks: times before it at which a sample may be found to be decided.
+    """
+
+    until: float = np.inf
+    looks: tuple[float, ...] = ()
+
+
+Present = Callable[[Array, Horizon, int], tuple[NDArray[np.int64], Array, NDArray[np.int64]]]
 """Presents (n, n_inputs) samples until a time, and on, or again, whole, those not decided by then.
 
 It is told the first one's number. Returns (n_replica, n) classes and times, and the spikes presented and
@@ -79,12 +95,12 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together:
     present, together = (by_job, IN_A_JOB) if by_job else (_by_pass(machine, weights), together)
     classes = np.empty((len(weights[0]), n_samples), np.int64)
     times, met = np.empty(classes.shape, t_in.dtype), np.zeros(2, np.int64)
-    until = np.inf
+    horizon = Horizon()
     for part in _parts(n_samples, 0 if whole else min(LOOKED_AT, together, n_samples), together):
-        classes[:, part], times[:, part], of_part = present(t_in[part], until, part.start)
+        classes[:, part], times[:, part], of_part = present(t_in[part], horizon, part.start)
         met += of_part
         if part.start == 0 and not whole:
-            until = _horizon(t_in[part], times[:, part])
+            horizon = _horizon(t_in[part], times[:, part])
     spikes = np.count_nonzero(t_in < np.inf)
     return Decisions(classes, times, met[0] / max(spikes * len(weights[0]), 1), int(met[1]))
 
@@ -100,10 +116,12 @@ def _by_job(machine: Machine, weights: Sequence[Array]) -> Present | None:
         return None
     bias_times, there = [layer.bias_times for layer in machine.layers], [kernels.place(w) for w in weights]
 
-    def present(given: Array, until: float, first: int) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+    def present(
+        given: Array, horizon: Horizon, first: int
+    ) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
         del first
         t_in = kernels.place(with_bias(given[None], bias_times[0])[0])
-        classes, times, met = kernels.decide(t_in, there, neurons, bias_times, until)
+        classes, times, met = kernels.decide(t_in, there, neurons, bias_times, *horizon)
         return classes, times, met.sum(axis=(0, 1))
 
     return present
@@ -112,8 +130,10 @@ def _by_job(machine: Machine, weights: Sequence[Array]) -> Present | None:
 def _by_pass(machine: Machine, weights: Sequence[Array]) -> Present:
     """By forward passes."""
 
-    def present(given: Array, until: float, first: int) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
-        shown = given
+    def present(
+        given: Array, horizon: Horizon, first: int
+    ) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+        shown, until = given, horizon.until
         if until < np.inf:
             shown = np.where(given <= until, given, np.asarray(np.inf, given.dtype))
         states = answer(machine, weights, machine.receive(shown[None], sort=False), Moment(first=first))
@@ -128,7 +148,7 @@ def _by_pass(machine: Machine, weights: Sequence[Array]) -> Present:
         met = np.array([n_replica * np.count_nonzero(shown < np.inf), pairs])
         again = np.flatnonzero((times > until).any(axis=0))
         if until < np.inf and again.size:
-            classes[:, again], times[:, again], more = present(given[again], np.inf, first)
+            classes[:, again], times[:, again], more = present(given[again], Horizon(), first)
             met = met + more
         return classes, times, met
 
@@ -143,14 +163,15 @@ def _parts(n_samples: int, first: int, together: int) -> Iterator[slice]:
         yield slice(start, min(start + together, n_samples))
 
 
-def _horizon(t_in: Array, decided: Array) -> float:
-    """When to break off, from some samples' inputs and their (n_replica, n) decisions; inf: never."""
+def _horizon(t_in: Array, decided: Array) -> Horizon:
+    """When to look and to break off, from some samples' inputs and their (n_replica, n) decisions."""
     last = decided.max(axis=0)
     if not np.isfinite(last).any():
-        return np.inf
+        return Horizon()
     candidates = np.quantile(last[np.isfinite(last)], QUANTILES).astype(t_in.dtype)
     spikes = np.sort(t_in[np.isfinite(t_in)])
     early = np.searchsorted(spikes, candidates, side="right") / max(len(spikes), 1)
     again = (last[:, None] > candidates).mean(axis=0)
     best = int(np.argmin(early + again))
-    return float(candidates[best]) if early[best] + again[best] < WORTH_IT else np.inf
+    until = float(candidates[best]) if early[best] + again[best] < WORTH_IT else np.inf
+    return Horizon(until, tuple(np.quantile(last[np.isfinite(last)], LOOKS).tolist()))

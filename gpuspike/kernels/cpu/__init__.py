@@ -135,12 +135,15 @@ def decide(
     neurons: Sequence[LIF],
     bias_times: Sequence[Sequence[float]],
     until: float,
+    looks: Sequence[float] = (),
 ) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
     """The first output spikes, with inputs presented up to a time, and again, whole, where that did not decide.
 
     Args:
         t_in: (n_samples, n_pre) the first layer's input, its bias spikes included.
         weights: of each layer (n_replica, n_pre, n_post);  neurons: that share their time constants, in each layer.
+        looks: increasing times. The first layer's neurons that stop by then are solved for, and whether their spikes
+            decide is looked at, before those that stop later are. They change speed alone.
 
     Returns:
         (n_replica, n_samples) classes, -1 for none, and times; and (n_replica, n_samples, 2) how many input spikes were
@@ -148,7 +151,7 @@ def decide(
     """
     units = [unit(neuron, w) for neuron, w in zip(neurons, weights, strict=True)]
     scaled = [times(w, one.per_drive) for w, one in zip(weights, units, strict=True)]
-    return _deciding.decide(t_in, scaled, units, bias_times, until)
+    return _deciding.decide(t_in, scaled, units, bias_times, until, looks)
 
 
 Chip, Noise, Rule, Bumps = _training.Chip, _records.Noise, _records.Rule, _records.Bumps

@@ -13,96 +13,266 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import Array
-from gpuspike.kernels.cpu.arrays import address, in_vectors, row
+from gpuspike.kernels.constants import GROUPS_FROM
+from gpuspike.kernels.cpu.arrays import address, bare, cube, in_vectors, keep, named, row
 from gpuspike.kernels.cpu.compiler import njit
+from gpuspike.kernels.cpu.events import (
+    A_GROUP,
+    AN_EVENT,
+    COUNT,
+    EACH,
+    HEAD,
+    TOGETHER,
+    WHAT,
+    anchor_events,
+    bare_room,
+    fold_within,
+    grouped,
+)
 from gpuspike.kernels.cpu.forward import (
     PAIRS_WORTH_A_THREAD,
     check_stack,
     forward_piece,
     pair_events,
+    receive,
     totals_of,
 )
 from gpuspike.kernels.cpu.loss import winner
+from gpuspike.kernels.cpu.neurons import room_to_prepare, solve_stopped
+from gpuspike.kernels.cpu.products import WEIGHT_PARTS, sum_inputs
+from gpuspike.kernels.cpu.simd import VECTOR_BYTES
+from gpuspike.kernels.cpu.sort import bare_space, finite_range, sort_row, sort_space, sort_split, split
+from gpuspike.kernels.cpu.sweep import room_of_stops, sweep_prepared
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, take
 from gpuspike.kernels.unit import Unit
 
-TOGETHER = 16
+SAMPLES = 16
 """Samples of a piece of work: their arrays stay in the cache."""
 
 
 @njit(error_model="numpy")
-def _met(t_in, n_inputs, until, tables, r, b, n_replica, n_batch, like):
-    """Input spikes that were presented, and pair-events of all layers, bias spikes among them."""
-    presented = events = 0
+def _are_groups(n_met, n_groups, n_early, n_spikes, folds):
+    """Whether `events.grouped` takes a sample's simultaneous inputs together: 1 or 0; -1 where that is not known.
+
+    Args:
+        n_met, n_groups: inputs that are presented, at how many times;  n_early: those before the last time.
+        n_spikes: of the whole sample;  folds: whether its last group is what the others leave.
+    """
+    n_rows = n_early if folds else n_spikes
+    worth = AN_EVENT * n_spikes - n_rows
+    if A_GROUP * (n_groups + n_early - n_met + 1) < worth:  # each other input at a time of its own
+        return 1
+    return -1 if A_GROUP * (n_groups + 1) < worth else 0
+
+
+@njit(error_model="numpy")
+def _present(b, t_in, until, after, widest, may_group, c, mode, order, events, prepared, space):
+    """`events.prepare` of a sample of which nothing is presented after a time, to the bit.
+
+    What comes later is not sorted, but where whether inputs are taken together hangs on it.
+
+    Args:
+        b: the number of the sample in `order`, `events` and `prepared`;  t_in: (n_pre,) all its spikes.
+        until: the time;  after: the number after it.
+        widest, may_group: see `events.grouped`;  c, mode: of the neurons;  space: `sort.sort_space`.
+
+    Returns:
+        How many of its spikes are presented.
+    """
+    times, of_sample = prepared[0][b], events[b]
+    earliest, latest = finite_range(t_in)
+    n_spikes, n_early = np.int32(0), np.int32(0)
     for i in range(t_in.size):
-        met = 1 if t_in[i] <= until and t_in[i] < math.inf else 0
-        presented += met if i < n_inputs else 0
-        events += met
-    pairs = events * tables[0, 2]
-    for layer in range(1, len(tables)):
-        n_heard = tables[layer, 3]
-        n_post = tables[layer - 1, 2]
-        t_out = row(tables[layer - 1, 11], like, n_replica * n_batch * n_post)
-        first = (r * n_batch + b) * n_post
-        for t in t_out[first : first + n_post]:
-            n_heard += 1 if t < math.inf else 0
+        n_spikes += np.int32(t_in[i] < math.inf)
+        n_early += np.int32(t_in[i] < latest)
+    n_met, following = split(t_in, after, space)
+    groups, n_groups, count = -1, 0, 0
+    if n_met < n_spikes:
+        sort_split(n_met, earliest, until, order[b], space)
+        for k in range(n_met):
+            times[k] = t_in[order[b, k]]
+        times[n_met] = following
+        for k in range(n_met):
+            n_groups += 1 if times[k] < times[k + 1] else 0
+        if may_group and t_in.size >= GROUPS_FROM:
+            folds = n_spikes == t_in.size and n_spikes - n_early > n_early
+            folds = folds and np.float64(latest) - earliest <= widest
+            groups = _are_groups(n_met, n_groups, n_early, n_spikes, folds)
+        else:
+            groups = 0
+    if groups < 0:
+        sort_row(t_in, order[b], space)
+        count = grouped(t_in, order[b], widest, may_group, times, of_sample)
+        met = 0
+        while met < count and times[met] <= until:
+            met += 1
+    elif groups:
+        met = 0
+        for k in range(n_met):
+            times[met], of_sample[HEAD + met] = times[k], k + 1
+            met += 1 if times[k] < times[k + 1] else 0
+    else:
+        met = n_met
+        for k in range(n_met):
+            of_sample[HEAD + k] = k + 1
+    if groups >= 0:
+        # The next event, up to which the last one has room.
+        count = met + 1
+        times[met], times[count] = following, math.inf
+    anchor_events(b, min(met + 1, count), None, c, mode, prepared)
+    if met < count:
+        of_sample[WHAT] = (TOGETHER if groups else EACH) if groups >= 0 else min(of_sample[WHAT], TOGETHER)
+        of_sample[COUNT] = met
+        starts, n_segments = prepared[1][b], prepared[4]
+        while n_segments[b] > 0 and starts[n_segments[b] - 1] >= met:
+            n_segments[b] -= 1
+        starts[n_segments[b]] = met
+    return n_met
+
+
+@njit(error_model="numpy")
+def _heard(tables, r, b, n_replica, first, like):
+    """Pair-events of a sample in all layers from the `first` on, bias spikes among them."""
+    pairs = 0
+    for layer in range(first, len(tables)):
+        n_received, n_pre = tables[layer, 0], tables[layer, 1]
+        at = ((r if n_received > 1 else 0) * SAMPLES + b) * n_pre
+        n_heard = np.int32(0)
+        for t in row(tables[layer, 6], like, n_received * SAMPLES * n_pre)[at : at + n_pre]:
+            n_heard += np.int32(t < math.inf)
         pairs += n_heard * tables[layer, 2]
-    return presented, pairs
+    return pairs
+
+
+@njit(error_model="numpy")
+def _answer(t_out):
+    """When the first of some neurons spikes, and which one that is, -1 for none."""
+    first = winner(t_out)
+    return t_out[first], first if t_out[first] < math.inf else -1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _decide_job(control, is_caller, t_in, n_inputs, bias, tables, constants, until, classes, times, met):
+def _decide_job(
+    control, is_caller, t_in, n_inputs, bias, tables, constants, looks, until, after, classes, times, met
+):
     """Decisions of all replicas on (n_samples, n_pre) `t_in`; `classes`, `times`, `met`: (n_replica, n_samples, ...) out."""
     enter(control, is_caller)
-    n_samples, n_replica = len(t_in), len(classes)
-    n_pieces = (n_samples + TOGETHER - 1) // TOGETHER
+    n_samples, n_pre = t_in.shape
+    n_replica, n_layers = len(classes), len(tables)
+    n_pieces = (n_samples + SAMPLES - 1) // SAMPLES
     # Room for a piece of work, of each layer: spikes in, their order, spikes out, slopes.
     tables = tables.copy()
     n_in, n_out = tables[:, 1].sum(), tables[:, 2].sum()
-    inputs = np.empty(n_replica * TOGETHER * n_in, t_in.dtype)
-    orders = np.empty(n_replica * TOGETHER * n_in, np.int64)
-    outputs = np.empty(2 * n_replica * TOGETHER * n_out, t_in.dtype)
+    inputs = np.empty(n_replica * SAMPLES * n_in, t_in.dtype)
+    orders = np.empty(n_replica * SAMPLES * n_in, np.int64)
+    outputs = np.empty(2 * n_replica * SAMPLES * n_out, t_in.dtype)
     at_in = at_out = 0
-    for layer in range(len(tables)):
-        size_in, size_out = n_replica * TOGETHER * tables[layer, 1], n_replica * TOGETHER * tables[layer, 2]
+    for layer in range(n_layers):
+        size_in, size_out = n_replica * SAMPLES * tables[layer, 1], n_replica * SAMPLES * tables[layer, 2]
         tables[layer, 6] = inputs[at_in:].ctypes.data
         tables[layer, 7] = orders[at_in:].ctypes.data
         tables[layer, 9] = tables[layer, 11] = outputs[at_out:].ctypes.data
         tables[layer, 10] = outputs[at_out + size_out :].ctypes.data
         at_in, at_out = at_in + size_in, at_out + 2 * size_out
-    last, n_classes = len(tables) - 1, tables[len(tables) - 1, 2]
-    t_out = row(tables[last, 11], t_in, n_replica * TOGETHER * n_classes).reshape(
-        n_replica, TOGETHER, n_classes
-    )
-    presented = inputs[: TOGETHER * t_in.shape[1]].reshape(TOGETHER, t_in.shape[1])
+    last, n_classes = n_layers - 1, tables[n_layers - 1, 2]
+    t_out = cube(tables[last, 11], t_in, n_replica, SAMPLES, n_classes)
+    whole = inputs[: SAMPLES * n_pre].reshape(SAMPLES, n_pre)
+    order = orders[: SAMPLES * n_pre].reshape(SAMPLES, n_pre)
+    # Of the first layer.
+    c, mode, n_post = named(constants[0]), tables[0, 4], tables[0, 2]
+    n_vectors = (n_post * t_in.itemsize + VECTOR_BYTES - 1) // VECTOR_BYTES
+    n_lanes = n_vectors * VECTOR_BYTES // t_in.itemsize
+    w = cube(tables[0, 8], t_in, n_replica, n_pre, n_lanes)
+    t_cross = cube(tables[0, 9], t_in, n_replica, SAMPLES, n_post)
+    slope = cube(tables[0, 10], t_in, n_replica, SAMPLES, n_post)
+    may_group = tables[0, 14] != 0
+    all_inputs = np.empty(n_lanes if may_group else 0, t_in.dtype)
+    rooms = (
+        sort_space(n_pre, t_in), room_to_prepare(SAMPLES, n_pre, t_in), room_of_stops(SAMPLES, n_lanes, t_in),
+        np.empty((SAMPLES, HEAD + n_pre), np.int32),
+    )  # fmt: skip
+    space, prepared, stops, events = bare_space(rooms[0]), bare_room(rooms[1]), rooms[2], bare(rooms[3])
+    every, order, widest = bare(t_in), bare(order), fold_within(c)
+    n_met = np.zeros(SAMPLES, np.int64)
+    between = np.empty((2, SAMPLES), np.int32)
+    left, again = np.empty(SAMPLES, np.int64), np.empty(SAMPLES, np.int64)
     while True:
         piece = take(control)
         if piece >= n_pieces:
             break
-        first = piece * TOGETHER
-        n = min(TOGETHER, n_samples - first)
+        first = piece * SAMPLES
+        n = min(SAMPLES, n_samples - first)
         for b in range(n):
-            for i in range(t_in.shape[1]):
-                presented[b, i] = t_in[first + b, i]
+            n_met[b] = _present(
+                b, every[first + b], until, after, widest, may_group, c, mode, order, events, prepared, space
+            )
         for r in range(n_replica):
-            forward_piece(r, 0, n, 0, 1, t_in, bias, tables, constants, until, None, n_replica, TOGETHER)
+            if may_group:
+                sum_inputs(cube(tables[0, 14], t_in, n_replica, WEIGHT_PARTS, n_lanes)[r], all_inputs)
+            sweep_prepared(
+                order[:n], w[r], all_inputs, 0, n_vectors, n_post, mode, c, events[:n], prepared, None, stops
+            )  # fmt: skip
             for b in range(n):
-                pairs = np.zeros(2, np.int64)
-                pairs[0], pairs[1] = _met(
-                    presented[b], n_inputs, until, tables, r, b, n_replica, TOGETHER, t_in
-                )
-                if until < math.inf and not t_out[r, b, winner(t_out[r, b])] <= until:
+                left[b] = b
+                met[r, first + b, 0], met[r, first + b, 1] = n_met[b], n_met[b] * n_post
+                for i in range(n_inputs, n_pre):
+                    met[r, first + b, 0] -= 1 if t_in[first + b, i] <= until else 0
+            n_left, n_again = n, 0
+            between[1] = 0
+            for look in looks:
+                if n_left == 0:
+                    break
+                between[0] = 1  # where the second is 0, nobody is solved for
+                for b in left[:n_left]:
+                    between[0, b], end = between[1, b], between[1, b]
+                    while end < events[b, COUNT] and prepared[0][b, end] <= look:
+                        end += 1
+                    between[1, b] = end
+                solve_stopped(
+                    order[:n], w[r], all_inputs, 0, n_post, mode, c, events[:n], prepared, None, stops, between,
+                    t_cross[r], slope[r],
+                )  # fmt: skip
+                if n_layers > 1:
+                    heard = cube(tables[1, 6], t_in, n_replica, SAMPLES, tables[1, 1])[r]
+                    for m in range(n_left):
+                        b = left[m]
+                        receive(
+                            t_cross[r, b : b + 1], bias[: tables[1, 3]], False, heard[m : m + 1], order[:1]
+                        )
                     forward_piece(
-                        r, b, b + 1, 0, 1, t_in, bias, tables, constants, math.inf, None, n_replica, TOGETHER
+                        r, 0, n_left, 0, 1, t_in, bias, tables[1:], constants[1:], None, n_replica, SAMPLES
                     )  # fmt: skip
-                    again = _met(presented[b], n_inputs, math.inf, tables, r, b, n_replica, TOGETHER, t_in)
-                    pairs[0], pairs[1] = pairs[0] + again[0], pairs[1] + again[1]
-                answer = winner(t_out[r, b])
-                times[r, first + b] = t_out[r, b, answer]
-                classes[r, first + b] = answer if t_out[r, b, answer] < math.inf else -1
-                met[r, first + b, 0], met[r, first + b, 1] = pairs[0], pairs[1]
+                n_still = 0
+                for m in range(n_left):
+                    b, place = left[m], m if n_layers > 1 else left[m]
+                    met[r, first + b, 1] += _heard(tables, r, place, n_replica, 1, t_in)
+                    times[r, first + b], classes[r, first + b] = _answer(t_out[r, place])
+                    # Who stopped at a later event spikes behind it.
+                    end, known = between[1, b], np.float64(until)
+                    if end < events[b, COUNT]:
+                        known = prepared[0][b, end]
+                    if times[r, first + b] <= known:
+                        between[1, b] = 0
+                    elif end < events[b, COUNT]:
+                        left[n_still] = b
+                        n_still += 1
+                    else:
+                        again[n_again] = b
+                        n_again += 1
+                        between[1, b] = 0
+                n_left = n_still
+            for b in again[:n_again]:
+                whole[b] = t_in[first + b]
+                forward_piece(
+                    r, b, b + 1, 0, 1, t_in, bias, tables, constants, None, n_replica, SAMPLES
+                )  # fmt: skip
+                times[r, first + b], classes[r, first + b] = _answer(t_out[r, b])
+                for i in range(n_inputs):
+                    met[r, first + b, 0] += 1 if whole[b, i] < math.inf else 0
+                met[r, first + b, 1] += _heard(tables, r, b, n_replica, 0, t_in)
         finish(control)
     inputs[:1], orders[:1], outputs[:1] = 0.0, 0, 0.0  # known by their addresses until here
+    keep((rooms, t_in))
     return leave(control, is_caller, n_pieces)
 
 
@@ -112,6 +282,7 @@ def decide(
     units: Sequence[Unit],
     bias_times: Sequence[Sequence[float]],
     until: float,
+    looks: Sequence[float],
 ) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
     """See `gpuspike.kernels.cpu.decide`."""
     n_replica, (n_samples, _), dtype = len(weights[0]), t_in.shape, weights[0].dtype
@@ -130,11 +301,13 @@ def decide(
          address(vectors[layer]), 0, 0, 0, 0, 0, address(totals[layer]), 0]
         for layer, w in enumerate(weights)
     ])  # fmt: skip
+    when = [time for time in looks if time < until] if len(weights) > 1 else []
     run(
         _decide_job,
         (
             np.ascontiguousarray(t_in), t_in.shape[1] - len(bias_times[0]), bias, tables, np.array([unit.constants(dtype) for unit in units]),
-            float(until), classes, times, met,
+            np.array([*when, np.inf], dtype), dtype.type(until), np.nextafter(dtype.type(until), dtype.type(np.inf)),
+            classes, times, met,
         ),
         keep=(vectors, totals),
         parallel=n_replica * n_samples * pair_events(weights) > PAIRS_WORTH_A_THREAD,

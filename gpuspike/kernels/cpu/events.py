@@ -286,11 +286,11 @@ def grouped(t_in, order, widest, may_group, times, events):
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def _anchored(b, count, until, known, constants, mode, events, room):
+def anchor_events(b, count, known, constants, mode, room):
     """Sets anchors among `count` events of a sample, and finds what the sweep and the solution need of each.
 
     Args:
-        b: the sample;  known: see `_segment`; the rest as for `prepare`.
+        b: the sample;  known: see `_segment`; the rest as for `prepare`. Behind the events' times there is one more.
     """
     tau_slow, tau_fast, rate, drive = constants.tau_slow, constants.tau_fast, constants.rate, constants.drive
     times, starts, coefficients = room[0][b], room[1][b], room[3]
@@ -330,15 +330,6 @@ def _anchored(b, count, until, known, constants, mode, events, room):
         c1[k] = x_next
         c2[k] = drive * growth[k] * (1.0 + rate * x + (x_next - x) * rate_fast)
         first = last
-    if until < math.inf:
-        met = 0
-        while met < count and times[met] <= until:
-            met += 1
-        if met < count:
-            events[b, WHAT], events[b, COUNT] = min(events[b, WHAT], TOGETHER), met
-            while segments > 0 and starts[segments - 1] >= met:
-                segments -= 1
-            count = met
     starts[segments] = count
     room[4][b] = segments
 
@@ -350,12 +341,11 @@ def bare_room(room):
 
 
 @njit(error_model="numpy")
-def prepare(t_in, order, until, widest, may_group, constants, mode, events, room):
+def prepare(t_in, order, widest, may_group, constants, mode, events, room):
     """What the sweep and the solution need of every event of some samples.
 
     Args:
         t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
-        until: events behind it are not met, though the last one before it has the room that there is up to them.
         widest, may_group: see `grouped`.
         constants: `Constants`, of which `reach` is the longest time from an anchor, in tau_fast, before a new one is set.
         events: (n_samples, HEAD + n_pre) out, see `grouped`.
@@ -369,7 +359,7 @@ def prepare(t_in, order, until, widest, may_group, constants, mode, events, room
     room = bare_room(room)
     for b in range(len(t_in)):
         count = grouped(t_in[b], order[b], widest, may_group, room[0][b], events[b])
-        _anchored(b, count, until, None, constants, mode, events, room)
+        anchor_events(b, count, None, constants, mode, room)
 
 
 @njit(error_model="numpy")
@@ -384,4 +374,4 @@ def prepare_sorted(b, n, known, constants, mode, events, room):
     events[b, WHAT], events[b, COUNT] = EACH, n
     for k in range(n):
         events[b, HEAD + k] = k + 1
-    _anchored(b, n, math.inf, known, constants, mode, events, room)
+    anchor_events(b, n, known, constants, mode, room)

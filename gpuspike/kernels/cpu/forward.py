@@ -17,7 +17,6 @@ common form for all ratios is derived above.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,7 +46,7 @@ PAIRS_WORTH_A_THREAD = 200_000
 
 
 @njit(error_model="numpy")
-def _receive(spikes, bias, sort, t_in, order):
+def receive(spikes, bias, sort, t_in, order):
     """A layer's input for a few samples: the spikes of the layer before, then the bias spikes; sorted if `sort`."""
     n_in = t_in.shape[1] - bias.size
     for b in range(t_in.shape[0] if spikes.size else 0):
@@ -60,16 +59,13 @@ def _receive(spikes, bias, sort, t_in, order):
 
 
 @njit(error_model="numpy", process="first")
-def forward_piece(
-    r, b0, b1, part, n_ranges, like, bias, tables, constants, until, trials, n_replica, n_batch
-):
+def forward_piece(r, b0, b1, part, n_ranges, like, bias, tables, constants, trials, n_replica, n_batch):
     """Samples b0 to b1 of replica r through a stack of layers; of a single layer, one of `n_ranges` of its neurons.
 
     Args:
         like: any array of the working type.
         bias: bias times of all layers, one after the other.
         tables: (n_layer, ...) sizes and addresses, see `table_row`;  constants: (n_layer, ...) of `Constants`.
-        until: spikes of the first layer's inputs are presented up to here; see `events.prepare`.
         trials: None, or of each layer the numbers of its trials, (n_layer, 3): grid, end, tolerance of the grid.
     """
     indices = np.empty(0, np.int64)
@@ -84,7 +80,7 @@ def forward_piece(
         t_in = cube(at_t_in, like, n_received, n_batch, n_pre)[r_in, b0:b1]
         order = cube(at_order, indices, n_received, n_batch, n_pre)[r_in, b0:b1]
         t_out = cube(at_t_out, like, n_replica, n_batch, n_post)[r, b0:b1]
-        _receive(spikes, bias[first_bias : first_bias + n_bias], sort, t_in, order)
+        receive(spikes, bias[first_bias : first_bias + n_bias], sort, t_in, order)
         n_vectors = (n_post + width - 1) // width
         first, end = part * n_vectors // n_ranges, (part + 1) * n_vectors // n_ranges
         n_lanes = n_vectors * width
@@ -92,7 +88,6 @@ def forward_piece(
         all_inputs = np.empty(n_lanes if at_totals != 0 else 0, like.dtype)
         if at_totals != 0:
             sum_inputs(cube(at_totals, like, n_replica, WEIGHT_PARTS, n_lanes)[r], all_inputs)
-        end_of_input = until if layer == 0 else math.inf
         if at_events != 0:
             events = cube(at_events, np.empty(0, np.int32), n_replica, n_batch, HEAD + n_pre)[r, b0:b1]
         else:
@@ -102,7 +97,7 @@ def forward_piece(
         c = named(constants[layer])
         if trials is None:
             solve_samples(
-                t_in, order, w, all_inputs, first, end, mode, c, end_of_input, events, None, t_out, t_cross, slope
+                t_in, order, w, all_inputs, first, end, mode, c, events, None, t_out, t_cross, slope
             )  # fmt: skip
         else:
             trial = (
@@ -111,7 +106,7 @@ def forward_piece(
                 trials[layer, 0], trials[layer, 1], trials[layer, 2],
             )  # fmt: skip
             solve_samples(
-                t_in, order, w, all_inputs, first, end, mode, c, end_of_input, events, trial, t_out, t_cross, slope
+                t_in, order, w, all_inputs, first, end, mode, c, events, trial, t_out, t_cross, slope
             )  # fmt: skip
         first_bias += n_bias
         spikes = t_out
@@ -125,7 +120,6 @@ def _forward_job(
     bias,
     tables,
     constants,
-    until,
     trials,
     n_replica,
     n_batch,
@@ -143,7 +137,7 @@ def _forward_job(
         b0 = (piece // n_ranges) % n_chunks * samples_per_task
         forward_piece(
             piece // (n_chunks * n_ranges), b0, min(b0 + samples_per_task, n_batch), piece % n_ranges, n_ranges,
-            like, bias, tables, constants, until, trials, n_replica, n_batch,
+            like, bias, tables, constants, trials, n_replica, n_batch,
         )  # fmt: skip
         finish(control)
     return leave(control, is_caller, n_pieces)
@@ -231,7 +225,6 @@ def forward(
     units: Sequence[Unit],
     bias_times: Sequence[Sequence[float]],
     trials: Sequence[Trial] | None = None,
-    until: float = np.inf,
     deeper: bool = False,
 ) -> list[LayerState]:
     """Spike times of a stack of layers, and the membranes' slopes there.
@@ -243,7 +236,6 @@ def forward(
         units: of each layer, neurons that share their time constants.
         bias_times: of each layer but the first, times of the spikes that it gets beside those of the layer before.
         trials: of each layer, where a chip interferes.
-        until: spikes of the input are presented up to here. Spikes that come by then are those of the whole input.
         deeper: the first of these layers hears neurons. What spikes together there is no longer the same when inputs
             are presented in part only, and then nor would be the sums' rounding: so only a chip's layers, whose spikes come
             in ticks, take them together.
@@ -263,7 +255,7 @@ def forward(
                 t_in, order = with_bias(states[-1].t_out, times), None
             trial = None if trials is None else trials[one]
             states += forward(
-                t_in, order, weights[one], units[one], [times], trial, np.inf if states else until,
+                t_in, order, weights[one], units[one], [times], trial,
                 deeper=deeper or bool(states),
             )  # fmt: skip
         return states
@@ -307,7 +299,7 @@ def forward(
     like = np.empty((0, 0, 0), dtype)
     run(
         _forward_job,
-        (like, bias, tables, constants, until, numbers, n_replica, n_batch, samples_per_task, n_ranges),
+        (like, bias, tables, constants, numbers, n_replica, n_batch, samples_per_task, n_ranges),
         keep=(states, vectors, totals, trials),
         parallel=n_replica * n_batch * pairs > PAIRS_WORTH_A_THREAD,
     )

@@ -12,61 +12,19 @@ import numpy as np
 from gpuspike.kernels.constants import EQUAL
 from gpuspike.kernels.cpu.arrays import bare, keep
 from gpuspike.kernels.cpu.compiler import njit
-from gpuspike.kernels.cpu.events import (
-    COUNT,
-    EACH,
-    FLAT,
-    FOLDED,
-    HEAD,
-    WHAT,
-    bare_room,
-    fold_within,
-    next_stops,
-    polish,
-    prepare,
-)
-from gpuspike.kernels.cpu.simd import (
-    VECTOR_BYTES,
-    sweep_1,
-    sweep_2,
-    sweep_4,
-    sweep_6,
-)
-from gpuspike.kernels.cpu.simd_groups import groups_1, groups_4, groups_6
+from gpuspike.kernels.cpu.events import COUNT, FLAT, bare_room, fold_within, next_stops, polish, prepare
+from gpuspike.kernels.cpu.simd import VECTOR_BYTES
 from gpuspike.kernels.cpu.simd_patches import LANES
-from gpuspike.kernels.cpu.solve import moved, solve, solve_equal
+from gpuspike.kernels.cpu.simd_picks import LANES as PICKED
+from gpuspike.kernels.cpu.simd_picks import PICKS, stopped_between
+from gpuspike.kernels.cpu.solve import solve, solve_equal
+from gpuspike.kernels.cpu.sweep import room_of_stops, sweep_prepared
 
 WHOLE = 16
 """Neurons are solved for by this many at once: the few left over would cost as much one by one."""
 
 NARROW, AT_ONCE = 64, 256
 """Neurons up to which a layer has those of several samples solved for together; and how many, at least."""
-
-
-@njit(error_model="numpy")
-def _sweep_tile(n_vectors, kind, tile, row, events, state, factor, k_first, n_events):
-    if n_vectors == 6:
-        return sweep_6(kind, tile, row, events, state, factor, k_first, n_events)
-    if n_vectors == 4:
-        return sweep_4(kind, tile, row, events, state, factor, k_first, n_events)
-    if n_vectors == 2:
-        return sweep_2(kind, tile, row, events, state, factor, k_first, n_events)
-    return sweep_1(kind, tile, row, events, state, factor, k_first, n_events)
-
-
-@njit(error_model="numpy")
-def _sweep_groups(n_vectors, width, kind, tile, row, events, state, factor, groups, all_inputs):
-    if n_vectors == 6:
-        return groups_6(kind, tile, row, events, state, factor, groups, all_inputs)
-    if n_vectors == 4:
-        return groups_4(kind, tile, row, events, state, factor, groups, all_inputs)
-    left = 0
-    for v in range(n_vectors):  # rarely more than one
-        at = v * VECTOR_BYTES
-        here = (state[0] + at, state[1] + at, state[2] + 4 * v * width, state[3] + at)
-        total = all_inputs + at if all_inputs else 0
-        left |= groups_1(kind, tile + at, row, events, here, factor, groups, total)
-    return left
 
 
 @njit(error_model="numpy")
@@ -110,108 +68,76 @@ def room_to_prepare(n_samples, n_pre, like):
     )  # fmt: skip
 
 
+@njit(error_model="numpy")
+def _stopped(count, sample, n_used, first, end, lanes, n_stops):
+    """Puts a sample's neurons that stopped from event `first` to before event `end` behind n_stops others.
+
+    Returns:
+        How many there are then.
+    """
+    if first >= end:
+        return n_stops
+    start = 0
+    if PICKS:
+        row = count.ctypes.data + 4 * sample * count.shape[1]
+        n_vectors, out = np.int64(n_used // PICKED), lanes.ctypes.data + 4 * n_stops
+        n_stops += stopped_between(row, n_vectors, first, end, out)
+        start = n_used // PICKED * PICKED
+    for j in range(start, n_used):
+        lanes[n_stops] = j
+        n_stops += 1 if (count[sample, j] >= first) & (count[sample, j] < end) else 0
+    return n_stops
+
+
 @njit(error_model="numpy", fastmath={"contract"})
-def solve_prepared(
+def solve_stopped(
     order,
     weights,
     all_inputs,
     first_vector,
-    end_vector,
+    n_used,
     mode,
     constants,
     events,
     prepared,
     factor,
+    stops,
+    between,
     t_cross,
     slope_out,
 ):
-    """`solve_samples`, but for what becomes of the spikes, and with events that are prepared.
+    """Solves for the crossings of neurons that the sweep has stopped.
 
     Args:
-        order: (n_samples, n) the order that sorts each sample's spikes.
-        weights: (n_pre, whole vectors), see `arrays.in_vectors`.
-        all_inputs: (whole vectors,) sums over the inputs' weights, or empty: none are taken together.
-        first_vector, end_vector: the neurons' range, in vectors.
-        constants: `Constants`.
-        events: (n_samples, HEAD + n_pre), see `events.grouped`.
-        prepared: `room_to_prepare`, of as many samples or more.
-        factor: None, or (n_samples, lanes) factors of the thresholds.
-        t_cross, slope_out: (n_samples, n_post) out.
+        n_used: neurons in the range that begins with `first_vector`.
+        stops: what `sweep.sweep_prepared` has told.
+        between: (2, n_samples) the event from which on, and that before which, stopped neurons are solved for. Where the
+            first is 0, all neurons that are not count as silent.
+        The rest is that of `solve_prepared`.
     """
     tau_slow, tau_fast, rate, drive, span, _, tangent, _, _ = constants
-    n_samples, n_post = t_cross.shape
+    n_samples = len(order)
     order, events = bare(order), bare(events)
-    times, starts, planes, coefficients, n_segments = bare_room(prepared)
+    times, starts, planes, coefficients, _ = bare_room(prepared)
     growth, position = planes[0], planes[1]
-    kind = weights.dtype.type(0.0)
+    p, q, count = bare(stops[0])[0], bare(stops[0])[1], bare(stops[1])
     size = weights.itemsize
-    width = VECTOR_BYTES // size
-    base = first_vector * width
-    n_lanes = (end_vector - first_vector) * width
-    n_used = min(n_lanes, n_post - base)
-
-    room = np.zeros((2, n_samples, n_lanes), weights.dtype), np.zeros((n_samples, n_lanes), np.int32)
-    p, q, count = bare(room[0])[0], bare(room[0])[1], bare(room[1])
-    count[:, n_used:] = -1  # frozen from the start: nobody's lanes would never stop
-
-    # Addresses, taken once: a view of every row would cost more than a short row's sweep.
-    row, weights_data = weights.strides[0], weights.ctypes.data
-    order_row, order_data = order.strides[0], order.ctypes.data
-    p_data, q_data, count_data = p.ctypes.data, q.ctypes.data, count.ctypes.data
-    coefficients_data, plane, row_of_events = (
-        coefficients.ctypes.data,
-        coefficients.strides[0],
-        coefficients.strides[1],
-    )
-    events_data, events_row, all_data = events.ctypes.data, events.strides[0], all_inputs.ctypes.data
-    vector = first_vector
-    while vector < end_vector:
-        left = end_vector - vector
-        n_vectors = 6 if left >= 6 else 4 if left >= 4 else 2 if left >= 2 else 1
-        tile = weights_data + vector * VECTOR_BYTES
-        lane = (vector - first_vector) * width
-        for b in range(n_samples):
-            at = b * n_lanes + lane
-            lifted = 0 if factor is None else factor.ctypes.data + size * at
-            state = (p_data + size * at, q_data + size * at, count_data + 4 * at, lifted)
-            at_order, at_event = order_data + b * order_row, coefficients_data + b * row_of_events
-            for segment in range(n_segments[b]):
-                k = np.int64(starts[b, segment])
-                end = np.int64(starts[b, segment + 1])
-                if segment > 0:
-                    gap = times[b, k] - times[b, starts[b, segment - 1]]
-                    for j in range(lane, lane + n_vectors * width):
-                        if count[b, j] == k:  # still swept
-                            p[b, j], q[b, j] = moved(p[b, j], q[b, j], gap, mode, tau_slow, tau_fast, rate)
-                what = events[b, WHAT]
-                event = at_event if what != EACH else at_event + size * k
-                of_event = (event, event + plane, event + 2 * plane, event + 3 * plane)
-                if what == EACH:
-                    single = (at_order + 8 * k, *of_event)
-                    silent = _sweep_tile(n_vectors, kind, tile, row, single, state, factor, k, end - k) != 0
-                else:
-                    groups = (at_order, events_data + b * events_row + 4 * HEAD, *of_event)
-                    total = all_data + vector * VECTOR_BYTES if what == FOLDED else 0
-                    silent = _sweep_groups(
-                        n_vectors, width, kind, tile, row, groups, state, factor, (k, end), total,
-                    ) != 0  # fmt: skip
-                if not silent:
-                    break
-        vector += n_vectors
+    base = first_vector * (VECTOR_BYTES // size)
 
     # Crossings are solved for many at once. Of a narrow layer those of one sample after the other, as many as there is
     # room for; of a wide one a sample's, and where most of its neurons stop all of them, in order, which vectorises
     # (those that never stopped come out silent).
     n_most = (max(n_used, AT_ONCE) + WHOLE - 1) // WHOLE * WHOLE
-    samples, lanes = np.empty(n_most, np.int64), np.empty(n_most, np.int64)
+    samples, lanes = np.empty(n_most, np.int32), np.empty(n_most + PICKED, np.int32)
     start, gap, v = np.empty(n_most), np.empty(n_most), np.empty(n_most)
     pull, delay, slope = np.empty(n_most), np.empty(n_most), np.empty(n_most)
     a, x, high = np.empty(n_most), np.empty(n_most), np.empty(n_most)
     n_stops = np.int64(0)
     for sample in range(n_samples):
         n_events = np.int32(events[sample, COUNT])
+        first, end = np.int32(between[0, sample]), np.int32(between[1, sample])
         in_order = False
-        if n_used > NARROW:
+        if n_used > NARROW and first == 0 and end == n_events:
             n_stopped = np.int32(0)
             for j in range(n_used):
                 n_stopped += np.int32(count[sample, j] < n_events)
@@ -219,19 +145,23 @@ def solve_prepared(
         if in_order:
             n_stops = np.int64(n_used)
         else:
-            for j in range(n_used):
-                t_cross[sample, base + j], slope_out[sample, base + j] = math.inf, 0.0
-                samples[n_stops], lanes[n_stops] = sample, j
-                n_stops += 1 if count[sample, j] < n_events else 0
+            if first == 0:
+                b = np.uint64(sample)  # which spares asking whether numbers are negative, here and below
+                for j in range(np.uint64(base), np.uint64(base + n_used)):
+                    t_cross[b, j], slope_out[b, j] = math.inf, 0.0
+            n_before = n_stops
+            n_stops = _stopped(count, sample, n_used, first, end, lanes, n_stops)
+            for m in range(n_before, n_stops):
+                samples[m] = sample
             if n_used <= NARROW and sample + 1 < n_samples and n_stops + n_used <= n_most:
                 continue
         while n_stops > 0:
             if in_order:
                 for m in range(n_stops):
-                    stops = count[sample, m] < n_events
+                    has_stopped = count[sample, m] < n_events
                     k = np.uint64(max(min(count[sample, m], n_events - np.int32(1)), np.int32(0)))
                     start[m], gap[m] = times[sample, k], times[sample, k + np.uint64(1)]
-                    a[m] = growth[sample, k] if stops else math.inf  # which makes the sums 0
+                    a[m] = growth[sample, k] if has_stopped else math.inf  # which makes the sums 0
                     x[m] = position[sample, k]
                     pull[m], v[m] = p[sample, m], q[sample, m]
                     if factor is not None:
@@ -289,20 +219,65 @@ def solve_prepared(
                     t_cross[sample, base + m], slope_out[sample, base + m] = start[m], slope[m]
             else:
                 for m in range(n_stops):
-                    b, j = samples[m], base + lanes[m]
+                    b, j = np.uint64(samples[m]), np.uint64(base + lanes[m])
                     t_cross[b, j], slope_out[b, j] = start[m], slope[m]
             n_before, n_stops = n_stops, np.int64(0)  # a plain 0 has what follows compiled for 0 too
             if n_missed > 0:
                 for m in range(n_before):
-                    b, j = (np.int64(sample), np.int64(m)) if in_order else (samples[m], lanes[m])
+                    b, j = (np.int32(sample), np.int32(m)) if in_order else (samples[m], lanes[m])
                     samples[n_stops], lanes[n_stops] = b, j
+                    b, j = np.uint64(b), np.uint64(j)
                     n_stops += 1 if (delay[m] == math.inf) & (count[b, j] + 1 < events[b, COUNT]) else 0
                 n_stops = next_stops(
                     n_stops, samples, lanes, base, count, p, q, times, order, events, starts, growth, position,
                     coefficients, all_inputs, weights, factor, mode, tau_slow, tau_fast, rate,
                 )  # fmt: skip
             in_order = False
-    keep((room, prepared))
+    keep((stops, prepared))
+
+
+@njit(error_model="numpy")
+def solve_prepared(
+    order,
+    weights,
+    all_inputs,
+    first_vector,
+    end_vector,
+    mode,
+    constants,
+    events,
+    prepared,
+    factor,
+    t_cross,
+    slope_out,
+):
+    """`solve_samples`, but for what becomes of the spikes, and with events that are prepared.
+
+    Args:
+        order: (n_samples, n) the order that sorts each sample's spikes.
+        weights: (n_pre, whole vectors), see `arrays.in_vectors`.
+        all_inputs: (whole vectors,) sums over the inputs' weights, or empty: none are taken together.
+        first_vector, end_vector: the neurons' range, in vectors.
+        constants: `Constants`.
+        events: (n_samples, HEAD + n_pre), see `events.grouped`.
+        prepared: `room_to_prepare`, of as many samples or more.
+        factor: None, or (n_samples, lanes) factors of the thresholds.
+        t_cross, slope_out: (n_samples, n_post) out.
+    """
+    n_samples, n_post = t_cross.shape
+    width = VECTOR_BYTES // weights.itemsize
+    n_lanes = (end_vector - first_vector) * width
+    n_used = min(n_lanes, n_post - first_vector * width)
+    stops = room_of_stops(n_samples, n_lanes, weights)
+    sweep_prepared(
+        order, weights, all_inputs, first_vector, end_vector, n_used, mode, constants, events, prepared, factor, stops
+    )  # fmt: skip
+    between = np.zeros((2, n_samples), np.int32)
+    between[1] = events[:n_samples, COUNT]
+    solve_stopped(
+        order, weights, all_inputs, first_vector, n_used, mode, constants, events, prepared, factor, stops, between,
+        t_cross, slope_out,
+    )  # fmt: skip
 
 
 @njit(error_model="numpy")
@@ -315,7 +290,6 @@ def solve_samples(
     end_vector,
     mode,
     constants,
-    until,
     events,
     trial,
     t_out,
@@ -326,14 +300,14 @@ def solve_samples(
 
     Args:
         t_in, order: (n_samples, n_pre) spike times and the order that sorts them.
-        until: see `events.prepare`;  events: (n_samples, HEAD + n_pre) out.
+        events: (n_samples, HEAD + n_pre) out, see `events.grouped`.
         trial: what `kernels.Trial` tells of the samples, arrays (n_samples, n_post) and numbers; or None, and then
             `t_cross` alone is written to. Each is compiled for itself: an ideal network pays nothing.
         t_out, t_cross, slope_out: (n_samples, n_post) out; the other arguments as for `solve_prepared`.
     """
     room = room_to_prepare(len(t_in), t_in.shape[1], weights)
     prepare(
-        bare(t_in), bare(order), until, fold_within(constants), all_inputs.size > 0, constants, mode, bare(events), room,
+        bare(t_in), bare(order), fold_within(constants), all_inputs.size > 0, constants, mode, bare(events), room,
     )  # fmt: skip
     if trial is None:
         solve_prepared(

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.kernels.cpu.arrays import bare
 from gpuspike.kernels.cpu.compiler import njit
-from gpuspike.kernels.cpu.simd_patches import LANES, PICKS, pick_order, pick_spikes
+from gpuspike.kernels.cpu.simd_patches import LANES, pick_order, pick_spikes
+from gpuspike.kernels.cpu.simd_picks import PICKS
 from gpuspike.kernels.cpu.solve import exp_vectorised
 
 

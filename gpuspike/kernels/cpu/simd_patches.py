@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from gpuspike.kernels.cpu.simd import constant, load_from, multiply_add, splat, store_to
+from gpuspike.kernels.cpu.simd_picks import compress, lanes_of
 
 LANES = 8
 """Spikes that are looked at side by side."""
 
-_TARGET = cast(Any, cpu_target.target_context).codegen().magic_tuple()[2].split(",")
-
-PICKS = "+avx512f" in _TARGET and "+avx512vl" in _TARGET
-"""Whether what Numba compiles for, which may be less than the processor, moves chosen lanes together; without, spikes
-are picked one by one."""
-
-_INT8, _INT32, _INT64, _DOUBLE = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
-_MASK = ir.VectorType(ir.IntType(1), LANES)
-
-
-def _compress(builder: ir.IRBuilder, value: Any, mask: Any) -> Any:
-    """A vector's lanes of a mask, side by side at its beginning; what stands behind them is not told."""
-    element = value.type.element
-    name = "f64" if isinstance(element, ir.DoubleType) else f"i{element.width}"
-    kind = ir.FunctionType(value.type, [value.type, value.type, _MASK])
-    function = cgutils.get_or_insert_function(
-        builder.module, kind, f"llvm.x86.avx512.mask.compress.v{LANES}{name}"
-    )
-    return builder.call(function, [value, value, mask])
+_INT32, _INT64, _DOUBLE = ir.IntType(32), ir.IntType(64), ir.DoubleType()
 
 
 def _make_pick(n_carried: int, last: Any) -> Any:
@@ -88,10 +70,8 @@ def _make_pick(n_carried: int, last: Any) -> Any:
                     element = value.type.element
                     size = 8 if isinstance(element, ir.DoubleType) else element.width // 8
                     place = builder.add(address, builder.mul(m, constant(size)))
-                    store_to(builder, _compress(builder, value, mask), place, size)
-                name = builder.module, ir.FunctionType(_INT8, [_INT8]), "llvm.ctpop.i8"
-                n = builder.call(cgutils.get_or_insert_function(*name), [builder.bitcast(mask, _INT8)])
-                builder.store(builder.add(m, builder.zext(n, _INT64)), found)
+                    store_to(builder, compress(builder, value, mask), place, size)
+                builder.store(builder.add(m, lanes_of(builder, mask)), found)
             return builder.load(found)
 
         return signature, codegen

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import Array
+from gpuspike.kernels.cpu.arrays import bare, keep
 from gpuspike.kernels.cpu.compiler import njit
 from gpuspike.kernels.cpu.simd import VECTOR_BYTES
+from gpuspike.kernels.cpu.simd_picks import PICKS, split_vectors
 from gpuspike.kernels.cpu.simd_sort import LANES, running_sums, vector_range
 from gpuspike.kernels.cpu.team import enter, finish, leave, run, samples_of_a_piece, take
 
@@ -142,61 +144,105 @@ def _sort(times, earliest, latest, order, bucket, heads, ahead):
 
 @njit(error_model="numpy")
 def sort_space(n, like):
-    """Room for sorting n times of the type of `like`."""
+    """Room for sorting n times of the type of `like`; see `split` and `sort_row`."""
     return (
         np.empty(n, np.int32), np.empty((LANES << bucket_rows(n)) + 1, np.int32), np.empty(n, like.dtype),
-        np.empty(n, like.dtype), np.empty(n + 1, np.int64), np.empty(n + 1, np.int64),
+        np.empty(n + LANES, like.dtype), np.empty(n + LANES, np.int32), np.empty(n + LANES, np.int32),
     )  # fmt: skip
+
+
+@njit(error_model="numpy")
+def bare_space(space):
+    """`sort_space` of bare arrays."""
+    return bare(space[0]), bare(space[1]), bare(space[2]), bare(space[3]), bare(space[4]), bare(space[5])
+
+
+@njit(error_model="numpy")
+def split(times, bound, space):
+    """Tells a sample's spikes before `bound` from the others.
+
+    Args:
+        times: (n,) spike times, none of which is NaN;  bound: of their type.
+        space: `sort_space(n, times)`, whose last three arrays get the times of those before, which they are, and which
+            the others are, each in the order of the inputs.
+
+    Returns:
+        How many come before, and the earliest time of the others, inf if there is none.
+    """
+    _, _, _, few, early, rest = space
+    first, width = 0, VECTOR_BYTES // times.itemsize
+    n_early, following = np.int64(0), times.dtype.type(math.inf)
+    if PICKS:
+        out = early.ctypes.data, few.ctypes.data, rest.ctypes.data
+        n_early, following = split_vectors(bound, times.ctypes.data, np.int64(times.size // width), out)
+        first = times.size // width * width
+    for i in range(first, times.size):
+        t = times[i]
+        few[n_early] = t
+        early[n_early] = rest[i - n_early] = i
+        is_early = 1 if t < bound else 0
+        n_early += is_early
+        following = t if not is_early and t < following else following
+    return n_early, following
+
+
+@njit(error_model="numpy")
+def sort_split(n_early, earliest, latest, order, space):
+    """The order that sorts the first spikes of a sample, told from the others by `split`.
+
+    Args:
+        n_early: how many;  earliest, latest: times between which they lie.
+        order: (n_early or more,) out.
+    """
+    bucket, heads, ahead, few, early, _ = space
+    _sort(few[:n_early], earliest, latest, order[:n_early], bucket, heads, ahead)
+    for k in range(n_early):
+        order[k] = early[np.uint64(order[k])]
 
 
 @njit(error_model="numpy")
 def sort_row(times, order, space):
     """The order that sorts one sample's spikes by time, silent inputs (inf) last.
 
-    Where many come last together, as the black pixels of an image do, only those before them are sorted.
+    Where many come last together, as the black pixels of an image do, or never, only those before them are sorted.
 
     Args:
         times: (n,) spike times;  order: (n,) out;  space: `sort_space(n, times)`.
     """
-    bucket, heads, ahead, few, early, rest = space
+    bucket, heads, ahead, _, _, rest = space
     n = times.size
     earliest, latest = finite_range(times)
-    n_late = np.int32(0)
+    n_silent, n_last = np.int32(0), np.int32(0)
     for i in range(n):
-        n_late += np.int32(times[i] >= latest)
-    if n < SPLIT_FROM or n_late < n // 4:
+        n_silent += np.int32(times[i] > latest)
+        n_last += np.int32(times[i] == latest)
+    if n < SPLIT_FROM or n_last + n_silent < n // 4:
         _sort(times, earliest, latest, order, bucket, heads, ahead)
         return
-    n_early = n_rest = 0
-    for i in range(n):
-        early[n_early] = rest[n_rest] = i
-        is_early = 1 if times[i] < latest else 0
-        n_early += is_early
-        n_rest += 1 - is_early
-    for k in range(n_early):
-        few[k] = times[early[k]]
-    _sort(few[:n_early], earliest, latest, order[:n_early], bucket, heads, ahead)
-    for k in range(n_early):
-        order[k] = early[order[k]]
-    # The last ones, then those that never spike.
-    n_last = 0
-    for k in range(n_rest):
-        order[n_early + n_last] = rest[k]
-        n_last += 1 if times[rest[k]] == latest else 0
-    n_silent = 0
-    for k in range(n_rest if n_last < n_rest else 0):
-        early[n_silent] = rest[k]
-        n_silent += 1 if times[rest[k]] > latest else 0
-    for k in range(n_silent):
-        order[n_early + n_last + k] = early[k]
+    apart = n_last >= n // 4
+    n_early, _ = split(times, latest if apart else times.dtype.type(math.inf), space)
+    sort_split(n_early, earliest, latest, order, space)
+    if n_silent == 0 or not apart:
+        for k in range(n - n_early):
+            order[n_early + k] = rest[k]
+        return
+    at, at_silent = n_early, n - n_silent
+    for k in range(n - n_early):
+        i = rest[k]
+        silent = times[i] > latest
+        order[at_silent if silent else at] = i
+        at += 0 if silent else 1
+        at_silent += 1 if silent else 0
 
 
 @njit(error_model="numpy")
 def sort_rows(times, order):
     """`sort_row` for every row of (n_rows, n) `times`."""
-    space = sort_space(times.shape[1], times)
+    kept = sort_space(times.shape[1], times)
+    times, order, space = bare(times), bare(order), bare_space(kept)
     for b in range(times.shape[0]):
         sort_row(times[b], order[b], space)
+    keep(kept)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

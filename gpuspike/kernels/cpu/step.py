@@ -330,7 +330,7 @@ def step_job(
             _present(r, b0, b1, when, data, shift, warp, noise, room, words, numbers)
             if chip is None:
                 forward_piece(
-                    r, b0, b1, 0, 1, t_in, bias, room.forward, constants, math.inf, None, n_replica, n_batch
+                    r, b0, b1, 0, 1, t_in, bias, room.forward, constants, None, n_replica, n_batch
                 )  # fmt: skip
             else:
                 for b in range(b0, b1):
@@ -338,7 +338,7 @@ def step_job(
                         t_in[r, b, i] = t_in[r, b, i] if t_in[r, b, i] <= chip.end else math.inf
                 _draw(r, b0, b1, when, chip, room.forward, n_batch, t_in)
                 forward_piece(
-                    r, b0, b1, 0, 1, t_in, bias, room.forward, constants, math.inf, chip.trials, n_replica, n_batch
+                    r, b0, b1, 0, 1, t_in, bias, room.forward, constants, chip.trials, n_replica, n_batch
                 )  # fmt: skip
                 if wakes is not None:
                     listen(r, b0, b1, room, t_in)

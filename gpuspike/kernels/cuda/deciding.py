@@ -62,12 +62,14 @@ def decide(
     neurons: Sequence[LIF],
     bias_times: Sequence[Sequence[float]],
     until: float,
+    looks: Sequence[float] = (),
 ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]]:
     """The first output spikes, with inputs presented up to a time, and the rest where that did not decide.
 
     Args:
         t_in: (n_samples, n_pre) the first layer's input, its bias spikes included, on the device.
         weights: of each layer (n_replica, n_pre, n_post), on the device;  neurons: see `decides`.
+        looks: what processors look at in between; a device does not.
 
     Returns:
         On the host (n_replica, n_samples) classes, -1 for none, and times; and (n_replica, n_samples, 2) how
@@ -76,6 +78,7 @@ def decide(
     Raises:
         DtypeError, ShapeError, BackendError: an array that is not CuPy's, contiguous and on this device.
     """
+    del looks
     told, decided_at = launch(t_in, weights, neurons, bias_times, until)
     told, decided_at = told.get(), decided_at.get()
     return told[..., 0].copy(), decided_at, told[..., 1:].copy()
