@@ -418,6 +418,10 @@ def test_a_batch_of_more_samples_than_there_are_is_noted_in_the_same_words() -> 
     words = "batch_size must not exceed the 20 training samples, got 21"
     with pytest.raises(ConfigError, match=rf"training\.{words} with dataset\.n_train=20"):
         jobs(["dataset.n_train=20", "training.batch_size=21"], False)
+    turned = ["dataset.n_train=20", "dataset.turned=true"]  # each sample comes twice
+    jobs([*turned, "training.batch_size=40"], False)
+    with pytest.raises(ConfigError, match=r"exceed the 40 training samples, got 41 with dataset\.n_train=20"):
+        jobs([*turned, "training.batch_size=41"], False)
     for asked in ({"batch_size": 21}, {"recipe": gs.Recipe(batch_size=21)}):
         with pytest.warns(UserWarning, match=f"^{words}: each step takes all of them$"):
             gs.fit(network(), T_IN, LABELS, epochs=1, **asked)

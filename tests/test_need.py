@@ -610,7 +610,7 @@ def test_another_question_has_another_file(tmp_path: Path, monkeypatch: pytest.M
     told, _ = ask(tmp_path, *given)
     asked = told["question"]
     assert (asked["substrate"], asked["chip_seed"], asked["epochs"], asked["n_train"]) == (
-        "ideal with gain_std=0.1", 7, 3, 300,
+        "ideal with gain_std=0.1", 7, 3, 600,  # 300, and each of them turned
     )  # fmt: skip
     page = (tmp_path / "spike_jitter_loop_65.html").read_text()
     assert "ideal with gain_std=0.1" in page

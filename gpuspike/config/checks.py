@@ -140,8 +140,9 @@ def _mistakes(config: Config) -> Iterator[GpuspikeError]:
         yield ConfigError(f"seed + replicas must stay below 2**63, got seed={config.seed}")
     if (config.chip_seed or 0) + config.replicas > 2**32:
         yield ConfigError(f"chip_seed + replicas must stay below 2**32, got chip_seed={config.chip_seed}")
-    if dataset.n_train is not None and 1 <= dataset.n_train < training.batch_size:
-        yield batch_too_large(config, dataset.n_train)
+    n_train = trained_on(config)
+    if n_train is not None and 1 <= n_train < training.batch_size:
+        yield batch_too_large(config, n_train)
     yield from _population(config)
     yield from _devices(config)
     if config.model.frozen and not config.model.trained and config.model.delays in ("", "none"):
@@ -233,10 +234,18 @@ def _no_size(name: str, split: str) -> Iterator[GpuspikeError]:
         yield ConfigError(f"dataset.{split} must be given: {words}")
 
 
+def trained_on(config: Config) -> int | None:
+    """Samples of an epoch; None where a file says how many there are."""
+    n_train, turned = config.dataset.n_train, getattr(config.dataset, "turned", False)
+    return 2 * n_train if n_train is not None and turned else n_train
+
+
 def batch_too_large(config: Config, n_train: int) -> ConfigError:
     """What is wrong with a batch of more samples than there are."""
     words = too_few(n_train, config.training.batch_size)
-    return ConfigError(f"training.batch_size {words} with dataset.n_train={n_train}")
+    return ConfigError(
+        f"training.batch_size {words} with dataset.n_train={config.dataset.n_train or n_train}"
+    )
 
 
 def _lengths(config: Config) -> Iterator[GpuspikeError]:

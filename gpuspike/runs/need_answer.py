@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from gpuspike.config.checks import trained_on
 from gpuspike.config.fitting import chip_label
 from gpuspike.config.need import NeedConfig
 from gpuspike.config.schema import Config
@@ -242,7 +243,7 @@ def _trained(asked: NeedConfig, config: Config) -> dict[str, Any]:
         "chip_seed": config.seed if config.chip_seed is None else config.chip_seed,
         "seed": config.seed,
         "epochs": config.training.epochs,
-        "n_train": config.dataset.n_train,
+        "n_train": trained_on(config),
         # All of them, but for what only says where and how fast they are computed.
         "configuration": fingerprint(
             config, ("name", "resume", "tracking", "backend", "training.cuda_graph")
