@@ -549,6 +549,7 @@ def test_yaml_shows_plain_values_not_python_s() -> None:
         ("experiment=spike_jiter", "did you mean experiment=robustness/spike_jitter?"),
         ("training.loss=mse", "did you mean time_mse?"),
         ("model.tau_mem=infty", "did you mean model.tau_mem=inf?"),
+        ("training.max_weight_grad=.inf", "did you mean training.max_weight_grad=inf?"),
         ("model.tau_mem=long", "model.tau_mem must be a number, got long"),
     ],
 )

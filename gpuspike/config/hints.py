@@ -176,7 +176,7 @@ def _expected(schema: Any, key: str) -> str:
 
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Any: "a value"}
 _SECONDS = re.compile(r"[-+\d.]+(e[-+]?\d+)? ?[munp\u00b5\u03bc]?s")
-_INFINITY = ("infty", "infinite", "infinity", "oo", "\u221e")
+_INFINITY = (".inf", "infty", "infinite", "infinity", "oo", "\u221e")
 """What is typed for what YAML calls .inf and Hydra inf."""
 
 _NUMBERS = {"a list of integers": int, "a list of numbers": float}
