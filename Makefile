@@ -76,7 +76,7 @@ test-cupy: $(VENV)/.cupy
 
 # For a machine with a CUDA device, whose driver says which of the extras cuda12 and cuda13 it needs.
 test-gpu: $(VENV)/.dev
-	$(BIN)/python -m pip install $(QUIET) --editable '.[$(CUDA)]'
+	$(call extra,$(CUDA))
 	$(BIN)/python -m pytest -m gpu --require-gpu $(ARGS)
 
 torture: $(VENV)/.dev
@@ -99,7 +99,7 @@ docs: $(VENV)/.docs
 	@echo "open build/site/index.html"
 
 $(VENV)/.gallery: $(VENV)/.run
-	$(BIN)/python -m pip install $(QUIET) --editable '.[notebooks]'
+	$(call extra,notebooks)
 	@touch $@
 
 gallery: $(VENV)/.gallery

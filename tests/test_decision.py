@@ -125,6 +125,41 @@ def test_wherever_a_presentation_ends_and_is_looked_at(dtype: str, step: float, 
     assert (whole[0] >= 0).mean() > 0.3
 
 
+def test_a_spike_at_the_time_of_the_first_unsolved_one_decides_nothing() -> None:
+    """Rounded to float32, both hidden neurons spike at the time of their inputs, and both outputs too."""
+    cpu: Any = load("cpu")
+    t_in = np.array([[0.5, np.nextafter(np.float32(0.5), np.float32(1.0))]], np.float32)
+    weights = [np.array(w, np.float32) for w in ([[[2.5e7, 0.0], [0.0, 1e12]]], [[[0.0, 1e12], [1e12, 0.0]]])]
+    neurons = [LIF(1.0, 1.0)] * 2
+    whole = cpu.decide(t_in, weights, neurons, [[], []], np.inf)
+    looked_at = cpu.decide(t_in, weights, neurons, [[], []], np.inf, (0.5,))
+    for one, other in zip(looked_at[:2], whole[:2], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("shift", [1e5, 1e6])
+def test_coarse_times_are_decided_as_in_a_full_pass(shift: float) -> None:
+    cpu: Any = load("cpu")
+    net = gs.Network([40, 60, 10], dtype="float32", backend="cpu", weight_mean=0.2, weight_std=1.0, seed=5)
+    t_in = (np.random.default_rng(8).uniform(0.0, 2.0, (4000, 40)) + shift).astype(np.float32)
+    weights, neurons = net.parameters.weights, [layer.neuron for layer in net.machine.layers]
+    times = full(net, t_in)[1]
+    looks = np.quantile(times[np.isfinite(times)], [0.1, 0.3, 0.5, 0.7, 0.9]).astype(np.float32)
+    for until in (np.inf, float(looks[-1])):
+        found = cpu.decide(t_in, weights, neurons, [[], []], until, looks.tolist())
+        for one, other in zip(found[:2], full(net, t_in), strict=True):
+            np.testing.assert_array_equal(one[0], other)
+
+
+def test_a_whole_sample_is_not_presented_again() -> None:
+    cpu: Any = load("cpu")
+    t_in = np.random.default_rng(9).uniform(0.0, 1.0, (5, 20)).astype(np.float32)
+    weights = [np.full((1, 20, 30), -0.1, np.float32), np.full((1, 30, 3), 0.1, np.float32)]
+    classes, _, met = cpu.decide(t_in, weights, [LIF(1.0, 1.0)] * 2, [[], []], 1.0)
+    assert (classes == -1).all()
+    assert met.tolist() == [[[20, 600]] * 5]
+
+
 def test_bias_spikes_that_come_together_decide_as_in_a_full_pass() -> None:
     """Twenty at once are a group among few hidden spikes, none among many: later ones must not count."""
     bias_times: list[list[float]] = [[], [0.9] * 20]

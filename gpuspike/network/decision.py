@@ -38,7 +38,8 @@ class Decisions(NamedTuple):
             at a tie.
         times: of the same shape, when; inf where none spikes.
         presented: of all input spikes, the share that was presented to find out, those twice counted twice.
-        pair_events: met in all layers, samples and replicas: spikes presented to a layer by its neurons.
+        pair_events: met in all layers, samples and replicas: spikes presented to a layer by its neurons,
+            beyond the first layer as often as these were looked at.
     """
 
     classes: NDArray[np.int64]
@@ -56,7 +57,7 @@ class Horizon(NamedTuple):
 
     Attributes:
         until: the last time, inf: whole.
-        looks: times before it at which a sample may be found to be decided.
+        looks: times at which a sample may be found to be decided; those before it count.
     """
 
     until: float = np.inf

@@ -77,7 +77,7 @@ def _present(b, t_in, until, after, widest, may_group, c, mode, order, events, p
         widest, may_group: see `events.grouped`;  c, mode: of the neurons;  space: `sort.sort_space`.
 
     Returns:
-        How many of its spikes are presented.
+        How many of its spikes are presented, and whether there are others.
     """
     times, of_sample = prepared[0][b], events[b]
     earliest, latest = finite_range(t_in)
@@ -86,48 +86,42 @@ def _present(b, t_in, until, after, widest, may_group, c, mode, order, events, p
         n_spikes += np.int32(t_in[i] < math.inf)
         n_early += np.int32(t_in[i] < latest)
     n_met, following = split(t_in, after, space)
-    groups, n_groups, count = -1, 0, 0
-    if n_met < n_spikes:
+    is_cut = n_met < n_spikes
+    groups, n_groups = -1, 0
+    if is_cut:
         sort_split(n_met, earliest, until, order[b], space)
         for k in range(n_met):
             times[k] = t_in[order[b, k]]
         times[n_met] = following
         for k in range(n_met):
             n_groups += 1 if times[k] < times[k + 1] else 0
+        groups = 0
         if may_group and t_in.size >= GROUPS_FROM:
             folds = n_spikes == t_in.size and n_spikes - n_early > n_early
             folds = folds and np.float64(latest) - earliest <= widest
             groups = _are_groups(n_met, n_groups, n_early, n_spikes, folds)
-        else:
-            groups = 0
+    met = 0
     if groups < 0:
         sort_row(t_in, order[b], space)
         count = grouped(t_in, order[b], widest, may_group, times, of_sample)
-        met = 0
         while met < count and times[met] <= until:
             met += 1
-    elif groups:
-        met = 0
+        what = min(of_sample[WHAT], TOGETHER)  # what the others leave is not presented
+    else:
         for k in range(n_met):
             times[met], of_sample[HEAD + met] = times[k], k + 1
-            met += 1 if times[k] < times[k + 1] else 0
-    else:
-        met = n_met
-        for k in range(n_met):
-            of_sample[HEAD + k] = k + 1
-    if groups >= 0:
-        # The next event, up to which the last one has room.
-        count = met + 1
+            met += 1 if times[k] < times[k + 1] or groups == 0 else 0
+        what = TOGETHER if groups == 1 else EACH
+        count = met + 1  # with the next event, up to which the last one has room
         times[met], times[count] = following, math.inf
     anchor_events(b, min(met + 1, count), None, c, mode, prepared)
     if met < count:
-        of_sample[WHAT] = (TOGETHER if groups else EACH) if groups >= 0 else min(of_sample[WHAT], TOGETHER)
-        of_sample[COUNT] = met
+        of_sample[WHAT], of_sample[COUNT] = what, met
         starts, n_segments = prepared[1][b], prepared[4]
         while n_segments[b] > 0 and starts[n_segments[b] - 1] >= met:
             n_segments[b] -= 1
         starts[n_segments[b]] = met
-    return n_met
+    return n_met, is_cut
 
 
 @njit(error_model="numpy")
@@ -193,7 +187,7 @@ def _decide_job(
     )  # fmt: skip
     space, prepared, stops, events = bare_space(rooms[0]), bare_room(rooms[1]), rooms[2], bare(rooms[3])
     every, order, widest = bare(t_in), bare(order), fold_within(c)
-    n_met = np.zeros(SAMPLES, np.int64)
+    n_met, is_cut = np.zeros(SAMPLES, np.int64), np.zeros(SAMPLES, np.bool_)
     between = np.empty((2, SAMPLES), np.int32)
     left, again = np.empty(SAMPLES, np.int64), np.empty(SAMPLES, np.int64)
     while True:
@@ -203,7 +197,7 @@ def _decide_job(
         first = piece * SAMPLES
         n = min(SAMPLES, n_samples - first)
         for b in range(n):
-            n_met[b] = _present(
+            n_met[b], is_cut[b] = _present(
                 b, every[first + b], until, after, widest, may_group, c, mode, order, events, prepared, space
             )
         for r in range(n_replica):
@@ -215,14 +209,14 @@ def _decide_job(
             for b in range(n):
                 left[b] = b
                 met[r, first + b, 0], met[r, first + b, 1] = n_met[b], n_met[b] * n_post
-                for i in range(n_inputs, n_pre):
-                    met[r, first + b, 0] -= 1 if t_in[first + b, i] <= until else 0
+                for t in every[first + b, n_inputs:]:  # bias spikes are no inputs
+                    met[r, first + b, 0] -= 1 if t <= until and t < math.inf else 0
             n_left, n_again = n, 0
             between[1] = 0
             for look in looks:
                 if n_left == 0:
                     break
-                between[0] = 1  # where the second is 0, nobody is solved for
+                between[0] = 1  # and where the second is 0, nobody is solved for, or counted as silent
                 for b in left[:n_left]:
                     between[0, b], end = between[1, b], between[1, b]
                     while end < events[b, COUNT] and prepared[0][b, end] <= look:
@@ -247,11 +241,14 @@ def _decide_job(
                     b, place = left[m], m if n_layers > 1 else left[m]
                     met[r, first + b, 1] += _heard(tables, r, place, n_replica, 1, t_in)
                     times[r, first + b], classes[r, first + b] = _answer(t_out[r, place])
-                    # Who stopped at a later event spikes behind it.
-                    end, known = between[1, b], np.float64(until)
+                    # Who stopped at a later event spikes behind it, or together with it: rounding takes what a spike
+                    # at its own time would have delayed.
+                    end, t = between[1, b], times[r, first + b]
                     if end < events[b, COUNT]:
-                        known = prepared[0][b, end]
-                    if times[r, first + b] <= known:
+                        decided = t < prepared[0][b, end]
+                    else:
+                        decided = t <= until or not is_cut[b]
+                    if decided:
                         between[1, b] = 0
                     elif end < events[b, COUNT]:
                         left[n_still] = b
@@ -263,6 +260,7 @@ def _decide_job(
                 n_left = n_still
             for b in again[:n_again]:
                 whole[b] = t_in[first + b]
+                # It sorts all of `order[b]`, of which the first places, which other replicas read, stay as they are.
                 forward_piece(
                     r, b, b + 1, 0, 1, t_in, bias, tables, constants, None, n_replica, SAMPLES
                 )  # fmt: skip
@@ -302,13 +300,12 @@ def decide(
         for layer, w in enumerate(weights)
     ])  # fmt: skip
     when = [time for time in looks if time < until] if len(weights) > 1 else []
+    given = np.ascontiguousarray(t_in), t_in.shape[1] - len(bias_times[0])
+    network = bias, tables, np.array([unit.constants(dtype) for unit in units])
+    end = dtype.type(until)
     run(
         _decide_job,
-        (
-            np.ascontiguousarray(t_in), t_in.shape[1] - len(bias_times[0]), bias, tables, np.array([unit.constants(dtype) for unit in units]),
-            np.array([*when, np.inf], dtype), dtype.type(until), np.nextafter(dtype.type(until), dtype.type(np.inf)),
-            classes, times, met,
-        ),
+        (*given, *network, np.array([*when, np.inf], dtype), end, np.nextafter(end, dtype.type(np.inf)), classes, times, met),
         keep=(vectors, totals),
         parallel=n_replica * n_samples * pair_events(weights) > PAIRS_WORTH_A_THREAD,
     )  # fmt: skip

@@ -128,7 +128,7 @@ def solve_stopped(
     # room for; of a wide one a sample's, and where most of its neurons stop all of them, in order, which vectorises
     # (those that never stopped come out silent).
     n_most = (max(n_used, AT_ONCE) + WHOLE - 1) // WHOLE * WHOLE
-    samples, lanes = np.empty(n_most, np.int32), np.empty(n_most + PICKED, np.int32)
+    samples, lanes = np.empty(n_most, np.int32), np.empty(n_most + 1, np.int32)
     start, gap, v = np.empty(n_most), np.empty(n_most), np.empty(n_most)
     pull, delay, slope = np.empty(n_most), np.empty(n_most), np.empty(n_most)
     a, x, high = np.empty(n_most), np.empty(n_most), np.empty(n_most)

@@ -59,12 +59,12 @@ def _numbers(builder: ir.IRBuilder, first: Any, width: int) -> Any:
 
 
 def _make_split(typingctx: Any, bound: Any, times: Any, n_vectors: Any, out: Any) -> Any:
-    """Tells which of whole vectors of times come before a bound; where `simd.PICKS`.
+    """Tells which of whole vectors of times come before a bound; where `PICKS`.
 
     Args:
         bound: of the working type (float32 or float64);  times: their address.
         out: addresses of the int32 numbers of those before, of their times, and of the others' numbers, each with room
-            for a vector behind the last.
+            for all.
 
     Returns:
         How many come before, and the least of the others, inf if there is none.
@@ -113,7 +113,7 @@ def _make_stopped(typingctx: Any, counts: Any, n_vectors: Any, first: Any, end: 
 
     Args:
         counts: their address, LANES a vector.
-        out: address of where the neurons' int32 numbers go, with room for a vector behind the last.
+        out: address of where the neurons' int32 numbers go, with room for all.
 
     Returns:
         How many there are.

@@ -26,7 +26,7 @@ WORTHWHILE = 32
 """Steps of the insertion sort per spike, from where a merge sort is better: all spikes in a few buckets."""
 
 SPLIT_FROM = 32
-"""Spikes from which on those that come last together are told from the others first."""
+"""Inputs from which on those that spike last together, or never, are told from the others first."""
 
 WORTH_A_THREAD = 1 << 13
 """Spikes, some 50 us of work, below which sharing them with another thread does not pay."""
@@ -147,7 +147,7 @@ def sort_space(n, like):
     """Room for sorting n times of the type of `like`; see `split` and `sort_row`."""
     return (
         np.empty(n, np.int32), np.empty((LANES << bucket_rows(n)) + 1, np.int32), np.empty(n, like.dtype),
-        np.empty(n + LANES, like.dtype), np.empty(n + LANES, np.int32), np.empty(n + LANES, np.int32),
+        np.empty(n, like.dtype), np.empty(n + 1, np.int32), np.empty(n + 1, np.int32),
     )  # fmt: skip
 
 

@@ -66,7 +66,8 @@ def sweep_prepared(
 
     Args:
         n_used: neurons in the range, the rest of the last vector being nobody's lanes.
-        stops: `room_of_stops` of the range, for as many samples or more, out. The event of a neuron that never stops is their number.
+        stops: `room_of_stops` of the range, for as many samples or more, out. The event of a neuron that never stops is
+            their number.
         The rest is that of `neurons.solve_prepared`.
     """
     tau_slow, tau_fast, rate = constants.tau_slow, constants.tau_fast, constants.rate
