@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BEST = "experiment=yin_yang_best replicas=10 dataset.turned=false training.max_weight_grad=0.2"
+PLAIN = "replicas=10 dataset.turned=false training.max_weight_grad=0.2"
 """With the paper's limit on gradients, of samples that are not turned."""
 
-FEW = "experiment=yin_yang_delays model.delays=none replicas=10"
+BEST = f"experiment=yin_yang_best {PLAIN}"
+FEW = f"experiment=yin_yang_delays model.delays=none {PLAIN}"
+FIVE = f"experiment=yin_yang_few {PLAIN}"
 NOISY = "hydra.mode=RUN training.epochs=200 training.batch_size=300"
 UNAWARE = "training.match_noise=false training.silence=bumping training.bump_replaces_step=false"
 LONGER = NOISY.replace("epochs=200", "epochs=800")
@@ -39,9 +41,9 @@ TABLES: dict[str, tuple[Sequence[str], dict[str, Sequence[str]]]] = {
             ),
             "4-30-3": (FEW, f"{FEW} training.waking=30 {WAKING}", f"{FEW} training.silence=none"),
             "4-5-3": (
-                "experiment=yin_yang_few replicas=10 training.silence=bumping training.max_silent=[0.3,0.0]",
-                "experiment=yin_yang_few replicas=10",
-                "experiment=yin_yang_few replicas=10 training.silence=none",
+                f"{FIVE} training.silence=bumping training.max_silent=[0.3,0.0]",
+                FIVE,
+                f"{FIVE} training.silence=none",
             ),
         },
     ),

@@ -444,6 +444,7 @@ def test_ctrl_c_within_the_first_epoch_leaves_nothing(
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_kernels_are_compiled_leaves_nothing(
     tmp_path: Path, started: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -62,9 +62,13 @@ VARIANTS = {
     "noise, no bias": replace(WAKING, input_noise=0.1, bias=((), ())),
     "shifts": replace(WAKING, shift=1),
     "one batch": replace(WAKING, batch_size=70),
-    "maps": replace(MAPS, waking=4.0, max_silent=(0.2, 0.1), bump_replaces_step=False),
 }
-each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.keys())
+OF_MAPS = replace(MAPS, waking=4.0, max_silent=(0.2, 0.1), bump_replaces_step=False)
+each_variant = pytest.mark.parametrize(
+    "setup",
+    [*VARIANTS.values(), pytest.param(OF_MAPS, marks=pytest.mark.slow)],
+    ids=[*VARIANTS, "maps"],
+)
 
 
 @each_variant
