@@ -48,8 +48,11 @@ class Decisions(NamedTuple):
     pair_events: int
 
 
-LOOKS = (0.3, 0.6, 0.85)
-"""Of the times of decisions, quantiles at which it is looked whether a sample is decided."""
+LOOK = 0.5
+"""Of the times of decisions, the quantile at which it is looked whether a sample is decided."""
+
+MANY, CHEAP = 200, 50
+"""A look pays from so many neurons in the first layer on, with up to so many connections behind each."""
 
 
 class Horizon(NamedTuple):
@@ -101,7 +104,7 @@ def decisions(machine: Machine, weights: Sequence[Array], t_in: Array, together:
         classes[:, part], times[:, part], of_part = present(t_in[part], horizon, part.start)
         met += of_part
         if part.start == 0 and not whole:
-            horizon = _horizon(t_in[part], times[:, part])
+            horizon = _horizon(t_in[part], times[:, part], weights)
     spikes = np.count_nonzero(t_in < np.inf)
     return Decisions(classes, times, met[0] / max(spikes * len(weights[0]), 1), int(met[1]))
 
@@ -164,7 +167,7 @@ def _parts(n_samples: int, first: int, together: int) -> Iterator[slice]:
         yield slice(start, min(start + together, n_samples))
 
 
-def _horizon(t_in: Array, decided: Array) -> Horizon:
+def _horizon(t_in: Array, decided: Array, weights: Sequence[Array]) -> Horizon:
     """When to look and to break off, from some samples' inputs and their (n_replica, n) decisions."""
     last = decided.max(axis=0)
     if not np.isfinite(last).any():
@@ -175,4 +178,6 @@ def _horizon(t_in: Array, decided: Array) -> Horizon:
     again = (last[:, None] > candidates).mean(axis=0)
     best = int(np.argmin(early + again))
     until = float(candidates[best]) if early[best] + again[best] < WORTH_IT else np.inf
-    return Horizon(until, tuple(np.quantile(last[np.isfinite(last)], LOOKS).tolist()))
+    n_first, n_behind = weights[0].shape[2], sum(w.shape[1] * w.shape[2] for w in weights[1:])
+    pays = n_first >= MANY and n_behind <= CHEAP * n_first
+    return Horizon(until, (float(np.quantile(last[np.isfinite(last)], LOOK)),) if pays else ())

@@ -189,29 +189,31 @@ def _decide_job(
     every, order, widest = bare(t_in), bare(order), fold_within(c)
     n_met, is_cut = np.zeros(SAMPLES, np.int64), np.zeros(SAMPLES, np.bool_)
     between = np.empty((2, SAMPLES), np.int32)
-    left, again = np.empty(SAMPLES, np.int64), np.empty(SAMPLES, np.int64)
+    left, again, numbers = np.empty(SAMPLES, np.int64), np.empty(SAMPLES, np.int64), np.arange(SAMPLES)
+    in_parts = until < math.inf or looks.size > 1
     while True:
         piece = take(control)
         if piece >= n_pieces:
             break
         first = piece * SAMPLES
         n = min(SAMPLES, n_samples - first)
-        for b in range(n):
+        for b in range(n if in_parts else 0):
             n_met[b], is_cut[b] = _present(
                 b, every[first + b], until, after, widest, may_group, c, mode, order, events, prepared, space
             )
         for r in range(n_replica):
-            if may_group:
+            n_left, n_again = n if in_parts else 0, 0
+            if may_group and in_parts:
                 sum_inputs(cube(tables[0, 14], t_in, n_replica, WEIGHT_PARTS, n_lanes)[r], all_inputs)
-            sweep_prepared(
-                order[:n], w[r], all_inputs, 0, n_vectors, n_post, mode, c, events[:n], prepared, None, stops
-            )  # fmt: skip
-            for b in range(n):
+            if in_parts:
+                sweep_prepared(
+                    order[:n], w[r], all_inputs, 0, n_vectors, n_post, mode, c, events[:n], prepared, None, stops
+                )  # fmt: skip
+            for b in range(n_left):
                 left[b] = b
                 met[r, first + b, 0], met[r, first + b, 1] = n_met[b], n_met[b] * n_post
                 for t in every[first + b, n_inputs:]:  # bias spikes are no inputs
                     met[r, first + b, 0] -= 1 if t <= until and t < math.inf else 0
-            n_left, n_again = n, 0
             between[1] = 0
             for look in looks:
                 if n_left == 0:
@@ -258,12 +260,18 @@ def _decide_job(
                         n_again += 1
                         between[1, b] = 0
                 n_left = n_still
+            # What is presented whole sorts all of `order`, of which the first places, which other replicas read, stay.
+            if not in_parts:
+                whole[:n] = every[first : first + n]
+                forward_piece(r, 0, n, 0, 1, t_in, bias, tables, constants, None, n_replica, SAMPLES)
+                again[:n], n_again = numbers[:n], n
+                met[r, first : first + n] = 0
             for b in again[:n_again]:
-                whole[b] = t_in[first + b]
-                # It sorts all of `order[b]`, of which the first places, which other replicas read, stay as they are.
-                forward_piece(
-                    r, b, b + 1, 0, 1, t_in, bias, tables, constants, None, n_replica, SAMPLES
-                )  # fmt: skip
+                if in_parts:
+                    whole[b] = every[first + b]
+                    forward_piece(
+                        r, b, b + 1, 0, 1, t_in, bias, tables, constants, None, n_replica, SAMPLES
+                    )  # fmt: skip
                 times[r, first + b], classes[r, first + b] = _answer(t_out[r, b])
                 for i in range(n_inputs):
                     met[r, first + b, 0] += 1 if whole[b, i] < math.inf else 0
