@@ -254,7 +254,7 @@ def solve_prepared(
     """`solve_samples`, but for what becomes of the spikes, and with events that are prepared.
 
     Args:
-        order: (n_samples, n) the order that sorts each sample's spikes.
+        order: (n_samples or more, n) the order that sorts each sample's spikes.
         weights: (n_pre, whole vectors), see `arrays.in_vectors`.
         all_inputs: (whole vectors,) sums over the inputs' weights, or empty: none are taken together.
         first_vector, end_vector: the neurons' range, in vectors.
@@ -265,6 +265,7 @@ def solve_prepared(
         t_cross, slope_out: (n_samples, n_post) out.
     """
     n_samples, n_post = t_cross.shape
+    order = bare(order)[:n_samples]  # whose length tells the others how many there are
     width = VECTOR_BYTES // weights.itemsize
     n_lanes = (end_vector - first_vector) * width
     n_used = min(n_lanes, n_post - first_vector * width)
