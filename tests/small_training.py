@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpuspike.kernels import load
+from gpuspike.network.delays import DelayRule, learnt
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
 from gpuspike.network.plan import Maps
@@ -50,10 +51,15 @@ class Setup:
     batch_size: int = 16
     hidden: int | Maps = 12
     waking: float = 0.0
+    delays: str = "none"
+    delay_form: str = "sigmoid"
+    frozen: bool = False
+    unit: float = 1.0
 
     def network(self) -> Architecture:
         image = None if isinstance(self.hidden, int) else (3, 3, 1)
-        return Architecture.build((9, self.hidden, 3), self.bias, LIF(2.0, 1.0), load(self.backend), image)
+        built = Architecture.build((9, self.hidden, 3), self.bias, LIF(2.0, 1.0), load(self.backend), image)
+        return replace(built, delay_rule=DelayRule(form=self.delay_form))
 
     def labelled(self, seed: int, n_samples: int) -> Labelled:
         rng = np.random.default_rng(seed)
@@ -66,8 +72,10 @@ class Setup:
     def trainer(self) -> Trainer:
         network, loss = self.network(), self.made_loss()
         weights = network.initial_weights(self.seeds, (0.6, 0.3), (0.8, 0.5), self.dtype)
+        learnt_too = learnt((), self.delays)
         parameters = Parameters.of_weights(weights)
-        descent = Descent(self.optimizer, parameters, network.kernels)
+        parameters = parameters.training(learnt_too, network.layers, self.seeds, network.delay_rule)
+        descent = Descent(self.optimizer, parameters, network.kernels, self.unit, frozen=self.frozen)
         shift = RandomShift(3, self.shift, 1.9) if self.shift else None
         if self.warp:
             shift = RandomWarp(3, np.linspace(2.0, 0.1, 256), max_shift=self.shift, **dict(self.warp))
@@ -134,9 +142,10 @@ each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.
 # What a CPU does piecewise, and without bumps.
 MAPS = Setup(hidden=Maps(4, 2, padding=1, pad_time=2.0, pool=2), bias=((0.9,), (0.4,)), shift=1)
 WAKING = Setup(waking=4.0, max_silent=(0.2, 0.1), bump_replaces_step=False)
+DELAYED = Setup(delays="axonal+dendritic+synaptic", bump_replaces_step=False)
 each_bumped_on_a_device = pytest.mark.parametrize(
     "setup", [*VARIANTS.values(), MAPS], ids=[*VARIANTS, "maps"]
 )
 each_on_a_device = pytest.mark.parametrize(
-    "setup", [*VARIANTS.values(), MAPS, WAKING], ids=[*VARIANTS, "maps", "waking"]
+    "setup", [*VARIANTS.values(), MAPS, WAKING, DELAYED], ids=[*VARIANTS, "maps", "waking", "delays"]
 )

@@ -12,8 +12,10 @@ import gpuspike as gs
 from gpuspike.api.fit import _noise as fit_noise
 from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import load, reference
+from gpuspike.network.delays import Delays
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture
+from gpuspike.network.one_layer import PushedPairs, answered
 from gpuspike.network.plan import read_plan
 from gpuspike.neuron import LIF
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
@@ -147,6 +149,23 @@ def test_maps_are_pulled_as_one_neuron_for_each_place() -> None:
         )
         expected[0, :, j] -= LIF().kernel(at[0, 0, 0] - arriving) / pushes[0].slope[0, j]
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kinds", ["axonal", "synaptic", "axonal+dendritic+synaptic"])
+def test_a_peak_waits_for_what_is_delayed(kinds: str) -> None:
+    t_in, weights = problem()
+    n_replica, n_pre, n_post = weights.shape
+    shapes = {"axonal": (n_replica, n_pre), "dendritic": (n_replica, n_post), "synaptic": weights.shape}
+    rng, kernels = np.random.default_rng(0), load("cpu")
+    delays = Delays(**{kind: rng.uniform(0.0, 1.0, shapes[kind]) for kind in kinds.split("+")})
+    state = answered(kernels, t_in, None, 0.2 * weights, LIF(), delays)
+    silent = np.isinf(state.t_out)
+    assert silent.any()
+    pairs = PushedPairs(silent, np.ones((n_replica, n_post)))
+    pushed, _ = pairs.applied(kernels, state, 0.2 * weights, LIF(), delays, state.slope)
+    arriving = t_in if delays.axonal is None else t_in + delays.axonal[:, None]
+    peaks = kernels.single.peaks(arriving, 0.2 * weights, delays.synaptic, LIF(), silent)
+    np.testing.assert_array_equal(pushed.t_cross, np.where(np.isfinite(peaks), peaks, state.t_cross))
 
 
 def test_values_that_cannot_be_are_refused() -> None:

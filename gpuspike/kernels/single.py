@@ -1,4 +1,4 @@
-"""What backends on the host provide for layers that have to be computed neuron by neuron."""
+"""What backends provide for layers that have to be computed neuron by neuron."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class SingleKernels(Protocol):
         lift: (n_replica, n_batch, n_post), see `Trial`
         slope: u'(t_out), 0 for no gradient
 
-    An input arrives at t_in + delays, rounded to the type of the times.
+    An input arrives at t_in + delays, rounded to the type of the times. A device has neither `slopes`
+    nor `peaks`, and needs delays.
     """
 
     @staticmethod
@@ -79,6 +80,15 @@ class SingleKernels(Protocol):
         ...
 
     @staticmethod
+    def over_samples(grad: Array, times: Array, active: NDArray[np.bool_]) -> Array:
+        """(n_replica, n) sums in float64 of gradients, over the samples whose time is finite.
+
+        Args:
+            grad, times: (n_replica, n_batch, n);  active: (n_replica,), the others' sums are 0.
+        """
+        ...
+
+    @staticmethod
     def peaks(
         t_in: Array, weights: Array, delays: Array | None, neuron: LIF, wanted: NDArray[np.bool_]
     ) -> Array:
@@ -93,3 +103,8 @@ class SingleKernels(Protocol):
             (n_replica, n_batch, n_post) times, inf elsewhere and where nothing comes in.
         """
         ...
+
+
+def over_samples(grad: Array, times: Array, active: NDArray[np.bool_]) -> Array:
+    """See `SingleKernels.over_samples`; on the host."""
+    return np.where(np.isfinite(times) & active[:, None, None], grad, 0.0).sum(axis=1, dtype=np.float64)

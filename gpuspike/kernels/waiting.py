@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from gpuspike.backend import array_module
 from gpuspike.kernels import Array
 
 
@@ -17,13 +20,16 @@ def computed(label: str, array: Array) -> Array:
     return waiting.now(label) if hasattr(waiting, "computed_later") else array
 
 
-def later(kernels: Any, array: Array) -> Array:
+def later(kernels: Any, array: Array, shape: tuple[int, ...] | None = None) -> Array:
     """The array, of a device as one with which arithmetic waits, to be one kernel.
 
     Args:
-        kernels: of the backend where it is.
+        kernels: of a backend; what they have for a device is not for arrays on the host.
+        shape: that it is repeated to; its own unless given.
     """
-    return kernels.later(array) if hasattr(kernels, "later") else array
+    if array_module(array=array) is not np:
+        return kernels.later(array, shape)
+    return array if shape is None else np.broadcast_to(array, shape).copy()
 
 
 def kept(array: Array) -> Array:

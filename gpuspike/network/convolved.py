@@ -14,7 +14,7 @@ from gpuspike.kernels.trials import check_trial, heard
 from gpuspike.kernels.waiting import computed, later
 from gpuspike.network import unshared
 from gpuspike.network.delays import Delays
-from gpuspike.network.one_layer import Pulled, PushedPairs, answered, pull
+from gpuspike.network.one_layer import Pulled, PushedPairs, answered, arriving, pull
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -175,8 +175,10 @@ def _pull_patches(
         t_cross, slope = (_part(a, part).reshape(by_patch) for a in (state.t_cross, state.slope))
         t_in = convolution.patches(state.t_in[:, part])
         if own.axonal is not None:
-            t_in = t_in + own.axonal[:, None]
-        t_out = t_cross if own.dendritic is None else t_cross + own.dendritic[:, None]
+            t_in = arriving(kernels, t_in, own)
+        t_out = t_cross
+        if own.dendritic is not None:
+            t_out = computed("heard", later(kernels, t_cross) + own.dendritic[:, None])
         patches = LayerState(t_in, np.empty(0, np.int64), t_out, t_cross, slope)
         of_neurons = grad(part).reshape(t_cross.shape)
         pulled, of_patches = pull(kernels, patches, w, neuron, delays, of_neurons, further=further, **limits)
@@ -204,7 +206,7 @@ def push_maps(
     for part in _chunks(convolution, state.t_in, w):
         t_in = convolution.patches(state.t_in[:, part])
         if own.axonal is not None:
-            t_in = t_in + own.axonal[:, None]
+            t_in = arriving(kernels, t_in, own)
         wanted = push.wanted[:, part].reshape(len(w), -1, w.shape[2])
         t_peak[:, part] = kernels.single.peaks(t_in, w, synapses, neuron, wanted).reshape(
             t_peak[:, part].shape

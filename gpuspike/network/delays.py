@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -52,7 +52,12 @@ class Delays:
     def synapses(self, weights: Array) -> Array:
         """The synaptic delays, one for each weight: a network on many chips has one set for all."""
         assert self.synaptic is not None
-        return np.broadcast_to(self.synaptic, weights.shape)
+        same = self.synaptic.shape == weights.shape
+        return self.synaptic if same else np.broadcast_to(self.synaptic, weights.shape)
+
+    def to(self, place: Callable[[Array], Array]) -> Delays:
+        """The same where kernels compute, see `Kernels.place`."""
+        return self.map(lambda _, array: place(array))
 
     def of_replica(self, replica: int) -> Delays:
         """Those of one replica, with that axis still there."""
@@ -115,7 +120,7 @@ class DelayRule:
             slope = share * (1.0 - share)
         else:
             # A step goes against the gradient.
-            slope = 0.25 * ((free < 2.0) | (grad > 0.0)) * ((free > -2.0) | (grad < 0.0))
+            slope = np.where(((free < 2.0) | (grad > 0.0)) & ((free > -2.0) | (grad < 0.0)), 0.25, 0.0)
         return (self.scale * slope * grad).astype(free.dtype)
 
     def timed(self, unit: float) -> DelayRule:

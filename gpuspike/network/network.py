@@ -13,7 +13,7 @@ from gpuspike.errors import ValueRangeError
 from gpuspike.kernels import Kernels, LayerState, on_host
 from gpuspike.kernels.bias import with_bias
 from gpuspike.network import passes
-from gpuspike.network.delays import USUAL, DelayRule
+from gpuspike.network.delays import USUAL, DelayRule, Delays
 from gpuspike.network.layers import Layer, LayerInput, Moment
 from gpuspike.network.parameters import Parameters
 from gpuspike.network.plan import Maps
@@ -140,7 +140,8 @@ class Architecture:
             return self
         each, rule = zip(self.layers, self.models, parameters, strict=True), self.delay_rule
         layers = tuple(
-            replace(layer, neuron=own.neuron(model), delays=own.delays(rule)) for layer, model, own in each
+            replace(layer, neuron=own.neuron(model), delays=own.delays(rule, self.kernels))
+            for layer, model, own in each
         )
         return replace(self, layers=layers, model=self.models)
 
@@ -166,7 +167,7 @@ class Architecture:
             received,
             weights,
             [layer.neuron for layer in self.layers],
-            [layer.delays for layer in self.layers],
+            self._delays,
             [layer.bias_times for layer in self.layers],
             convolutions=[layer.convolution for layer in self.layers],
         )
@@ -196,7 +197,7 @@ class Architecture:
             states,
             parameters.weights,
             neurons,
-            [layer.delays for layer in self.layers],
+            self._delays,
             t_out_grad,
             active=active,
             max_weight_grad=max_weight_grad,
@@ -204,7 +205,15 @@ class Architecture:
             convolutions=[layer.convolution for layer in self.layers],
             pushes=pushes,
         )
-        return parameters.gradients(found, parameters.weights, self.models, neurons, self.delay_rule)
+        return parameters.gradients(
+            found, parameters.weights, self.models, neurons, self.delay_rule, self.kernels
+        )
+
+    @property
+    def _delays(self) -> list[Delays | None]:
+        """Of each layer, where the kernels compute."""
+        place = self.kernels.place
+        return [None if layer.delays is None else layer.delays.to(place) for layer in self.layers]
 
     @property
     def dead_fraction(self) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gpuspike.kernels import Kernels, LayerState, Trial
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.kernels.trials import check_trial, heard
+from gpuspike.kernels.waiting import computed, later
 from gpuspike.network.delays import Delays
 from gpuspike.neuron import LIF
 
@@ -77,15 +78,20 @@ class PushedPairs(NamedTuple):
         """See `Push.applied`; maps are pulled by `convolved.push_maps`."""
         assert convolution is None
         own = delays or Delays()
-        t_in = state.t_in if own.axonal is None else state.t_in + own.axonal[:, None]
         synapses = None if own.synaptic is None else own.synapses(w)
-        t_peak = kernels.single.peaks(t_in, w, synapses, neuron, self.wanted)
+        t_peak = kernels.single.peaks(state.t_in, w, synapses, neuron, self.wanted)
         pulled = np.isfinite(t_peak)
         changed = state._replace(
             t_cross=np.where(pulled, t_peak, state.t_cross),
             slope=np.where(pulled, self.slope[:, None], state.slope),
         )
         return changed, np.where(pulled, grad.dtype.type(1.0), grad)
+
+
+def arriving(kernels: Kernels, t_in: Array, delays: Delays) -> Array:
+    """When spikes have passed the axons, where these have delays."""
+    assert delays.axonal is not None
+    return computed("arriving", later(kernels, t_in) + delays.axonal[:, None])
 
 
 def answered(
@@ -100,16 +106,16 @@ def answered(
     """What a layer answers, (n_replica, n_batch, n_pre) inputs given."""
     own = delays or Delays()
     if own.axonal is not None:
-        t_in, order = t_in + own.axonal[:, None], None
+        t_in, order = arriving(kernels, t_in, own), None
     if own.dendritic is not None:
         trial = trial or Trial()
-        later = np.broadcast_to(own.dendritic[:, None], (len(w), t_in.shape[1], w.shape[2]))
-        later = later.copy() if trial.delay is None else later + trial.delay
-        trial = trial._replace(delay=later)
+        late = later(kernels, own.dendritic[:, None], (len(w), t_in.shape[1], w.shape[2]))
+        trial = trial._replace(delay=late if trial.delay is None else late + trial.delay)
     if own.synaptic is None:
         alone = None if trial is None else [trial]
         (state,) = kernels.forward(t_in, order, [w], [neuron], [()], alone)
         return state
+    w = computed("weights", w)
     return _neuron_by_neuron(kernels, t_in, w, own.synapses(w), neuron, trial)
 
 
@@ -121,7 +127,7 @@ def _neuron_by_neuron(
         return LayerState(t_in, np.empty(0, np.int64), t_cross, t_cross, slope)
     check_trial(trial, (len(weights), t_in.shape[1], weights.shape[2]), weights.dtype)
     t_cross, slope = kernels.single.forward(t_in, weights, delays, neuron, trial.lift)
-    t_out = heard(t_cross, trial)
+    t_out = computed("heard", heard(later(kernels, t_cross), trial))
     return LayerState(t_in, np.empty(0, np.int64), t_out, t_cross, slope)
 
 
@@ -141,8 +147,7 @@ def pull(
     own, active = delays or Delays(), limits["active"]
     dendritic = axonal = synaptic = of_taus = None
     if own.dendritic is not None:
-        wanted = np.isfinite(state.t_out) & active[:, None, None]
-        dendritic = np.where(wanted, grad, 0.0).sum(axis=1, dtype=np.float64)
+        dendritic = kernels.single.over_samples(grad, state.t_out, active)
     further = further or own.axonal is not None
     spikes = state.t_cross, state.slope, grad
     of_weights, synapses = w, None if own.synaptic is None else own.synapses(w)
@@ -160,5 +165,5 @@ def pull(
             [state], [w], [neuron], grad, need_t_in_grad=further, **limits
         )
     if own.axonal is not None:
-        axonal = pulled.sum(axis=1, dtype=np.float64)
+        axonal = kernels.single.over_samples(pulled, state.t_in, active)
     return Pulled(of_weights, Delays(axonal, dendritic, synaptic), of_taus), pulled

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import ConfigError, DataError, ValueRangeError
 from gpuspike.kernels.limits import check_weights
+from gpuspike.kernels.waiting import computed, later
 from gpuspike.network.constants import TRAINED
 from gpuspike.network.delays import DELAYS, USUAL, DelayRule, Delays, shape
 from gpuspike.network.layers import Layer
@@ -50,19 +51,28 @@ class LayerParameters:
                 model = TRAINED[name].neuron(model, free)
         return model
 
-    def delays(self, rule: DelayRule) -> Delays | None:
-        """A layer's delays; None where it learns none."""
-        kinds = {DELAYS[name]: rule.of(free) for name, free in self.free.items() if name in DELAYS}
+    def delays(self, rule: DelayRule, kernels: Any = None) -> Delays | None:
+        """A layer's delays, where the free numbers are; None where it learns none.
+
+        Args:
+            kernels: of the device where they may be.
+        """
+        kinds = {
+            DELAYS[name]: computed("delays", rule.of(later(kernels, free)))
+            for name, free in self.free.items()
+            if name in DELAYS
+        }
         return Delays(**kinds) if kinds else None
 
     def gradients(
-        self, found: Pulled, weights: Array, model: LIF, neuron: LIF, rule: DelayRule
+        self, found: Pulled, weights: Array, model: LIF, neuron: LIF, rule: DelayRule, kernels: Any = None
     ) -> LayerParameters:
-        """Gradients of all arrays; see `TrainedConstant.gradient`."""
+        """Gradients of all arrays; see `TrainedConstant.gradient`, and `delays` for the kernels."""
         grads = {}
         for name, free in self.free.items():
             if name in DELAYS:
-                grads[name] = rule.pull(free, getattr(found.delays, DELAYS[name]))
+                grad = later(kernels, getattr(found.delays, DELAYS[name]))
+                grads[name] = computed("pulled", rule.pull(later(kernels, free), grad))
             else:
                 grad = TRAINED[name].gradient(free, model, neuron, weights, found)
                 grads[name] = grad.astype(free.dtype, copy=False)
@@ -238,28 +248,36 @@ class Parameters(Sequence[LayerParameters]):
         models: Sequence[LIF],
         neurons: Sequence[LIF],
         rule: DelayRule,
+        kernels: Any = None,
     ) -> Parameters:
-        """Gradients of all arrays; see `TrainedConstant.gradient`."""
+        """Gradients of all arrays; see `LayerParameters.gradients`."""
         each = zip(self, found, weights, models, neurons, strict=True)
-        return Parameters([own.gradients(of, w, model, neuron, rule) for own, of, w, model, neuron in each])
+        return Parameters(
+            [own.gradients(of, w, model, neuron, rule, kernels) for own, of, w, model, neuron in each]
+        )
 
     def map(self, function: Callable[[Array], Array]) -> Parameters:
         """The same with each array replaced by what a function makes of it: a copy, a replica, a cast."""
         return Parameters([layer.map(function) for layer in self])
 
 
-def trained_on_host(trained: Sequence[str]) -> str:
-    """What of the constants to be trained keeps a network from a device, in words; "" where nothing does.
+def trained_on_host(trained: Sequence[str], *, on_chip: bool = False) -> str:
+    """What of all that is trained keeps a network from a device, in words; "" where nothing does.
+
+    Args:
+        trained: names of constants and of delays;  on_chip: delays are those of an emulated chip.
 
     Raises:
         ConfigError: an unknown constant.
     """
     if isinstance(trained, str) or len(set(trained)) < len(trained):
         raise ConfigError(f"constants to be trained must be a list of different names, got {trained!r}")
-    for name in trained:
-        if name not in DELAYS:
-            _ = TRAINED[name]
-    return f"training {', '.join(trained)}" if trained else ""
+    constants = [name for name in trained if name not in DELAYS]
+    for name in constants:
+        _ = TRAINED[name]
+    if on_chip and len(constants) < len(trained):
+        return "delays on an emulated chip"
+    return f"training {', '.join(constants)}" if constants else ""
 
 
 def _expected(

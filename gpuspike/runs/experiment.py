@@ -25,7 +25,7 @@ from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.limits import largest_sum
 from gpuspike.network.calibration import SAMPLES, calibrated
-from gpuspike.network.delays import learnt
+from gpuspike.network.delays import kinds_of, learnt
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
@@ -207,6 +207,8 @@ def _evaluated_together(
         ConfigError: a training that a device's memory does not hold.
     """
 
+    rule, kinds, dtype = config.training, kinds_of(config.model.delays), config.dtype.value
+
     def held(n_replica: int, training: bool, device: int | None = None) -> int:
         share = replace(config, replicas=n_replica)
         return memory.fit_device(
@@ -215,7 +217,8 @@ def _evaluated_together(
             config.training.evaluation_batch_size,
             bytes_on_device(share, dataset, network),
             cuda_graph.free_memory(device),
-            chip_bytes=chip_bytes_on_device(share, network, substrate),
+            chip_bytes=chip_bytes_on_device(share, network, substrate)
+            + memory.delay_bytes(network.layers, kinds, rule.batch_size * rule.trials, dtype, n_replica),
             on_chip=not substrate.ideal,
             places=[layer.n_places for layer in network.layers],
             shared_input=not substrate.doing("arrive"),
@@ -249,7 +252,7 @@ def build(config: Config, *, to_train: bool = True, prices: Prices | None = None
     substrate = checked_substrate(config)
     backend = select(
         config.backend.value,
-        host_only=trained_on_host(learnt(model.trained, model.delays))
+        host_only=trained_on_host(learnt(model.trained, model.delays), on_chip=not substrate.ideal)
         or substrate.host_only
         or negatives_changed(config),
         devices=devices_of(config),

@@ -20,8 +20,12 @@ from numpy.typing import DTypeLike
 from gpuspike.errors import ConfigError, ValueRangeError
 from gpuspike.kernels import cuda
 from gpuspike.kernels.constants import GROUPS_FROM
+from gpuspike.kernels.cuda import single as cuda_single
 from gpuspike.kernels.cuda import source as cuda_source
 from gpuspike.kernels.cuda import step as cuda_step
+from gpuspike.kernels.cuda.single_source import PART_SYNAPSES
+from gpuspike.network.delays import shape
+from gpuspike.network.layers import Layer
 from gpuspike.network.parameters import LayerParameters
 
 ORDER_BYTES = 8
@@ -243,6 +247,28 @@ def require(
 
 ROOM = 0.9
 """Share of a device's free memory that is planned with: its pools cut blocks, and kernels take some."""
+
+
+def delay_bytes(
+    layers: Sequence[Layer], kinds: Sequence[str], presented: int, dtype: DTypeLike, n_replica: int
+) -> int:
+    """What layers with delays keep in a device's memory, or take there for a while, beside those without.
+
+    Of a delay its free number, what the optimiser keeps, itself and two gradients; where synapses have delays
+    also sums over parts of a batch, what the gradients need of each spike, and room for events.
+
+    Args:
+        kinds: of delays;  presented: samples of a step.
+    """
+    real, n_bytes = np.dtype(dtype).itemsize, 0
+    for layer in layers if kinds else ():
+        sizes = n_replica, layer.n_pre, layer.n_post
+        n_bytes += sum((5 * real + 8) * math.prod(shape(kind, *sizes)) for kind in kinds)
+        if "synaptic" in kinds:
+            n_synapses = layer.n_pre * layer.n_post
+            n_bytes += n_replica * (16 * max(PART_SYNAPSES, n_synapses) + 24 * presented * layer.n_neurons)
+            n_bytes += max(cuda_single.WORKSPACE, 2 * real * n_replica * n_synapses)
+    return n_bytes
 
 
 def fit_device(

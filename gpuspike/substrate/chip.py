@@ -266,7 +266,7 @@ class EmulatedChip:
         quiet = self.substrate.clock == Clock() and not any(map(self.substrate.doing, ("lift", "delay")))
         if not quiet or any(silicon.always_on is not None for silicon in self._silicon):
             trials = [self._trial(silicon, n_batch, dtype, moment) for silicon in self._silicon]
-        known = self.programming(weights) if programmed is None else programmed
+        known, place = self.programming(weights) if programmed is None else programmed, self._kernels.place
         if trials is not None and not known.slopes:
             trials = [trial._replace(slopes=False) for trial in trials]
         return passes.forward(
@@ -274,7 +274,7 @@ class EmulatedChip:
             received,
             known.come,
             self.neurons,
-            self.delays,
+            [None if own is None else own.to(place) for own in self.delays],
             self.bias_times(),  # those of the first layer are in the input already
             trials,
             self.convolutions,

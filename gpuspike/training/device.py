@@ -28,6 +28,7 @@ from gpuspike.rng import Purpose
 from gpuspike.substrate import EmulatedChip, OnChip
 from gpuspike.training.augmentation import RandomShift, RandomWarp, WithOpposites, drawn
 from gpuspike.training.bumping import Bumping, unheard
+from gpuspike.training.device_arrays import DeviceArrays
 from gpuspike.training.evaluation import Evaluation, Labelled, begun
 from gpuspike.training.losses import Loss
 from gpuspike.training.optimizers import Descent, Optimizer
@@ -73,7 +74,7 @@ class DeviceStep:
             where each step has a chip of its own.
 
     Raises:
-        BackendError: a loss or an optimiser that has no device text.
+        BackendError: a loss or an optimiser that has no device text; delays on a chip.
     """
 
     kind = StepKind("device")
@@ -96,13 +97,14 @@ class DeviceStep:
             raise BackendError("images that change together with their negatives need backend=cpu")
         self._examined = network if examined is None else examined
         self._fresh = network if isinstance(network, OnChip) and network.fresh is not None else None
-        self._network, self._loss, self._optimizer, self._rule = network, loss, descent.optimizer, rule
-        self._bumping = bumping
-        self._host = training_state(Parameters.of(learnt), descent, bumping)
+        self._network, self._loss, self._rule, self._bumping = network, loss, rule, bumping
+        learnt = Parameters.of(learnt)
+        if isinstance(network, OnChip) and learnt.trained:
+            raise BackendError(f"training {', '.join(learnt.trained)} on a chip needs backend=cpu")
         self._twins: dict[str, tuple[Labelled, Labelled]] = {}
         # A chip may have them in another order, and a convolution sorts its patches.
         plain = rule.keeps_inputs and not isinstance(network, OnChip)
-        plain = plain and network.layers[0].convolution is None
+        plain = plain and network.layers[0].convolution is None and not learnt.trained
         sorted_here = network.layers[1 if plain else 0 :]
         self._graphs = (
             graph
@@ -131,9 +133,10 @@ class DeviceStep:
             for machine in (network, self._examined):
                 if isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip):
                     machine.chip.send()
-            self._arrays = {name: place(array) for name, array in self._host.items()}
+            arrays = training_state(learnt, descent, bumping)
+            self._arrays = DeviceArrays(arrays, learnt, descent, place)
             self._seeds = place(np.array(seeds, np.int64))
-            self._clock, self._learning_rate = place(np.zeros(2, np.int64)), place(np.zeros(1))
+            self._clock = place(np.zeros(2, np.int64))
             self._now = Moment(self._clock, self._clock)  # type: ignore[arg-type]
             self._silent = place(np.zeros((n_replica, sum(sizes)), np.int32))
             self._judgement = cuda_step.Judgement(
@@ -153,7 +156,6 @@ class DeviceStep:
             self._wanted = self._judgement.active
             if not rule.bump_replaces_step:  # every replica takes a step: nothing waits to be told so
                 self._wanted = place(np.ones(n_replica, np.bool_))
-            self._rates = cuda_update.room_for_rates(self._optimizer, self._learning_rate, n_replica)
         self._lane.wait()
 
     @property
@@ -169,21 +171,15 @@ class DeviceStep:
         shape = len(self._network.layers), n_replica
         return np.broadcast_to(np.asarray(self._network.dead_fraction, np.float64), shape).copy()
 
-    def _named(self, name: str) -> list[Any]:
-        """The device's arrays of that name, one a layer."""
-        return [self._arrays[f"{name}_{number}"] for number in range(len(self._network.layers))]
-
     def pull(self) -> None:
         """See `step.Step.pull`."""
         with self._lane.entered():
-            for name, array in self._arrays.items():
-                self._host[name][...] = host(array)
+            self._arrays.pull()
 
     def push(self) -> None:
         """See `step.Step.push`."""
         with self._lane.entered():
-            for name, array in self._arrays.items():
-                array.set(self._host[name])
+            self._arrays.push()
         self._lane.wait()
 
     def begin(
@@ -215,7 +211,7 @@ class DeviceStep:
                 self._batches.order.set(order)
             self._epoch = epoch
             self._clock.set(np.array([epoch, 0], np.int64))
-            self._learning_rate.set(np.array([learning_rate]))
+            self._arrays.begin(learning_rate)
             self._judgement.totals.set(np.zeros(self._judgement.totals.shape))
         self._lane.wait()  # the host's arrays may go now
 
@@ -283,8 +279,9 @@ class DeviceStep:
         """One batch, in the order of `piecewise.PiecewiseStep.batch`; kernels only."""
         network, rule, batches = self._network, self._rule, self._batches
         assert batches is not None
-        weights = self._named("weights")
-        network = network.during(weights) if isinstance(network, OnChip) else network
+        learnt = self._arrays.parameters
+        weights = learnt.weights
+        network = network.during(weights) if isinstance(network, OnChip) else network.having(learnt)
         if self._warp is None:
             t_in, order, labels = cuda_step.take(batches, n_batch, self._shift, self._noise)
         else:
@@ -296,12 +293,12 @@ class DeviceStep:
         pulls = self._pulls(states, labels, network.dead_maps)
         with nullcontext() if self._plain else cuda_graph.in_order():
             grads = network.backward(
-                weights, states, t_out_grad, active=self._wanted, max_weight_grad=rule.limit, pushes=pulls
+                learnt, states, t_out_grad, active=self._wanted, max_weight_grad=rule.limit, pushes=pulls
             )
         cuda_graph.joined()
         for pull, state, first in zip(pulls, states, self._first, strict=bool(pulls)):
             pull.follow(state.t_out, self._silent, first)
-        self._descend(weights, grads.weights, network)
+        self._descend(grads, network)
 
     def _judge(self, states: list[LayerState], labels: Any, losses: Any, share: float) -> None:
         """The batch's figures and what follows for the weights, beside the gradients.
@@ -309,11 +306,10 @@ class DeviceStep:
         Where a bump replaces a step they come first: of whom it does so no gradient is wanted.
         """
         at, outs = self._judgement, [state.t_out for state in states]
-        steps, first = self._arrays.get("optimizer_steps"), self._rule.bump_replaces_step
-        with nullcontext() if first else cuda_graph.beside(labels, losses, *outs):
+        with nullcontext() if self._rule.bump_replaces_step else cuda_graph.beside(labels, losses, *outs):
             cuda_step.count_all(outs, self._silent)
             cuda_step.judge(at, self._silent, labels, outs[-1], losses, share)
-            cuda_update.find_rates(self._optimizer, self._rates, steps, self._learning_rate, at.active)
+            self._arrays.find_rates(at.active)
 
     def _pulls(
         self, states: list[LayerState], labels: Any, dead: Sequence[Array | None]
@@ -323,7 +319,7 @@ class DeviceStep:
         if not isinstance(rule, Waking):
             return []
         parts = zip(
-            states, self._network.layers, self._named("bump_share"), rule.max_silent, dead, strict=True
+            states, self._network.layers, self._arrays.named("bump_share"), rule.max_silent, dead, strict=True
         )
         return [
             cuda_waking.Pull.of(
@@ -333,12 +329,11 @@ class DeviceStep:
             for state, layer, share, limit, own in parts
         ]  # fmt: skip
 
-    def _descend(self, weights: list[Any], grads: list[Any], machine: Machine) -> None:
+    def _descend(self, grads: Parameters, machine: Machine) -> None:
         """The optimiser's step, the bumps, and what `Machine.after_step` does, which is a chip's range."""
         chip = machine.chip if isinstance(machine, OnChip) else None
         most = [
-            chip.substrate.most(n) if isinstance(chip, EmulatedChip) else math.inf
-            for n in range(len(weights))
+            chip.substrate.most(n) if isinstance(chip, EmulatedChip) else math.inf for n in range(len(grads))
         ]
         places = [layer.n_out // layer.n_post for layer in machine.layers]  # of each map
         at, targeted, silent = self._judgement, self._bumping.targeted, self._silent
@@ -350,9 +345,7 @@ class DeviceStep:
             ]
             silent = cuda_step.spared(silent, np.concatenate(masks, axis=1))
         bumps = cuda_update.Bumps(at.layer, at.size, silent, self._first, places, most, targeted)
-        kept = [self._named(f"optimizer_{name}") for name in self._optimizer.STATE]
-        states = [[arrays[number] for arrays in kept] for number in range(len(weights))]
-        cuda_update.descend_active(self._optimizer, weights, grads, states, self._rates, at.active, bumps)
+        self._arrays.descend(grads, at.active, bumps)
 
     def figures(self) -> Array:
         """See `step.Step.figures`; waits for the device."""
@@ -368,7 +361,9 @@ class DeviceStep:
         there = self._on_device("examined", data)
         with self._lane.entered():
             size = self._rule.evaluation_batch_size
-            answer = begun(self._examined, self._named("weights"), there, self._loss, size)
+            learnt = self._arrays.parameters
+            examined = self._examined.having(learnt) if learnt.trained else self._examined
+            answer = begun(examined, learnt.weights, there, self._loss, size)
 
         def gathered() -> Evaluation:
             with self._lane.entered():

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 import gpuspike
+from gpuspike.kernels.cuda import single_source as single_src
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step_source as step_src
 from gpuspike.training.losses import LOSSES, Loss
@@ -58,6 +59,7 @@ ELEMENTWISE = [
     src.sum_kernel(),
     *(src.normals_kernel(jitter) for jitter in (False, True)),
     *src.MAPS,
+    *single_src.SINGLE,
     src.WAKE,
     src.SHARE,
     src.PARTS_OF_LAYERS,

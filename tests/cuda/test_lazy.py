@@ -48,8 +48,18 @@ def every_operation(x: Any, y: Any, gain: Any, fixed: Any) -> list[Any]:
         np.where(np.isnan(gain), x, gain).astype(x.dtype),
         np.where(fixed, 0.0, y),
         np.where(x < 0.5, np.inf, 0.0).astype(x.dtype),
+        -y,
+        np.where((x < 0.5) & (y > 0.5) | (x > 2.0), x, 1.0).astype(x.dtype),
         np.maximum(x + y, np.minimum(x, 0.0)),
     ]
+
+
+@stands_in
+@each_dtype
+def test_an_exponential_is_numpy_s_but_for_rounding(dtype: Any) -> None:
+    x = np.linspace(-20.0, 20.0, 33).astype(dtype)
+    found = computed("exp", np.exp(lazy.later(fake(x))))
+    np.testing.assert_allclose(np.asarray(found), np.exp(x), rtol=4 * np.finfo(dtype).eps)
 
 
 @stands_in

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.backend import thread_count
+from gpuspike.kernels import single as on_host
 from gpuspike.kernels.constants import tangent
 from gpuspike.kernels.cpu.peaks import peaks_job
 from gpuspike.kernels.cpu.single_backward import learn_job, times_job
@@ -34,6 +35,8 @@ from gpuspike.kernels.cpu.team import PIECES_PER_THREAD, run
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
+
+over_samples = on_host.over_samples
 
 PAIRS_WORTH_A_THREAD = 2_000
 """Pairs below which waking another thread does not pay."""

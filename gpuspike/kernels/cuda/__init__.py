@@ -19,6 +19,7 @@ from gpuspike.backend import cupy_module
 from gpuspike.errors import ShapeError
 from gpuspike.kernels.constants import GROUPS_FROM, MIXED
 from gpuspike.kernels.cuda import graph, lazy, update
+from gpuspike.kernels.cuda import single as single
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda.call import Array, Call, block_kernel, check, elementwise, forward_kernel

@@ -22,8 +22,8 @@ DRAWS = "draws.cuh"
 """Of which kernels that are written as the program runs are made, see `cuda.lazy`."""
 
 FILES = (
-    DRAWS, "lif.cuh", "events.cu", "forward.cu", "ttfs.cu", "convolution.cu", "waking.cu", "step.cu",
-    "deciding.cu",
+    DRAWS, "lif.cuh", "events.cu", "forward.cu", "ttfs.cu", "convolution.cu", "single.cu", "waking.cu",
+    "step.cu", "deciding.cu",
 )  # fmt: skip
 
 

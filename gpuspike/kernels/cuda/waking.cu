@@ -17,16 +17,27 @@ GPUSPIKE_INLINE Top top(const Start<double>& from, const Membrane<double>& m, do
     return {s, Step(s, m).after(from).v};
 }
 
-// When the membrane of a neuron is highest; where it never rises above the leak, when its last input is felt most.
-//   column: the neuron's weights, n_post apart;  order: sorts the inputs' times.
+// What a neuron hears of a sample whose inputs are sorted by an order that all neurons share.
+//   column: the neuron's weights, n_post apart.
 template <typename Real>
-GPUSPIKE_INLINE double highest(
-    int n_pre, int n_post, const Membrane<double>& m, const Real* times, const Index* order, const Real* column) {
+struct Heard {
+    const Real* times;
+    const Index* order;
+    const Real* column;
+    int n_post, n;
+
+    GPUSPIKE_INLINE double time(int k) const { return times[order[k]]; }
+    GPUSPIKE_INLINE double weight(int k) const { return column[order[k] * n_post]; }
+};
+
+// When the membrane of a neuron is highest; where it never rises above the leak, when its last input is felt most.
+template <typename Events>
+GPUSPIKE_INLINE double highest(const Events& events, const Membrane<double>& m) {
     double best = 0.0, found = infinity<double>(), last = infinity<double>();
     Start<double> now = {0.0, 0.0};
     bool rose = false;
-    for (int k = 0; k < n_pre; ++k) {
-        const double t = times[order[k]];
+    for (int k = 0; k < events.n; ++k) {
+        const double t = events.time(k);
         if (!(t < infinity<double>())) break;
         if (k > 0) {
             const Start<double> after = Step(t - last, m).after(now);
@@ -40,7 +51,7 @@ GPUSPIKE_INLINE double highest(
             now = after;
         }
         const bool rising = now.p - now.v / m.fast > 0.0;
-        now.p += double(column[order[k] * n_post]);
+        now.p += events.weight(k);
         rose = now.p - now.v / m.fast > 0.0;
         if (rising && !rose && now.v > best) {
             best = now.v;
@@ -59,6 +70,17 @@ GPUSPIKE_INLINE double highest(
     return best > 0.0 ? found : last + smaller(peak_delay<MIXED>(m), FAR * m.fast);
 }
 
+// Which share of its strength pulls a neuron that is asleep; 0: none. Of the arguments see `wake`.
+template <typename Real>
+GPUSPIKE_INLINE double pulled_by(
+    Index i, int n_batch, int n_post, int n_places, int is_last, double limit, const double* share, const Index* labels,
+    const Real* awake) {
+    if (awake[i] < infinity<Real>()) return 0.0;
+    const Index j = i % n_post, row = i / n_post, neuron = row / n_batch * n_post + j;
+    if (is_last) return labels[row / n_places] == row % n_places * n_post + j ? 1.0 : 0.0;
+    return share[neuron] > limit ? (share[neuron] - limit) / (1.0 - limit) : 0.0;
+}
+
 // A layer's spikes as its gradient is to see them: pulled neurons spike at their peaks, with a slope that is negative,
 // which `gradient_terms` takes for a pull; one thread a (replica, sample, neuron).
 //   share: (n_replica, n_post) of the last batch for which each neuron was silent; spans: threshold - leak of each.
@@ -75,20 +97,37 @@ GPUSPIKE_INLINE void wake(
     const Index row = i / n_post, r = row / n_batch, b = row % n_batch, neuron = r * n_post + j;
     seen[i] = t_cross[i];
     pull[i] = slope[i];
-    if (awake[i] < infinity<Real>()) return;
-    double over = 1.0;
-    if (is_last) {
-        if (labels[row / n_places] != row % n_places * n_post + j) return;
-    } else {
-        if (!(share[neuron] > limit)) return;
-        over = (share[neuron] - limit) / (1.0 - limit);
-    }
+    const double over = pulled_by(i, n_batch, n_post, n_places, is_last, limit, share, labels, awake);
+    if (!(over > 0.0)) return;
     const Membrane<double> m = mixed ? membrane(taus[2 * neuron], taus[2 * neuron + 1]) : shared;
     const Index inputs = ((n_in_replicas > 1 ? r : 0) * n_batch + b) * n_pre;
-    const double at = highest(n_pre, n_post, m, t_in + inputs, order + inputs, weights + r * n_pre * n_post + j);
+    const Heard<Real> events = {t_in + inputs, order + inputs, weights + r * n_pre * n_post + j, n_post, n_pre};
+    const double at = highest(events, m);
     if (!(at < infinity<double>())) return;
     seen[i] = Real(at);
     pull[i] = -Real(n_batch / n_places * spans[neuron] / (strength * over));
+}
+
+// The same of neurons whose synapses have delays of their own, n_samples from first_sample on; see `first_spike_single`.
+template <typename Real>
+GPUSPIKE_INLINE void wake_single(
+    Index i, Index n_pairs, int n_in_replicas, int n_batch, int n_pre, int n_post, int first_sample, int n_samples,
+    int n_places, int is_last, double strength, double limit, const double* neurons, const double* spans,
+    const double* share, const Index* labels, const Real* t_in, const Real* weights, const Real* delays,
+    const Real* awake, const Real* t_cross, const Real* slope, Real* times, Real* own_weights, Real* seen, Real* pull) {
+    const Index r = i / (Index(n_samples) * n_post), b = first_sample + i / n_post % n_samples;
+    const Index j = i % n_post, out = (r * n_batch + b) * n_post + j, column = r * n_pre * n_post + j;
+    seen[out] = t_cross[out];
+    pull[out] = slope[out];
+    const double over = pulled_by(out, n_batch, n_post, n_places, is_last, limit, share, labels, awake);
+    if (!(over > 0.0)) return;
+    const Real* inputs = t_in + ((n_in_replicas > 1 ? r : 0) * n_batch + b) * n_pre;
+    const Arrivals<Real> own =
+        arrivals(n_pre, n_post, inputs, weights + column, delays + column, times, own_weights, i, n_pairs);
+    const double at = highest(own, Neuron(neurons + 4 * (r * n_post + j)).m);
+    if (!(at < infinity<double>())) return;
+    seen[out] = Real(at);
+    pull[out] = -Real(n_batch / n_places * spans[r * n_post + j] / (strength * over));
 }
 
 }  // namespace gpuspike

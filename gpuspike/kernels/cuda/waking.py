@@ -11,9 +11,11 @@ from gpuspike.kernels import Kernels, LayerState
 from gpuspike.kernels.constants import MIXED
 from gpuspike.kernels.convolution import Convolution
 from gpuspike.kernels.cuda import lazy
+from gpuspike.kernels.cuda import single_source as single_src
 from gpuspike.kernels.cuda import source as src
 from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda.call import Array, Call, check, constant, elementwise
+from gpuspike.kernels.cuda.single import Layer
 from gpuspike.kernels.trials import awake
 from gpuspike.kernels.unit import unit
 from gpuspike.kernels.waiting import computed
@@ -72,28 +74,41 @@ class Pull(NamedTuple):
         convolution: Convolution | None = None,
     ) -> tuple[LayerState, Array]:
         """The answer where pulled neurons spike at their peaks, with slopes that are negative; and dL/dt."""
-        assert delays is None, "a device knows no delays"
         cupy, own = cupy_module(), unit(neuron, w)
-        t_in = state.t_in if convolution is None else convolution.patches(state.t_in)
-        order = state.order if convolution is None else cuda_step.spike_order(t_in)
+        axonal, synaptic = (None, None) if delays is None else (delays.axonal, delays.synaptic)
+        t_in = state.t_in
+        if convolution is not None:
+            t_in = convolution.patches(t_in)
+            if axonal is not None:  # of other layers, inputs have passed the axons
+                t_in = (lazy.later(t_in) + axonal[:, None]).now("arriving")
         call = Call.of(t_in, w, own)
         of_pairs = {"awake": self.awake, "t_cross": state.t_cross, "slope": state.slope}
         of_pairs = {name: array.reshape(call.out_shape) for name, array in of_pairs.items()}
         check(call.dtype, {name: (array, call.out_shape) for name, array in of_pairs.items()})
         places = 1 if convolution is None else convolution.n_positions
         check(np.int64, {"labels": (self.labels, (call.n_replica, call.n_batch // places))})
-        check(np.int64, {"order": (order, t_in.shape)})
         check(np.float64, {"share": (self.share, (call.n_replica, call.n_post))})
         seen, pull = (cupy.empty(state.t_cross.shape, call.dtype) for _ in range(2))
         if not seen.size:
             return state, grad
         spans = np.broadcast_to(np.asarray(self.span, np.float64), (call.n_replica, call.n_post))
-        elementwise(src.WAKE)(
-            call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, places, int(self.is_last),
-            int(own.regime == MIXED), *call.constants[:3], self.strength, self.limit, call.own_taus(),
-            constant(spans, np.float64), self.share, self.labels, t_in, order, w, *of_pairs.values(), seen,
-            pull, size=seen.size,
-        )  # fmt: skip
+        rule = places, int(self.is_last)
+        numbers = constant(spans, np.float64), self.share, self.labels
+        if synaptic is not None:
+            layer = Layer.of(t_in, w, synaptic, neuron)
+            for n_pairs, sizes, *room in layer.parts():
+                elementwise(single_src.WAKE_SINGLE)(
+                    *sizes, *rule, self.strength, self.limit, layer.neurons, *numbers, t_in, w, synaptic,
+                    *of_pairs.values(), *room, seen, pull, size=n_pairs,
+                )  # fmt: skip
+        else:
+            order = state.order if convolution is None else cuda_step.spike_order(t_in)
+            check(np.int64, {"order": (order, t_in.shape)})
+            elementwise(src.WAKE)(
+                call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, *rule, int(own.regime == MIXED),
+                *call.constants[:3], self.strength, self.limit, call.own_taus(), *numbers, t_in, order, w,
+                *of_pairs.values(), seen, pull, size=seen.size,
+            )  # fmt: skip
         heard = state.t_seen if convolution is None else state.seen  # of which the pools have the earliest
         return state._replace(t_cross=seen, slope=pull, t_seen=heard), grad
 

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuspike.kernels import reference
+from gpuspike.kernels import single as on_host
 from gpuspike.kernels.reference.arrays import each
 from gpuspike.kernels.reference.peaks import peaks as _peaks
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
 
-peaks = _peaks
+peaks, over_samples = _peaks, on_host.over_samples
 
 _NODES, _SHARES = (0.5 * x for x in np.polynomial.legendre.leggauss(100))
 

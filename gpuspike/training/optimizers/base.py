@@ -84,6 +84,9 @@ class Descent:
         unit: of the weights, C (threshold - leak)/tau_fast: a learning rate has powers of it, which the free
             numbers of constants do not have; values of the optimiser are in it, see `Optimizer.in_unit`.
         frozen: weights stay as they are.
+
+    Attributes:
+        optimizer: as it works on the weights;  of_numbers: on free numbers, which have no unit.
     """
 
     def __init__(
@@ -95,8 +98,8 @@ class Descent:
         *,
         frozen: bool = False,
     ) -> None:
-        self.optimizer, self._of_numbers = optimizer.in_unit(unit), optimizer
-        self._unit, self._frozen = unit, frozen
+        self.optimizer, self.of_numbers, self.frozen = optimizer.in_unit(unit), optimizer, frozen
+        self._unit = unit
         self._kernels = kernels
         parameters = Parameters.of(learnt)
         self._kept = {
@@ -117,6 +120,10 @@ class Descent:
         """What is kept beside the weights of each layer, in the order of `Optimizer.STATE`."""
         return [kept for name, kept in self._kept.items() if name.startswith("weights_")]
 
+    def rate_of_numbers(self, learning_rate: float) -> float:
+        """The learning rate of numbers without a unit."""
+        return learning_rate / self._unit**self.optimizer.RATE_UNITS
+
     def rates(self, learning_rate: float) -> list[tuple[float, ...]]:
         """Of each replica's next step, see `Optimizer.rates`."""
         rates = [self.optimizer.rates(learning_rate, int(count) + 1) for count in self.steps]
@@ -135,16 +142,16 @@ class Descent:
     ) -> None:
         """Steps all arrays of the active replicas in place; the others and their state stay as they are."""
         rates = self.rates(learning_rate)
-        without_unit = self.rates(learning_rate / self._unit**self.optimizer.RATE_UNITS)
+        without_unit = self.rates(self.rate_of_numbers(learning_rate))
         self.count(active)
         arrays, of_arrays = Parameters.of(learnt).arrays(), Parameters.of(grads).arrays()
         for r in np.flatnonzero(active):
             for name, array in arrays.items():
-                if self._frozen and name.startswith("weights_"):
+                if self.frozen and name.startswith("weights_"):
                     continue
                 kept = [beside[r] for beside in self._kept[name]]
                 weights = name.startswith("weights_")
-                formula = self.optimizer if weights else self._of_numbers
+                formula = self.optimizer if weights else self.of_numbers
                 own = rates[r] if weights else without_unit[r]
                 if self._kernels is None:
                     formula.reference(own, array[r], of_arrays[name][r], *kept)
