@@ -73,6 +73,12 @@ class Case:
     branches: bool = True
 
 
+MAPS = (
+    "model.layers=[{conv: 16, kernel: 5}, {pool: 2}, {conv: 32, kernel: 5}, {pool: 2}, "
+    "{dense: 128}, {dense: 10}]",
+    "model.weight_mean=[0.3,0.05,0.05,0.1]",
+)
+
 CASES = (
     Case("train 784-350-10, batch 80, kernel by kernel", ("training.cuda_graph=false",)),
     Case("train 784-350-10, batch 80, graph", (), 150.0),
@@ -85,7 +91,7 @@ CASES = (
         ("training.input_noise=0", "training.batch_size=10000"),
         black=0.81,
     ),
-    Case("train convolutions of 16 and 32 maps, batch 100, graph", experiment="mnist_conv"),
+    Case("train convolutions of 16 and 32 maps, batch 100, graph", MAPS, experiment="mnist_conv"),
     Case("train 256-246-10, batch 50, graph", ("substrate=ideal",), experiment="mnist16_bss2", inputs=256),
     Case("train 256-246-10 on BrainScaleS-2, batch 50, graph", experiment="mnist16_bss2", inputs=256),
 )
