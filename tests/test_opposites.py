@@ -12,9 +12,8 @@ import gpuspike as gs
 from gpuspike.cli.train import train
 from gpuspike.config.schema import jobs
 from gpuspike.datasets.encoding import pixel_latency
-from gpuspike.errors import BackendError, ConfigError
+from gpuspike.errors import ConfigError
 from gpuspike.report.figures import images as image_plots
-from gpuspike.runs import experiment
 from gpuspike.runs.experiment import build
 from gpuspike.training.augmentation import RandomShift, RandomWarp, WithOpposites
 
@@ -93,23 +92,12 @@ def test_negatives_follow_images_that_change(dtype: str, silent: bool) -> None:
         np.testing.assert_array_equal(both[:, :, -1:], bias)
 
 
-def test_which_step_changes_them_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_step_changes_them_is_told(tmp_path: Path) -> None:
     path = file(tmp_path, "pixels", (SIDE, SIDE))
     assert parts(path).step_kind().name == "compiled"
     kind = parts(path, *CHANGES).step_kind()
     assert kind.name == "piecewise"
     assert kind.reason == "images that change together with their negatives are not in the compiled step"
-    asked: list[str] = []
-
-    def refused(*_: object, host_only: str, **__: object) -> None:
-        asked.append(host_only)
-        raise BackendError(host_only)
-
-    monkeypatch.setattr(experiment, "select", refused)
-    for more in ([], CHANGES):
-        with pytest.raises(BackendError):
-            parts(path, *more)
-    assert asked == ["", "dataset.opposites=true with images that change"]
 
 
 def test_a_run_with_opposites_is_loaded_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,11 +34,11 @@ from gpuspike.network.plan import Plan, read_plan, timed
 from gpuspike.neuron import LIF
 from gpuspike.runs import memory
 from gpuspike.runs.encoding import dataset_of, encoded, inputs_of_value
-from gpuspike.runs.recipes import augmentation_of, negatives_changed, recipe_of
+from gpuspike.runs.recipes import augmentation_of, recipe_of
 from gpuspike.runs.start import begin_with, check_start
 from gpuspike.runs.values import by_keys, check_values, checked_substrate, delay_rule_of
 from gpuspike.substrate import EmulatedChip, OnChip, Substrate
-from gpuspike.training.augmentation import RandomWarp
+from gpuspike.training.augmentation import RandomWarp, WithOpposites
 from gpuspike.training.device import drawn_ahead
 from gpuspike.training.devices import Share, shared
 from gpuspike.training.fit import Recipe, make_trainer, step_kind
@@ -164,7 +164,8 @@ def bytes_on_device(config: Config, dataset: Dataset, network: Architecture) -> 
     order = 0 if changed else 8 * first.n_received
     answered = config.replicas * (last.n_out + 1) * item
     shuffled = 8 * config.replicas * config.training.trials
-    ahead = drawn_bytes(augment, config, n_train) if isinstance(augment, RandomWarp) else 0
+    change = augment.change if isinstance(augment, WithOpposites) else augment
+    ahead = drawn_bytes(change, config, n_train) if isinstance(change, RandomWarp) else 0
     return ahead + n_train * (labelled + order + shuffled) + n_validation * (labelled + answered)
 
 
@@ -206,26 +207,26 @@ def _evaluated_together(
     Raises:
         ConfigError: a training that a device's memory does not hold.
     """
-
     rule, kinds, dtype = config.training, kinds_of(config.model.delays), config.dtype.value
 
     def held(n_replica: int, training: bool, device: int | None = None) -> int:
         share = replace(config, replicas=n_replica)
+        delays = memory.delay_bytes(network.layers, kinds, rule.batch_size * rule.trials, dtype, n_replica)
         return memory.fit_device(
             [(layer.n_pre, layer.n_post) for layer in network.layers],
-            config.training.batch_size,
-            config.training.evaluation_batch_size,
+            rule.batch_size,
+            rule.evaluation_batch_size,
             bytes_on_device(share, dataset, network),
             cuda_graph.free_memory(device),
-            chip_bytes=chip_bytes_on_device(share, network, substrate)
-            + memory.delay_bytes(network.layers, kinds, rule.batch_size * rule.trials, dtype, n_replica),
+            chip_bytes=chip_bytes_on_device(share, network, substrate) + delays,
             on_chip=not substrate.ideal,
             places=[layer.n_places for layer in network.layers],
             shared_input=not substrate.doing("arrive"),
             training=training,
-            trials=config.training.trials,
+            trials=rule.trials,
+            trained=learnt((), config.model.delays),
             n_replica=n_replica,
-            dtype=config.dtype.value,
+            dtype=dtype,
             state_arrays=len(OPTIMIZERS[config.optimizer.name].STATE),
         )
 
@@ -253,8 +254,7 @@ def build(config: Config, *, to_train: bool = True, prices: Prices | None = None
     backend = select(
         config.backend.value,
         host_only=trained_on_host(learnt(model.trained, model.delays), on_chip=not substrate.ideal)
-        or substrate.host_only
-        or negatives_changed(config),
+        or substrate.host_only,
         devices=devices_of(config),
         most=config.replicas,
     )

@@ -254,8 +254,8 @@ def delay_bytes(
 ) -> int:
     """What layers with delays keep in a device's memory, or take there for a while, beside those without.
 
-    Of a delay its free number, what the optimiser keeps, itself and two gradients; where synapses have delays
-    also sums over parts of a batch, what the gradients need of each spike, and room for events.
+    Of a delay, beside its free number and what the optimiser keeps, itself and two gradients; where synapses
+    have delays also sums over parts of a batch, what the gradients need of each spike, and room for events.
 
     Args:
         kinds: of delays;  presented: samples of a step.
@@ -263,7 +263,7 @@ def delay_bytes(
     real, n_bytes = np.dtype(dtype).itemsize, 0
     for layer in layers if kinds else ():
         sizes = n_replica, layer.n_pre, layer.n_post
-        n_bytes += sum((5 * real + 8) * math.prod(shape(kind, *sizes)) for kind in kinds)
+        n_bytes += sum((2 * real + 8) * math.prod(shape(kind, *sizes)) for kind in kinds)
         if "synaptic" in kinds:
             n_synapses = layer.n_pre * layer.n_post
             n_bytes += n_replica * (16 * max(PART_SYNAPSES, n_synapses) + 24 * presented * layer.n_neurons)
@@ -291,7 +291,7 @@ def fit_device(
         layers: as for `plan`;  n_batch: samples of a step;  n_evaluated: most samples of a forward pass.
         data_bytes: of what a training keeps there beside its step.
         free: bytes that the device still has.
-        chip_bytes: of emulated chips, which are there whether or not anything is trained.
+        chip_bytes: of emulated chips and delays, which are there whether or not anything is trained.
         training: False where nothing is trained.
         shared_input: all replicas are evaluated on the same input times.
         trials: times that a step presents each of its samples.

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from rich.console import Console
 
+from gpuspike.network.delays import kinds_of
 from gpuspike.runs import memory
 from gpuspike.runs.experiment import Experiment, bytes_on_device, chip_bytes_on_device, new_trainer
 from gpuspike.runs.rehearsal import prepare_kernels
 from gpuspike.substrate import OnChip
-from gpuspike.training.augmentation import RandomWarp
+from gpuspike.training.augmentation import RandomWarp, WithOpposites
 from gpuspike.training.evaluation import Labelled
 
 WARM_UP_STEPS, LEAST_STEPS, SECONDS = 2, 3, 2.0
@@ -90,8 +91,10 @@ def memory_of(parts: Experiment) -> Memory:
     data = sum(n_samples.values()) * sizes[0][0] * item
     if parts.rule.keeps_inputs:
         data += n_samples["train"] * sizes[0][0] * memory.ORDER_BYTES
-    if isinstance(parts.rule.augment, RandomWarp):  # drawn an epoch at a time
-        data += 8 * parts.rule.augment.n_drawn * n_samples["train"] * replicas * parts.rule.trials
+    augment = parts.rule.augment
+    change = augment.change if isinstance(augment, WithOpposites) else augment
+    if isinstance(change, RandomWarp):  # drawn an epoch at a time
+        data += 8 * change.n_drawn * n_samples["train"] * replicas * parts.rule.trials
     presented = replicas * n_samples["train"] * parts.rule.trials
     outputs = replicas * sum(n_samples.values()) * sizes[-1][1] * item
     machine = parts.on_chip(parts.chip_seeds)
@@ -110,11 +113,15 @@ def memory_of(parts: Experiment) -> Memory:
     gradients = total(step, "gradient", "backward")
     if on_device:  # a step and an evaluation have pools of their own there
         kept = bytes_on_device(config, parts.dataset, network)
+        kinds = kinds_of(config.model.delays)
         told = {
             "data: training and validation samples, shuffles, answers, what warps images": kept,
             "weights": weights,
             "optimiser": optimiser,
             "emulated chip": chip_bytes_on_device(config, network, parts.substrate),
+            "delays, and room for events": memory.delay_bytes(
+                network.layers, kinds, parts.rule.presented, real, replicas
+            ),
             "activations of a step": step.total - weights - optimiser - gradients,
             "gradients of a step": gradients,
             "activations of an evaluation": forward.total - weights,

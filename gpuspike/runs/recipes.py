@@ -84,12 +84,6 @@ def check_augmentation(config: Config, side: int | None) -> None:
         raise together(wrong)
 
 
-def negatives_changed(config: Config) -> str:
-    """What a device cannot of images and their negatives, in words; "" where nothing is asked."""
-    asked = config.dataset.opposites and any(getattr(config.training, key) for key in CHANGES)
-    return "dataset.opposites=true with images that change" if asked else ""
-
-
 def augmentation_of(config: Config, dataset: Dataset) -> RandomShift | RandomWarp | WithOpposites | None:
     """How training images are changed, None for not at all; raises as `check_augmentation`."""
     data, training, unit = config.dataset, config.training, config.model.tau_syn

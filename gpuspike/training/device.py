@@ -93,8 +93,6 @@ class DeviceStep:
         graph: bool = True,
     ) -> None:
         refuse_without_text(loss, descent.optimizer)
-        if isinstance(rule.augment, WithOpposites):
-            raise BackendError("images that change together with their negatives need backend=cpu")
         self._examined = network if examined is None else examined
         self._fresh = network if isinstance(network, OnChip) and network.fresh is not None else None
         self._network, self._loss, self._rule, self._bumping = network, loss, rule, bumping
@@ -119,13 +117,19 @@ class DeviceStep:
         self._lane = cuda_graph.Lane()
         sizes = [layer.n_out for layer in network.layers]
         self._first = [0, *np.cumsum(sizes)[:-1].tolist()]
-        shift = rule.augment
+        both = rule.augment if isinstance(rule.augment, WithOpposites) else None
+        self._channels = 1 if both is None else 2
+        shift = self._change = (
+            rule.augment.change if isinstance(rule.augment, WithOpposites) else rule.augment
+        )
         self._shift = cuda_step.Shift()
         self._warp: cuda_step.Warp | None = None
         self._host_seeds = seeds
         if isinstance(shift, RandomShift):
             purpose = int(Purpose.AUGMENTATION)
-            self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, purpose)
+            opposite = 0.0 if both is None else float(both.times[255])
+            edges = purpose, self._channels, opposite
+            self._shift = cuda_step.Shift(shift.side, shift.most, shift.background, *edges)
         noise = (network.layers[0].n_in, rule.input_noise, int(Purpose.INPUT_NOISE))
         self._noise = cuda_step.Noise(*noise) if rule.input_noise else cuda_step.Noise()
         n_replica, place = len(seeds), self._place
@@ -205,8 +209,8 @@ class DeviceStep:
                 self._batches = cuda_step.Batches(
                     t_in, known, data.labels, self._place(order), self._clock, self._seeds, full
                 )
-                if isinstance(self._rule.augment, RandomWarp):
-                    self._warp = self._make_warp(self._rule.augment, order.shape[1], t_in.dtype)
+                if isinstance(self._change, RandomWarp):
+                    self._warp = self._make_warp(self._change, order.shape[1], t_in.dtype)
             else:
                 self._batches.order.set(order)
             self._epoch = epoch
@@ -221,11 +225,12 @@ class DeviceStep:
         ahead = drawn_ahead(warp, n_replica, full, n_presented)
         numbers = np.zeros((n_replica, ahead * full, warp.n_drawn))
         levels = warp.times.astype(dtype)
-        return cuda_step.Warp(*warp.scale(), place(warp.basis), place(levels), place(numbers), ahead)
+        arrays = place(warp.basis), place(levels), place(numbers)
+        return cuda_step.Warp(*warp.scale(), *arrays, ahead, self._channels)
 
     def _draw(self, warp: cuda_step.Warp, number: int) -> None:
         """What changes the images of the next batches, drawn by the host while the device works."""
-        batches, augment = self._batches, self._rule.augment
+        batches, augment = self._batches, self._change
         assert batches is not None
         assert isinstance(augment, RandomWarp)
         full, n_presented = self._rule.presented, batches.order.shape[1]

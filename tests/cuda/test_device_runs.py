@@ -71,6 +71,44 @@ def test_a_run_on_the_device_is_the_run_on_the_cpu(tmp_path: Path) -> None:
     assert [json.loads(line).keys() for line in lines[0]] == [json.loads(line).keys() for line in lines[1]]
 
 
+def test_a_run_with_delays_is_the_run_on_the_cpu_and_goes_on(tmp_path: Path) -> None:
+    given = "model.delays=axonal+dendritic+synaptic", "training.bump_replaces_step=false"
+    ours = trained(tmp_path / "a", "backend=cuda", *given)
+    theirs = trained(tmp_path / "b", "backend=cpu", *given)
+    assert ours["emulator"]["step"] == "device"
+    for split in ("train", "validation", "test"):
+        a, b = (summary["loss"][split]["per_replica"] for summary in (ours, theirs))
+        np.testing.assert_allclose(a, b, rtol=1e-8)
+    trained(tmp_path / "half", "backend=cuda", *given, "training.epochs=1")
+    go_on(tmp_path / "half", Console(quiet=True), config("backend=cuda", *given), ["training.epochs=2"])
+    arrays, halves = (checkpoint.load(tmp_path / name / "checkpoint.npz")[0] for name in ("a", "half"))
+    assert any(name.startswith("optimizer_mean_synaptic_delay") for name in arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(halves[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("change", ["training.max_shift=1", "training.mirror=true"])
+def test_images_change_with_their_negatives_as_on_the_cpu(tmp_path: Path, change: str) -> None:
+    rng, splits = np.random.default_rng(0), {}
+    for split, n in {"train": 20, "validation": 6, "test": 6}.items():
+        splits[f"{split}_pixels"] = rng.integers(0, 256, (n, 5, 5)).astype(np.uint8)
+        splits[f"{split}_labels"] = np.arange(n) % 3
+    np.savez(tmp_path / "mine.npz", **splits)
+    given = [
+        "experiment=own", f"dataset.path={tmp_path / 'mine.npz'}", "dataset.opposites=true",
+        "model.hidden=[]", "model.layers=[{conv: 3, kernel: 3}, {pool: 2}, {dense: 3}]",
+        "training.batch_size=8", "training.epochs=2", change,
+    ]  # fmt: skip
+    found = []
+    for backend in ("cuda", "cpu"):
+        one = jobs([*given, f"backend={backend}"], multirun=False)[0].config
+        found.append(run(one, "custom", tmp_path / backend, Console(quiet=True)))
+    assert found[0]["emulator"]["step"] == "device"
+    for split in ("train", "validation", "test"):
+        a, b = (summary["loss"][split]["per_replica"] for summary in found)
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_auto_takes_the_device_but_not_for_what_it_does_not_know() -> None:
     assert build(config()).backend.name == "cuda"
     assert build(config("model.trained=[threshold]")).backend.name == "cpu"

@@ -17,7 +17,7 @@ from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda.call import block_kernel
 from gpuspike.kernels.cuda.update import Bumps, descend_active
 from gpuspike.rng import Purpose, stream
-from gpuspike.training.augmentation import RandomShift, RandomWarp, drawn
+from gpuspike.training.augmentation import RandomShift, RandomWarp, WithOpposites, drawn
 from gpuspike.training.bumping import NO_LAYER, Bumping
 from gpuspike.training.losses import decide
 from gpuspike.training.optimizers import SGD
@@ -100,6 +100,23 @@ def test_a_batch_is_taken_and_shifted_as_on_the_cpu(n_batch: int, most: int, dty
         np.testing.assert_array_equal(np.asarray(order), np.asarray(of.sorted)[0][samples])
 
 
+@each_dtype
+@pytest.mark.parametrize("most", [1, 4])
+def test_negatives_are_shifted_as_on_the_cpu(most: int, dtype: Any) -> None:
+    side, full, seeds = 5, 7, [3, 2**62 + 5]
+    levels = pixel_latency(255.0, 0.2, 1.7, silent_black=False)
+    rng = np.random.default_rng(5)
+    pixels = rng.integers(0, 256, (1, 20, side * side))
+    both = levels.astype(dtype)[np.stack([pixels, 255 - pixels], axis=-1).reshape(1, 20, -1)]
+    t_in = np.concatenate([both, np.full((1, 20, 2), 0.9, dtype)], axis=2)
+    of = batches(2, 20, t_in.shape[2], full, seeds, dtype)._replace(t_in=fake(t_in), sorted=None)
+    edges = levels[0], Purpose.AUGMENTATION, 2, levels[255]
+    times, _, _ = cuda_step.take(of, full, cuda_step.Shift(side, most, *edges))
+    expected = t_in[0][np.asarray(of.order)[:, full : 2 * full]]
+    WithOpposites(RandomShift(side, most, levels[0]), levels)(expected, seeds, 4, 1)
+    np.testing.assert_array_equal(np.asarray(times), expected)
+
+
 WARPS: list[dict[str, Any]] = [
     {},
     {"mirror": True},
@@ -113,24 +130,30 @@ WARPS: list[dict[str, Any]] = [
 @each_dtype
 @pytest.mark.parametrize("silent_black", [False, True])
 @pytest.mark.parametrize("values", WARPS, ids=str)
-def test_a_batch_is_warped_as_on_the_cpu(values: dict[str, Any], silent_black: bool, dtype: Any) -> None:
+@pytest.mark.parametrize("negatives", [False, True])
+def test_a_batch_is_warped_as_on_the_cpu(
+    negatives: bool, values: dict[str, Any], silent_black: bool, dtype: Any
+) -> None:
     side, full, seeds, ahead = 6, 7, [3, 2**62 + 5], 3
     levels = pixel_latency(255.0, 0.2, 1.7, silent_black=silent_black)
     warp = RandomWarp(side, levels, **values)
     rng = np.random.default_rng(5)
     pixels = rng.integers(0, 256, (1, 40, side * side)) * (rng.random((1, 40, side * side)) < 0.7)
+    if negatives:
+        pixels = np.stack([pixels, 255 - pixels], axis=-1).reshape(1, 40, -1)
     t_in = np.concatenate([levels.astype(dtype)[pixels], np.full((1, 40, 2), 0.9, dtype)], axis=2)
     order = np.stack([rng.permutation(40) for _ in seeds])
     clock, labels = np.array([4, 5]), rng.integers(3, size=40)
     of = cuda_step.Batches(fake(t_in), None, *map(fake, (labels, order, clock, np.array(seeds))), full)
     numbers = np.concatenate(drawn(warp, seeds, 4, 3, [full, full, 5]), axis=1)
     numbers = np.concatenate([numbers, np.zeros((2, 2, warp.n_drawn))], axis=1)
-    there = cuda_step.Warp(*warp.scale(), *map(fake, (warp.basis, levels.astype(dtype), numbers)), ahead)
+    arrays = map(fake, (warp.basis, levels.astype(dtype), numbers))
+    there = cuda_step.Warp(*warp.scale(), *arrays, ahead, 2 if negatives else 1)
     with closed():
         times, told = cuda_step.take_warped(of, 5, there)
     samples = order[:, 35:40]
     expected = t_in[0][samples]
-    warp(expected, seeds, 4, 5)
+    (WithOpposites(warp, levels) if negatives else warp)(expected, seeds, 4, 5)
     np.testing.assert_array_equal(np.asarray(times), expected)
     np.testing.assert_array_equal(np.asarray(told), labels[samples])
 

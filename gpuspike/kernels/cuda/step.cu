@@ -61,26 +61,28 @@ __global__ void __launch_bounds__(STEP_THREADS) draw_corners(
 
 // A replica's samples of the batch with their labels; one thread a (replica, sample, input).
 //   order: (n_replica, n_presented) of the epoch;  full: presentations in a full batch, of which this one may have fewer.
-//   side: pixels a side where images are shifted, by corners - most; else 0. background: time of pixels from outside.
+//   side: pixels a side where images are shifted, by corners - most; else 0.
+//   channels: inputs of a pixel, 2 where its negative follows it.  background, opposite: their times outside of the image.
 //   known: whether the order that sorts the data's rows goes along, from data_sorted to sorted.
 //   n_noisy: inputs that jitter by std, at an address as of `normal_block`.
 template <typename Real>
 GPUSPIKE_INLINE void take_input(
-    Index i, int n_presented, int full, int n_batch, int n_pre, int side, int most, double background, int known,
-    int n_noisy, double std, Index first_block, const Index* seeds, const Index* clock, const Index* order, const int* corners, const Real* data, const Index* data_sorted,
-    const Index* data_labels, Real* t_in, Index* sorted, Index* labels) {
+    Index i, int n_presented, int full, int n_batch, int n_pre, int side, int channels, int most, double background,
+    double opposite, int known, int n_noisy, double std, Index first_block, const Index* seeds, const Index* clock,
+    const Index* order, const int* corners, const Real* data, const Index* data_sorted, const Index* data_labels, Real* t_in, Index* sorted, Index* labels) {
     const int k = int(i % n_pre);
     const Index row = i / n_pre, r = row / n_batch, b = row % n_batch;
     const Index sample = order[r * n_presented + clock[1] * full + b];
     if (k == 0) labels[row] = data_labels[sample];
     if (known) sorted[i] = data_sorted[sample * n_pre + k];
     int from = k;
-    if (k < side * side) {
-        const int y = k / side + corners[2 * r * n_batch + b] - most;
-        const int x = k % side + corners[(2 * r + 1) * n_batch + b] - most;
-        from = y >= 0 && y < side && x >= 0 && x < side ? y * side + x : -1;
+    if (k < side * side * channels) {
+        const int pixel = k / channels;
+        const int y = pixel / side + corners[2 * r * n_batch + b] - most;
+        const int x = pixel % side + corners[(2 * r + 1) * n_batch + b] - most;
+        from = y >= 0 && y < side && x >= 0 && x < side ? (y * side + x) * channels + k % channels : -1;
     }
-    const Real t = from < 0 ? Real(background) : data[sample * n_pre + from];
+    const Real t = from >= 0 ? data[sample * n_pre + from] : Real(k % channels == 0 ? background : opposite);
     if (k >= n_noisy) {
         t_in[i] = t;
         return;
@@ -93,22 +95,23 @@ GPUSPIKE_INLINE void take_input(
 // The same where images are warped, see training/augmentation.py, RandomWarp.
 //   knots: control points a side of a field. n_numbers: of an image, drawn for `ahead` batches at a time, of which this is
 //   one: (n_replica, ahead full, n_numbers). dark, per_level: the level of a time is (dark - time) per_level.
-//   basis: (side, knots);  levels: (256,) the time of each.
+//   basis: (side, knots);  levels: (256,) the time of each;  channels: as above, a negative has the level 255 - level.
 template <typename Real>
 GPUSPIKE_INLINE void take_warped(
-    Index i, int n_presented, int full, int n_batch, int n_pre, int side, int knots, int n_numbers, int ahead, double dark,
-    double per_level, const Index* clock, const Index* order, const double* numbers, const double* basis, const Real* levels,
+    Index i, int n_presented, int full, int n_batch, int n_pre, int side, int channels, int knots, int n_numbers, int ahead,
+    double dark, double per_level, const Index* clock, const Index* order, const double* numbers, const double* basis, const Real* levels,
     const Real* data, const Index* data_labels, Real* t_in, Index* labels) {
     const int k = int(i % n_pre);
     const Index row = i / n_pre, r = row / n_batch, b = row % n_batch;
     const Index sample = order[r * n_presented + clock[1] * full + b];
     const Real* image = data + sample * n_pre;
     if (k == 0) labels[row] = data_labels[sample];
-    if (k >= side * side) {
+    if (k >= side * side * channels) {
         t_in[i] = image[k];
         return;
     }
-    const int y = k / side, x = k % side;
+    const bool negative = k % channels != 0;
+    const int y = k / channels / side, x = k / channels % side;
     const double* own = numbers + ((r * ahead + clock[1] % ahead) * full + b) * n_numbers;
     const double middle = (side - 1) / 2.0;
     double from[2];  // row and column
@@ -122,7 +125,7 @@ GPUSPIKE_INLINE void take_warped(
             from[axis] += basis[x * knots + j] * line;
         }
     }
-    t_in[i] = levels[0];  // black beyond the frame
+    t_in[i] = levels[negative ? 255 : 0];  // black beyond the frame
     if (!(from[0] > -1.0 && from[0] < side && from[1] > -1.0 && from[1] < side)) return;
     const int above = int(floor(from[0])), before = int(floor(from[1]));
     const double down = from[0] - above, right = from[1] - before;
@@ -132,13 +135,14 @@ GPUSPIKE_INLINE void take_warped(
         for (int m = 0; m < 2; ++m) {
             const int v = above + n, h = before + m;
             const bool inside = v >= 0 && v < side && h >= 0 && h < side;
-            const Real t = inside ? image[v * side + h] : infinity<Real>();
+            const Real t = inside ? image[(v * side + h) * channels] : infinity<Real>();
             level[m] = t < infinity<Real>() ? (dark - double(t)) * per_level : 0.0;
         }
         line[n] = level[0] + right * (level[1] - level[0]);
     }
-    const int level = int(floor(line[0] + down * (line[1] - line[0]) + 0.5));
-    t_in[i] = levels[level < 0 ? 0 : level > 255 ? 255 : level];
+    int level = int(floor(line[0] + down * (line[1] - line[0]) + 0.5));
+    level = level < 0 ? 0 : level > 255 ? 255 : level;
+    t_in[i] = levels[negative ? 255 - level : level];
 }
 
 // --- the order of spikes ----------------------------------------------------------------------------------------

@@ -87,12 +87,18 @@ def without_bias(t_in_grad: Array, n_spikes: int) -> Array:
 
 
 class Shift(NamedTuple):
-    """Random shifts of images, as `augmentation.RandomShift` says; side 0: none."""
+    """Random shifts of images, as `augmentation.RandomShift` says; side 0: none.
+
+    Attributes:
+        channels: inputs of a pixel: 2 where its negative follows it;  opposite: the background's.
+    """
 
     side: int = 0
     most: int = 0
     background: float = 0.0
     purpose: int = 0
+    channels: int = 1
+    opposite: float = 0.0
 
 
 class Warp(NamedTuple):
@@ -102,6 +108,7 @@ class Warp(NamedTuple):
         dark, per_level: the level of a time is (dark - time) per_level.
         basis: (side, knots) float64;  levels: (256,) times of the pixel levels, of the data's type.
         numbers: (n_replica, ahead full, n) float64, of the images of `ahead` batches.
+        channels: inputs of a pixel, see `Shift`.
     """
 
     dark: float
@@ -110,6 +117,7 @@ class Warp(NamedTuple):
     levels: Array
     numbers: Array
     ahead: int
+    channels: int = 1
 
 
 class Batches(NamedTuple):
@@ -167,10 +175,10 @@ def take(
     labels = cupy.empty((n_replica, n_batch), np.int64)
     _check_noise(noise, n_pre)
     elementwise(step_src.TAKE)(
-        n_presented, batches.full, n_batch, n_pre, shift.side, shift.most, shift.background, int(known),
-        noise.n if noise.std else 0, noise.std, noise.purpose << 24, batches.seeds, batches.clock,
-        batches.order, corners, batches.t_in, batches.sorted if known else order,
-        batches.labels, t_in, order, labels, size=t_in.size,
+        n_presented, batches.full, n_batch, n_pre, shift.side, shift.channels, shift.most, shift.background,
+        shift.opposite, int(known), noise.n if noise.std else 0, noise.std, noise.purpose << 24,
+        batches.seeds, batches.clock, batches.order, corners, batches.t_in,
+        batches.sorted if known else order, batches.labels, t_in, order, labels, size=t_in.size,
     )  # fmt: skip
     return t_in, order if known else None, labels
 
@@ -194,9 +202,9 @@ def take_warped(batches: Batches, n_batch: int, warp: Warp) -> tuple[Array, Arra
     t_in = cupy.empty((n_replica, n_batch, n_pre), batches.t_in.dtype)
     labels = cupy.empty((n_replica, n_batch), np.int64)
     elementwise(step_src.TAKE_WARPED)(
-        n_presented, batches.full, n_batch, n_pre, side, knots, n_numbers, warp.ahead, warp.dark,
-        warp.per_level, batches.clock, batches.order, warp.numbers, warp.basis, warp.levels, batches.t_in,
-        batches.labels, t_in, labels, size=t_in.size,
+        n_presented, batches.full, n_batch, n_pre, side, warp.channels, knots, n_numbers, warp.ahead,
+        warp.dark, warp.per_level, batches.clock, batches.order, warp.numbers, warp.basis, warp.levels,
+        batches.t_in, batches.labels, t_in, labels, size=t_in.size,
     )  # fmt: skip
     return t_in, labels
 

@@ -11,26 +11,27 @@ from gpuspike.kernels.cuda.source import Elementwise
 
 TAKE = Elementwise(
     "gpuspike_take",
-    "int32 n_presented, int32 full, int32 n_batch, int32 n_pre, int32 side, int32 most, float64 background, "
-    "int32 known, int32 n_noisy, float64 std, int64 first_block, raw int64 seeds, raw int64 clock, "
-    "raw int64 order, raw int32 corners, raw T data, raw int64 data_sorted, "
-    "raw int64 data_labels",
+    "int32 n_presented, int32 full, int32 n_batch, int32 n_pre, int32 side, int32 channels, int32 most, "
+    "float64 background, float64 opposite, int32 known, int32 n_noisy, float64 std, int64 first_block, "
+    "raw int64 seeds, raw int64 clock, raw int64 order, raw int32 corners, raw T data, "
+    "raw int64 data_sorted, raw int64 data_labels",
     "raw T t_in, raw int64 sorted, raw int64 labels",
     """gpuspike::take_input<T>(
-        i, n_presented, full, n_batch, n_pre, side, most, background, known, n_noisy, std, first_block,
-        &seeds[0], &clock[0], &order[0], &corners[0], &data[0], &data_sorted[0], &data_labels[0], &t_in[0],
-        &sorted[0], &labels[0])""",
+        i, n_presented, full, n_batch, n_pre, side, channels, most, background, opposite, known, n_noisy, std,
+        first_block, &seeds[0], &clock[0], &order[0], &corners[0], &data[0], &data_sorted[0],
+        &data_labels[0], &t_in[0], &sorted[0], &labels[0])""",
 )
 
 TAKE_WARPED = Elementwise(
     "gpuspike_take_warped",
-    "int32 n_presented, int32 full, int32 n_batch, int32 n_pre, int32 side, int32 knots, int32 n_numbers, "
-    "int32 ahead, float64 dark, float64 per_level, raw int64 clock, raw int64 order, raw float64 numbers, "
-    "raw float64 basis, raw T levels, raw T data, raw int64 data_labels",
+    "int32 n_presented, int32 full, int32 n_batch, int32 n_pre, int32 side, int32 channels, int32 knots, "
+    "int32 n_numbers, int32 ahead, float64 dark, float64 per_level, raw int64 clock, raw int64 order, "
+    "raw float64 numbers, raw float64 basis, raw T levels, raw T data, raw int64 data_labels",
     "raw T t_in, raw int64 labels",
     """gpuspike::take_warped<T>(
-        i, n_presented, full, n_batch, n_pre, side, knots, n_numbers, ahead, dark, per_level, &clock[0],
-        &order[0], &numbers[0], &basis[0], &levels[0], &data[0], &data_labels[0], &t_in[0], &labels[0])""",
+        i, n_presented, full, n_batch, n_pre, side, channels, knots, n_numbers, ahead, dark, per_level,
+        &clock[0], &order[0], &numbers[0], &basis[0], &levels[0], &data[0], &data_labels[0], &t_in[0],
+        &labels[0])""",
 )
 
 JITTER, NORMALS = (
