@@ -16,7 +16,6 @@ from gpuspike.kernels import load
 torch = pytest.importorskip("torch", reason="needs the extra torch: no PyTorch to be found")
 
 import gpuspike.torch as gst  # noqa: E402
-from gpuspike.torch import delayed  # noqa: E402
 from gpuspike.torch.module import delays_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
@@ -324,12 +323,6 @@ def test_a_gradient_that_is_not_finite_where_a_neuron_spikes_is_refused() -> Non
     t_out = gst.first_spikes(t_in, weights.requires_grad_(), gs.LIF(), delays=delays)
     with pytest.raises(ValueRangeError, match="must be finite, got"):
         t_out.backward(torch.full_like(t_out, math.nan))
-
-
-def test_delays_of_synapses_on_a_device_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delayed, "device_of", lambda _: torch.device("cuda:0"))
-    with pytest.raises(BackendError, match="delays of synapses are computed on the CPU only, got cuda:0"):
-        gst.first_spikes(T, W, gs.LIF(), delays=D)
 
 
 def test_a_rule_of_delays_without_delays_is_noted_in_a_layer_too() -> None:

@@ -117,7 +117,7 @@ def pull_back(
 
 
 def delayed_times(neuron: LIF, t_in: Array, weights: Array, delays: Array) -> Array:
-    """Spike times of neurons whose synapses have delays, on the CPU.
+    """Spike times of neurons whose synapses have delays, where the arrays are.
 
     Args:
         neuron, t_in, weights: as for `gs.first_spikes`;  delays: of the shape of `weights`.
@@ -136,10 +136,16 @@ def delayed_times(neuron: LIF, t_in: Array, weights: Array, delays: Array) -> Ar
     ):
         if wrong.any():
             raise ValueRangeError(f"{name}, got {array[wrong][0]} ({int(wrong.sum())} of {wrong.size})")
-    replicas = t_in.ndim == 3
-    arrays = (t_in, weights, delays) if replicas else (t_in[None], weights[None], delays[None])
-    t_out, _ = load("cpu").single.forward(*arrays, neuron)
-    return t_out if replicas else t_out[0]
+    kernels, arrays = _single(t_in, weights, delays)
+    t_out, _ = kernels.forward(*arrays, neuron)
+    return t_out if t_in.ndim == 3 else t_out[0]
+
+
+def _single(*arrays: Array) -> tuple[Any, list[Array]]:
+    """Kernels of where arrays are, and these with an axis of replicas."""
+    xp = array_module(**{f"array {n}": array for n, array in enumerate(arrays)})
+    arrays = tuple(array if array.ndim == 3 else array[None] for array in arrays)
+    return load("cpu" if xp is np else "cuda").single, [xp.ascontiguousarray(array) for array in arrays]
 
 
 def delayed_pull_back(
@@ -156,13 +162,11 @@ def delayed_pull_back(
     Raises:
         ValueRangeError: a gradient that is not finite where the neuron spikes.
     """
-    _refuse_gradients(np, t_out, t_out_grad)
-    arrays = t_in, weights, delays, t_out, t_out_grad
+    _refuse_gradients(array_module(t_in=t_in, t_out_grad=t_out_grad), t_out, t_out_grad)
     replicas = t_in.ndim == 3
-    if not replicas:
-        arrays = tuple(array[None] for array in arrays)
+    kernels, arrays = _single(t_in, weights, delays, t_out, t_out_grad)
     t_in, weights, delays, t_out, t_out_grad = arrays
-    kernels, active = load("cpu").single, np.ones(len(weights), np.bool_)
+    active = np.ones(len(weights), np.bool_)
     slope = kernels.slopes(t_in, weights, delays, neuron, t_out, at_crossing=False)
     given = t_in, weights, delays, neuron, t_out, slope, t_out_grad
     of_weights, of_delays, _ = kernels.learn(

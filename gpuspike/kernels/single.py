@@ -21,8 +21,8 @@ class SingleKernels(Protocol):
         lift: (n_replica, n_batch, n_post), see `Trial`
         slope: u'(t_out), 0 for no gradient
 
-    An input arrives at t_in + delays, rounded to the type of the times. A device has neither `slopes`
-    nor `peaks`, and needs delays.
+    An input arrives at t_in + delays, rounded to the type of the times. A device has no `peaks`, and
+    needs delays.
     """
 
     @staticmethod

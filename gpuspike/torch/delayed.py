@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gpuspike.api.frameworks import delayed_pull_back, delayed_times
-from gpuspike.errors import BackendError, ShapeError
+from gpuspike.errors import ShapeError
 from gpuspike.neuron import LIF
-from gpuspike.torch.arrays import device_of, on_arrays
+from gpuspike.torch.arrays import on_arrays
 from gpuspike.torch.neurons import neuron_of, repeated_own, told
 from gpuspike.torch.operators import Gradients, folded, has_replicas, unfolded, with_gradient
 
@@ -26,13 +26,10 @@ def delayed_spikes(
 
     Raises:
         ShapeError: delays of another shape than the weights.
-        BackendError: tensors on a device.
     """
     if delays.shape != weights.shape:
         expected = tuple(weights.shape)
         raise ShapeError(f"delays must be of the shape of weights, {expected}, got {tuple(delays.shape)}")
-    if device_of(t_in).type not in ("cpu", "meta"):
-        raise BackendError(f"delays of synapses are computed on the CPU only, got {device_of(t_in)}")
     return _differentiable(t_in, weights, delays, *told(neuron), float(max_weight_grad))
 
 

@@ -12,8 +12,9 @@ from device_on_cpu import closed, device, fake
 from small_training import WAKING, Setup, assert_close_runs, assert_same_runs
 
 import gpuspike as gs
+from gpuspike.api.frameworks import delayed_pull_back, delayed_times
 from gpuspike.config.schema import jobs
-from gpuspike.errors import BackendError, DtypeError, ShapeError
+from gpuspike.errors import BackendError, DtypeError, ShapeError, ValueRangeError
 from gpuspike.kernels import load
 from gpuspike.kernels.cuda import single, single_source
 from gpuspike.kernels.cuda import waking as cuda_waking
@@ -65,6 +66,11 @@ def test_everything_is_what_the_cpu_and_the_oracle_have(neuron: LIF, n_pre: int,
         ours, our_slope = single.forward(*there, neuron)
         np.testing.assert_allclose(np.asarray(ours), t_out, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(np.asarray(our_slope), slope, rtol=1e-7, atol=1e-7)
+        somebody_s = t_out + 0.01
+        for at_crossing in (False, True):
+            wanted = kernels.slopes(*arrays, neuron, somebody_s, at_crossing=at_crossing)
+            found = single.slopes(*there, neuron, fake(somebody_s), at_crossing=at_crossing)
+            np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-7, atol=1e-8)
         grad = rng.normal(size=t_out.shape)
         state, rule = (t_out, slope, grad), {"active": active, "max_weight_grad": 3.0}
         found = kernels.learn(*arrays, neuron, *state, with_taus=False, **rule)
@@ -129,6 +135,7 @@ def test_nothing_to_do_is_done(shape: tuple[int, int, int]) -> None:
     state = t_out, slope, t_out
     learnt = single.learn(t_in, weights, weights, LIF(), *state, max_weight_grad=1.0, with_taus=False, **rule)
     assert [a.shape for a in learnt[:2]] == [weights.shape] * 2
+    assert single.slopes(t_in, weights, weights, LIF(), t_out, at_crossing=True).shape == t_out.shape
     assert single.times_grad(t_in, weights, weights, LIF(), *state, **rule).shape == (2, n_batch, n_pre)
 
 
@@ -234,6 +241,32 @@ def test_a_network_of_the_library_answers_and_learns_there() -> None:
     for name, one in nets[0].parameters.arrays().items():
         np.testing.assert_allclose(one, nets[1].parameters.arrays()[name], rtol=1e-7, atol=1e-9, err_msg=name)
     np.testing.assert_allclose(*(net(t_in, layers=True)[0] for net in nets), rtol=1e-7)
+
+
+@pytest.mark.parametrize("replicas", [False, True])
+def test_arrays_of_frameworks_are_computed_where_they_are(replicas: bool) -> None:
+    t_in, weights, delays = case(7)
+    arrays = [np.broadcast_to(t_in, (2, *t_in.shape[1:])), 1.0 + weights, delays]
+    if not replicas:
+        arrays = [array[0] for array in arrays]
+    arrays[1] = arrays[1].swapaxes(-1, -2).copy().swapaxes(-1, -2)  # strides of somebody's own
+    there = [fake(array) for array in arrays]
+    t_out, found = delayed_times(LIF(), *arrays), delayed_times(LIF(), *there)
+    assert found.shape == t_out.shape
+    assert np.isfinite(t_out).any()
+    np.testing.assert_allclose(np.asarray(found), t_out, rtol=1e-10)
+    grad = np.random.default_rng(0).normal(size=t_out.shape)
+    expected = delayed_pull_back(LIF(), math.inf, *arrays, t_out, grad)
+    grads = delayed_pull_back(LIF(), math.inf, *there, fake(t_out), fake(grad))
+    for one, other in zip(grads, expected, strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(np.asarray(one), other, rtol=1e-7, atol=1e-9)
+    grad[np.isfinite(t_out)] = math.nan
+    with pytest.raises(ValueRangeError, match="the gradient of spike times must be finite"):
+        delayed_pull_back(LIF(), math.inf, *there, fake(t_out), fake(grad))
+    there[2] -= 1.0
+    with pytest.raises(ValueRangeError, match="delays must be 0 or more and finite, got -"):
+        delayed_times(LIF(), *there)
 
 
 SMALL = [

@@ -114,6 +114,33 @@ GPUSPIKE_INLINE double age(double spike, Real t_in, Real delay) {
     return t_in < infinity<Real>() ? spike - double(Real(t_in + delay)) : -infinity<double>();
 }
 
+// Slope of the membrane at a given spike time, or where it meets the threshold of itself, as `slope_at` has them; one
+// thread a (replica, sample, neuron).
+template <typename Real, bool AT_CROSSING>
+GPUSPIKE_INLINE void single_slope(
+    Index i, int n_in_replicas, int n_batch, int n_pre, int n_post, double tangent, const double* neurons,
+    const Real* t_in, const Real* weights, const Real* delays, const Real* t_out, Real* slope) {
+    const Index j = i % n_post, row = i / n_post, r = row / n_batch, b = row % n_batch;
+    slope[i] = Real(0);
+    if (!(t_out[i] < infinity<Real>())) return;
+    const Neuron neuron(neurons + 4 * (r * n_post + j));
+    const double drive = neuron.capacitance * neuron.span;
+    const Real* inputs = t_in + ((n_in_replicas > 1 ? r : 0) * n_batch + b) * n_pre;
+    const Index column = r * n_pre * n_post + j;
+    double pull = 0.0, potential = 0.0;
+    for (int k = 0; k < n_pre; ++k) {
+        const Index at = column + Index(k) * n_post;
+        const double past = age(double(t_out[i]), inputs[k], delays[at]);
+        if (!(past > 0.0)) continue;
+        pull += double(weights[at]) * exp(-past / neuron.m.slow);
+        potential += double(weights[at]) * kernel<MIXED>(past, neuron.m);
+    }
+    const double rising = AT_CROSSING ? steepness_at_crossing<MIXED>({potential / drive, pull / drive}, tangent, neuron.m)
+                                      : steepness(pull, potential, drive, tangent, neuron.m);
+    const Real steep = Real(rising * neuron.span / neuron.m.fast);
+    slope[i] = steep < infinity<Real>() ? steep : Real(0);
+}
+
 // What the gradients need of a spike: one thread a (replica, sample, neuron).
 //   gate: t_out where a gradient passes, else -inf;  share: dL/dt_out/(C u');  kept: the same, 0 where |dL/dw| of any
 //   input is beyond the limit.

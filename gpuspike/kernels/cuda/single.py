@@ -89,6 +89,23 @@ def forward(
     return t_out, slope
 
 
+def slopes(
+    t_in: Array, weights: Array, delays: Array, neuron: LIF, t_out: Array, *, at_crossing: bool
+) -> Array:
+    """Slopes at given spike times, or where their causal sets would cross; see `kernels.SingleKernels`."""
+    cupy, layer = cupy_module(), Layer.of(t_in, weights, delays, neuron)
+    call = layer.call
+    check(call.dtype, {"t_out": (t_out, call.out_shape)})
+    slope = cupy.empty(call.out_shape, call.dtype)
+    if call.empty:
+        slope.fill(0.0)
+        return slope
+    elementwise(src.slope_kernel(at_crossing))(
+        *layer.sizes, tangent(call.dtype), layer.neurons, t_in, weights, delays, t_out, slope, size=slope.size
+    )
+    return slope
+
+
 def learn(
     t_in: Array,
     weights: Array,

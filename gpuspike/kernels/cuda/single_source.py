@@ -36,6 +36,19 @@ def single_kernel(lifted: bool) -> Elementwise:
     )
 
 
+def slope_kernel(at_crossing: bool) -> Elementwise:
+    """Slopes at given spike times, or where their causal sets would cross."""
+    return Elementwise(
+        f"gpuspike_single_{'crossing_slope' if at_crossing else 'slope'}",
+        f"{_LAYER}, float64 tangent, raw float64 neurons, raw T t_in, raw T weights, raw T delays, "
+        "raw T t_out",
+        "raw T slope",
+        f"""gpuspike::single_slope<T, {str(at_crossing).lower()}>(
+            i, {_LAYER_PASSED}, tangent, &neurons[0], &t_in[0], &weights[0], &delays[0], &t_out[0],
+            &slope[0])""",
+    )
+
+
 SINGLE_TERMS = Elementwise(
     "gpuspike_single_terms",
     f"{_LAYER}, float64 limit, raw float64 neurons, raw bool active, raw T t_in, raw T delays, raw T t_out, "
@@ -90,8 +103,8 @@ OVER_SAMPLES = Elementwise(
 )
 
 SINGLE = (
-    *(single_kernel(lifted) for lifted in (False, True)), SINGLE_TERMS, SINGLE_LEARN, SINGLE_SUM,
-    SINGLE_TIMES, OVER_SAMPLES, WAKE_SINGLE,
+    *(make(flag) for make in (single_kernel, slope_kernel) for flag in (False, True)),
+    SINGLE_TERMS, SINGLE_LEARN, SINGLE_SUM, SINGLE_TIMES, OVER_SAMPLES, WAKE_SINGLE,
 )  # fmt: skip
 """What layers with delays need beside the kernels of any layer."""
 
