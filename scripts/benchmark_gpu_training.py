@@ -93,6 +93,12 @@ CASES = (
     ),
     Case("train convolutions of 16 and 32 maps, batch 100, graph", MAPS, experiment="mnist_conv"),
     Case("train 256-246-10, batch 50, graph", ("substrate=ideal",), experiment="mnist16_bss2", inputs=256),
+    Case(
+        "train 4-30-10, delays of synapses, batch 300, graph",
+        ("model.delays=synaptic", "model.hidden=[30]", "training.batch_size=300"),
+        experiment="yin_yang_best",
+        inputs=4,
+    ),
     Case("train 256-246-10 on BrainScaleS-2, batch 50, graph", experiment="mnist16_bss2", inputs=256),
 )
 

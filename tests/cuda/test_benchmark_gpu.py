@@ -70,6 +70,11 @@ def test_every_kind_of_case_is_measured(
         for case in script.training.CASES
         if case.experiment == "mnist_conv"
     ]
+    steps += [
+        replace(case, overrides=(*case.overrides, "training.batch_size=6"))
+        for case in script.training.CASES
+        if case.experiment == "yin_yang_best"
+    ]
     monkeypatch.setattr(script.training, "CASES", steps)
     file, page = tmp_path / "gpu.json", tmp_path / "gpu.md"
     assert script.main(["--repeats", "2", "--json", str(file), "--markdown", str(page)]) == 0
