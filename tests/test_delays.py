@@ -447,9 +447,6 @@ def test_devices_and_endless_membranes_are_refused_by_name(monkeypatch: pytest.M
     monkeypatch.setattr("gpuspike.backend.cuda_problem", lambda: None)
     with pytest.raises(BackendError, match="training threshold needs backend=cpu or reference, got cuda"):
         gs.Network([2, 2], trained=["threshold"], delays="axonal", backend="cuda")
-    config = jobs(["experiment=yin_yang_bss2_delays", "backend=cuda"], multirun=False)[0].config
-    with pytest.raises(BackendError, match="delays on an emulated chip needs backend=cpu or reference, got"):
-        build(config)
     with pytest.raises(ConfigError, match="tau_mem must be finite to be trained, got inf"):
         gs.fit(
             gs.Network([2, 2], trained=["tau_mem"], neuron=LIF(np.inf), backend="cpu"),

@@ -323,11 +323,7 @@ class Network:
         self.check()
         net = self._copy()
         net.chip, net.gradient = None, "nominal"
-        alone = ""
-        if chip is not None:
-            substrate = chip.substrate(self.tau_syn)
-            alone = trained_on_host(self.parameters.trained, on_chip=not substrate.ideal)
-            alone = substrate.host_only or alone
+        alone = "" if chip is None else chip.substrate(self.tau_syn).host_only
         net.backend = select(self._asked, host_only=net._host_only or alone)
         net._architecture = replace(self._architecture, kernels=load(net.backend.name))
         net._machine = net._architecture

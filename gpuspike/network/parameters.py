@@ -261,11 +261,11 @@ class Parameters(Sequence[LayerParameters]):
         return Parameters([layer.map(function) for layer in self])
 
 
-def trained_on_host(trained: Sequence[str], *, on_chip: bool = False) -> str:
+def trained_on_host(trained: Sequence[str]) -> str:
     """What of all that is trained keeps a network from a device, in words; "" where nothing does.
 
     Args:
-        trained: names of constants and of delays;  on_chip: delays are those of an emulated chip.
+        trained: names of constants and of delays.
 
     Raises:
         ConfigError: an unknown constant.
@@ -275,8 +275,6 @@ def trained_on_host(trained: Sequence[str], *, on_chip: bool = False) -> str:
     constants = [name for name in trained if name not in DELAYS]
     for name in constants:
         _ = TRAINED[name]
-    if on_chip and len(constants) < len(trained):
-        return "delays on an emulated chip"
     return f"training {', '.join(constants)}" if constants else ""
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gpuspike.kernels import Kernels, LayerState, Trial
 from gpuspike.kernels.convolution import Convolution
+from gpuspike.kernels.waiting import computed, later
 from gpuspike.network.convolved import convolved, maps_as_own, pull_convolved, push_maps
 from gpuspike.network.delays import Delays
 from gpuspike.network.layers import LayerInput
@@ -116,7 +117,9 @@ def as_own(
     if convolution is not None:
         return maps_as_own(kernels, state, weights, neuron, convolution)
     own = delays or Delays()
-    t_cross = state.t_out if own.dendritic is None else state.t_out - own.dendritic[:, None]
+    t_cross = state.t_out
+    if own.dendritic is not None:
+        t_cross = computed("crossed", later(kernels, state.t_out) - own.dendritic[:, None])
     if own.synaptic is None:
         slope = kernels.crossing_slopes(state.t_in, weights, neuron, t_cross)
     else:

@@ -253,8 +253,7 @@ def build(config: Config, *, to_train: bool = True, prices: Prices | None = None
     substrate = checked_substrate(config)
     backend = select(
         config.backend.value,
-        host_only=trained_on_host(learnt(model.trained, model.delays), on_chip=not substrate.ideal)
-        or substrate.host_only,
+        host_only=trained_on_host(learnt(model.trained, model.delays)) or substrate.host_only,
         devices=devices_of(config),
         most=config.replicas,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -84,16 +85,9 @@ class EmulatedChip:
         if any(layer.convolution is not None and layer.delays is not None for layer in layers):
             raise ConfigError("a convolution with delays has no emulated chip")
         self._layers, self._kernels, self._dice = tuple(layers), kernels, Dice(seeds, kernels)
-        last = len(layers) - 1
+        last, given = len(layers) - 1, (self._dice, self.counts, substrate.distortions)
         self._silicon = [
-            Silicon(
-                number,
-                unshared(layer),
-                number == last,
-                self._dice,
-                self.counts,
-                convolution=layer.convolution,
-            )
+            Silicon(number, unshared(layer), number == last, *given, convolution=layer.convolution)
             for number, layer in enumerate(layers)
         ]
         for silicon in self._silicon:
@@ -115,6 +109,15 @@ class EmulatedChip:
                 )
             self._taken = False
         return self._anew(layers)
+
+    def delayed(self, layers: Sequence[Layer]) -> EmulatedChip:
+        """The same pieces of silicon, programmed with other delays; nothing is drawn."""
+        own = copy(self)
+        own._layers = tuple(layers)
+        own._silicon = [
+            silicon.delayed(layer.delays) for silicon, layer in zip(self._silicon, layers, strict=True)
+        ]
+        return own
 
     def _anew(self, layers: Sequence[Layer]) -> EmulatedChip:
         return EmulatedChip(self.substrate, layers, self._kernels, self.seeds)
@@ -161,10 +164,14 @@ class EmulatedChip:
 
         return [own.convolution and there(own.convolution) for own in self._layers]
 
-    def send(self) -> None:
-        """Sends what was drawn to the device where kernels compute, if it is one: steps then find it."""
+    def send(self, delays: Sequence[str] = ()) -> None:
+        """Sends what was drawn to the device where kernels compute, if it is one: steps then find it.
+
+        Args:
+            delays: kinds that spikes have.
+        """
         for silicon in self._silicon:
-            silicon.send()
+            silicon.send(delays)
 
     def program(self, weights: Sequence[Array]) -> list[Array]:
         """Weights as the chip can hold them; see `Chip.program`."""

@@ -13,10 +13,10 @@ from gpuspike.errors import ConfigError, ShapeError
 from gpuspike.kernels import Kernels, LayerState, host
 from gpuspike.kernels.bias import with_bias
 from gpuspike.kernels.convolution import Convolution
-from gpuspike.kernels.waiting import computed
+from gpuspike.kernels.waiting import computed, later
 from gpuspike.network import passes
 from gpuspike.network.constants import TRAINED
-from gpuspike.network.delays import Delays
+from gpuspike.network.delays import DELAYS, Delays
 from gpuspike.network.layers import EVALUATION, Layer, LayerInput, Moment
 from gpuspike.network.network import Architecture
 from gpuspike.network.parameters import Parameters
@@ -102,9 +102,17 @@ class OnChip:
                 "substrate.gradient=nominal has one"
             )
         network = self.network.having(parameters)
+
+        def programmed(chip: EmulatedChip) -> EmulatedChip:
+            if all(name in DELAYS for name in parameters.trained):
+                return chip.delayed(network.layers)
+            return chip.under(network.layers)
+
         fresh = self.fresh
-        anew = None if fresh is None else lambda moment: fresh(moment).under(network.layers)
-        return OnChip(network, self.chip.under(network.layers), self.gradient, anew)
+        anew = None if fresh is None else lambda moment: programmed(fresh(moment))
+        own = OnChip(network, programmed(self.chip), self.gradient, anew)
+        own._renewed = self._renewed
+        return own
 
     def forward(
         self, weights: Sequence[Array], received: LayerInput, moment: Moment | None = None
@@ -179,7 +187,11 @@ class OnChip:
                 f"{names} has no exact gradient of a convolution on a chip: substrate.gradient=nominal is one"
             )
         weights, neurons = self.believed(parameters.weights)
-        delays = self._known_delays if exact is None else exact.delays
+        place, network = self.kernels.place, self.network
+        delays = [
+            None if own is None else own.to(place)
+            for own in (self._known_delays if exact is None else exact.delays)
+        ]
         if exact is None:
             states = [
                 passes.as_own(self.kernels, state, w, neuron, own, convolution)
@@ -200,8 +212,8 @@ class OnChip:
             convolutions=self._convolutions,
             pushes=pushes,
         )
-        network = self.network
-        learns = parameters.gradients(found, weights, network.models, neurons, network.delay_rule)
+        rule = network.delay_rule, self.kernels
+        learns = parameters.gradients(found, weights, network.models, neurons, *rule)
         return learns if exact is None else learns.with_weights(exact.pull_back(learns.weights))
 
     @property
@@ -233,11 +245,13 @@ class OnChip:
         """What the nominal network would have received of the chip's spikes, after known delays."""
         if not isinstance(self.chip, EmulatedChip):
             return list(states)
-        seen = []
+        seen, place = [], self.kernels.place
         for state, known, there in zip(states, self._known_delays, self.chip.delays, strict=True):
             if known is not there and known is not None and there is not None and known.axonal is not None:
-                later = known.axonal - there.axonal  # in another order, perhaps
-                state = state._replace(t_in=state.t_in + later[:, None], order=np.empty(0, np.int64))
+                assert there.axonal is not None
+                moved = later(self.kernels, place(known.axonal)[:, None]) - place(there.axonal)[:, None]
+                t_in = computed("seen", later(self.kernels, state.t_in) + moved)  # in another order, perhaps
+                state = state._replace(t_in=t_in, order=np.empty(0, np.int64))
             seen.append(state)
         return seen
 

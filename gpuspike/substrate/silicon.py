@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -113,6 +114,7 @@ class Silicon:
             last: whether its spikes are the answer.
         dice: what to draw with.
         counts: draws that left the physics, see `EmulatedChip.counts`.
+        distortions: of the chip.
         threshold, tau_mem, tau_syn: of its neurons, a number or (n_chip, n_out).
         error, gain: (n_chip, n_pre, n_out) of each synapse; None for 0 and 1.
         stuck: of the same shape, weights of synapses that obey nobody, NaN where one does; None: all do.
@@ -129,6 +131,7 @@ class Silicon:
     last: bool
     dice: Dice
     counts: dict[str, int]
+    distortions: Sequence[Any] = ()
     threshold: Parameter = field(init=False)
     tau_mem: Parameter = field(init=False)
     tau_syn: Parameter = field(init=False)
@@ -142,12 +145,28 @@ class Silicon:
     neuron: LIF = field(init=False)
     convolution: Convolution | None = None
     _sent: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
+    _spreads: dict[str, tuple[Array, Array]] = field(default_factory=dict, init=False, repr=False)
     _sent_of: tuple[Array | None, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         model = self.neuron = self.layer.neuron
         self.threshold, self.tau_mem, self.tau_syn = model.threshold, model.tau_mem, model.tau_syn
-        self.held_delays = self.layer.delays
+        self.held_delays = self._held(self.layer.delays)
+
+    def _held(self, delays: Delays | None) -> Delays | None:
+        """Delays as all distortions let the chip hold them."""
+        if delays is None:
+            return None
+        found = delays.map(lambda _, array: self.dice.later(array))
+        for distortion in self.distortions:
+            found = found.map(lambda _, array, part=distortion: part.hold(part.as_given(array)))
+        return found.map(lambda _, array: computed("held", array))
+
+    def delayed(self, delays: Delays | None) -> Silicon:
+        """The same piece of silicon, programmed with other delays."""
+        own = copy(self)
+        own.layer, own.held_delays = replace(self.layer, delays=delays), self._held(delays)
+        return own
 
     @property
     def n_chip(self) -> int:
@@ -204,8 +223,14 @@ class Silicon:
             self._sent[name] = self.dice.place(getattr(self, name))
         return self._sent[name]
 
-    def send(self) -> None:
-        """Sends all that trials and gradients need of the chip to where they are computed."""
+    def send(self, delays: Sequence[str] = ()) -> None:
+        """Sends all that trials and gradients need of the chip to where they are computed.
+
+        Args:
+            delays: kinds that spikes have.
+        """
+        for kind in delays if self.delay_spread else ():
+            self._spread(kind)
         for name in dict.fromkeys((*_SYNAPSES, "always_on", self._factor)):
             if getattr(self, name) is not None:
                 self.there(name)
@@ -235,9 +260,21 @@ class Silicon:
         """Of its spikes, as the chip has them; none below 0."""
         if self.held_delays is None or not self.delay_spread:
             return self.held_delays
-        return self.held_delays.map(
-            lambda kind, held: np.maximum(held + self.delay_spread[kind], 0.0).astype(held.dtype)
-        )
+
+        def there(kind: str, held: Array) -> Array:
+            spread = self.delay_spread[kind]
+            if array_module(array=held) is not np:
+                spread, held = self._spread(kind), self.dice.later(held)
+            return computed("delays", np.maximum(held + spread, 0.0).astype(held.dtype))
+
+        return self.held_delays.map(there)
+
+    def _spread(self, kind: str) -> Array:
+        """How far delays of a kind lie from what is held, where trials are computed; sent once."""
+        own = self.delay_spread[kind]
+        if self._spreads.get(kind, (None,))[0] is not own:
+            self._spreads[kind] = own, self.dice.place(own)
+        return self._spreads[kind][1]
 
     @property
     def fixed(self) -> list[Array]:

@@ -21,6 +21,7 @@ from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda import step_source as step_src
 from gpuspike.kernels.cuda import update as cuda_update
 from gpuspike.kernels.cuda import waking as cuda_waking
+from gpuspike.network.delays import DELAYS
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Machine
 from gpuspike.network.parameters import Parameters
@@ -74,7 +75,7 @@ class DeviceStep:
             where each step has a chip of its own.
 
     Raises:
-        BackendError: a loss or an optimiser that has no device text; delays on a chip.
+        BackendError: a loss or an optimiser that has no device text.
     """
 
     kind = StepKind("device")
@@ -97,8 +98,7 @@ class DeviceStep:
         self._fresh = network if isinstance(network, OnChip) and network.fresh is not None else None
         self._network, self._loss, self._rule, self._bumping = network, loss, rule, bumping
         learnt = Parameters.of(learnt)
-        if isinstance(network, OnChip) and learnt.trained:
-            raise BackendError(f"training {', '.join(learnt.trained)} on a chip needs backend=cpu")
+        self._delays = tuple(DELAYS[name] for name in learnt.trained)
         self._twins: dict[str, tuple[Labelled, Labelled]] = {}
         # A chip may have them in another order, and a convolution sorts its patches.
         plain = rule.keeps_inputs and not isinstance(network, OnChip)
@@ -136,7 +136,7 @@ class DeviceStep:
         with self._lane.entered():
             for machine in (network, self._examined):
                 if isinstance(machine, OnChip) and isinstance(machine.chip, EmulatedChip):
-                    machine.chip.send()
+                    machine.chip.send(self._delays)
             arrays = training_state(learnt, descent, bumping)
             self._arrays = DeviceArrays(arrays, learnt, descent, place)
             self._seeds = place(np.array(seeds, np.int64))
@@ -274,7 +274,7 @@ class DeviceStep:
         with self._lane.entered():
             machine.renew(moment)
             if isinstance(machine.chip, EmulatedChip):
-                machine.chip.send()
+                machine.chip.send(self._delays)
             self._judgement.dead.set(self._dead(len(self._judgement.active)))
         self._lane.wait()  # the host's arrays may go now
         with cuda_call.passing():
@@ -286,7 +286,8 @@ class DeviceStep:
         assert batches is not None
         learnt = self._arrays.parameters
         weights = learnt.weights
-        network = network.during(weights) if isinstance(network, OnChip) else network.having(learnt)
+        network = network.having(learnt)
+        network = network.during(weights) if isinstance(network, OnChip) else network
         if self._warp is None:
             t_in, order, labels = cuda_step.take(batches, n_batch, self._shift, self._noise)
         else:
@@ -367,8 +368,7 @@ class DeviceStep:
         with self._lane.entered():
             size = self._rule.evaluation_batch_size
             learnt = self._arrays.parameters
-            examined = self._examined.having(learnt) if learnt.trained else self._examined
-            answer = begun(examined, learnt.weights, there, self._loss, size)
+            answer = begun(self._examined.having(learnt), learnt.weights, there, self._loss, size)
 
         def gathered() -> Evaluation:
             with self._lane.entered():

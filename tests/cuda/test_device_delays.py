@@ -22,6 +22,7 @@ from gpuspike.network.delays import Delays
 from gpuspike.network.plan import Maps
 from gpuspike.neuron import LIF
 from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.training.evaluation import Labelled
 
 pytestmark = pytest.mark.usefixtures("cupy")
 
@@ -285,15 +286,54 @@ def test_the_experiments_are_on_the_device(experiment: str) -> None:
     assert new_trainer(build(job.config)).step.kind.name == "device"
 
 
-def test_delays_on_a_chip_are_refused_by_name() -> None:
-    (job,) = jobs(["experiment=yin_yang_bss2_delays", *SMALL], multirun=False)
-    with pytest.raises(
-        BackendError, match="delays on an emulated chip needs backend=cpu or reference, got cuda"
-    ):
-        build(job.config)
-    net = gs.Network([4, 5, 3], backend="cuda", delays="axonal")
-    with pytest.raises(BackendError, match="delays on an emulated chip"):
-        net.on(gs.Chip("bss2"))
+CHIPS = {
+    "bss2": ["experiment=yin_yang_bss2_delays", "model.hidden=[7]"],
+    "all kinds": [
+        "experiment=yin_yang_bss2_delays", "model.delays=axonal+dendritic+synaptic", "model.hidden=[7]",
+    ],
+    "exact": ["experiment=yin_yang_bss2_delays", "substrate.gradient=exact", "model.hidden=[7]"],
+    "grid": [
+        "experiment=yin_yang_bss2_delays", "substrate.delay_lsb=0.1", "substrate.delay_std=0.05",
+        "model.delays=axonal+synaptic", "model.hidden=[7]",
+    ],
+    "a chip a step": [
+        "experiment=yin_yang_bss2_delays", "substrate.new_chip=step", "substrate.delay_std=0.05",
+        "model.hidden=[7]",
+    ],
+    "waking": ["experiment=yin_yang_bss2_delays", "training.silence=waking", "model.hidden=[7]"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", CHIPS.values(), ids=CHIPS.keys())
+def test_chips_with_delays_train_as_on_the_cpu(given: list[str]) -> None:
+    found = []
+    device.launches.clear()
+    for backend in ("cuda", "cpu"):
+        asked = [*SMALL[1:], f"backend={backend}", "dtype=float64", "training.epochs=2", "replicas=2"]
+        (job,) = jobs([*given, *asked], multirun=False)
+        parts = build(job.config)
+        trainer = new_trainer(parts)
+        train, validation = (
+            Labelled(parts.receive(split.features), split.labels)
+            for split in (parts.dataset.train, parts.dataset.splits["validation"])
+        )
+        found.append((trainer, list(trainer.train(train, validation, 2))))
+    assert found[0][0].step.kind.name == "device"
+    assert ("graph" in device.launches) is ("substrate.new_chip=step" not in given)
+    assert any("_delay_" in name for name in found[0][0].state())
+    assert_close_runs(*found, 1e-6)
+
+
+def test_a_network_with_delays_goes_on_a_chip() -> None:
+    rng = np.random.default_rng(0)
+    t_in = rng.uniform(0.15, 2.0, (30, 6))
+    nets = [
+        gs.Network([6, 8, 3], backend=name, seed=1, delays="axonal+dendritic+synaptic").on(gs.Chip("bss2"))
+        for name in ("cuda", "cpu")
+    ]
+    assert nets[0].backend.name == "cuda"
+    for one, other in zip(*(net(t_in, layers=True) for net in nets), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-7)
 
 
 def test_room_for_sums_does_not_depend_on_replicas() -> None:

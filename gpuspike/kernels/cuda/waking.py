@@ -102,7 +102,8 @@ class Pull(NamedTuple):
                     *of_pairs.values(), *room, seen, pull, size=n_pairs,
                 )  # fmt: skip
         else:
-            order = state.order if convolution is None else cuda_step.spike_order(t_in)
+            known = convolution is None and state.order.shape == t_in.shape
+            order = state.order if known else cuda_step.spike_order(t_in)
             check(np.int64, {"order": (order, t_in.shape)})
             elementwise(src.WAKE)(
                 call.n_in_replicas, call.n_batch, call.n_pre, call.n_post, *rule, int(own.regime == MIXED),

@@ -122,6 +122,10 @@ class Distortion:
         del layer
         return weights
 
+    def hold(self, delays: Array) -> Array:
+        """Delays of one kind as the chip can hold them; a new array, or the same."""
+        return delays
+
     def draw(self, silicon: Silicon, substrate: Substrate) -> None:
         """Draws what is drawn once a chip, into the layer's silicon."""
 

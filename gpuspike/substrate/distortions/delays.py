@@ -10,7 +10,6 @@ import numpy as np
 
 from gpuspike.errors import ValueRangeError
 from gpuspike.substrate.distortions.base import NO_CHANCE, Array, Distortion, spread, value
-from gpuspike.substrate.silicon import Silicon
 
 if TYPE_CHECKING:
     from gpuspike.substrate.spec import Substrate
@@ -48,13 +47,8 @@ class DelayRange(Distortion):
                 f"got {self.delay_max!r}"
             )
 
-    def draw(self, silicon: Silicon, substrate: Substrate) -> None:
-        """See `Distortion.draw`; nothing is drawn."""
-        del substrate
-        if silicon.held_delays is not None:
-            silicon.held_delays = silicon.held_delays.map(lambda _, delays: self._held(delays))
-
-    def _held(self, delays: Array) -> Array:
+    def hold(self, delays: Array) -> Array:
+        """See `Distortion.hold`."""
         held = np.clip(delays.astype(np.float64), self.delay_min, self.delay_max)
         if self.delay_lsb:
             steps = np.rint((held - self.delay_min) / self.delay_lsb)
