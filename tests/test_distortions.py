@@ -517,3 +517,30 @@ def test_a_user_s_distortion_acts_wherever_a_network_answers(
     for without, with_it in zip(said[0][:3], said[1][:3], strict=True):
         assert (without != with_it).any()
     np.testing.assert_array_equal(said[1][1], said[1][0].min(axis=1))
+
+
+@dataclass(frozen=True)
+class Coarse(Distortion):
+    """Delays come in steps."""
+
+    scope: ClassVar[str] = NO_CHANCE
+
+    coarse: float = spread(time=True)
+
+    def hold(self, delays: Any) -> Any:
+        return (np.rint(delays / self.coarse) * self.coarse).astype(delays.dtype)
+
+
+def test_a_user_s_distortion_may_say_what_is_held_of_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    borrow(monkeypatch)
+    DISTORTIONS.add("coarse", Coarse)
+    rng = np.random.default_rng(0)
+    t_in = rng.uniform(0.0, 2.0, (5, 4))
+    net = gs.Network([4, 3], seed=1, delays="axonal+synaptic", backend="cpu").on(
+        gs.Chip("ideal", coarse=0.25)
+    )
+    held = net.machine.chip.held_delays[0]
+    for kind, delays in net.machine.layers[0].delays.items():
+        np.testing.assert_allclose(getattr(held, kind), np.rint(delays / 0.25) * 0.25, rtol=1e-12)
+        assert not np.allclose(getattr(held, kind), delays)
+    gs.fit(net, t_in, rng.integers(3, size=5), epochs=1, batch_size=5)

@@ -23,7 +23,7 @@ Array = NDArray[Any]
 CHIP, TRIAL, SPIKE, NO_CHANCE = "once a chip", "in each trial", "for each spike", "never"
 """When a distortion is drawn: its scope."""
 
-HOOKS = ("most", "program", "draw", "arrive", "lift", "delay", "clock")
+HOOKS = ("most", "program", "hold", "draw", "arrive", "lift", "delay", "clock")
 """What a distortion may do to a chip."""
 
 
@@ -36,6 +36,7 @@ class Distortion:
     order of their registry:
 
         program            weights, as the chip can hold them, without chance
+        hold               delays that a network learns, likewise
         draw               once a chip, each layer: what becomes of its synapses and neurons
         arrive             in each trial: input spikes on their way to the first layer
         lift               in each trial: thresholds
@@ -48,8 +49,8 @@ class Distortion:
             weights and neurons, unless these have time constants of their own, and what the package's own
             threshold noise, spike jitter and end of the trial do. A chip that does more is trained on by the
             piecewise step, which goes through all hooks.
-        device: whether its hooks take a device's arrays as they take NumPy's: `program`, `arrive`, `lift` and
-            `delay` with NumPy's functions, which CuPy answers, and without a look at a value; what they add
+        device: whether its hooks take a device's arrays as they take NumPy's: `program`, `hold`, `arrive`,
+            `lift` and `delay` with NumPy's functions, which CuPy answers, and without a look at a value; what they add
             of their own is `trials.constant(array)`. A chip with another one is trained on by the CPU. The
             package's own are given arrays there that are computed later, see `kernels.cuda.lazy`, to be one
             kernel together; they keep to the operations that those know.
