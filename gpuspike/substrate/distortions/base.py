@@ -50,10 +50,10 @@ class Distortion:
             threshold noise, spike jitter and end of the trial do. A chip that does more is trained on by the
             piecewise step, which goes through all hooks.
         device: whether its hooks take a device's arrays as they take NumPy's: `program`, `hold`, `arrive`,
-            `lift` and `delay` with NumPy's functions, which CuPy answers, and without a look at a value; what they add
-            of their own is `trials.constant(array)`. A chip with another one is trained on by the CPU. The
-            package's own are given arrays there that are computed later, see `kernels.cuda.lazy`, to be one
-            kernel together; they keep to the operations that those know.
+            `lift` and `delay` with NumPy's functions, which CuPy answers, and without a look at a value; what
+            they add of their own is `trials.constant(array)`. A chip with another one is trained on by the
+            CPU. The package's own are given arrays there that are computed later, see `kernels.cuda.lazy`, to
+            be one kernel together; they keep to the operations that those know.
     """
 
     scope: ClassVar[str]
