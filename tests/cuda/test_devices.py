@@ -36,6 +36,8 @@ MESSY = [
     "substrate.weight_lsb=0", "substrate.weight_bits=5",
 ]  # fmt: skip
 
+DELAYS = ["model.delays=axonal+dendritic+synaptic", "substrate.delay_std=0.1", "substrate.delay_lsb=0.1"]
+
 
 def config(*overrides: str) -> Config:
     return jobs([*SMALL, *overrides], multirun=False)[0].config
@@ -82,8 +84,11 @@ def figures(summary: dict[str, Any]) -> Any:
         pytest.param([*MESSY, "substrate.gradient=exact"], marks=pytest.mark.slow),
         [*MESSY, "substrate.new_chip=step", "substrate.population=3"],
         ["training.silence=waking", "training.waking=5", "training.max_silent=[0.1,0.05]"],
+        ["model.delays=axonal+dendritic+synaptic"],
+        pytest.param([*MESSY, *DELAYS], marks=pytest.mark.slow),
+        [*MESSY, *DELAYS, "substrate.new_chip=step", "substrate.population=3"],
     ],
-    ids=["ideal", "noise", "chip", "exact", "fresh", "waking"],
+    ids=["ideal", "noise", "chip", "exact", "fresh", "waking", "delays", "delays on chips", "delays, fresh"],
 )
 @pytest.mark.usefixtures("two")
 def test_two_devices_have_the_bits_of_one(given: list[str], tmp_path: Path) -> None:
