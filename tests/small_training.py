@@ -53,12 +53,14 @@ class Setup:
     waking: float = 0.0
     delays: str = "none"
     delay_form: str = "sigmoid"
+    constants: tuple[str, ...] = ()
+    neuron: LIF = LIF(2.0, 1.0)  # noqa: RUF009
     frozen: bool = False
     unit: float = 1.0
 
     def network(self) -> Architecture:
         image = None if isinstance(self.hidden, int) else (3, 3, 1)
-        built = Architecture.build((9, self.hidden, 3), self.bias, LIF(2.0, 1.0), load(self.backend), image)
+        built = Architecture.build((9, self.hidden, 3), self.bias, self.neuron, load(self.backend), image)
         return replace(built, delay_rule=DelayRule(form=self.delay_form))
 
     def labelled(self, seed: int, n_samples: int) -> Labelled:
@@ -72,7 +74,7 @@ class Setup:
     def trainer(self) -> Trainer:
         network, loss = self.network(), self.made_loss()
         weights = network.initial_weights(self.seeds, (0.6, 0.3), (0.8, 0.5), self.dtype)
-        learnt_too = learnt((), self.delays)
+        learnt_too = learnt(self.constants, self.delays)
         parameters = Parameters.of_weights(weights)
         parameters = parameters.training(learnt_too, network.layers, self.seeds, network.delay_rule)
         descent = Descent(self.optimizer, parameters, network.kernels, self.unit, frozen=self.frozen)
@@ -143,9 +145,12 @@ each_variant = pytest.mark.parametrize("setup", VARIANTS.values(), ids=VARIANTS.
 MAPS = Setup(hidden=Maps(4, 2, padding=1, pad_time=2.0, pool=2), bias=((0.9,), (0.4,)), shift=1)
 WAKING = Setup(waking=4.0, max_silent=(0.2, 0.1), bump_replaces_step=False)
 DELAYED = Setup(delays="axonal+dendritic+synaptic", bump_replaces_step=False)
+CONSTANTS = Setup(constants=("threshold", "tau_mem", "tau_syn"), bump_replaces_step=False)
 each_bumped_on_a_device = pytest.mark.parametrize(
     "setup", [*VARIANTS.values(), MAPS], ids=[*VARIANTS, "maps"]
 )
 each_on_a_device = pytest.mark.parametrize(
-    "setup", [*VARIANTS.values(), MAPS, WAKING, DELAYED], ids=[*VARIANTS, "maps", "waking", "delays"]
+    "setup",
+    [*VARIANTS.values(), MAPS, WAKING, DELAYED, CONSTANTS],
+    ids=[*VARIANTS, "maps", "waking", "delays", "constants"],
 )

@@ -157,8 +157,12 @@ def test_what_cannot_be_trained_is_refused_by_name(monkeypatch: pytest.MonkeyPat
     with pytest.raises(GpuspikeError, match="there is no trained constant 'leak'"):
         gs.Network([2, 2], trained=["leak"])
     monkeypatch.setattr("gpuspike.backend.cuda_problem", lambda: None)
+    monkeypatch.setattr(TRAINED["threshold"], "DEVICE", False)  # as is one of a user's own
     with pytest.raises(BackendError, match="training threshold needs backend=cpu or reference, got cuda"):
-        gs.Network([2, 2], trained=["threshold"], backend="cuda")
+        gs.Network([2, 2], trained=["threshold", "tau_mem"], backend="cuda")
+    asked = ["model.trained=[tau_mem]", "backend=cuda", "substrate=bss2"]
+    with pytest.raises(BackendError, match="training tau_mem on a chip needs backend=cpu or reference"):
+        build(jobs(asked, multirun=False)[0].config)
 
 
 @each_constant

@@ -15,7 +15,7 @@ from gpuspike.kernels.limits import check_times
 from gpuspike.kinds import is_number, whole
 from gpuspike.network.delays import DelayRule, kinds_of
 from gpuspike.network.layers import Layer
-from gpuspike.network.plan import NO_CLASSES, Maps, Plan, idle, read_plan
+from gpuspike.network.plan import NO_CLASSES, Plan, idle, read_plan
 from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
@@ -170,12 +170,6 @@ def read_sizes(sizes: Sequence[Any]) -> tuple[int, tuple[int, int, int] | None, 
     for note in idle(plan):
         warnings.warn(note, stacklevel=4)
     return whole("a layer's size", first, 1), image, plan
-
-
-def unlike_maps(layers: Plan, neurons: Sequence[LIF]) -> str:
-    """What no device knows, in words: maps whose constants differ; "" without such."""
-    apart = any(isinstance(one, Maps) and not own.uniform for one, own in zip(layers, neurons, strict=True))
-    return "a convolution whose maps have constants of their own" if apart else ""
 
 
 def delay_rule(given: DelayRule | None, delays: str | Sequence[str]) -> DelayRule | None:

@@ -169,9 +169,7 @@ def delayed_pull_back(
     active = np.ones(len(weights), np.bool_)
     slope = kernels.slopes(t_in, weights, delays, neuron, t_out, at_crossing=False)
     given = t_in, weights, delays, neuron, t_out, slope, t_out_grad
-    of_weights, of_delays, _ = kernels.learn(
-        *given, active=active, max_weight_grad=max_weight_grad, with_taus=False
-    )
+    of_weights, of_delays = kernels.learn(*given, active=active, max_weight_grad=max_weight_grad)
     found = kernels.times_grad(*given, active=active), of_weights, of_delays.astype(delays.dtype)
     return found if replicas else (found[0][0], found[1][0], found[2][0])
 

@@ -134,7 +134,7 @@ class Network:
         self.dtype = checks.working_type(dtype)
         for times in bias:
             check_times("bias_times", np.array(times, np.float64), dtype=self.dtype)
-        self._host_only = trained_on_host(trained) or checks.unlike_maps(layers, neurons)
+        self._host_only = trained_on_host(trained)
         self._told_sizes = [n_in if image is None else list(image), *told_plan(layers)]
         self._asked, self.backend = backend, select(backend, host_only=self._host_only)
         thread_count()  # refuses a number of threads that means nothing
@@ -323,8 +323,12 @@ class Network:
         self.check()
         net = self._copy()
         net.chip, net.gradient = None, "nominal"
-        alone = "" if chip is None else chip.substrate(self.tau_syn).host_only
-        net.backend = select(self._asked, host_only=net._host_only or alone)
+        alone = net._host_only
+        if chip is not None:
+            substrate = chip.substrate(self.tau_syn)
+            alone = alone or trained_on_host(self.parameters.trained, on_chip=not substrate.ideal)
+            alone = alone or substrate.host_only
+        net.backend = select(self._asked, host_only=alone)
         net._architecture = replace(self._architecture, kernels=load(net.backend.name))
         net._machine = net._architecture
         if chip is None:

@@ -22,7 +22,7 @@ class SingleKernels(Protocol):
         slope: u'(t_out), 0 for no gradient
 
     An input arrives at t_in + delays, rounded to the type of the times. A device has no `peaks`, and
-    needs delays.
+    needs delays but for `taus_grad`.
     """
 
     @staticmethod
@@ -43,7 +43,7 @@ class SingleKernels(Protocol):
     def learn(
         t_in: Array,
         weights: Array,
-        delays: Array | None,
+        delays: Array,
         neuron: LIF,
         t_out: Array,
         slope: Array,
@@ -51,17 +51,23 @@ class SingleKernels(Protocol):
         *,
         active: NDArray[np.bool_],
         max_weight_grad: float,
-        with_taus: bool = True,
-    ) -> tuple[Array, Array, Array]:
-        """Gradients of what neurons have for themselves.
+    ) -> tuple[Array, Array]:
+        """Gradients of the weights, and of the delays in float64; both (n_replica, n_pre, n_post)."""
+        ...
 
-        Args:
-            with_taus: whether those of the time constants are asked for, else they are 0.
-
-        Returns:
-            dL/dweights and dL/ddelays (n_replica, n_pre, n_post), and (2, n_replica, n_post) dL/d ln(tau_mem)
-            and dL/d ln(tau_syn), the last two in float64.
-        """
+    @staticmethod
+    def taus_grad(
+        t_in: Array,
+        weights: Array,
+        delays: Array | None,
+        neuron: LIF,
+        t_out: Array,
+        slope: Array,
+        t_out_grad: Array,
+        *,
+        active: NDArray[np.bool_],
+    ) -> Array:
+        """(2, n_replica, n_post) dL/d ln(tau_mem) and dL/d ln(tau_syn), in float64."""
         ...
 
     @staticmethod
@@ -89,6 +95,11 @@ class SingleKernels(Protocol):
         ...
 
     @staticmethod
+    def over_inputs(weights: Array, grad: Array) -> Array:
+        """(n_replica, n_post) sums in float64 of the products of two arrays (n_replica, n_pre, n_post)."""
+        ...
+
+    @staticmethod
     def peaks(
         t_in: Array, weights: Array, delays: Array | None, neuron: LIF, wanted: NDArray[np.bool_]
     ) -> Array:
@@ -108,3 +119,8 @@ class SingleKernels(Protocol):
 def over_samples(grad: Array, times: Array, active: NDArray[np.bool_]) -> Array:
     """See `SingleKernels.over_samples`; on the host."""
     return np.where(np.isfinite(times) & active[:, None, None], grad, 0.0).sum(axis=1, dtype=np.float64)
+
+
+def over_inputs(weights: Array, grad: Array) -> Array:
+    """See `SingleKernels.over_inputs`; on the host."""
+    return np.einsum("rij,rij->rj", weights, grad, dtype=np.float64)

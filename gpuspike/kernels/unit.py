@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpuspike.kernels import Array, LayerState, Trial
 from gpuspike.kernels.constants import MIXED, Constants, constants, regime
-from gpuspike.kernels.waiting import computed
+from gpuspike.kernels.waiting import computed, later
 from gpuspike.neuron import LIF
 
 
@@ -50,6 +50,9 @@ def unit(neuron: LIF, weights: Array) -> Unit:
     Raises:
         ShapeError: an array that is not for this many neurons.
     """
+    own: Any = neuron
+    if hasattr(own, "unit"):  # a device's, whose constants are computed there
+        return own.unit(weights)
     return _uniform(neuron) if neuron.uniform else _own(neuron, len(weights), weights.shape[2])
 
 
@@ -98,7 +101,9 @@ class AnyNeurons:
         return getattr(self._kernels, name)
 
     def _times(self, array: Array, factor: NDArray[np.float64] | None) -> Array:
-        return times(array, factor, self._constant)
+        if factor is None:
+            return array
+        return computed("scaled", later(self._kernels, array) * self._constant(factor, array.dtype))
 
     def forward(
         self,

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpuspike.backend import array_module
 from gpuspike.kernels import Array
+from gpuspike.neuron import LIF
 
 
 def computed(label: str, array: Array) -> Array:
@@ -30,6 +31,11 @@ def later(kernels: Any, array: Array, shape: tuple[int, ...] | None = None) -> A
     if array_module(array=array) is not np:
         return kernels.later(array, shape)
     return array if shape is None else np.broadcast_to(array, shape).copy()
+
+
+def where(kernels: Any, neuron: LIF, array: Array) -> LIF:
+    """The neurons as constants of them can be replaced by such arrays, where an array is on a device."""
+    return neuron if array_module(array=array) is np else kernels.neurons_there(neuron)
 
 
 def kept(array: Array) -> Array:

@@ -138,9 +138,10 @@ class Architecture:
         """The same network, with the delays and the constants that its neurons have learnt, and no others."""
         if not parameters.trained:
             return self
-        each, rule = zip(self.layers, self.models, parameters, strict=True), self.delay_rule
+        each = zip(self.layers, self.models, parameters, strict=True)
+        rule, kernels = self.delay_rule, self.kernels
         layers = tuple(
-            replace(layer, neuron=own.neuron(model), delays=own.delays(rule, self.kernels))
+            replace(layer, neuron=own.neuron(model, kernels), delays=own.delays(rule, kernels))
             for layer, model, own in each
         )
         return replace(self, layers=layers, model=self.models)

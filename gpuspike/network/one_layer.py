@@ -24,11 +24,14 @@ class Pulled(NamedTuple):
         weights: (n_replica, n_pre, n_post).
         delays: of the kinds that it has.
         taus: (2, n_replica, n_post) by ln(tau_mem) and ln(tau_syn); None where nobody asked.
+        by_scale: (n_replica, n_post) by the logarithm of a factor of all of a neuron's weights, sum_i w_i
+            dL/dw_i, in float64; None where nobody asked.
     """
 
     weights: Array
     delays: Delays = Delays()
     taus: Array | None = None
+    by_scale: Array | None = None
 
     def plus(self, other: Pulled) -> Pulled:
         """The sum of two."""
@@ -150,17 +153,15 @@ def pull(
         dendritic = kernels.single.over_samples(grad, state.t_out, active)
     further = further or own.axonal is not None
     spikes = state.t_cross, state.slope, grad
-    of_weights, synapses = w, None if own.synaptic is None else own.synapses(w)
-    if taus or synapses is not None:
-        of_weights, synaptic, of_taus = kernels.single.learn(
-            state.t_in, w, synapses, neuron, *spikes, with_taus=taus, **limits
-        )
     pulled: Any = None
+    synapses = None if own.synaptic is None else own.synapses(w)
+    if taus:
+        of_taus = kernels.single.taus_grad(state.t_in, w, synapses, neuron, *spikes, active=active)
     if synapses is not None:
+        of_weights, synaptic = kernels.single.learn(state.t_in, w, synapses, neuron, *spikes, **limits)
         if further:
             pulled = kernels.single.times_grad(state.t_in, w, synapses, neuron, *spikes, active=active)
     else:
-        synaptic = None
         pulled, (of_weights,) = kernels.backward(
             [state], [w], [neuron], grad, need_t_in_grad=further, **limits
         )

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuspike.errors import ConfigError, DataError, ValueRangeError
 from gpuspike.kernels.limits import check_weights
-from gpuspike.kernels.waiting import computed, later
+from gpuspike.kernels.waiting import computed, later, where
 from gpuspike.network.constants import TRAINED
 from gpuspike.network.delays import DELAYS, USUAL, DelayRule, Delays, shape
 from gpuspike.network.layers import Layer
@@ -44,11 +44,19 @@ class LayerParameters:
         free = {name: function(array) for name, array in self.free.items()}
         return LayerParameters(function(self.weights), free)
 
-    def neuron(self, model: LIF) -> LIF:
-        """A layer's neurons, the model's with the constants that were trained."""
-        for name, free in self.free.items():
-            if name not in DELAYS:
-                model = TRAINED[name].neuron(model, free)
+    @property
+    def constants(self) -> dict[str, Array]:
+        """Free numbers of trained constants, by their names."""
+        return {name: free for name, free in self.free.items() if name not in DELAYS}
+
+    def neuron(self, model: LIF, kernels: Any = None) -> LIF:
+        """A layer's neurons, the model's with the constants that were trained.
+
+        Args:
+            kernels: of the device where the free numbers may be.
+        """
+        for name, free in self.constants.items():
+            model = TRAINED[name].neuron(where(kernels, model, free), later(kernels, free))
         return model
 
     def delays(self, rule: DelayRule, kernels: Any = None) -> Delays | None:
@@ -65,17 +73,21 @@ class LayerParameters:
         return Delays(**kinds) if kinds else None
 
     def gradients(
-        self, found: Pulled, weights: Array, model: LIF, neuron: LIF, rule: DelayRule, kernels: Any = None
+        self, found: Pulled, weights: Array, model: LIF, neuron: LIF, rule: DelayRule, kernels: Any
     ) -> LayerParameters:
-        """Gradients of all arrays; see `TrainedConstant.gradient`, and `delays` for the kernels."""
+        """Gradients of all arrays; see `TrainedConstant.gradient`."""
         grads = {}
+        if self.constants:
+            found = found._replace(by_scale=kernels.single.over_inputs(weights, found.weights))
         for name, free in self.free.items():
+            numbers = later(kernels, free)
             if name in DELAYS:
-                grad = later(kernels, getattr(found.delays, DELAYS[name]))
-                grads[name] = computed("pulled", rule.pull(later(kernels, free), grad))
+                grad = rule.pull(numbers, later(kernels, getattr(found.delays, DELAYS[name])))
             else:
-                grad = TRAINED[name].gradient(free, model, neuron, weights, found)
-                grads[name] = grad.astype(free.dtype, copy=False)
+                own = where(kernels, model, free)
+                grad = TRAINED[name].gradient(numbers, own, neuron, weights, found)
+                grad = grad.astype(free.dtype, copy=False)
+            grads[name] = computed("pulled", grad)
         return LayerParameters(found.weights, grads)
 
     @staticmethod
@@ -248,7 +260,7 @@ class Parameters(Sequence[LayerParameters]):
         models: Sequence[LIF],
         neurons: Sequence[LIF],
         rule: DelayRule,
-        kernels: Any = None,
+        kernels: Any,
     ) -> Parameters:
         """Gradients of all arrays; see `LayerParameters.gradients`."""
         each = zip(self, found, weights, models, neurons, strict=True)
@@ -261,21 +273,22 @@ class Parameters(Sequence[LayerParameters]):
         return Parameters([layer.map(function) for layer in self])
 
 
-def trained_on_host(trained: Sequence[str]) -> str:
+def trained_on_host(trained: Sequence[str], *, on_chip: bool = False) -> str:
     """What of all that is trained keeps a network from a device, in words; "" where nothing does.
 
     Args:
         trained: names of constants and of delays.
+        on_chip: of the neurons of a chip, which the host programs.
 
     Raises:
         ConfigError: an unknown constant.
     """
     if isinstance(trained, str) or len(set(trained)) < len(trained):
         raise ConfigError(f"constants to be trained must be a list of different names, got {trained!r}")
-    constants = [name for name in trained if name not in DELAYS]
-    for name in constants:
-        _ = TRAINED[name]
-    return f"training {', '.join(constants)}" if constants else ""
+    kinds = {name: TRAINED[name] for name in trained if name not in DELAYS}
+    constants = [name for name, kind in kinds.items() if on_chip or not kind.DEVICE]
+    where = " on a chip" if on_chip else ""
+    return f"training {', '.join(constants)}{where}" if constants else ""
 
 
 def _expected(

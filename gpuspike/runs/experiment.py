@@ -25,7 +25,7 @@ from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.limits import largest_sum
 from gpuspike.network.calibration import SAMPLES, calibrated
-from gpuspike.network.delays import kinds_of, learnt
+from gpuspike.network.delays import learnt
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
@@ -207,24 +207,26 @@ def _evaluated_together(
     Raises:
         ConfigError: a training that a device's memory does not hold.
     """
-    rule, kinds, dtype = config.training, kinds_of(config.model.delays), config.dtype.value
+    rule, dtype = config.training, config.dtype.value
+    trained = learnt(config.model.trained, config.model.delays)
 
     def held(n_replica: int, training: bool, device: int | None = None) -> int:
         share = replace(config, replicas=n_replica)
-        delays = memory.delay_bytes(network.layers, kinds, rule.batch_size * rule.trials, dtype, n_replica)
+        presented = rule.batch_size * rule.trials
+        numbers = memory.learnt_bytes(network.layers, trained, presented, dtype, n_replica)
         return memory.fit_device(
             [(layer.n_pre, layer.n_post) for layer in network.layers],
             rule.batch_size,
             rule.evaluation_batch_size,
             bytes_on_device(share, dataset, network),
             cuda_graph.free_memory(device),
-            chip_bytes=chip_bytes_on_device(share, network, substrate) + delays,
+            chip_bytes=chip_bytes_on_device(share, network, substrate) + numbers,
             on_chip=not substrate.ideal,
             places=[layer.n_places for layer in network.layers],
             shared_input=not substrate.doing("arrive"),
             training=training,
             trials=rule.trials,
-            trained=learnt((), config.model.delays),
+            trained=trained,
             n_replica=n_replica,
             dtype=dtype,
             state_arrays=len(OPTIMIZERS[config.optimizer.name].STATE),
@@ -251,9 +253,10 @@ def build(config: Config, *, to_train: bool = True, prices: Prices | None = None
     prices = prices or read_prices(find(config.substrate.prices, conf_folder() / "prices"))
     neuron = LIF(model.tau_mem, model.tau_syn, model.threshold, model.leak, model.capacitance)
     substrate = checked_substrate(config)
+    trained = learnt(model.trained, model.delays)
     backend = select(
         config.backend.value,
-        host_only=trained_on_host(learnt(model.trained, model.delays)) or substrate.host_only,
+        host_only=trained_on_host(trained, on_chip=not substrate.ideal) or substrate.host_only,
         devices=devices_of(config),
         most=config.replicas,
     )
@@ -269,7 +272,7 @@ def build(config: Config, *, to_train: bool = True, prices: Prices | None = None
     network = replace(network, delay_rule=delay_rule_of(config))
     if config.start is not None and to_train:
         check_start(config, network.layers)
-    substrate.check_fit(network.layers, learnt(model.trained, model.delays))
+    substrate.check_fit(network.layers, trained)
     EmulatedChip(substrate, network.layers, network.kernels, [0])  # refuses parameters that no chip can have
     recipe, on_chip = recipe_of(config), config.substrate.gradient is not GradientName.ideal
     noise = substrate.time_noise / model.tau_syn if on_chip else 0.0

@@ -23,8 +23,9 @@ from gpuspike.kernels.constants import GROUPS_FROM
 from gpuspike.kernels.cuda import single as cuda_single
 from gpuspike.kernels.cuda import source as cuda_source
 from gpuspike.kernels.cuda import step as cuda_step
-from gpuspike.kernels.cuda.single_source import PART_SYNAPSES
-from gpuspike.network.delays import shape
+from gpuspike.kernels.cuda.single_source import MOST_TAUS_PARTS, PART_SYNAPSES
+from gpuspike.network.constants import TRAINED
+from gpuspike.network.delays import DELAYS, shape
 from gpuspike.network.layers import Layer
 from gpuspike.network.parameters import LayerParameters
 
@@ -249,25 +250,32 @@ ROOM = 0.9
 """Share of a device's free memory that is planned with: its pools cut blocks, and kernels take some."""
 
 
-def delay_bytes(
-    layers: Sequence[Layer], kinds: Sequence[str], presented: int, dtype: DTypeLike, n_replica: int
+def learnt_bytes(
+    layers: Sequence[Layer], trained: Sequence[str], presented: int, dtype: DTypeLike, n_replica: int
 ) -> int:
-    """What layers with delays keep in a device's memory, or take there for a while, beside those without.
+    """What layers that learn more than weights keep in a device's memory, or take there for a while, for it.
 
     Of a delay, beside its free number and what the optimiser keeps, itself and two gradients; where synapses
     have delays also sums over parts of a batch, what the gradients need of each spike, and room for events.
+    Of constants the weights over the threshold, and for time constants as much of each spike.
 
     Args:
-        kinds: of delays;  presented: samples of a step.
+        trained: names of constants and of delays;  presented: samples of a step.
     """
     real, n_bytes = np.dtype(dtype).itemsize, 0
-    for layer in layers if kinds else ():
+    kinds = [DELAYS[name] for name in trained if name in DELAYS]
+    constants = [TRAINED[name] for name in trained if name not in DELAYS]
+    for layer in layers if trained else ():
         sizes = n_replica, layer.n_pre, layer.n_post
+        n_synapses = layer.n_pre * layer.n_post
         n_bytes += sum((2 * real + 8) * math.prod(shape(kind, *sizes)) for kind in kinds)
         if "synaptic" in kinds:
-            n_synapses = layer.n_pre * layer.n_post
-            n_bytes += n_replica * (16 * max(PART_SYNAPSES, n_synapses) + 24 * presented * layer.n_neurons)
+            n_bytes += n_replica * 16 * max(PART_SYNAPSES, n_synapses)
             n_bytes += max(cuda_single.WORKSPACE, 2 * real * n_replica * n_synapses)
+        if "synaptic" in kinds or any(kind.NEEDS_TAUS for kind in constants):
+            n_bytes += 24 * n_replica * presented * layer.n_neurons
+        if constants:
+            n_bytes += n_replica * (real * n_synapses + 16 * MOST_TAUS_PARTS * layer.n_post)
     return n_bytes
 
 
@@ -291,7 +299,7 @@ def fit_device(
         layers: as for `plan`;  n_batch: samples of a step;  n_evaluated: most samples of a forward pass.
         data_bytes: of what a training keeps there beside its step.
         free: bytes that the device still has.
-        chip_bytes: of emulated chips and delays, which are there whether or not anything is trained.
+        chip_bytes: of emulated chips and of what is learnt, there whether or not anything is trained.
         training: False where nothing is trained.
         shared_input: all replicas are evaluated on the same input times.
         trials: times that a step presents each of its samples.

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from rich.console import Console
 
-from gpuspike.network.delays import kinds_of
 from gpuspike.runs import memory
 from gpuspike.runs.experiment import Experiment, bytes_on_device, chip_bytes_on_device, new_trainer
 from gpuspike.runs.rehearsal import prepare_kernels
@@ -113,14 +112,13 @@ def memory_of(parts: Experiment) -> Memory:
     gradients = total(step, "gradient", "backward")
     if on_device:  # a step and an evaluation have pools of their own there
         kept = bytes_on_device(config, parts.dataset, network)
-        kinds = kinds_of(config.model.delays)
         told = {
             "data: training and validation samples, shuffles, answers, what warps images": kept,
             "weights": weights,
             "optimiser": optimiser,
             "emulated chip": chip_bytes_on_device(config, network, parts.substrate),
-            "delays, and room for events": memory.delay_bytes(
-                network.layers, kinds, parts.rule.presented, real, replicas
+            "delays and constants, and room for their gradients": memory.learnt_bytes(
+                network.layers, parts.trained, parts.rule.presented, real, replicas
             ),
             "activations of a step": step.total - weights - optimiser - gradients,
             "gradients of a step": gradients,

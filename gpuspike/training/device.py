@@ -98,19 +98,21 @@ class DeviceStep:
         self._fresh = network if isinstance(network, OnChip) and network.fresh is not None else None
         self._network, self._loss, self._rule, self._bumping = network, loss, rule, bumping
         learnt = Parameters.of(learnt)
-        self._delays = tuple(DELAYS[name] for name in learnt.trained)
+        self._delays = tuple(DELAYS[name] for name in learnt.trained if name in DELAYS)
         self._twins: dict[str, tuple[Labelled, Labelled]] = {}
         # A chip may have them in another order, and a convolution sorts its patches.
         plain = rule.keeps_inputs and not isinstance(network, OnChip)
-        plain = plain and network.layers[0].convolution is None and not learnt.trained
+        plain = plain and network.layers[0].convolution is None and not self._delays
         sorted_here = network.layers[1 if plain else 0 :]
         self._graphs = (
             graph
             and self._fresh is None
             and all(cuda_step.sorts_by_itself(layer.n_pre) for layer in sorted_here)
         )
-        # Gradients of a chip's own weights are looked at once more.
-        self._plain = not (isinstance(network, OnChip) and (network.exact or network.network.convolves))
+        # Gradients of a chip's own weights are looked at once more, and those that constants learn from.
+        of_constants = len(self._delays) < len(learnt.trained)
+        on_chip = isinstance(network, OnChip) and (network.exact or network.network.convolves)
+        self._plain = not (on_chip or of_constants)
         self._graph: cuda_graph.Captured | None = None
         self._warm: int | None = None  # the lane's refusals, where a full batch has run in what it has
         self._batches: cuda_step.Batches | None = None
@@ -296,7 +298,7 @@ class DeviceStep:
         states = network.forward(weights, LayerInput(t_in, order), moment)
         losses, t_out_grad = self._loss(states[-1].t_out, labels)
         self._judge(states, labels, losses, n_batch / batches.order.shape[1])
-        pulls = self._pulls(states, labels, network.dead_maps)
+        pulls = self._pulls(states, labels, network)
         with nullcontext() if self._plain else cuda_graph.in_order():
             grads = network.backward(
                 learnt, states, t_out_grad, active=self._wanted, max_weight_grad=rule.limit, pushes=pulls
@@ -317,16 +319,13 @@ class DeviceStep:
             cuda_step.judge(at, self._silent, labels, outs[-1], losses, share)
             self._arrays.find_rates(at.active)
 
-    def _pulls(
-        self, states: list[LayerState], labels: Any, dead: Sequence[Array | None]
-    ) -> list[cuda_waking.Pull]:
+    def _pulls(self, states: list[LayerState], labels: Any, network: Machine) -> list[cuda_waking.Pull]:
         """What pulls silent neurons of each layer, as the last batch has it; none unless waking."""
         rule = self._bumping
         if not isinstance(rule, Waking):
             return []
-        parts = zip(
-            states, self._network.layers, self._arrays.named("bump_share"), rule.max_silent, dead, strict=True
-        )
+        layers, dead = network.layers, network.dead_maps
+        parts = zip(states, layers, self._arrays.named("bump_share"), rule.max_silent, dead, strict=True)
         return [
             cuda_waking.Pull.of(
                 state, rule.end, layer.neuron.span, labels, share, rule.strength, limit, state is states[-1],

@@ -36,7 +36,7 @@ from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
 
-over_samples = on_host.over_samples
+over_samples, over_inputs = on_host.over_samples, on_host.over_inputs
 
 PAIRS_WORTH_A_THREAD = 2_000
 """Pairs below which waking another thread does not pay."""
@@ -100,7 +100,7 @@ def slopes(
 def learn(
     t_in: Array,
     weights: Array,
-    delays: Array | None,
+    delays: Array,
     neuron: LIF,
     t_out: Array,
     slope: Array,
@@ -108,19 +108,51 @@ def learn(
     *,
     active: NDArray[np.bool_],
     max_weight_grad: float,
-    with_taus: bool = True,
+) -> tuple[Array, Array]:
+    """Gradients of weights and delays; see `kernels.SingleKernels`."""
+    spikes = t_out, slope, t_out_grad
+    weights_grad, delays_grad, _ = _learnt(
+        t_in, weights, delays, neuron, *spikes, active, float(max_weight_grad), False
+    )
+    return weights_grad.astype(weights.dtype), delays_grad
+
+
+def taus_grad(
+    t_in: Array,
+    weights: Array,
+    delays: Array | None,
+    neuron: LIF,
+    t_out: Array,
+    slope: Array,
+    t_out_grad: Array,
+    *,
+    active: NDArray[np.bool_],
+) -> Array:
+    """Gradients of the logarithms of the time constants; see `kernels.SingleKernels`."""
+    return _learnt(t_in, weights, delays, neuron, t_out, slope, t_out_grad, active, np.inf, True)[2]
+
+
+def _learnt(
+    t_in: Array,
+    weights: Array,
+    delays: Array | None,
+    neuron: LIF,
+    t_out: Array,
+    slope: Array,
+    t_out_grad: Array,
+    active: NDArray[np.bool_],
+    limit: float,
+    with_taus: bool,
 ) -> tuple[Array, Array, Array]:
-    """Gradients of what neurons have for themselves; see `kernels.SingleKernels`."""
+    """Gradients of weights, delays and, where asked for, of the logarithms of time constants; in float64."""
     n_replica, n_pre, n_post = weights.shape
-    weights_grad, delays_grad = np.empty(weights.shape), np.empty(weights.shape)
-    taus = np.empty((2, n_replica, n_post))
+    found = np.empty(weights.shape), np.empty(weights.shape), np.empty((2, n_replica, n_post))
     arrays = (
         *map(np.ascontiguousarray, (t_in, weights)), _given(delays, weights), _table(neuron, n_replica, n_post),
-        *map(np.ascontiguousarray, (t_out, slope, t_out_grad)), active, float(max_weight_grad), with_taus,
-        weights_grad, delays_grad, taus,
+        *map(np.ascontiguousarray, (t_out, slope, t_out_grad)), active, limit, with_taus, *found,
     )  # fmt: skip
     _run(learn_job, n_replica * -(-n_post // LANES), arrays, t_out.size * n_pre)
-    return weights_grad.astype(weights.dtype), delays_grad, taus
+    return found
 
 
 def times_grad(

@@ -25,6 +25,7 @@ from gpuspike.kernels.cuda import step as cuda_step
 from gpuspike.kernels.cuda.call import Array, Call, block_kernel, check, elementwise, forward_kernel
 from gpuspike.kernels.cuda.deciding import decide as decide
 from gpuspike.kernels.cuda.deciding import decides as decides
+from gpuspike.kernels.cuda.neurons import neurons_there as neurons_there
 from gpuspike.kernels.unit import Unit
 from gpuspike.rng import LAYER_BLOCKS
 

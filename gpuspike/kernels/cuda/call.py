@@ -114,7 +114,9 @@ class Call:
 
     def own_taus(self) -> Array:
         """(n_replica, n_post, 2) time constants on the device; a stand-in where all neurons share them."""
-        taus = self.unit.taus
+        taus: Any = self.unit.taus
+        if isinstance(taus, cupy_module().ndarray):
+            return taus
         return constant(np.zeros((1, 1, 2)) if taus is None else taus, np.float64, lasting=taus is None)
 
 
@@ -122,8 +124,11 @@ def constant(values: Any, dtype: Any, *, lasting: bool = False) -> Array:
     """Parameters on the current device, sent there once.
 
     Args:
+        values: of the host; those of the device are there, of that type.
         lasting: they come again even where others are `passing`.
     """
+    if isinstance(values, cupy_module().ndarray):
+        return values
     array = np.asarray(values, dtype)
     if _PASSING and not lasting:
         return _sent(array)

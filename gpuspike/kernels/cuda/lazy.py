@@ -190,7 +190,7 @@ def later(array: Any, shape: tuple[int, ...] | None = None) -> Later:
     Args:
         shape: that it is repeated to; its own unless given.
     """
-    if isinstance(array, Later):
+    if isinstance(array, Later) and shape in (None, array.shape):
         return array
     node = _node(array)
     return Later(node if shape in (None, node.shape) else _Node("{0}", (node,), node.dtype, shape))

@@ -114,6 +114,12 @@ GPUSPIKE_INLINE double age(double spike, Real t_in, Real delay) {
     return t_in < infinity<Real>() ? spike - double(Real(t_in + delay)) : -infinity<double>();
 }
 
+// A neuron's delay of an input, of n_post neurons; none where `delays` is null.
+template <typename Real>
+GPUSPIKE_INLINE Real delay_of(const Real* delays, Index at) {
+    return delays == nullptr ? Real(0) : delays[at];
+}
+
 // Slope of the membrane at a given spike time, or where it meets the threshold of itself, as `slope_at` has them; one
 // thread a (replica, sample, neuron).
 template <typename Real, bool AT_CROSSING>
@@ -163,9 +169,8 @@ GPUSPIKE_INLINE void single_terms(
     const double peak = peak_delay<MIXED>(neuron.m);
     if (!(size * (peak < infinity<double>() ? kernel<MIXED>(peak, neuron.m) : neuron.m.fast) > limit)) return;
     const Real* inputs = t_in + ((n_in_replicas > 1 ? r : 0) * n_batch + b) * n_pre;
-    const Real* later = delays + r * n_pre * n_post + j;
     for (int k = 0; k < n_pre; ++k) {
-        const double past = age(spike, inputs[k], later[Index(k) * n_post]);
+        const double past = age(spike, inputs[k], delay_of(delays, (r * n_pre + k) * n_post + j));
         if (past > 0.0 && size * kernel<MIXED>(past, neuron.m) > limit) {
             kept[i] = 0.0;
             return;
@@ -194,6 +199,47 @@ GPUSPIKE_INLINE void single_learn(
     }
     of_weights[i] = by_weight;
     of_delays[i] = by_delay * double(weights[own]);
+}
+
+// dK/d(own) of C k = K = (exp(-own s) - exp(-other s))/(other - own), with the two rates, for s > 0: see
+// gpuspike/kernels/cpu/single.py.
+GPUSPIKE_INLINE double bend(double s, double own, double other) {
+    const double apart = other - own, z = apart * s, mine = exp(-own * s);
+    if (fabs(z) > 0.5) return ((mine - exp(-other * s)) / apart - s * mine) / apart;
+    double term = 0.5, total = 0.5;  // f(z) = sum_n (-z)^n/(n + 2)!
+    for (int n = 3; n < 18; ++n) {
+        term *= -z / n;
+        total += term;
+    }
+    return -s * s * mine * total;
+}
+
+// Gradients by ln(tau_mem) and ln(tau_syn), over one of n_parts ranges of the batch: one thread a (range, replica, neuron).
+//   gate, share: of `single_terms`;  out: (n_parts, 2, n_replica, n_post).
+template <typename Real>
+GPUSPIKE_INLINE void single_taus(
+    Index i, int n_parts, int n_replica, int n_in_replicas, int n_batch, int n_pre, int n_post, const double* neurons,
+    const Real* t_in, const Real* weights, const Real* delays, const double* gate, const double* share, double* out) {
+    const Index own = i % (Index(n_replica) * n_post), r = own / n_post, j = own % n_post;
+    const Index part = i / (Index(n_replica) * n_post);
+    const Index first = n_batch * part / n_parts, end = n_batch * (part + 1) / n_parts;
+    const double mem = 1.0 / neurons[4 * own], syn = 1.0 / neurons[4 * own + 1];
+    double by_mem = 0.0, by_syn = 0.0;
+    for (Index b = first; b < end; ++b) {
+        const Index spike = (r * n_batch + b) * n_post + j;
+        if (!(gate[spike] > -infinity<double>())) continue;
+        const Real* inputs = t_in + ((n_in_replicas > 1 ? r : 0) * n_batch + b) * n_pre;
+        for (int k = 0; k < n_pre; ++k) {
+            const Index at = (r * n_pre + k) * n_post + j;
+            const double past = age(gate[spike], inputs[k], delay_of(delays, at));
+            if (!(past > 0.0)) continue;
+            const double pull = share[spike] * double(weights[at]);
+            by_mem += pull * bend(past, mem, syn);
+            by_syn += pull * bend(past, syn, mem);
+        }
+    }
+    out[2 * part * n_replica * n_post + own] = mem * by_mem;
+    out[(2 * part + 1) * n_replica * n_post + own] = syn * by_syn;
 }
 
 // Gradient of the time at which an input leaves; one thread a (replica, sample, input).

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuspike.backend import cupy_module
-from gpuspike.errors import BackendError
 from gpuspike.kernels.constants import tangent
 from gpuspike.kernels.cuda import single_source as src
 from gpuspike.kernels.cuda.call import Array, Call, check, constant, elementwise
+from gpuspike.kernels.cuda.neurons import DeviceLIF
 from gpuspike.kernels.unit import unit
 from gpuspike.neuron import LIF
 
@@ -33,14 +33,16 @@ class Layer(NamedTuple):
     neurons: Array
 
     @classmethod
-    def of(cls, t_in: Array, weights: Array, delays: Array, neuron: LIF) -> Layer:
+    def of(cls, t_in: Array, weights: Array, delays: Array | None, neuron: LIF) -> Layer:
         """One of arrays that fit each other.
 
         Raises:
             DtypeError, ShapeError, BackendError: what was expected, and what was got.
         """
         call = Call.of(t_in, weights, unit(neuron, weights))
-        check(call.dtype, {"delays": (delays, weights.shape)})
+        check(call.dtype, {} if delays is None else {"delays": (delays, weights.shape)})
+        if isinstance(neuron, DeviceLIF):
+            return cls(call, neuron.rows(weights))
         tau_mem, tau_syn, threshold, leak, capacitance = neuron.table(call.n_replica, call.n_post)
         table = np.stack([tau_mem, tau_syn, threshold - leak, capacitance], axis=2)
         return cls(call, constant(table, np.float64))
@@ -109,7 +111,7 @@ def slopes(
 def learn(
     t_in: Array,
     weights: Array,
-    delays: Array | None,
+    delays: Array,
     neuron: LIF,
     t_out: Array,
     slope: Array,
@@ -117,19 +119,12 @@ def learn(
     *,
     active: Array,
     max_weight_grad: float,
-    with_taus: bool = True,
-) -> tuple[Array, Array, None]:
-    """Gradients of weights and delays; see `kernels.SingleKernels`.
-
-    Raises:
-        BackendError: asked for those of time constants.
-    """
-    if with_taus or delays is None:
-        raise BackendError("a device has no gradients of time constants: training them needs backend=cpu")
+) -> tuple[Array, Array]:
+    """Gradients of weights and delays; see `kernels.SingleKernels`."""
     cupy, layer = cupy_module(), Layer.of(t_in, weights, delays, neuron)
     call = layer.call
     if call.empty:
-        return cupy.zeros(weights.shape, call.dtype), cupy.zeros(weights.shape, np.float64), None
+        return cupy.zeros(weights.shape, call.dtype), cupy.zeros(weights.shape, np.float64)
     gate, share, kept = _terms(layer, t_in, delays, t_out, slope, t_out_grad, active, max_weight_grad)
     n_parts = src.learnt_parts(call.n_pre, call.n_post, call.n_batch)
     of_weights, of_delays = (cupy.empty((n_parts, *weights.shape), np.float64) for _ in range(2))
@@ -139,7 +134,36 @@ def learn(
     )  # fmt: skip
     weights_grad, delays_grad = cupy.empty(weights.shape, call.dtype), cupy.empty(weights.shape, np.float64)
     elementwise(src.SINGLE_SUM)(n_parts, weights.size, of_weights, of_delays, weights_grad, delays_grad)
-    return weights_grad, delays_grad, None
+    return weights_grad, delays_grad
+
+
+def taus_grad(
+    t_in: Array,
+    weights: Array,
+    delays: Array | None,
+    neuron: LIF,
+    t_out: Array,
+    slope: Array,
+    t_out_grad: Array,
+    *,
+    active: Array,
+) -> Array:
+    """Gradients of the logarithms of the time constants; see `kernels.SingleKernels`."""
+    cupy, layer = cupy_module(), Layer.of(t_in, weights, delays, neuron)
+    call = layer.call
+    out = cupy.empty((2, call.n_replica, call.n_post), np.float64)
+    if call.empty:
+        out.fill(0.0)
+        return out
+    gate, share, _ = _terms(layer, t_in, delays, t_out, slope, t_out_grad, active, np.inf)
+    n_parts, later = src.taus_parts(call.n_post, call.n_batch), () if delays is None else (delays,)
+    parts = cupy.empty((n_parts, *out.shape), np.float64)
+    elementwise(src.taus_kernel(delays is not None))(
+        n_parts, call.n_replica, *layer.sizes, layer.neurons, t_in, weights, *later, gate, share, parts,
+        size=parts.size // 2,
+    )  # fmt: skip
+    elementwise(src.OVER_PARTS)(n_parts, out.size, parts, out)
+    return out
 
 
 def times_grad(
@@ -170,7 +194,7 @@ def times_grad(
 def _terms(
     layer: Layer,
     t_in: Array,
-    delays: Array,
+    delays: Array | None,
     t_out: Array,
     slope: Array,
     t_out_grad: Array,
@@ -184,8 +208,9 @@ def _terms(
     by_neuron = {"t_out": t_out, "slope": slope, "t_out_grad": t_out_grad}
     check(call.dtype, {name: (array, call.out_shape) for name, array in by_neuron.items()})
     terms = tuple(cupy.empty(call.out_shape, np.float64) for _ in range(3))
-    elementwise(src.SINGLE_TERMS)(
-        *layer.sizes, float(limit), layer.neurons, active, t_in, delays, t_out, slope, t_out_grad, *terms,
+    later = () if delays is None else (delays,)
+    elementwise(src.terms_kernel(delays is not None))(
+        *layer.sizes, float(limit), layer.neurons, active, t_in, *later, t_out, slope, t_out_grad, *terms,
         size=t_out.size,
     )  # fmt: skip
     return terms
@@ -200,4 +225,14 @@ def over_samples(grad: Array, times: Array, active: Any) -> Array:
     total = cupy.empty((n_replica, n), np.float64)
     if total.size:
         elementwise(src.OVER_SAMPLES)(n_batch, n, active, times, grad, total, size=total.size)
+    return total
+
+
+def over_inputs(weights: Array, grad: Array) -> Array:
+    """(n_replica, n_post) float64 sums of products; see `kernels.SingleKernels`."""
+    n_replica, n_pre, n_post = weights.shape
+    check(weights.dtype, {"weights": (weights, weights.shape), "grad": (grad, weights.shape)})
+    total = cupy_module().empty((n_replica, n_post), np.float64)
+    if total.size:
+        elementwise(src.OVER_INPUTS)(n_pre, n_post, weights, grad, total, size=total.size)
     return total

@@ -49,15 +49,38 @@ def slope_kernel(at_crossing: bool) -> Elementwise:
     )
 
 
-SINGLE_TERMS = Elementwise(
-    "gpuspike_single_terms",
-    f"{_LAYER}, float64 limit, raw float64 neurons, raw bool active, raw T t_in, raw T delays, raw T t_out, "
-    "raw T slope, raw T t_out_grad",
-    "raw float64 gate, raw float64 share, raw float64 kept",
-    f"""gpuspike::single_terms<T>(
-        i, {_LAYER_PASSED}, limit, &neurons[0], &active[0], &t_in[0], &delays[0], &t_out[0], &slope[0],
-        &t_out_grad[0], &gate[0], &share[0], &kept[0])""",
-)
+def _delayed(name: str, delayed: bool) -> tuple[str, str, str]:
+    """A kernel's name, the parameter for delays, and what is passed for it."""
+    return (name, ", raw T delays", "&delays[0]") if delayed else (f"{name}_at_once", "", "nullptr")
+
+
+def terms_kernel(delayed: bool) -> Elementwise:
+    """What gradients need of each spike, with delays of synapses or without."""
+    name, parameter, delays = _delayed("gpuspike_single_terms", delayed)
+    return Elementwise(
+        name,
+        f"{_LAYER}, float64 limit, raw float64 neurons, raw bool active, raw T t_in{parameter}, "
+        "raw T t_out, raw T slope, raw T t_out_grad",
+        "raw float64 gate, raw float64 share, raw float64 kept",
+        f"""gpuspike::single_terms<T>(
+            i, {_LAYER_PASSED}, limit, &neurons[0], &active[0], &t_in[0], {delays}, &t_out[0], &slope[0],
+            &t_out_grad[0], &gate[0], &share[0], &kept[0])""",
+    )
+
+
+def taus_kernel(delayed: bool) -> Elementwise:
+    """Gradients of time constants, with delays of synapses or without."""
+    name, parameter, delays = _delayed("gpuspike_single_taus", delayed)
+    return Elementwise(
+        name,
+        f"int32 n_parts, int32 n_replica, {_LAYER}, raw float64 neurons, raw T t_in, raw T weights"
+        f"{parameter}, raw float64 gate, raw float64 share",
+        "raw float64 out",
+        f"""gpuspike::single_taus<T>(
+            i, n_parts, n_replica, {_LAYER_PASSED}, &neurons[0], &t_in[0], &weights[0], {delays}, &gate[0],
+            &share[0], &out[0])""",
+    )
+
 
 SINGLE_LEARN = Elementwise(
     "gpuspike_single_learn",
@@ -102,11 +125,48 @@ OVER_SAMPLES = Elementwise(
     total[i] = sum""",
 )
 
+OVER_PARTS = Elementwise(
+    "gpuspike_over_parts",
+    "int32 n_parts, int64 size, raw float64 parts",
+    "float64 total",
+    """double sum = 0.0;
+    for (int part = 0; part < n_parts; ++part) sum += parts[part * size + i];
+    total = sum""",
+)
+
+OVER_INPUTS = Elementwise(
+    "gpuspike_over_inputs",
+    "int32 n_pre, int32 n_post, raw T weights, raw T grad",
+    "raw float64 total",
+    """double sum = 0.0;
+    for (long long k = 0, at = i / n_post * n_pre * n_post + i % n_post; k < n_pre; ++k, at += n_post) {
+        sum += double(weights[at]) * double(grad[at]);
+    }
+    total[i] = sum""",
+)
+
+NEURONS = Elementwise(
+    "gpuspike_neurons",
+    "raw float64 tau_mem, raw float64 tau_syn, raw float64 span, raw float64 capacitance",
+    "T per_drive, T spans, T capacitances, raw float64 taus, raw float64 rows",
+    """per_drive = T(1.0 / (capacitance[i] * span[i]));
+    spans = T(span[i]);
+    capacitances = T(capacitance[i]);
+    taus[2 * i] = rows[4 * i] = tau_mem[i];
+    taus[2 * i + 1] = rows[4 * i + 1] = tau_syn[i];
+    rows[4 * i + 2] = span[i];
+    rows[4 * i + 3] = capacitance[i]""",
+)
+
 SINGLE = (
-    *(make(flag) for make in (single_kernel, slope_kernel) for flag in (False, True)),
-    SINGLE_TERMS, SINGLE_LEARN, SINGLE_SUM, SINGLE_TIMES, OVER_SAMPLES, WAKE_SINGLE,
+    *(
+        make(flag)
+        for make in (single_kernel, slope_kernel, terms_kernel, taus_kernel)
+        for flag in (False, True)
+    ),
+    SINGLE_LEARN, SINGLE_SUM, SINGLE_TIMES, OVER_SAMPLES, OVER_PARTS, OVER_INPUTS, NEURONS, WAKE_SINGLE,
 )  # fmt: skip
-"""What layers with delays need beside the kernels of any layer."""
+"""What layers with delays, or with constants that are learnt, need beside the kernels of any layer."""
 
 PART_SAMPLES = 16
 """Fewest samples over which a thread sums the gradient of a synapse with a delay of its own."""
@@ -114,7 +174,15 @@ PART_SAMPLES = 16
 PART_SYNAPSES = 1 << 17
 """Threads that fill a large device with such sums."""
 
+MOST_TAUS_PARTS = 64
+"""Parts of a batch for the sums of time constants: all inputs of a sample are one thread's."""
+
 
 def learnt_parts(n_pre: int, n_post: int, n_batch: int) -> int:
     """Parts that the batch is cut into for them; replicas have no say, as in `gradient_parts`."""
     return max(1, min(PART_SYNAPSES // max(n_pre * n_post, 1), n_batch // PART_SAMPLES))
+
+
+def taus_parts(n_post: int, n_batch: int) -> int:
+    """Parts that the batch is cut into for the gradients of time constants; likewise."""
+    return max(1, min(MOST_TAUS_PARTS, n_batch, PART_SYNAPSES // max(n_post, 1)))

@@ -91,9 +91,8 @@ class Pull(NamedTuple):
         seen, pull = (cupy.empty(state.t_cross.shape, call.dtype) for _ in range(2))
         if not seen.size:
             return state, grad
-        spans = np.broadcast_to(np.asarray(self.span, np.float64), (call.n_replica, call.n_post))
         rule = places, int(self.is_last)
-        numbers = constant(spans, np.float64), self.share, self.labels
+        numbers = self._spans((call.n_replica, call.n_post)), self.share, self.labels
         if synaptic is not None:
             layer = Layer.of(t_in, w, synaptic, neuron)
             for n_pairs, sizes, *room in layer.parts():
@@ -112,6 +111,12 @@ class Pull(NamedTuple):
             )  # fmt: skip
         heard = state.t_seen if convolution is None else state.seen  # of which the pools have the earliest
         return state._replace(t_cross=seen, slope=pull, t_seen=heard), grad
+
+    def _spans(self, shape: tuple[int, int]) -> Array:
+        """The neurons' own, where kernels read them."""
+        if isinstance(self.span, lazy.Later):
+            return lazy.later(self.span, shape).now("span")
+        return constant(np.broadcast_to(np.asarray(self.span, np.float64), shape), np.float64)
 
     def follow(self, t_out: Array, silent: Array, first: int) -> None:
         """Remembers which share of the batch each neuron was asleep for, in `share`.

@@ -19,7 +19,7 @@ from gpuspike.neuron import LIF
 
 Array = NDArray[Any]
 
-peaks, over_samples = _peaks, on_host.over_samples
+peaks, over_samples, over_inputs = _peaks, on_host.over_samples, on_host.over_inputs
 
 _NODES, _SHARES = (0.5 * x for x in np.polynomial.legendre.leggauss(100))
 
@@ -52,7 +52,7 @@ def slopes(
 def learn(
     t_in: Array,
     weights: Array,
-    delays: Array | None,
+    delays: Array,
     neuron: LIF,
     t_out: Array,
     slope: Array,
@@ -60,11 +60,9 @@ def learn(
     *,
     active: NDArray[np.bool_],
     max_weight_grad: float,
-    with_taus: bool = True,
-) -> tuple[Array, Array, Array]:
-    """Gradients of weights, of delays, and of the logarithms of tau_mem and tau_syn."""
+) -> tuple[Array, Array]:
+    """Gradients of weights and of delays."""
     weights_grad, delays_grad = np.zeros(weights.shape), np.zeros(weights.shape)
-    taus = np.zeros((2, len(weights), weights.shape[2]))
     for r, j, one in each(neuron, weights):
         if not active[r]:
             continue
@@ -72,8 +70,27 @@ def learn(
         own, at, steep, grad = (a[r, None, :, j, None] for a in (weights, t_out, slope, t_out_grad))
         by_time, by_weight = reference.first_spikes_vjp(arriving, own, one, at, grad, max_weight_grad, steep)
         weights_grad[r, :, j], delays_grad[r, :, j] = by_weight[0, :, 0], by_time[0].sum(axis=0)
-        if not with_taus:
+    return weights_grad.astype(weights.dtype), delays_grad
+
+
+def taus_grad(
+    t_in: Array,
+    weights: Array,
+    delays: Array | None,
+    neuron: LIF,
+    t_out: Array,
+    slope: Array,
+    t_out_grad: Array,
+    *,
+    active: NDArray[np.bool_],
+) -> Array:
+    """Gradients of the logarithms of tau_mem and tau_syn."""
+    taus = np.zeros((2, len(weights), weights.shape[2]))
+    for r, j, one in each(neuron, weights):
+        if not active[r]:
             continue
+        arriving = _arriving(t_in, delays, r, j)
+        own, at, steep, grad = (a[r, None, :, j, None] for a in (weights, t_out, slope, t_out_grad))
         heard = (steep[0] > 0) & np.isfinite(at[0])
         share = np.where(heard, grad[0], 0.0) / np.where(heard, steep[0], 1.0)
         causal = (arriving[0] < at[0]) & heard
@@ -82,7 +99,7 @@ def learn(
         for k, (rate, other) in enumerate(((mem, syn), (syn, mem))):
             by_rate = bend(past, rate, other) / float(one.capacitance)
             taus[k, r, j] = float((share * rate * by_rate * own[0, :, 0]).sum())
-    return weights_grad.astype(weights.dtype), delays_grad, taus
+    return taus
 
 
 def times_grad(

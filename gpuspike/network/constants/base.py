@@ -21,9 +21,12 @@ class TrainedConstant(ABC):
 
     Attributes:
         NEEDS_TAUS: whether its gradient needs those by the time constants, which take a pass of their own.
+        DEVICE: whether it is learnt on a device too. Then its methods take arrays that are computed later, of
+            free numbers, of constants, and in what is found: `kernels.cuda.lazy` says what these can.
     """
 
     NEEDS_TAUS: ClassVar[bool] = False
+    DEVICE: ClassVar[bool] = False
 
     @staticmethod
     @abstractmethod
@@ -39,5 +42,6 @@ class TrainedConstant(ABC):
             free: (n_replica, n_post);  model: as for `neuron`.
             neuron: those whose spikes the gradient is of: on a chip, with what it makes of the constant.
             weights: (n_replica, n_pre, n_post), that these neurons got.
-            found: gradients of those weights and, where it NEEDS_TAUS, of the neurons' time constants.
+            found: gradients of those weights, `by_scale` and, where it NEEDS_TAUS, of the neurons' time
+                constants.
         """

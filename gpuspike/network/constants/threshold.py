@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ class Threshold(TrainedConstant):
         dL/d log(threshold - leak) = -sum_i w_i dL/dw_i
     """
 
+    DEVICE: ClassVar[bool] = True
+
     @staticmethod
     def neuron(model: LIF, free: Array) -> LIF:
         """See `TrainedConstant.neuron`."""
@@ -32,6 +34,8 @@ class Threshold(TrainedConstant):
     @staticmethod
     def gradient(free: Array, model: LIF, neuron: LIF, weights: Array, found: Pulled) -> Array:
         """See `TrainedConstant.gradient`."""
+        del weights
+        assert found.by_scale is not None
         # On a chip the span is another one; the way from the free number to it is the model's.
-        share = np.asarray(model.span) * np.exp(free.astype(np.float64)) / np.asarray(neuron.span)
-        return -share * np.einsum("rij,rij->rj", weights, found.weights, dtype=np.float64)
+        share = np.exp(free.astype(np.float64)) * model.span / neuron.span
+        return -share * found.by_scale

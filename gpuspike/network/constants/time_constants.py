@@ -23,6 +23,7 @@ class TauMem(TrainedConstant):
     """
 
     NEEDS_TAUS: ClassVar[bool] = True
+    DEVICE: ClassVar[bool] = True
 
     @staticmethod
     def neuron(model: LIF, free: Array) -> LIF:
@@ -46,6 +47,7 @@ class TauSyn(TrainedConstant):
     """The synapses', likewise."""
 
     NEEDS_TAUS: ClassVar[bool] = True
+    DEVICE: ClassVar[bool] = True
 
     @staticmethod
     def neuron(model: LIF, free: Array) -> LIF:
@@ -62,4 +64,4 @@ class TauSyn(TrainedConstant):
 def _by_logarithm(found: Pulled, row: int, tau: Any, free: Array, there: Any) -> Array:
     """On a chip the time constant is another one; the way from the free number to it is the model's."""
     assert found.taus is not None
-    return found.taus[row] * (tau * np.exp(free.astype(np.float64)) / np.asarray(there))
+    return np.exp(free.astype(np.float64)) * tau / there * found.taus[row]
