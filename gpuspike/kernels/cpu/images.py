@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,65 +33,116 @@ def shift_image(image, shift, row, column, out):
         out[i] = image[i]
 
 
-@njit(error_model="numpy")
-def _field_line(first, of_row, of_column, y, middle, field, basis, line, origins):
-    """Rows or columns that the pixels of row y come from."""
-    side, knots = basis.shape
-    start = first + of_row * (y - middle)
-    for x in range(side):
-        origins[x] = start + of_column * (x - middle)
-    for j in range(knots):
-        line[j] = 0.0
-    for i in range(knots):
-        for j in range(knots):
-            line[j] += basis[y, i] * field[i * knots + j]
-    for j in range(knots):
-        for x in range(side):
-            origins[x] += basis[x, j] * line[j]
+LINE = 32
+"""Pixels of a row are computed so many at a time, with nobody's behind them: what is left of fewer would go one by one."""
+
+
+class WarpRoom(NamedTuple):
+    """What `warp_image` needs beside the images, once for many of them. A line has room for whole times `LINE` pixels.
+
+    Attributes:
+        levels: ((side + 2)^2,) of the pixels, with a frame of zeros.
+        basis: (n_knots, n_line) share of each control point in a row or column;  lines: of the same shape.
+        origins: (2, n) rows and columns that pixels come from, then how far these are behind whole ones.
+        corners: (4, n) levels around each;  where: (n,) numbers of the first of them, then pixel levels.
+    """
+
+    levels: NDArray[np.float64]
+    basis: NDArray[np.float64]
+    lines: NDArray[np.float64]
+    origins: NDArray[np.float64]
+    corners: NDArray[np.float64]
+    where: NDArray[np.int32]
 
 
 @njit(error_model="numpy")
 def warp_room(warp):
-    """What `warp_image` needs beside the images, once for many of them; nothing where there is no warp."""
-    if warp is None:
-        return np.zeros((0, 0)), np.empty((3, 0))
-    side, knots = warp.basis.shape
-    return np.zeros((side + 2, side + 2)), np.empty((3, max(side, knots)))
+    """The room for a warp; nothing where there is none."""
+    side, knots = (0, 0) if warp is None else warp.basis.shape
+    n_line = (side + LINE - 1) // LINE * LINE
+    n = side * side + n_line
+    room = WarpRoom(
+        np.zeros((side + 2) * (side + 2)), np.zeros((knots, n_line)), np.empty((knots, n_line)), np.empty((2, n)),
+        np.empty((4, n)), np.empty(n, np.int32),
+    )  # fmt: skip
+    if warp is not None:
+        for j in range(knots):
+            for x in range(side):
+                room.basis[j, x] = warp.basis[x, j]
+    return room
 
 
 @njit(error_model="numpy")
-def warp_image(image, warp, numbers, levels, lines, out):
+def _origins(first, of_row, of_column, field, side, basis, lines, origins):
+    """Rows or columns that pixels come from."""
+    knots, n_line = basis.shape
+    middle = (side - 1) / 2
+    for j in range(knots):
+        line = lines[j]
+        line[:] = 0.0
+        for i in range(knots):
+            share, row = field[i * knots + j], basis[i]
+            for y in range(n_line):
+                line[y] += row[y] * share
+    for y in range(side):
+        own = origins[y * side : y * side + n_line]
+        start = first + of_row * (y - middle)
+        for x in range(n_line):
+            own[x] = start + of_column * (x - middle)
+        j = 0
+        while j + 4 <= knots:  # what is added waits for what was: so many at a time, in their order
+            a, b, c, d = lines[j, y], lines[j + 1, y], lines[j + 2, y], lines[j + 3, y]
+            by_a, by_b, by_c, by_d = basis[j], basis[j + 1], basis[j + 2], basis[j + 3]
+            for x in range(n_line):
+                own[x] = (((own[x] + by_a[x] * a) + by_b[x] * b) + by_c[x] * c) + by_d[x] * d
+            j += 4
+        for k in range(j, knots):
+            share, row = lines[k, y], basis[k]
+            for x in range(n_line):
+                own[x] += row[x] * share
+
+
+@njit(error_model="numpy")
+def warp_image(image, warp, numbers, room, out):
     """An image, warped, see `training.augmentation.RandomWarp`; what stands behind it stays.
 
     Args:
-        numbers: of this image, as `RandomWarp.draw` says.
-        levels: (side + 2, side + 2), with a frame of zeros, and lines: (3, max(side, knots)): see `warp_room`.
+        numbers: of this image, as `RandomWarp.draw` says;  room: `WarpRoom`.
     """
-    basis, times, dark, per_level = warp.basis, warp.times, warp.dark, warp.per_level
-    side, knots = basis.shape
-    middle, n_knots = (side - 1) / 2, knots * knots
+    times, dark, per_level = warp.times, warp.dark, warp.per_level
+    side, knots = warp.basis.shape
+    n, n_knots, frame = side * side, knots * knots, side + 2
+    levels, basis, lines, where = bare(room.levels), bare(room.basis), bare(room.lines), bare(room.where)
+    origins, corners = bare(room.origins), bare(room.corners)
     for y in range(side):
+        row, own = image[y * side : (y + 1) * side], levels[(y + 1) * frame + 1 : (y + 2) * frame - 1]
         for x in range(side):
-            t = np.float64(image[y * side + x])
-            levels[y + 1, x + 1] = (dark - t) * per_level if t < math.inf else 0.0
+            t = np.float64(row[x])
+            own[x] = (dark - t) * per_level if t < math.inf else 0.0
     of_rows, of_columns = numbers[6 : 6 + n_knots], numbers[6 + n_knots : 6 + 2 * n_knots]
-    line, rows, columns = lines[0], lines[1], lines[2]
-    for y in range(side):
-        _field_line(numbers[0], numbers[2], numbers[3], y, middle, of_rows, basis, line, rows)
-        _field_line(numbers[1], numbers[4], numbers[5], y, middle, of_columns, basis, line, columns)
-        for x in range(side):
-            row, column = rows[x], columns[x]
-            if not (-1.0 < row < side and -1.0 < column < side):
-                out[y * side + x] = times[0]
-                continue
-            above, before = math.floor(row), math.floor(column)
-            down, right = row - above, column - before
-            i, j = int(above) + 1, int(before) + 1
-            upper = levels[i, j] + right * (levels[i, j + 1] - levels[i, j])
-            lower = levels[i + 1, j] + right * (levels[i + 1, j + 1] - levels[i + 1, j])
-            level = math.floor(upper + down * (lower - upper) + 0.5)
-            out[y * side + x] = times[min(max(level, 0), 255)]
-    for i in range(side * side, out.size):
+    rows, columns = origins[0], origins[1]
+    _origins(numbers[0], numbers[2], numbers[3], of_rows, side, basis, lines, rows)
+    _origins(numbers[1], numbers[4], numbers[5], of_columns, side, basis, lines, columns)
+    for m in range(n):
+        row, column = rows[m], columns[m]
+        is_inside = (row > -1.0) & (row < side) & (column > -1.0) & (column < side)
+        row, column = row if is_inside else -1.0, column if is_inside else -1.0  # the frame's first corner
+        above, before = np.floor(row), np.floor(column)
+        rows[m], columns[m] = row - above, column - before
+        where[m] = np.int32((above + 1.0) * frame + (before + 1.0))
+    for m in range(n):
+        k = np.uint64(where[m])
+        below = k + np.uint64(frame)
+        corners[0, m], corners[1, m] = levels[k], levels[k + np.uint64(1)]
+        corners[2, m], corners[3, m] = levels[below], levels[below + np.uint64(1)]
+    a, b, c, d = corners[0], corners[1], corners[2], corners[3]
+    for m in range(n):
+        upper, lower = a[m] + columns[m] * (b[m] - a[m]), c[m] + columns[m] * (d[m] - c[m])
+        level = np.floor(upper + rows[m] * (lower - upper) + 0.5)
+        where[m] = np.int32(min(max(level, 0.0), 255.0))
+    for m in range(n):
+        out[m] = times[np.uint64(where[m])]
+    for i in range(n, out.size):
         out[i] = image[i]
 
 
@@ -99,15 +151,14 @@ def _warp_job(control, is_caller, n_tasks, n_pieces, t_in, warp, every):
     """`warp_image` of all samples, in place; see `warp`."""
     enter(control, is_caller)
     n_batch, n_pixels = t_in.shape[1], len(warp.basis) ** 2
-    levels, lines = warp_room(warp)
-    room = np.empty((2, n_pixels), t_in.dtype)
-    old, new = bare(room)[0], bare(room)[1]
+    room, images = warp_room(warp), np.empty((2, n_pixels), t_in.dtype)
+    old, new = bare(images)[0], bare(images)[1]
     for task in tasks(control, n_tasks, n_pieces):
         r, b = task // n_batch, task % n_batch
         image = t_in[r, b]
         for i in range(n_pixels):
             old[i] = image[every * i]
-        warp_image(old, warp, warp.numbers[r, b], levels, lines, new)
+        warp_image(old, warp, warp.numbers[r, b], room, new)
         for i in range(n_pixels):
             image[every * i] = new[i]
         if every == 2:
@@ -115,7 +166,7 @@ def _warp_job(control, is_caller, n_tasks, n_pieces, t_in, warp, every):
                 t = np.float64(new[i])
                 level = math.floor((warp.dark - t) * warp.per_level + 0.5) if t < math.inf else 0
                 image[2 * i + 1] = warp.times[255 - min(max(level, 0), 255)]
-    keep(room)
+    keep((room, images))
     return leave(control, is_caller, n_pieces)
 
 

@@ -56,11 +56,11 @@ def _present(r, b0, b1, when, data, shift, warp, noise, room, words, numbers):
     source, known, samples = data.source, data.known, data.order[r, when.first : when.first + b1]
     corners = shift.corners
     t_in, orders, std, seed = room.t_in[r], room.order[r], noise.std, noise.seeds[r]
-    levels, lines = warp_room(warp)
+    to_warp = warp_room(warp)
     for b in range(b0, b1):
         sample, times = samples[b], t_in[b]
         if warp is not None:
-            warp_image(source[sample], warp, warp.numbers[r, b], levels, lines, times)
+            warp_image(source[sample], warp, warp.numbers[r, b], to_warp, times)
         elif corners.shape[0] > 0:
             shift_image(source[sample], shift, corners[r, 0, b], corners[r, 1, b], times)
         else:
