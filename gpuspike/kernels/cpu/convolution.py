@@ -109,6 +109,7 @@ def _forward_job(
         sort_row(times, in_order, space)
         n_image, known = image_spikes(times, in_order, told, c.tau_slow, image)
         n_blank, first_blank, blank_time, n_slab, n_band, n_strip = 0, -1, 0.0, 0, 0, 0
+        of_sample, slope_of_sample = t_cross[r, b], slope[r, b]
         n = 0
         for p in range(n_positions):
             y, x = p // sizes.grid_columns, p % sizes.grid_columns
@@ -138,9 +139,12 @@ def _forward_job(
                 solve_prepared(
                     order, weights[r], nothing, 0, n_vectors, mode, c, events, prepared, None, cross[:n], rises[:n],
                 )  # fmt: skip
-                for m in range(n):
-                    for j in range(n_maps):  # an assignment of rows takes longer than short ones' copying
-                        t_cross[r, b, place[m], j], slope[r, b, place[m], j] = cross[m, j], rises[m, j]
+                for m in range(np.uint64(n)):  # which spares asking whether numbers are negative
+                    p_of = np.uint64(place[m])
+                    for j in range(
+                        np.uint64(n_maps)
+                    ):  # an assignment of rows takes longer than short ones' copying
+                        of_sample[p_of, j], slope_of_sample[p_of, j] = cross[m, j], rises[m, j]
                 n = 0
         for m in range(n_blank):
             t_cross[r, b, blank[m]], slope[r, b, blank[m]] = (

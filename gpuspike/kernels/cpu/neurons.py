@@ -128,10 +128,11 @@ def solve_stopped(
     # room for; of a wide one a sample's, and where most of its neurons stop all of them, in order, which vectorises
     # (those that never stopped come out silent).
     n_most = (max(n_used, AT_ONCE) + WHOLE - 1) // WHOLE * WHOLE
-    samples, lanes = np.empty(n_most, np.int32), np.empty(n_most + 1, np.int32)
-    start, gap, v = np.empty(n_most), np.empty(n_most), np.empty(n_most)
-    pull, delay, slope = np.empty(n_most), np.empty(n_most), np.empty(n_most)
-    a, x, high = np.empty(n_most), np.empty(n_most), np.empty(n_most)
+    room, numbers = np.empty((9, n_most)), np.empty((3, n_most + WHOLE), np.int32)
+    start, gap, v = bare(room)[0], bare(room)[1], bare(room)[2]
+    pull, delay, slope = bare(room)[3], bare(room)[4], bare(room)[5]
+    a, x, high = bare(room)[6], bare(room)[7], bare(room)[8]
+    samples, lanes, again = bare(numbers)[0], bare(numbers)[1], bare(numbers)[2:]
     n_stops = np.int64(0)
     for sample in range(n_samples):
         n_events = np.int32(events[sample, COUNT])
@@ -157,15 +158,16 @@ def solve_stopped(
                 continue
         while n_stops > 0:
             if in_order:
-                for m in range(n_stops):
-                    has_stopped = count[sample, m] < n_events
-                    k = np.uint64(max(min(count[sample, m], n_events - np.int32(1)), np.int32(0)))
-                    start[m], gap[m] = times[sample, k], times[sample, k + np.uint64(1)]
-                    a[m] = growth[sample, k] if has_stopped else math.inf  # which makes the sums 0
-                    x[m] = position[sample, k]
-                    pull[m], v[m] = p[sample, m], q[sample, m]
+                b, end = np.uint64(sample), np.uint32(n_events)
+                growth[b, n_events], position[b, n_events] = math.inf, 0.0  # whoever never stops: sums of 0
+                for m in range(np.uint64(n_stops)):
+                    k = np.uint64(min(np.uint32(count[b, m]), end))
+                    start[m], gap[m] = times[b, k], times[b, k + np.uint64(1)]
+                    a[m], x[m] = growth[b, k], position[b, k]
+                for m in range(np.uint64(n_stops)):
+                    pull[m], v[m] = p[b, m], q[b, m]
                     if factor is not None:
-                        high[m] = factor[sample, m]
+                        high[m] = factor[b, m]
             else:
                 for m in range(n_stops):
                     b, j = np.uint64(samples[m]), np.uint64(lanes[m])
@@ -215,25 +217,34 @@ def solve_stopped(
                 start[m] += delay[m]
                 n_missed += 1 if delay[m] == math.inf else 0
             if in_order:
-                for m in range(n_stops):
-                    t_cross[sample, base + m], slope_out[sample, base + m] = start[m], slope[m]
+                b = np.uint64(sample)
+                for m in range(np.uint64(n_stops)):
+                    t_cross[b, np.uint64(base) + m], slope_out[b, np.uint64(base) + m] = start[m], slope[m]
             else:
                 for m in range(n_stops):
                     b, j = np.uint64(samples[m]), np.uint64(base + lanes[m])
                     t_cross[b, j], slope_out[b, j] = start[m], slope[m]
             n_before, n_stops = n_stops, np.int64(0)  # a plain 0 has what follows compiled for 0 too
             if n_missed > 0:
-                for m in range(n_before):
-                    b, j = (np.int32(sample), np.int32(m)) if in_order else (samples[m], lanes[m])
-                    samples[n_stops], lanes[n_stops] = b, j
-                    b, j = np.uint64(b), np.uint64(j)
-                    n_stops += 1 if (delay[m] == math.inf) & (count[b, j] + 1 < events[b, COUNT]) else 0
+                if in_order:
+                    for m in range(np.uint64(n_before)):
+                        own = count[np.uint64(sample), m]
+                        again[np.uint64(0), m] = own if delay[m] == math.inf else n_events
+                    last = n_events - np.int32(1)  # one who stops there meets no event any more
+                    n_stops = _stopped(again, 0, n_before, np.int32(0), last, lanes, n_stops)
+                    samples[:n_stops] = sample
+                else:
+                    for m in range(n_before):
+                        b, j = samples[m], lanes[m]
+                        samples[n_stops], lanes[n_stops] = b, j
+                        b, j = np.uint64(b), np.uint64(j)
+                        n_stops += 1 if (delay[m] == math.inf) & (count[b, j] + 1 < events[b, COUNT]) else 0
                 n_stops = next_stops(
                     n_stops, samples, lanes, base, count, p, q, times, order, events, starts, growth, position,
                     coefficients, all_inputs, weights, factor, mode, tau_slow, tau_fast, rate,
                 )  # fmt: skip
             in_order = False
-    keep((stops, prepared))
+    keep((stops, prepared, room, numbers))
 
 
 @njit(error_model="numpy")
