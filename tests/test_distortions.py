@@ -531,6 +531,46 @@ class Coarse(Distortion):
         return (np.rint(delays / self.coarse) * self.coarse).astype(delays.dtype)
 
 
+@dataclass(frozen=True)
+class Late(Distortion):
+    """Limits delays while it draws, where it might say so in `hold`."""
+
+    scope: ClassVar[str] = NO_CHANCE
+
+    late: float = spread(time=True)
+
+    def draw(self, silicon: Any, substrate: Any) -> None:
+        del substrate
+        if silicon.held_delays is not None:
+            silicon.held_delays = silicon.held_delays.map(lambda _, delays: np.minimum(delays, self.late))
+
+
+def test_a_distortion_that_limits_delays_while_it_draws_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    borrow(monkeypatch)
+    DISTORTIONS.add("late", Late)
+    net = gs.Network([4, 3], delays="axonal", backend="cpu").on(gs.Chip("ideal", late=0.3))
+    gs.fit(net, np.ones((5, 4)), np.zeros(5, int), epochs=1, batch_size=5)
+    assert net.machine.layers[0].delays.axonal.max() > 0.3
+    assert net.machine.chip.held_delays[0].axonal.max() == 0.3
+
+
+@pytest.mark.parametrize("kind", ["axonal", "dendritic", "synaptic"])
+def test_what_a_user_s_distortion_makes_keeps_the_network_s_type(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    borrow(monkeypatch)
+    monkeypatch.setattr(
+        Coarse, "hold", lambda self, delays: np.minimum(delays.astype(np.float64), self.coarse)
+    )
+    monkeypatch.setattr(Coarse, "program", lambda _, weights, layer: weights.astype(np.float64))
+    DISTORTIONS.add("coarse", Coarse)
+    rng = np.random.default_rng(0)
+    net = gs.Network([4, 3], seed=1, delays=kind, backend="cpu", dtype=np.float32)
+    net = net.on(gs.Chip("ideal", coarse=0.25))
+    gs.fit(net, rng.uniform(0.0, 2.0, (5, 4)), rng.integers(3, size=5), epochs=1, batch_size=5)
+    assert net.machine.chip.held_delays[0].items().__next__()[1].dtype == np.float32
+
+
 def test_a_user_s_distortion_may_say_what_is_held_of_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     borrow(monkeypatch)
     DISTORTIONS.add("coarse", Coarse)

@@ -52,8 +52,8 @@ class Delays:
     def synapses(self, weights: Array) -> Array:
         """The synaptic delays, one for each weight: a network on many chips has one set for all."""
         assert self.synaptic is not None
-        same = self.synaptic.shape == weights.shape
-        return self.synaptic if same else np.broadcast_to(self.synaptic, weights.shape)
+        same = self.synaptic.shape == weights.shape  # kernels take no array that only looks like many
+        return self.synaptic if same else np.broadcast_to(self.synaptic, weights.shape).copy()
 
     def to(self, place: Callable[[Array], Array]) -> Delays:
         """The same where kernels compute, see `Kernels.place`."""

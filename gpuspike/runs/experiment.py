@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -25,7 +26,7 @@ from gpuspike.kernels import load
 from gpuspike.kernels.cuda import graph as cuda_graph
 from gpuspike.kernels.limits import largest_sum
 from gpuspike.network.calibration import SAMPLES, calibrated
-from gpuspike.network.delays import learnt
+from gpuspike.network.delays import kinds_of, learnt, name_of, shape
 from gpuspike.network.initial import from_fan_in
 from gpuspike.network.layers import LayerInput, Moment
 from gpuspike.network.network import Architecture, Machine
@@ -180,7 +181,8 @@ def chip_bytes_on_device(config: Config, network: Architecture, substrate: Subst
     """What emulated chips keep in a device's memory: all that they may have, whatever is on.
 
     Of a synapse error, gain, stuck weight and factor of the gradient, and the weight as it is held and as it
-    comes, of a convolution for each use of one, by position twice more, with its gradient likewise. Where
+    comes, of a convolution for each use of one, by position twice more, with its gradient likewise; and what
+    delays have been drawn to be off by. Where
     each step has a chip of its own, the one that is examined stands beside it.
     """
     if substrate.ideal:
@@ -189,7 +191,14 @@ def chip_bytes_on_device(config: Config, network: Architecture, substrate: Subst
     for layer in network.layers:
         copies = 2 if layer.convolution is None else 6
         n_bytes += config.replicas * layer.n_pre * layer.n_neurons * (4 * 8 + copies * real)
+        sizes = config.replicas, layer.n_pre, layer.n_post
+        n_bytes += sum(8 * math.prod(shape(kind, *sizes)) for kind in kinds_of(config.model.delays))
     return (2 if config.substrate.new_chip is NewChip.step else 1) * n_bytes
+
+
+def own_inputs(substrate: Substrate, trained: Sequence[str]) -> bool:
+    """Whether each replica gets the inputs of all at times of its own."""
+    return bool(substrate.doing("arrive")) or name_of("axonal") in trained
 
 
 def _evaluated_together(
@@ -212,8 +221,9 @@ def _evaluated_together(
 
     def held(n_replica: int, training: bool, device: int | None = None) -> int:
         share = replace(config, replicas=n_replica)
-        presented = rule.batch_size * rule.trials
-        numbers = memory.learnt_bytes(network.layers, trained, presented, dtype, n_replica)
+        presented = rule.batch_size * rule.trials if training else 0
+        passed = presented, rule.evaluation_batch_size, dtype, n_replica
+        numbers = memory.learnt_bytes(network.layers, trained, *passed)
         return memory.fit_device(
             [(layer.n_pre, layer.n_post) for layer in network.layers],
             rule.batch_size,
@@ -223,7 +233,7 @@ def _evaluated_together(
             chip_bytes=chip_bytes_on_device(share, network, substrate) + numbers,
             on_chip=not substrate.ideal,
             places=[layer.n_places for layer in network.layers],
-            shared_input=not substrate.doing("arrive"),
+            shared_input=not own_inputs(substrate, trained),
             training=training,
             trials=rule.trials,
             trained=trained,

@@ -23,7 +23,7 @@ from gpuspike.kernels.constants import GROUPS_FROM
 from gpuspike.kernels.cuda import single as cuda_single
 from gpuspike.kernels.cuda import source as cuda_source
 from gpuspike.kernels.cuda import step as cuda_step
-from gpuspike.kernels.cuda.single_source import MOST_TAUS_PARTS, PART_SYNAPSES
+from gpuspike.kernels.cuda.single_source import MOST_TAUS_PARTS, learnt_parts
 from gpuspike.network.constants import TRAINED
 from gpuspike.network.delays import DELAYS, shape
 from gpuspike.network.layers import Layer
@@ -251,31 +251,42 @@ ROOM = 0.9
 
 
 def learnt_bytes(
-    layers: Sequence[Layer], trained: Sequence[str], presented: int, dtype: DTypeLike, n_replica: int
+    layers: Sequence[Layer],
+    trained: Sequence[str],
+    presented: int,
+    n_evaluated: int,
+    dtype: DTypeLike,
+    n_replica: int,
 ) -> int:
     """What layers that learn more than weights keep in a device's memory, or take there for a while, for it.
 
-    Of a delay, beside its free number and what the optimiser keeps, itself and two gradients; where synapses
-    have delays also sums over parts of a batch, what the gradients need of each spike, and room for events.
-    Of constants the weights over the threshold, and for time constants as much of each spike.
+    Of a delay, beside its free number and what the optimiser keeps, itself and two gradients; of axonal ones
+    inputs as they arrive, and as the first layer's they have a gradient; where synapses have delays also sums
+    over parts of a batch, what the gradients need of each spike, and room for events. Of constants the
+    weights over the threshold, and for time constants as much of each spike.
 
     Args:
-        trained: names of constants and of delays;  presented: samples of a step.
+        trained: names of constants and of delays.
+        presented: samples of a step, 0 where nothing is trained;  n_evaluated: of a pass of an evaluation.
     """
     real, n_bytes = np.dtype(dtype).itemsize, 0
     kinds = [DELAYS[name] for name in trained if name in DELAYS]
     constants = [TRAINED[name] for name in trained if name not in DELAYS]
-    for layer in layers if trained else ():
+    for number, layer in enumerate(layers if trained else ()):
         sizes = n_replica, layer.n_pre, layer.n_post
-        n_synapses = layer.n_pre * layer.n_post
+        n_synapses, n_batch = n_replica * layer.n_pre * layer.n_post, presented * layer.n_places
         n_bytes += sum((2 * real + 8) * math.prod(shape(kind, *sizes)) for kind in kinds)
+        if "axonal" in kinds:
+            n_bytes += n_replica * n_batch * layer.n_pre * (real if number else 2 * real)
         if "synaptic" in kinds:
-            n_bytes += n_replica * 16 * max(PART_SYNAPSES, n_synapses)
-            n_bytes += max(cuda_single.WORKSPACE, 2 * real * n_replica * n_synapses)
+            of_a_sample, longest = 2 * real * n_synapses, max(n_batch, n_evaluated * layer.n_places)
+            n_bytes += min(max(cuda_single.WORKSPACE, of_a_sample), longest * of_a_sample)
+            if presented:
+                n_bytes += 16 * n_synapses * learnt_parts(layer.n_pre, layer.n_post, n_batch)
         if "synaptic" in kinds or any(kind.NEEDS_TAUS for kind in constants):
             n_bytes += 24 * n_replica * presented * layer.n_neurons
         if constants:
-            n_bytes += n_replica * (real * n_synapses + 16 * MOST_TAUS_PARTS * layer.n_post)
+            n_bytes += real * n_synapses + 16 * n_replica * MOST_TAUS_PARTS * layer.n_post
     return n_bytes
 
 

@@ -9,7 +9,13 @@ import numpy as np
 from rich.console import Console
 
 from gpuspike.runs import memory
-from gpuspike.runs.experiment import Experiment, bytes_on_device, chip_bytes_on_device, new_trainer
+from gpuspike.runs.experiment import (
+    Experiment,
+    bytes_on_device,
+    chip_bytes_on_device,
+    new_trainer,
+    own_inputs,
+)
 from gpuspike.runs.rehearsal import prepare_kernels
 from gpuspike.substrate import OnChip
 from gpuspike.training.augmentation import RandomWarp, WithOpposites
@@ -79,7 +85,7 @@ def memory_of(parts: Experiment) -> Memory:
         options |= {"places": [layer.n_places for layer in network.layers]}
     else:
         options |= {"weights_of": [n_pre * n_post for n_pre, n_post in own]}
-    shared = not (on_device and parts.substrate.doing("arrive"))
+    shared = not (on_device and own_inputs(parts.substrate, parts.trained))
     planned = own if on_device else sizes
     step = memory.plan(planned, parts.rule.presented, **options)
     longest = max(len(split.labels) for split in parts.dataset.splits.values())
@@ -118,7 +124,7 @@ def memory_of(parts: Experiment) -> Memory:
             "optimiser": optimiser,
             "emulated chip": chip_bytes_on_device(config, network, parts.substrate),
             "delays and constants, and room for their gradients": memory.learnt_bytes(
-                network.layers, parts.trained, parts.rule.presented, real, replicas
+                network.layers, parts.trained, parts.rule.presented, n_chunk, real, replicas
             ),
             "activations of a step": step.total - weights - optimiser - gradients,
             "gradients of a step": gradients,

@@ -159,7 +159,7 @@ class Silicon:
             return None
         found = delays.map(lambda _, array: self.dice.later(array))
         for distortion in self.distortions:
-            found = found.map(lambda _, array, part=distortion: part.hold(part.as_given(array)))
+            found = found.map(lambda _, array, part=distortion: _cast(part.hold(part.as_given(array)), array))
         return found.map(lambda _, array: computed("held", array))
 
     def delayed(self, delays: Delays | None) -> Silicon:
@@ -368,3 +368,8 @@ class Clock(NamedTuple):
             return self.end
         # As ticks are computed: 3 * 0.1 lies behind 0.3.
         return math.floor(self.end / self.grid + SAME_TICK) * self.grid
+
+
+def _cast(array: Array, like: Array) -> Array:
+    """What a distortion returns, in the type of what it was given."""
+    return array.astype(like.dtype, copy=False)

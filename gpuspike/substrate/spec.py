@@ -172,7 +172,8 @@ class Substrate:
     def programmed(self, weights: Array, layer: int) -> Array:
         """A layer's weights as the chip can hold them: clipped, then rounded; or the same array."""
         for distortion in self._on:
-            weights = distortion.program(distortion.as_given(weights), layer)
+            held = distortion.program(distortion.as_given(weights), layer)
+            weights = held.astype(weights.dtype, copy=False)
         return weights
 
     def check_window(self, window: float, unit: float) -> None:

@@ -207,6 +207,7 @@ class DeviceStep:
                 t_in, full = data.received.t_in, self._rule.presented
                 # Times that no noise moves are sorted once; of a convolution the times of patches would be.
                 same = self._rule.keeps_inputs and self._network.layers[0].convolution is None
+                same = same and not {"axonal", "synaptic"} & set(self._delays)  # which sort for themselves
                 known = self._network.kernels.spike_order(t_in) if same else None
                 self._batches = cuda_step.Batches(
                     t_in, known, data.labels, self._place(order), self._clock, self._seeds, full

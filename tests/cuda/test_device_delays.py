@@ -21,7 +21,9 @@ from gpuspike.kernels.cuda import waking as cuda_waking
 from gpuspike.network.delays import Delays
 from gpuspike.network.plan import Maps
 from gpuspike.neuron import LIF
+from gpuspike.runs import memory
 from gpuspike.runs.experiment import build, new_trainer
+from gpuspike.runs.population import accuracies
 from gpuspike.training.evaluation import Labelled
 
 pytestmark = pytest.mark.usefixtures("cupy")
@@ -329,6 +331,51 @@ def test_a_network_with_delays_goes_on_a_chip() -> None:
     assert nets[0].backend.name == "cuda"
     for one, other in zip(*(net(t_in, layers=True) for net in nets), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_network_with_delays_is_asked_of_many_chips(kind: str) -> None:
+    found = []
+    for backend in ("cuda", "cpu"):
+        asked = [
+            "experiment=yin_yang_bss2_delays",
+            f"model.delays={kind}",
+            "model.hidden=[7]",
+            "dtype=float64",
+        ]
+        (job,) = jobs([*asked, *SMALL[1:], f"backend={backend}"], multirun=False)
+        parts = build(job.config)
+        learnt = new_trainer(parts).parameters
+        data = parts.dataset.splits["test"]
+        one = Labelled(parts.receive(data.features), data.labels)
+        parts, _ = parts.having(learnt, parts.network)
+        found.append(accuracies(parts, learnt.weights, one, 3, 4))
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("constants", [(), ("threshold", "tau_syn")], ids=["", "constants"])
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+def test_memory_is_planned(kind: str, constants: tuple[str, ...]) -> None:
+    setup = Setup(
+        hidden=33, bump_replaces_step=False, n_train=400, batch_size=129, delays=kind, constants=constants
+    )
+    trainer, _ = setup.trained(1)
+    layers, names = trainer.network.layers, trainer.parameters.trained
+    sizes = [(layer.n_pre, layer.n_out) for layer in layers]
+    planned = memory.plan(sizes, 129, 2, np.float64, trained=names)
+    lasting = sum(size for name, size in planned.arrays.items() if name.endswith((" weights", "optimiser")))
+    numbers = memory.learnt_bytes(layers, names, 129, 33, np.float64, 2)
+    small = 2 * 129 * (8 + 8 + 2) + 4096 * len(names)  # labels, losses, flags; constants of a few neurons
+    peak = trainer.step._lane._pool.peak  # type: ignore[attr-defined]
+    assert peak <= planned.total - lasting + small + numbers
+
+
+def test_many_replicas_of_few_synapses_are_planned_as_such() -> None:
+    asked = ["experiment=yin_yang_delays", "replicas=2000", "training.batch_size=50", "dtype=float32"]
+    (job,) = jobs([*asked, "backend=cuda"], multirun=False)
+    parts = build(job.config)
+    needed = memory.learnt_bytes(parts.network.layers, parts.trained, 50, 1000, np.float32, 2000)
+    assert needed < 1 << 29  # sums over three parts of a batch, and twice 128 MiB for events
 
 
 def test_room_for_sums_does_not_depend_on_replicas() -> None:

@@ -237,8 +237,8 @@ def test_a_training_s_memory_is_given_back_on_every_device(tmp_path: Path) -> No
     [
         (["devices=[0,1]"], r"among those of this machine, 0 alone, got \[0,1\]"),
         (
-            ["devices=all", "model.trained=[threshold]"],
-            r"training threshold needs backend=cpu or reference, got devices=all",
+            ["devices=all", "model.trained=[threshold]", "substrate=bss2"],
+            r"training threshold on a chip needs backend=cpu or reference, got devices=all",
         ),
     ],
 )
