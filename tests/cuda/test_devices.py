@@ -85,10 +85,22 @@ def figures(summary: dict[str, Any]) -> Any:
         [*MESSY, "substrate.new_chip=step", "substrate.population=3"],
         ["training.silence=waking", "training.waking=5", "training.max_silent=[0.1,0.05]"],
         ["model.delays=axonal+dendritic+synaptic"],
+        ["model.trained=[threshold,tau_mem,tau_syn]"],
         pytest.param([*MESSY, *DELAYS], marks=pytest.mark.slow),
         [*MESSY, *DELAYS, "substrate.new_chip=step", "substrate.population=3"],
     ],
-    ids=["ideal", "noise", "chip", "exact", "fresh", "waking", "delays", "delays on chips", "delays, fresh"],
+    ids=[
+        "ideal",
+        "noise",
+        "chip",
+        "exact",
+        "fresh",
+        "waking",
+        "delays",
+        "constants",
+        "delays on chips",
+        "delays, fresh",
+    ],
 )
 @pytest.mark.usefixtures("two")
 def test_two_devices_have_the_bits_of_one(given: list[str], tmp_path: Path) -> None:
