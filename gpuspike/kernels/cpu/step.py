@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from gpuspike.kernels.cpu.arrays import cube
+from gpuspike.kernels.cpu.arrays import bare, cube, keep
 from gpuspike.kernels.cpu.backward import (
     backward_piece,
     groups_piece,
@@ -52,10 +52,15 @@ from gpuspike.kernels.cpu.waking import count, listen, wake
 @njit(error_model="numpy", process="first")
 def _present(r, b0, b1, when, data, shift, warp, noise, room, words, numbers):
     """Samples b0 to b1 of a batch of replica r as the first layer gets them."""
-    # Outside of loops: each look into a record counts references, which takes longer than what is done with it.
-    source, known, samples = data.source, data.known, data.order[r, when.first : when.first + b1]
-    corners = shift.corners
-    t_in, orders, std, seed = room.t_in[r], room.order[r], noise.std, noise.seeds[r]
+    # Outside of loops, and bare: each look into a record counts references, and each row of an array, which takes longer
+    # than what is done with it. Whoever has called the job keeps them.
+    source, known, samples = (
+        bare(data.source),
+        bare(data.known),
+        bare(data.order)[r, when.first : when.first + b1],
+    )
+    corners = bare(shift.corners)
+    t_in, orders, std, seed = bare(room.t_in)[r], bare(room.order)[r], noise.std, noise.seeds[r]
     to_warp = warp_room(warp)
     for b in range(b0, b1):
         sample, times = samples[b], t_in[b]
@@ -90,13 +95,8 @@ def _score(r, b0, b1, when, data, told, room, constants, rule):
                 count += np.int32(t == math.inf)
             silent[first + b] = count
     t_out = cube(heard[len(heard) - 1, 1], t_out_grad, n_replica, n_batch, n_class)[r]
-    labels, samples, correct, losses, grads = (
-        data.labels,
-        data.order[r],
-        told.correct[r],
-        told.losses[r],
-        t_out_grad[r],
-    )
+    labels, samples, correct = bare(data.labels), bare(data.order)[r], bare(told.correct)[r]
+    losses, grads = bare(told.losses)[r], bare(t_out_grad)[r]
     for b in range(b0, b1):
         label, answer = labels[samples[first + b]], winner(t_out[b])
         correct[first + b] = answer == label and t_out[b, answer] < math.inf
@@ -224,24 +224,26 @@ def _draw(r, b0, b1, when, chip, tables, n_batch, like):
         factor = cube(chip.layers[layer, FACTOR], like, 1, n_replica, n_post)[0, r]
         lift = cube(at_lift, like, n_replica, n_batch, n_post)[r]
         delay = cube(at_delay, like, n_replica, n_batch, n_post)[r]
-        n_block = (n_post + 3) // 4
-        words, numbers = np.empty((4, n_block), np.uint32), np.empty((4, n_block), np.float32)
+        n_block, seed, std, epoch, batch = (
+            (n_post + 3) // 4,
+            chip.seeds[r],
+            chip.jitter,
+            when.epoch,
+            when.number,
+        )
+        drawn = np.empty((4, n_block), np.uint32), np.empty((4, n_block), np.float32)
+        words, numbers = bare(drawn[0]), bare(drawn[1])
         for b in range(b0, b1):
             lift[b] = 0.0
             if thresholds >= 0:
                 one = like.dtype.type(1.0)
-                jitter_row(
-                    lift[b], n_post, one, False, chip.seeds[r], thresholds, b, when.epoch, when.number, words,
-                    numbers,
-                )  # fmt: skip
+                jitter_row(lift[b], n_post, one, False, seed, thresholds, b, epoch, batch, words, numbers)
             for j in range(n_post):
                 lift[b, j] = lift[b, j] * factor[j] + base[j]
             delay[b] = 0.0
             if delays >= 0:
-                jitter_row(
-                    delay[b], n_post, chip.jitter, False, chip.seeds[r], delays, b, when.epoch, when.number, words,
-                    numbers,
-                )  # fmt: skip
+                jitter_row(delay[b], n_post, std, False, seed, delays, b, epoch, batch, words, numbers)
+        keep(drawn)
 
 
 @njit(error_model="numpy", process="second")
@@ -314,7 +316,8 @@ def step_job(
     t_in = room.t_in
     n_replica, n_batch, _ = t_in.shape
     n_block = (noise.n_jittered + 3) // 4
-    words, numbers = np.empty((4, n_block), np.uint32), np.empty((4, n_block), np.float32)
+    drawn = np.empty((4, n_block), np.uint32), np.empty((4, n_block), np.float32)
+    words, numbers = bare(drawn[0]), bare(drawn[1])
     space = _space(room.backward, t_in)
     n_chunks = (n_batch + samples_per_task - 1) // samples_per_task
     n_sample_pieces = n_replica * n_chunks
@@ -360,4 +363,5 @@ def step_job(
                 piece - n_gathered, when, told, room, constants_and_peaks, updates, rates, rule, wakes, space
             )  # fmt: skip
         finish(control)
+    keep(drawn)
     return leave(control, is_caller, n_pieces)
