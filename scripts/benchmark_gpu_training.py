@@ -99,6 +99,18 @@ CASES = (
         experiment="yin_yang_best",
         inputs=4,
     ),
+    Case(
+        "train 256-246-10, thresholds, batch 50, graph",
+        ("substrate=ideal", "model.trained=[threshold]"),
+        experiment="mnist16_bss2",
+        inputs=256,
+    ),
+    Case(
+        "train 256-246-10, thresholds and time constants, batch 50, graph",
+        ("substrate=ideal", "model.trained=[threshold,tau_mem,tau_syn]"),
+        experiment="mnist16_bss2",
+        inputs=256,
+    ),
     Case("train 256-246-10 on BrainScaleS-2, batch 50, graph", experiment="mnist16_bss2", inputs=256),
 )
 
