@@ -68,6 +68,7 @@ SETUPS = (
         [
             "training.xi=0.07",
             "training.batch_size=50",
+            "training.max_weight_grad=inf",
             "dataset.turned=true",
         ],  # as experiment=yin_yang_unseen
     ),
