@@ -287,8 +287,8 @@ def trained_on_host(trained: Sequence[str], *, on_chip: bool = False) -> str:
         raise ConfigError(f"constants to be trained must be a list of different names, got {trained!r}")
     kinds = {name: TRAINED[name] for name in trained if name not in DELAYS}
     constants = [name for name, kind in kinds.items() if on_chip or not kind.DEVICE]
-    where = " on a chip" if on_chip else ""
-    return f"training {', '.join(constants)}{where}" if constants else ""
+    there = " on a chip" if on_chip else ""
+    return f"training {', '.join(constants)}{there}" if constants else ""
 
 
 def _expected(
