@@ -65,12 +65,7 @@ SETUPS = (
         ["training.epochs=20", "optimizer.learning_rate=0.002"],
         ["optimizer.learning_rate=0.003"],
         0.92,
-        [
-            "training.xi=0.07",
-            "training.batch_size=50",
-            "training.max_weight_grad=inf",
-            "dataset.turned=true",
-        ],  # as experiment=yin_yang_unseen
+        ["training.xi=0.07", "training.batch_size=50"],  # as experiment=yin_yang_unseen
     ),
     Setup(
         "mnist16_bss2",
