@@ -158,10 +158,10 @@ def solve_stopped(
                 continue
         while n_stops > 0:
             if in_order:
-                b, end = np.uint64(sample), np.uint32(n_events)
-                growth[b, n_events], position[b, n_events] = math.inf, 0.0  # whoever never stops: sums of 0
+                b, never = np.uint64(sample), np.uint32(n_events)
+                growth[b, never], position[b, never] = math.inf, 0.0  # which makes the sums 0
                 for m in range(np.uint64(n_stops)):
-                    k = np.uint64(min(np.uint32(count[b, m]), end))
+                    k = np.uint64(min(np.uint32(count[b, m]), never))
                     start[m], gap[m] = times[b, k], times[b, k + np.uint64(1)]
                     a[m], x[m] = growth[b, k], position[b, k]
                 for m in range(np.uint64(n_stops)):
