@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -52,7 +53,8 @@ def draw(
 ) -> dict[str, str]:
     """Figures of the run; where there are replicas, those of single samples show the first.
 
-    On a chip, spike times, decisions and membranes are those of the chip.
+    On a chip, spike times, decisions and membranes are those of the chip. A run that goes on has figures
+    already: new ones take their places together, once all are made.
 
     Returns:
         By the name of each figure that could not be made, the reason: none is worth a trained network.
@@ -83,8 +85,16 @@ def draw(
             features.reshape(-1, *shape), test.labels, decide(t_out), t_out, names
         )
     families, _ = fonts(names)
-    with lazy_matplotlib().rc_context({"font.family": families}):
-        return drawn(figures, folder, alone=parts.backend.name == "cuda")
+    place = folder.with_name(f"{folder.name}.new")
+    try:
+        with lazy_matplotlib().rc_context({"font.family": families}):
+            missing = drawn(figures, place, alone=parts.backend.name == "cuda")
+        for name in figures:
+            if (reason := _moved(place, folder, name)) is not None:
+                missing.setdefault(name, reason)
+        return missing
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def drawn(figures: Mapping[str, Callable[[], Figure]], folder: Path, *, alone: bool = True) -> dict[str, str]:
@@ -125,8 +135,27 @@ def _drawn(make: Callable[[], Figure], folder: Path, name: str) -> str | None:
     try:
         plots.save(make(), folder, name)
     except Exception as error:  # whatever a library, its fonts or a disk come up with
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return _in_words(error)
     return None
+
+
+def _moved(place: Path, folder: Path, name: str) -> str | None:
+    """Why a figure could not take the place of the one before, which goes in any case; None if it could."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ending in plots.ENDINGS:
+            new, old = (where / f"{name}{ending}" for where in (place, folder))
+            if new.exists():
+                new.replace(old)
+            else:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        return _in_words(error)
+    return None
+
+
+def _in_words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _plane(

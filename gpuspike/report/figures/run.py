@@ -57,6 +57,10 @@ STYLE: dict[str, Any] = {
 }
 
 
+ENDINGS = (".pdf", ".png")
+"""Of the files of a figure."""
+
+
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
     """This module's look, as a decorator too; the caller's settings stay as they were."""
@@ -74,7 +78,7 @@ def new_figure(height: float) -> Figure:
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Writes `figure` as folder/name.pdf (vector) and folder/name.png (300 dpi); both paths."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    pdf, png = Path(folder, f"{name}.pdf"), Path(folder, f"{name}.png")
+    pdf, png = (Path(folder, f"{name}{ending}") for ending in ENDINGS)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", NO_GLYPH, UserWarning)
