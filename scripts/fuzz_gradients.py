@@ -47,9 +47,7 @@ def neuron_by_neuron(problems: Problems, t_out: Array, grad: Array) -> Gradients
     delays = np.zeros_like(problems.weights) if problems.delays is None else problems.delays
     given = problems.t_in[None], problems.weights[None], delays[None], problems.neuron, t_out[None]
     slope = kernels.slopes(*given, at_crossing=False)
-    weights, by_delay, _ = kernels.learn(
-        *given, slope, grad[None], active=active, max_weight_grad=np.inf, with_taus=False
-    )
+    weights, by_delay = kernels.learn(*given, slope, grad[None], active=active, max_weight_grad=np.inf)
     times = kernels.times_grad(*given, slope, grad[None], active=active)
     return {"weights": weights[0], "times": times[0], "delays": by_delay[0]}
 

@@ -23,7 +23,7 @@ from gpuspike.training.evaluation import Labelled
 SMALL = [
     "experiment=yin_yang_bss2", "backend=cpu", "model.hidden=[30]", "training.epochs=2",
     "model.weight_mean=[0.3,0.3]",
-    "dataset.n_train=300", "dataset.n_validation=60", "dataset.n_test=60",
+    "dataset.n_train=300", "dataset.n_validation=60", "dataset.n_test=60", "dataset.turned=false",
 ]  # fmt: skip
 THRESHOLDS = ["model.trained=[threshold]", "model.frozen=true"]
 

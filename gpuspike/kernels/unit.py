@@ -100,10 +100,11 @@ class AnyNeurons:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._kernels, name)
 
-    def _times(self, array: Array, factor: NDArray[np.float64] | None) -> Array:
-        if factor is None:
-            return array
-        return computed("scaled", later(self._kernels, array) * self._constant(factor, array.dtype))
+    def _times(self, label: str, array: Array, factor: NDArray[np.float64] | None) -> Array:
+        """`times`, computed now where a device waits with it, under such a name."""
+        if factor is not None:
+            array = later(self._kernels, array) * self._constant(factor, array.dtype)
+        return computed(label, array)
 
     def forward(
         self,
@@ -116,27 +117,28 @@ class AnyNeurons:
     ) -> list[LayerState]:
         """See `Kernels.forward`."""
         units = [unit(neuron, w) for neuron, w in zip(neurons, weights, strict=True)]
-        weights = [
-            computed("weights", self._times(w, one.per_drive)) for w, one in zip(weights, units, strict=True)
-        ]
+        weights = [self._times("weights", w, one.per_drive) for w, one in zip(weights, units, strict=True)]
         states = self._kernels.forward(t_in, order, weights, units, bias_times, trials)
         if trials is not None and not any(trial.slopes for trial in trials):
             return states
         return [
-            s._replace(slope=self._times(s.slope, one.span)) for s, one in zip(states, units, strict=True)
+            s._replace(slope=self._times("slope", s.slope, one.span))
+            for s, one in zip(states, units, strict=True)
         ]
 
     def slopes(self, t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
         """See `Kernels.slopes`."""
         one = unit(neuron, weights)
-        slope = self._kernels.slopes(t_in, self._times(weights, one.per_drive), one, t_out)
-        return self._times(slope, one.span)
+        slope = self._kernels.slopes(t_in, self._times("weights", weights, one.per_drive), one, t_out)
+        return self._times("slope", slope, one.span)
 
     def crossing_slopes(self, t_in: Array, weights: Array, neuron: LIF, t_out: Array) -> Array:
         """See `Kernels.crossing_slopes`."""
         one = unit(neuron, weights)
-        slope = self._kernels.crossing_slopes(t_in, self._times(weights, one.per_drive), one, t_out)
-        return self._times(slope, one.span)
+        slope = self._kernels.crossing_slopes(
+            t_in, self._times("weights", weights, one.per_drive), one, t_out
+        )
+        return self._times("slope", slope, one.span)
 
     def backward(
         self,
@@ -154,7 +156,7 @@ class AnyNeurons:
         units = [unit(neuron, w) for neuron, w in zip(neurons, weights, strict=True)]
         # The product with the slope is all that the capacitance is needed for.
         states = [
-            s._replace(slope=self._times(s.slope, one.capacitance))
+            s._replace(slope=self._times("slope", s.slope, one.capacitance))
             for s, one in zip(states, units, strict=True)
         ]
         return self._kernels.backward(

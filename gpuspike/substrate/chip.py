@@ -111,10 +111,7 @@ class EmulatedChip:
         return self._anew(layers)
 
     def delayed(self, layers: Sequence[Layer]) -> EmulatedChip:
-        """The same pieces of silicon, programmed with other delays; nothing is drawn.
-
-        But where a distortion of a user's own draws, on the host: it may look at them.
-        """
+        """The same pieces of silicon with other delays; what a user's distortion draws may look at them."""
         if not self._dice.on_device and any(not one.packaged for one in self.substrate.doing("draw")):
             return self.under(layers)
         own = copy(self)

@@ -166,7 +166,9 @@ def test_what_is_written_compiles_silently_and_spills_nothing(
     library = nvrtc.compiler_for(arch)
     if library is None:
         pytest.skip(f"no installed compiler knows sm_{arch}")
-    assert {kernel.name.split("_")[2] for kernel in written} == {"inputs", "lift", "weights", "heard", "pull"}
+    assert {kernel.name.split("_")[2] for kernel in written} == {
+        "inputs", "lift", "weights", "heard", "slope", "pull",
+    }  # fmt: skip
     (preamble,) = {kernel.preamble for kernel in written}
     text = preamble + "".join(loop(kernel, "float32") for kernel in written)
     options = [*src.OPTIONS, f"--gpu-architecture=sm_{arch}", "--ptxas-options=-v"]
